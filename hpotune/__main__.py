@@ -1,0 +1,3 @@
+from hpotune.cli import main
+
+main()

@@ -1,0 +1,51 @@
+"""Every error a user can meet, and the exit code of each.
+
+    HpotuneError            1   the study failed
+    ├── StudyFileError      2   the study file or the arguments are wrong
+    ├── ClusterError        3   Slurm refused, or is not there
+    └── StoreError          4   the store cannot be reached, read or written
+
+A message names the value, the rule, the place and the next step. The CLI prints it as one line;
+`--debug` adds the trace. Nothing here imports anything of hpotune.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class HpotuneError(Exception):
+    """The root: what the CLI turns into one line and an exit code."""
+
+    exit_code = 1
+
+
+class StudyFileError(HpotuneError, ValueError):
+    """One or more mistakes in a study file or in the arguments; each is one line."""
+
+    exit_code = 2
+
+    def __init__(self, *mistakes: str) -> None:
+        super().__init__("\n".join(mistakes))
+        self.mistakes: Sequence[str] = mistakes
+
+
+class ClusterError(HpotuneError):
+    """The cluster refused, or its commands are not there."""
+
+    exit_code = 3
+
+
+class StoreError(HpotuneError):
+    """The store cannot be reached, read or written."""
+
+    exit_code = 4
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """The tail of an 'unknown name' message: the nearest valid name, then all of them."""
+    names = sorted(valid)
+    close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return f"{hint}valid: {', '.join(names)}"

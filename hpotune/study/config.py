@@ -1,0 +1,354 @@
+"""The sections of a study file: every key, its unit, its default, and what 0, -1 and null mean.
+
+The string under a field is what `hpotune init` and docs/study_file.md show. Ranges are gone here: these are
+the values of one point of the space. `load.py` puts the point in and turns mistakes into lines with a place.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+from typing import Annotated, Any, Literal, Union
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+
+Json = Any  # a value that YAML and JSON can both write; the one place where the house says Any
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
+TIME = r"^(\d+-\d{1,2}(:\d{2}){0,2}|\d+(:\d{2}){0,2})$"
+DIRECTIONS = {"maximize": ("acc", "exact_match", "f1", "mcc", "bleu", "rouge", "bits", "pass"), "minimize": ("loss", "perplexity", "wer", "ter")}
+
+
+class Section(BaseModel):
+    """A part of the file: unknown keys are errors, `"8"` is not 8, nothing changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)
+
+
+class ModelConfig(Section):
+    """The frozen base."""
+
+    path: str
+    """Hugging Face id, folder, .gguf file, or `package:NAME/FILE` for a file inside an installed Python package."""
+    revision: str | None = None
+    """Branch, tag or full commit of a hub id; null: main."""
+    tokenizer: str | None = None
+    """Another id or folder to take the tokenizer from; null: the model's own."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
+    """Of the frozen weights. auto: bfloat16 on a GPU, float32 on a CPU. Adapters train in float32 (float64 under float64)."""
+    task: Literal["causal_lm", "sequence_classification"] = "causal_lm"
+    """The head: next token, or one label a text."""
+    num_labels: int | None = Field(default=None, ge=2)
+    """Classes of sequence_classification; null: as many as the training rows hold."""
+    attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    """null: what transformers chooses."""
+    trust_remote_code: bool = False
+    """Runs Python code that the model's repository carries."""
+
+
+class DataConfig(Section):
+    """What the adapter is trained on."""
+
+    path: str
+    """Hugging Face id, folder, or a local .json .jsonl .csv .parquet file. A folder of that name under `data_root` wins."""
+    name: str | None = None
+    """The dataset's configuration (`main`, `ARC-Easy`); null: its only one."""
+    split: str = "train"
+    """The split to train on, Hugging Face slices allowed (`train[:1000]` is drawn after shuffling, not before)."""
+    revision: str | None = None
+    """Of a hub dataset; null: main."""
+    prompt: str = "alpaca"
+    """alpaca (instruction, input, output), chat (the tokenizer's template over `messages`, or over the alpaca columns),
+    text (the column `text`), or a template with {columns}. Loss on the answers only, but for text and bare templates."""
+    response: str | None = None
+    """With a template: the answer's template, the part that the loss counts; null: the loss counts everything."""
+    columns: dict[str, str] = {}
+    """Names that differ, ours: theirs (`{output: response, input: context}`)."""
+    max_length: int = Field(default=512, ge=8)
+    """Tokens; longer rows are cut at the end."""
+    rows: int | None = Field(default=None, ge=1)
+    """Rows used, drawn with `seed`; null: all."""
+    validation: float | int = Field(default=0.05, ge=0)
+    """Kept out of training, gives eval_loss: a share below 1, or a number of rows; 0: none."""
+    seed: int = 0
+    """Of the draw of rows and of the validation part; the same for all trials."""
+
+
+class Objective(Section):
+    """One number a trial is judged by."""
+
+    task: str | None = None
+    """An lm-eval task or group; null: `metric` names a number of the training or of your function or command."""
+    metric: str = "value"
+    """`acc_norm` of a task (`exact_match,strict-match` names a filter); eval_loss, train_loss, eval_accuracy; or a key you return."""
+    direction: Literal["maximize", "minimize"] | None = None
+    """null: known from the metric's name (acc, f1 up; loss, perplexity down)."""
+    goal: float | None = None
+    """The study ends when a trial reaches it; null: never."""
+    limit: int | None = Field(default=None, ge=1)
+    """First items of each task to score; null: all. The standard error grows as fewer are scored."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Examples shown; null: the task's own number."""
+
+    @property
+    def label(self) -> str:
+        """`hellaswag/acc_norm`, or the bare metric."""
+        return f"{self.task}/{self.metric}" if self.task else self.metric
+
+    @property
+    def sense(self) -> Literal["maximize", "minimize"]:
+        """The direction, looked up where the file leaves it out.
+
+        Raises: ValueError for a metric whose direction is not known.
+        """
+        if self.direction is not None:
+            return self.direction
+        for direction, words in DIRECTIONS.items():
+            if any(word in self.metric for word in words):
+                return "maximize" if direction == "maximize" else "minimize"
+        raise ValueError(f"{self.metric!r} has no known direction; add `direction: maximize` or `direction: minimize`")
+
+    @model_validator(mode="after")
+    def _direction_known(self) -> Objective:
+        self.sense  # noqa: B018 - raises where the direction is missing
+        return self
+
+
+def _as_list(value: Json) -> Json:
+    return value if isinstance(value, list) else [value]
+
+
+class ScoreConfig(Section):
+    """What is measured, what chooses, and what stays sealed."""
+
+    objective: Annotated[list[Objective], BeforeValidator(_as_list), Field(min_length=1)]
+    """One objective, or a list for a multi-objective study."""
+    record: list[str] = ["eval_loss", "train_loss", "samples_per_second", "peak_memory_gb", "gpu_hours"]
+    """Numbers kept beside the value; an lm-eval task here is scored and kept, not used to choose."""
+    test: list[str] = []
+    """Sealed tasks: never told to the sampler, never used to choose."""
+    include_path: str | None = None
+    """A folder with lm-eval task files of your own."""
+    batch_size: int = Field(default=16, ge=1)
+    """Sequences a forward pass while scoring; changes memory and speed only."""
+
+
+class SearchConfig(Section):
+    """Which point next."""
+
+    algorithm: str = "auto"
+    """A name of `hpotune.search.registry`. auto: tpe."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """The same seed and one worker give the same trials."""
+    options: dict[str, Json] = {}
+    """Keyword arguments of the Optuna sampler."""
+    pruner: Literal["none"] = "none"
+    """none: every trial runs to its end."""
+
+
+class BudgetConfig(Section):
+    """When the study ends. Exact over all workers."""
+
+    trials: int = Field(ge=1)
+    """Finished trials, the baseline counted; a failed one is replaced."""
+    parallel: int = Field(default=1, ge=1)
+    """Trials at a time: workers, or the %K of a job array."""
+    max_failed: int = Field(default=5, ge=0)
+    """The study stops when more trials than this have failed; 0: at the first."""
+    gpu_hours: float | None = Field(default=None, gt=0)
+    """No trial starts once the finished ones have used so many; null: no limit."""
+    until: date | datetime | None = None
+    """No trial starts after this moment (local time); null: no limit."""
+
+    @field_validator("until", mode="before")
+    @classmethod
+    def _iso(cls, value: Json) -> Json:
+        if not isinstance(value, str):
+            return value
+        try:
+            return datetime.fromisoformat(value) if len(value) > 10 else date.fromisoformat(value)
+        except ValueError:
+            raise ValueError("needs a date such as 2026-12-24 or 2026-12-24 18:00") from None
+
+
+class ExecutionConfig(Section):
+    """Who hands out trials."""
+
+    mode: Literal["sequential", "async"] = "async"
+    """async: each worker asks when it is free. sequential: one at a time."""
+    trials_per_job: Literal["auto"] | int = "auto"
+    """1: a job array with one trial an element. n: jobs that end after n. auto: workers that take trials to the end."""
+    pack: Literal["auto", 1] = "auto"
+    """Trials trained together on one base; auto: 1."""
+
+    @field_validator("trials_per_job")
+    @classmethod
+    def _positive(cls, value: Literal["auto"] | int) -> Literal["auto"] | int:
+        if value != "auto" and value < 1:
+            raise ValueError("needs auto or a number of at least 1")
+        return value
+
+
+class ResourcesConfig(Section):
+    """What one job asks Slurm for. Only what you write here is emitted."""
+
+    partition: str | None = None
+    """null: the cluster's default."""
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    reservation: str | None = None
+    gpus: Union[int, str] = 0
+    """A node: `4`, or typed `A100:4`."""
+    gpu_option: Literal["gpus-per-node", "gres"] = "gpus-per-node"
+    """How the GPUs are asked for: `--gpus-per-node=A100:4` or `--gres=gpu:A100:4`; sites differ."""
+    nodes: int = Field(default=1, ge=1)
+    processes: int | None = Field(default=None, ge=1)
+    """Ranks of a trial a node; null: one a GPU, or one without GPUs."""
+    cpus_per_gpu: int | None = Field(default=None, ge=1)
+    """CPUs for each GPU."""
+    cpus: int | None = Field(default=None, ge=1)
+    """CPUs a node, instead of cpus_per_gpu."""
+    mem: str | None = None
+    """A node, as Slurm writes it (`64G`); mem, mem_per_gpu, mem_per_cpu exclude each other; null: the cluster's default."""
+    mem_per_gpu: str | None = None
+    mem_per_cpu: str | None = None
+    time: str = Field(default="1:00:00", pattern=TIME)
+    """Wall time of a job, as Slurm writes it: minutes, MM:SS, HH:MM:SS, D-HH:MM:SS."""
+    exclude: str | None = None
+    """Nodes to avoid."""
+    wckey: str | None = None
+    """null: none is sent."""
+    signal_delay_s: int = Field(default=180, ge=0)
+    """Seconds before the end of a job at which its trial is told to checkpoint."""
+    extra: dict[str, Union[str, int, bool]] = {}
+    """Other sbatch options, passed on letter by letter (`{licenses: matlab, exclusive: true}`)."""
+
+    @field_validator("time", mode="before")
+    @classmethod
+    def _minutes(cls, value: Json) -> Json:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @model_validator(mode="after")
+    def _exclusive(self) -> ResourcesConfig:
+        memory = [key for key in ("mem", "mem_per_gpu", "mem_per_cpu") if getattr(self, key) is not None]
+        if len(memory) > 1:
+            raise ValueError(f"{' and '.join(memory)} exclude each other; keep one")
+        if self.cpus is not None and self.cpus_per_gpu is not None:
+            raise ValueError("cpus and cpus_per_gpu exclude each other; keep one")
+        self.gpus_per_node  # noqa: B018 - raises where the text is malformed
+        return self
+
+    @property
+    def gpus_per_node(self) -> int:
+        """The number in `gpus`.
+
+        Raises: ValueError for text that is not NUMBER or TYPE:NUMBER.
+        """
+        count = str(self.gpus).rpartition(":")[2]
+        if not count.isdigit():
+            raise ValueError(f"gpus: {self.gpus!r} needs a number a node, or TYPE:NUMBER such as A100:4")
+        return int(count)
+
+    @property
+    def processes_per_node(self) -> int:
+        """Ranks of a trial on each node."""
+        return self.processes or max(1, self.gpus_per_node)
+
+    @property
+    def walltime_min(self) -> int:
+        """`time` in minutes, rounded up."""
+        days, _, rest = self.time.rpartition("-")
+        parts = [int(part) for part in rest.split(":")]
+        if days:
+            hours, minutes, seconds = ([*parts, 0, 0])[:3]
+        elif len(parts) == 1:
+            hours, minutes, seconds = 0, parts[0], 0
+        else:
+            hours, minutes, seconds = ([0, *parts])[-3:]
+        return (int(days or 0) * 24 + hours) * 60 + minutes + (seconds > 0)
+
+
+class EnvConfig(Section):
+    """What a job sets up before it starts."""
+
+    modules: list[str] = []
+    """`module load` lines, in order."""
+    venv: str | None = "auto"
+    """A virtual environment to activate; auto: the one that runs hpotune now; null: none."""
+    container: str | None = None
+    """An apptainer image in which ranks, functions and commands run."""
+    setup: list[str] = []
+    """Shell lines run first, as they stand."""
+    vars: dict[str, str] = {}
+    """Environment variables; never secrets, they stand readable in the job script."""
+    offline: bool = True
+    """Sets HF_HUB_OFFLINE in trials: without it a node without internet retries for minutes, unseen."""
+
+
+class KeepConfig(Section):
+    """What stays on disk. Results, curves and logs always do."""
+
+    best: int | Literal["all"] = 3
+    """Adapters kept; 0: none."""
+
+
+class ChecksConfig(Section):
+    """The truth checks; each can be switched off by name, and then the study says so."""
+
+    baseline: bool = True
+    """Trial 0 scores the untouched base."""
+    identity: bool = True
+    """Base + fresh adapter gives the base's loss before the first step."""
+    moved: bool = True
+    """After training the adapter is finite and differs from its start."""
+    reload: bool = True
+    """The adapter read back from disk gives the loss of the one in memory."""
+
+
+class PointConfig(Section):
+    """What one trial is: the sections that may hold ranges, with one point put in."""
+
+    model: ModelConfig | None = None
+    data: DataConfig | None = None
+    lora: dict[str, Json] = {}
+    """Any field of peft.LoraConfig."""
+    train: dict[str, Json] = {}
+    """Any field of transformers.TrainingArguments that a trial can honour, and global_batch_size, sgd_momentum."""
+    params: dict[str, Json] = {}
+    """Values for your own function or command."""
+    score: ScoreConfig
+
+
+class StudyConfig(PointConfig):
+    """The whole file at one point of its space (the first of every range)."""
+
+    name: str = Field(pattern=NAME)
+    """Of the study, its folder and its jobs."""
+    python: str | None = None
+    """Instead of model and data: FILE.py:FUNCTION, called with `params`; returns a number or a dict of numbers."""
+    command: str | None = None
+    """Instead of model and data: a shell line with {names} of `params`; its last JSON line, or the file $HPOTUNE_RESULT, holds the value."""
+    data_root: str | None = None
+    """A folder in which NAMESPACE/NAME wins over the hub, for training data and for every lm-eval task."""
+    search: SearchConfig = SearchConfig()
+    budget: BudgetConfig
+    execution: ExecutionConfig = ExecutionConfig()
+    resources: ResourcesConfig = ResourcesConfig()
+    env: EnvConfig = EnvConfig()
+    checks: ChecksConfig = ChecksConfig()
+    store: str = Field(default="auto", pattern=r"^(auto|sqlite|journal|(sqlite|postgresql|journal)://.*)$")
+    """auto, sqlite, journal, or a URL without a password: sqlite:///F, postgresql://USER@HOST/DB, journal:///F."""
+    keep: KeepConfig = KeepConfig()
+
+    @model_validator(mode="after")
+    def _one_objective_kind(self) -> StudyConfig:
+        own = [key for key in ("python", "command") if getattr(self, key) is not None]
+        if len(own) == 2:
+            raise ValueError("python and command exclude each other; keep one")
+        built_in = [key for key in ("model", "data", "lora", "train") if getattr(self, key)]
+        if own and built_in:
+            raise ValueError(f"{own[0]} and {built_in[0]} exclude each other: {own[0]} replaces the built-in fine-tuning")
+        missing = [key for key in ("model", "data") if getattr(self, key) is None]
+        if not own and missing:
+            raise ValueError(f"{' and '.join(missing)} missing; fine-tuning needs model and data (or give python: or command:)")
+        return self

@@ -1,0 +1,115 @@
+"""Arithmetic over other values of a study: `expr: "2 * lora.r"`. Never runs code.
+
+Numbers, dotted names, + - * / // % **, comparisons, `a if b else c`, min, max, abs, round, int, float, sqrt, log2, log10.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import operator
+from collections.abc import Callable, Mapping
+from typing import Any
+
+Number = float
+_BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.Pow: operator.pow,
+}
+_COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+}
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    "min": min,
+    "max": max,
+    "abs": abs,
+    "round": round,
+    "int": int,
+    "float": float,
+    "sqrt": math.sqrt,
+    "log2": math.log2,
+    "log10": math.log10,
+}
+
+
+def names_in(text: str) -> frozenset[str]:
+    """The dotted names an expression reads.
+
+    Raises: ValueError when the text is not one of the expressions above.
+    """
+    return frozenset(_names(_parse(text)))
+
+
+def evaluate(text: str, values: Mapping[str, object]) -> Any:  # noqa: ANN401 - a number or a truth value
+    """The value of the expression, an int where the arithmetic stays in ints.
+
+    Raises: ValueError for an unknown name, a forbidden construct or arithmetic that fails.
+    """
+    try:
+        return _value(_parse(text), values)
+    except (ArithmeticError, TypeError) as error:
+        raise ValueError(f"cannot be computed: {error}") from None
+
+
+def _parse(text: str) -> ast.expr:
+    try:
+        return ast.parse(text, mode="eval").body
+    except (SyntaxError, ValueError, RecursionError) as error:
+        raise ValueError(f"is not an expression ({getattr(error, 'msg', error)})") from None
+
+
+def _dotted(node: ast.expr) -> str | None:
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute):
+        head = _dotted(node.value)
+        return f"{head}.{node.attr}" if head else None
+    return None
+
+
+def _names(node: ast.expr) -> list[str]:
+    dotted = _dotted(node)
+    if dotted:
+        return [dotted]
+    if isinstance(node, ast.Call):
+        if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS or node.keywords:
+            raise ValueError(f"calls something else than {', '.join(FUNCTIONS)}")
+        return [name for arg in node.args for name in _names(arg)]
+    if not isinstance(node, (ast.Constant, ast.BinOp, ast.UnaryOp, ast.Compare, ast.IfExp)):
+        raise ValueError(f"holds {type(node).__name__}, which is not allowed")
+    return [name for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr) for name in _names(child)]
+
+
+def _value(node: ast.expr, values: Mapping[str, object]) -> Any:  # noqa: ANN401
+    dotted = _dotted(node)
+    if dotted:
+        if dotted not in values:
+            raise ValueError(f"reads {dotted!r}, which has no value here")
+        return values[dotted]
+    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str)):
+        return node.value
+    if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
+        left, right = _value(node.left, values), _value(node.right, values)
+        if isinstance(node.op, ast.Pow) and abs(right) > 64:  # 2 ** 10 ** 9 would hang the login node
+            raise ValueError("raises to a power above 64")
+        return _BINARY[type(node.op)](left, right)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
+        operand = _value(node.operand, values)
+        return -operand if isinstance(node.op, ast.USub) else operand
+    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE:
+        return _COMPARE[type(node.ops[0])](_value(node.left, values), _value(node.comparators[0], values))
+    if isinstance(node, ast.IfExp):
+        return _value(node.body if _value(node.test, values) else node.orelse, values)
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
+        return FUNCTIONS[node.func.id](*(_value(arg, values) for arg in node.args))
+    raise ValueError(f"holds {type(node).__name__}, which is not allowed")

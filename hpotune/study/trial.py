@@ -1,0 +1,56 @@
+"""What crosses the process border: a trial's task on its way in, its result on its way out. Always JSON.
+
+Files, all written by one writer (rank 0 of the trial): trials/<n>/{spec.json,result.json,curve.jsonl,spans.jsonl,log.txt,items.npz,adapter/,checkpoint/}.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from hpotune.study.config import ChecksConfig, Json, PointConfig, Section
+
+Cause = Literal["oom", "nan", "truth", "data", "user", "node", "timeout", "preempted", "killed", "store", "unknown"]
+
+
+class TrialSpec(Section):
+    """One trial, complete: whoever holds this needs neither the study file nor the store."""
+
+    study: str
+    number: int
+    kind: Literal["baseline", "trial"]
+    seed: int
+    """Of training (initial adapter, data order, dropout); the same for all trials of a study, so that they are paired."""
+    folder: str
+    """Absolute; the trial's own."""
+    point: PointConfig
+    checks: ChecksConfig = ChecksConfig()
+    data_root: str | None = None
+    offline: bool = True
+    keep_adapter: bool = True
+    python: str | None = None
+    command: str | None = None
+    home: str = "."
+    """Absolute; the folder of the study file, where functions and commands run."""
+
+
+class Failure(Section):
+    """Why a trial ended without a value."""
+
+    cause: Cause
+    message: str
+    """One line for the table."""
+
+
+class TrialResult(Section):
+    """What a trial came to. `values` follow `score.objective`; NaN never stands in them."""
+
+    number: int
+    state: Literal["finished", "failed", "paused"]
+    values: list[float] = []
+    stderrs: list[float | None] = []
+    """Standard error of each value; null where there is none."""
+    metrics: dict[str, Json] = {}
+    """Everything measured: train_loss, eval_loss, `hellaswag/acc_norm`, samples_per_second, tokens_per_second, peak_memory_gb, gpu_hours …"""
+    checks: dict[str, Json] = {}
+    """Truth checks that were made: name -> {ok, …what was compared}."""
+    failure: Failure | None = None
