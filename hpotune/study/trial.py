@@ -5,6 +5,8 @@ Files, all written by one writer (rank 0 of the trial): trials/<n>/{spec.json,re
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from hpotune.study.config import ChecksConfig, Json, PointConfig, Section
@@ -54,3 +56,38 @@ class TrialResult(Section):
     checks: dict[str, Json] = {}
     """Truth checks that were made: name -> {ok, …what was compared}."""
     failure: Failure | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialRow:
+    """A trial as the store knows it: what plan and report read."""
+
+    number: int
+    kind: Literal["baseline", "trial"]
+    state: Literal["waiting", "running", "finished", "failed"]
+    params: Mapping[str, Json]
+    """Drawn values by dotted name; empty for the baseline."""
+    values: tuple[float, ...] = ()
+    stderrs: tuple[float | None, ...] = ()
+    metrics: Mapping[str, Json] = field(default_factory=dict)
+    failure: Failure | None = None
+    worker: Worker | None = None
+    start: float | None = None
+    """Unix seconds."""
+    end: float | None = None
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU-hours this trial has used, 0 where it has not said."""
+        used = self.metrics.get("gpu_hours", 0.0)
+        return float(used) if isinstance(used, (int, float)) else 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Worker:
+    """Who evaluates a trial, so that its death can be seen."""
+
+    job: str
+    """Slurm's JOB, or ARRAY_ELEMENT; `local` outside Slurm."""
+    host: str
+    pid: int

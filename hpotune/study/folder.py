@@ -1,0 +1,157 @@
+"""A study's folder: what lies where, and how a file is written so that nobody ever reads half of it.
+
+    study.yaml resolved.yaml provenance.json store.db|store.journal jobs/<id>/ trials/<n>/
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.study.config import Json
+from hpotune.study.load import Study, load_study
+from hpotune.study.source import Value, read_source, write_yaml
+
+RECORDED = ("hpotune", "torch", "transformers", "peft", "accelerate", "datasets", "lm-eval", "optuna", "submitit", "numpy")
+SAME = ("model", "data", "lora", "train", "score", "params", "python", "command", "data_root", "search", "checks")
+"""Sections that make a study what it is; the others may change between two calls."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyFolder:
+    """Paths inside one study's folder; nothing is looked up before it is asked for."""
+
+    path: Path
+
+    @property
+    def study_file(self) -> Path:
+        """The user's file, as it was given."""
+        return self.path / "study.yaml"
+
+    @property
+    def resolved_file(self) -> Path:
+        """The same with absolute paths: what jobs read."""
+        return self.path / "resolved.yaml"
+
+    @property
+    def provenance_file(self) -> Path:
+        """Versions, host, home folder, store."""
+        return self.path / "provenance.json"
+
+    @property
+    def jobs(self) -> Path:
+        """One folder a submission."""
+        return self.path / "jobs"
+
+    def trial(self, number: int) -> Path:
+        """The trial's own folder."""
+        return self.path / "trials" / str(number)
+
+    def load(self) -> Study:
+        """The study as its jobs see it.
+
+        Raises: StudyFileError where there is none.
+        """
+        if not self.resolved_file.is_file():
+            raise StudyFileError(f"{self.path}: holds no study (no resolved.yaml); `hpotune run` or `submit` makes one")
+        return load_study(self.resolved_file)
+
+    def provenance(self) -> dict[str, Json]:
+        """What was recorded when the study was made."""
+        recorded: dict[str, Json] = json.loads(self.provenance_file.read_text(encoding="utf-8"))
+        return recorded
+
+
+def folder_of(target: Path, *, chosen: Path | None = None) -> StudyFolder:
+    """The folder that a study file or folder on the command line means: NAME beside the file, or the chosen one.
+
+    Raises: StudyFileError where the target is neither.
+    """
+    if chosen is not None:
+        return StudyFolder(path=chosen.absolute())
+    if target.is_dir():
+        return StudyFolder(path=target.absolute())
+    if (target.parent / "resolved.yaml").is_file():
+        return StudyFolder(path=target.parent.absolute())
+    name = read_source(target).values.get("name")
+    return StudyFolder(path=target.absolute().parent / str(name))
+
+
+def make_folder(folder: StudyFolder, study: Study, values: Mapping[str, Value], *, home: Path, store_url: str) -> None:
+    """Writes the study into its folder, or refreshes what may change in one that holds the same study.
+
+    Raises: StudyFileError when the folder holds another study, HpotuneError when it cannot be written (nothing is left behind).
+    """
+    existed = folder.path.exists()
+    try:
+        folder.path.mkdir(parents=True, exist_ok=True)
+        made = {"home": str(home), "store": store_url, **_circumstances()}
+        if not folder.provenance_file.exists():
+            write_atomic(folder.provenance_file, json.dumps(made, indent=1) + "\n")
+        write_atomic(folder.study_file, study.source.path.read_text(encoding="utf-8"))
+        write_atomic(folder.resolved_file, write_yaml(values))
+    except OSError as error:
+        if not existed:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        raise HpotuneError(f"{folder.path}: cannot be written ({error.strerror}); free space, or choose another with --folder") from None
+
+
+def check_same(folder: StudyFolder, values: Mapping[str, Value]) -> None:
+    """Finds that a folder which holds a study holds this one.
+
+    Raises: StudyFileError naming the first key that differs.
+    """
+    if not folder.resolved_file.is_file():
+        if folder.path.exists() and any(folder.path.iterdir()):
+            raise StudyFileError(f"{folder.path}: holds other files, no study; rename the study (name:) or use --folder")
+        return
+    before = read_source(folder.resolved_file).values
+    for key in SAME:
+        if before.get(key) != values.get(key):
+            raise StudyFileError(
+                f"{folder.path}: holds a study whose `{key}` differs from this file's; trials of two studies cannot be "
+                "compared: rename the study (name:), use --folder, or remove that folder"
+            )
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Writes the whole file or nothing: to a temporary name, then moved. Mode 0644, whatever the umask makes of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(temporary, 0o644)  # mkstemp makes 0600; colleagues read a shared project folder
+        os.replace(temporary, path)
+    except OSError:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _circumstances() -> dict[str, Json]:
+    """Versions, host and commit: what a reader needs to repeat the study."""
+    versions = {}
+    for name in RECORDED:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return {"python": platform.python_version(), "host": platform.node(), "versions": versions, "commit": _commit()}
+
+
+def _commit() -> str | None:
+    """The commit of the working folder, where there is one."""
+    try:
+        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return found.stdout.strip() or None

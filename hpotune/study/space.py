@@ -1,0 +1,249 @@
+"""The ranges of a study file and the points inside them.
+
+A range stands where its value stands: `{float: [low, high]}`, `{int: [low, high]}`, `{choice: [...]}`, or `{expr: "..."}` for a value
+that follows from others. Its name is the dotted place (`lora.r`). No sampling here: search/ draws, this room says what may be drawn.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from hpotune.study import expr
+from hpotune.study.source import Value, Where
+
+KINDS = ("float", "int", "choice", "expr")
+OPTIONS: dict[str, frozenset[str]] = {
+    "float": frozenset({"log", "step", "prior", "when"}),
+    "int": frozenset({"log", "step", "prior", "when"}),
+    "choice": frozenset({"prior", "when"}),
+    "expr": frozenset({"when"}),
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Range:
+    """One searched or tied value."""
+
+    where: Where
+    kind: Literal["float", "int", "choice", "expr"]
+    low: float = 0.0
+    high: float = 0.0
+    log: bool = False
+    step: float | None = None
+    options: tuple[Value, ...] = ()
+    text: str = ""
+    prior: Value = None
+    when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The dotted place, the name of the Optuna parameter."""
+        return dotted(self.where)
+
+    @property
+    def corners(self) -> tuple[Value, ...]:
+        """The values at which a mistake would show: both ends, or every option."""
+        if self.kind == "choice":
+            return self.options
+        return (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
+
+    @property
+    def labels(self) -> tuple[None | bool | int | float | str, ...]:
+        """Options as Optuna stores them: as they are when all are scalars, else every one as JSON text."""
+        if all(option is None or isinstance(option, (bool, int, float, str)) for option in self.options):
+            return self.options  # type: ignore[return-value]
+        return tuple(json.dumps(option) for option in self.options)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Space:
+    """All ranges of a study, in an order in which each comes after those it depends on."""
+
+    ranges: tuple[Range, ...]
+
+    @property
+    def searched(self) -> tuple[Range, ...]:
+        """The ranges a sampler draws; expressions follow from them."""
+        return tuple(r for r in self.ranges if r.kind != "expr")
+
+    @property
+    def conditional(self) -> bool:
+        """Whether some range exists only under a condition."""
+        return any(r.when for r in self.ranges)
+
+
+def dotted(where: Where) -> str:
+    """`("lora", "r")` as `lora.r`."""
+    return ".".join(map(str, where))
+
+
+def range_kind(value: Value) -> str | None:
+    """The kind of range a value is, None for an ordinary value."""
+    found = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
+    return found[0] if found else None
+
+
+def parse_range(value: dict[str, Value], where: Where) -> Range:
+    """A range from its YAML value.
+
+    Raises: ValueError with the rule that is broken.
+    """
+    kind = range_kind(value)
+    assert kind is not None, "parse_range is called for ranges only"
+    stray = set(value) - {kind} - OPTIONS[kind]
+    if stray:
+        word = sorted(stray)[0]
+        rule = "one of float, int, choice, expr" if word in KINDS else f"{kind}, {', '.join(sorted(OPTIONS[kind]))}"
+        raise ValueError(f"{word!r} may not stand beside {kind!r}; needs {rule}")
+    when = _conditions(value.get("when", {}))
+    if kind == "expr":
+        return _expression(value[kind], where, when)
+    if kind == "choice":
+        return _choice(value, where, when)
+    return _interval(value, where, when)
+
+
+def _conditions(value: Value) -> dict[str, tuple[Value, ...]]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ValueError("when: needs {name: value}, such as {train.optim: sgd}")
+    return {key: tuple(wanted) if isinstance(wanted, list) else (wanted,) for key, wanted in value.items()}
+
+
+def _expression(text: Value, where: Where, when: dict[str, tuple[Value, ...]]) -> Range:
+    if not isinstance(text, str):
+        raise ValueError(f"expr: {text!r} needs text, such as \"2 * lora.r\"")
+    try:
+        expr.names_in(text)
+    except ValueError as error:
+        raise ValueError(f"expr: {text!r} {error}") from None
+    return Range(where=where, kind="expr", text=text, when=when)
+
+
+def _choice(value: dict[str, Value], where: Where, when: dict[str, tuple[Value, ...]]) -> Range:
+    options = value["choice"]
+    if not isinstance(options, list) or not options:
+        raise ValueError(f"choice: {options!r} needs a list of at least one value")
+    written = [json.dumps(option) for option in options]
+    twice = next((text for text in written if written.count(text) > 1), None)
+    if twice is not None:
+        raise ValueError(f"choice: {twice} stands twice; needs different values")
+    prior = value.get("prior")
+    if prior is not None and prior not in options:
+        raise ValueError(f"prior: {prior!r} is none of the choices {options!r}")
+    return Range(where=where, kind="choice", options=tuple(options), prior=prior, when=when)
+
+
+def _interval(value: dict[str, Value], where: Where, when: dict[str, tuple[Value, ...]]) -> Range:
+    kind: Literal["float", "int"] = "int" if "int" in value else "float"
+    low, high = _bounds(value[kind], kind)
+    log, step, prior = value.get("log", False), value.get("step"), value.get("prior")
+    if not isinstance(log, bool):
+        raise ValueError(f"log: {log!r} needs true or false")
+    if log and low <= 0:
+        raise ValueError(f"{kind}[0]={low:g} with log: true; needs low > 0, e.g. {'1' if kind == 'int' else '1e-6'}")
+    if step is not None and (log or not _number(step) or step <= 0 or (kind == "int" and step != int(step))):
+        raise ValueError(f"step: {step!r} needs a positive {'whole ' if kind == 'int' else ''}number, without log: true")
+    if prior is not None and (not _number(prior) or not low <= prior <= high):
+        raise ValueError(f"prior: {prior!r} needs a number from {low:g} to {high:g}")
+    return Range(where=where, kind=kind, low=low, high=high, log=log, step=step, prior=prior, when=when)
+
+
+def _bounds(value: Value, kind: str) -> tuple[float, float]:
+    if not isinstance(value, list) or len(value) != 2 or not all(map(_number, value)):
+        raise ValueError(f"{kind}: {value!r} needs two numbers, [low, high]")
+    low, high = value
+    assert isinstance(low, (int, float)) and isinstance(high, (int, float)), "checked above"
+    if kind == "int" and (low != int(low) or high != int(high)):
+        raise ValueError(f"int: {value!r} needs whole numbers; for others write float")
+    if not low < high:
+        raise ValueError(f"{kind}: [{low:g}, {high:g}] needs low < high; a single value needs no range")
+    if not abs(low) + abs(high) < float("inf"):
+        raise ValueError(f"{kind}: [{low:g}, {high:g}] needs finite numbers")
+    return low, high
+
+
+def _number(value: Value) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def ordered(ranges: Iterable[Range]) -> Space:
+    """The space of these ranges, each after those its condition or expression reads.
+
+    Raises: ValueError naming the circle when there is one.
+    """
+    waiting = {r.name: r for r in ranges}
+    done: dict[str, Range] = {}
+    while waiting:
+        ready = [r for r in waiting.values() if not (needs(r) & waiting.keys())]
+        if not ready:
+            raise ValueError(f"{', '.join(sorted(waiting))} depend on each other in a circle; break it")
+        for r in ready:
+            done[r.name] = waiting.pop(r.name)
+    return Space(ranges=tuple(done.values()))
+
+
+def needs(r: Range) -> set[str]:
+    """The names a range reads."""
+    return set(r.when) | (set(expr.names_in(r.text)) if r.kind == "expr" else set())
+
+
+def active(r: Range, values: Mapping[str, Value]) -> bool:
+    """Whether the range exists beside these values, by name."""
+    return all(name in values and values[name] in wanted for name, wanted in r.when.items())
+
+
+def put_point(template: dict[str, Value], space: Space, drawn: Mapping[str, Value]) -> dict[str, Value]:
+    """The template's values with a point put in: drawn values at their places, expressions computed, inactive ranges left out.
+
+    Raises: ValueError for an expression that cannot be computed at this point.
+    """
+    values = json.loads(json.dumps(template))
+    assert isinstance(values, dict), "the template is a mapping"
+    known = dict(leaves(values))
+    for r in space.ranges:
+        _remove(values, r.where)
+        known.pop(r.name, None)
+    for r in space.ranges:
+        if not active(r, known):
+            continue
+        try:
+            value = expr.evaluate(r.text, known) if r.kind == "expr" else drawn[r.name]
+        except ValueError as error:
+            raise ValueError(f"{r.name}: expr {r.text!r} {error}") from None
+        known[r.name] = value
+        _put(values, r.where, value)
+    return values
+
+
+def leaves(value: Value, where: Where = ()) -> Iterable[tuple[str, Value]]:
+    """Every scalar and list of a tree by its dotted name."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from leaves(item, (*where, key))
+    else:
+        yield dotted(where), value
+        if isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, (dict, list)):
+                    yield from leaves(item, (*where, index))
+
+
+def _parent(values: dict[str, Value], where: Where) -> dict[str, Value] | list[Value]:
+    node: Value = values
+    for key in where[:-1]:
+        node = node[key]  # type: ignore[index,call-overload]
+    assert isinstance(node, (dict, list)), "the place of a range lies in the template"
+    return node
+
+
+def _remove(values: dict[str, Value], where: Where) -> None:
+    parent = _parent(values, where)
+    if isinstance(parent, dict):
+        parent.pop(str(where[-1]), None)
+
+
+def _put(values: dict[str, Value], where: Where, value: Value) -> None:
+    _parent(values, where)[where[-1]] = value  # type: ignore[call-overload,index]
