@@ -11,7 +11,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-NETWORK = ("nfs", "nfs4", "lustre", "beegfs", "gpfs", "cifs", "smb3", "ceph", "fuse.ceph", "glusterfs", "fuse.glusterfs", "afs", "pvfs2", "9p")
+NETWORK = (
+    "nfs",
+    "nfs4",
+    "lustre",
+    "beegfs",
+    "gpfs",
+    "cifs",
+    "smb3",
+    "ceph",
+    "fuse.ceph",
+    "glusterfs",
+    "fuse.glusterfs",
+    "afs",
+    "pvfs2",
+    "9p",
+)
 PROCESSES, WRITES = 4, 25
 
 # Each process adds 1 to a number WRITES times under the lock it is told to use; a lost update means a lock that does not hold.
@@ -66,7 +81,9 @@ def probe(folder: Path) -> Probe:
     try:
         seconds = _race(wanted, _existing(folder))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        return Probe(choice=None, kind=kind, why=f"{wanted} locks do not hold on this file system ({kind}): {error}")
+        return Probe(
+            choice=None, kind=kind, why=f"{wanted} locks do not hold on this file system ({kind}): {error}"
+        )
     why = f"{kind}: {PROCESSES} processes x {WRITES} locked writes in {seconds:.1f} s, none lost"
     if wanted == "journal":
         why += "; SQLite is not safe on a network file system"

@@ -31,14 +31,18 @@ def choose(store: str, folder: Path) -> tuple[str, str]:
     """
     if "://" in store:
         if make_url(store).password is not None:
-            raise StudyFileError("store: holds a password; write postgresql://USER@HOST/DB and put it in PGPASSWORD or ~/.pgpass")
+            raise StudyFileError(
+                "store: holds a password; write postgresql://USER@HOST/DB and put it in PGPASSWORD or ~/.pgpass"
+            )
         return _anchored(store, folder), "named in the study file"
     urls = {"sqlite": f"sqlite:///{folder / 'store.db'}", "journal": f"journal://{folder / 'store.journal'}"}
     if store != "auto":
         return urls[store], "named in the study file"
     found = probe(folder)
     if found.choice is None:
-        raise StoreError(f"{folder}: {found.why}; use PostgreSQL (store: postgresql://USER@HOST/DB) or another folder")
+        raise StoreError(
+            f"{folder}: {found.why}; use PostgreSQL (store: postgresql://USER@HOST/DB) or another folder"
+        )
     return urls[found.choice], found.why
 
 
@@ -107,6 +111,6 @@ def _next_step(url: str) -> str:
     return "check that the folder exists and is yours to write, or name another store"
 
 
-def store_failure(error: Exception, url: str) -> StoreError:
-    """Any failure of a storage in use, as one line."""
-    return StoreError(f"{url}: {_cause(error)}; {_next_step(url)}")
+def store_failure(error: Exception) -> StoreError:
+    """A failure of a storage in use, as one line."""
+    return StoreError(f"the store gave an error ({_cause(error)}); is it still there? `hpotune doctor` looks")

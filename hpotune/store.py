@@ -57,10 +57,14 @@ class Store:
         """
         storage = connect(url)
         senses = [objective.sense for objective in study.config.score.objective]
-        made = optuna.create_study(storage=storage, study_name=study.config.name, directions=senses, load_if_exists=True)
+        made = optuna.create_study(
+            storage=storage, study_name=study.config.name, directions=senses, load_if_exists=True
+        )
         owner = made.user_attrs.get("folder")
         if owner not in (None, folder) or [d.name.lower() for d in made.directions] != senses:
-            raise StoreError(f"{url}: holds another study named {study.config.name!r} (of {owner}); rename this one (name:)")
+            raise StoreError(
+                f"{url}: holds another study named {study.config.name!r} (of {owner}); rename this one (name:)"
+            )
         if owner is None:
             made.set_user_attr("folder", folder)
             made.set_metric_names([objective.label for objective in study.config.score.objective])
@@ -78,13 +82,17 @@ class Store:
         try:
             study_id = storage.get_study_id_from_name(study.config.name)
         except KeyError:
-            raise StoreError(f"{url}: has no study {study.config.name!r}; `hpotune run` or `submit` makes it") from None
+            raise StoreError(
+                f"{url}: has no study {study.config.name!r}; `hpotune run` or `submit` makes it"
+            ) from None
         return cls(storage, study, study_id=study_id)
 
     def rows(self) -> list[TrialRow]:
         """Every trial, by number. Rows beyond the budget that nobody may claim are left out."""
         rows = [self._row(trial) for trial in self._trials()]
-        surplus = {row.number for row in [row for row in rows if row.state != "failed"][self._config.budget.trials :]}
+        surplus = {
+            row.number for row in [row for row in rows if row.state != "failed"][self._config.budget.trials :]
+        }
         return [row for row in rows if not (row.state == "waiting" and row.number in surplus)]
 
     def fill(self) -> None:
@@ -101,7 +109,11 @@ class Store:
         baseline = wants_baseline and not any(trial.user_attrs.get("kind") == "baseline" for trial in live)
         priors = prior_point(self._study.space) if len(live) == int(wants_baseline) and not baseline else {}
         attrs = {"kind": "baseline" if baseline else "trial"}
-        row = create_trial(state=TrialState.WAITING, user_attrs=attrs, system_attrs={"fixed_params": priors} if priors else {})
+        row = create_trial(
+            state=TrialState.WAITING,
+            user_attrs=attrs,
+            system_attrs={"fixed_params": priors} if priors else {},
+        )
         self._storage.create_new_trial(self._id, template_trial=row)
 
     def claim(self, worker: Worker) -> Claim | None:
@@ -131,7 +143,11 @@ class Store:
 
     def finish(self, trial_id: int, result: TrialResult) -> None:
         """Tells a trial's values and everything measured."""
-        for key, value in (("metrics", result.metrics), ("stderrs", result.stderrs), ("checks", result.checks)):
+        for key, value in (
+            ("metrics", result.metrics),
+            ("stderrs", result.stderrs),
+            ("checks", result.checks),
+        ):
             self._storage.set_trial_user_attr(trial_id, key, value)
         self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, result.values)
 
@@ -151,6 +167,18 @@ class Store:
         """Puts a checkpointed trial back: the next worker continues it under its number and with its parameters."""
         with suppress(UpdateFinishedTrialError):
             self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+
+    def put_back(self, me: Worker) -> list[int]:
+        """Puts back what an earlier life of this very job left running (Slurm requeued it); returns the numbers."""
+        running = [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
+        mine = [
+            t
+            for t in running
+            if (w := self._row(t).worker) is not None and (w.job, w.task) == (me.job, me.task)
+        ]
+        for trial in mine:
+            self.pause(trial._trial_id)
+        return [trial.number for trial in mine]
 
     def sweep(self, dead: Callable[[Worker], Failure | None]) -> list[int]:
         """Fails running trials whose worker is dead; returns their numbers. Safe to call from several places at once."""

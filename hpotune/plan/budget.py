@@ -9,7 +9,9 @@ from hpotune.study.config import BudgetConfig, Objective
 from hpotune.study.trial import TrialRow
 
 
-def stop_reason(budget: BudgetConfig, objectives: Sequence[Objective], rows: Sequence[TrialRow], *, now: datetime) -> str | None:
+def stop_reason(
+    budget: BudgetConfig, objectives: Sequence[Objective], rows: Sequence[TrialRow], *, now: datetime
+) -> str | None:
     """Why no further trial may start, None while one may."""
     finished = [row for row in rows if row.state == "finished"]
     failed = sum(row.state == "failed" for row in rows)
@@ -36,14 +38,20 @@ def _moment(budget: BudgetConfig) -> datetime:
 
 def _reaches(objectives: Sequence[Objective], row: TrialRow) -> bool:
     goals = [(o, value) for o, value in zip(objectives, row.values, strict=False) if o.goal is not None]
-    return bool(goals) and all(value >= o.goal if o.sense == "maximize" else value <= o.goal for o, value in goals if o.goal is not None)
+    return bool(goals) and all(
+        value >= o.goal if o.sense == "maximize" else value <= o.goal
+        for o, value in goals
+        if o.goal is not None
+    )
 
 
 def best_rows(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list[TrialRow]:
     """Finished trials that no other beats: the best one, or the Pareto front of several objectives. The baseline competes not."""
     tried = [row for row in rows if row.state == "finished" and row.kind == "trial"]
     front = [row for row in tried if not any(_beats(objectives, other, row) for other in tried)]
-    return sorted(front, key=lambda row: (_gains(objectives, row), row.number))[: None if len(objectives) > 1 else 1]
+    return sorted(front, key=lambda row: (_gains(objectives, row), row.number))[
+        : None if len(objectives) > 1 else 1
+    ]
 
 
 def ranked(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list[TrialRow]:

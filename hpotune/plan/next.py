@@ -25,24 +25,39 @@ class JobRow:
     reason: str = ""
     """Why it waits, as Slurm says."""
     exit_code: str = ""
+    kind: str = "worker"
 
     @property
     def live(self) -> bool:
         """Whether it will still do something."""
-        return self.state in ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "CONFIGURING", "RESIZING", "STOPPED")
+        return self.state in (
+            "PENDING",
+            "RUNNING",
+            "REQUEUED",
+            "SUSPENDED",
+            "COMPLETING",
+            "CONFIGURING",
+            "RESIZING",
+            "STOPPED",
+        )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobSpec:
     """An array to submit: `count` elements, `throttle` of them at a time, each taking `trials` (None: until the budget or its time is out)."""
 
-    kind: Literal["worker"] = "worker"
+    kind: Literal["worker", "step"] = "worker"
+    """step: the small job that starts when the others have ended, tells dead trials and submits what is missing."""
     count: int
     throttle: int
-    trials: int | None
+    trials: int | None = None
+    after: tuple[str, ...] = ()
+    """Job ids a step waits for."""
 
 
-def next_jobs(config: StudyConfig, rows: Sequence[TrialRow], jobs: Sequence[JobRow], *, now: datetime) -> list[JobSpec]:
+def next_jobs(
+    config: StudyConfig, rows: Sequence[TrialRow], jobs: Sequence[JobRow], *, now: datetime
+) -> list[JobSpec]:
     """The jobs that are missing: nothing while those that live can do the rest, so asking twice changes nothing."""
     if stop_reason(config.budget, config.score.objective, rows, now=now):
         return []
@@ -50,7 +65,7 @@ def next_jobs(config: StudyConfig, rows: Sequence[TrialRow], jobs: Sequence[JobR
     running = sum(row.state == "running" for row in rows)
     open_slots = config.budget.trials - finished - running
     parallel = 1 if config.execution.mode == "sequential" else config.budget.parallel
-    live = [job for job in jobs if job.live]
+    live = [job for job in jobs if job.live and job.kind == "worker"]
     each = config.execution.trials_per_job
     if each == "auto":
         count = min(parallel, open_slots + running) - len(live)

@@ -28,11 +28,15 @@ class SobolSampler(BaseSampler):
         """Nothing: each name has a dimension of its own."""
         return {}
 
-    def sample_relative(self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]) -> dict[str, Any]:
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> dict[str, Any]:
         """Nothing, as above."""
         return {}
 
-    def sample_independent(self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution) -> Any:  # noqa: ANN401
+    def sample_independent(
+        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
+    ) -> Any:  # noqa: ANN401
         """The value at the parameter's coordinate of this trial's point."""
         unit = self._point(trial.number)[self._column.setdefault(param_name, len(self._column))]
         return from_unit(float(unit), param_distribution)

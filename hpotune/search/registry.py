@@ -70,11 +70,15 @@ def check_algorithm(study: Study) -> None:
     search = study.config.search
     place = study.source.place(("search", "algorithm"))
     if search.algorithm not in ALGORITHMS:
-        raise StudyFileError(f"{place}: search.algorithm={search.algorithm!r} is unknown; {nearest(search.algorithm, ALGORITHMS)}")
+        raise StudyFileError(
+            f"{place}: search.algorithm={search.algorithm!r} is unknown; {nearest(search.algorithm, ALGORITHMS)}"
+        )
     try:
         make_sampler(search, study.space, number=0)
     except (TypeError, ValueError) as error:
         place = study.source.place(("search", "options"))
-        raise StudyFileError(f"{place}: search.options={search.options!r} do not fit {search.algorithm} ({error}); remove them") from None
+        raise StudyFileError(
+            f"{place}: search.options={search.options!r} do not fit {search.algorithm} ({error}); remove them"
+        ) from None
     if search.algorithm == "cmaes" and len(study.config.score.objective) > 1:
         raise StudyFileError(f"{place}: search.algorithm='cmaes' takes one objective; use tpe, gp or random")

@@ -15,7 +15,10 @@ Json = Any  # a value that YAML and JSON can both write; the one place where the
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
 TIME = r"^(\d+-\d{1,2}(:\d{2}){0,2}|\d+(:\d{2}){0,2})$"
-DIRECTIONS = {"maximize": ("acc", "exact_match", "f1", "mcc", "bleu", "rouge", "bits", "pass"), "minimize": ("loss", "perplexity", "wer", "ter")}
+DIRECTIONS = {
+    "maximize": ("acc", "exact_match", "f1", "mcc", "bleu", "rouge", "bits", "pass"),
+    "minimize": ("loss", "perplexity", "wer", "ter"),
+}
 
 
 class Section(BaseModel):
@@ -105,7 +108,9 @@ class Objective(Section):
         for direction, words in DIRECTIONS.items():
             if any(word in self.metric for word in words):
                 return "maximize" if direction == "maximize" else "minimize"
-        raise ValueError(f"{self.metric!r} has no known direction; add `direction: maximize` or `direction: minimize`")
+        raise ValueError(
+            f"{self.metric!r} has no known direction; add `direction: maximize` or `direction: minimize`"
+        )
 
     @model_validator(mode="after")
     def _direction_known(self) -> Objective:
@@ -220,6 +225,8 @@ class ResourcesConfig(Section):
     """null: none is sent."""
     signal_delay_s: int = Field(default=180, ge=0)
     """Seconds before the end of a job at which its trial is told to checkpoint."""
+    follow_up: bool = True
+    """A small job without GPUs starts when the others have ended, tells dead trials and submits what is missing; false: you do, with `hpotune submit`."""
     extra: dict[str, Union[str, int, bool]] = {}
     """Other sbatch options, passed on letter by letter (`{licenses: matlab, exclusive: true}`)."""
 
@@ -347,8 +354,12 @@ class StudyConfig(PointConfig):
             raise ValueError("python and command exclude each other; keep one")
         built_in = [key for key in ("model", "data", "lora", "train") if getattr(self, key)]
         if own and built_in:
-            raise ValueError(f"{own[0]} and {built_in[0]} exclude each other: {own[0]} replaces the built-in fine-tuning")
+            raise ValueError(
+                f"{own[0]} and {built_in[0]} exclude each other: {own[0]} replaces the built-in fine-tuning"
+            )
         missing = [key for key in ("model", "data") if getattr(self, key) is None]
         if not own and missing:
-            raise ValueError(f"{' and '.join(missing)} missing; fine-tuning needs model and data (or give python: or command:)")
+            raise ValueError(
+                f"{' and '.join(missing)} missing; fine-tuning needs model and data (or give python: or command:)"
+            )
         return self

@@ -87,7 +87,9 @@ def _names(node: ast.expr) -> list[str]:
         return [name for arg in node.args for name in _names(arg)]
     if not isinstance(node, (ast.Constant, ast.BinOp, ast.UnaryOp, ast.Compare, ast.IfExp)):
         raise ValueError(f"holds {type(node).__name__}, which is not allowed")
-    return [name for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr) for name in _names(child)]
+    return [
+        name for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr) for name in _names(child)
+    ]
 
 
 def _value(node: ast.expr, values: Mapping[str, object]) -> Any:  # noqa: ANN401

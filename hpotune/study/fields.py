@@ -15,7 +15,7 @@ OWN = frozenset({"global_batch_size", "sgd_momentum"})
 """Keys of `train` that are ours: sequences a step over all ranks; the momentum of `optim: sgd`."""
 
 _LOOP = (
-    "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps num_train_epochs max_steps "
+    "per_device_train_batch_size gradient_accumulation_steps num_train_epochs max_steps "
     "learning_rate lr_scheduler_type lr_scheduler_kwargs warmup_steps optim optim_args weight_decay adam_beta1 adam_beta2 "
     "adam_epsilon max_grad_norm label_smoothing_factor neftune_noise_alpha activation_checkpointing gradient_checkpointing "
     "seed data_seed dataloader_drop_last logging_steps save_steps tf32"
@@ -65,6 +65,7 @@ _REASONS: dict[str, str] = {
     ),
     "the cache serves generation only": "use_cache",
     "memory is not emptied by hand; lower per_device_train_batch_size": "torch_empty_cache_steps",
+    "write score.batch_size": "per_device_eval_batch_size",
     "write CUDA_VISIBLE_DEVICES: '' in env.vars": "use_cpu",
     "write warmup_steps: 0.1, a share where it is below 1": "warmup_ratio",
 }
@@ -80,7 +81,9 @@ _LORA_REASONS: dict[str, str] = {
     "it routes among adapters that exist already": "arrow_config",
     "it serves block-diagonal inference on several GPUs": "use_bdlora",
 }
-REFUSED_LORA: dict[str, str] = {name: reason for reason, names in _LORA_REASONS.items() for name in names.split()}
+REFUSED_LORA: dict[str, str] = {
+    name: reason for reason, names in _LORA_REASONS.items() for name in names.split()
+}
 """Fields of peft.LoraConfig that cannot work in a trial -> why."""
 
 

@@ -1,6 +1,6 @@
 """A study's folder: what lies where, and how a file is written so that nobody ever reads half of it.
 
-    study.yaml resolved.yaml provenance.json store.db|store.journal jobs/<id>/ trials/<n>/
+study.yaml resolved.yaml provenance.json store.db|store.journal jobs/<id>/ trials/<n>/
 """
 
 from __future__ import annotations
@@ -21,8 +21,31 @@ from hpotune.study.config import Json
 from hpotune.study.load import Study, load_study
 from hpotune.study.source import Value, read_source, write_yaml
 
-RECORDED = ("hpotune", "torch", "transformers", "peft", "accelerate", "datasets", "lm-eval", "optuna", "submitit", "numpy")
-SAME = ("model", "data", "lora", "train", "score", "params", "python", "command", "data_root", "search", "checks")
+RECORDED = (
+    "hpotune",
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "lm-eval",
+    "optuna",
+    "submitit",
+    "numpy",
+)
+SAME = (
+    "model",
+    "data",
+    "lora",
+    "train",
+    "score",
+    "params",
+    "python",
+    "command",
+    "data_root",
+    "search",
+    "checks",
+)
 """Sections that make a study what it is; the others may change between two calls."""
 
 
@@ -62,7 +85,9 @@ class StudyFolder:
         Raises: StudyFileError where there is none.
         """
         if not self.resolved_file.is_file():
-            raise StudyFileError(f"{self.path}: holds no study (no resolved.yaml); `hpotune run` or `submit` makes one")
+            raise StudyFileError(
+                f"{self.path}: holds no study (no resolved.yaml); `hpotune run` or `submit` makes one"
+            )
         return load_study(self.resolved_file)
 
     def provenance(self) -> dict[str, Json]:
@@ -86,7 +111,9 @@ def folder_of(target: Path, *, chosen: Path | None = None) -> StudyFolder:
     return StudyFolder(path=target.absolute().parent / str(name))
 
 
-def make_folder(folder: StudyFolder, study: Study, values: Mapping[str, Value], *, home: Path, store_url: str) -> None:
+def make_folder(
+    folder: StudyFolder, study: Study, values: Mapping[str, Value], *, home: Path, store_url: str
+) -> None:
     """Writes the study into its folder, or refreshes what may change in one that holds the same study.
 
     Raises: StudyFileError when the folder holds another study, HpotuneError when it cannot be written (nothing is left behind).
@@ -102,7 +129,9 @@ def make_folder(folder: StudyFolder, study: Study, values: Mapping[str, Value], 
     except OSError as error:
         if not existed:
             shutil.rmtree(folder.path, ignore_errors=True)
-        raise HpotuneError(f"{folder.path}: cannot be written ({error.strerror}); free space, or choose another with --folder") from None
+        raise HpotuneError(
+            f"{folder.path}: cannot be written ({error.strerror}); free space, or choose another with --folder"
+        ) from None
 
 
 def check_same(folder: StudyFolder, values: Mapping[str, Value]) -> None:
@@ -112,7 +141,9 @@ def check_same(folder: StudyFolder, values: Mapping[str, Value]) -> None:
     """
     if not folder.resolved_file.is_file():
         if folder.path.exists() and any(folder.path.iterdir()):
-            raise StudyFileError(f"{folder.path}: holds other files, no study; rename the study (name:) or use --folder")
+            raise StudyFileError(
+                f"{folder.path}: holds other files, no study; rename the study (name:) or use --folder"
+            )
         return
     before = read_source(folder.resolved_file).values
     for key in SAME:
@@ -145,13 +176,20 @@ def _circumstances() -> dict[str, Json]:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return {"python": platform.python_version(), "host": platform.node(), "versions": versions, "commit": _commit()}
+    return {
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "versions": versions,
+        "commit": _commit(),
+    }
 
 
 def _commit() -> str | None:
     """The commit of the working folder, where there is one."""
     try:
-        found = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False)
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return found.stdout.strip() or None

@@ -22,7 +22,13 @@ _SOURCES: dict[Library, tuple[str, str, str]] = {
     "train": ("transformers", "training_args.py", "TrainingArguments"),
 }
 _RECORDED = Path(__file__).with_name("recorded_fields.json")
-_SCALARS: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "None": (type(None),)}
+_SCALARS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "None": (type(None),),
+}
 
 
 @cache
@@ -58,7 +64,14 @@ def type_complaint(value: Value, annotation: str) -> str | None:
 
 
 def _kind(value: Value) -> str:
-    names = {dict: "a mapping", list: "a list", str: "text", bool: "true/false", int: "a whole number", float: "a number"}
+    names = {
+        dict: "a mapping",
+        list: "a list",
+        str: "text",
+        bool: "true/false",
+        int: "a whole number",
+        float: "a number",
+    }
     return names.get(type(value), "null")
 
 
@@ -80,14 +93,20 @@ def _members(node: ast.expr) -> list[str | tuple[object, ...]]:
 
 
 def _fits(value: Value, member: str | tuple[object, ...]) -> bool:
-    if isinstance(member, tuple):  # peft lists patterns such as pissa_niter_[number of iters] among its literals
+    if isinstance(
+        member, tuple
+    ):  # peft lists patterns such as pissa_niter_[number of iters] among its literals
         return value in member or (isinstance(value, str) and any("[" in str(m) for m in member))
     if member in ("list", "List", "tuple", "dict", "Dict"):
         return isinstance(value, (list if member.lower() != "dict" else dict))
     if member not in _SCALARS:
-        return member.startswith("Any") or isinstance(value, (str, dict))  # an enum is written as text, a config as a mapping
+        return member.startswith("Any") or isinstance(
+            value, (str, dict)
+        )  # an enum is written as text, a config as a mapping
     return isinstance(value, _SCALARS[member]) and (member == "bool" or not isinstance(value, bool))
 
 
 if __name__ == "__main__":
-    _RECORDED.write_text(json.dumps({name: dict(field_types(name)) for name in _SOURCES}, indent=0) + "\n", encoding="utf-8")
+    _RECORDED.write_text(
+        json.dumps({name: dict(field_types(name)) for name in _SOURCES}, indent=0) + "\n", encoding="utf-8"
+    )

@@ -14,7 +14,17 @@ from hpotune.study import fields
 from hpotune.study.config import PointConfig, StudyConfig
 from hpotune.study.library import Library, field_types, type_complaint
 from hpotune.study.source import Source, Value, Where, read_source
-from hpotune.study.space import Range, Space, dotted, leaves, needs, ordered, parse_range, put_point, range_kind
+from hpotune.study.space import (
+    Range,
+    Space,
+    dotted,
+    leaves,
+    needs,
+    ordered,
+    parse_range,
+    put_point,
+    range_kind,
+)
 
 SEARCHABLE = ("model", "data", "lora", "train", "score", "params")
 
@@ -76,7 +86,9 @@ def _find_ranges(source: Source, mistakes: list[str]) -> Iterable[Range]:
         if range_kind(value) is None or (where and where[0] == "search"):
             continue
         if not where or where[0] not in SEARCHABLE:
-            mistakes.append(f"{source.place(where)}: {dotted(where)} holds a range; ranges may stand under {', '.join(SEARCHABLE)}")
+            mistakes.append(
+                f"{source.place(where)}: {dotted(where)} holds a range; ranges may stand under {', '.join(SEARCHABLE)}"
+            )
             continue
         try:
             yield parse_range(value, where)
@@ -149,7 +161,9 @@ def _reaching(r: Range, space: Space) -> dict[str, Value]:
     }
 
 
-def _validated(source: Source, space: Space, drawn: Mapping[str, Value], mistakes: list[str]) -> StudyConfig | None:
+def _validated(
+    source: Source, space: Space, drawn: Mapping[str, Value], mistakes: list[str]
+) -> StudyConfig | None:
     values = {r.name: r.corners[0] for r in space.searched} | dict(drawn)
     try:
         sections = put_point(source.values, space, values)
@@ -179,15 +193,24 @@ def _type_mistakes(source: Source, sections: Mapping[str, Value]) -> Iterable[st
 
 def _line(source: Source, details: ErrorDetails) -> str:
     """One pydantic error as value, rule, place and next step."""
-    where = tuple(key for key in details["loc"] if not str(key).startswith(("function-", "literal[", "list[", "constrained-")))
+    where = tuple(
+        key
+        for key in details["loc"]
+        if not str(key).startswith(("function-", "literal[", "list[", "constrained-"))
+    )
     where = _without_branch(where)
     name, kind = dotted(where), details["type"]
     if kind == "extra_forbidden":
         return f"{source.place(where)}: {name}: unknown key; {nearest(str(where[-1]), _siblings(where))}"
     if kind == "missing":
         return f"{source.place(where)}: {name} is missing; add it ({_meaning(where)})"
-    rule = details["msg"].removeprefix("Value error, ").replace("Input should be", "needs").replace("valid ", "")
-    rule = rule.replace("String should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'", "needs letters, digits, . _ - (at most 64)")
+    rule = (
+        details["msg"].removeprefix("Value error, ").replace("Input should be", "needs").replace("valid ", "")
+    )
+    rule = rule.replace(
+        "String should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'",
+        "needs letters, digits, . _ - (at most 64)",
+    )
     if not where or isinstance(details["input"], dict):
         return f"{source.place(where)}: {name + ': ' if name else ''}{rule}"
     return f"{source.place(where)}: {name}={details['input']!r} {rule}"

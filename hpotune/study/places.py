@@ -59,7 +59,11 @@ def _absolute(where: Where, text: str, *, home: Path) -> str:
 
 
 def _looks_local(text: str) -> bool:
-    return text.startswith((".", "/", "~")) or text.endswith((*DATA_FILES, ".gguf")) and not text.startswith("package:")
+    return (
+        text.startswith((".", "/", "~"))
+        or text.endswith((*DATA_FILES, ".gguf"))
+        and not text.startswith("package:")
+    )
 
 
 def _python_file(file: Path, function: str) -> Path:
@@ -72,7 +76,9 @@ def _python_file(file: Path, function: str) -> Path:
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"is not Python ({error})") from None
     names = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
-    if function not in names and not any(isinstance(node, (ast.ImportFrom, ast.Assign)) for node in tree.body):
+    if function not in names and not any(
+        isinstance(node, (ast.ImportFrom, ast.Assign)) for node in tree.body
+    ):
         raise ValueError(f"holds no function {function!r}; {nearest(function, names)}")
     return file
 
@@ -84,7 +90,9 @@ def column_mistakes(point: PointConfig, *, data_root: str | None) -> Iterable[st
     have = _columns(file) if file else None
     if data is None or have is None:
         return
-    if data.prompt == "chat" and not ({"messages"} & have or {"instruction", "output"} <= have | set(data.columns)):
+    if data.prompt == "chat" and not (
+        {"messages"} & have or {"instruction", "output"} <= have | set(data.columns)
+    ):
         yield f"data.prompt=chat needs the column messages, or instruction and output; {file} has {', '.join(sorted(have))}"
     needed = {data.columns.get(name, name) for name in _needed(point)}
     for name in sorted(needed - have):
@@ -115,7 +123,11 @@ def template_names(text: str) -> set[str]:
 
 def _first_file(data: DataConfig, data_root: str | None) -> Path | None:
     """The file that holds the split, as far as names tell; None where the hub or a folder's card decides."""
-    path = Path(data_root or "", data.path) if data_root and Path(data_root, data.path).is_dir() else Path(data.path)
+    path = (
+        Path(data_root or "", data.path)
+        if data_root and Path(data_root, data.path).is_dir()
+        else Path(data.path)
+    )
     if path.is_file():
         return path
     split = data.split.partition("[")[0]
@@ -136,7 +148,9 @@ def _columns(file: Path) -> set[str] | None:
         row = row[0] if isinstance(row, list) else row
         return set(row)
     except (OSError, ValueError, IndexError, TypeError):
-        raise StudyFileError(f"data.path={str(file)!r} is not {file.suffix[1:]} with one record a row; look at its first line") from None
+        raise StudyFileError(
+            f"data.path={str(file)!r} is not {file.suffix[1:]} with one record a row; look at its first line"
+        ) from None
 
 
 def _parquet_columns(file: Path) -> set[str] | None:

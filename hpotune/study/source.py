@@ -66,7 +66,9 @@ def parse_source(text: str, *, path: Path) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
-        raise StudyFileError(f"{path.name}{line}: not YAML: {error.problem}; check indentation and quotes") from None
+        raise StudyFileError(
+            f"{path.name}{line}: not YAML: {error.problem}; check indentation and quotes"
+        ) from None
     except yaml.YAMLError as error:
         raise StudyFileError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(root, yaml.MappingNode):

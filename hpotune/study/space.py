@@ -96,7 +96,11 @@ def parse_range(value: dict[str, Value], where: Where) -> Range:
     stray = set(value) - {kind} - OPTIONS[kind]
     if stray:
         word = sorted(stray)[0]
-        rule = "one of float, int, choice, expr" if word in KINDS else f"{kind}, {', '.join(sorted(OPTIONS[kind]))}"
+        rule = (
+            "one of float, int, choice, expr"
+            if word in KINDS
+            else f"{kind}, {', '.join(sorted(OPTIONS[kind]))}"
+        )
         raise ValueError(f"{word!r} may not stand beside {kind!r}; needs {rule}")
     when = _conditions(value.get("when", {}))
     if kind == "expr":
@@ -114,7 +118,7 @@ def _conditions(value: Value) -> dict[str, tuple[Value, ...]]:
 
 def _expression(text: Value, where: Where, when: dict[str, tuple[Value, ...]]) -> Range:
     if not isinstance(text, str):
-        raise ValueError(f"expr: {text!r} needs text, such as \"2 * lora.r\"")
+        raise ValueError(f'expr: {text!r} needs text, such as "2 * lora.r"')
     try:
         expr.names_in(text)
     except ValueError as error:
@@ -143,9 +147,13 @@ def _interval(value: dict[str, Value], where: Where, when: dict[str, tuple[Value
     if not isinstance(log, bool):
         raise ValueError(f"log: {log!r} needs true or false")
     if log and low <= 0:
-        raise ValueError(f"{kind}[0]={low:g} with log: true; needs low > 0, e.g. {'1' if kind == 'int' else '1e-6'}")
+        raise ValueError(
+            f"{kind}[0]={low:g} with log: true; needs low > 0, e.g. {'1' if kind == 'int' else '1e-6'}"
+        )
     if step is not None and (log or not _number(step) or step <= 0 or (kind == "int" and step != int(step))):
-        raise ValueError(f"step: {step!r} needs a positive {'whole ' if kind == 'int' else ''}number, without log: true")
+        raise ValueError(
+            f"step: {step!r} needs a positive {'whole ' if kind == 'int' else ''}number, without log: true"
+        )
     if prior is not None and (not _number(prior) or not low <= prior <= high):
         raise ValueError(f"prior: {prior!r} needs a number from {low:g} to {high:g}")
     return Range(where=where, kind=kind, low=low, high=high, log=log, step=step, prior=prior, when=when)

@@ -11,7 +11,9 @@ from typing import Literal
 
 from hpotune.study.config import ChecksConfig, Json, PointConfig, Section
 
-Cause = Literal["oom", "nan", "truth", "data", "user", "node", "timeout", "preempted", "killed", "store", "unknown"]
+Cause = Literal[
+    "oom", "nan", "truth", "data", "user", "node", "timeout", "preempted", "killed", "store", "unknown"
+]
 
 
 class TrialSpec(Section):
@@ -91,3 +93,5 @@ class Worker:
     """Slurm's JOB, or ARRAY_ELEMENT; `local` outside Slurm."""
     host: str
     pid: int
+    task: str = ""
+    """Slurm's STEP.RANK, so that several workers in one job are told apart."""

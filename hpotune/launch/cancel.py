@@ -1,0 +1,37 @@
+"""Stops what a study has running or waiting, on Slurm and on this machine. Trials go back in line; nothing finished is touched."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+
+from hpotune.launch.local import dead_here
+from hpotune.launch.queue import cancel_jobs, job_rows
+from hpotune.store import Store
+from hpotune.study.folder import StudyFolder
+
+
+def cancel_study(folder: StudyFolder, store: Store) -> list[str]:
+    """Cancels every live job and asks local workers to end; returns what was stopped."""
+    jobs = [row.id for row in job_rows(folder) if row.live]
+    cancel_jobs(sorted({id_.split("_")[0] for id_ in jobs}, key=int))
+    return [*jobs, *_stop_local(store)]
+
+
+def _stop_local(store: Store) -> list[str]:
+    stopped = []
+    dead = dead_here(platform.node())
+    for row in store.rows():
+        worker = row.worker
+        if (
+            row.state != "running"
+            or worker is None
+            or worker.job != "local"
+            or worker.host != platform.node()
+            or dead(worker)
+        ):
+            continue
+        os.kill(worker.pid, signal.SIGTERM)
+        stopped.append(f"local worker {worker.pid} (trial {row.number})")
+    return stopped

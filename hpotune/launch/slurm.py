@@ -1,0 +1,202 @@
+"""Slurm as the place: readable sbatch through submitit.
+
+submitit defaults to five minutes and `--wckey=submitit`, pickles what it runs, and passes on this shell's SLURM_* variables. Here every
+option is what the study file says, and a job's last line is a command that you could type.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from shlex import join, quote
+from typing import Any
+
+from submitit import SlurmExecutor
+from submitit.core.utils import FailedJobError
+
+from hpotune.errors import ClusterError, nearest
+from hpotune.launch.queue import ANSWER_S, ask, require_slurm, words
+from hpotune.plan.next import JobSpec
+from hpotune.study.config import StudyConfig
+from hpotune.study.folder import StudyFolder, write_atomic
+
+_KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
+
+
+class _Executor(SlurmExecutor):  # type: ignore[misc]
+    """submitit's executor for a command line instead of a pickled function: nothing to wait for, nothing to unpickle."""
+
+    def submit_array(self, command: str, *, count: int) -> str:
+        """Submits `count` elements of one command; returns the job id."""
+        self.parameters["map_count"] = count
+        return str(self._submit_command(command).job_id)
+
+    def text(self, command: str, *, count: int) -> str:
+        """The sbatch file of the same."""
+        self.parameters["map_count"] = count
+        return str(self._make_submission_file_text(command, "text"))
+
+
+@contextmanager
+def clean_environment() -> Iterator[None]:
+    """The environment without what a surrounding job left in it: its CPU binding alone can slow a new job threefold."""
+    leaked = {
+        k: v for k, v in os.environ.items() if k.startswith(("SLURM_", "SBATCH_", "SRUN_")) and k not in _KEPT
+    }
+    for key in leaked:
+        del os.environ[key]
+    try:
+        yield
+    finally:
+        os.environ.update(leaked)
+
+
+def sbatch_text(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
+    """The job script that `submit` would send."""
+    with clean_environment():
+        return _executor(folder, config, spec).text(worker_command(folder, spec), count=spec.count)
+
+
+def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
+    """Submits an array and records it in the study's folder; returns its job id.
+
+    Raises: ClusterError with Slurm's own words when it refuses.
+    """
+    with clean_environment():
+        try:
+            job_id = _executor(folder, config, spec).submit_array(
+                worker_command(folder, spec), count=spec.count
+            )
+        except (FailedJobError, subprocess.CalledProcessError) as error:
+            raise ClusterError(
+                f"Slurm refused the job: {words(str(error))}; see resources in the study file"
+            ) from None
+    recorded = {
+        "id": job_id,
+        "kind": spec.kind,
+        "count": spec.count,
+        "throttle": spec.throttle,
+        "trials": spec.trials,
+    }
+    write_atomic(folder.jobs / job_id / "job.json", json.dumps(recorded) + "\n")
+    return job_id
+
+
+def check_accepted(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> None:
+    """Asks Slurm whether it would take the job, before anything is made.
+
+    Raises: ClusterError when it is not there or would refuse.
+    """
+    require_slurm()
+    partition = config.resources.partition
+    known = [name.rstrip("*") for name in ask(["sinfo", "-h", "-o", "%R"]).split()]
+    if partition and not set(partition.split(",")) <= set(known):
+        raise ClusterError(
+            f"resources.partition={partition!r} is not on this cluster; {nearest(partition, known)}"
+        )
+    with tempfile.TemporaryDirectory() as scratch, clean_environment():
+        script = Path(scratch, "job.sh")
+        script.write_text(sbatch_text(StudyFolder(path=Path(scratch)), config, spec), encoding="utf-8")
+        answer = subprocess.run(
+            ["sbatch", "--test-only", str(script)],
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_S,
+            check=False,
+        )
+    if answer.returncode:
+        raise ClusterError(
+            f"Slurm would refuse the job: {words(answer.stderr)}; see resources in the study file"
+        )
+
+
+def worker_command(folder: StudyFolder, spec: JobSpec) -> str:
+    """What a job runs; the same line works in a hand-written sbatch file."""
+    if spec.kind == "step":
+        return join([sys.executable, "-m", "hpotune", "step", str(folder.path)])
+    limit = ["--trials", str(spec.trials)] if spec.trials is not None else []
+    return join([sys.executable, "-m", "hpotune", "worker", str(folder.path), *limit])
+
+
+def _executor(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> _Executor:
+    require_slurm()
+    executor = _Executor(folder=folder.jobs / "%A")
+    executor.update_parameters(**parameters(config, spec))
+    return executor
+
+
+def parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
+    """submitit's parameters of a job: what the study file says and nothing else."""
+    resources = config.resources
+    asked: dict[str, Any] = {
+        "job_name": config.name if spec.kind == "worker" else f"{config.name}-step",
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "wckey": resources.wckey,
+        "array_parallelism": spec.throttle,
+        "ntasks_per_node": 1,
+        "stderr_to_stdout": True,
+        "setup": setup_lines(config),
+    }
+    if spec.kind == "step":
+        asked |= {
+            "time": 10,
+            "nodes": 1,
+            "cpus_per_task": 1,
+            "dependency": "afterany:" + ":".join(spec.after),
+            "signal_delay_s": 30,
+        }
+    else:
+        asked |= _work_parameters(config)
+    extra = dict(resources.extra) | ({"reservation": resources.reservation} if resources.reservation else {})
+    return {
+        **{key: value for key, value in asked.items() if value is not None},
+        "wckey": resources.wckey,
+        "additional_parameters": extra,
+    }
+
+
+def _work_parameters(config: StudyConfig) -> dict[str, Any]:
+    resources = config.resources
+    gpus = resources.gpus if resources.gpus_per_node else None
+    cpus = resources.cpus or (
+        resources.cpus_per_gpu * resources.gpus_per_node if resources.cpus_per_gpu else None
+    )
+    return {
+        "time": resources.walltime_min,
+        "nodes": resources.nodes,
+        "gpus_per_node": gpus if resources.gpu_option == "gpus-per-node" else None,
+        "gres": f"gpu:{gpus}" if gpus and resources.gpu_option == "gres" else None,
+        "cpus_per_task": cpus,
+        "mem": resources.mem,
+        "mem_per_gpu": resources.mem_per_gpu,
+        "mem_per_cpu": resources.mem_per_cpu,
+        "constraint": resources.constraint,
+        "exclude": resources.exclude,
+        "signal_delay_s": resources.signal_delay_s,
+        "srun_args": [
+            "--nodes=1",
+            "--ntasks=1",
+        ],  # the worker is one task on the first node; it starts the ranks on all
+    }
+
+
+def setup_lines(config: StudyConfig) -> list[str]:
+    """Shell lines before the job's command: modules, environment, the user's own."""
+    env = config.env
+    lines = [f"module load {quote(name)}" for name in env.modules]
+    if env.venv == "auto":
+        lines.append(f"export PATH={quote(str(Path(sys.executable).parent))}:$PATH")
+    elif env.venv:
+        lines.append(f"source {quote(env.venv)}/bin/activate")
+    lines += [f"export {key}={quote(value)}" for key, value in env.vars.items()]
+    # srun no longer inherits it since Slurm 22.05: without this a step has one CPU
+    lines.append('[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK')
+    return [*lines, *env.setup]

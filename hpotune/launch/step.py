@@ -1,0 +1,70 @@
+"""One step of a study on Slurm: tell dead trials, submit what is missing, leave a step behind. Running it twice changes nothing more."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+
+from hpotune.errors import ClusterError
+from hpotune.launch.queue import dead_jobs, job_rows
+from hpotune.launch.slurm import submit
+from hpotune.plan.next import JobRow, JobSpec, next_jobs
+from hpotune.store import Store
+from hpotune.study.config import StudyConfig
+from hpotune.study.folder import StudyFolder
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Step:
+    """What one step did."""
+
+    submitted: tuple[str, ...] = ()
+    """Job ids."""
+    swept: tuple[int, ...] = ()
+    """Trials told dead."""
+
+
+def step(folder: StudyFolder, store: Store, config: StudyConfig, *, now: datetime) -> Step:
+    """Does what is due and returns it.
+
+    Raises: ClusterError when Slurm does not answer or refuses a job.
+    """
+    with _alone(folder):
+        rows = job_rows(folder)
+        swept = store.sweep(dead_jobs(rows))
+        store.fill()
+        me = os.environ.get("SLURM_JOB_ID")
+        due = next_jobs(config, store.rows(), [row for row in rows if row.id.split("_")[0] != me], now=now)
+        ids = [submit(folder, config, spec) for spec in due]
+        if ids and config.resources.follow_up:
+            ids.append(submit(folder, config, _follow_up(ids, rows)))
+    return Step(submitted=tuple(ids), swept=tuple(swept))
+
+
+def first_jobs(config: StudyConfig, *, now: datetime) -> list[JobSpec]:
+    """What a study without trials or jobs would submit."""
+    return next_jobs(config, [], [], now=now)
+
+
+def _follow_up(ids: Sequence[str], rows: Sequence[JobRow]) -> JobSpec:
+    """The step that starts when these jobs and those that still live have ended."""
+    others = {row.id.split("_")[0] for row in rows if row.live and row.kind == "worker"}
+    return JobSpec(kind="step", count=1, throttle=1, after=tuple(sorted({*ids, *others}, key=int)))
+
+
+@contextmanager
+def _alone(folder: StudyFolder) -> Iterator[None]:
+    """Holds the study's step lock, so that two steps at once do not both submit."""
+    folder.jobs.mkdir(parents=True, exist_ok=True)
+    with (folder.jobs / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            raise ClusterError(
+                f"{folder.jobs}: this file system gives no locks ({error.strerror}); put the study elsewhere"
+            ) from None
+        yield

@@ -1,0 +1,50 @@
+"""Runs inside the trial's process: `python -m hpotune.objective.call SPEC.json` calls the user's function and writes result.json."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from hpotune.objective.socket import failed, measured
+from hpotune.study.config import Json
+from hpotune.study.folder import write_atomic
+from hpotune.study.trial import TrialResult, TrialSpec
+
+
+def main(spec_file: str) -> int:
+    """Calls the function with the trial's `params`; 0 when it gave a value."""
+    spec = TrialSpec.model_validate_json(Path(spec_file).read_text(encoding="utf-8"))
+    result = _called(spec)
+    write_atomic(Path(spec.folder, "result.json"), result.model_dump_json(indent=1))
+    return 0 if result.state == "finished" else 1
+
+
+def _called(spec: TrialSpec) -> TrialResult:
+    try:
+        return measured(spec, _function(spec)(**spec.point.params))
+    except MemoryError as error:
+        return failed(spec, "oom", f"ran out of memory ({error})")
+    except Exception as error:  # the user's code may raise anything; the worker lives on
+        traceback.print_exc()
+        return failed(spec, "user", f"{type(error).__name__}: {error}")
+
+
+def _function(spec: TrialSpec) -> Callable[..., Json]:
+    assert spec.python is not None, "started for python: studies only"
+    path, _, name = spec.python.rpartition(":")
+    sys.path.insert(
+        0, str(Path(path).parent)
+    )  # so that the file imports its neighbours as it does when run by hand
+    loader = importlib.util.spec_from_file_location(Path(path).stem, path)
+    assert loader is not None and loader.loader is not None, "load_study saw a .py file"
+    module = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(module)
+    function: Callable[..., Json] = getattr(module, name)
+    return function
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))

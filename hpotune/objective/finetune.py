@@ -1,0 +1,66 @@
+"""The built-in objective: the ranks of `python -m hpotune.trial`, one process, torchrun's, or one Slurm task each."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from hpotune.objective.process import run
+from hpotune.objective.socket import Evaluate, Setting, contained, from_file, trial_env
+from hpotune.study.config import StudyConfig
+from hpotune.study.folder import write_atomic
+from hpotune.study.trial import TrialResult, TrialSpec
+
+_STEP_VARIABLES = (
+    "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE", "SLURM_STEP_NUM_TASKS", "SLURM_DISTRIBUTION",
+    "SLURM_CPU_BIND", "SLURM_CPU_BIND_TYPE", "SLURM_CPU_BIND_LIST", "SLURM_CPU_BIND_VERBOSE", "SLURM_CPUS_PER_TASK",
+    "SLURM_TRES_PER_TASK", "SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU", "SLURM_MEM_PER_NODE", "SLURM_GPUS_PER_TASK", "SLURM_EXPORT_ENV",
+)  # fmt: skip
+"""What the worker's own job step says of itself; an srun inside it would take them as options."""
+
+
+@contextmanager
+def open_finetune(setting: Setting) -> Iterator[Evaluate]:
+    """Evaluates each trial in fresh processes: an out-of-memory or a hanging collective kills them, not the worker."""
+
+    def evaluate(pack: Sequence[TrialSpec]) -> list[TrialResult]:
+        return [_evaluate(spec, setting) for spec in pack]
+
+    yield evaluate
+
+
+def _evaluate(spec: TrialSpec, setting: Setting) -> TrialResult:
+    folder = Path(spec.folder)
+    (folder / "result.json").unlink(
+        missing_ok=True
+    )  # of an attempt that was paused: this one must write its own
+    write_atomic(folder / "spec.json", spec.model_dump_json(indent=1))
+    command, env = rank_command(setting.config, folder / "spec.json", trial_env(setting, spec))
+    ended = run(command, folder=folder, env=env, cwd=None, stop=setting.stop)
+    return from_file(spec, ended, stop=setting.stop)
+
+
+def rank_command(config: StudyConfig, spec: Path, env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
+    """The command that starts all ranks of a trial from here, and its environment."""
+    nodes, each = config.resources.nodes, config.resources.processes_per_node
+    module = ["-m", "hpotune.trial", str(spec)]
+    threads = env.get("OMP_NUM_THREADS") or str(
+        max(1, _cpus(env) // each) if config.resources.gpus_per_node else 1
+    )
+    env = {**env, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+    if nodes * each == 1:
+        return contained(config, [sys.executable, *module]), {**env, "HPOTUNE_RANKS": "single"}
+    if "SLURM_JOB_ID" in env:
+        srun = ["srun", "--overlap", "--kill-on-bad-exit=1", "--cpu-bind=none", f"--nodes={nodes}", f"--ntasks={nodes * each}",
+                f"--ntasks-per-node={each}"]  # fmt: skip
+        clean = {key: value for key, value in env.items() if key not in _STEP_VARIABLES}
+        return [*srun, *contained(config, [sys.executable, *module])], {**clean, "HPOTUNE_RANKS": "slurm"}
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={each}"]
+    return contained(config, [sys.executable, *launcher, *module]), {**env, "HPOTUNE_RANKS": "torchrun"}
+
+
+def _cpus(env: Mapping[str, str]) -> int:
+    return int(env.get("SLURM_CPUS_ON_NODE") or os.cpu_count() or 1)

@@ -1,0 +1,120 @@
+"""The socket: what every objective is, and how the one of a study is opened."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from hpotune.objective.process import Ended, Stop, tail
+from hpotune.study.config import Json, Objective, StudyConfig
+from hpotune.study.trial import Failure, TrialResult, TrialSpec
+
+Evaluate = Callable[[Sequence[TrialSpec]], list[TrialResult]]
+"""Trials in, their results out, in order; never raises for a trial's own failure."""
+
+OpenObjective = Callable[["Setting"], AbstractContextManager[Evaluate]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Setting:
+    """What an objective may know of where it runs."""
+
+    config: StudyConfig
+    env: Mapping[str, str]
+    """The worker's environment."""
+    stop: Stop
+
+
+def open_objective(setting: Setting) -> AbstractContextManager[Evaluate]:
+    """The objective that the study names."""
+    from hpotune.objective.command import open_command
+    from hpotune.objective.finetune import open_finetune
+    from hpotune.objective.function import open_function
+
+    if setting.config.python:
+        return open_function(setting)
+    return open_command(setting) if setting.config.command else open_finetune(setting)
+
+
+def trial_env(setting: Setting, spec: TrialSpec) -> dict[str, str]:
+    """The environment of a trial's process: the worker's, the study's `env.vars`, and where the trial lies."""
+    values = {
+        key: str(value) for key, value in spec.point.params.items() if isinstance(value, (str, int, float))
+    }
+    return {
+        **setting.env,
+        **setting.config.env.vars,
+        "HPOTUNE_TRIAL": str(spec.number),
+        "HPOTUNE_TRIAL_DIR": spec.folder,
+        "HPOTUNE_PARAMS": json.dumps(spec.point.params),
+        **{f"HPOTUNE_PARAM_{key.upper()}": value for key, value in values.items()},
+    }
+
+
+def contained(config: StudyConfig, command: Sequence[str]) -> list[str]:
+    """The command, inside the study's container where it has one."""
+    image = config.env.container
+    return ["apptainer", "exec", "--nv", image, *command] if image else list(command)
+
+
+def measured(spec: TrialSpec, answer: Json) -> TrialResult:
+    """The result of an answer: a number, or a mapping of numbers by metric (`NAME_stderr` beside `NAME` is its standard error)."""
+    objectives = spec.point.score.objective
+    metrics = answer if isinstance(answer, Mapping) else {objectives[0].metric: answer}
+    values = [metrics.get(objective.metric) for objective in objectives]
+    for objective, value in zip(objectives, values, strict=True):
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            have = ", ".join(map(str, metrics)) or "nothing"
+            return failed(spec, "user", f"gave no number for {objective.metric!r}; it gave {have}")
+        if not math.isfinite(value):
+            return failed(spec, "nan", f"{objective.metric} is {value}")
+    return TrialResult(
+        number=spec.number,
+        state="finished",
+        values=[float(value) for value in values if value is not None],
+        stderrs=[_stderr(metrics, objective) for objective in objectives],
+        metrics=dict(metrics),
+    )
+
+
+def _stderr(metrics: Mapping[str, Json], objective: Objective) -> float | None:
+    value = metrics.get(f"{objective.metric}_stderr")
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+
+
+def failed(spec: TrialSpec, cause: str, message: str) -> TrialResult:
+    """A result without a value, with its reason."""
+    failure = Failure.model_validate({"cause": cause, "message": message})
+    return TrialResult(number=spec.number, state="failed", failure=failure)
+
+
+def from_file(spec: TrialSpec, ended: Ended, *, stop: Stop) -> TrialResult:
+    """The result a trial's process wrote; where it wrote none, why it could not."""
+    path = Path(spec.folder, "result.json")
+    try:
+        return TrialResult.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError):
+        return unfinished(spec, ended, stop=stop)
+
+
+def unfinished(spec: TrialSpec, ended: Ended, *, stop: Stop) -> TrialResult:
+    """What a process that ended without a result came to: paused with its worker, out of memory, killed, or the last line it wrote."""
+    lines = tail(Path(spec.folder))
+    if (
+        stop.signal is not None
+    ):  # the wish of the user or of Slurm is no failure: the next worker does it again under its number
+        return TrialResult(number=spec.number, state="paused")
+    if any(
+        "oom" in line.lower() and "kill" in line.lower() or "out of memory" in line.lower() for line in lines
+    ):
+        return failed(spec, "oom", f"{ended.words}: {lines[-1][:200]}")
+    if ended.killed:
+        return failed(spec, "killed", f"its process {ended.words}")
+    last = f": {lines[-1][:200]}" if lines else ""
+    return failed(spec, "user", f"its process {ended.words}{last}")

@@ -1,0 +1,1 @@
+"""What a study came to, for people (tables) and for programs (JSON). Reads rows and items; decides nothing."""

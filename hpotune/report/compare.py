@@ -1,0 +1,92 @@
+"""Whether one trial is better than another, or only luckier: differences with their standard errors, paired where items were kept.
+
+Two scores on the same items share most of their noise, so their difference is told item by item; the two standard errors alone would
+make it look several times less sure. Source: paired differences of means, Student 1908; see also Card et al. 2020, arXiv 2010.06595.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hpotune.study.config import Objective
+from hpotune.study.folder import StudyFolder
+from hpotune.study.trial import TrialRow
+
+SURE = 1.96
+"""Standard errors that count as more than the error allows (two-sided 5 %)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Difference:
+    """One trial minus another, by one objective, turned so that positive is better."""
+
+    gain: float
+    stderr: float | None
+    """null where nothing tells the error."""
+    paired: bool
+
+    @property
+    def sure(self) -> bool:
+        """Whether the gain is more than the error allows; without a known error any gain counts."""
+        return self.gain > SURE * (self.stderr or 0.0)
+
+
+def difference(
+    folder: StudyFolder, objective: Objective, index: int, one: TrialRow, other: TrialRow
+) -> Difference:
+    """`one` minus `other` by objective number `index`."""
+    sign = 1.0 if objective.sense == "maximize" else -1.0
+    gain = sign * (one.values[index] - other.values[index])
+    paired = _paired_stderr(folder, objective, one, other)
+    if paired is not None:
+        return Difference(gain=gain, stderr=paired, paired=True)
+    errors = [row.stderrs[index] if index < len(row.stderrs) else None for row in (one, other)]
+    if any(error is None for error in errors):
+        return Difference(gain=gain, stderr=None, paired=False)
+    return Difference(
+        gain=gain, stderr=math.hypot(*(error for error in errors if error is not None)), paired=False
+    )
+
+
+def _paired_stderr(folder: StudyFolder, objective: Objective, one: TrialRow, other: TrialRow) -> float | None:
+    """Standard error of the mean difference over the items both trials scored; None where they kept none in common.
+
+    Groups have no items of their own (their score is a weighted mean of tasks): told by their standard errors instead.
+    """
+    if objective.task is None:
+        return None
+    items = [_items(folder.trial(row.number) / "items.npz", objective) for row in (one, other)]
+    if items[0] is None or items[1] is None or items[0].shape != items[1].shape or len(items[0]) < 2:
+        return None
+    delta = items[0] - items[1]
+    return float(delta.std(ddof=1) / math.sqrt(len(delta)))
+
+
+def _items(path: Path, objective: Objective) -> np.ndarray | None:
+    """Per-item values of the objective's metric, shape (items,)."""
+    try:
+        with np.load(path) as kept:
+            key = f"{objective.task}/{objective.metric.partition(',')[0]}"
+            values: np.ndarray | None = kept[key] if key in kept.files else None
+    except (OSError, ValueError):
+        return None
+    return values
+
+
+def tied_with(
+    folder: StudyFolder, objective: Objective, best: TrialRow, rows: Sequence[TrialRow]
+) -> list[TrialRow]:
+    """Trials the best cannot be told from, by the first objective; none where no error is known."""
+    tied = []
+    for row in rows:
+        if row.number == best.number or row.kind == "baseline" or row.state != "finished":
+            continue
+        found = difference(folder, objective, 0, best, row)
+        if found.stderr is not None and not found.sure:
+            tied.append(row)
+    return tied

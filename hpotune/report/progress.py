@@ -1,0 +1,93 @@
+"""The display of `hpotune run`: a live line on a terminal, a line a change elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
+from rich.text import Text
+
+from hpotune.plan.budget import best_rows
+from hpotune.report.tables import number, scored
+from hpotune.store import Store
+from hpotune.study.config import StudyConfig
+from hpotune.study.folder import StudyFolder
+from hpotune.study.trial import TrialRow
+
+READ_EVERY_S = 1.0
+
+
+class Progress:
+    """Shows finished, running and failed trials and the best so far, on stderr; a context manager."""
+
+    def __init__(self, folder: StudyFolder, config: StudyConfig, store: Store, *, silent: bool) -> None:
+        self._folder, self._config, self._store = folder, config, store
+        self._told: set[tuple[int, str]] = set()
+        self._next_read = 0.0
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("trials"),
+            TimeElapsedColumn(),
+        )
+        self._task = self._bar.add_task(config.name, total=config.budget.trials)
+        console = Console(stderr=True, highlight=False)
+        self._live = (
+            Live(console=console, refresh_per_second=4) if sys.stderr.isatty() and not silent else None
+        )
+        self._silent = silent
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._next_read = 0.0
+        self.show()
+        if self._live:
+            self._live.stop()
+
+    def show(self) -> None:
+        """Reads the store, at most once a second, and shows what is new."""
+        if self._silent or time.monotonic() < self._next_read:
+            return
+        self._next_read = time.monotonic() + READ_EVERY_S
+        rows = self._store.rows()
+        if self._live:
+            self._live.update(self._picture(rows))
+            return
+        for row in rows:
+            if row.state != "waiting" and (row.number, row.state) not in self._told:
+                self._told.add((row.number, row.state))
+                print(self._line(row), file=sys.stderr, flush=True)  # noqa: T201 - not a terminal: a line a change
+
+    def _picture(self, rows: list[TrialRow]) -> Group:
+        self._bar.update(self._task, completed=sum(row.state == "finished" for row in rows))
+        lines = [Text(self._line(row)) for row in rows if row.state == "running"]
+        best = best_rows(self._config.score.objective, rows)
+        if best:
+            lines.append(Text(f"best so far: {self._line(best[0])}", style="bold"))
+        failed = sum(row.state == "failed" for row in rows)
+        if failed:
+            lines.append(Text(f"{failed} failed; `hpotune trials {self._folder.path}` shows why"))
+        return Group(self._bar, *lines)
+
+    def _line(self, row: TrialRow) -> str:
+        point = ", ".join(f"{name}={number(value)}" for name, value in row.params.items()) or row.kind
+        values = ", ".join(
+            f"{objective.label} {scored(value, row.stderrs[index] if index < len(row.stderrs) else None)}"
+            for index, (objective, value) in enumerate(
+                zip(self._config.score.objective, row.values, strict=False)
+            )
+        )
+        why = f"{row.failure.cause}: {row.failure.message}" if row.state == "failed" and row.failure else ""
+        return " ".join(filter(None, [f"trial {row.number} {row.state}:", values, why, f"[{point}]"]))
