@@ -40,7 +40,8 @@ def work(
                 _say("no trial is left to start")
                 break
             taken += 1
-            _one(claim, store, study, folder, evaluate, stop)
+            _one(claim, store, study, folder, evaluate)
+    stop.go_deaf()
     return taken
 
 
@@ -54,9 +55,7 @@ def _over(store: Store, study: Study, stop: Stop, *, now: Now) -> bool:
     return reason is not None
 
 
-def _one(
-    claim: Claim, store: Store, study: Study, folder: StudyFolder, evaluate: Evaluate, stop: Stop
-) -> None:
+def _one(claim: Claim, store: Store, study: Study, folder: StudyFolder, evaluate: Evaluate) -> None:
     number, begun = claim.row.number, time.time()
     _say(f"trial {number} starts: {dict(claim.row.params) or claim.row.kind}")
     result = _evaluated(claim, study, folder, evaluate, home=str(folder.provenance()["home"]))

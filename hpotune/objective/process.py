@@ -52,6 +52,11 @@ class Stop:
             for number in (signal.SIGTERM, signal.SIGINT, PAUSE):
                 signal.signal(number, self._asked)
 
+    def go_deaf(self) -> None:
+        """From here on the warning means nothing: a worker that is done must not end as if it had been killed."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(PAUSE, signal.SIG_IGN)
+
     def _asked(self, number: int, _: object) -> None:
         self.signal = number
         if self.child is not None and self.child.poll() is None:

@@ -133,3 +133,13 @@ def verdict(told: Mapping[str, Json]) -> str:
     if gain["sure"]:
         return f"beats the untouched base model ({base}) by {number(gain['value'])}{error}: more than the error allows"
     return f"does NOT beat the untouched base model ({base}) by more than the error allows: {number(gain['value'])}{error}"
+
+
+def doctor(findings: Sequence[Mapping[str, Json]]) -> RenderableType:
+    """One line a finding, what to change beside it."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("", "what", "found", "change"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        table.add_row(finding["level"], finding["what"], finding["found"], finding["change"])
+    return table
