@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn, Optional
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -28,10 +28,10 @@ app = typer.Typer(
 Target = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file, or the study's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
 Folder = Annotated[
-    Optional[Path], typer.Option("--folder", help="The study's folder [NAME beside the study file].")
+    Path | None, typer.Option("--folder", help="The study's folder [NAME beside the study file].")
 ]
 DataRoot = Annotated[
-    Optional[str],
+    str | None,
     typer.Option(
         "--data-root", envvar="HPOTUNE_DATA_ROOT", help="A folder in which NAMESPACE/NAME wins over the hub."
     ),
@@ -48,10 +48,10 @@ def _options(
 @app.command()
 def init(
     template: Annotated[
-        Optional[str], typer.Argument(help="A template's name; without one they are listed.")
+        str | None, typer.Argument(help="A template's name; without one they are listed.")
     ] = None,
     out: Annotated[
-        Optional[Path], typer.Option("--out", "-o", help="Where to write [TEMPLATE.yaml].")
+        Path | None, typer.Option("--out", "-o", help="Where to write [TEMPLATE.yaml].")
     ] = None,
 ) -> None:
     """Write a commented study file to start from."""
@@ -218,7 +218,7 @@ def export(
     study: Target,
     out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.")],
     folder: Folder = None,
-    trial: Annotated[Optional[int], typer.Option("--trial", help="Another trial than the best.")] = None,
+    trial: Annotated[int | None, typer.Option("--trial", help="Another trial than the best.")] = None,
     merge: Annotated[bool, typer.Option("--merge", help="Whole weights instead of an adapter.")] = False,
 ) -> None:
     """Write the best adapter (or merged weights) with a model card, and its setting as a study file without ranges."""
@@ -251,7 +251,7 @@ def doctor(
 def worker(
     study: Target,
     trials: Annotated[
-        Optional[int], typer.Option("--trials", min=1, help="End after so many [until the study is over].")
+        int | None, typer.Option("--trials", min=1, help="End after so many [until the study is over].")
     ] = None,
 ) -> None:
     """What a job runs: take trials and evaluate them. Also for an sbatch file of your own."""
@@ -350,11 +350,12 @@ def main() -> NoReturn:
 
 def _others(error: Exception) -> NoReturn:
     """Errors of the command line, of a store in use, and bugs."""
-    from click import ClickException
-
-    if isinstance(error, ClickException):
-        error.show()
-        sys.exit(2)
+    usage = getattr(error, "format_message", None)  # typer's own click or the separate one, whichever this typer brings
+    if usage is not None:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            typer.echo(usage())
+            sys.exit(2)
+        _complain(error, f"{usage().rstrip('.')}; `hpotune --help` lists verbs, `hpotune VERB --help` their options", 2)
     from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(error, SQLAlchemyError):
