@@ -1,20 +1,30 @@
 """The sections of a study file: every key, its unit, its default, and what 0, -1 and null mean.
 
 The string under a field is what `hpotune init` and docs/study_file.md show. Ranges are gone here: these are
-the values of one point of the space. `load.py` puts the point in and turns mistakes into lines with a place.
+the values of one point of the space. `load.py` puts the point in and turns mistakes into lines with a place;
+a rule that fails between two keys says `KEY: ` first, so that the line is that key's.
 """
 
 from __future__ import annotations
 
+import re
 from datetime import date, datetime
-from typing import Annotated, Any, Literal, Union
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from hpotune.errors import nearest
+
 Json = Any  # a value that YAML and JSON can both write; the one place where the house says Any
 
-NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"
-TIME = r"^(\d+-\d{1,2}(:\d{2}){0,2}|\d+(:\d{2}){0,2})$"
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+TIME = r"\d+-\d{1,2}(:\d{2}){0,2}|\d+(:\d{2}){0,2}"
+SPLIT = r"[\w.]+(\[-?\d*%?:-?\d*%?\])?"
+HOLE = re.compile(r"\{([A-Za-z_]\w*)\}")
+"""A {column} of a template, as trial/prompt.py reads it: braces of JSON in a template stay as they are."""
+PROMPTS = ("alpaca", "chat", "text")
+STORES = "auto, sqlite, journal, sqlite:///FILE, postgresql://USER@HOST/DB or journal:///FILE"
+SECRET = re.compile(r"(^|_)(TOKEN|PASSWORD|PASSWD|SECRET|API_?KEY)$", re.IGNORECASE)
 DIRECTIONS = {
     "maximize": ("acc", "exact_match", "f1", "mcc", "bleu", "rouge", "bits", "pass"),
     "minimize": ("loss", "perplexity", "wer", "ter"),
@@ -37,7 +47,8 @@ class ModelConfig(Section):
     tokenizer: str | None = None
     """Another id or folder to take the tokenizer from; null: the model's own."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
-    """Of the frozen weights. auto: bfloat16 on a GPU, float32 on a CPU. Adapters train in float32 (float64 under float64)."""
+    """Of the frozen weights. auto: bfloat16 on a GPU, float32 on a CPU. Adapters train in float32, or float64 under
+    float64."""
     task: Literal["causal_lm", "sequence_classification"] = "causal_lm"
     """The head: next token, or one label a text."""
     num_labels: int | None = Field(default=None, ge=2)
@@ -47,12 +58,19 @@ class ModelConfig(Section):
     trust_remote_code: bool = False
     """Runs Python code that the model's repository carries."""
 
+    @model_validator(mode="after")
+    def _labels_used(self) -> ModelConfig:
+        if self.num_labels is not None and self.task == "causal_lm":
+            raise ValueError("num_labels: serves task: sequence_classification only; remove it or set task")
+        return self
+
 
 class DataConfig(Section):
     """What the adapter is trained on."""
 
     path: str
-    """Hugging Face id, folder, or a local .json .jsonl .csv .parquet file. A folder of that name under `data_root` wins."""
+    """Hugging Face id, folder, or a local .json .jsonl .csv .parquet file. A folder of that name under `data_root`
+    wins."""
     name: str | None = None
     """The dataset's configuration (`main`, `ARC-Easy`); null: its only one."""
     split: str = "train"
@@ -60,8 +78,9 @@ class DataConfig(Section):
     revision: str | None = None
     """Of a hub dataset; null: main."""
     prompt: str = "alpaca"
-    """alpaca (instruction, input, output), chat (the tokenizer's template over `messages`, or over the alpaca columns),
-    text (the column `text`), or a template with {columns}. Loss on the answers only, but for text and bare templates."""
+    """alpaca (instruction, input, output), chat (the tokenizer's template over `messages`, or over the alpaca
+    columns), text (the column `text`), or a template with {columns}. Loss on the answers only, but for text and
+    bare templates."""
     response: str | None = None
     """With a template: the answer's template, the part that the loss counts; null: the loss counts everything."""
     columns: dict[str, str] = {}
@@ -70,10 +89,38 @@ class DataConfig(Section):
     """Tokens; longer rows are cut at the end."""
     rows: int | None = Field(default=None, ge=1)
     """Rows used, drawn with `seed`; null: all."""
-    validation: float | int = Field(default=0.05, ge=0)
+    validation: Annotated[float | int, Field(ge=0, allow_inf_nan=False)] = 0.05
     """Kept out of training, gives eval_loss: a share below 1, or a number of rows; 0: none."""
     seed: int = 0
     """Of the draw of rows and of the validation part; the same for all trials."""
+
+    @field_validator("prompt")
+    @classmethod
+    def _known_prompt(cls, value: str) -> str:
+        if value not in PROMPTS and not HOLE.search(value):
+            raise ValueError(f"is no prompt; {nearest(value, PROMPTS)}, or a template with {{columns}}")
+        return value
+
+    @field_validator("split")
+    @classmethod
+    def _whole_split(cls, value: str) -> str:
+        if not re.fullmatch(rf"{SPLIT}( *\+ *{SPLIT})*", value):
+            raise ValueError("needs a split, such as train, train[:1000] or train[10%:20%]")
+        return value
+
+    @model_validator(mode="after")
+    def _rows_left(self) -> DataConfig:
+        if self.validation >= 1 and self.validation != int(self.validation):
+            raise ValueError(f"validation: {self.validation} needs a share below 1 or a whole number of rows")
+        if self.rows is not None and self.validation >= self.rows:
+            raise ValueError(
+                f"validation: {self.validation} of {self.rows} rows leaves none for training; lower it or use more rows"
+            )
+        if self.response is not None and self.prompt in PROMPTS:
+            raise ValueError(
+                f"response: belongs to a template; prompt: {self.prompt} has an answer of its own"
+            )
+        return self
 
 
 class Objective(Section):
@@ -82,10 +129,11 @@ class Objective(Section):
     task: str | None = None
     """An lm-eval task or group; null: `metric` names a number of the training or of your function or command."""
     metric: str = "value"
-    """`acc_norm` of a task (`exact_match,strict-match` names a filter); eval_loss, train_loss, eval_accuracy; or a key you return."""
+    """`acc_norm` of a task (`exact_match,strict-match` names a filter); eval_loss, train_loss, eval_accuracy; or a key
+    you return."""
     direction: Literal["maximize", "minimize"] | None = None
     """null: known from the metric's name (acc, f1 up; loss, perplexity down)."""
-    goal: float | None = None
+    goal: float | None = Field(default=None, allow_inf_nan=False)
     """The study ends when a trial reaches it; null: never."""
     limit: int | None = Field(default=None, ge=1)
     """First items of each task to score; null: all. The standard error grows as fewer are scored."""
@@ -109,7 +157,7 @@ class Objective(Section):
             if any(word in self.metric for word in words):
                 return "maximize" if direction == "maximize" else "minimize"
         raise ValueError(
-            f"{self.metric!r} has no known direction; add `direction: maximize` or `direction: minimize`"
+            f"metric: {self.metric!r} has no known direction; add `direction: maximize` or `direction: minimize`"
         )
 
     @model_validator(mode="after")
@@ -159,7 +207,7 @@ class BudgetConfig(Section):
     """Trials at a time: workers, or the %K of a job array."""
     max_failed: int = Field(default=5, ge=0)
     """The study stops when more trials than this have failed; 0: at the first."""
-    gpu_hours: float | None = Field(default=None, gt=0)
+    gpu_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """No trial starts once the finished ones have used so many; null: no limit."""
     until: date | datetime | None = None
     """No trial starts after this moment (local time); null: no limit."""
@@ -202,7 +250,7 @@ class ResourcesConfig(Section):
     qos: str | None = None
     constraint: str | None = None
     reservation: str | None = None
-    gpus: Union[int, str] = 0
+    gpus: int | str = 0
     """A node: `4`, or typed `A100:4`."""
     gpu_option: Literal["gpus-per-node", "gres"] = "gpus-per-node"
     """How the GPUs are asked for: `--gpus-per-node=A100:4` or `--gres=gpu:A100:4`; sites differ."""
@@ -214,10 +262,11 @@ class ResourcesConfig(Section):
     cpus: int | None = Field(default=None, ge=1)
     """CPUs a node, instead of cpus_per_gpu."""
     mem: str | None = None
-    """A node, as Slurm writes it (`64G`); mem, mem_per_gpu, mem_per_cpu exclude each other; null: the cluster's default."""
+    """A node, as Slurm writes it (`64G`); mem, mem_per_gpu, mem_per_cpu exclude each other; null: the cluster's
+    default."""
     mem_per_gpu: str | None = None
     mem_per_cpu: str | None = None
-    time: str = Field(default="1:00:00", pattern=TIME)
+    time: str = "1:00:00"
     """Wall time of a job, as Slurm writes it: minutes, MM:SS, HH:MM:SS, D-HH:MM:SS."""
     exclude: str | None = None
     """Nodes to avoid."""
@@ -226,8 +275,9 @@ class ResourcesConfig(Section):
     signal_delay_s: int = Field(default=180, ge=0)
     """Seconds before the end of a job at which its trial is told to checkpoint."""
     follow_up: bool = True
-    """A small job without GPUs starts when the others have ended, tells dead trials and submits what is missing; false: you do, with `hpotune submit`."""
-    extra: dict[str, Union[str, int, bool]] = {}
+    """A small job without GPUs starts when the others have ended, tells dead trials and submits what is missing;
+    false: you do, with `hpotune submit`."""
+    extra: dict[str, str | int | bool] = {}
     """Other sbatch options, passed on letter by letter (`{licenses: matlab, exclusive: true}`)."""
 
     @field_validator("time", mode="before")
@@ -235,26 +285,43 @@ class ResourcesConfig(Section):
     def _minutes(cls, value: Json) -> Json:
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
+    @field_validator("time")
+    @classmethod
+    def _as_slurm(cls, value: str) -> str:
+        if not re.fullmatch(TIME, value) or not re.search("[1-9]", value):
+            raise ValueError("needs minutes, MM:SS, HH:MM:SS or D-HH:MM:SS, such as 12:00:00")
+        return value
+
+    @field_validator("mem", "mem_per_gpu", "mem_per_cpu")
+    @classmethod
+    def _memory(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(r"\d+[KMGT]?B?", value, re.IGNORECASE):
+            raise ValueError("needs a number with K, M, G or T, such as 64G")
+        return value
+
+    @field_validator("gpus")
+    @classmethod
+    def _counted(cls, value: int | str) -> int | str:
+        if not re.fullmatch(r"([A-Za-z][^:]*:)?\d+", str(value)):
+            raise ValueError("needs a number a node, or TYPE:NUMBER such as A100:4")
+        return value
+
     @model_validator(mode="after")
     def _exclusive(self) -> ResourcesConfig:
         memory = [key for key in ("mem", "mem_per_gpu", "mem_per_cpu") if getattr(self, key) is not None]
         if len(memory) > 1:
-            raise ValueError(f"{' and '.join(memory)} exclude each other; keep one")
+            raise ValueError(f"{memory[1]}: {' and '.join(memory)} exclude each other; keep one")
         if self.cpus is not None and self.cpus_per_gpu is not None:
-            raise ValueError("cpus and cpus_per_gpu exclude each other; keep one")
-        self.gpus_per_node  # noqa: B018 - raises where the text is malformed
+            raise ValueError("cpus: cpus and cpus_per_gpu exclude each other; keep one")
+        per_gpu = [key for key in ("cpus_per_gpu", "mem_per_gpu") if getattr(self, key) is not None]
+        if per_gpu and not self.gpus_per_node:
+            raise ValueError(f"{per_gpu[0]}: needs gpus; without GPUs write cpus, mem or mem_per_cpu")
         return self
 
     @property
     def gpus_per_node(self) -> int:
-        """The number in `gpus`.
-
-        Raises: ValueError for text that is not NUMBER or TYPE:NUMBER.
-        """
-        count = str(self.gpus).rpartition(":")[2]
-        if not count.isdigit():
-            raise ValueError(f"gpus: {self.gpus!r} needs a number a node, or TYPE:NUMBER such as A100:4")
-        return int(count)
+        """The number in `gpus`."""
+        return int(str(self.gpus).rpartition(":")[2])
 
     @property
     def processes_per_node(self) -> int:
@@ -291,11 +358,23 @@ class EnvConfig(Section):
     offline: bool = True
     """Sets HF_HUB_OFFLINE in trials: without it a node without internet retries for minutes, unseen."""
 
+    @field_validator("vars")
+    @classmethod
+    def _exportable(cls, value: dict[str, str]) -> dict[str, str]:
+        for name in value:
+            if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+                raise ValueError(f"{name}: is no name of a variable; needs letters, digits and _")
+            if SECRET.search(name):
+                raise ValueError(
+                    f"{name}: is a secret, and job scripts are readable; export it in ~/.bashrc instead"
+                )
+        return value
+
 
 class KeepConfig(Section):
     """What stays on disk. Results, curves and logs always do."""
 
-    best: int | Literal["all"] = 3
+    best: Annotated[int, Field(ge=0)] | Literal["all"] = 3
     """Adapters kept; 0: none."""
 
 
@@ -329,12 +408,13 @@ class PointConfig(Section):
 class StudyConfig(PointConfig):
     """The whole file at one point of its space (the first of every range)."""
 
-    name: str = Field(pattern=NAME)
+    name: str
     """Of the study, its folder and its jobs."""
     python: str | None = None
     """Instead of model and data: FILE.py:FUNCTION, called with `params`; returns a number or a dict of numbers."""
     command: str | None = None
-    """Instead of model and data: a shell line with {names} of `params`; its last JSON line, or the file $HPOTUNE_RESULT, holds the value."""
+    """Instead of model and data: a shell line with {names} of `params`; its last JSON line, or the file
+    $HPOTUNE_RESULT, holds the value."""
     data_root: str | None = None
     """A folder in which NAMESPACE/NAME wins over the hub, for training data and for every lm-eval task."""
     search: SearchConfig = SearchConfig()
@@ -343,23 +423,62 @@ class StudyConfig(PointConfig):
     resources: ResourcesConfig = ResourcesConfig()
     env: EnvConfig = EnvConfig()
     checks: ChecksConfig = ChecksConfig()
-    store: str = Field(default="auto", pattern=r"^(auto|sqlite|journal|(sqlite|postgresql|journal)://.*)$")
+    store: str = "auto"
     """auto, sqlite, journal, or a URL without a password: sqlite:///F, postgresql://USER@HOST/DB, journal:///F."""
     keep: KeepConfig = KeepConfig()
+
+    @field_validator("name")
+    @classmethod
+    def _usable_name(cls, value: str) -> str:
+        if not re.fullmatch(NAME, value):
+            raise ValueError(
+                "needs letters, digits, . _ - (at most 64, a letter or digit first): it names a folder"
+            )
+        return value
+
+    @field_validator("store")
+    @classmethod
+    def _known_store(cls, value: str) -> str:
+        scheme, separator, rest = value.partition("://")
+        if separator and (re.match(r"[^/@]*:[^/@]*@", rest) or "password=" in rest):
+            raise ValueError(
+                "holds a password; write postgresql://USER@HOST/DB and put it in PGPASSWORD or ~/.pgpass"
+            )
+        if value in ("auto", "sqlite", "journal"):
+            return value
+        if not separator or scheme not in ("sqlite", "postgresql", "journal"):
+            raise ValueError(f"is no store; needs {STORES}")
+        if scheme == "sqlite" and (not rest.strip("/") or ":memory:" in rest):
+            raise ValueError("lies in no file, so that no second process could read it; needs sqlite:///FILE")
+        return value
 
     @model_validator(mode="after")
     def _one_objective_kind(self) -> StudyConfig:
         own = [key for key in ("python", "command") if getattr(self, key) is not None]
         if len(own) == 2:
-            raise ValueError("python and command exclude each other; keep one")
+            raise ValueError("python: python and command exclude each other; keep one")
         built_in = [key for key in ("model", "data", "lora", "train") if getattr(self, key)]
         if own and built_in:
             raise ValueError(
-                f"{own[0]} and {built_in[0]} exclude each other: {own[0]} replaces the built-in fine-tuning"
+                f"{own[0]}: {own[0]} and {built_in[0]} exclude each other: {own[0]} replaces the built-in fine-tuning"
             )
         missing = [key for key in ("model", "data") if getattr(self, key) is None]
         if not own and missing:
+            verb = "is" if len(missing) == 1 else "are"
             raise ValueError(
-                f"{' and '.join(missing)} missing; fine-tuning needs model and data (or give python: or command:)"
+                f"{' and '.join(missing)}: {verb} missing; fine-tuning needs both, or give python: or command:"
+            )
+        if own and (self.score.test or any(objective.task for objective in self.score.objective)):
+            raise ValueError(
+                f"score: lm-eval tasks need a model, and {own[0]} has none; name a metric that it gives"
+            )
+        if (
+            self.model
+            and self.model.task == "sequence_classification"
+            and self.data
+            and self.data.prompt == "chat"
+        ):
+            raise ValueError(
+                "data: prompt: chat serves causal_lm; for sequence_classification write text or a template"
             )
         return self

@@ -1,6 +1,7 @@
 """Arithmetic over other values of a study: `expr: "2 * lora.r"`. Never runs code.
 
-Numbers, dotted names, + - * / // % **, comparisons, `a if b else c`, min, max, abs, round, int, float, sqrt, log2, log10.
+Numbers, dotted names, + - * / // % **, comparisons, `a if b else c`, and the functions
+min, max, abs, round, int, float, sqrt, log2, log10.
 """
 
 from __future__ import annotations
@@ -83,10 +84,10 @@ def _names(node: ast.expr) -> list[str]:
         return [dotted]
     if isinstance(node, ast.Call):
         if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS or node.keywords:
-            raise ValueError(f"calls something else than {', '.join(FUNCTIONS)}")
+            raise ValueError(f"calls {ast.unparse(node)}; it may call {', '.join(FUNCTIONS)}")
         return [name for arg in node.args for name in _names(arg)]
     if not isinstance(node, (ast.Constant, ast.BinOp, ast.UnaryOp, ast.Compare, ast.IfExp)):
-        raise ValueError(f"holds {type(node).__name__}, which is not allowed")
+        raise ValueError(_forbidden(node))
     return [
         name for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr) for name in _names(child)
     ]
@@ -96,15 +97,14 @@ def _value(node: ast.expr, values: Mapping[str, object]) -> Any:  # noqa: ANN401
     dotted = _dotted(node)
     if dotted:
         if dotted not in values:
-            raise ValueError(f"reads {dotted!r}, which has no value here")
+            raise ValueError(
+                f"reads {dotted!r}, which has no value here; a conditional one needs the same `when`"
+            )
         return values[dotted]
     if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str)):
         return node.value
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
-        left, right = _value(node.left, values), _value(node.right, values)
-        if isinstance(node.op, ast.Pow) and abs(right) > 64:  # 2 ** 10 ** 9 would hang the login node
-            raise ValueError("raises to a power above 64")
-        return _BINARY[type(node.op)](left, right)
+        return _arithmetic(node.op, _value(node.left, values), _value(node.right, values))
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
         operand = _value(node.operand, values)
         return -operand if isinstance(node.op, ast.USub) else operand
@@ -113,5 +113,27 @@ def _value(node: ast.expr, values: Mapping[str, object]) -> Any:  # noqa: ANN401
     if isinstance(node, ast.IfExp):
         return _value(node.body if _value(node.test, values) else node.orelse, values)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
-        return FUNCTIONS[node.func.id](*(_value(arg, values) for arg in node.args))
-    raise ValueError(f"holds {type(node).__name__}, which is not allowed")
+        return _called(node.func.id, [_value(arg, values) for arg in node.args])
+    raise ValueError(_forbidden(node))
+
+
+def _arithmetic(op: ast.operator, left: object, right: object) -> object:
+    for side in (left, right):
+        if not isinstance(side, (int, float)):
+            raise ValueError(f"reckons with {side!r}, which is no number")
+    assert isinstance(right, (int, float)), "checked above"
+    if isinstance(op, ast.Pow) and abs(right) > 64:  # 2 ** 10 ** 9 would hang the login node
+        raise ValueError("raises to a power above 64")
+    return _BINARY[type(op)](left, right)
+
+
+def _called(name: str, arguments: list[Any]) -> object:
+    try:
+        return FUNCTIONS[name](*arguments)
+    except ValueError:
+        raise ValueError(f"cannot be computed: {name}({', '.join(map(repr, arguments))})") from None
+
+
+def _forbidden(node: ast.expr) -> str:
+    rule = "it may hold numbers, dotted names, + - * / // % **, comparisons and `a if b else c`"
+    return f"holds {ast.unparse(node)!r}; {rule}"

@@ -33,7 +33,10 @@ RECORDED = (
     "submitit",
     "numpy",
 )
+ROOM = 1_000_000
+"""Bytes that a new study needs at least: its files and an empty store."""
 SAME = (
+    "name",
     "model",
     "data",
     "lora",
@@ -91,8 +94,17 @@ class StudyFolder:
         return load_study(self.resolved_file)
 
     def provenance(self) -> dict[str, Json]:
-        """What was recorded when the study was made."""
-        recorded: dict[str, Json] = json.loads(self.provenance_file.read_text(encoding="utf-8"))
+        """What was recorded when the study was made.
+
+        Raises: StudyFileError where it cannot be read.
+        """
+        try:
+            recorded: dict[str, Json] = json.loads(self.provenance_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            raise StudyFileError(
+                f"{self.provenance_file}: is missing or damaged, so the study's store is not known; "
+                "bring it back, or start again with --folder"
+            ) from None
         return recorded
 
 
@@ -116,7 +128,7 @@ def make_folder(
 ) -> None:
     """Writes the study into its folder, or refreshes what may change in one that holds the same study.
 
-    Raises: StudyFileError when the folder holds another study, HpotuneError when it cannot be written (nothing is left behind).
+    Raises: HpotuneError when it cannot be written; then nothing is left behind of a new folder.
     """
     existed = folder.path.exists()
     try:
@@ -129,9 +141,7 @@ def make_folder(
     except OSError as error:
         if not existed:
             shutil.rmtree(folder.path, ignore_errors=True)
-        raise HpotuneError(
-            f"{folder.path}: cannot be written ({error.strerror}); free space, or choose another with --folder"
-        ) from None
+        raise HpotuneError(_unwritable(folder, error)) from None
 
 
 def check_same(folder: StudyFolder, values: Mapping[str, Value]) -> None:
@@ -142,7 +152,7 @@ def check_same(folder: StudyFolder, values: Mapping[str, Value]) -> None:
     if not folder.resolved_file.is_file():
         if folder.path.exists() and any(folder.path.iterdir()):
             raise StudyFileError(
-                f"{folder.path}: holds other files, no study; rename the study (name:) or use --folder"
+                f"{folder.path}: holds other files, no study; rename the study (name:), use --folder, or remove them"
             )
         return
     before = read_source(folder.resolved_file).values
@@ -152,6 +162,23 @@ def check_same(folder: StudyFolder, values: Mapping[str, Value]) -> None:
                 f"{folder.path}: holds a study whose `{key}` differs from this file's; trials of two studies cannot be "
                 "compared: rename the study (name:), use --folder, or remove that folder"
             )
+
+
+def check_writable(folder: StudyFolder) -> None:
+    """Finds that the folder, or the nearest one above it that is there, takes a file.
+
+    Raises: HpotuneError where it does not: no permission, no space, a file in the way.
+    """
+    try:
+        near = next(path for path in (folder.path, *folder.path.parents) if path.exists())
+        with tempfile.NamedTemporaryFile(dir=near, prefix=".hpotune-room-") as file:
+            file.write(bytes(ROOM))
+    except OSError as error:
+        raise HpotuneError(_unwritable(folder, error)) from None
+
+
+def _unwritable(folder: StudyFolder, error: OSError) -> str:
+    return f"{folder.path}: cannot be written ({error.strerror}); free space, or choose another with --folder"
 
 
 def write_atomic(path: Path, text: str) -> None:

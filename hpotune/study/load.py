@@ -1,20 +1,24 @@
-"""A study file as a Study, or every mistake in it with its line. Reads the file and looks at what it names; writes nothing."""
+"""A study file as a Study, or every mistake in it with its line. Reads, never writes.
+
+A mistake is kept by its place, one a place; so a value that is wrong at ten corners of the space is told once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from hpotune.errors import StudyFileError, nearest
-from hpotune.study import fields
+from hpotune.study import fields, rules
 from hpotune.study.config import PointConfig, StudyConfig
-from hpotune.study.library import Library, field_types, type_complaint
+from hpotune.study.library import Library, value_complaint
 from hpotune.study.source import Source, Value, Where, read_source
 from hpotune.study.space import (
+    CircleError,
     Range,
     Space,
     dotted,
@@ -24,9 +28,17 @@ from hpotune.study.space import (
     parse_range,
     put_point,
     range_kind,
+    without,
 )
 
 SEARCHABLE = ("model", "data", "lora", "train", "score", "params")
+YARDSTICK: tuple[Where, ...] = (("score", "objective"), ("score", "test"), ("score", "record"))
+"""What all trials of a study share, so that they can be compared."""
+POINTS_AN_EXPR = 64
+"""Combinations of corners at which an expression over several ranges is tried."""
+
+Mistakes = dict[Where, str]
+"""The first mistake found at each place."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,37 +78,63 @@ def build_study(source: Source) -> Study:
 
     Raises: StudyFileError with every mistake found, one line each.
     """
-    mistakes: list[str] = []
-    ranges = list(_find_ranges(source, mistakes))
-    if mistakes:
-        raise StudyFileError(*mistakes)
-    try:
-        space = ordered(ranges)
-    except ValueError as error:
-        raise StudyFileError(f"{source.place(ranges[0].where)}: {error}") from None
-    mistakes += [*_unknown_names(source, space), *_field_mistakes(source, space)]
-    config = _validate_corners(source, space, mistakes)
-    if mistakes or config is None:
-        raise StudyFileError(*dict.fromkeys(mistakes))
-    return Study(source=source, template=source.values, space=space, config=config)
+    found: Mistakes = {}
+    space = _space(source.values, found)
+    _unknown_fields(source.values, found)
+    config = None
+    if space is None:
+        _around_ranges(source.values, found)
+    else:
+        _names(source.values, space, found)
+        config = _corners(source.values, space, found)
+    if found or config is None:
+        raise StudyFileError(*lines(source, found))
+    return Study(source=source, template=source.values, space=space or Space(ranges=()), config=config)
 
 
-def _find_ranges(source: Source, mistakes: list[str]) -> Iterable[Range]:
-    for where, value in _dicts(source.values, ()):
-        if range_kind(value) is None or (where and where[0] == "search"):
-            continue
-        if not where or where[0] not in SEARCHABLE:
-            mistakes.append(
-                f"{source.place(where)}: {dotted(where)} holds a range; ranges may stand under {', '.join(SEARCHABLE)}"
-            )
+def lines(source: Source, found: Mistakes) -> list[str]:
+    """Mistakes as lines of a message, in the order of the file."""
+    placed = [(source.line(where), f"{source.place(where)}: {text}") for where, text in found.items()]
+    return [text for _, text in sorted(placed, key=lambda pair: pair[0])]
+
+
+def _space(values: dict[str, Value], found: Mistakes) -> Space | None:
+    """The ranges in their order; None where one of them is wrong."""
+    ranges: list[Range] = []
+    for where, value in _dicts(values, ()):
+        if range_kind(value) is None or where[:2] == ("search", "options"):
             continue
         try:
-            yield parse_range(value, where)
+            _check_place(where)
+            ranges.append(parse_range(value, where))
+            if isinstance(where[-1], int) and ranges[-1].when:
+                raise ValueError(
+                    "when: an item of a list is always there; put the condition on the whole list"
+                )
         except ValueError as error:
-            mistakes.append(f"{source.place(where)}: {dotted(where)}: {error}")
+            found[where] = f"{dotted(where)}: {error}"
+    if found:
+        return None
+    try:
+        return ordered(ranges)
+    except CircleError as error:
+        found[error.where] = f"{dotted(error.where)}: {error}"
+        return None
 
 
-def _dicts(value: Value, where: Where) -> Iterable[tuple[Where, dict[str, Value]]]:
+def _check_place(where: Where) -> None:
+    """Raises: ValueError where no range may stand."""
+    if not where or where[0] not in SEARCHABLE:
+        raise ValueError(f"holds a range; ranges may stand under {', '.join(SEARCHABLE)}")
+    if len(where) == 1:
+        raise ValueError(
+            "holds a range as a whole; a range stands at one value, such as lora.r: {int: [4, 64]}"
+        )
+    if any(where[: len(place)] == place for place in YARDSTICK):
+        raise ValueError("holds a range, but all trials are measured alike; make a study for each")
+
+
+def _dicts(value: Value, where: Where) -> Iterator[tuple[Where, dict[str, Value]]]:
     if isinstance(value, dict):
         yield where, value
     if isinstance(value, (dict, list)) and (range_kind(value) is None or not where):
@@ -104,157 +142,165 @@ def _dicts(value: Value, where: Where) -> Iterable[tuple[Where, dict[str, Value]
             yield from _dicts(item, (*where, key))
 
 
-def _unknown_names(source: Source, space: Space) -> Iterable[str]:
-    """Names in `when` and `expr` that stand nowhere, and conditions that can never hold."""
-    by_name = {r.name: r for r in space.ranges}
-    known = {name for name, _ in leaves(_at_corner(source, space))} | by_name.keys()
-    for r in space.ranges:
-        for name in sorted(needs(r) - known):
-            part = "when" if name in r.when else "expr"
-            yield f"{source.place(r.where)}: {r.name}.{part} reads {name!r}, which stands nowhere; {nearest(name, known)}"
-        for name, wanted in r.when.items():
-            other = by_name.get(name)
-            if other and other.kind == "choice" and not set(map(str, wanted)) & set(map(str, other.options)):
-                yield (
-                    f"{source.place(r.where)}: {r.name}.when: {name} is never {' or '.join(map(repr, wanted))}; "
-                    f"its choices are {', '.join(map(repr, other.options))}"
-                )
-
-
-def _field_mistakes(source: Source, space: Space) -> Iterable[str]:
+def _unknown_fields(values: dict[str, Value], found: Mistakes) -> None:
     """Keys of lora and train that the libraries do not have or a trial could not honour."""
     for section, check in (("lora", fields.check_lora_key), ("train", fields.check_train_key)):
-        keys = source.values.get(section)
-        for key in keys if isinstance(keys, dict) else ():
+        keys = values.get(section)
+        for key in keys if isinstance(keys, dict) and range_kind(keys) is None else ():
             complaint = check(key)
             if complaint:
-                yield f"{source.place((section, key))}: {section}.{key}: {complaint}"
+                found.setdefault((section, key), f"{section}.{key}: {complaint}")
 
 
-def _at_corner(source: Source, space: Space, **replaced: Value) -> dict[str, Value]:
-    """The file's values with every range at its first corner, some replaced by name."""
-    first = {r.name: r.corners[0] for r in space.searched}
-    try:
-        return put_point(source.values, space, first | replaced)
-    except ValueError:  # an expression that cannot be computed here is told by _validate_corners
-        return put_point(source.values, Space(ranges=space.searched), first | replaced)
+def _around_ranges(values: dict[str, Value], found: Mistakes) -> None:
+    """Mistakes beside ranges that are themselves wrong: the rest of the file need not wait for them."""
+    places = [where for where, value in _dicts(values, ()) if range_kind(value) and where]
+
+    def touches(where: Where) -> bool:
+        return any(where[: len(place)] == place or place[: len(where)] == where for place in places)
+
+    told: Mistakes = {}
+    _validated(without(values, places), told)
+    for where, text in told.items():
+        if not touches(where):
+            found.setdefault(where, text)
 
 
-def _validate_corners(source: Source, space: Space, mistakes: list[str]) -> StudyConfig | None:
-    """Validates the study at its first corner and at every other corner of every single range."""
-    config = _validated(source, space, {}, mistakes)
-    for r in space.searched:
-        if mistakes:
-            break
-        for corner in r.corners[1:]:
-            _validated(source, space, _reaching(r, space) | {r.name: corner}, mistakes)
+def _names(values: dict[str, Value], space: Space, found: Mistakes) -> None:
+    """Names in `when` and `expr` that stand nowhere, and conditions that can never hold."""
+    fixed = {key: value for key, value in values.items() if key in SEARCHABLE}
+    fixed_leaves = dict(leaves(without(fixed, [r.where for r in space.ranges])))
+    by_name = {r.name: r for r in space.ranges}
+    for r in space.ranges:
+        for name in sorted(needs(r)):
+            part = "when" if name in r.when else "expr"
+            if name not in by_name and name not in fixed_leaves:
+                known = nearest(name, [*fixed_leaves, *by_name])
+                place = (*r.where, part, name)
+                found[place] = f"{r.name}: {part} reads {name!r}, which stands nowhere; {known}"
+        for name, wanted in r.when.items():
+            stands = name in by_name or name in fixed_leaves
+            never = _never(wanted, by_name.get(name), fixed_leaves.get(name)) if stands else None
+            if never:
+                found.setdefault((*r.where, "when", name), f"{r.name}: when: {name} is never {never}")
+
+
+def _never(wanted: tuple[Value, ...], other: Range | None, fixed: Value) -> str | None:
+    """Why a condition cannot hold; None where it can, or where nobody can say (an expression)."""
+    asked = " or ".join(map(repr, wanted))
+    if other is None:
+        return None if fixed in wanted else f"{asked}: it is {fixed!r}"
+    if other.kind == "expr":
+        return None
+    if other.kind == "choice":
+        if _met(wanted, other):
+            return None
+        lists = any(isinstance(option, list) for option in other.options)
+        hint = "; a list as one value is written [[…]]" if lists else ""
+        return f"{asked}; its choices are {', '.join(map(repr, other.options))}{hint}"
+    return None if _met(wanted, other) else f"{asked}: it lies from {other.low:g} to {other.high:g}"
+
+
+def _met(wanted: tuple[Value, ...], other: Range) -> list[Value]:
+    """The values of a condition that a range can take."""
+    if other.kind == "choice":
+        return [value for value in wanted if value in other.options]
+    return [value for value in wanted if isinstance(value, (int, float)) and other.low <= value <= other.high]
+
+
+def _corners(values: dict[str, Value], space: Space, found: Mistakes) -> StudyConfig | None:
+    """The study at its first corner; mistakes there and at every other corner of a range are kept."""
+    points = _points(space)
+    config = _at(values, space, next(points), found)
+    for drawn in points:
+        _at(values, space, drawn, found)
     return config
 
 
-def _reaching(r: Range, space: Space) -> dict[str, Value]:
+def _points(space: Space) -> Iterator[dict[str, Value]]:
+    """Drawn values: all first corners, then every other corner of each range, then those that expressions combine."""
+    first = {r.name: r.corners[0] for r in space.searched}
+    yield first
+    by_name = {r.name: r for r in space.ranges}
+    for r in space.searched:
+        reaching = _reaching(r, by_name)
+        for corner in r.corners[1:]:
+            yield first | reaching | {r.name: corner}
+    for r in space.ranges:
+        read = sorted(name for name in _sources(r, by_name) if by_name[name].kind != "expr")
+        if r.kind == "expr" and len(read) > 1:
+            combined = itertools.product(*(by_name[name].corners for name in read))
+            for corners in itertools.islice(combined, POINTS_AN_EXPR):
+                yield first | _reaching(r, by_name) | dict(zip(read, corners, strict=True))
+
+
+def _sources(r: Range, by_name: Mapping[str, Range]) -> set[str]:
+    """The ranges that an expression reads, directly or through others."""
+    direct = {name for name in needs(r) if name in by_name}
+    return direct.union(*(_sources(by_name[name], by_name) for name in direct))
+
+
+def _reaching(r: Range, by_name: Mapping[str, Range]) -> dict[str, Value]:
     """Values of other ranges under which this one is active."""
-    by_name = {other.name: other for other in space.searched}
-    return {
-        name: next((v for v in wanted if v in by_name[name].corners), by_name[name].corners[0])
-        for name, wanted in r.when.items()
-        if name in by_name
-    }
+    drawn: dict[str, Value] = {}
+    for name, wanted in r.when.items():
+        other = by_name.get(name)
+        if other and other.kind != "expr":
+            drawn |= _reaching(other, by_name) | {name: next(iter(_met(wanted, other)), other.corners[0])}
+    return drawn
 
 
-def _validated(
-    source: Source, space: Space, drawn: Mapping[str, Value], mistakes: list[str]
+def _at(
+    values: dict[str, Value], space: Space, drawn: Mapping[str, Value], found: Mistakes
 ) -> StudyConfig | None:
-    values = {r.name: r.corners[0] for r in space.searched} | dict(drawn)
+    """The study at one point; its mistakes are kept, but for those of expressions that read a wrong value."""
+    told: Mistakes = {}
+    failed: Mistakes = {}
     try:
-        sections = put_point(source.values, space, values)
+        sections = put_point(values, space, drawn)
     except ValueError as error:
-        name = str(error).partition(":")[0]
-        where = next(r.where for r in space.ranges if r.name == name)
-        mistakes.append(f"{source.place(where)}: {error}")
-        return None
-    mistakes += _type_mistakes(source, sections)
-    try:
-        return StudyConfig.model_validate(sections)
-    except ValidationError as error:
-        mistakes += [_line(source, details) for details in error.errors()]
-        return None
+        r = next(r for r in space.ranges if r.name == str(error).partition(":")[0])
+        failed[r.where] = f"{error}{_met_values(r, values, drawn)}"
+        sections = put_point(values, Space(ranges=space.searched), drawn)
+    config = _validated(sections, told)
+    known = dict(leaves(sections))
+    tied = {r.where: r for r in space.ranges if r.kind == "expr"}
+    wrong = {dotted(where) for where in told.keys() | found.keys()}
+    for where, text in (told | failed).items():
+        expression = tied.get(where)
+        if expression is None:
+            found.setdefault(where, text)
+        elif not needs(expression) & wrong and not any(place[: len(where)] == where for place in found):
+            found.setdefault(where, text + (_origin(expression, known) if where in told else ""))
+    return None if failed else config
 
 
-def _type_mistakes(source: Source, sections: Mapping[str, Value]) -> Iterable[str]:
-    """Values of lora and train that their library field could not take."""
+def _origin(r: Range, known: dict[str, Value]) -> str:
+    """Where a wrong value came from, for one that the file does not show."""
+    hint = "; // and round() give whole numbers" if isinstance(known.get(r.name), float) else ""
+    return f" (expr {r.text!r}{_met_values(r, known, {})}{hint})"
+
+
+def _met_values(r: Range, values: dict[str, Value], drawn: Mapping[str, Value]) -> str:
+    """` at lora.r=2`: the values that an expression met; empty where it reads none."""
+    known = dict(leaves(values)) | values | dict(drawn)
+    met = [f"{name}={known[name]!r}" for name in sorted(needs(r) - set(r.when)) if name in known]
+    return " at " + ", ".join(met) if met else ""
+
+
+def _validated(sections: dict[str, Value], found: Mistakes) -> StudyConfig | None:
+    """Values without ranges as the config; None where they are wrong."""
     libraries: tuple[Library, ...] = ("lora", "train")
     for key in libraries:
-        section, types = sections.get(key), field_types(key)
+        section = sections.get(key)
         for name, value in section.items() if isinstance(section, dict) else ():
-            complaint = type_complaint(value, types[name]) if name in types else None
+            complaint = value_complaint(key, name, value)
             if complaint:
-                yield f"{source.place((key, name))}: {key}.{name}={value!r} {complaint}"
-
-
-def _line(source: Source, details: ErrorDetails) -> str:
-    """One pydantic error as value, rule, place and next step."""
-    where = tuple(
-        key
-        for key in details["loc"]
-        if not str(key).startswith(("function-", "literal[", "list[", "constrained-"))
-    )
-    where = _without_branch(where)
-    name, kind = dotted(where), details["type"]
-    if kind == "extra_forbidden":
-        return f"{source.place(where)}: {name}: unknown key; {nearest(str(where[-1]), _siblings(where))}"
-    if kind == "missing":
-        return f"{source.place(where)}: {name} is missing; add it ({_meaning(where)})"
-    rule = (
-        details["msg"].removeprefix("Value error, ").replace("Input should be", "needs").replace("valid ", "")
-    )
-    rule = rule.replace(
-        "String should match pattern '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$'",
-        "needs letters, digits, . _ - (at most 64)",
-    )
-    if not where or isinstance(details["input"], dict):
-        return f"{source.place(where)}: {name + ': ' if name else ''}{rule}"
-    return f"{source.place(where)}: {name}={details['input']!r} {rule}"
-
-
-def _without_branch(where: Where) -> Where:
-    """Drops the tags pydantic puts behind a place for the branches of a union (`until.date`)."""
-    model: type[BaseModel] | None = StudyConfig
-    for depth, key in enumerate(where):
-        if model is None or isinstance(key, int):
-            continue
-        if key not in model.model_fields:
-            return where[:depth] if depth and _section(where[:depth]) is None else where
-        model = _section(where[: depth + 1])
-    return where
-
-
-def _section(where: Where) -> type[BaseModel] | None:
-    """The section class at a place, None for a plain value."""
-    model: type[BaseModel] = StudyConfig
-    for key in where:
-        if isinstance(key, int):
-            continue
-        field = model.model_fields.get(str(key))
-        inner = [c for c in _classes(field.annotation if field else None)]
-        if not inner:
-            return None
-        model = inner[0]
-    return model
-
-
-def _classes(annotation: object) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [c for arg in getattr(annotation, "__args__", ()) for c in _classes(arg)]
-
-
-def _siblings(where: Where) -> Iterable[str]:
-    section = _section(where[:-1])
-    return section.model_fields.keys() if section else ()
-
-
-def _meaning(where: Where) -> str:
-    section = _section(where[:-1])
-    field = section.model_fields.get(str(where[-1])) if section else None
-    text = (field.description if field else None) or (section.__doc__ if section else "") or ""
-    return text.split("\n")[0].rstrip(".")
+                found.setdefault((key, name), f"{key}.{name}={rules.shown(value)} {complaint}")
+    try:
+        config = StudyConfig.model_validate(sections)
+    except ValidationError as error:
+        for where, text in rules.mistakes(error, sections):
+            found.setdefault(where, text)
+        return None
+    return None if found else config

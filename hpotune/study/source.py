@@ -19,13 +19,14 @@ import yaml
 from hpotune.errors import StudyFileError
 
 Value = Union[None, bool, int, float, str, "list[Value]", "dict[str, Value]"]
-Where = tuple[Union[str, int], ...]
+Where = tuple[str | int, ...]
 
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
 _INT = re.compile(r"[-+]?[0-9]+")
 _HEX_OCT = re.compile(r"0o[0-7]+|0x[0-9a-fA-F]+")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
+_MERGE = "tag:yaml.org,2002:merge"
 _SPECIAL = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}
 
 
@@ -37,12 +38,14 @@ class Source:
     values: dict[str, Value]
     lines: Mapping[Where, int]
 
+    def line(self, where: Where) -> int:
+        """The line of the value, or of the nearest thing around it that stands in the file."""
+        near = (where[:end] for end in range(len(where), 0, -1))
+        return next((self.lines[place] for place in near if place in self.lines), 1)
+
     def place(self, where: Where) -> str:
-        """`file:line` of the value, or of the nearest thing around it that stands in the file."""
-        for end in range(len(where), 0, -1):
-            if where[:end] in self.lines:
-                return f"{self.path.name}:{self.lines[where[:end]]}"
-        return f"{self.path.name}:1"
+        """`file:line` of the same."""
+        return f"{self.path.name}:{self.line(where)}"
 
 
 def read_source(path: Path) -> Source:
@@ -54,8 +57,12 @@ def read_source(path: Path) -> Source:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise StudyFileError(f"{path}: no such file; `hpotune init` lists templates to start from") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise StudyFileError(f"{path}: cannot be read ({error}); needs a text file you may read") from None
+    except UnicodeDecodeError:
+        raise StudyFileError(f"{path}: is not text in UTF-8; needs a YAML file") from None
+    except OSError as error:
+        raise StudyFileError(
+            f"{path}: cannot be read ({error.strerror}); needs a file you may read"
+        ) from None
     return parse_source(text, path=path)
 
 
@@ -66,11 +73,12 @@ def parse_source(text: str, *, path: Path) -> Source:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = f":{mark.line + 1}" if mark else ""
+        raise StudyFileError(f"{path.name}{line}: {_not_yaml(error)}") from None
+    except yaml.reader.ReaderError as error:
+        line = f":{text.count(chr(10), 0, error.position) + 1}"
         raise StudyFileError(
-            f"{path.name}{line}: not YAML: {error.problem}; check indentation and quotes"
+            f"{path.name}{line}: holds a character that is no text ({error.character!r}); needs a YAML file"
         ) from None
-    except yaml.YAMLError as error:
-        raise StudyFileError(f"{path.name}: not YAML: {' '.join(str(error).split())}") from None
     if not isinstance(root, yaml.MappingNode):
         raise StudyFileError(f"{path.name}:1: holds no `key: value` lines; `hpotune init` shows a study file")
     reader = _Reader(path)
@@ -81,6 +89,16 @@ def parse_source(text: str, *, path: Path) -> Source:
     return Source(path=path, values=values, lines=reader.lines)
 
 
+def _not_yaml(error: yaml.MarkedYAMLError) -> str:
+    """What PyYAML found, and what to do about it."""
+    problem = error.problem or error.context or "unreadable"
+    if "\\t" in problem:
+        return "a tab stands at the start of a value or line; YAML needs spaces"
+    if "another document" in problem:
+        return "a second document starts here (---); a study file holds one"
+    return f"not YAML: {problem}; check indentation, brackets and quotes"
+
+
 class _Reader:
     """Walks the node tree once: values out, lines and mistakes kept."""
 
@@ -88,41 +106,79 @@ class _Reader:
         self.path = path
         self.lines: dict[Where, int] = {}
         self.mistakes: list[str] = []
+        self._open: list[yaml.Node] = []
+        """The nodes around the one being read: an alias to one of them would never end."""
 
     def value(self, node: yaml.Node, where: Where) -> Value:
+        if node in self._open:
+            self._mistake(
+                node, f"{_name(where)} holds itself (*alias of its own &anchor); write its values out"
+            )
+            return None
+        if node.tag.startswith("!") or "python/" in node.tag:
+            self._mistake(node, f"{_name(where)} has the tag {node.tag}; a study file holds plain values")
+        self._open.append(node)
+        value = self._inner(node, where)
+        self._open.pop()
+        return value
+
+    def _inner(self, node: yaml.Node, where: Where) -> Value:
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, where)
         if isinstance(node, yaml.SequenceNode):
             items: list[Value] = []
             for index, item in enumerate(node.value):
-                self.lines[(*where, index)] = item.start_mark.line + 1
-                items.append(self.value(item, (*where, index)))
+                place = (*where, index)
+                self.lines[place] = item.start_mark.line + 1
+                items.append(self.value(item, place))
             return items
         return self._scalar(node)
 
     def _mapping(self, node: yaml.MappingNode, where: Where) -> dict[str, Value]:
+        merged = self._merged(node, where)  # first, so that the lines of the mapping's own keys stand
         found: dict[str, Value] = {}
+        for key_node, value_node in node.value:
+            if key_node.tag == _MERGE:
+                continue
+            line = key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                self._mistake(key_node, f"a key of {_name(where)} is a list or mapping; needs a word")
+                continue
+            key = str(key_node.value)
+            place = (*where, key)
+            if key in found:
+                first, name = self.lines[place], _name(place)
+                rule = f"stands twice (first on line {first}); a key may stand once: remove one"
+                self._mistake(key_node, f"{name} {rule}")
+            self.lines[place] = line
+            found[key] = self.value(value_node, place)
+        return merged | found
+
+    def _merged(self, node: yaml.MappingNode, where: Where) -> dict[str, Value]:
+        """What `<<: *anchor` or `<<: [*one, *two]` brings; of a list the first wins, as YAML says."""
         merged: dict[str, Value] = {}
         for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
-            key = str(key_node.value)
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                base = self.value(value_node, where)
-                merged |= base if isinstance(base, dict) else {}
+            if key_node.tag != _MERGE:
                 continue
-            if key in found:
-                first = self.lines[(*where, key)]
-                self.mistakes.append(
-                    f"{self.path.name}:{line}: {'.'.join(map(str, (*where, key)))} stands twice (first on line "
-                    f"{first}); a key may stand once: remove one"
-                )
-            self.lines[(*where, key)] = line
-            found[key] = self.value(value_node, (*where, key))
-        return merged | found
+            bases = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
+            for base_node in reversed(bases):
+                base = self.value(base_node, where)
+                if not isinstance(base, dict):
+                    self._mistake(key_node, f"<< in {_name(where)} needs a mapping, such as *anchor")
+                    continue
+                merged |= base
+        return merged
 
     def _scalar(self, node: yaml.Node) -> Value:
         quoted = getattr(node, "style", None) in ("'", '"', "|", ">")
         return str(node.value) if quoted else plain(str(node.value))
+
+    def _mistake(self, node: yaml.Node, rule: str) -> None:
+        self.mistakes.append(f"{self.path.name}:{node.start_mark.line + 1}: {rule}")
+
+
+def _name(where: Where) -> str:
+    return ".".join(map(str, where)) or "the file"
 
 
 def plain(text: str) -> Value:
@@ -155,7 +211,13 @@ def _float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
     return dumper.represent_scalar("tag:yaml.org,2002:float", text)
 
 
+def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
+    quotes = None if plain(value) == value else "'"  # PyYAML leaves 1e-5 bare: to it that is text
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=quotes)
+
+
 _Dumper.add_representer(float, _float)
+_Dumper.add_representer(str, _text)
 
 
 def write_yaml(values: Mapping[str, Value]) -> str:

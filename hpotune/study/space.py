@@ -1,7 +1,8 @@
 """The ranges of a study file and the points inside them.
 
-A range stands where its value stands: `{float: [low, high]}`, `{int: [low, high]}`, `{choice: [...]}`, or `{expr: "..."}` for a value
-that follows from others. Its name is the dotted place (`lora.r`). No sampling here: search/ draws, this room says what may be drawn.
+A range stands where its value stands: `{float: [low, high]}`, `{int: [low, high]}`, `{choice: [...]}`, or
+`{expr: "..."}` for a value that follows from others. Its name is the dotted place (`lora.r`).
+No sampling here: search/ draws, this room says what may be drawn.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from hpotune.study import expr
 from hpotune.study.source import Value, Where
@@ -51,7 +52,7 @@ class Range:
         return (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
 
     @property
-    def labels(self) -> tuple[None | bool | int | float | str, ...]:
+    def labels(self) -> tuple[bool | int | float | str | None, ...]:
         """Options as Optuna stores them: as they are when all are scalars, else every one as JSON text."""
         if all(option is None or isinstance(option, (bool, int, float, str)) for option in self.options):
             return self.options  # type: ignore[return-value]
@@ -130,6 +131,9 @@ def _choice(value: dict[str, Value], where: Where, when: dict[str, tuple[Value, 
     options = value["choice"]
     if not isinstance(options, list) or not options:
         raise ValueError(f"choice: {options!r} needs a list of at least one value")
+    inner = next((option for option in options if range_kind(option)), None)
+    if inner is not None:
+        raise ValueError(f"choice: {inner!r} is a range inside a range; write its values out")
     written = [json.dumps(option) for option in options]
     twice = next((text for text in written if written.count(text) > 1), None)
     if twice is not None:
@@ -143,54 +147,83 @@ def _choice(value: dict[str, Value], where: Where, when: dict[str, tuple[Value, 
 def _interval(value: dict[str, Value], where: Where, when: dict[str, tuple[Value, ...]]) -> Range:
     kind: Literal["float", "int"] = "int" if "int" in value else "float"
     low, high = _bounds(value[kind], kind)
-    log, step, prior = value.get("log", False), value.get("step"), value.get("prior")
+    log, prior = value.get("log", False), value.get("prior")
     if not isinstance(log, bool):
         raise ValueError(f"log: {log!r} needs true or false")
     if log and low <= 0:
-        raise ValueError(
-            f"{kind}[0]={low:g} with log: true; needs low > 0, e.g. {'1' if kind == 'int' else '1e-6'}"
-        )
-    if step is not None and (log or not _number(step) or step <= 0 or (kind == "int" and step != int(step))):
-        raise ValueError(
-            f"step: {step!r} needs a positive {'whole ' if kind == 'int' else ''}number, without log: true"
-        )
+        example = "1" if kind == "int" else "1e-6"
+        raise ValueError(f"{kind}[0]={low:g} with log: true; needs low > 0, e.g. {example}")
+    step = _step(value.get("step"), kind, log=log, width=high - low)
     if prior is not None and (not _number(prior) or not low <= prior <= high):
         raise ValueError(f"prior: {prior!r} needs a number from {low:g} to {high:g}")
+    if kind == "int" and prior is not None and prior != int(prior):
+        raise ValueError(f"prior: {prior!r} needs a whole number, as the range is int")
     return Range(where=where, kind=kind, low=low, high=high, log=log, step=step, prior=prior, when=when)
 
 
+def _step(step: Value, kind: str, *, log: bool, width: float) -> float | None:
+    if step is None:
+        return None
+    whole = "whole " if kind == "int" else ""
+    if log or not _number(step) or step <= 0 or (kind == "int" and step != int(step)):
+        raise ValueError(f"step: {step!r} needs a positive {whole}number, without log: true")
+    if step > width:
+        raise ValueError(f"step: {step:g} is wider than the range ({width:g}); needs a smaller one")
+    return step
+
+
 def _bounds(value: Value, kind: str) -> tuple[float, float]:
-    if not isinstance(value, list) or len(value) != 2 or not all(map(_number, value)):
+    if not isinstance(value, list) or len(value) != 2:
         raise ValueError(f"{kind}: {value!r} needs two numbers, [low, high]")
     low, high = value
-    assert isinstance(low, (int, float)) and isinstance(high, (int, float)), "checked above"
+    if not _number(low) or not _number(high):
+        raise ValueError(f"{kind}: {value!r} needs two numbers, [low, high]")
+    if not abs(low) + abs(high) < float("inf"):
+        raise ValueError(f"{kind}: [{low:g}, {high:g}] needs finite numbers")
     if kind == "int" and (low != int(low) or high != int(high)):
         raise ValueError(f"int: {value!r} needs whole numbers; for others write float")
     if not low < high:
         raise ValueError(f"{kind}: [{low:g}, {high:g}] needs low < high; a single value needs no range")
-    if not abs(low) + abs(high) < float("inf"):
-        raise ValueError(f"{kind}: [{low:g}, {high:g}] needs finite numbers")
     return low, high
 
 
-def _number(value: Value) -> bool:
+def _number(value: Value) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def ordered(ranges: Iterable[Range]) -> Space:
     """The space of these ranges, each after those its condition or expression reads.
 
-    Raises: ValueError naming the circle when there is one.
+    Raises: CircleError where there is none.
     """
     waiting = {r.name: r for r in ranges}
     done: dict[str, Range] = {}
     while waiting:
         ready = [r for r in waiting.values() if not (needs(r) & waiting.keys())]
         if not ready:
-            raise ValueError(f"{', '.join(sorted(waiting))} depend on each other in a circle; break it")
+            raise CircleError(_circle(waiting))
         for r in ready:
             done[r.name] = waiting.pop(r.name)
     return Space(ranges=tuple(done.values()))
+
+
+class CircleError(ValueError):
+    """Ranges that read each other."""
+
+    def __init__(self, circle: list[Range]) -> None:
+        names = " -> ".join(r.name for r in [*circle, circle[0]])
+        super().__init__(f"reads itself in a circle ({names}); give one of them a value of its own")
+        self.where = circle[0].where
+
+
+def _circle(waiting: Mapping[str, Range]) -> list[Range]:
+    """The ranges of one circle, found by following any unread name until one comes again."""
+    path = [next(iter(waiting.values()))]
+    while True:
+        after = waiting[min(needs(path[-1]) & waiting.keys())]
+        if after in path:
+            return path[path.index(after) :]
+        path.append(after)
 
 
 def needs(r: Range) -> set[str]:
@@ -204,16 +237,14 @@ def active(r: Range, values: Mapping[str, Value]) -> bool:
 
 
 def put_point(template: dict[str, Value], space: Space, drawn: Mapping[str, Value]) -> dict[str, Value]:
-    """The template's values with a point put in: drawn values at their places, expressions computed, inactive ranges left out.
+    """The template's values with a point put in: drawn values at their places, expressions computed.
 
-    Raises: ValueError for an expression that cannot be computed at this point.
+    Ranges that are inactive at this point are left out.
+    Raises: ValueError for an expression that cannot be computed here; it begins with the range's name.
     """
-    values = json.loads(json.dumps(template))
-    assert isinstance(values, dict), "the template is a mapping"
-    known = dict(leaves(values))
-    for r in space.ranges:
-        _remove(values, r.where)
-        known.pop(r.name, None)
+    values = without(template, [r.where for r in space.ranges])
+    names = {r.name for r in space.ranges}
+    known = {name: value for name, value in leaves(values) if name not in names}
     for r in space.ranges:
         if not active(r, known):
             continue
@@ -242,9 +273,19 @@ def leaves(value: Value, where: Where = ()) -> Iterable[tuple[str, Value]]:
 def _parent(values: dict[str, Value], where: Where) -> dict[str, Value] | list[Value]:
     node: Value = values
     for key in where[:-1]:
-        node = node[key]  # type: ignore[index,call-overload]
+        node = node[key]  # type: ignore[index]
     assert isinstance(node, (dict, list)), "the place of a range lies in the template"
     return node
+
+
+def without(values: dict[str, Value], places: Iterable[Where]) -> dict[str, Value]:
+    """A copy of the values with these keys left out; items of lists stay, for their number is their name."""
+    copy = json.loads(json.dumps(values))
+    assert isinstance(copy, dict), "a mapping gives a mapping"
+    for where in places:
+        if where[0] in copy:
+            _remove(copy, where)
+    return copy
 
 
 def _remove(values: dict[str, Value], where: Where) -> None:
@@ -254,4 +295,9 @@ def _remove(values: dict[str, Value], where: Where) -> None:
 
 
 def _put(values: dict[str, Value], where: Where, value: Value) -> None:
-    _parent(values, where)[where[-1]] = value  # type: ignore[call-overload,index]
+    parent, key = _parent(values, where), where[-1]
+    if isinstance(parent, dict):
+        parent[str(key)] = value
+    else:
+        assert isinstance(key, int), "an item of a list has a number"
+        parent[key] = value

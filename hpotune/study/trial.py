@@ -1,6 +1,7 @@
 """What crosses the process border: a trial's task on its way in, its result on its way out. Always JSON.
 
-Files, all written by one writer (rank 0 of the trial): trials/<n>/{spec.json,result.json,curve.jsonl,spans.jsonl,log.txt,items.npz,adapter/,checkpoint/}.
+Files, all written by one writer (rank 0 of the trial): trials/<n>/{spec.json,result.json,curve.jsonl,spans.jsonl,
+log.txt,items.npz,adapter/,checkpoint/}.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ class TrialSpec(Section):
     number: int
     kind: Literal["baseline", "trial"]
     seed: int
-    """Of training (initial adapter, data order, dropout); the same for all trials of a study, so that they are paired."""
+    """Of training (initial adapter, data order, dropout); the same for all trials, so that they are paired."""
     folder: str
     """Absolute; the trial's own."""
     point: PointConfig
@@ -54,7 +55,7 @@ class TrialResult(Section):
     stderrs: list[float | None] = []
     """Standard error of each value; null where there is none."""
     metrics: dict[str, Json] = {}
-    """Everything measured: train_loss, eval_loss, `hellaswag/acc_norm`, samples_per_second, tokens_per_second, peak_memory_gb, gpu_hours …"""
+    """Everything measured: train_loss, eval_loss, `hellaswag/acc_norm`, samples_per_second, peak_memory_gb …"""
     checks: dict[str, Json] = {}
     """Truth checks that were made: name -> {ok, …what was compared}."""
     failure: Failure | None = None

@@ -1,0 +1,99 @@
+"""`python -m hpotune.trial SPEC.json`: one rank of one trial. The result is a file, the exit code 0 or 1."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import traceback
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+from hpotune.study.trial import Failure, TrialSpec
+from hpotune.trial import hub
+
+if TYPE_CHECKING:
+    from hpotune.trial.record import Report
+
+
+def main(file: Path) -> int:
+    """Trains and scores the trial of the spec; every failure ends here, as result.json with its cause."""
+    started = time.time()
+    told: list[int] = []
+
+    def tell(number: int, _: FrameType | None) -> None:
+        told.append(number)
+
+    for number in (signal.SIGUSR2, signal.SIGTERM):
+        signal.signal(number, tell)
+    spec = TrialSpec.model_validate_json(file.read_text())
+    Path(spec.folder).mkdir(parents=True, exist_ok=True)
+    hub.prepare(offline=spec.offline)
+
+    # Only now: transformers and datasets read their environment at import.
+    from hpotune.trial import ranks as meeting
+    from hpotune.trial.errors import Paused
+    from hpotune.trial.record import RESULT, Report
+    from hpotune.trial.run import run
+
+    where = meeting.place(os.environ, number=spec.number)
+    folder = Path(spec.folder)
+    report = Report(folder=folder, number=spec.number, first_one=where.rank == 0, started=started)
+    if where.rank == 0:
+        (folder / RESULT).unlink(missing_ok=True)  # of an earlier attempt
+    try:
+        with report.phase("load", since=started):  # the imports above are most of it
+            ranks = meeting.start(where, os.environ)
+        try:
+            report.hand_in(run(spec, ranks=ranks, report=report, stop=lambda: bool(told)))
+        except Paused:
+            report.hand_in(report.result("paused"))
+        meeting.stop(ranks)
+    except Exception as error:
+        _fail(error, report, alone=where.world_size == 1)
+        return 1
+    return 0
+
+
+def _fail(error: Exception, report: Report, *, alone: bool) -> None:
+    """Hands in the failure; a rank among others ends at once, for the rest wait for it in a collective."""
+    traceback.print_exc(file=sys.stderr)
+    report.hand_in(report.result("failed", failure=_failure(error)))
+    if not alone:
+        sys.stderr.flush()
+        os._exit(1)
+
+
+def _failure(error: Exception) -> Failure:
+    """The cause of a failure, and one line for the table."""
+    import torch
+
+    from hpotune.trial.errors import TrialError
+
+    message = str(error).strip().splitlines() or [""]
+    line = f"{type(error).__name__}: {message[0]}"
+    if isinstance(error, TrialError):
+        return Failure(cause=error.cause, message=str(error).strip().replace("\n", "; "))
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return Failure(cause="oom", message=f"out of memory at a peak of {_peak_gb():.1f} GB; {message[0]}")
+    known = isinstance(error, (ValueError, TypeError, OSError, ImportError, KeyError))
+    return Failure(cause="user" if known else "unknown", message=line)
+
+
+def _peak_gb() -> float:
+    import torch
+
+    from hpotune.trial.record import peak_memory_gb
+
+    device = (
+        torch.device("cuda", torch.cuda.current_device())
+        if torch.cuda.is_available()
+        else torch.device("cpu")
+    )
+    return peak_memory_gb(device)
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

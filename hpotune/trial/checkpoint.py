@@ -1,0 +1,95 @@
+"""Where a trial can go on after a kill: one file, the same for any number of ranks.
+
+It holds the adapter, the optimizer, the schedule and the progress. No state of a random generator: the order
+of the rows and the dropout are functions of (seed, step), and nothing else draws.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+import torch
+
+from hpotune.study.trial import TrialSpec
+from hpotune.trial.adapter import trainable
+from hpotune.trial.ranks import Ranks
+
+FILE = "state.pt"
+
+
+@dataclass(kw_only=True, slots=True)
+class Progress:
+    """How far a training is."""
+
+    step: int = 0
+    """Steps done."""
+    losses: list[float] = field(default_factory=list)
+    """Mean loss of each step."""
+    rows: int = 0
+    tokens: int = 0
+    """Read, padding left out."""
+    train_seconds: float = 0.0
+    process_seconds: float = 0.0
+    """Of the processes that wrote earlier checkpoints, from their start."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Learner:
+    """What moves while training."""
+
+    model: torch.nn.Module
+    optimizer: torch.optim.Optimizer
+    scheduler: torch.optim.lr_scheduler.LRScheduler
+
+
+def fingerprint(spec: TrialSpec, *, global_batch: int) -> str:
+    """Equal for two trainings that must end with the same adapter."""
+    parts = [spec.point.model_dump_json(exclude={"score"}), spec.seed, global_batch]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def save(folder: Path, learner: Learner, progress: Progress, *, mark: str, ranks: Ranks) -> None:
+    """Rank 0 writes the checkpoint and moves it into place; all ranks return when it stands there."""
+    if ranks.first_one:
+        folder.mkdir(parents=True, exist_ok=True)
+        state = {
+            "fingerprint": mark,
+            "adapter": {name: p.data for name, p in trainable(learner.model).items()},
+            "optimizer": learner.optimizer.state_dict(),
+            "scheduler": learner.scheduler.state_dict(),
+            "progress": asdict(progress),
+        }
+        torch.save(state, folder / f"{FILE}.tmp")
+        os.replace(folder / f"{FILE}.tmp", folder / FILE)
+    ranks.wait()
+
+
+def load(folder: Path, learner: Learner, *, mark: str, ranks: Ranks) -> Progress:
+    """The progress of the checkpoint, put into the learner; the start where there is none of this training."""
+    if not ranks.first((folder / FILE).is_file()):
+        return Progress()
+    state = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+    if state["fingerprint"] != mark:
+        warnings.warn(
+            f"{folder} belongs to another training; this one starts from its first step", stacklevel=2
+        )
+        return Progress()
+    for name, parameter in trainable(learner.model).items():
+        parameter.data.copy_(state["adapter"][name])
+    learner.optimizer.load_state_dict(state["optimizer"])
+    learner.scheduler.load_state_dict(state["scheduler"])
+    known: Iterator[str] = (entry.name for entry in fields(Progress))
+    return Progress(**{name: state["progress"][name] for name in known})
+
+
+def remove(folder: Path, ranks: Ranks) -> None:
+    """Rank 0 deletes the checkpoint of a finished trial."""
+    if ranks.first_one:
+        shutil.rmtree(folder, ignore_errors=True)
