@@ -56,26 +56,28 @@ def difference(
 def _paired_stderr(folder: StudyFolder, objective: Objective, one: TrialRow, other: TrialRow) -> float | None:
     """Standard error of the mean difference over the items both trials scored; None where they kept none in common.
 
-    Groups have no items of their own (their score is a weighted mean of tasks): told by their standard errors instead.
+    Groups (mmlu) have no items of their own: told by their standard errors instead.
     """
     if objective.task is None:
         return None
     items = [_items(folder.trial(row.number) / "items.npz", objective) for row in (one, other)]
-    if items[0] is None or items[1] is None or items[0].shape != items[1].shape or len(items[0]) < 2:
+    if items[0] is None or items[1] is None:
         return None
-    delta = items[0] - items[1]
+    (ids, values), (other_ids, other_values) = items
+    if not np.array_equal(ids, other_ids) or len(ids) < 2:
+        return None
+    delta = values - other_values
     return float(delta.std(ddof=1) / math.sqrt(len(delta)))
 
 
-def _items(path: Path, objective: Objective) -> np.ndarray | None:
-    """Per-item values of the objective's metric, shape (items,)."""
+def _items(path: Path, objective: Objective) -> tuple[np.ndarray, np.ndarray] | None:
+    """Document numbers and the objective's metric item by item, each of shape (items,)."""
     try:
         with np.load(path) as kept:
-            key = f"{objective.task}/{objective.metric.partition(',')[0]}"
-            values: np.ndarray | None = kept[key] if key in kept.files else None
+            names = [f"{objective.task}/doc_id", f"{objective.task}/{objective.metric}"]
+            return (kept[names[0]], kept[names[1]]) if set(names) <= set(kept.files) else None
     except (OSError, ValueError):
         return None
-    return values
 
 
 def tied_with(

@@ -72,6 +72,7 @@ def _card(folder: StudyFolder, study: Study, rows: Sequence[TrialRow], row: Tria
     baseline = told["baseline"]
     return {
         "base": model.path,
+        "revision": model.revision,
         "params": dict(row.params),
         "score": summary.trial(study.config.score.objective, row)["values"],
         "baseline": baseline["values"] if baseline else None,

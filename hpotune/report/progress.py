@@ -66,7 +66,8 @@ class Progress:
             self._live.update(self._picture(rows))
             return
         for row in rows:
-            if row.state != "waiting" and (row.number, row.state) not in self._told:
+            drawing = row.state == "running" and not row.params and row.kind != "baseline"
+            if row.state != "waiting" and not drawing and (row.number, row.state) not in self._told:
                 self._told.add((row.number, row.state))
                 print(self._line(row), file=sys.stderr, flush=True)  # noqa: T201 - not a terminal: a line a change
 

@@ -63,6 +63,7 @@ def _fail(error: Exception, report: Report, *, alone: bool) -> None:
     report.hand_in(report.result("failed", failure=_failure(error)))
     if not alone:
         sys.stderr.flush()
+        hub.remove_private()
         os._exit(1)
 
 
