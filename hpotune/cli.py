@@ -341,18 +341,16 @@ def main() -> NoReturn:
     from hpotune.errors import HpotuneError
 
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)  # typer hands an Exit's code back here instead of raising it
     except HpotuneError as error:
         _complain(error, str(error), error.exit_code)
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:  # the edge: no traceback reaches a user
         _others(error)
-    sys.exit(0)
+    sys.exit(code or 0)
 
 
 def _others(error: Exception) -> NoReturn:

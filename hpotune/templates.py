@@ -1,4 +1,4 @@
-"""The study files that `hpotune init` writes: those of configs/, shipped inside the package as templates/."""
+"""The study files that `hpotune init` writes, each with the files it needs beside it (templates/NAME/)."""
 
 from __future__ import annotations
 
@@ -32,4 +32,7 @@ def copy_template(name: str, out: Path | None) -> Path:
         raise StudyFileError(f"{target}: exists already; choose another name with --out") from None
     except OSError as error:
         raise StudyFileError(f"{target}: cannot be written ({error.strerror}); choose another place with --out") from None
+    for beside in sorted((FOLDER / name).glob("*")):
+        if not (target.parent / beside.name).exists():
+            (target.parent / beside.name).write_text(beside.read_text(encoding="utf-8"), encoding="utf-8")
     return target

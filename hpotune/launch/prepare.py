@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpotune import storage
-from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.errors import StudyFileError, nearest
 from hpotune.search.registry import check_algorithm
 from hpotune.store import Store
 from hpotune.study import tasks
-from hpotune.study.folder import StudyFolder, check_same, folder_of, make_folder
-from hpotune.study.load import Study, build_study, load_study
-from hpotune.study.places import absolute, column_mistakes, template_names
-from hpotune.study.source import Value
+from hpotune.study.folder import StudyFolder, check_same, check_writable, folder_of, make_folder
+from hpotune.study.load import Mistakes, Study, build_study, lines, load_study
+from hpotune.study.metrics import task_metrics
+from hpotune.study.places import Mistake, absolute, data_mistakes, template_names
+from hpotune.study.source import Value, Where
 
-TRAINING_METRICS = (
-    "train_loss", "final_train_loss", "eval_loss", "eval_accuracy", "samples_per_second", "tokens_per_second", "peak_memory_gb", "gpu_hours",
-    "process_hours", "trainable_parameters", "seconds", "steps",
-)  # fmt: skip
+_MEASURED = (
+    "train_loss final_train_loss eval_loss eval_accuracy samples_per_second tokens_per_second peak_memory_gb "
+    "gpu_hours process_hours trainable_parameters seconds steps"
+)
+TRAINING_METRICS = tuple(_MEASURED.split())
+"""What a trial measures without an lm-eval task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,19 +55,37 @@ def check(target: Path, *, data_root: str | None = None) -> Checked:
 
     Raises: StudyFileError with one line a mistake.
     """
+    if target.name == "resolved.yaml" and target.parent.is_dir() and not target.exists():
+        StudyFolder(path=target.parent).load()  # says that the folder holds no study
     home, study = target.absolute().parent, load_study(target)
     if data_root is not None:
         study = _with_data_root(study, data_root)
-    check_algorithm(study)
-    values = absolute(study, home=home)
-    study = build_study(replace(study.source, values=values))
-    mistakes = [*_command_mistakes(study), *_metric_mistakes(study)]
-    found, warnings = _task_mistakes(study)
-    places = column_mistakes(study.config, data_root=study.config.data_root)
-    mistakes += [*found, *(f"{study.source.place(('data',))}: {mistake}" for mistake in places)]
-    if mistakes:
-        raise StudyFileError(*mistakes)
-    return Checked(study=study, values=values, home=home, warnings=warnings)
+    found: Mistakes = {}
+    values = absolute(study.template, home=home, found=found)
+    if not found:  # what lies at those places may be looked at
+        study = build_study(replace(study.source, values=values))
+        _keep(found, data_mistakes(study.config, data_root=study.config.data_root))
+    _keep(found, _command_mistakes(study))
+    _keep(found, _metric_mistakes(study))
+    tasks_found, warnings = _task_mistakes(study) if ("score", "include_path") not in found else ([], [])
+    _keep(found, iter(tasks_found))
+    told = [*_algorithm_mistakes(study), *lines(study.source, found)]
+    if told:
+        raise StudyFileError(*told)
+    return Checked(study=study, values=values, home=home, warnings=[*warnings, *_time_warnings(study)])
+
+
+def _keep(found: Mistakes, more: Iterator[Mistake]) -> None:
+    for where, text in more:
+        found.setdefault(where, text)
+
+
+def _algorithm_mistakes(study: Study) -> list[str]:
+    try:
+        check_algorithm(study)
+    except StudyFileError as error:
+        return list(error.mistakes)
+    return []
 
 
 def prepare(
@@ -73,34 +95,47 @@ def prepare(
     data_root: str | None,
     accept: Callable[[StudyFolder, Study], None] | None = None,
 ) -> Ready:
-    """Checks the study, then makes or reopens its folder and store. `accept` may still refuse before anything is written.
+    """Checks the study, then makes or reopens its folder and store.
 
+    `accept` may still refuse before anything is written.
     Raises: HpotuneError of any kind; a folder that was not there before is not there after either.
     """
     folder = folder_of(target, chosen=chosen)
     if target.is_dir():
         return _reopened(folder, accept)
     checked = check(target, data_root=data_root)
-    study = checked.study
     check_same(folder, checked.values)
     if accept:
-        accept(folder, study)
-    known = folder.provenance_file.is_file()
-    url, why = (
-        (str(folder.provenance()["store"]), "as before")
-        if known
-        else storage.choose(study.config.store, folder.path)
-    )
+        accept(folder, checked.study)
+    check_writable(folder)
+    if folder.provenance_file.is_file():
+        return _made(folder, checked, str(folder.provenance()["store"]), "as before")
+    url, why = storage.choose(checked.study.config.store, folder.path)
     if url.startswith("postgresql"):
         storage.connect(url)  # before a folder is made for a study that has no store
+    existed, done = folder.path.exists(), False
     try:
-        make_folder(folder, study, checked.values, home=checked.home, store_url=url)
-        store = Store.create(url, study, folder=str(folder.path))
-    except HpotuneError:
-        if not known:
-            shutil.rmtree(folder.path, ignore_errors=True)
-        raise
-    return Ready(folder=folder, study=study, store=store, store_url=url, why=why)
+        ready = _made(folder, checked, url, why)
+        done = True
+    finally:
+        if not done:
+            _unmake(folder, keep=existed)
+    return ready
+
+
+def _made(folder: StudyFolder, checked: Checked, url: str, why: str) -> Ready:
+    make_folder(folder, checked.study, checked.values, home=checked.home, store_url=url)
+    store = Store.create(url, checked.study, folder=str(folder.path))
+    return Ready(folder=folder, study=checked.study, store=store, store_url=url, why=why)
+
+
+def _unmake(folder: StudyFolder, *, keep: bool) -> None:
+    """Takes a half-made study away; a folder that was there, and then was empty, stays and is empty again."""
+    if keep:
+        for path in folder.path.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    else:
+        shutil.rmtree(folder.path, ignore_errors=True)
 
 
 def _reopened(folder: StudyFolder, accept: Callable[[StudyFolder, Study], None] | None) -> Ready:
@@ -118,54 +153,106 @@ def _with_data_root(study: Study, data_root: str) -> Study:
     return build_study(replace(study.source, values=values))
 
 
-def _command_mistakes(study: Study) -> Iterable[str]:
+def _command_mistakes(study: Study) -> Iterator[Mistake]:
     command = study.config.command
     if command is None:
         return
-    place = study.source.place(("command",))
-    try:
-        unknown = template_names(command) - study.config.params.keys() - _named(study)
-    except ValueError as error:
-        yield f"{place}: command={command!r} {error}; write {{{{ and }}}} for braces"
-        return
-    for name in sorted(unknown):
-        yield f"{place}: command reads {{{name}}}, which is not under params; valid: {', '.join(sorted(_named(study)))}"
-
-
-def _named(study: Study) -> set[str]:
     params = study.template.get("params")
-    return set(params) if isinstance(params, dict) else set()
-
-
-def _metric_mistakes(study: Study) -> Iterable[str]:
-    """Metrics that no part of a fine-tuning measures."""
-    if study.config.model is None:
+    given = set(params) if isinstance(params, dict) else set()
+    sometimes = {str(r.where[1]) for r in study.space.ranges if r.where[0] == "params" and r.when}
+    try:
+        read = template_names(command)
+    except ValueError as error:
+        yield ("command",), f"command={command!r} {error}; write {{{{ and }}}} for braces of the shell"
         return
-    for index, objective in enumerate(study.config.score.objective):
-        place = study.source.place(("score", "objective", index, "metric"))
+    for name in sorted(read - given):
+        valid = nearest(name, given) if given else "params is empty"
+        yield ("command", name), f"command reads {{{name}}}, which is not under params; {valid}"
+    for name in sorted(read & sometimes):
+        rule = f"only some trials have it (when); let the program read $HPOTUNE_PARAM_{name.upper()} instead"
+        yield ("command", name), f"command reads {{{name}}}, but {rule}"
+
+
+def _metric_mistakes(study: Study) -> Iterator[Mistake]:
+    """Metrics that no part of a fine-tuning measures, and a number that two objectives share."""
+    objectives = study.config.score.objective
+    for index, objective in enumerate(objectives):
+        where = (*_objective(study, index), "metric")
+        if objective.label in [other.label for other in objectives[:index]]:
+            yield where, f"{objective.label} is an objective twice; needs different ones"
+        if study.config.model is None:
+            continue
         if objective.task is None and objective.metric not in TRAINING_METRICS:
-            yield f"{place}: metric={objective.metric!r} needs a task beside it, or one of {', '.join(TRAINING_METRICS)}"
-        if (
-            objective.metric in ("eval_loss", "eval_accuracy")
-            and study.config.data
-            and not study.config.data.validation
-        ):
-            yield f"{place}: metric={objective.metric!r} needs data.validation above 0, e.g. 0.05"
+            valid = nearest(objective.metric, TRAINING_METRICS)
+            yield (
+                where,
+                f"metric={objective.metric!r} needs a task beside it, or to be a number of training; {valid}",
+            )
+        held_out = objective.metric in ("eval_loss", "eval_accuracy") and objective.task is None
+        if held_out and study.config.data and not study.config.data.validation:
+            yield where, f"metric={objective.metric!r} needs data.validation above 0, e.g. 0.05"
 
 
-def _task_mistakes(study: Study) -> tuple[list[str], list[str]]:
+def _objective(study: Study, index: int) -> Where:
+    """The place of one objective; a single one stands without a list."""
+    score = study.template.get("score")
+    several = isinstance(score, dict) and isinstance(score.get("objective"), list)
+    return ("score", "objective", index) if several else ("score", "objective")
+
+
+def _task_mistakes(study: Study) -> tuple[list[Mistake], list[str]]:
     """Mistakes and warnings about lm-eval tasks: unknown names, a task on both sides of the seal."""
     score = study.config.score
+    named: dict[Where, str] = {
+        (*_objective(study, index), "task"): objective.task
+        for index, objective in enumerate(score.objective)
+        if objective.task
+    }
+    recorded: dict[Where, str] = {
+        ("score", "record", i): name for i, name in enumerate(score.record) if name not in TRAINING_METRICS
+    }
+    sealed: dict[Where, str] = {("score", "test", i): name for i, name in enumerate(score.test)}
+    every: dict[Where, str] = named | recorded | sealed
+    if study.config.model is None or not every:
+        return [], []
     index = tasks.task_index(score.include_path)
-    chosen = [objective.task for objective in score.objective if objective.task]
-    recorded = [name for name in score.record if name not in TRAINING_METRICS]
-    place = study.source.place(("score",))
-    mistakes = [f"{place}: {line}" for line in tasks.overlap(score.test, [*chosen, *recorded], index=index)]
+    found: list[Mistake] = []
+    for side, names in (("score.objective", named), ("score.record", recorded)):
+        for where, test in sealed.items():
+            told = tasks.overlap([test], names.values(), index=index)
+            found += [(where, line.replace("score.objective", side)) for line in told]
     if index is None:
-        return mistakes, ["lm-eval is not installed here: the names of tasks were not checked"]
-    for name in [*chosen, *score.test, *(recorded if study.config.model else [])]:
+        return found, ["lm-eval is not installed here: the names of tasks were not checked"]
+    for where, name in every.items():
         if not index.exists(name):
-            near = index.nearest(name)
-            hint = f"; did you mean {', '.join(near)}?" if near else "; `lm-eval ls tasks` lists them"
-            mistakes.append(f"{place}: {name!r} is no lm-eval task{hint}")
-    return mistakes, []
+            found.append((where, _unknown_task(name, index, measured=where in recorded)))
+    return [*found, *_task_metric_mistakes(study, index)], []
+
+
+def _task_metric_mistakes(study: Study, index: tasks.TaskIndex) -> Iterator[Mistake]:
+    """Metrics that their task does not give: the trial would find out after training."""
+    for number, objective in enumerate(study.config.score.objective):
+        given = task_metrics(index, objective.task) if objective.task else None
+        metric = objective.metric.partition(",")[0]
+        if given is not None and metric not in given:
+            where = (*_objective(study, number), "metric")
+            yield (
+                where,
+                f"metric={objective.metric!r} is not given by {objective.task}; {nearest(metric, given)}",
+            )
+
+
+def _unknown_task(name: str, index: tasks.TaskIndex, *, measured: bool) -> str:
+    numbers = difflib.get_close_matches(name, TRAINING_METRICS, n=1, cutoff=0.6) if measured else []
+    near = [*numbers, *index.nearest(name)]
+    hint = f"did you mean {', '.join(near)}?" if near else "`lm-eval ls tasks` lists them"
+    return f"{name!r} is no lm-eval task{' and no number of the training' if measured else ''}; {hint}"
+
+
+def _time_warnings(study: Study) -> Iterator[str]:
+    resources = study.config.resources
+    if resources.signal_delay_s >= resources.walltime_min * 60:
+        yield (
+            f"resources.signal_delay_s={resources.signal_delay_s} is not shorter than time: {resources.time}: "
+            "Slurm tells jobs to stop as soon as they start"
+        )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
@@ -62,23 +63,49 @@ def trial_seed(seed: int, number: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{number}".encode()).digest()[:4], "big")
 
 
+_OPTIONS: Mapping[str, type[BaseSampler]] = {
+    "auto": TPESampler,
+    "tpe": TPESampler,
+    "gp": GPSampler,
+    "cmaes": CmaEsSampler,
+}
+"""Algorithms that take options, and the class that names them."""
+_SET = frozenset({"self", "seed", "multivariate", "constant_liar"})
+"""Arguments that are ours to give."""
+
+
+def option_names(algorithm: str) -> frozenset[str]:
+    """What `search.options` may hold for an algorithm."""
+    kind = _OPTIONS.get(algorithm)
+    return frozenset(inspect.signature(kind.__init__).parameters) - _SET if kind else frozenset()
+
+
 def check_algorithm(study: Study) -> None:
     """Finds that the algorithm exists, takes its options and can search this space.
 
     Raises: StudyFileError otherwise.
     """
-    search = study.config.search
-    place = study.source.place(("search", "algorithm"))
+    search, source = study.config.search, study.source
+    place = source.place(("search", "algorithm"))
     if search.algorithm not in ALGORITHMS:
         raise StudyFileError(
             f"{place}: search.algorithm={search.algorithm!r} is unknown; {nearest(search.algorithm, ALGORITHMS)}"
         )
+    valid = option_names(search.algorithm)
+    unknown = [
+        f"{source.place(('search', 'options', name))}: search.options.{name} is no option of {search.algorithm}; "
+        + (nearest(name, valid) if valid else "it takes none: remove it")
+        for name in search.options
+        if name not in valid
+    ]
+    if unknown:
+        raise StudyFileError(*unknown)
     try:
         make_sampler(search, study.space, number=0)
     except (TypeError, ValueError) as error:
-        place = study.source.place(("search", "options"))
+        place = source.place(("search", "options"))
         raise StudyFileError(
-            f"{place}: search.options={search.options!r} do not fit {search.algorithm} ({error}); remove them"
+            f"{place}: search.options={search.options!r} do not fit {search.algorithm} ({error}); correct them"
         ) from None
     if search.algorithm == "cmaes" and len(study.config.score.objective) > 1:
         raise StudyFileError(f"{place}: search.algorithm='cmaes' takes one objective; use tpe, gp or random")

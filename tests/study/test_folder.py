@@ -1,0 +1,123 @@
+"""A study's folder: whole files or none, one study, nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+
+from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.study import folder as folders
+from hpotune.study.folder import StudyFolder, check_same, check_writable, folder_of, make_folder, write_atomic
+from hpotune.study.load import load_study
+
+TEXT = """\
+name: own
+python: own.py:f
+params: {x: {float: [0, 1]}}
+score: {objective: {metric: value, direction: minimize}}
+budget: {trials: 2}
+"""
+
+
+@pytest.fixture
+def study(tmp_path):
+    (tmp_path / "study.yaml").write_text(TEXT)
+    return load_study(tmp_path / "study.yaml")
+
+
+def made(study, path) -> StudyFolder:
+    folder = StudyFolder(path=path)
+    make_folder(folder, study, study.template, home=path.parent, store_url="sqlite:///x")
+    return folder
+
+
+def test_a_folder_gives_back_the_study_that_made_it(study, tmp_path):
+    folder = made(study, tmp_path / "own")
+    assert folder.load().template == study.template
+    assert folder.study_file.read_text() == TEXT
+    provenance = folder.provenance()
+    assert (provenance["home"], provenance["store"]) == (str(tmp_path), "sqlite:///x")
+    assert "optuna" in provenance["versions"]
+
+
+def test_what_is_written_is_whole_and_readable_by_others(tmp_path):
+    write_atomic(tmp_path / "a" / "file", "text")
+    assert (tmp_path / "a" / "file").read_text() == "text"
+    assert (tmp_path / "a" / "file").stat().st_mode & 0o777 == 0o644
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["file"]
+
+
+def test_a_write_that_fails_keeps_the_old_file_and_leaves_no_other(tmp_path, monkeypatch):
+    write_atomic(tmp_path / "file", "old")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        write_atomic(tmp_path / "file", "new")
+    assert (tmp_path / "file").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_cannot_be_finished_is_taken_away(study, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folders, "write_atomic", full)
+    with pytest.raises(HpotuneError, match=r"cannot be written \(No space left on device\); free space"):
+        made(study, tmp_path / "own")
+    assert not (tmp_path / "own").exists()
+
+
+def test_the_same_study_may_come_again_with_another_budget(study, tmp_path):
+    folder = made(study, tmp_path / "own")
+    check_same(folder, {**study.template, "budget": {"trials": 9}})
+
+
+@pytest.mark.parametrize("key", ["name", "params", "score", "python"])
+def test_another_study_in_the_folder_is_refused_by_what_differs(key, study, tmp_path):
+    folder = made(study, tmp_path / "own")
+    with pytest.raises(StudyFileError, match=f"`{key}` differs"):
+        check_same(folder, {**study.template, key: "other"})
+
+
+def test_a_folder_with_other_things_is_refused_and_an_empty_one_is_not(study, tmp_path):
+    (tmp_path / "own").mkdir()
+    check_same(StudyFolder(path=tmp_path / "own"), study.template)
+    (tmp_path / "own" / "letter").touch()
+    with pytest.raises(StudyFileError, match="holds other files, no study"):
+        check_same(StudyFolder(path=tmp_path / "own"), study.template)
+
+
+def test_room_is_looked_for_above_a_folder_that_is_not_there(tmp_path):
+    check_writable(StudyFolder(path=tmp_path / "a" / "b"))
+    (tmp_path / "file").touch()
+    with pytest.raises(HpotuneError, match="Not a directory"):
+        check_writable(StudyFolder(path=tmp_path / "file" / "b"))
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_folder_is_named_by_the_study_or_chosen_or_itself(study, tmp_path):
+    assert folder_of(tmp_path / "study.yaml").path == tmp_path / "own"
+    assert folder_of(tmp_path / "study.yaml", chosen=tmp_path / "x").path == tmp_path / "x"
+    folder = made(study, tmp_path / "own")
+    assert folder_of(folder.path).path == folder.path
+    assert folder_of(folder.study_file).path == folder.path
+
+
+def test_a_damaged_provenance_is_named(study, tmp_path):
+    folder = made(study, tmp_path / "own")
+    folder.provenance_file.write_text("{")
+    with pytest.raises(StudyFileError, match=r"provenance.json: is missing or damaged"):
+        folder.provenance()
+
+
+def test_provenance_stays_what_it_was_when_the_study_comes_again(study, tmp_path):
+    folder = made(study, tmp_path / "own")
+    before = folder.provenance_file.read_text()
+    make_folder(folder, study, study.template, home=tmp_path, store_url="sqlite:///other")
+    assert folder.provenance_file.read_text() == before
+    assert json.loads(before)["store"] == "sqlite:///x"

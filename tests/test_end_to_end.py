@@ -1,0 +1,120 @@
+"""The main job on this machine, through the command line: run, best, export; and the exported adapter in other people's hands."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.tiny import tiny_model, topic_task
+
+STUDY = """
+name: small
+model: {path: model}
+data: {path: task/train.jsonl, max_length: 256, validation: 16}
+lora: {r: {choice: [4, 8]}, lora_alpha: {expr: "2 * lora.r"}}
+train: {learning_rate: {float: [1.0e-6, 1.0e-1], log: true, prior: 1.0e-2}, global_batch_size: 8, max_steps: 60}
+score: {objective: {task: toy_topics, metric: acc}, include_path: task, batch_size: 8}
+budget: {trials: 3, parallel: 2}
+"""
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that has been run."""
+    folder = tmp_path_factory.mktemp("end")
+    tiny_model(folder / "model")
+    topic_task(folder / "task")
+    (folder / "study.yaml").write_text(STUDY)
+    assert hpotune("run", folder / "study.yaml").returncode == 0
+    return folder / "study.yaml"
+
+
+@pytest.fixture(scope="module")
+def exported(study: Path) -> Path:
+    """Its best adapter, exported."""
+    out = study.parent / "out"
+    done = hpotune("export", study, str(out))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def hpotune(verb: str, *words: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "hpotune", verb, *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+def best(study: Path) -> dict:
+    return json.loads(hpotune("best", study, "--json").stdout)
+
+
+def test_the_best_trial_beats_the_untouched_model_by_more_than_the_error(study: Path) -> None:
+    told = best(study)
+    assert told["finished"] == 3
+    assert told["gain"]["paired"]
+    assert told["gain"]["sure"], told
+
+
+def test_running_it_again_adds_nothing(study: Path) -> None:
+    before = (study.parent / "small" / "store.db").read_bytes()
+    assert hpotune("run", study).returncode == 0
+    assert best(study)["finished"] == 3
+    assert len((study.parent / "small" / "store.db").read_bytes()) == len(before)
+
+
+def test_the_score_is_what_the_lm_eval_command_prints_for_the_exported_adapter(study: Path, exported: Path) -> None:
+    command = [
+        sys.executable, "-m", "lm_eval", "--model", "hf", "--tasks", "toy_topics", "--include_path", str(study.parent / "task"),
+        "--model_args", f"pretrained={study.parent / 'model'},peft={exported},dtype=float32", "--batch_size", "8",
+        "--output_path", str(study.parent / "lm_eval.json"), "--device", "cpu",
+    ]  # fmt: skip
+    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
+    (file,) = study.parent.rglob("lm_eval*.json")
+    theirs = json.loads(file.read_text())["results"]["toy_topics"]
+    ours = best(study)["best"]
+    assert ours["values"]["toy_topics/acc"] == pytest.approx(theirs["acc,none"], abs=1e-6)
+    assert ours["stderrs"]["toy_topics/acc"] == pytest.approx(theirs["acc_stderr,none"], abs=1e-6)
+
+
+def test_the_exported_adapter_loads_with_peft(study: Path, exported: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(study.parent / "model")
+    model = PeftModel.from_pretrained(base, str(exported))
+    assert any("lora" in name for name, _ in model.named_parameters())
+
+
+def test_the_exported_setting_is_a_study_file_without_ranges(study: Path, exported: Path) -> None:
+    from hpotune.study.load import load_study
+
+    assert load_study(exported / "setting.yaml").space.searched == ()
+
+
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    import signal
+    import time
+
+    tiny_model(tmp_path / "model")
+    topic_task(tmp_path / "task")
+    (tmp_path / "study.yaml").write_text(STUDY.replace("max_steps: 60", "max_steps: 400").replace("trials: 3", "trials: 2"))
+    run = subprocess.Popen(
+        [sys.executable, "-m", "hpotune", "run", str(tmp_path / "study.yaml")],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    curve = tmp_path / "small" / "trials" / "1" / "curve.jsonl"
+    deadline = time.monotonic() + 120
+    while not (curve.exists() and curve.read_text().count("\n") > 5) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    run.send_signal(signal.SIGINT)
+    assert run.wait(timeout=120) == 130
+    assert (tmp_path / "small" / "trials" / "1" / "checkpoint").is_dir()
+    assert hpotune("run", tmp_path / "study.yaml").returncode == 0
+    rows = json.loads(hpotune("trials", tmp_path / "study.yaml", "--json").stdout)
+    assert [(row["number"], row["state"]) for row in rows] == [(0, "finished"), (1, "finished")]
+    steps = [json.loads(line)["step"] for line in curve.read_text().splitlines()]
+    assert steps == list(range(1, 401))
