@@ -253,7 +253,7 @@ def worker(
     ] = None,
     data_root: DataRoot = None,
 ) -> None:
-    """What a job runs: take trials and evaluate them. In an sbatch file of your own the first worker makes the study."""
+    """What a job runs: take trials, evaluate them. In your own sbatch file the first worker makes the study."""
     import platform
 
     from hpotune.launch.lock import alone
@@ -319,10 +319,9 @@ def _exit_by_outcome(study: Study, store: Store) -> None:
     if len(failed) > study.config.budget.max_failed:
         from hpotune.errors import HpotuneError
 
-        last = failed[-1].failure
-        raise HpotuneError(
-            f"{len(failed)} trials failed (budget.max_failed: {study.config.budget.max_failed}); the last: {last and last.message}"
-        )
+        last, limit = failed[-1].failure, study.config.budget.max_failed
+        why = last.message if last else "unknown"
+        raise HpotuneError(f"{len(failed)} trials failed (budget.max_failed: {limit}); the last: {why}")
 
 
 def _print(value: Json) -> None:

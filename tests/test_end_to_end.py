@@ -1,4 +1,4 @@
-"""The main job on this machine, through the command line: run, best, export; and the exported adapter in other people's hands."""
+"""The main job on this machine, by the command line: run, best, export; the adapter in other people's hands."""
 
 from __future__ import annotations
 
@@ -45,7 +45,9 @@ def exported(study: Path) -> Path:
 
 def hpotune(verb: str, *words: object) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hpotune", verb, *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
 
 
 def best(study: Path) -> dict:
@@ -66,13 +68,21 @@ def test_running_it_again_adds_nothing(study: Path) -> None:
     assert len((study.parent / "small" / "store.db").read_bytes()) == len(before)
 
 
-def test_the_score_is_what_the_lm_eval_command_prints_for_the_exported_adapter(study: Path, exported: Path) -> None:
+def test_the_score_is_what_the_lm_eval_command_prints_for_the_exported_adapter(
+    study: Path, exported: Path
+) -> None:
     command = [
-        sys.executable, "-m", "lm_eval", "--model", "hf", "--tasks", "toy_topics", "--include_path", str(study.parent / "task"),
+        sys.executable, "-m", "lm_eval", "--model", "hf", "--tasks", "toy_topics",
+        "--include_path", str(study.parent / "task"),
         "--model_args", f"pretrained={study.parent / 'model'},peft={exported},dtype=float32", "--batch_size", "8",
         "--output_path", str(study.parent / "lm_eval.json"), "--device", "cpu",
     ]  # fmt: skip
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"})
+    subprocess.run(
+        command,
+        check=True,
+        capture_output=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"},
+    )
     (file,) = study.parent.rglob("lm_eval*.json")
     theirs = json.loads(file.read_text())["results"]["toy_topics"]
     ours = best(study)["best"]
@@ -101,7 +111,9 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
 
     tiny_model(tmp_path / "model")
     topic_task(tmp_path / "task")
-    (tmp_path / "study.yaml").write_text(STUDY.replace("max_steps: 60", "max_steps: 400").replace("trials: 3", "trials: 2"))
+    (tmp_path / "study.yaml").write_text(
+        STUDY.replace("max_steps: 60", "max_steps: 400").replace("trials: 3", "trials: 2")
+    )
     run = subprocess.Popen(
         [sys.executable, "-m", "hpotune", "run", str(tmp_path / "study.yaml")],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},

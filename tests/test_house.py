@@ -26,7 +26,18 @@ MAY_IMPORT = {
     "worker": {"study", "store", "plan", "objective"},
     "launch": {"study", "plan", "search", "store", "storage", "filesystem"},
     "report": {"study", "plan", "store"},
-    "cli": {"study", "plan", "search", "store", "storage", "launch", "report", "worker", "templates", "errors"},
+    "cli": {
+        "study",
+        "plan",
+        "search",
+        "store",
+        "storage",
+        "launch",
+        "report",
+        "worker",
+        "templates",
+        "errors",
+    },
     "__main__": {"cli"},
     "__init__": set(),
 }
@@ -44,7 +55,9 @@ def imports(path: Path, *, top_only: bool = False) -> set[str]:
     checked = {id(n) for node in ast.walk(tree) if _type_checking(node) for n in ast.walk(node)}
     nodes = [node for node in (tree.body if top_only else ast.walk(tree)) if id(node) not in checked]
     found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
-    return found | {f"{n.module}.{a.name}" for n in nodes if isinstance(n, ast.ImportFrom) and n.module for a in n.names}
+    return found | {
+        f"{n.module}.{a.name}" for n in nodes if isinstance(n, ast.ImportFrom) and n.module for a in n.names
+    }
 
 
 def _type_checking(node: ast.AST) -> bool:
@@ -57,7 +70,9 @@ FILES = sorted(HOUSE.rglob("*.py"))
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(HOUSE)))
 def test_a_file_imports_only_rooms_that_the_table_allows(path: Path) -> None:
     own = room(path)
-    rooms = {name.split(".")[1] for name in imports(path) if name.startswith("hpotune.") and name.count(".") >= 1}
+    rooms = {
+        name.split(".")[1] for name in imports(path) if name.startswith("hpotune.") and name.count(".") >= 1
+    }
     assert rooms - {own, "errors", "__version__"} <= MAY_IMPORT[own]
 
 
@@ -68,7 +83,9 @@ def test_heavy_libraries_stand_only_in_the_trial_room(path: Path) -> None:
 
 
 def test_nobody_imports_the_trial_room() -> None:
-    assert [p for p in FILES if room(p) != "trial" and any(n.startswith("hpotune.trial") for n in imports(p))] == []
+    assert [
+        p for p in FILES if room(p) != "trial" and any(n.startswith("hpotune.trial") for n in imports(p))
+    ] == []
 
 
 def test_the_command_line_imports_nothing_of_hpotune_before_a_verb_is_called() -> None:
@@ -82,7 +99,14 @@ def test_files_fit_in_the_head() -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    [["--help"], ["init"], ["check", "--help"], ["status", "--help"], ["submit", "--help"], ["doctor", "--help"]],
+    [
+        ["--help"],
+        ["init"],
+        ["check", "--help"],
+        ["status", "--help"],
+        ["submit", "--help"],
+        ["doctor", "--help"],
+    ],
     ids=" ".join,
 )
 def test_a_verb_on_a_login_node_loads_none_of_the_heavy_libraries(verb: list[str]) -> None:
@@ -92,8 +116,8 @@ def test_a_verb_on_a_login_node_loads_none_of_the_heavy_libraries(verb: list[str
 def test_check_status_trials_and_best_load_none_of_the_heavy_libraries(tmp_path: Path) -> None:
     (tmp_path / "f.py").write_text("def f(x):\n    return x\n")
     (tmp_path / "s.yaml").write_text(
-        "name: s\npython: f.py:f\nparams: {x: {float: [0, 1]}}\nscore: {objective: {metric: value, direction: minimize}}\n"
-        "budget: {trials: 1}\n"
+        "name: s\npython: f.py:f\nparams: {x: {float: [0, 1]}}\n"
+        "score: {objective: {metric: value, direction: minimize}}\nbudget: {trials: 1}\n"
     )
     for verb in (["check"], ["run"], ["status"], ["trials"], ["best"]):
         assert loaded_by([*verb, str(tmp_path / "s.yaml")]) & HEAVY == set(), verb

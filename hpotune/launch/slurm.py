@@ -1,7 +1,7 @@
 """Slurm as the place: readable sbatch through submitit.
 
-submitit defaults to five minutes and `--wckey=submitit`, pickles what it runs, and passes on this shell's SLURM_* variables. Here every
-option is what the study file says, and a job's last line is a command that you could type.
+submitit defaults to five minutes and `--wckey=submitit`, pickles what it runs, and passes on this shell's SLURM_*
+variables. Here every option is what the study file says, and a job's last line is a command that you could type.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
 
 
 class _Executor(SlurmExecutor):  # type: ignore[misc]
-    """submitit's executor for a command line instead of a pickled function: nothing to wait for, nothing to unpickle."""
+    """submitit's executor for a command line instead of a pickled function: nothing to unpickle."""
 
     def submit_array(self, command: str, *, count: int) -> str:
         """Submits `count` elements of one command; returns the job id."""

@@ -1,7 +1,8 @@
-"""Whether one trial is better than another, or only luckier: differences with their standard errors, paired where items were kept.
+"""Whether one trial is better than another, or only luckier: differences with their standard errors.
 
-Two scores on the same items share most of their noise, so their difference is told item by item; the two standard errors alone would
-make it look several times less sure. Source: paired differences of means, Student 1908; see also Card et al. 2020, arXiv 2010.06595.
+Two scores on the same items share most of their noise, so their difference is told item by item where items were
+kept; the two standard errors alone would make it look several times less sure.
+Source: paired differences of means, Student 1908; see also Card et al. 2020, arXiv 2010.06595.
 """
 
 from __future__ import annotations
@@ -60,13 +61,10 @@ def _paired_stderr(folder: StudyFolder, objective: Objective, one: TrialRow, oth
     """
     if objective.task is None:
         return None
-    items = [_items(folder.trial(row.number) / "items.npz", objective) for row in (one, other)]
-    if items[0] is None or items[1] is None:
+    mine, theirs = (_items(folder.trial(row.number) / "items.npz", objective) for row in (one, other))
+    if mine is None or theirs is None or len(mine[0]) < 2 or not np.array_equal(mine[0], theirs[0]):
         return None
-    (ids, values), (other_ids, other_values) = items
-    if not np.array_equal(ids, other_ids) or len(ids) < 2:
-        return None
-    delta = values - other_values
+    delta = mine[1] - theirs[1]
     return float(delta.std(ddof=1) / math.sqrt(len(delta)))
 
 

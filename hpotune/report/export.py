@@ -43,7 +43,9 @@ def _chosen(study: Study, rows: Sequence[TrialRow], number: int | None) -> Trial
     if number is None:
         front = best_rows(study.config.score.objective, rows)
         if not front:
-            raise HpotuneError(f"{study.config.name}: no trial has finished; `hpotune status` shows where it stands")
+            raise HpotuneError(
+                f"{study.config.name}: no trial has finished; `hpotune status` shows where it stands"
+            )
         return front[0]
     for row in rows:
         if row.number == number and row.state == "finished" and row.kind == "trial":
@@ -56,8 +58,17 @@ def _adapter(
 ) -> None:
     adapter = folder.trial(row.number) / "adapter"
     if not adapter.is_dir():
-        raise HpotuneError(f"trial {row.number}: its adapter was not kept ({adapter}); raise keep.best in the next study")
-    command = [sys.executable, "-m", "hpotune.trial.export", str(adapter), str(out), *(["--merge"] if merge else [])]
+        raise HpotuneError(
+            f"trial {row.number}: its adapter was not kept ({adapter}); raise keep.best in the next study"
+        )
+    command = [
+        sys.executable,
+        "-m",
+        "hpotune.trial.export",
+        str(adapter),
+        str(out),
+        *(["--merge"] if merge else []),
+    ]
     card = json.dumps(_card(folder, study, rows, row))
     answer = subprocess.run(command, input=card, capture_output=True, text=True, check=False)
     if answer.returncode:

@@ -1,4 +1,4 @@
-"""A study in numbers: one plain mapping for `--json`, from which the tables are drawn too, so that both always agree."""
+"""A study in numbers: one plain mapping for `--json`; the tables are drawn from it too, so that both agree."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def _state(
     *,
     now: datetime,
 ) -> str:
-    """done, stopped (a budget or failures ended it), running, queued, or idle: something is left and nothing is there to do it."""
+    """done, stopped (by a budget or failures), running, queued, or idle: trials are left and no job does them."""
     if sum(row.state == "finished" for row in rows) >= config.budget.trials:
         return "done"
     if any(row.state == "running" and row.number not in lost for row in rows):

@@ -97,7 +97,7 @@ def _jobs(jobs: Sequence[Mapping[str, Json]]) -> Table:
 
 
 def best(told: Mapping[str, Json]) -> RenderableType:
-    """The best setting, what it gains over the untouched model, what it cannot be told from, and where its files are."""
+    """The best setting, its gain over the untouched model, what it cannot be told from, where its files are."""
     row = told["best"]
     if row is None:
         return Text(f"{told['study']}: no trial has finished yet")
@@ -132,7 +132,8 @@ def verdict(told: Mapping[str, Json]) -> str:
     )
     if gain["sure"]:
         return f"beats the untouched base model ({base}) by {number(gain['value'])}{error}: more than the error allows"
-    return f"does NOT beat the untouched base model ({base}) by more than the error allows: {number(gain['value'])}{error}"
+    gained = f"{number(gain['value'])}{error}"
+    return f"does NOT beat the untouched base model ({base}) by more than the error allows: {gained}"
 
 
 def doctor(findings: Sequence[Mapping[str, Json]]) -> RenderableType:

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`hpotune --help` beside a bare interpreter and the import of typer: median of paired runs, printed as a ratio.
 
-    python scripts/bench/help.py [RUNS]
+python scripts/bench/help.py [RUNS]
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def main(runs: int) -> None:
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in middle.items():
         print(f"{name:<26} {value * 1000:7.1f} ms")
-    bare, typer, ours = middle.values()
+    _, typer, ours = middle.values()
     # `import typer` includes a bare interpreter once already: pass + import of typer = typer's whole run
-    print(f"hpotune --help / (python -c pass + import typer) = {ours / typer:.2f}  ({runs} runs, median; bare {bare / typer:.2f})")
+    print(f"hpotune --help / (python -c pass + import typer) = {ours / typer:.2f} ({runs} runs, median)")
 
 
 main(int(sys.argv[1]) if len(sys.argv) > 1 else 21)

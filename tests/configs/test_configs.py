@@ -1,4 +1,4 @@
-"""Every study file that is shipped passes `check`, and is run in small by the same code path: a tiny model, few rows, real data."""
+"""Every shipped study passes `check` and runs in small by the same code path: a tiny model, few rows, real data."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from hpotune.study.source import Source, read_source, write_yaml
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = [*sorted((ROOT / "configs").glob("*.yaml")), *sorted((ROOT / "hpotune" / "templates").glob("finetune.yaml"))]
+SHIPPED = [
+    *sorted((ROOT / "configs").glob("*.yaml")),
+    *sorted((ROOT / "hpotune" / "templates").glob("finetune.yaml")),
+]
 LLAMAS = [path for path in SHIPPED if path.stem.startswith("llama")]
 
 
@@ -28,7 +31,9 @@ def test_a_shipped_study_passes_check(path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "slurm_templates").glob("*.yaml")), ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "slurm_templates").glob("*.yaml")), ids=lambda path: path.name
+)
 def test_the_sections_of_a_cluster_template_are_right_in_a_study(path: Path, tmp_path: Path) -> None:
     study = read_source(ROOT / "configs" / "llama3.2-3b-alpaca.yaml").values
     study |= read_source(path).values
@@ -43,7 +48,9 @@ def test_a_shipped_study_runs_in_small(path: Path, tmp_path: Path, real_data: Pa
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert told["finished"] == 2
-    assert told["best"]["params"].keys() == {name for name in told["best"]["params"] if name.startswith(("lora.", "train."))}
+    assert told["best"]["params"].keys() == {
+        name for name in told["best"]["params"] if name.startswith(("lora.", "train."))
+    }
     assert told["baseline"]["values"].keys() == told["best"]["values"].keys()
 
 
@@ -66,4 +73,6 @@ def shrunken(study: dict[str, Any], model: Path, data: Path) -> dict[str, Any]:
 
 def hpotune(verb: str, path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "hpotune", verb, str(path), *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    return subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )

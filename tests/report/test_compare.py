@@ -17,7 +17,9 @@ ACC = Objective(task="toy", metric="acc")
 
 
 def row(number: int, value: float, stderr: float | None = 0.05) -> TrialRow:
-    return TrialRow(number=number, kind="trial", state="finished", params={}, values=(value,), stderrs=(stderr,))
+    return TrialRow(
+        number=number, kind="trial", state="finished", params={}, values=(value,), stderrs=(stderr,)
+    )
 
 
 def keep_items(folder: StudyFolder, number: int, items: np.ndarray) -> TrialRow:
@@ -61,7 +63,9 @@ def test_a_smaller_loss_is_a_gain(tmp_path: Path) -> None:
 
 def test_items_of_different_length_are_not_paired(tmp_path: Path) -> None:
     folder = StudyFolder(path=tmp_path)
-    found = difference(folder, ACC, 0, keep_items(folder, 1, np.ones(10)), keep_items(folder, 2, np.zeros(12)))
+    found = difference(
+        folder, ACC, 0, keep_items(folder, 1, np.ones(10)), keep_items(folder, 2, np.zeros(12))
+    )
     assert not found.paired
 
 

