@@ -29,7 +29,8 @@ NETWORK = (
 )
 PROCESSES, WRITES = 4, 25
 
-# Each process adds 1 to a number WRITES times under the lock it is told to use; a lost update means a lock that does not hold.
+# Each process adds 1 to a number WRITES times under the lock it is told to use.
+# A lost update means a lock that does not hold.
 _RACER = """
 import os, sqlite3, sys, time
 kind, path, writes = sys.argv[1], sys.argv[2], int(sys.argv[3])

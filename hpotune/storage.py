@@ -1,20 +1,25 @@
-"""Where a study's store lies and how it is opened: SQLite, PostgreSQL or a journal file, each made safe for many processes.
+"""Where a study's store lies and how it is opened: SQLite, PostgreSQL or a journal file, safe for many processes.
 
 Passwords never stand in a URL: libpq takes them from PGPASSWORD or ~/.pgpass.
 """
 
 from __future__ import annotations
 
+import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TypeVar, cast
 
 import optuna
+from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from sqlalchemy import Engine, event, make_url
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 
 from hpotune.errors import StoreError, StudyFileError
@@ -22,6 +27,10 @@ from hpotune.filesystem import probe
 
 LOCK_WAIT_S = 120
 """How long SQLite waits for another process's write; 16 workers on a slow disk stay far below."""
+PATIENCE_S = 120
+"""How long a worker waits for a store that is away: a server's restart, a file system's failover."""
+_AWAY = (StorageInternalError, OperationalError, InterfaceError, OSError)
+_T = TypeVar("_T")
 
 
 def choose(store: str, folder: Path) -> tuple[str, str]:
@@ -30,12 +39,12 @@ def choose(store: str, folder: Path) -> tuple[str, str]:
     Raises: StudyFileError for a password in the URL, StoreError where no file store would be safe.
     """
     if "://" in store:
-        if make_url(store).password is not None:
+        if _password(store) is not None:
             raise StudyFileError(
                 "store: holds a password; write postgresql://USER@HOST/DB and put it in PGPASSWORD or ~/.pgpass"
             )
         return _anchored(store, folder), "named in the study file"
-    urls = {"sqlite": f"sqlite:///{folder / 'store.db'}", "journal": f"journal://{folder / 'store.journal'}"}
+    urls = {"sqlite": f"sqlite:///{folder / 'store.db'}", "journal": f"journal:///{folder / 'store.journal'}"}
     if store != "auto":
         return urls[store], "named in the study file"
     found = probe(folder)
@@ -46,36 +55,87 @@ def choose(store: str, folder: Path) -> tuple[str, str]:
     return urls[found.choice], found.why
 
 
+def _password(url: str) -> str | None:
+    """A password that stands in a URL, before the host or behind the question mark."""
+    try:
+        parsed = make_url(url)
+    except (ArgumentError, ValueError) as error:
+        raise StudyFileError(f"store: {url!r} is no URL ({error}); write postgresql://USER@HOST/DB") from None
+    return parsed.password or cast("str | None", parsed.query.get("password"))
+
+
 def _anchored(url: str, folder: Path) -> str:
+    """A file's URL with its whole path; three slashes stand before a relative one, as SQLAlchemy has it."""
     scheme, _, rest = url.partition("://")
-    if scheme == "postgresql":
-        return url
-    path = rest.removeprefix("/") if scheme == "sqlite" else rest
-    full = folder / path
-    return f"sqlite:///{full}" if scheme == "sqlite" else f"journal://{full}"
+    return url if scheme == "postgresql" else f"{scheme}:///{folder / rest.removeprefix('/')}"
 
 
-def connect(url: str, *, read_only: bool = False) -> BaseStorage:
-    """An Optuna storage for a URL that `choose` gave.
+def connect(url: str, *, read_only: bool = False, patience_s: float = 0) -> BaseStorage:
+    """An Optuna storage for a URL that `choose` gave; its calls try again for `patience_s` while it is away.
 
-    Raises: StoreError when it cannot be reached or opened.
+    Raises: StoreError when it cannot be reached or opened, and so does every later call.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    try:
-        if url.startswith("journal://"):
-            path = url.removeprefix("journal://")
-            return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileSymlinkLock(path)))
-        return get_storage(_relational(url, read_only=read_only))
-    except (SQLAlchemyError, OSError) as error:
-        raise StoreError(f"{url}: cannot be opened ({_cause(error)}); {_next_step(url)}") from error
+    until, twins = time.monotonic() + patience_s, 20
+    while True:
+        try:
+            return cast(BaseStorage, _Patient(_opened(url, read_only=read_only), patience_s=patience_s))
+        except (SQLAlchemyError, OSError) as error:
+            twin = twins > 0 and "already exists" in str(error)  # another process makes the tables just now
+            twins -= 1
+            if not twin and time.monotonic() >= until:
+                raise StoreError(f"{url}: cannot be opened ({_cause(error)}); {_next_step(url)}") from error
+            time.sleep(0.1 if twin else 2)
+
+
+def require_file(url: str) -> None:
+    """Finds that a file store is there, for opening would make an empty one.
+
+    Raises: StoreError where it is not.
+    """
+    if not url.startswith("postgresql") and not Path(url.partition(":///")[2]).is_file():
+        raise StoreError(f"{url}: is not there; `hpotune run` or `submit` makes it")
+
+
+class _Patient:
+    """A storage whose calls outlast its absence; every one of them may be made twice.
+
+    A row appended twice is surplus; a take whose answer was lost is put back by `Store.sweep`.
+    """
+
+    def __init__(self, inner: BaseStorage, *, patience_s: float) -> None:
+        self._inner = inner
+        self._patience_s = patience_s
+
+    def __getattr__(self, name: str) -> object:
+        found = getattr(self._inner, name)
+        return partial(self._again, found) if callable(found) else found
+
+    def _again(self, call: Callable[..., _T], *args: object, **kwargs: object) -> _T:
+        until, pause_s = time.monotonic() + self._patience_s, 0.25
+        while True:
+            try:
+                return call(*args, **kwargs)
+            except _AWAY as error:
+                if time.monotonic() >= until:
+                    raise store_failure(error) from error
+            time.sleep(pause_s)
+            pause_s = min(2 * pause_s, 10)
+
+
+def _opened(url: str, *, read_only: bool) -> BaseStorage:
+    if url.startswith("journal:"):
+        path = url.removeprefix("journal:///")
+        return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileSymlinkLock(path)))
+    return get_storage(_relational(url, read_only=read_only))
 
 
 def _relational(url: str, *, read_only: bool) -> RDBStorage:
     if url.startswith("postgresql"):
-        # A connection a transaction: a worker asks twice an hour, and a server that restarted in between must not break it.
+        # A connection a transaction: a worker asks twice an hour, and a server may restart in between.
         psycopg = make_url(url).set(drivername="postgresql+psycopg")
-        arguments = {"poolclass": NullPool, "connect_args": {"connect_timeout": 10}}
+        arguments = {"poolclass": NullPool, "connect_args": {"connect_timeout": 5}}
         return RDBStorage(psycopg.render_as_string(hide_password=False), engine_kwargs=arguments)
     storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_WAIT_S}, "poolclass": NullPool})
     if not read_only:
@@ -86,7 +146,8 @@ def _relational(url: str, *, read_only: bool) -> RDBStorage:
 def _serialise(engine: Engine) -> None:
     """Opens every SQLite transaction with BEGIN IMMEDIATE.
 
-    Python's sqlite3 begins a transaction only before a write, so two processes could both read a trial as WAITING and both take it.
+    Python's sqlite3 begins a transaction only before a write: two processes could both read a trial as WAITING and
+    both take it.
     Source: https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#pysqlite-serializable
     """
 
@@ -100,7 +161,9 @@ def _serialise(engine: Engine) -> None:
 
 
 def _cause(error: Exception) -> str:
-    origin = getattr(error, "orig", None) or error.__cause__ or error
+    origin: BaseException = error
+    while inner := getattr(origin, "orig", None) or origin.__cause__:
+        origin = inner
     lines = [line.strip() for line in str(origin).splitlines() if line.strip()]
     return lines[0] if lines else type(error).__name__
 

@@ -1,33 +1,41 @@
 """The one door to the Optuna storage: claim a trial, tell its end, read the rows.
 
-A study here is an ordinary Optuna study. Its budget is its rows: trials stand in state WAITING until a worker claims one by the
-change WAITING -> RUNNING, which the storage grants once. Only the first `budget.trials` rows that have not failed may be claimed, so no
-race of workers can finish more; a failed row frees the next. No torch here.
+A study here is an ordinary Optuna study. Its budget is its rows: trials stand in state WAITING until a worker claims
+one by the change WAITING -> RUNNING, which the storage grants once. Only the first `budget.trials` rows that have not
+failed may be claimed, so no race of workers can finish more; a failed row frees the next. No torch here.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from pydantic import ValidationError
 
 from hpotune.errors import StoreError
 from hpotune.search.draw import decode, draw, prior_point
 from hpotune.search.registry import make_sampler
-from hpotune.storage import connect
+from hpotune.storage import PATIENCE_S, connect, require_file
+from hpotune.study.folder import StudyFolder
 from hpotune.study.load import Study
 from hpotune.study.source import Value
 from hpotune.study.trial import Failure, TrialResult, TrialRow, Worker
 
 AHEAD = 64
 """Rows made in advance: enough for any race, few enough that a study of 10,000 trials is not 10,000 open rows."""
+
+UNOWNED_S = 5 * PATIENCE_S
+"""A trial that runs for so long and names no worker was taken by one that died before it could sign."""
+
+Left = Callable[[int], "TrialResult | None"]
+"""What a trial's processes left behind, by number."""
 
 _STATES = {TrialState.WAITING: "waiting", TrialState.RUNNING: "running", TrialState.COMPLETE: "finished"}
 
@@ -73,12 +81,13 @@ class Store:
         return store
 
     @classmethod
-    def open(cls, url: str, study: Study, *, read_only: bool = False) -> Store:
-        """Opens a study that was made before.
+    def open(cls, url: str, study: Study, *, read_only: bool = False, patient: bool = False) -> Store:
+        """Opens a study that was made before; a patient one waits minutes for a storage that is away.
 
         Raises: StoreError when the storage cannot be reached or has no such study.
         """
-        storage = connect(url, read_only=read_only)
+        require_file(url)
+        storage = connect(url, read_only=read_only, patience_s=PATIENCE_S if patient else 0)
         try:
             study_id = storage.get_study_id_from_name(study.config.name)
         except KeyError:
@@ -96,30 +105,23 @@ class Store:
         return [row for row in rows if not (row.state == "waiting" and row.number in surplus)]
 
     def fill(self) -> None:
-        """Appends waiting rows up to the budget, at most AHEAD of them. Two at once may append too many; `claim` never hands those out."""
-        live = [trial for trial in self._trials() if trial.state != TrialState.FAIL]
-        waiting = sum(trial.state == TrialState.WAITING for trial in live)
-        for _ in range(min(self._config.budget.trials - len(live), AHEAD - waiting)):
-            self._append(live)
-            live = [trial for trial in self._trials() if trial.state != TrialState.FAIL]
+        """Appends waiting rows up to the budget, at most AHEAD of them; the baseline first where there is none.
 
-    def _append(self, live: Sequence[FrozenTrial]) -> None:
-        """One waiting row: the baseline where there is none, then the point of the priors, then open ones."""
+        Two at once may append too many, or two baselines: `claim` never hands out the surplus.
+        """
+        live = self._live()
+        waiting = sum(trial.state == TrialState.WAITING for trial in live)
         wants_baseline = self._config.checks.baseline and self._config.model is not None
-        baseline = wants_baseline and not any(trial.user_attrs.get("kind") == "baseline" for trial in live)
-        priors = prior_point(self._study.space) if len(live) == int(wants_baseline) and not baseline else {}
-        attrs = {"kind": "baseline" if baseline else "trial"}
-        row = create_trial(
-            state=TrialState.WAITING,
-            user_attrs=attrs,
-            system_attrs={"fixed_params": priors} if priors else {},
-        )
-        self._storage.create_new_trial(self._id, template_trial=row)
+        kinds = ["baseline"] if wants_baseline and not any(map(_is_baseline, live)) else []
+        for index in range(min(self._config.budget.trials - len(live), AHEAD - waiting)):
+            kind = kinds[index] if index < len(kinds) else "trial"
+            row = create_trial(state=TrialState.WAITING, user_attrs={"kind": kind})
+            self._storage.create_new_trial(self._id, template_trial=row)
 
     def claim(self, worker: Worker) -> Claim | None:
         """The next trial, now running and drawn; None where none is left to start."""
         while True:
-            live = [trial for trial in self._trials() if trial.state != TrialState.FAIL]
+            live = self._live()
             for trial in live[: self._config.budget.trials]:
                 if trial.state == TrialState.WAITING and self._take(trial):
                     self._storage.set_trial_user_attr(trial._trial_id, "worker", asdict(worker))
@@ -135,24 +137,47 @@ class Store:
             return False
 
     def _drawn(self, trial: FrozenTrial) -> TrialRow:
-        if trial.user_attrs.get("kind") != "baseline":
-            sampler = make_sampler(self._config.search, self._study.space, number=trial.number)
-            study = optuna.Study(self._config.name, storage=_SearchView(self._storage), sampler=sampler)
-            draw(self._study.space, Trial(study, trial._trial_id), self._study.template)
+        others = self._trials()
+        kind = trial.user_attrs.get("kind")
+        if kind == "baseline" and any(_is_baseline(t) and t.number < trial.number for t in _live(others)):
+            kind = "trial"  # two were appended at once
+            self._storage.set_trial_user_attr(trial._trial_id, "kind", kind)
+        if kind != "baseline":
+            self._draw(trial, first=trial.number == min(t.number for t in others if not _is_baseline(t)))
         return self._row(self._storage.get_trial(trial._trial_id))
 
-    def finish(self, trial_id: int, result: TrialResult) -> None:
-        """Tells a trial's values and everything measured."""
-        for key, value in (
-            ("metrics", result.metrics),
-            ("stderrs", result.stderrs),
-            ("checks", result.checks),
-        ):
-            self._storage.set_trial_user_attr(trial_id, key, value)
-        self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, result.values)
+    def _draw(self, trial: FrozenTrial, *, first: bool) -> None:
+        """Draws what is not drawn yet; the first trial is the point of the priors."""
+        priors = prior_point(self._study.space) if first else {}
+        if priors:
+            self._storage.set_trial_system_attr(trial._trial_id, "fixed_params", priors)
+        sampler = make_sampler(self._config.search, self._study.space, number=trial.number)
+        view = cast(BaseStorage, _SearchView(self._storage))
+        study = optuna.Study(self._config.name, storage=view, sampler=sampler)
+        draw(self._study.space, Trial(study, trial._trial_id), self._study.template)
 
-    def fail(self, trial_id: int, failure: Failure, *, metrics: Mapping[str, Any] | None = None) -> bool:
-        """Tells a trial failed and opens its slot again; False when it had ended already."""
+    def finish(self, trial_id: int, result: TrialResult) -> bool:
+        """Tells a trial's values and everything measured; False when it had ended already."""
+        told = {"metrics": result.metrics, "stderrs": result.stderrs, "checks": result.checks}
+        try:
+            for key, value in told.items():
+                self._storage.set_trial_user_attr(trial_id, key, value)
+            self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, result.values)
+        except UpdateFinishedTrialError:
+            return False
+        return True
+
+    def fail(
+        self,
+        trial_id: int,
+        failure: Failure,
+        *,
+        metrics: Mapping[str, Any] | None = None,
+        owner: Worker | None = None,
+    ) -> bool:
+        """Tells a trial failed and opens its slot again; False when it had ended, or is not the owner's any more."""
+        if owner is not None and self._owner(trial_id) != owner:
+            return False
         try:
             self._storage.set_trial_user_attr(trial_id, "failure", failure.model_dump())
             if metrics:
@@ -163,32 +188,74 @@ class Store:
         self.fill()
         return True
 
-    def pause(self, trial_id: int) -> None:
-        """Puts a checkpointed trial back: the next worker continues it under its number and with its parameters."""
-        with suppress(UpdateFinishedTrialError):
+    def pause(self, trial_id: int, *, owner: Worker | None = None) -> bool:
+        """Puts a trial back: the next worker continues it under its number and with its parameters.
+
+        False when it had ended, or is not the owner's any more.
+        """
+        if owner is not None and self._owner(trial_id) != owner:
+            return False
+        try:
+            # unsigned first: a sweep must not see the next worker's trial under this worker's name
+            self._storage.set_trial_user_attr(trial_id, "worker", None)
             self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        except UpdateFinishedTrialError:
+            return False
+        return True
 
-    def put_back(self, me: Worker) -> list[int]:
-        """Puts back what an earlier life of this very job left running (Slurm requeued it); returns the numbers."""
-        running = [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
-        mine = [
-            t
-            for t in running
-            if (w := self._row(t).worker) is not None and (w.job, w.task) == (me.job, me.task)
-        ]
-        for trial in mine:
-            self.pause(trial._trial_id)
-        return [trial.number for trial in mine]
+    def put_back(self, me: Worker, *, alive: Callable[[Worker], bool], left: Left) -> list[int]:
+        """Puts back what an earlier life of this very job left running (Slurm requeued it); returns the numbers.
 
-    def sweep(self, dead: Callable[[Worker], Failure | None]) -> list[int]:
-        """Fails running trials whose worker is dead; returns their numbers. Safe to call from several places at once."""
+        A worker is the same when job and task are; those of the job that live are others of the same batch script.
+        """
+        returned = []
+        for trial in self._running():
+            worker = self._row(trial).worker
+            if worker and (worker.job, worker.task) == (me.job, me.task) and not alive(worker):
+                self._settle(trial, left(trial.number), failure=None)
+                returned.append(trial.number)
+        return returned
+
+    def sweep(
+        self, dead: Callable[[Worker], Failure | None], *, left: Left, now: float | None = None
+    ) -> list[int]:
+        """Settles running trials whose worker is dead, by what they left behind or as failed; returns their numbers.
+
+        Safe to call from several places at once. `now` is in Unix seconds.
+        """
         swept = []
-        for trial in self._trials():
+        for trial in self._running():
             row = self._row(trial)
-            failure = dead(row.worker) if row.state == "running" and row.worker else None
-            if failure and self.fail(trial._trial_id, failure):
+            if row.worker is None:
+                if row.start is not None and (now or time.time()) - row.start > UNOWNED_S:
+                    self.pause(trial._trial_id)
+                continue
+            failure = dead(row.worker)
+            if failure and self._owner(trial._trial_id) == row.worker:
+                self._settle(trial, left(row.number), failure=failure)
                 swept.append(row.number)
         return swept
+
+    def _settle(self, trial: FrozenTrial, result: TrialResult | None, *, failure: Failure | None) -> None:
+        """Tells the result that a dead worker could not tell; without one the trial failed, or goes back in line."""
+        if result is not None and result.state == "finished":
+            self.finish(trial._trial_id, result)
+        elif result is not None and result.failure is not None:
+            self.fail(trial._trial_id, result.failure, metrics=result.metrics)
+        elif failure is None or result is not None:
+            self.pause(trial._trial_id)
+        else:
+            self.fail(trial._trial_id, failure)
+
+    def _owner(self, trial_id: int) -> Worker | None:
+        trial = self._storage.get_trial(trial_id)
+        return self._row(trial).worker if trial.state == TrialState.RUNNING else None
+
+    def _running(self) -> list[FrozenTrial]:
+        return [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
+
+    def _live(self) -> list[FrozenTrial]:
+        return _live(self._trials())
 
     def _trials(self) -> list[FrozenTrial]:
         return self._storage.get_all_trials(self._id, deepcopy=False)
@@ -205,34 +272,51 @@ class Store:
             stderrs=tuple(attrs.get("stderrs", ())),
             metrics=attrs.get("metrics", {}),
             failure=Failure.model_validate(attrs["failure"]) if "failure" in attrs else None,
-            worker=Worker(**attrs["worker"]) if "worker" in attrs else None,
+            worker=Worker(**attrs["worker"]) if attrs.get("worker") else None,
             start=trial.datetime_start.timestamp() if trial.datetime_start else None,
             end=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         )
 
 
-def _delegated(name: str) -> Callable[..., Any]:
-    def call(self: _SearchView, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever the storage takes
-        return getattr(self.inner, name)(*args, **kwargs)
-
-    return call
+def _live(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    return [trial for trial in trials if trial.state != TrialState.FAIL]
 
 
-class _SearchView(BaseStorage):
-    """The storage as samplers see it: without the baseline, whose empty parameters would empty Optuna's intersection search space."""
+def _is_baseline(trial: FrozenTrial) -> bool:
+    return trial.user_attrs.get("kind") == "baseline"
 
-    locals().update({name: _delegated(name) for name in BaseStorage.__abstractmethods__})
+
+class _SearchView:
+    """The storage as samplers see it: without the baseline.
+
+    Its empty parameters would empty Optuna's intersection search space, and no sampler would learn.
+    """
 
     def __init__(self, inner: BaseStorage) -> None:
-        self.inner = inner
+        self._inner = inner
 
-    def get_all_trials(  # type: ignore[override]
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inner, name)
+
+    def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Iterable[TrialState] | None = None
     ) -> list[FrozenTrial]:
         """Trials that were drawn."""
         wanted = tuple(states) if states is not None else None
-        trials = self.inner.get_all_trials(study_id, deepcopy=deepcopy, states=wanted)
-        return [trial for trial in trials if trial.user_attrs.get("kind") != "baseline"]
+        trials = self._inner.get_all_trials(study_id, deepcopy=deepcopy, states=wanted)
+        return [trial for trial in trials if not _is_baseline(trial)]
+
+
+def results_in(folder: StudyFolder) -> Left:
+    """Reads what trials left in their folders: a result whose worker died, or lost the store, before it told it."""
+
+    def left(number: int) -> TrialResult | None:
+        try:
+            return TrialResult.model_validate_json((folder.trial(number) / "result.json").read_bytes())
+        except (OSError, ValidationError):
+            return None
+
+    return left
 
 
 def as_json(row: TrialRow) -> dict[str, Value]:

@@ -23,7 +23,9 @@ def copy_template(name: str, out: Path | None) -> Path:
     """
     source = FOLDER / f"{name}.yaml"
     if not source.is_file():
-        raise StudyFileError(f"template {name!r} is unknown; {nearest(name, [path.stem for path in FOLDER.glob('*.yaml')])}")
+        raise StudyFileError(
+            f"template {name!r} is unknown; {nearest(name, [path.stem for path in FOLDER.glob('*.yaml')])}"
+        )
     target = out or Path(f"{name}.yaml")
     try:
         with target.open("x", encoding="utf-8") as file:
@@ -31,7 +33,9 @@ def copy_template(name: str, out: Path | None) -> Path:
     except FileExistsError:
         raise StudyFileError(f"{target}: exists already; choose another name with --out") from None
     except OSError as error:
-        raise StudyFileError(f"{target}: cannot be written ({error.strerror}); choose another place with --out") from None
+        raise StudyFileError(
+            f"{target}: cannot be written ({error.strerror}); choose another place with --out"
+        ) from None
     for beside in sorted((FOLDER / name).glob("*")):
         if not (target.parent / beside.name).exists():
             (target.parent / beside.name).write_text(beside.read_text(encoding="utf-8"), encoding="utf-8")

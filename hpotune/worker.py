@@ -6,15 +6,15 @@ import os
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
 
-from hpotune.errors import HpotuneError
 from hpotune.objective.process import Stop
 from hpotune.objective.socket import Evaluate, Setting, failed, open_objective
 from hpotune.plan.budget import dropped, stop_reason
-from hpotune.store import Claim, Store
+from hpotune.store import Claim, Store, results_in
 from hpotune.study.folder import StudyFolder
 from hpotune.study.load import Study
 from hpotune.study.trial import TrialResult, TrialSpec, Worker
@@ -25,14 +25,19 @@ Now = Callable[[], datetime]
 def work(
     folder: StudyFolder, *, me: Worker, trials: int | None, env: Mapping[str, str], now: Now = datetime.now
 ) -> int:
-    """Evaluates trials until the study stops, `trials` have been taken, or a signal asks to end; returns how many it took."""
+    """Evaluates trials until the study stops, `trials` have been taken, or a signal asks to end.
+
+    Returns how many it took.
+
+    Raises: StoreError when the store is away for minutes.
+    """
     study = folder.load()
-    store = Store.open(str(folder.provenance()["store"]), study)
+    store = Store.open(str(folder.provenance()["store"]), study, patient=True)
     stop = Stop()
     stop.listen()
     taken = 0
     if me.job != "local":
-        store.put_back(me)
+        store.put_back(me, alive=lambda other: _beside(me, other), left=results_in(folder))
     with open_objective(Setting(config=study.config, env=env, stop=stop)) as evaluate:
         while (trials is None or taken < trials) and not _over(store, study, stop, now=now):
             claim = store.claim(me)
@@ -43,6 +48,11 @@ def work(
             _one(claim, store, study, folder, evaluate)
     stop.go_deaf()
     return taken
+
+
+def _beside(me: Worker, other: Worker) -> bool:
+    """Whether another worker lives here: one batch script may start several by hand, all of one job and task."""
+    return other.host == me.host and other.pid != me.pid and Path(f"/proc/{other.pid}").exists()
 
 
 def _over(store: Store, study: Study, stop: Stop, *, now: Now) -> bool:
@@ -62,34 +72,36 @@ def _one(claim: Claim, store: Store, study: Study, folder: StudyFolder, evaluate
     result = result.model_copy(
         update={"metrics": {**result.metrics, "seconds": round(time.time() - begun, 3)}}
     )
-    if result.state == "finished":
-        store.finish(claim.trial_id, result)
-        _drop_adapters(store, study, folder)
-    elif result.state == "paused":
-        store.pause(claim.trial_id)
+    if _told(claim, result, store):
+        _say(f"trial {number} {result.state}: {result.failure.message if result.failure else result.values}")
     else:
-        assert result.failure is not None, "a failed result has its reason"
-        store.fail(claim.trial_id, result.failure, metrics=result.metrics)
-    _say(f"trial {number} {result.state}: {result.failure.message if result.failure else result.values}")
+        _say(f"trial {number} {result.state}, but somebody else has ended it or runs it by now")
+    if result.state == "finished":
+        _drop_adapters(store, study, folder)
+
+
+def _told(claim: Claim, result: TrialResult, store: Store) -> bool:
+    if result.state == "finished":
+        return store.finish(claim.trial_id, result)
+    if result.state == "paused":
+        return store.pause(claim.trial_id, owner=claim.row.worker)
+    assert result.failure is not None, "a failed result has its reason"
+    return store.fail(claim.trial_id, result.failure, metrics=result.metrics, owner=claim.row.worker)
 
 
 def _evaluated(
     claim: Claim, study: Study, folder: StudyFolder, evaluate: Evaluate, *, home: str
 ) -> TrialResult:
-    spec = None
+    """The trial's result; whatever goes wrong here (a point that breaks a rule, a full disk) is its failure."""
+    spec = _spec_without_point(claim, study, folder, home=home)
     try:
         spec = trial_spec(claim, study, folder, home=home)
         Path(spec.folder).mkdir(parents=True, exist_ok=True)
         return evaluate([spec])[0]
-    except (
-        HpotuneError,
-        ValueError,
-        OSError,
-    ) as error:  # a point that breaks a rule, a full disk: this trial's failure, not the worker's
-        blank = spec or _spec_without_point(claim, study, folder, home=home)
-        return failed(
-            blank, "user" if isinstance(error, ValueError) else "unknown", f"{type(error).__name__}: {error}"
-        )
+    except Exception as error:  # the worker's edge: it lives on
+        traceback.print_exc()
+        cause = "user" if isinstance(error, ValueError) else "unknown"
+        return failed(spec, cause, f"{type(error).__name__}: {error}")
 
 
 def trial_spec(claim: Claim, study: Study, folder: StudyFolder, *, home: str) -> TrialSpec:
@@ -135,7 +147,7 @@ def this_worker(env: Mapping[str, str], *, host: str) -> Worker:
     if "SLURM_ARRAY_JOB_ID" in env:
         job = f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
     task = f"{env.get('SLURM_STEP_ID', '')}.{env.get('SLURM_PROCID', '')}"
-    return Worker(job=job, host=host, pid=os.getpid(), task=task)
+    return Worker(job=job, host=env.get("SLURMD_NODENAME", host), pid=os.getpid(), task=task)
 
 
 def _say(text: str) -> None:

@@ -1,4 +1,7 @@
-"""Stops what a study has running or waiting, on Slurm and on this machine. Trials go back in line; nothing finished is touched."""
+"""Stops what a study has running or waiting, on Slurm and on this machine.
+
+Trials go back in line; nothing finished is touched.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,9 @@ def _stop_local(store: Store) -> list[str]:
             or dead(worker)
         ):
             continue
-        os.kill(worker.pid, signal.SIGTERM)
+        try:
+            os.kill(worker.pid, signal.SIGTERM)
+        except (ProcessLookupError, PermissionError):  # it has just ended, or is a colleague's
+            continue
         stopped.append(f"local worker {worker.pid} (trial {row.number})")
     return stopped

@@ -1,4 +1,7 @@
-"""Looks at everything a study leans on and says what to change. Imports none of the heavy libraries: it reads their versions."""
+"""Looks at everything a study leans on and says what to change.
+
+Imports none of the heavy libraries: it reads their versions.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,14 @@ from hpotune.launch.queue import ask
 from hpotune.study.config import Json
 from hpotune.study.folder import StudyFolder
 
-LEAST = {"torch": "2.7", "transformers": "5", "peft": "0.17", "accelerate": "1.15", "datasets": "4", "lm-eval": "0.4.9"}
+LEAST = {
+    "torch": "2.7",
+    "transformers": "5",
+    "peft": "0.21",
+    "accelerate": "1.15",
+    "datasets": "4",
+    "lm-eval": "0.4.13",
+}
 LEAST_FREE_GB = 5.0
 
 
@@ -39,22 +49,49 @@ class Finding:
 def findings(target: Path) -> list[Finding]:
     """Everything that was found, for a study file, a study's folder or any folder."""
     folder = target if target.is_dir() else target.absolute().parent
-    looks: list[Callable[[], Iterator[Finding]]] = [_slurm, lambda: _files(folder), _gpus, _libraries, _caches, lambda: _store(folder)]
+    looks: list[Callable[[], Iterator[Finding]]] = [
+        _slurm,
+        lambda: _files(folder),
+        _gpus,
+        _libraries,
+        _caches,
+        lambda: _store(folder),
+    ]
     return [finding for look in looks for finding in look()]
 
 
 def _slurm() -> Iterator[Finding]:
-    missing = [name for name in ("sbatch", "srun", "squeue", "sacct", "scontrol", "scancel") if shutil.which(name) is None]
+    missing = [
+        name
+        for name in ("sbatch", "srun", "squeue", "sacct", "scontrol", "scancel")
+        if shutil.which(name) is None
+    ]
     if "sbatch" in missing:
-        yield Finding(level="note", what="slurm", found="no Slurm here", change="`hpotune run` works; submit from a login node")
+        yield Finding(
+            level="note",
+            what="slurm",
+            found="no Slurm here",
+            change="`hpotune run` works; submit from a login node",
+        )
         return
     if missing:
-        yield Finding(level="note", what="slurm", found=f"no {', '.join(missing)}", change="states of ended jobs are told by the queue alone")
+        yield Finding(
+            level="note",
+            what="slurm",
+            found=f"no {', '.join(missing)}",
+            change="states of ended jobs are told by the queue alone",
+        )
     try:
         lines = dict.fromkeys(ask(["sinfo", "-h", "-o", "%R: %D nodes, %G, at most %l"]).splitlines())
-        limits = [line.split("=") for line in ask(["scontrol", "show", "config"]).splitlines() if line.startswith("MaxArraySize")]
+        limits = [
+            line.split("=")
+            for line in ask(["scontrol", "show", "config"]).splitlines()
+            if line.startswith("MaxArraySize")
+        ]
     except HpotuneError as error:
-        yield Finding(level="bad", what="slurm", found=str(error), change="ask your centre, or set SLURM_CONF")
+        yield Finding(
+            level="bad", what="slurm", found=str(error), change="ask your centre, or set SLURM_CONF"
+        )
         return
     for line in lines:
         yield Finding(level="ok", what="partition", found=line)
@@ -65,19 +102,39 @@ def _slurm() -> Iterator[Finding]:
 def _files(folder: Path) -> Iterator[Finding]:
     found = probe(folder)
     if found.choice is None:
-        yield Finding(level="bad", what="locks", found=found.why, change="put studies on another file system, or use PostgreSQL")
+        yield Finding(
+            level="bad",
+            what="locks",
+            found=found.why,
+            change="put studies on another file system, or use PostgreSQL",
+        )
     else:
         yield Finding(level="ok", what="locks", found=f"{found.why}: store auto means {found.choice}")
     free_gb = shutil.disk_usage(folder).free / 1e9
     level: Literal["ok", "bad"] = "ok" if free_gb >= LEAST_FREE_GB else "bad"
-    yield Finding(level=level, what="disk", found=f"{free_gb:.0f} GB free in {folder.absolute()}", change="" if level == "ok" else "make room")
+    yield Finding(
+        level=level,
+        what="disk",
+        found=f"{free_gb:.0f} GB free in {folder.absolute()}",
+        change="" if level == "ok" else "make room",
+    )
     if folder.absolute().is_relative_to(Path.home()):
-        yield Finding(level="note", what="disk", found="this is under your home", change="homes are small: put studies on project storage")
+        yield Finding(
+            level="note",
+            what="disk",
+            found="this is under your home",
+            change="homes are small: put studies on project storage",
+        )
 
 
 def _gpus() -> Iterator[Finding]:
     if shutil.which("nvidia-smi") is None:
-        yield Finding(level="note", what="gpu", found="no GPU on this machine", change="login nodes rarely have one; trials here run on the CPU")
+        yield Finding(
+            level="note",
+            what="gpu",
+            found="no GPU on this machine",
+            change="login nodes rarely have one; trials here run on the CPU",
+        )
         return
     answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
     for line in answer.stdout.splitlines():
@@ -89,10 +146,20 @@ def _libraries() -> Iterator[Finding]:
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
-            yield Finding(level="note", what="library", found=f"no {name}", change="trials need it: pip install 'hpotune[trial]'")
+            yield Finding(
+                level="note",
+                what="library",
+                found=f"no {name}",
+                change="trials need it: pip install 'hpotune[trial]'",
+            )
             continue
         if _numbers(version) < _numbers(least):
-            yield Finding(level="bad", what="library", found=f"{name} {version}", change=f"needs at least {least}: pip install -U {name}")
+            yield Finding(
+                level="bad",
+                what="library",
+                found=f"{name} {version}",
+                change=f"needs at least {least}: pip install -U {name}",
+            )
         else:
             yield Finding(level="ok", what="library", found=f"{name} {version}")
 

@@ -9,9 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
-from hpotune.store import Store
+from hpotune.errors import HpotuneError, StoreError
+from hpotune.store import Store, results_in
 from hpotune.study.folder import StudyFolder
 from hpotune.study.trial import Failure, Worker
 
@@ -21,28 +24,48 @@ PATIENCE_S = 60
 
 
 def run_workers(folder: StudyFolder, store: Store, *, count: int, show: Callable[[], None]) -> bool:
-    """Runs `count` workers to their end; False when the user stopped them. Trials of workers that died are told failed.
+    """Runs `count` workers to their end; False when the user stopped them.
 
-    `show` is called about twice a second.
+    A worker that dies costs its trial, and another takes its place. `show` is called about twice a second.
+
+    Raises: HpotuneError when the last of them died before it took a trial.
     """
-    store.sweep(dead_here(platform.node()))
+    sweep = partial(store.sweep, dead_here(platform.node()), left=results_in(folder))
+    sweep()
     workers = [_start(folder, index) for index in range(count)]
+    lost: set[int] = set()
     asked = False
     try:
         while any(worker.poll() is None for worker in workers):
             asked = _watch(workers, show) or asked
+            for worker in [w for w in workers if w.poll() and w.pid not in lost and not asked]:
+                lost.add(worker.pid)
+                with suppress(StoreError):  # the store is away for now; the sweep at the end comes again
+                    if sweep():
+                        workers[workers.index(worker)] = _start(folder, workers.index(worker))
     finally:
         for worker in workers:
             worker.kill()
-    store.sweep(dead_here(platform.node()))
+            worker.wait()
+    sweep()
     show()
+    if not asked and all(worker.returncode for worker in workers):
+        raise HpotuneError(_last_words(folder))
     return not asked
+
+
+def _last_words(folder: StudyFolder) -> str:
+    log = folder.jobs / "local" / "worker-0.log"
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    said = lines[-1].removeprefix("error: ") if lines else "it said nothing"
+    return f"every worker died; the first: {said}; see {log}, then run again to go on"
 
 
 def _watch(workers: list[subprocess.Popen[bytes]], show: Callable[[], None]) -> bool:
     """Waits one turn; on Ctrl-C asks the workers to end and waits for them."""
     try:
-        show()
+        with suppress(StoreError):  # workers wait for a store that is away; the display does without
+            show()
         time.sleep(POLL_S)
     except KeyboardInterrupt:
         for worker in workers:

@@ -20,10 +20,14 @@ def alone(lock: Path) -> Iterator[None]:
         lock.parent.mkdir(parents=True, exist_ok=True)
         file = lock.open("w")
     except OSError as error:
-        raise ClusterError(f"{lock}: cannot be made ({error.strerror}); free space, or put the study elsewhere") from None
+        raise ClusterError(
+            f"{lock}: cannot be made ({error.strerror}); free space, or put the study elsewhere"
+        ) from None
     with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX)
         except OSError as error:
-            raise ClusterError(f"{lock}: this file system gives no locks ({error.strerror}); put the study elsewhere") from None
+            raise ClusterError(
+                f"{lock}: this file system gives no locks ({error.strerror}); put the study elsewhere"
+            ) from None
         yield

@@ -1,4 +1,7 @@
-"""What the cluster says of a study's jobs: one squeue for those that live, one sacct for those that have ended. No loop, no submitit."""
+"""What the cluster says of a study's jobs: one squeue for those that live, one sacct for those that have ended.
+
+No loop, no submitit.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ def recorded_jobs(folder: StudyFolder) -> list[dict[str, Any]]:
 
 
 def job_rows(folder: StudyFolder) -> list[JobRow]:
-    """Every job element of the study as Slurm tells it now: one squeue, and one sacct for those that have left the queue."""
+    """Every job element of the study as Slurm tells it now, by one squeue and one sacct for what has left it."""
     jobs = recorded_jobs(folder)
     ids = [f"{job['id']}_{index}" for job in jobs for index in range(job["count"])]
     live = _queued() if ids else {}

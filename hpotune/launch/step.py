@@ -1,19 +1,19 @@
-"""One step of a study on Slurm: tell dead trials, submit what is missing, leave a step behind. Running it twice changes nothing more."""
+"""One step of a study on Slurm: tell dead trials, submit what is missing, leave a step behind.
+
+Running it twice changes nothing more.
+"""
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from hpotune.errors import ClusterError
+from hpotune.launch.lock import alone
 from hpotune.launch.queue import dead_jobs, job_rows
 from hpotune.launch.slurm import submit
 from hpotune.plan.next import JobRow, JobSpec, next_jobs
-from hpotune.store import Store
+from hpotune.store import Store, results_in
 from hpotune.study.config import StudyConfig
 from hpotune.study.folder import StudyFolder
 
@@ -33,12 +33,11 @@ def step(folder: StudyFolder, store: Store, config: StudyConfig, *, now: datetim
 
     Raises: ClusterError when Slurm does not answer or refuses a job.
     """
-    with _alone(folder):
+    with alone(folder.jobs / ".lock"):  # so that two steps at once do not both submit
         rows = job_rows(folder)
-        swept = store.sweep(dead_jobs(rows))
+        swept = store.sweep(dead_jobs(rows), left=results_in(folder))
         store.fill()
-        me = os.environ.get("SLURM_JOB_ID")
-        due = next_jobs(config, store.rows(), [row for row in rows if row.id.split("_")[0] != me], now=now)
+        due = next_jobs(config, store.rows(), rows, now=now)
         ids = [submit(folder, config, spec) for spec in due]
         if ids and config.resources.follow_up:
             ids.append(submit(folder, config, _follow_up(ids, rows)))
@@ -54,17 +53,3 @@ def _follow_up(ids: Sequence[str], rows: Sequence[JobRow]) -> JobSpec:
     """The step that starts when these jobs and those that still live have ended."""
     others = {row.id.split("_")[0] for row in rows if row.live and row.kind == "worker"}
     return JobSpec(kind="step", count=1, throttle=1, after=tuple(sorted({*ids, *others}, key=int)))
-
-
-@contextmanager
-def _alone(folder: StudyFolder) -> Iterator[None]:
-    """Holds the study's step lock, so that two steps at once do not both submit."""
-    folder.jobs.mkdir(parents=True, exist_ok=True)
-    with (folder.jobs / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        except OSError as error:
-            raise ClusterError(
-                f"{folder.jobs}: this file system gives no locks ({error.strerror}); put the study elsewhere"
-            ) from None
-        yield

@@ -1,4 +1,5 @@
-"""HOW a trial gets its value: three objectives behind one call, `evaluate(pack) -> results`, each in processes of its own.
+"""HOW a trial gets its value: three objectives behind one call, `evaluate(pack) -> results`, in processes of their own.
 
-finetune starts the ranks of `python -m hpotune.trial`, function and command run what the user wrote. None is imported here.
+finetune starts the ranks of `python -m hpotune.trial`, function and command run what the user wrote. None of it is
+imported here.
 """

@@ -1,11 +1,11 @@
-"""Runs inside the trial's process: `python -m hpotune.objective.call SPEC.json` calls the user's function and writes result.json."""
+"""The trial's process of a function: `python -m hpotune.objective.call SPEC.json` calls it and writes result.json."""
 
 from __future__ import annotations
 
 import importlib.util
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hpotune.objective.socket import failed, measured
@@ -24,22 +24,32 @@ def main(spec_file: str) -> int:
 
 def _called(spec: TrialSpec) -> TrialResult:
     try:
-        return measured(spec, _function(spec)(**spec.point.params))
+        return measured(spec, _plain(_function(spec)(**spec.point.params)))
     except MemoryError as error:
         return failed(spec, "oom", f"ran out of memory ({error})")
     except Exception as error:  # the user's code may raise anything; the worker lives on
         traceback.print_exc()
-        return failed(spec, "user", f"{type(error).__name__}: {error}")
+        cause = "oom" if "out of memory" in str(error).lower() else "user"
+        return failed(spec, cause, f"{type(error).__name__}: {error}")
+
+
+def _plain(answer: object) -> Json:
+    """Numbers of numpy and torch as Python's."""
+    if isinstance(answer, Mapping):
+        return {str(key): _plain(value) for key, value in answer.items()}
+    item = getattr(answer, "item", None)
+    plain: Json = item() if callable(item) and getattr(answer, "size", 1) != 0 else answer
+    return plain
 
 
 def _function(spec: TrialSpec) -> Callable[..., Json]:
     assert spec.python is not None, "started for python: studies only"
     path, _, name = spec.python.rpartition(":")
-    sys.path.insert(
-        0, str(Path(path).parent)
-    )  # so that the file imports its neighbours as it does when run by hand
+    # so that the file imports its neighbours as it does when run by hand
+    sys.path.insert(0, str(Path(path).parent))
     loader = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert loader is not None and loader.loader is not None, "load_study saw a .py file"
+    assert loader is not None, "load_study saw a .py file"
+    assert loader.loader is not None, "a file has a loader"
     module = importlib.util.module_from_spec(loader)
     loader.loader.exec_module(module)
     function: Callable[..., Json] = getattr(module, name)

@@ -1,4 +1,7 @@
-"""A shell command as the objective: `command: "python train.py --lr {lr}"`; its value comes from a file or its last JSON line."""
+"""A shell command as the objective: `command: "python train.py --lr {lr}"`.
+
+Its value comes from the file $HPOTUNE_RESULT, or from its last JSON line.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,7 @@ def _evaluate(spec: TrialSpec, setting: Setting) -> TrialResult:
     folder = Path(spec.folder)
     answer = folder / "answer.json"
     answer.unlink(missing_ok=True)
+    (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was paused
     write_atomic(folder / "spec.json", spec.model_dump_json(indent=1))
     try:
         line = fill_in(spec.command, spec.point.params)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpotune.objective.process import run
+from hpotune.objective.process import PAUSE, run
 from hpotune.objective.socket import Evaluate, Setting, contained, from_file, trial_env
 from hpotune.study.config import StudyConfig
 from hpotune.study.folder import write_atomic
 from hpotune.study.trial import TrialResult, TrialSpec
 
 _STEP_VARIABLES = (
-    "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE", "SLURM_STEP_NUM_TASKS", "SLURM_DISTRIBUTION",
-    "SLURM_CPU_BIND", "SLURM_CPU_BIND_TYPE", "SLURM_CPU_BIND_LIST", "SLURM_CPU_BIND_VERBOSE", "SLURM_CPUS_PER_TASK",
-    "SLURM_TRES_PER_TASK", "SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU", "SLURM_MEM_PER_NODE", "SLURM_GPUS_PER_TASK", "SLURM_EXPORT_ENV",
+    "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE", "SLURM_STEP_NUM_TASKS",
+    "SLURM_DISTRIBUTION", "SLURM_CPU_BIND", "SLURM_CPU_BIND_TYPE", "SLURM_CPU_BIND_LIST", "SLURM_CPU_BIND_VERBOSE",
+    "SLURM_CPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU", "SLURM_MEM_PER_NODE",
+    "SLURM_GPUS_PER_TASK", "SLURM_EXPORT_ENV", "SRUN_CPUS_PER_TASK",
 )  # fmt: skip
 """What the worker's own job step says of itself; an srun inside it would take them as options."""
 
@@ -34,12 +36,12 @@ def open_finetune(setting: Setting) -> Iterator[Evaluate]:
 
 def _evaluate(spec: TrialSpec, setting: Setting) -> TrialResult:
     folder = Path(spec.folder)
-    (folder / "result.json").unlink(
-        missing_ok=True
-    )  # of an attempt that was paused: this one must write its own
+    (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was paused: this one writes its own
     write_atomic(folder / "spec.json", spec.model_dump_json(indent=1))
     command, env = rank_command(setting.config, folder / "spec.json", trial_env(setting, spec))
-    ended = run(command, folder=folder, env=env, cwd=None, stop=setting.stop)
+    # torchrun dies of PAUSE, and passes SIGTERM on to its ranks; srun passes PAUSE on, and ends its ranks by SIGTERM
+    warning = signal.SIGTERM if env["HPOTUNE_RANKS"] == "torchrun" else PAUSE
+    ended = run(command, folder=folder, env=env, cwd=None, stop=setting.stop, warning=warning)
     return from_file(spec, ended, stop=setting.stop)
 
 
@@ -47,15 +49,16 @@ def rank_command(config: StudyConfig, spec: Path, env: Mapping[str, str]) -> tup
     """The command that starts all ranks of a trial from here, and its environment."""
     nodes, each = config.resources.nodes, config.resources.processes_per_node
     module = ["-m", "hpotune.trial", str(spec)]
-    threads = env.get("OMP_NUM_THREADS") or str(
-        max(1, _cpus(env) // each) if config.resources.gpus_per_node else 1
-    )
+    cpus = max(1, _cpus(env) // each)
+    threads = env.get("OMP_NUM_THREADS") or str(cpus if config.resources.gpus_per_node else 1)
     env = {**env, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
     if nodes * each == 1:
         return contained(config, [sys.executable, *module]), {**env, "HPOTUNE_RANKS": "single"}
     if "SLURM_JOB_ID" in env:
-        srun = ["srun", "--overlap", "--kill-on-bad-exit=1", "--cpu-bind=none", f"--nodes={nodes}", f"--ntasks={nodes * each}",
-                f"--ntasks-per-node={each}"]  # fmt: skip
+        shape = [f"--nodes={nodes}", f"--ntasks={nodes * each}", f"--ntasks-per-node={each}"]
+        shape += [f"--cpus-per-task={cpus}", *(["--overcommit"] if _cpus(env) < each else [])]
+        # --mem=0: the memory of the job, shared with the worker's own step, which holds it
+        srun = ["srun", "--overlap", "--kill-on-bad-exit=1", "--mem=0", "--distribution=block", *shape]
         clean = {key: value for key, value in env.items() if key not in _STEP_VARIABLES}
         return [*srun, *contained(config, [sys.executable, *module])], {**clean, "HPOTUNE_RANKS": "slurm"}
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={each}"]

@@ -18,6 +18,7 @@ from hpotune.study.trial import Failure, TrialResult, TrialSpec
 Evaluate = Callable[[Sequence[TrialSpec]], list[TrialResult]]
 """Trials in, their results out, in order; never raises for a trial's own failure."""
 
+MESSAGE_LENGTH = 500
 OpenObjective = Callable[["Setting"], AbstractContextManager[Evaluate]]
 
 
@@ -64,7 +65,10 @@ def contained(config: StudyConfig, command: Sequence[str]) -> list[str]:
 
 
 def measured(spec: TrialSpec, answer: Json) -> TrialResult:
-    """The result of an answer: a number, or a mapping of numbers by metric (`NAME_stderr` beside `NAME` is its standard error)."""
+    """The result of an answer: a number, or a mapping of numbers by metric.
+
+    `NAME_stderr` beside `NAME` is its standard error.
+    """
     objectives = spec.point.score.objective
     metrics = answer if isinstance(answer, Mapping) else {objectives[0].metric: answer}
     values = [metrics.get(objective.metric) for objective in objectives]
@@ -79,8 +83,13 @@ def measured(spec: TrialSpec, answer: Json) -> TrialResult:
         state="finished",
         values=[float(value) for value in values if value is not None],
         stderrs=[_stderr(metrics, objective) for objective in objectives],
-        metrics=dict(metrics),
+        metrics={key: _finite(value) for key, value in metrics.items()},
     )
+
+
+def _finite(value: Json) -> Json:
+    """The value, null for NaN and infinity: JSON has none."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _stderr(metrics: Mapping[str, Json], objective: Objective) -> float | None:
@@ -90,7 +99,8 @@ def _stderr(metrics: Mapping[str, Json], objective: Objective) -> float | None:
 
 def failed(spec: TrialSpec, cause: str, message: str) -> TrialResult:
     """A result without a value, with its reason."""
-    failure = Failure.model_validate({"cause": cause, "message": message})
+    line = " ".join(message.split())
+    failure = Failure.model_validate({"cause": cause, "message": line[:MESSAGE_LENGTH]})
     return TrialResult(number=spec.number, state="failed", failure=failure)
 
 
@@ -104,16 +114,20 @@ def from_file(spec: TrialSpec, ended: Ended, *, stop: Stop) -> TrialResult:
 
 
 def unfinished(spec: TrialSpec, ended: Ended, *, stop: Stop) -> TrialResult:
-    """What a process that ended without a result came to: paused with its worker, out of memory, killed, or the last line it wrote."""
+    """What a process that ended without a result came to.
+
+    Paused with its worker, out of memory, killed, or failed with the last line it wrote.
+    """
     lines = tail(Path(spec.folder))
     if (
         stop.signal is not None
-    ):  # the wish of the user or of Slurm is no failure: the next worker does it again under its number
+    ):  # the wish of the user or of Slurm is no failure: the next worker does it again
         return TrialResult(number=spec.number, state="paused")
     if any(
-        "oom" in line.lower() and "kill" in line.lower() or "out of memory" in line.lower() for line in lines
+        ("oom" in line.lower() and "kill" in line.lower()) or "out of memory" in line.lower()
+        for line in lines
     ):
-        return failed(spec, "oom", f"{ended.words}: {lines[-1][:200]}")
+        return failed(spec, "oom", f"its process {ended.words}: {lines[-1][:200]}")
     if ended.killed:
         return failed(spec, "killed", f"its process {ended.words}")
     last = f": {lines[-1][:200]}" if lines else ""

@@ -32,7 +32,7 @@ def _moment(budget: BudgetConfig) -> datetime:
     until = budget.until
     assert until is not None, "asked only where there is a date"
     if isinstance(until, datetime):
-        return until
+        return until.astimezone().replace(tzinfo=None) if until.tzinfo else until
     return datetime.combine(until, time.max)  # a bare date means to the end of that day
 
 
@@ -46,7 +46,10 @@ def _reaches(objectives: Sequence[Objective], row: TrialRow) -> bool:
 
 
 def best_rows(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """Finished trials that no other beats: the best one, or the Pareto front of several objectives. The baseline competes not."""
+    """Finished trials that no other beats: the best one, or the Pareto front of several objectives.
+
+    The baseline competes not.
+    """
     tried = [row for row in rows if row.state == "finished" and row.kind == "trial"]
     front = [row for row in tried if not any(_beats(objectives, other, row) for other in tried)]
     return sorted(front, key=lambda row: (_gains(objectives, row), row.number))[

@@ -21,7 +21,10 @@ class JobRow:
     id: str
     """JOB, or ARRAY_ELEMENT."""
     state: str
-    """Slurm's word: PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY, NODE_FAIL, PREEMPTED … or UNKNOWN."""
+    """Slurm's word: PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY, NODE_FAIL, PREEMPTED …
+
+    GONE where the cluster no longer knows it, UNKNOWN where nobody could be asked.
+    """
     reason: str = ""
     """Why it waits, as Slurm says."""
     exit_code: str = ""
@@ -44,7 +47,10 @@ class JobRow:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobSpec:
-    """An array to submit: `count` elements, `throttle` of them at a time, each taking `trials` (None: until the budget or its time is out)."""
+    """An array to submit: `count` elements, `throttle` of them at a time, each taking `trials`.
+
+    None trials: until the budget or its time is out.
+    """
 
     kind: Literal["worker", "step"] = "worker"
     """step: the small job that starts when the others have ended, tells dead trials and submits what is missing."""
@@ -70,7 +76,11 @@ def next_jobs(
     if each == "auto":
         count = min(parallel, open_slots + running) - len(live)
         return [JobSpec(count=count, throttle=count, trials=None)] if count > 0 else []
+    if (
+        len(live) >= parallel
+    ):  # a second array beside the first would exceed `parallel`; the follow-up step adds it
+        return []
     had = Counter(row.worker.job for row in rows if row.worker and row.state != "waiting")
     promised = sum(max(0, each - had[job.id]) for job in live)
     count = math.ceil((open_slots - promised) / each)
-    return [JobSpec(count=count, throttle=min(count, parallel), trials=each)] if count > 0 else []
+    return [JobSpec(count=count, throttle=min(count, parallel - len(live)), trials=each)] if count > 0 else []

@@ -28,7 +28,7 @@ def _suggest(r: Range, trial: BaseTrial) -> Value:
     return trial.suggest_float(r.name, r.low, r.high, step=r.step, log=r.log)
 
 
-def prior_point(space: Space) -> dict[str, None | bool | int | float | str]:
+def prior_point(space: Space) -> dict[str, bool | int | float | str | None]:
     """The priors as Optuna stores them, by name; empty where the file gives none."""
     return {r.name: _stored(r) for r in space.searched if r.prior is not None}
 
@@ -37,12 +37,12 @@ def decode(space: Space, params: dict[str, Value]) -> dict[str, Value]:
     """Optuna's stored parameters as the study file's values (lists come back from their JSON text)."""
     ranges = {r.name: r for r in space.searched if r.kind == "choice"}
     return {
-        name: ranges[name].options[ranges[name].labels.index(value)] if name in ranges else value  # type: ignore[arg-type]
+        name: ranges[name].options[ranges[name].labels.index(value)] if name in ranges else value
         for name, value in params.items()
     }
 
 
-def _stored(r: Range) -> None | bool | int | float | str:
+def _stored(r: Range) -> bool | int | float | str | None:
     if r.kind == "choice":
         return r.labels[r.options.index(r.prior)]
     assert isinstance(r.prior, (int, float)), "a prior of an interval is a number"

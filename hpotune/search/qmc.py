@@ -38,14 +38,15 @@ class SobolSampler(BaseSampler):
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:  # noqa: ANN401
         """The value at the parameter's coordinate of this trial's point."""
-        unit = self._point(trial.number)[self._column.setdefault(param_name, len(self._column))]
-        return from_unit(float(unit), param_distribution)
+        column = self._column.setdefault(param_name, len(self._column))
+        return from_unit(float(self._point(trial.number)[column]), param_distribution)
 
     def _point(self, number: int) -> np.ndarray:
-        from scipy.stats.qmc import Sobol  # 0.3 s to import; only drawing needs it
+        from scipy.stats.qmc import Sobol  # type: ignore[import-untyped]  # 0.3 s to import; only drawing needs it
 
         engine = Sobol(d=max(1, len(self._column)), scramble=True, rng=self._seed)
-        engine.fast_forward(number)
+        if number:  # scipy cannot skip zero points of a scrambled sequence
+            engine.fast_forward(number)
         point: np.ndarray = engine.random(1)[0]
         return point
 
@@ -62,4 +63,4 @@ def from_unit(unit: float, distribution: BaseDistribution) -> Any:  # noqa: ANN4
         return min(max(round(value), low), high) if whole else min(max(value, low), high)
     if step is None:
         return low + unit * (high - low)
-    return low + step * int(unit * (round((high - low) / step) + 1))
+    return min(low + step * int(unit * (round((high - low) / step) + 1)), high)  # 3 * 0.1 is more than 0.3

@@ -1,0 +1,183 @@
+"""`run` on this machine: workers started, watched, replaced, stopped; and what Slurm's words mean without a Slurm."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from hpotune.errors import HpotuneError
+from hpotune.launch.cancel import cancel_study
+from hpotune.launch.doctor import findings
+from hpotune.launch.local import dead_here, run_workers
+from hpotune.launch.queue import dead_jobs, words
+from hpotune.plan.next import JobRow
+from hpotune.store import Store
+from hpotune.study.trial import Worker
+
+GONE = 2**22 + 1
+"""No process has so large a number."""
+
+
+@pytest.fixture
+def place(make_study, make_study_folder, tmp_path):
+    """A study's folder and its store."""
+
+    def made(**sections):
+        study, url = make_study(**sections), f"sqlite:///{tmp_path}/store.db"
+        folder = make_study_folder(study, url)
+        return folder, Store.create(url, study, folder=str(folder.path))
+
+    return made
+
+
+def until(condition, seconds: float = 40) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.1)
+    return bool(condition())
+
+
+def states(store: Store) -> list[str]:
+    return [row.state for row in store.rows()]
+
+
+def test_two_workers_run_a_study_to_its_end(place):
+    folder, store = place()
+    shown = []
+    assert run_workers(folder, store, count=2, show=lambda: shown.append(1))
+    assert states(store) == ["finished"] * 6
+    assert shown
+    assert len({row.worker.pid for row in store.rows()}) == 2
+
+
+def test_a_second_run_of_a_finished_study_does_nothing(place):
+    folder, store = place(budget={"trials": 2})
+    run_workers(folder, store, count=1, show=lambda: None)
+    before = store.rows()
+    assert run_workers(folder, store, count=1, show=lambda: None)
+    assert store.rows() == before
+
+
+def test_trials_of_a_dead_run_are_told_and_their_slots_used_again(place):
+    folder, store = place(budget={"trials": 2})
+    store.claim(Worker(job="local", host=platform.node(), pid=GONE))
+    assert run_workers(folder, store, count=1, show=lambda: None)
+    assert states(store) == ["failed", "finished", "finished"]
+    assert "died" in store.rows()[0].failure.message
+
+
+def test_a_worker_that_is_killed_costs_its_trial_and_is_replaced(place):
+    folder, store = place(python=None, command="sleep 0.3; echo {x}", budget={"trials": 4})
+    killed = []
+
+    def show() -> None:
+        running = [row for row in store.rows() if row.state == "running" and row.worker]
+        if running and not killed:
+            killed.append(running[0].number)
+            os.kill(running[0].worker.pid, signal.SIGKILL)
+
+    assert run_workers(folder, store, count=1, show=show)
+    assert sorted(states(store)) == ["failed"] + ["finished"] * 4
+    assert [row.number for row in store.rows() if row.state == "failed"] == killed
+
+
+def test_workers_that_die_before_any_trial_are_an_error_with_their_last_words(place):
+    folder, store = place()
+    folder.provenance_file.write_text('{"store": "sqlite:////nowhere/s.db", "home": "/"}')
+    with pytest.raises(HpotuneError, match=r"every worker died.*nowhere.*worker-0.log"):
+        run_workers(folder, store, count=1, show=lambda: None)
+
+
+def test_ctrl_c_puts_running_trials_back_in_line_and_a_second_run_goes_on(place):
+    folder, store = place(
+        python=None, command="touch $HPOTUNE_TRIAL_DIR/ready; [ -e go ] || sleep 60; echo {x}"
+    )
+    command = [sys.executable, "-m", "hpotune", "run", str(folder.path)]
+    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert until(lambda: len(list(folder.path.glob("trials/*/ready"))) == 2)
+    run.send_signal(signal.SIGINT)
+    said = run.communicate(timeout=60)[0]
+    assert run.returncode == 130, said
+    assert states(store) == ["waiting"] * 6
+    (folder.path.parent / "home" / "go").touch()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 0, again.stderr
+    assert states(store) == ["finished"] * 6
+
+
+def test_cancel_asks_local_workers_to_end(place):
+    folder, store = place(python=None, command="touch $HPOTUNE_TRIAL_DIR/ready; sleep 60; echo {x}")
+    worker = subprocess.Popen([sys.executable, "-m", "hpotune", "worker", str(folder.path)])
+    assert until((folder.trial(0) / "ready").exists)
+    assert cancel_study(folder, store) == [f"local worker {worker.pid} (trial 0)"]
+    assert worker.wait(30) == 0
+    assert states(store) == ["waiting"] * 6
+
+
+@pytest.mark.parametrize(
+    ("worker", "dies"),
+    [
+        (Worker(job="local", host="here", pid=GONE), True),
+        (Worker(job="local", host="there", pid=GONE), False),
+        (Worker(job="12_1", host="here", pid=GONE), False),
+        (Worker(job="local", host="here", pid=1), True),
+    ],
+    ids=["gone", "of_another_host", "of_a_job", "whose_number_another_process_has"],
+)
+def test_a_local_worker_is_dead_when_its_process_is_gone(worker, dies):
+    assert (dead_here("here")(worker) is not None) == dies
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [
+        ("TIMEOUT", "timeout"),
+        ("PREEMPTED", "preempted"),
+        ("OUT_OF_MEMORY", "oom"),
+        ("NODE_FAIL", "node"),
+        ("CANCELLED", "killed"),
+        ("COMPLETED", "killed"),
+        ("GONE", "killed"),
+        ("RUNNING", None),
+        ("PENDING", None),
+        ("UNKNOWN", None),
+    ],
+)
+def test_the_state_of_a_job_tells_the_death_of_its_worker(state, cause):
+    failure = dead_jobs([JobRow(id="12_1", state=state)])(Worker(job="12_1", host="n1", pid=1))
+    assert (failure.cause if failure else None) == cause
+
+
+def test_a_job_that_the_cluster_does_not_know_tells_nothing():
+    assert dead_jobs([])(Worker(job="12_1", host="n1", pid=1)) is None
+
+
+def test_slurms_complaint_is_the_line_that_says_error():
+    text = "sbatch: info\nsbatch: error: invalid partition specified: x\nsbatch: fatal\n"
+    assert words(text) == "invalid partition specified: x"
+
+
+def test_doctor_finds_a_store_that_is_not_there(place):
+    folder, _ = place()
+    folder.provenance_file.write_text('{"store": "sqlite:////nowhere/s.db", "home": "/"}')
+    bad = [finding for finding in findings(folder.path) if finding.level == "bad" and finding.what == "store"]
+    assert "nowhere" in bad[0].found
+
+
+def test_doctor_counts_the_trials_of_a_study(place):
+    folder, _ = place()
+    [found] = [finding for finding in findings(folder.path) if finding.what == "store"]
+    assert found.found.endswith(": 6 trials")
+
+
+def test_doctor_looks_at_any_folder_and_leaves_nothing_there(tmp_path: Path):
+    what = {finding.what for finding in findings(tmp_path)}
+    assert {"locks", "disk", "library", "cache"} <= what
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,63 @@
+"""The command that starts a trial's ranks, for each way of starting them."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from hpotune.objective.finetune import rank_command
+from hpotune.study.config import StudyConfig
+
+SPEC = Path("/t/spec.json")
+IN_JOB = {"SLURM_JOB_ID": "7", "SLURM_CPUS_ON_NODE": "64", "SLURM_NTASKS": "1", "SLURM_CPUS_PER_TASK": "64"}
+
+
+def config(**sections: dict) -> StudyConfig:
+    values = {
+        "name": "s", "model": {"path": "m"}, "data": {"path": "d"}, "budget": {"trials": 1},
+        "score": {"objective": [{"metric": "eval_loss"}]},
+    }  # fmt: skip
+    return StudyConfig.model_validate({**values, **sections})
+
+
+@pytest.mark.parametrize("env", [{}, IN_JOB])
+def test_one_rank_is_a_plain_process(env):
+    command, ours = rank_command(config(), SPEC, env)
+    assert command == [sys.executable, "-m", "hpotune.trial", "/t/spec.json"]
+    assert ours["HPOTUNE_RANKS"] == "single"
+
+
+def test_ranks_on_this_machine_are_started_by_torchrun():
+    command, ours = rank_command(config(resources={"processes": 2}), SPEC, {})
+    assert command[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    assert command[5:] == ["-m", "hpotune.trial", "/t/spec.json"]
+    assert ours["HPOTUNE_RANKS"] == "torchrun"
+
+
+def test_ranks_in_a_job_are_tasks_of_a_step_over_its_nodes():
+    command, ours = rank_command(config(resources={"gpus": 4, "nodes": 2}), SPEC, IN_JOB)
+    assert command[0] == "srun"
+    assert {"--nodes=2", "--ntasks=8", "--ntasks-per-node=4"} <= set(command)
+    assert ours["HPOTUNE_RANKS"] == "slurm"
+
+
+def test_what_the_workers_step_says_of_itself_does_not_reach_the_ranks_srun():
+    _, ours = rank_command(config(resources={"gpus": 4}), SPEC, IN_JOB)
+    assert not {"SLURM_NTASKS", "SLURM_CPUS_PER_TASK"} & ours.keys()
+    assert ours["SLURM_JOB_ID"] == "7"
+
+
+def test_the_nodes_cpus_are_shared_among_its_ranks():
+    assert rank_command(config(resources={"gpus": 4}), SPEC, IN_JOB)[1]["OMP_NUM_THREADS"] == "16"
+
+
+def test_the_users_number_of_threads_wins():
+    env = {**IN_JOB, "OMP_NUM_THREADS": "3"}
+    assert rank_command(config(resources={"gpus": 4}), SPEC, env)[1]["OMP_NUM_THREADS"] == "3"
+
+
+def test_ranks_run_inside_the_studys_container():
+    command, _ = rank_command(config(env={"container": "c.sif"}), SPEC, {})
+    assert command[:4] == ["apptainer", "exec", "--nv", "c.sif"]

@@ -1,0 +1,202 @@
+"""What is submitted next, by a table of rows and jobs."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+
+import pytest
+
+from hpotune.plan.budget import best_rows, dropped, ranked, stop_reason
+from hpotune.plan.next import JobRow, JobSpec, next_jobs
+from hpotune.study.config import Objective, StudyConfig
+from hpotune.study.trial import TrialRow, Worker
+
+NOW = datetime(2026, 6, 1, 12)
+DOWN = [Objective(metric="loss")]
+UP = [Objective(metric="value", direction="maximize")]
+
+
+def config(budget: dict, execution: dict | None = None, goal: float | None = None) -> StudyConfig:
+    return StudyConfig.model_validate(
+        {
+            "name": "s",
+            "python": "f.py:f",
+            "score": {"objective": [{"metric": "loss", "goal": goal}]},
+            "budget": budget,
+            "execution": execution or {},
+        }
+    )
+
+
+def row(number: int, state: str, *, job: str | None = None, value: float | tuple = 1.0, **more) -> TrialRow:
+    values = value if isinstance(value, tuple) else (value,)
+    worker = Worker(job=job, host="h", pid=1) if job else None
+    done = values if state == "finished" else ()
+    return TrialRow(
+        number=number,
+        kind=more.pop("kind", "trial"),
+        state=state,
+        params={},
+        values=done,
+        worker=worker,
+        **more,
+    )
+
+
+def rows(states: str) -> list[TrialRow]:
+    """`f` finished, `x` failed, `r` running, `w` waiting."""
+    words = {"f": "finished", "x": "failed", "r": "running", "w": "waiting"}
+    return [row(index, words[state]) for index, state in enumerate(states)]
+
+
+def jobs(states: str, *, first: int = 0) -> list[JobRow]:
+    """`p` pending, `r` running, `c` completed."""
+    words = {"p": "PENDING", "r": "RUNNING", "c": "COMPLETED"}
+    return [JobRow(id=f"9_{index}", state=words[state]) for index, state in enumerate(states, start=first)]
+
+
+ARRAY = {"trials_per_job": 1}
+
+
+@pytest.mark.parametrize(
+    ("execution", "trials", "there", "due"),
+    [
+        (ARRAY, "", "", JobSpec(count=12, throttle=4, trials=1)),
+        ({"trials_per_job": 5}, "", "", JobSpec(count=3, throttle=3, trials=5)),
+        ({}, "", "", JobSpec(count=4, throttle=4)),
+        ({"mode": "sequential"}, "", "", JobSpec(count=1, throttle=1)),
+        ({"mode": "sequential", "trials_per_job": 1}, "", "", JobSpec(count=12, throttle=1, trials=1)),
+        (ARRAY, "w" * 12, "p" * 12, None),
+        ({}, "w" * 12, "p" * 4, None),
+        (ARRAY, "fffffffffxxf", "c" * 12, JobSpec(count=2, throttle=2, trials=1)),
+        ({}, "fffffffffxxf", "cccc", JobSpec(count=2, throttle=2)),
+        ({}, "fffffffffffr", "rccc", None),
+        ({}, "ffffffffrr", "rrcc", JobSpec(count=2, throttle=2)),
+        (ARRAY, "ffffffffffff", "c" * 12, None),
+    ],
+    ids=[
+        "an_array_of_one_trial_an_element_is_throttled_by_parallel",
+        "jobs_of_five_trials_are_as_many_as_needed",
+        "workers_are_as_many_as_parallel",
+        "sequential_is_one_worker",
+        "a_sequential_array_runs_one_element_at_a_time",
+        "asking_again_while_an_array_waits_adds_nothing",
+        "asking_again_while_workers_wait_adds_nothing",
+        "failed_trials_get_new_elements",
+        "failed_trials_get_new_workers",
+        "no_worker_is_added_for_a_trial_that_runs",
+        "ended_workers_are_replaced_beside_those_that_live",
+        "a_finished_study_needs_nothing",
+    ],
+)
+def test_what_is_missing_is_submitted(execution, trials, there, due):
+    settings = config({"trials": 12, "parallel": 4}, execution)
+    found = next_jobs(settings, rows(trials), jobs(there), now=NOW)
+    assert found == ([due] if due else [])
+
+
+def test_asking_twice_submits_nothing_the_second_time():
+    settings = config({"trials": 12, "parallel": 4}, ARRAY)
+    [due] = next_jobs(settings, [], [], now=NOW)
+    assert next_jobs(settings, [], jobs("p" * due.count), now=NOW) == []
+
+
+def test_arrays_beside_each_other_never_exceed_parallel():
+    settings = config({"trials": 12, "parallel": 4}, ARRAY)
+    trials = [row(n, "running", job=f"9_{n}") for n in range(2)] + [row(n, "failed") for n in range(2, 12)]
+    trials += [row(n, "waiting") for n in range(12, 22)]
+    settings = settings.model_copy(update={"budget": settings.budget.model_copy(update={"max_failed": 99})})
+    [due] = next_jobs(settings, trials, jobs("rr"), now=NOW)
+    assert (due.count, due.throttle) == (10, 2)
+
+
+def test_a_running_element_that_has_had_its_trial_promises_no_other():
+    settings = config({"trials": 3, "parallel": 4}, ARRAY)
+    trials = [row(0, "running", job="9_0"), row(1, "failed", job="9_1"), row(2, "failed", job="9_2")]
+    [due] = next_jobs(settings, trials, jobs("rcc"), now=NOW)
+    assert due.count == 2
+
+
+def test_a_follow_up_step_is_no_worker():
+    step = JobRow(id="10_0", state="PENDING", kind="step")
+    assert next_jobs(config({"trials": 2, "parallel": 2}), [], [step], now=NOW)[0].count == 2
+
+
+@pytest.mark.parametrize(
+    ("budget", "trials", "reason"),
+    [
+        ({"trials": 3}, rows("ff"), None),
+        ({"trials": 3}, rows("fxff"), "3 trials finished"),
+        ({"trials": 3, "max_failed": 1}, rows("xf"), None),
+        ({"trials": 3, "max_failed": 1}, rows("xx"), "2 trials failed (budget.max_failed: 1)"),
+        ({"trials": 3, "max_failed": 0}, rows("x"), "1 trials failed"),
+        ({"trials": 3, "gpu_hours": 2}, [row(0, "finished", metrics={"gpu_hours": 1.5})], None),
+        (
+            {"trials": 9, "gpu_hours": 2},
+            [row(n, state, metrics={"gpu_hours": 1.0}) for n, state in enumerate(("finished", "failed"))],
+            "2.00 GPU-hours used",
+        ),
+        ({"trials": 3, "until": date(2026, 6, 1)}, [], None),
+        ({"trials": 3, "until": date(2026, 5, 31)}, [], "it is past 2026-05-31"),
+        ({"trials": 3, "until": datetime(2026, 6, 1, 12)}, [], "it is past"),
+        ({"trials": 3, "until": datetime(2026, 6, 1, 12, 1)}, [], None),
+    ],
+)
+def test_a_study_stops_for_the_reason_that_its_budget_names(budget, trials, reason):
+    found = stop_reason(config(budget).budget, DOWN, trials, now=NOW)
+    assert found is None if reason is None else found.startswith(reason)
+
+
+def test_a_moment_in_another_time_zone_is_compared_as_a_moment():
+    past = (NOW.astimezone() - timedelta(minutes=1)).astimezone(timezone(timedelta(hours=9)))
+    assert stop_reason(config({"trials": 1, "until": past}).budget, DOWN, [], now=NOW)
+
+
+@pytest.mark.parametrize(("value", "stops"), [(0.5, True), (0.51, False)])
+def test_a_goal_is_reached_at_its_value(value, stops):
+    settings = config({"trials": 3}, goal=0.5)
+    reason = stop_reason(
+        settings.budget, settings.score.objective, [row(0, "finished", value=value)], now=NOW
+    )
+    assert (reason == "trial 0 reached the goal") == stops
+
+
+def test_the_best_is_the_smallest_loss_and_the_earlier_of_equals():
+    tried = [row(n, "finished", value=value) for n, value in enumerate((3.0, 1.0, 1.0))]
+    assert [best.number for best in best_rows(DOWN, tried)] == [1]
+
+
+def test_the_best_is_the_largest_value_where_more_is_better():
+    tried = [row(n, "finished", value=value) for n, value in enumerate((3.0, 1.0))]
+    assert [best.number for best in best_rows(UP, tried)] == [0]
+
+
+def test_the_baseline_is_never_the_best():
+    tried = [row(0, "finished", value=0.0, kind="baseline"), row(1, "finished", value=9.0)]
+    assert [best.number for best in best_rows(DOWN, tried)] == [1]
+
+
+def test_the_best_of_two_objectives_is_their_pareto_front():
+    points = [(1.0, 1.0), (2.0, 3.0), (0.5, 0.5), (3.0, 2.0), (1.0, 3.0)]
+    tried = [row(n, "finished", value=point) for n, point in enumerate(points)]
+    assert sorted(best.number for best in best_rows([*DOWN, *UP], tried)) == [2, 4]
+
+
+def test_a_ranking_goes_from_the_best_to_the_worst():
+    tried = [row(n, "finished", value=value) for n, value in enumerate((2.0, 3.0, 1.0))]
+    assert [one.number for one in ranked(DOWN, tried)] == [2, 0, 1]
+
+
+def test_adapters_of_all_but_the_best_are_dropped():
+    tried = [row(n, "finished", value=value) for n, value in enumerate((2.0, 3.0, 1.0, 4.0))]
+    assert dropped(DOWN, tried, keep=2) == [1, 3]
+
+
+def test_adapters_on_the_pareto_front_are_kept():
+    points = [(2.0, 0.2), (2.0, 3.0), (0.5, 0.5)]
+    tried = [row(n, "finished", value=point) for n, point in enumerate(points)]
+    assert dropped([*DOWN, *UP], tried, keep=1) == [0]
+
+
+def test_nothing_is_kept_where_keep_is_zero():
+    assert dropped(DOWN, rows("ff"), keep=0) == [0, 1]

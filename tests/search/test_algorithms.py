@@ -1,0 +1,140 @@
+"""Every algorithm by its name, in a space that has everything; Sobol against scipy and Optuna's own sampler tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase
+from scipy.stats.qmc import Sobol
+
+from hpotune.errors import StudyFileError
+from hpotune.search.draw import decode, draw, prior_point
+from hpotune.search.qmc import SobolSampler, from_unit
+from hpotune.search.registry import ALGORITHMS, check_algorithm, make_sampler
+from hpotune.study.config import SearchConfig
+
+MIXED = {
+    "lr": {"float": [1e-5, 1e-1], "log": True, "prior": 1e-3},
+    "drop": {"float": [0.0, 0.5], "step": 0.1},
+    "rank": {"int": [2, 256], "log": True},
+    "layers": {"int": [3, 9], "step": 3},
+    "modules": {"choice": [["q", "v"], "all"], "prior": "all"},
+    "optimizer": {"choice": ["sgd", "adam"]},
+    "momentum": {"float": [0.5, 0.99], "when": {"params.optimizer": "sgd"}},
+    "alpha": {"expr": "2 * params.rank"},
+}
+
+
+def drawn(study, algorithm: str, *, trials: int = 14, seed: int = 0) -> list[dict]:
+    """Trials in a row, each by a fresh sampler, scored by something with an optimum."""
+    search = SearchConfig(algorithm=algorithm, seed=seed)
+    there = optuna.create_study()
+    points = []
+    for number in range(trials):
+        there.sampler = make_sampler(search, study.space, number=number)
+        trial = there.ask()
+        points.append(draw(study.space, trial, study.template))
+        there.tell(trial, abs(np.log10(points[-1]["params.lr"]) + 3))
+    return points
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_every_algorithm_draws_valid_points_of_a_mixed_conditional_space(algorithm, make_study):
+    study = make_study(params=MIXED)
+    for point in drawn(study, algorithm):
+        assert 1e-5 <= point["params.lr"] <= 1e-1
+        assert round(point["params.drop"] * 10) in range(6)
+        assert point["params.rank"] in range(2, 257)
+        assert point["params.layers"] in (3, 6, 9)
+        assert point["params.modules"] in (["q", "v"], "all")
+        assert ("params.momentum" in point) == (point["params.optimizer"] == "sgd")
+        assert study.point(point).params["alpha"] == 2 * point["params.rank"]
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_the_same_seed_gives_the_same_points(algorithm, make_study):
+    study = make_study(params=MIXED)
+    assert drawn(study, algorithm, seed=3) == drawn(study, algorithm, seed=3)
+
+
+@pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
+def test_another_seed_gives_other_points(algorithm, make_study):
+    study = make_study(params=MIXED)
+    assert drawn(study, algorithm, seed=3, trials=2) != drawn(study, algorithm, seed=4, trials=2)
+
+
+def test_sobol_points_are_scipys(make_study):
+    study = make_study(params={"a": {"float": [0.0, 1.0]}, "b": {"float": [0.0, 1.0]}})
+    theirs = Sobol(d=2, scramble=True, rng=7).random(16)
+    there = optuna.create_study()
+    for row in theirs:
+        there.sampler = make_sampler(SearchConfig(algorithm="sobol", seed=7), study.space, number=0)
+        ours = draw(study.space, there.ask(), study.template)
+        assert list(ours.values()) == list(row)
+
+
+@pytest.mark.parametrize(
+    ("distribution", "values"),
+    [
+        (CategoricalDistribution(("a", "b", "c", "d")), ["a", "b", "c", "d"]),
+        (IntDistribution(1, 4), [1, 2, 3, 4]),
+        (IntDistribution(2, 8, step=2), [2, 4, 6, 8]),
+        (FloatDistribution(0.0, 1.5, step=0.5), [0.0, 0.5, 1.0, 1.5]),
+    ],
+)
+def test_every_value_has_an_equal_share_of_the_unit_interval(distribution, values):
+    found = [from_unit(unit, distribution) for unit in np.arange(0.5, 400) / 400]
+    assert [found.count(value) for value in values] == [100] * 4
+
+
+@pytest.mark.parametrize("unit", [0.0, 1 - 2**-30])
+@pytest.mark.parametrize(
+    "distribution",
+    [
+        FloatDistribution(1e-6, 1e-2, log=True),
+        FloatDistribution(-1.0, 1.0),
+        FloatDistribution(0.0, 0.3, step=0.1),
+        IntDistribution(1, 256, log=True),
+    ],
+)
+def test_the_ends_of_the_unit_interval_stay_inside(distribution, unit):
+    assert distribution.low <= from_unit(unit, distribution) <= distribution.high
+
+
+def test_priors_are_stored_as_optuna_stores_them(make_study):
+    study = make_study(params=MIXED)
+    assert prior_point(study.space) == {"params.lr": 1e-3, "params.modules": '"all"'}
+
+
+def test_a_stored_point_is_read_back_as_the_files_values(make_study):
+    study = make_study(params=MIXED)
+    stored = {"params.modules": '["q", "v"]', "params.rank": 4}
+    assert decode(study.space, stored) == {"params.modules": ["q", "v"], "params.rank": 4}
+
+
+def test_an_unknown_algorithm_is_told_with_the_nearest(make_study):
+    with pytest.raises(StudyFileError, match=r"study.yaml:\d+: search.algorithm='soboll'.*'sobol'"):
+        check_algorithm(make_study(search={"algorithm": "soboll"}))
+
+
+def test_an_option_that_the_algorithm_does_not_take_is_told(make_study):
+    with pytest.raises(
+        StudyFileError,
+        match=r"study.yaml:\d+: search.options.startups is no option of tpe; did you mean .n_startup_trials",
+    ):
+        check_algorithm(make_study(search={"algorithm": "tpe", "options": {"startups": 3}}))
+
+
+def test_cmaes_refuses_two_objectives(make_study):
+    two = {"objective": [{"metric": "a_loss"}, {"metric": "b_loss"}]}
+    with pytest.raises(StudyFileError, match="takes one objective"):
+        check_algorithm(make_study(search={"algorithm": "cmaes"}, score=two))
+
+
+# Optuna's own tests. RelativeSamplerTestCase does not apply: each name has a dimension of its own, none is joint.
+class TestSobolIsAnOptunaSampler(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self):
+        return lambda: SobolSampler(names=[], seed=0)
