@@ -278,7 +278,7 @@ def step(study: Target) -> None:
     from hpotune.launch.step import step as do_step
 
     place, ours, store = _opened(study, None, write=True)
-    done = do_step(place, store, ours.config, now=datetime.now())
+    done = do_step(place, store, ours.config, now=datetime.now(), alone_at_work=True)
     typer.echo(f"told dead: {list(done.swept)}; submitted: {list(done.submitted)}")
 
 
@@ -299,9 +299,10 @@ def _cluster(place: StudyFolder, store: Store) -> tuple[list[JobRow], list[int]]
     from hpotune.launch.local import dead_here
     from hpotune.launch.queue import dead_jobs, job_rows
 
-    jobs = job_rows(place)
+    rows = store.rows()
+    jobs = job_rows(place, rows)
     tests = [dead_here(platform.node()), dead_jobs(jobs)]
-    running = [row for row in store.rows() if row.state == "running" and row.worker is not None]
+    running = [row for row in rows if row.state == "running" and row.worker is not None]
     return jobs, [row.number for row in running if row.worker and any(test(row.worker) for test in tests)]
 
 

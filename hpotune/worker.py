@@ -17,7 +17,7 @@ from hpotune.plan.budget import dropped, stop_reason
 from hpotune.store import Claim, Store, results_in
 from hpotune.study.folder import StudyFolder
 from hpotune.study.load import Study
-from hpotune.study.trial import TrialResult, TrialSpec, Worker
+from hpotune.study.trial import LOCAL, TrialResult, TrialSpec, Worker
 
 Now = Callable[[], datetime]
 
@@ -36,7 +36,7 @@ def work(
     stop = Stop()
     stop.listen()
     taken = 0
-    if me.job != "local":
+    if me.job != LOCAL:
         store.put_back(me, alive=lambda other: _beside(me, other), left=results_in(folder))
     with open_objective(Setting(config=study.config, env=env, stop=stop)) as evaluate:
         while (trials is None or taken < trials) and not _over(store, study, stop, now=now):
@@ -45,6 +45,8 @@ def work(
                 _say("no trial is left to start")
                 break
             taken += 1
+            if folder.took_trial(me.job).parent.is_dir():
+                folder.took_trial(me.job).touch()
             _one(claim, store, study, folder, evaluate)
     stop.go_deaf()
     return taken
@@ -143,7 +145,7 @@ def _drop_adapters(store: Store, study: Study, folder: StudyFolder) -> None:
 
 def this_worker(env: Mapping[str, str], *, host: str) -> Worker:
     """Who this process is, by Slurm's variables where it is in a job."""
-    job = env.get("SLURM_JOB_ID", "local")
+    job = env.get("SLURM_JOB_ID", LOCAL)
     if "SLURM_ARRAY_JOB_ID" in env:
         job = f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
     task = f"{env.get('SLURM_STEP_ID', '')}.{env.get('SLURM_PROCID', '')}"

@@ -13,13 +13,15 @@ from hpotune.launch.local import dead_here
 from hpotune.launch.queue import cancel_jobs, job_rows
 from hpotune.store import Store
 from hpotune.study.folder import StudyFolder
+from hpotune.study.trial import LOCAL
 
 
 def cancel_study(folder: StudyFolder, store: Store) -> list[str]:
     """Cancels every live job and asks local workers to end; returns what was stopped."""
-    jobs = [row.id for row in job_rows(folder) if row.live]
-    cancel_jobs(sorted({id_.split("_")[0] for id_ in jobs}, key=int))
-    return [*jobs, *_stop_local(store)]
+    live = [row for row in job_rows(folder, store.rows()) if row.live]
+    # Of an array that somebody wrote by hand only the elements that run this study.
+    cancel_jobs(list(dict.fromkeys(row.id if row.kind == "own" else row.id.split("_")[0] for row in live)))
+    return [*(row.id for row in live), *_stop_local(store)]
 
 
 def _stop_local(store: Store) -> list[str]:
@@ -30,7 +32,7 @@ def _stop_local(store: Store) -> list[str]:
         if (
             row.state != "running"
             or worker is None
-            or worker.job != "local"
+            or worker.job != LOCAL
             or worker.host != platform.node()
             or dead(worker)
         ):

@@ -16,7 +16,7 @@ from pathlib import Path
 from hpotune.errors import HpotuneError, StoreError
 from hpotune.store import Store, results_in
 from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import Failure, Worker
+from hpotune.study.trial import LOCAL, Failure, Worker
 
 POLL_S = 0.5
 PATIENCE_S = 60
@@ -96,7 +96,7 @@ def dead_here(host: str) -> Callable[[Worker], Failure | None]:
     """Tells the death of local workers of this host; says nothing of others."""
 
     def dead(worker: Worker) -> Failure | None:
-        if worker.job != "local" or worker.host != host or _alive(worker.pid):
+        if worker.job != LOCAL or worker.host != host or _alive(worker.pid):
             return None
         return Failure(cause="killed", message=f"its worker (process {worker.pid} on {host}) died")
 

@@ -6,16 +6,16 @@ No loop, no submitit.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hpotune.errors import ClusterError
 from hpotune.plan.next import JobRow
 from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import Cause, Failure, Worker
+from hpotune.study.trial import LOCAL, Cause, Failure, TrialRow, Worker
 
 ANSWER_S = 60
 """How long Slurm's commands may take to answer."""
@@ -43,26 +43,34 @@ def recorded_jobs(folder: StudyFolder) -> list[dict[str, Any]]:
     return sorted(found, key=lambda job: int(job["id"]))
 
 
-def job_rows(folder: StudyFolder) -> list[JobRow]:
-    """Every job element of the study as Slurm tells it now, by one squeue and one sacct for what has left it."""
-    jobs = recorded_jobs(folder)
-    ids = [f"{job['id']}_{index}" for job in jobs for index in range(job["count"])]
-    live = _queued() if ids else {}
-    gone = [
-        job["id"] for job in jobs if any(f"{job['id']}_{index}" not in live for index in range(job["count"]))
-    ]
-    ended = _accounted(gone)
-    kinds = {job["id"]: job["kind"] for job in jobs}
-    rows = [live.get(id_) or ended.get(id_) or JobRow(id=id_, state="GONE") for id_ in ids]
-    return [
-        JobRow(id=r.id, state=r.state, reason=r.reason, exit_code=r.exit_code, kind=kinds[r.id.split("_")[0]])
-        for r in rows
-    ]
+def job_rows(folder: StudyFolder, trials: Sequence[TrialRow]) -> list[JobRow]:
+    """Every job element of the study as Slurm tells it now, by one squeue and one sacct for what has left it.
+
+    Jobs that hpotune did not submit (an sbatch file written by hand) are known by the trials they run: kind `own`.
+    """
+    kinds = {
+        f"{job['id']}_{index}": job["kind"] for job in recorded_jobs(folder) for index in range(job["count"])
+    }
+    running = [row.worker.job for row in trials if row.state == "running" and row.worker]
+    kinds |= {id_: "own" for id_ in running if id_ != LOCAL and id_ not in kinds}
+    live = _queued(list(kinds))
+    ended = _accounted([id_ for id_ in kinds if id_ not in live])
+    rows = [live.get(id_) or ended.get(id_) or JobRow(id=id_, state="GONE") for id_ in kinds]
+    return [replace(row, kind=kinds[row.id]) for row in rows]
 
 
-def _queued() -> dict[str, JobRow]:
-    """The user's jobs that wait or run, by id, one line an array element."""
-    lines = ask(["squeue", "-h", "-r", "-u", str(os.getuid()), "-o", "%i|%T|%r"]).splitlines()
+def _jobs_of(ids: Sequence[str]) -> list[str]:
+    """Job numbers of array elements, each once."""
+    return list(dict.fromkeys(id_.split("_")[0] for id_ in ids))
+
+
+def _queued(ids: Sequence[str]) -> dict[str, JobRow]:
+    """Those of the jobs that wait or run, by id, one line an array element; whoever submitted them."""
+    if not ids:
+        return {}
+    # A single unknown job is an error to squeue, one among several is not: the last is named twice.
+    jobs = [*_jobs_of(ids), ids[-1].split("_")[0]]
+    lines = ask(["squeue", "-h", "-r", "-j", ",".join(jobs), "-o", "%i|%T|%r"]).splitlines()
     rows = [line.strip().split("|") for line in lines if line.count("|") == 2]
     return {
         id_: JobRow(id=id_, state=state, reason="" if reason == "None" else reason)
@@ -75,7 +83,7 @@ def _accounted(ids: Sequence[str]) -> dict[str, JobRow]:
     if not ids or shutil.which("sacct") is None:
         return {}
     try:
-        text = ask(["sacct", "-n", "-P", "-X", "-j", ",".join(ids), "-o", "JobID,State,ExitCode"])
+        text = ask(["sacct", "-n", "-P", "-X", "-j", ",".join(_jobs_of(ids)), "-o", "JobID,State,ExitCode"])
     except ClusterError:
         return {}
     rows = [line.split("|") for line in text.splitlines() if line.count("|") == 2]

@@ -78,6 +78,10 @@ class StudyFolder:
         """One folder a submission."""
         return self.path / "jobs"
 
+    def took_trial(self, job: str) -> Path:
+        """Stands where a job (or an element of it) has taken a trial."""
+        return self.jobs / job.split("_")[0] / "took-trial"
+
     def trial(self, number: int) -> Path:
         """The trial's own folder."""
         return self.path / "trials" / str(number)

@@ -86,6 +86,10 @@ class TrialRow:
         return float(used) if isinstance(used, (int, float)) else 0.0
 
 
+LOCAL = "local"
+"""The `job` of workers outside Slurm."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Worker:
     """Who evaluates a trial, so that its death can be seen."""

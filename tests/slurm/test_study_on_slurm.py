@@ -37,9 +37,11 @@ def wait(file: Path, until: Callable[[dict], bool]) -> dict:
     raise AssertionError(f"not so after {PATIENCE_S} s: {told}")
 
 
+LIVE = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "CONFIGURING")
+
+
 def ended(told: dict) -> bool:
-    live = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "CONFIGURING")
-    return told["state"] in ("done", "stopped") and not any(job["state"] in live for job in told["jobs"])
+    return told["state"] in ("done", "stopped") and not any(job["state"] in LIVE for job in told["jobs"])
 
 
 def function_study(folder: Path, body: str, more: str, *, trials: int = 4) -> Path:
@@ -124,7 +126,8 @@ def test_one_process_two_processes_and_two_nodes_give_the_same_adapter(
 def test_a_killed_worker_is_told_with_its_reason_and_its_slot_is_used_again(
     slurm_cluster: None, tmp_path: Path
 ) -> None:
-    once = "mark = Path(__file__).with_name('mark')\n    if not mark.exists():\n        mark.touch()\n        time.sleep(99)"
+    mark = "mark = Path(__file__).with_name('mark')"
+    once = f"{mark}\n    if not mark.exists():\n        mark.touch()\n        time.sleep(600)"
     file = function_study(tmp_path, once, f"execution: {{trials_per_job: 1}}\n{RESOURCES}")
     hpotune("submit", file)
     wait(
@@ -165,6 +168,17 @@ def children_trials(pid: int) -> list[int]:
             continue
         numbers += [int(v.partition(b"=")[2]) for v in variables if v.startswith(b"HPOTUNE_TRIAL=")]
     return numbers
+
+
+def test_a_follow_up_does_not_repeat_jobs_that_take_no_trial(slurm_cluster: None, tmp_path: Path) -> None:
+    only_workers = "env: {setup: ['[ $SLURM_JOB_NAME = quick-step ] || exit 7']}"
+    file = function_study(tmp_path, "pass", f"{only_workers}\n{RESOURCES}")
+    first = hpotune("submit", file)["submitted"]
+    told = wait(file, lambda told: not any(job["state"] in LIVE for job in told["jobs"]))
+    assert {job["id"].split("_")[0] for job in told["jobs"]} == set(first)
+    log = next((tmp_path / "quick" / "jobs" / first[-1]).glob("*.out")).read_text()
+    assert told["state"] == "idle", told
+    assert f"job {first[0]} ended without taking a trial" in log
 
 
 def test_cancel_ends_waiting_and_running_jobs_and_submit_goes_on(slurm_cluster: None, tmp_path: Path) -> None:
