@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -32,9 +31,9 @@ class Difference:
     paired: bool
 
     @property
-    def sure(self) -> bool:
-        """Whether the gain is more than the error allows; without a known error any gain counts."""
-        return self.gain > SURE * (self.stderr or 0.0)
+    def sure(self) -> bool | None:
+        """Whether the gain is more than the error allows; null where no error is known, and nothing can be said."""
+        return None if self.stderr is None else self.gain > SURE * self.stderr
 
 
 def difference(
@@ -61,21 +60,28 @@ def _paired_stderr(folder: StudyFolder, objective: Objective, one: TrialRow, oth
     """
     if objective.task is None:
         return None
-    mine, theirs = (_items(folder.trial(row.number) / "items.npz", objective) for row in (one, other))
+    mine, theirs = (_items(folder, objective, row) for row in (one, other))
     if mine is None or theirs is None or len(mine[0]) < 2 or not np.array_equal(mine[0], theirs[0]):
         return None
     delta = mine[1] - theirs[1]
     return float(delta.std(ddof=1) / math.sqrt(len(delta)))
 
 
-def _items(path: Path, objective: Objective) -> tuple[np.ndarray, np.ndarray] | None:
-    """Document numbers and the objective's metric item by item, each of shape (items,)."""
+def _items(folder: StudyFolder, objective: Objective, row: TrialRow) -> tuple[np.ndarray, np.ndarray] | None:
+    """Document numbers and the objective's metric item by item, each of shape (items,).
+
+    None where none were kept, or where the score is not their mean (perplexity is an exponential of one).
+    """
+    names = [f"{objective.task}/doc_id", f"{objective.task}/{objective.metric}"]
     try:
-        with np.load(path) as kept:
-            names = [f"{objective.task}/doc_id", f"{objective.task}/{objective.metric}"]
-            return (kept[names[0]], kept[names[1]]) if set(names) <= set(kept.files) else None
+        with np.load(folder.trial(row.number) / "items.npz") as kept:
+            if not set(names) <= set(kept.files):
+                return None
+            ids, values = kept[names[0]], kept[names[1]]
     except (OSError, ValueError):
         return None
+    is_mean = any(math.isclose(float(values.mean()), value, abs_tol=1e-6) for value in row.values)
+    return (ids, values) if is_mean else None
 
 
 def tied_with(
@@ -87,6 +93,6 @@ def tied_with(
         if row.number == best.number or row.kind == "baseline" or row.state != "finished":
             continue
         found = difference(folder, objective, 0, best, row)
-        if found.stderr is not None and not found.sure:
+        if found.sure is False:
             tied.append(row)
     return tied

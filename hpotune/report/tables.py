@@ -130,6 +130,12 @@ def verdict(told: Mapping[str, Json]) -> str:
         if gain["stderr"] is not None
         else ""
     )
+    if gain["sure"] is None:
+        better = "better" if gain["value"] > 0 else "worse"
+        by = number(abs(gain["value"]))
+        return (
+            f"{better} than the untouched base model ({base}) by {by}; the error of this metric is not known"
+        )
     if gain["sure"]:
         return f"beats the untouched base model ({base}) by {number(gain['value'])}{error}: more than the error allows"
     gained = f"{number(gain['value'])}{error}"

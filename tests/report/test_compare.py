@@ -61,6 +61,20 @@ def test_a_smaller_loss_is_a_gain(tmp_path: Path) -> None:
     assert difference(StudyFolder(path=tmp_path), loss, 0, row(1, 1.5, None), row(2, 2.0, None)).gain == 0.5
 
 
+def test_without_a_known_error_nothing_is_sure(tmp_path: Path) -> None:
+    loss = Objective(metric="eval_loss")
+    found = difference(StudyFolder(path=tmp_path), loss, 0, row(1, 1.5, None), row(2, 2.0, None))
+    assert found.sure is None
+    assert tied_with(StudyFolder(path=tmp_path), loss, row(1, 1.5, None), [row(2, 1.5, None)]) == []
+
+
+def test_a_score_that_is_no_mean_of_its_items_is_not_paired(tmp_path: Path) -> None:
+    folder = StudyFolder(path=tmp_path)
+    one, other = keep_items(folder, 1, np.ones(10)), keep_items(folder, 2, np.zeros(10))
+    assert difference(folder, ACC, 0, one, other).paired
+    assert not difference(folder, ACC, 0, row(1, 2.72), row(2, 1.0)).paired
+
+
 def test_items_of_different_length_are_not_paired(tmp_path: Path) -> None:
     folder = StudyFolder(path=tmp_path)
     found = difference(
