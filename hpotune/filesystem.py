@@ -11,22 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-NETWORK = (
-    "nfs",
-    "nfs4",
-    "lustre",
-    "beegfs",
-    "gpfs",
-    "cifs",
-    "smb3",
-    "ceph",
-    "fuse.ceph",
-    "glusterfs",
-    "fuse.glusterfs",
-    "afs",
-    "pvfs2",
-    "9p",
-)
+LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs"})
+"""Types that are known to keep SQLite's promises: those of one host."""
 PROCESSES, WRITES = 4, 25
 
 # Each process adds 1 to a number WRITES times under the lock it is told to use.
@@ -78,7 +64,7 @@ def mount_type(folder: Path) -> str:
 def probe(folder: Path) -> Probe:
     """Races processes for locks in the folder (or its nearest existing parent) and chooses a store by what held."""
     kind = mount_type(folder)
-    wanted: Literal["sqlite", "journal"] = "journal" if kind in NETWORK else "sqlite"
+    wanted: Literal["sqlite", "journal"] = "sqlite" if kind in LOCAL else "journal"
     try:
         seconds = _race(wanted, _existing(folder))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -87,7 +73,7 @@ def probe(folder: Path) -> Probe:
         )
     why = f"{kind}: {PROCESSES} processes x {WRITES} locked writes in {seconds:.1f} s, none lost"
     if wanted == "journal":
-        why += "; SQLite is not safe on a network file system"
+        why += f"; SQLite is not safe on a network file system, and {kind} is not known as a local one"
     return Probe(choice=wanted, kind=kind, why=why)
 
 

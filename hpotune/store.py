@@ -7,10 +7,13 @@ failed may be claimed, so no race of workers can finish more; a failed row frees
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import optuna
@@ -22,11 +25,12 @@ from pydantic import ValidationError
 from hpotune.errors import StoreError
 from hpotune.search.draw import decode, draw, prior_point
 from hpotune.search.registry import make_sampler
+from hpotune.search.view import SearchView, is_baseline
 from hpotune.storage import PATIENCE_S, connect, require_file
-from hpotune.study.folder import StudyFolder
+from hpotune.study.folder import SAME, StudyFolder
 from hpotune.study.load import Study
 from hpotune.study.source import Value
-from hpotune.study.trial import Failure, TrialResult, TrialRow, Worker
+from hpotune.study.trial import LOCAL, Failure, TrialResult, TrialRow, Worker
 
 AHEAD = 64
 """Rows made in advance: enough for any race, few enough that a study of 10,000 trials is not 10,000 open rows."""
@@ -34,8 +38,14 @@ AHEAD = 64
 UNOWNED_S = 5 * PATIENCE_S
 """A trial that runs for so long and names no worker was taken by one that died before it could sign."""
 
-Left = Callable[[int], "TrialResult | None"]
-"""What a trial's processes left behind, by number."""
+PAUSES = 3
+"""A trial that was stopped so often without a newer checkpoint would be stopped for ever: it has failed."""
+
+REVIVALS = 6
+"""How often a checkpointed trial goes back in line after its job was taken from it without a warning."""
+
+_TAKEN = ("timeout", "preempted", "node")
+"""Causes that lie in the cluster, not in the trial."""
 
 _STATES = {TrialState.WAITING: "waiting", TrialState.RUNNING: "running", TrialState.COMPLETE: "finished"}
 
@@ -46,6 +56,19 @@ class Claim:
 
     trial_id: int
     row: TrialRow
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Remains:
+    """What a trial's processes left behind."""
+
+    result: TrialResult | None = None
+    checkpoint: float | None = None
+    """When it was written, in Unix seconds; None: there is none."""
+
+
+Left = Callable[[int], Remains]
+"""What the processes of a trial left, by its number."""
 
 
 class Store:
@@ -59,9 +82,9 @@ class Store:
 
     @classmethod
     def create(cls, url: str, study: Study, *, folder: str) -> Store:
-        """Makes the study, or opens it when it is there and belongs to this folder; its first rows stand ready.
+        """Makes the study, or opens it when it is there and is this one; its first rows stand ready.
 
-        Raises: StoreError when the storage cannot be reached or holds a study of that name from another folder.
+        Raises: StoreError when the storage cannot be reached or holds another study of that name.
         """
         storage = connect(url)
         senses = [objective.sense for objective in study.config.score.objective]
@@ -73,6 +96,11 @@ class Store:
             raise StoreError(
                 f"{url}: holds another study named {study.config.name!r} (of {owner}); rename this one (name:)"
             )
+        identity = _identity(study)
+        if made.user_attrs.get("identity", identity) != identity:
+            raise StoreError(_other_study(url, study.config.name))
+        if "identity" not in made.user_attrs:
+            made.set_user_attr("identity", identity)
         if owner is None:
             made.set_user_attr("folder", folder)
             made.set_metric_names([objective.label for objective in study.config.score.objective])
@@ -112,7 +140,7 @@ class Store:
         live = self._live()
         waiting = sum(trial.state == TrialState.WAITING for trial in live)
         wants_baseline = self._config.checks.baseline and self._config.model is not None
-        kinds = ["baseline"] if wants_baseline and not any(map(_is_baseline, live)) else []
+        kinds = ["baseline"] if wants_baseline and not any(map(is_baseline, live)) else []
         for index in range(min(self._config.budget.trials - len(live), AHEAD - waiting)):
             kind = kinds[index] if index < len(kinds) else "trial"
             row = create_trial(state=TrialState.WAITING, user_attrs={"kind": kind})
@@ -139,11 +167,11 @@ class Store:
     def _drawn(self, trial: FrozenTrial) -> TrialRow:
         others = self._trials()
         kind = trial.user_attrs.get("kind")
-        if kind == "baseline" and any(_is_baseline(t) and t.number < trial.number for t in _live(others)):
+        if kind == "baseline" and any(is_baseline(t) and t.number < trial.number for t in _live(others)):
             kind = "trial"  # two were appended at once
             self._storage.set_trial_user_attr(trial._trial_id, "kind", kind)
         if kind != "baseline":
-            self._draw(trial, first=trial.number == min(t.number for t in others if not _is_baseline(t)))
+            self._draw(trial, first=trial.number == min(t.number for t in others if not is_baseline(t)))
         return self._row(self._storage.get_trial(trial._trial_id))
 
     def _draw(self, trial: FrozenTrial, *, first: bool) -> None:
@@ -152,7 +180,7 @@ class Store:
         if priors:
             self._storage.set_trial_system_attr(trial._trial_id, "fixed_params", priors)
         sampler = make_sampler(self._config.search, self._study.space, number=trial.number)
-        view = cast(BaseStorage, _SearchView(self._storage))
+        view = cast(BaseStorage, SearchView(self._storage))
         study = optuna.Study(self._config.name, storage=view, sampler=sampler)
         draw(self._study.space, Trial(study, trial._trial_id), self._study.template)
 
@@ -188,14 +216,27 @@ class Store:
         self.fill()
         return True
 
-    def pause(self, trial_id: int, *, owner: Worker | None = None) -> bool:
+    def pause(self, trial_id: int, *, owner: Worker | None = None, checkpoint: float | None = None) -> bool:
         """Puts a trial back: the next worker continues it under its number and with its parameters.
 
-        False when it had ended, or is not the owner's any more.
+        One that was stopped PAUSES times without a newer checkpoint (written at `checkpoint`, in Unix seconds) has
+        failed instead. False when it had ended, or is not the owner's any more.
         """
         if owner is not None and self._owner(trial_id) != owner:
             return False
+        before = self._storage.get_trial(trial_id).user_attrs
+        if checkpoint is not None and checkpoint > before.get("checkpoint", 0.0):
+            return self._release(trial_id, pauses=0, checkpoint=checkpoint)
+        pauses = before.get("pauses", 0) + 1
+        if pauses < PAUSES:
+            return self._release(trial_id, pauses=pauses)
+        message = f"stopped {pauses} times before its end without a newer checkpoint; raise resources.time"
+        return self.fail(trial_id, Failure(cause="timeout", message=message), owner=owner)
+
+    def _release(self, trial_id: int, **counts: float) -> bool:
         try:
+            for key, value in counts.items():
+                self._storage.set_trial_user_attr(trial_id, key, value)
             # unsigned first: a sweep must not see the next worker's trial under this worker's name
             self._storage.set_trial_user_attr(trial_id, "worker", None)
             self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
@@ -221,6 +262,7 @@ class Store:
     ) -> list[int]:
         """Settles running trials whose worker is dead, by what they left behind or as failed; returns their numbers.
 
+        One with a checkpoint whose job was cancelled, preempted, timed out or lost its node goes back in line.
         Safe to call from several places at once. `now` is in Unix seconds.
         """
         swept = []
@@ -228,7 +270,7 @@ class Store:
             row = self._row(trial)
             if row.worker is None:
                 if row.start is not None and (now or time.time()) - row.start > UNOWNED_S:
-                    self.pause(trial._trial_id)
+                    self._release(trial._trial_id)
                 continue
             failure = dead(row.worker)
             if failure and self._owner(trial._trial_id) == row.worker:
@@ -236,14 +278,17 @@ class Store:
                 swept.append(row.number)
         return swept
 
-    def _settle(self, trial: FrozenTrial, result: TrialResult | None, *, failure: Failure | None) -> None:
+    def _settle(self, trial: FrozenTrial, left: Remains, *, failure: Failure | None) -> None:
         """Tells the result that a dead worker could not tell; without one the trial failed, or goes back in line."""
+        result, revivals = left.result, trial.user_attrs.get("revivals", 0)
         if result is not None and result.state == "finished":
             self.finish(trial._trial_id, result)
         elif result is not None and result.failure is not None:
             self.fail(trial._trial_id, result.failure, metrics=result.metrics)
         elif failure is None or result is not None:
-            self.pause(trial._trial_id)
+            self.pause(trial._trial_id, checkpoint=left.checkpoint)
+        elif left.checkpoint is not None and revivals < REVIVALS and _taken(failure):
+            self._release(trial._trial_id, revivals=revivals + 1)
         else:
             self.fail(trial._trial_id, failure)
 
@@ -282,44 +327,66 @@ def _live(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state != TrialState.FAIL]
 
 
-def _is_baseline(trial: FrozenTrial) -> bool:
-    return trial.user_attrs.get("kind") == "baseline"
+def _identity(study: Study) -> str:
+    """A hash of the sections that make a study what it is; 1 and 1.0, null and nothing are the same."""
+    same = {key: study.template[key] for key in SAME if study.template.get(key) is not None}
+    plain = json.loads(json.dumps(same), parse_float=lambda text: _whole(float(text)))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
-class _SearchView:
-    """The storage as samplers see it: without the baseline.
+def _whole(number: float) -> int | float:
+    return int(number) if number.is_integer() else number
 
-    Its empty parameters would empty Optuna's intersection search space, and no sampler would learn.
-    """
 
-    def __init__(self, inner: BaseStorage) -> None:
-        self._inner = inner
+def _other_study(url: str, name: str) -> str:
+    theirs = url.replace("postgresql://", "postgresql+psycopg://", 1)  # the driver that is installed
+    return (
+        f"{url}: holds a study {name!r} of this folder whose sections were others, and results of two studies cannot "
+        f"be compared; rename this one (name:), or `optuna delete-study --study-name {name} --storage {theirs}`"
+    )
 
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._inner, name)
 
-    def get_all_trials(
-        self, study_id: int, deepcopy: bool = True, states: Iterable[TrialState] | None = None
-    ) -> list[FrozenTrial]:
-        """Trials that were drawn."""
-        wanted = tuple(states) if states is not None else None
-        trials = self._inner.get_all_trials(study_id, deepcopy=deepcopy, states=wanted)
-        return [trial for trial in trials if not _is_baseline(trial)]
+def _taken(failure: Failure) -> bool:
+    """Whether the cluster took a job away that was doing well."""
+    return failure.cause in _TAKEN or (failure.cause == "killed" and "CANCELLED" in failure.message)
+
+
+def dead_here(host: str) -> Callable[[Worker], Failure | None]:
+    """Tells the death of local workers of this host; says nothing of others."""
+
+    def dead(worker: Worker) -> Failure | None:
+        if worker.job != LOCAL or worker.host != host or _alive(worker.pid):
+            return None
+        return Failure(cause="killed", message=f"its worker (process {worker.pid} on {host}) died")
+
+    return dead
+
+
+def _alive(pid: int) -> bool:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+    return b"hpotune" in command  # a number may have been given to another process since
 
 
 def results_in(folder: StudyFolder) -> Left:
     """Reads what trials left in their folders: a result whose worker died, or lost the store, before it told it."""
 
-    def left(number: int) -> TrialResult | None:
-        try:
-            return TrialResult.model_validate_json((folder.trial(number) / "result.json").read_bytes())
-        except (OSError, ValidationError):
-            return None
+    def left(number: int) -> Remains:
+        own = folder.trial(number)
+        result = None
+        with suppress(OSError, ValidationError):
+            result = TrialResult.model_validate_json((own / "result.json").read_bytes())
+        return Remains(result=result, checkpoint=written(own / "checkpoint"))
 
     return left
 
 
-def as_json(row: TrialRow) -> dict[str, Value]:
-    """A row as `--json` prints it."""
-    values: dict[str, Value] = json.loads(json.dumps(asdict(row), default=lambda model: model.model_dump()))
-    return values
+def written(folder: Path) -> float | None:
+    """When a folder's newest file was written, in Unix seconds; None where there is no file."""
+    times = []
+    for path in folder.rglob("*"):
+        with suppress(OSError):  # a writer moves it just now
+            times.append(path.stat().st_mtime)
+    return max(times, default=None)

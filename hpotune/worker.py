@@ -14,7 +14,7 @@ from pathlib import Path
 from hpotune.objective.process import Stop
 from hpotune.objective.socket import Evaluate, Setting, failed, open_objective
 from hpotune.plan.budget import dropped, stop_reason
-from hpotune.store import Claim, Store, results_in
+from hpotune.store import Claim, Store, dead_here, results_in, written
 from hpotune.study.folder import StudyFolder
 from hpotune.study.load import Study
 from hpotune.study.trial import LOCAL, TrialResult, TrialSpec, Worker
@@ -36,7 +36,9 @@ def work(
     stop = Stop()
     stop.listen()
     taken = 0
-    if me.job != LOCAL:
+    if me.job == LOCAL:
+        store.sweep(dead_here(me.host), left=results_in(folder))
+    else:
         store.put_back(me, alive=lambda other: _beside(me, other), left=results_in(folder))
     with open_objective(Setting(config=study.config, env=env, stop=stop)) as evaluate:
         while (trials is None or taken < trials) and not _over(store, study, stop, now=now):
@@ -71,10 +73,10 @@ def _one(claim: Claim, store: Store, study: Study, folder: StudyFolder, evaluate
     number, begun = claim.row.number, time.time()
     _say(f"trial {number} starts: {dict(claim.row.params) or claim.row.kind}")
     result = _evaluated(claim, study, folder, evaluate, home=str(folder.provenance()["home"]))
-    result = result.model_copy(
-        update={"metrics": {**result.metrics, "seconds": round(time.time() - begun, 3)}}
-    )
-    if _told(claim, result, store):
+    seconds = time.time() - begun
+    cost = {"gpu_hours": seconds / 3600 * _gpus(study)}  # where its own processes have not counted it
+    result = result.model_copy(update={"metrics": {**cost, **result.metrics, "seconds": round(seconds, 3)}})
+    if _told(claim, result, store, own=folder.trial(number)):
         _say(f"trial {number} {result.state}: {result.failure.message if result.failure else result.values}")
     else:
         _say(f"trial {number} {result.state}, but somebody else has ended it or runs it by now")
@@ -82,13 +84,22 @@ def _one(claim: Claim, store: Store, study: Study, folder: StudyFolder, evaluate
         _drop_adapters(store, study, folder)
 
 
-def _told(claim: Claim, result: TrialResult, store: Store) -> bool:
+def _gpus(study: Study) -> int:
+    """GPUs of one job."""
+    return study.config.resources.nodes * study.config.resources.gpus_per_node
+
+
+def _told(claim: Claim, result: TrialResult, store: Store, *, own: Path) -> bool:
+    """Tells the result; of a failed trial the large files in its own folder go."""
     if result.state == "finished":
         return store.finish(claim.trial_id, result)
     if result.state == "paused":
-        return store.pause(claim.trial_id, owner=claim.row.worker)
+        return store.pause(claim.trial_id, owner=claim.row.worker, checkpoint=written(own / "checkpoint"))
     assert result.failure is not None, "a failed result has its reason"
-    return store.fail(claim.trial_id, result.failure, metrics=result.metrics, owner=claim.row.worker)
+    told = store.fail(claim.trial_id, result.failure, metrics=result.metrics, owner=claim.row.worker)
+    for name in ("checkpoint", "adapter") if told else ():
+        shutil.rmtree(own / name, ignore_errors=True)
+    return told
 
 
 def _evaluated(

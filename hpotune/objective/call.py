@@ -51,6 +51,8 @@ def _function(spec: TrialSpec) -> Callable[..., Json]:
     assert loader is not None, "load_study saw a .py file"
     assert loader.loader is not None, "a file has a loader"
     module = importlib.util.module_from_spec(loader)
+    # dataclasses and pickle look a class's module up there; one of Python's own keeps its name
+    sys.modules.setdefault(loader.name, module)
     loader.loader.exec_module(module)
     function: Callable[..., Json] = getattr(module, name)
     return function

@@ -1,6 +1,6 @@
 """A shell command as the objective: `command: "python train.py --lr {lr}"`.
 
-Its value comes from the file $HPOTUNE_RESULT, or from its last JSON line.
+Its value comes from the file $HPOTUNE_RESULT, or from the last JSON line that holds it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from hpotune.objective.process import run, tail
+from hpotune.objective.process import Ended, run, tail
 from hpotune.objective.socket import Evaluate, Setting, contained, failed, measured, trial_env, unfinished
 from hpotune.study.config import Json
 from hpotune.study.folder import write_atomic
@@ -51,26 +51,37 @@ def _evaluate(spec: TrialSpec, setting: Setting) -> TrialResult:
     env = trial_env(setting, spec) | {"HPOTUNE_RESULT": str(answer)}
     command = contained(setting.config, ["bash", "-c", line])
     ended = run(command, folder=folder, env=env, cwd=Path(spec.home), stop=setting.stop)
-    result = _answer(spec, answer) if ended.code == 0 else unfinished(spec, ended, stop=setting.stop)
+    # a line may be a report from half-way; asked to end, a command says by the file alone that it was done
+    done = ended.code == 0 and (setting.stop.signal is None or answer.exists())
+    result = _answer(spec, answer, ended) if done else unfinished(spec, ended, stop=setting.stop)
     write_atomic(folder / "result.json", result.model_dump_json(indent=1))
     return result
 
 
-def _answer(spec: TrialSpec, file: Path) -> TrialResult:
+def _answer(spec: TrialSpec, file: Path, ended: Ended) -> TrialResult:
     if file.exists():
         try:
             return measured(spec, json.loads(file.read_text(encoding="utf-8")))
         except ValueError as error:
             return failed(spec, "user", f"wrote a file that is not JSON ({error})")
-    for line in reversed(tail(Path(spec.folder), lines=200)):
+    metrics = [objective.metric for objective in spec.point.score.objective]
+    for line in reversed(tail(Path(spec.folder), log_start=ended.log_start, lines=200)):
         try:
             found = json.loads(line)
         except ValueError:
             continue
-        if isinstance(found, (dict, int, float)):
+        if _holds(found, metrics):
             return measured(spec, found)
+    wanted = ", ".join(f'"{metric}": number' for metric in metrics)
     return failed(
         spec,
         "user",
-        'printed no JSON line and wrote no $HPOTUNE_RESULT file; print {"NAME": number} at its end',
+        f"printed no JSON line with its value and wrote no $HPOTUNE_RESULT file; print {{{wanted}}} at its end",
     )
+
+
+def _holds(found: Json, metrics: Sequence[str]) -> bool:
+    """Whether a JSON line is the value: every metric by name, or a bare number where there is only one."""
+    if isinstance(found, dict):
+        return all(metric in found for metric in metrics)
+    return len(metrics) == 1 and isinstance(found, (int, float)) and not isinstance(found, bool)

@@ -44,6 +44,8 @@ class Ended:
 
     code: int
     """0, the exit status, or minus the signal that killed it."""
+    log_start: int = 0
+    """Bytes that the log held before: what earlier attempts wrote."""
 
     @property
     def words(self) -> str:
@@ -112,13 +114,14 @@ def run(
     """Runs one command to its end, its output appended to the trial's log.txt; nothing it started outlives it."""
     mark = f"{MARK}={uuid.uuid4().hex}"
     with (folder / "log.txt").open("ab") as log, _watchdog(mark) as over:
+        log_start = log.tell()
         try:
             child = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=cwd,
                 env={**env, MARK: mark.partition("=")[2]}, start_new_session=True,
             )  # fmt: skip
             stop.begin(child, warning=warning)
-            return Ended(code=child.wait())
+            return Ended(code=child.wait(), log_start=log_start)
         finally:
             stop.child = None
             _end_all(mark, patience_s=CHECKPOINT_S if stop.signal is not None else 0)
@@ -158,10 +161,12 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def tail(folder: Path, *, lines: int = 20) -> list[str]:
-    """The last lines of a trial's log."""
+def tail(folder: Path, *, log_start: int, lines: int = 20) -> list[str]:
+    """The last lines of a trial's log that stand behind its first `log_start` bytes."""
     try:
-        text = (folder / "log.txt").read_text(encoding="utf-8", errors="replace")
+        with (folder / "log.txt").open("rb") as log:
+            log.seek(log_start)
+            text = log.read().decode("utf-8", errors="replace")
     except FileNotFoundError:
         return []
     return [line for line in text.splitlines() if line.strip()][-lines:]

@@ -118,7 +118,7 @@ def unfinished(spec: TrialSpec, ended: Ended, *, stop: Stop) -> TrialResult:
 
     Paused with its worker, out of memory, killed, or failed with the last line it wrote.
     """
-    lines = tail(Path(spec.folder))
+    lines = tail(Path(spec.folder), log_start=ended.log_start)
     if (
         stop.signal is not None
     ):  # the wish of the user or of Slurm is no failure: the next worker does it again

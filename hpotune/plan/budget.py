@@ -12,19 +12,27 @@ from hpotune.study.trial import TrialRow
 def stop_reason(
     budget: BudgetConfig, objectives: Sequence[Objective], rows: Sequence[TrialRow], *, now: datetime
 ) -> str | None:
-    """Why no further trial may start, None while one may."""
+    """Why no further trial may start, None while one may.
+
+    A trial that diverged (cause nan) says nothing against the study: it counts only where failures of any cause
+    exceed `max_failed` by more than `trials`. A baseline that meets the goal ends nothing.
+    """
     finished = [row for row in rows if row.state == "finished"]
-    failed = sum(row.state == "failed" for row in rows)
+    failures = [row.failure.cause if row.failure else "unknown" for row in rows if row.state == "failed"]
+    failed = sum(cause != "nan" for cause in failures)
     if len(finished) >= budget.trials:
         return f"{budget.trials} trials finished"
     if failed > budget.max_failed:
         return f"{failed} trials failed (budget.max_failed: {budget.max_failed}); `hpotune trials` shows why"
+    if len(failures) > budget.max_failed + budget.trials:
+        diverged = len(failures) - failed
+        return f"{len(failures)} trials failed, {diverged} of them diverged; narrow the space, e.g. train.learning_rate"
     used = sum(row.gpu_hours for row in rows)
     if budget.gpu_hours is not None and used >= budget.gpu_hours:
         return f"{used:.2f} GPU-hours used (budget.gpu_hours: {budget.gpu_hours:g})"
     if budget.until is not None and now >= _moment(budget):
         return f"it is past {budget.until} (budget.until)"
-    reached = [row for row in finished if _reaches(objectives, row)]
+    reached = [row for row in finished if row.kind == "trial" and _reaches(objectives, row)]
     return f"trial {reached[0].number} reached the goal" if reached else None
 
 

@@ -72,6 +72,8 @@ def next_jobs(
     open_slots = config.budget.trials - finished - running
     parallel = 1 if config.execution.mode == "sequential" else config.budget.parallel
     live = [job for job in jobs if job.live and job.kind == "worker"]
+    if open_slots <= 0:
+        return []
     each = config.execution.trials_per_job
     if each == "auto":
         count = min(parallel, open_slots + running) - len(live)

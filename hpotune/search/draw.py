@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from optuna.trial import BaseTrial
 
+from hpotune.study import expr
 from hpotune.study.source import Value
 from hpotune.study.space import Range, Space, active, leaves
 
 
 def draw(space: Space, trial: BaseTrial, template: dict[str, Value]) -> dict[str, Value]:
-    """Values by dotted name of every range that is active; the template tells the fixed values that conditions read."""
-    searched = {r.name for r in space.ranges}
-    known = {name: value for name, value in leaves(template) if name not in searched}
+    """Values by dotted name of every range that is active; the template tells the fixed values that conditions read.
+
+    An expression that cannot be computed here holds no condition; the trial's point tells it as a mistake.
+    """
+    names = {r.name for r in space.ranges}
+    known = {name: value for name, value in leaves(template) if name not in names}
     drawn: dict[str, Value] = {}
-    for r in space.searched:
-        if active(r, known):
+    for r in space.ranges:
+        if not active(r, known):
+            continue
+        if r.kind == "expr":
+            with suppress(ValueError):
+                known[r.name] = expr.evaluate(r.text, known)
+        else:
             drawn[r.name] = known[r.name] = _suggest(r, trial)
     return drawn
 

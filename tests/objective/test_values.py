@@ -67,6 +67,16 @@ def test_a_functions_dict_gives_several_metrics_with_their_errors(evaluate):
     assert (result.values, result.stderrs, result.metrics["other"]) == ([1.0, 0.5], [None, 0.1], 7)
 
 
+def test_a_functions_file_may_define_dataclasses(evaluate, tmp_path):
+    (tmp_path / "home").mkdir()
+    text = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: float\n"
+    (tmp_path / "home" / "kinds.py").write_text(text)
+    body = (
+        "exec(open('kinds.py').read(), globals()); import pickle; return pickle.loads(pickle.dumps(A(x))).x"
+    )
+    assert evaluate(function=body, params={"x": 0.5}).values == [0.5]
+
+
 def test_a_functions_numpy_number_is_a_number(evaluate):
     result = evaluate(function="import numpy; return {'loss': numpy.float32(0.5), 'n': numpy.int64(3)}")
     assert (result.values, result.metrics) == ([0.5], {"loss": 0.5, "n": 3})
@@ -109,6 +119,15 @@ def test_a_commands_last_json_line_is_its_value(evaluate):
 
 def test_a_bare_number_on_the_last_line_is_a_value(evaluate):
     assert evaluate("echo 0.25").values == [0.25]
+
+
+def test_a_json_line_without_the_metric_is_passed_over(evaluate):
+    assert evaluate("""echo '{{"loss": 0.5}}'; echo true; echo '{{"step": 9}}'""").values == [0.5]
+
+
+def test_a_bare_number_is_no_value_of_two_objectives(evaluate):
+    objective = [{"metric": "loss"}, {"metric": "acc"}]
+    assert evaluate("""echo '{{"loss": 1, "acc": 0.5}}'; echo 7""", objective=objective).values == [1.0, 0.5]
 
 
 def test_the_result_file_wins_over_the_output(evaluate):
@@ -185,6 +204,16 @@ def test_a_value_of_an_earlier_attempt_is_not_taken_for_this_ones(evaluate, tmp_
     assert evaluate("true").state == "failed"
 
 
+def test_a_line_of_an_earlier_attempt_is_not_taken_for_this_ones(evaluate):
+    evaluate("echo 2")
+    assert evaluate("true").state == "failed"
+
+
+def test_a_memory_shortage_of_an_earlier_attempt_is_not_this_ones(evaluate):
+    evaluate("echo out of memory; exit 1")
+    assert evaluate("exit 1").failure.cause == "user"
+
+
 def until(condition, seconds: float = 20) -> bool:
     end = time.monotonic() + seconds
     while not condition() and time.monotonic() < end:
@@ -237,9 +266,17 @@ def test_a_program_behind_a_shell_has_time_to_checkpoint(evaluate, tmp_path):
 def test_a_trial_that_finishes_in_spite_of_the_wish_keeps_its_value(evaluate, tmp_path):
     stop = Stop()
     speaker = wish(stop, tmp_path / "home" / "ready")
-    result = evaluate("trap '' TERM; touch ready; sleep 1; echo 4", stop=stop)
+    result = evaluate("trap '' TERM; touch ready; sleep 1; echo 4 > $HPOTUNE_RESULT", stop=stop)
     speaker.join()
     assert (result.state, result.values) == ("finished", [4.0])
+
+
+def test_a_line_from_half_way_is_no_value_of_a_trial_that_was_asked_to_end(evaluate, tmp_path):
+    stop = Stop()
+    speaker = wish(stop, tmp_path / "home" / "ready")
+    result = evaluate("trap 'exit 0' TERM; echo 9; touch ready; sleep 60 & wait", stop=stop)
+    speaker.join()
+    assert result.state == "paused"
 
 
 def test_a_wish_that_came_before_the_process_reaches_it(evaluate):

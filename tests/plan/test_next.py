@@ -9,7 +9,7 @@ import pytest
 from hpotune.plan.budget import best_rows, dropped, ranked, stop_reason
 from hpotune.plan.next import JobRow, JobSpec, next_jobs
 from hpotune.study.config import Objective, StudyConfig
-from hpotune.study.trial import TrialRow, Worker
+from hpotune.study.trial import Failure, TrialRow, Worker
 
 NOW = datetime(2026, 6, 1, 12)
 DOWN = [Objective(metric="loss")]
@@ -49,6 +49,11 @@ def rows(states: str) -> list[TrialRow]:
     return [row(index, words[state]) for index, state in enumerate(states)]
 
 
+def diverged(count: int) -> list[TrialRow]:
+    failure = Failure(cause="nan", message="the loss is nan")
+    return [row(number, "failed", failure=failure) for number in range(count)]
+
+
 def jobs(states: str, *, first: int = 0) -> list[JobRow]:
     """`p` pending, `r` running, `c` completed."""
     words = {"p": "PENDING", "r": "RUNNING", "c": "COMPLETED"}
@@ -72,6 +77,7 @@ ARRAY = {"trials_per_job": 1}
         ({}, "fffffffffxxf", "cccc", JobSpec(count=2, throttle=2)),
         ({}, "fffffffffffr", "rccc", None),
         ({}, "ffffffffrr", "rrcc", JobSpec(count=2, throttle=2)),
+        ({}, "r" * 12, "r", None),
         (ARRAY, "ffffffffffff", "c" * 12, None),
     ],
     ids=[
@@ -86,6 +92,7 @@ ARRAY = {"trials_per_job": 1}
         "failed_trials_get_new_workers",
         "no_worker_is_added_for_a_trial_that_runs",
         "ended_workers_are_replaced_beside_those_that_live",
+        "no_worker_is_added_where_every_trial_runs",
         "a_finished_study_needs_nothing",
     ],
 )
@@ -130,6 +137,8 @@ def test_a_follow_up_step_is_no_worker():
         ({"trials": 3, "max_failed": 1}, rows("xf"), None),
         ({"trials": 3, "max_failed": 1}, rows("xx"), "2 trials failed (budget.max_failed: 1)"),
         ({"trials": 3, "max_failed": 0}, rows("x"), "1 trials failed"),
+        ({"trials": 3, "max_failed": 1}, diverged(4), None),
+        ({"trials": 3, "max_failed": 1}, diverged(5), "5 trials failed, 5 of them diverged; narrow"),
         ({"trials": 3, "gpu_hours": 2}, [row(0, "finished", metrics={"gpu_hours": 1.5})], None),
         (
             {"trials": 9, "gpu_hours": 2},
@@ -152,12 +161,13 @@ def test_a_moment_in_another_time_zone_is_compared_as_a_moment():
     assert stop_reason(config({"trials": 1, "until": past}).budget, DOWN, [], now=NOW)
 
 
-@pytest.mark.parametrize(("value", "stops"), [(0.5, True), (0.51, False)])
-def test_a_goal_is_reached_at_its_value(value, stops):
+@pytest.mark.parametrize(
+    ("kind", "value", "stops"), [("trial", 0.5, True), ("trial", 0.51, False), ("baseline", 0.5, False)]
+)
+def test_a_goal_is_reached_at_its_value_and_by_a_trial(kind, value, stops):
     settings = config({"trials": 3}, goal=0.5)
-    reason = stop_reason(
-        settings.budget, settings.score.objective, [row(0, "finished", value=value)], now=NOW
-    )
+    tried = [row(0, "finished", value=value, kind=kind)]
+    reason = stop_reason(settings.budget, settings.score.objective, tried, now=NOW)
     assert (reason == "trial 0 reached the goal") == stops
 
 

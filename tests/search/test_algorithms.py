@@ -53,6 +53,21 @@ def test_every_algorithm_draws_valid_points_of_a_mixed_conditional_space(algorit
         assert study.point(point).params["alpha"] == 2 * point["params.rank"]
 
 
+def test_a_condition_may_read_an_expression(make_study):
+    params = {
+        "rank": {"int": [1, 4]},
+        "wide": {"expr": "2 * params.rank"},
+        "root": {"expr": "1 / (params.rank - 2)"},
+        "drop": {"float": [0.0, 0.5], "when": {"params.wide": 8}},
+        "lr": {"float": [1e-5, 1e-1]},
+    }
+    study = make_study(params=params)
+    points = drawn(study, "random")
+    assert {("params.drop" in point) == (point["params.rank"] == 4) for point in points} == {True}
+    wide = next(point for point in points if point["params.rank"] == 4)
+    assert study.point(wide).params["drop"] == wide["params.drop"]
+
+
 @pytest.mark.parametrize("algorithm", sorted(ALGORITHMS))
 def test_the_same_seed_gives_the_same_points(algorithm, make_study):
     study = make_study(params=MIXED)
@@ -128,7 +143,7 @@ def test_an_option_that_the_algorithm_does_not_take_is_told(make_study):
 
 
 def test_cmaes_refuses_two_objectives(make_study):
-    two = {"objective": [{"metric": "a_loss"}, {"metric": "b_loss"}]}
+    two = {"objective": [{"metric": name, "direction": "minimize"} for name in ("a", "b")]}
     with pytest.raises(StudyFileError, match="takes one objective"):
         check_algorithm(make_study(search={"algorithm": "cmaes"}, score=two))
 

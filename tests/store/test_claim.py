@@ -12,7 +12,7 @@ import pytest
 
 from hpotune.errors import StoreError
 from hpotune.storage import connect
-from hpotune.store import UNOWNED_S, Store
+from hpotune.store import REVIVALS, UNOWNED_S, Remains, Store
 from hpotune.study.trial import Failure, TrialResult, Worker
 from tests.store.conftest import worker
 
@@ -22,8 +22,8 @@ TUNED = {**MODEL, "train": {"learning_rate": {"float": [1e-5, 1e-1], "log": True
 EVAL_LOSS = {"objective": {"metric": "eval_loss"}}
 
 
-def nothing_left(_: int) -> None:
-    return None
+def nothing_left(_: int) -> Remains:
+    return Remains()
 
 
 def finish(store: Store, claim, value: float = 1.0) -> None:
@@ -163,7 +163,7 @@ def test_a_dead_workers_finished_result_is_told_by_the_sweep(make_store):
     store = make_store()
     claim = store.claim(worker())
     left = TrialResult(number=claim.row.number, state="finished", values=[0.25])
-    store.sweep(lambda _: FAILURE, left=lambda number: left)
+    store.sweep(lambda _: FAILURE, left=lambda number: Remains(result=left))
     row = store.rows()[0]
     assert (row.state, row.values) == ("finished", (0.25,))
 
@@ -171,8 +171,63 @@ def test_a_dead_workers_finished_result_is_told_by_the_sweep(make_store):
 def test_a_dead_workers_checkpointed_trial_goes_back_in_line(make_store):
     store = make_store()
     store.claim(worker())
-    store.sweep(lambda _: FAILURE, left=lambda number: TrialResult(number=number, state="paused"))
+    paused = TrialResult(number=0, state="paused")
+    store.sweep(lambda _: FAILURE, left=lambda _: Remains(result=paused))
     assert store.rows()[0].state == "waiting"
+
+
+CANCELLED = Failure(cause="killed", message="its job 7 ended as CANCELLED (exit 0:15) on n1")
+CRASHED = Failure(cause="killed", message="its job 7 ended as FAILED (exit 9:0) on n1")
+TIMED_OUT = Failure(cause="timeout", message="its job 7 ended as TIMEOUT (exit 0:0) on n1")
+
+
+@pytest.mark.parametrize(
+    ("failure", "checkpoint", "state"),
+    [
+        (CANCELLED, 1.0, "waiting"),
+        (TIMED_OUT, 1.0, "waiting"),
+        (TIMED_OUT, None, "failed"),
+        (CRASHED, 1.0, "failed"),
+    ],
+)
+def test_a_checkpointed_trial_whose_job_was_taken_away_goes_back_in_line(
+    make_store, failure, checkpoint, state
+):
+    store = make_store(budget={"trials": 1})
+    store.claim(worker())
+    assert store.sweep(lambda _: failure, left=lambda _: Remains(checkpoint=checkpoint)) == [0]
+    assert store.rows()[0].state == state
+
+
+def test_a_trial_whose_jobs_are_taken_away_again_and_again_fails_at_last(make_store):
+    store = make_store(budget={"trials": 1})
+    for _ in range(REVIVALS + 1):
+        assert store.claim(worker()).row.number == 0
+        store.sweep(lambda _: TIMED_OUT, left=lambda _: Remains(checkpoint=1.0))
+    assert store.rows()[0].failure == TIMED_OUT
+
+
+@pytest.mark.parametrize(
+    ("checkpoints", "state"),
+    [
+        ([None, None], "waiting"),
+        ([None, None, None], "failed"),
+        ([1.0, 2.0, 3.0, 4.0], "waiting"),
+        ([1.0, 1.0, 1.0, 1.0], "failed"),
+        ([None, None, 1.0, None, None], "waiting"),
+    ],
+)
+def test_a_trial_that_is_stopped_again_and_again_without_a_newer_checkpoint_fails(
+    make_store, checkpoints, state
+):
+    store = make_store(budget={"trials": 1})
+    for checkpoint in checkpoints:
+        claim = store.claim(worker())
+        assert claim.row.number == 0
+        store.pause(claim.trial_id, owner=claim.row.worker, checkpoint=checkpoint)
+    row = store.rows()[0]
+    assert row.state == state
+    assert state == "waiting" or "stopped 3 times before its end" in row.failure.message
 
 
 def test_a_trial_taken_by_a_worker_that_died_before_it_signed_goes_back_in_line(make_store, url):
@@ -287,6 +342,21 @@ def test_a_storage_that_holds_another_folders_study_is_refused(make_store, url, 
     make_store()
     with pytest.raises(StoreError, match=r"another study named 'bowl' .of /studies/bowl.; rename"):
         Store.create(url, make_study(), folder="/studies/other")
+
+
+def test_a_storage_that_holds_other_sections_of_the_same_folder_is_refused(make_store, url, make_study):
+    make_store()
+    other = make_study(params={"x": {"float": [-3.0, 4.0]}})
+    with pytest.raises(StoreError, match=r"rename this one.*optuna delete-study --study-name bowl --storage"):
+        Store.create(url, other, folder="/studies/bowl")
+
+
+def test_a_study_is_opened_again_with_another_budget_and_a_number_written_otherwise(
+    make_store, url, make_study
+):
+    make_store()
+    same = make_study(params={"x": {"float": [-3, 3]}}, budget={"trials": 9})
+    assert len(Store.create(url, same, folder="/studies/bowl").rows()) == 9
 
 
 def test_a_storage_without_the_study_is_refused(make_store, url, make_study):

@@ -31,6 +31,13 @@ def test_auto_is_a_journal_on_a_network_file_system(tmp_path, monkeypatch):
     assert why.startswith("nfs4:")
 
 
+def test_auto_is_a_journal_on_a_file_system_that_nobody_knows(tmp_path, monkeypatch):
+    monkeypatch.setattr(filesystem, "mount_type", lambda folder: "fuse.mystery")
+    url, why = choose("auto", tmp_path / "study")
+    assert url.startswith("journal:")
+    assert "fuse.mystery is not known as a local one" in why
+
+
 LOSSY = filesystem._RACER.replace('try: os.symlink("x", path + ".lock"); break', "break").replace(
     'os.unlink(path + ".lock")', "pass"
 )
@@ -45,6 +52,7 @@ def test_a_lock_that_does_not_hold_is_seen(tmp_path, monkeypatch):
 
 
 def test_a_file_system_that_gives_no_locks_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(filesystem, "mount_type", lambda folder: "ext4")
     refusing = "import sys; sys.exit('sqlite3.OperationalError: disk I/O error')"
     monkeypatch.setattr(filesystem, "_RACER", refusing)
     with pytest.raises(StoreError, match=r"sqlite locks do not hold.*disk I/O error"):
