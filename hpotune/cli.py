@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from hpotune.plan.next import JobRow
     from hpotune.store import Store
     from hpotune.study.config import Json
     from hpotune.study.folder import StudyFolder
@@ -95,18 +94,17 @@ def check(study: Target, data_root: DataRoot = None, as_json: AsJson = False) ->
 @app.command()
 def run(study: Target, folder: Folder = None, data_root: DataRoot = None, as_json: AsJson = False) -> None:
     """Run the study here and now, on this machine; running it again goes on."""
-    from hpotune.launch.local import run_workers
+    from hpotune.launch.local import check_local, run_here
     from hpotune.launch.prepare import prepare
     from hpotune.report.progress import Progress
 
-    ready = prepare(study, chosen=folder, data_root=data_root)
+    ready = prepare(
+        study, chosen=folder, data_root=data_root, accept=lambda _, ours: check_local(ours.config)
+    )
     config = ready.study.config
     typer.echo(f"{config.name}: {ready.folder.path}\nstore: {ready.store_url} ({ready.why})", err=True)
-    parallel = 1 if config.execution.mode == "sequential" else config.budget.parallel
     with Progress(ready.folder, config, ready.store, silent=as_json) as progress:
-        done = run_workers(
-            ready.folder, ready.store, count=min(parallel, config.budget.trials), show=progress.show
-        )
+        done = run_here(ready.folder, ready.store, config, show=progress.show)
     _tell_best(ready.folder, ready.study, ready.store, as_json=as_json)
     if not done:
         typer.echo(f"stopped; `hpotune run {study}` goes on where it was", err=True)
@@ -129,6 +127,8 @@ def submit(study: Target, folder: Folder = None, data_root: DataRoot = None, as_
 
     ready = prepare(study, chosen=folder, data_root=data_root, accept=accept)
     done = step(ready.folder, ready.store, ready.study.config, now=datetime.now())
+    if done.warning:
+        typer.echo(f"warning: {done.warning}", err=True)
     if as_json:
         _print(
             {
@@ -154,11 +154,17 @@ def status(study: Target, folder: Folder = None, as_json: AsJson = False) -> Non
     """Trials, the best so far, jobs and why they wait, failures by cause."""
     from datetime import datetime
 
+    from hpotune.launch.dead import lost
+    from hpotune.launch.queue import rows_or_unknown
     from hpotune.report import summary, tables
 
     place, ours, store = _opened(study, folder)
-    jobs, lost = _cluster(place, store)
-    told = summary.status(place, ours.config, store.rows(), jobs, lost, now=datetime.now())
+    rows = store.rows()
+    jobs, silent = rows_or_unknown(place, rows)
+    told = summary.status(place, ours.config, rows, jobs, lost(store, jobs), now=datetime.now())
+    if silent:
+        told["cluster"] = f"not reachable: {silent}"
+        typer.echo(f"warning: the cluster is {told['cluster']}", err=True)
     _print(told) if as_json else _show(tables.status(told))
 
 
@@ -277,33 +283,24 @@ def step(study: Target) -> None:
 
     from hpotune.launch.step import step as do_step
 
-    place, ours, store = _opened(study, None, write=True)
+    place, ours, store = _opened(study, None, write=True, patient=True)
     done = do_step(place, store, ours.config, now=datetime.now(), alone_at_work=True)
     typer.echo(f"told dead: {list(done.swept)}; submitted: {list(done.submitted)}")
+    if done.warning:
+        typer.echo(f"warning: {done.warning}", err=True)
 
 
-def _opened(target: Path, chosen: Path | None, *, write: bool = False) -> tuple[StudyFolder, Study, Store]:
+def _opened(
+    target: Path, chosen: Path | None, *, write: bool = False, patient: bool = False
+) -> tuple[StudyFolder, Study, Store]:
     """The folder, the study and its store; for reading unless asked otherwise."""
     from hpotune.store import Store
     from hpotune.study.folder import folder_of
 
     place = folder_of(target, chosen=chosen)
     study = place.load()
-    return place, study, Store.open(str(place.provenance()["store"]), study, read_only=not write)
-
-
-def _cluster(place: StudyFolder, store: Store) -> tuple[list[JobRow], list[int]]:
-    """Jobs as Slurm tells them, and running trials whose worker is dead."""
-    import platform
-
-    from hpotune.launch.local import dead_here
-    from hpotune.launch.queue import dead_jobs, job_rows
-
-    rows = store.rows()
-    jobs = job_rows(place, rows)
-    tests = [dead_here(platform.node()), dead_jobs(jobs)]
-    running = [row for row in rows if row.state == "running" and row.worker is not None]
-    return jobs, [row.number for row in running if row.worker and any(test(row.worker) for test in tests)]
+    url = str(place.provenance()["store"])
+    return place, study, Store.open(url, study, read_only=not write, patient=patient)
 
 
 def _tell_best(place: StudyFolder, study: Study, store: Store, *, as_json: bool) -> None:
@@ -314,15 +311,14 @@ def _tell_best(place: StudyFolder, study: Study, store: Store, *, as_json: bool)
 
 
 def _exit_by_outcome(study: Study, store: Store) -> None:
-    """Exit code 1 when the study ended with fewer trials than its budget because too many failed."""
-    rows = store.rows()
-    failed = [row for row in rows if row.state == "failed" and row.failure]
-    if len(failed) > study.config.budget.max_failed:
-        from hpotune.errors import HpotuneError
+    """Exit code 1 when the study ended with fewer trials than its budget, unless it was to stop there."""
+    from datetime import datetime
 
-        last, limit = failed[-1].failure, study.config.budget.max_failed
-        why = last.message if last else "unknown"
-        raise HpotuneError(f"{len(failed)} trials failed (budget.max_failed: {limit}); the last: {why}")
+    from hpotune.errors import HpotuneError
+    from hpotune.launch.local import shortfall
+
+    if why := shortfall(study.config, store.rows(), now=datetime.now()):
+        raise HpotuneError(why)
 
 
 def _print(value: Json) -> None:

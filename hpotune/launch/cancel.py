@@ -8,20 +8,37 @@ from __future__ import annotations
 import os
 import platform
 import signal
+from pathlib import Path
 
-from hpotune.launch.local import dead_here
+from hpotune.launch.lock import alone
 from hpotune.launch.queue import cancel_jobs, job_rows
-from hpotune.store import Store
+from hpotune.store import Store, dead_here
 from hpotune.study.folder import StudyFolder
 from hpotune.study.trial import LOCAL
 
 
 def cancel_study(folder: StudyFolder, store: Store) -> list[str]:
-    """Cancels every live job and asks local workers to end; returns what was stopped."""
-    live = [row for row in job_rows(folder, store.rows()) if row.live]
-    # Of an array that somebody wrote by hand only the elements that run this study.
-    cancel_jobs(list(dict.fromkeys(row.id if row.kind == "own" else row.id.split("_")[0] for row in live)))
+    """Cancels every live job and asks local workers to end; returns what was stopped.
+
+    A mark stays, so that a follow-up step that runs just now submits nothing either; `submit` takes it away.
+
+    Raises: ClusterError when Slurm does not answer.
+    """
+    with alone(
+        folder.jobs / ".lock"
+    ):  # a step that submits just now comes first, and its jobs are cancelled too
+        cancelled_mark(folder).touch()
+        live = [row for row in job_rows(folder, store.rows()) if row.live]
+        # Of an array that somebody wrote by hand only the elements that run this study.
+        cancel_jobs(
+            list(dict.fromkeys(row.id if row.kind == "own" else row.id.split("_")[0] for row in live))
+        )
     return [*(row.id for row in live), *_stop_local(store)]
+
+
+def cancelled_mark(folder: StudyFolder) -> Path:
+    """Stands from `cancel` until the next `submit`."""
+    return folder.jobs / "cancelled"
 
 
 def _stop_local(store: Store) -> list[str]:

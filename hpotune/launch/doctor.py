@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -16,9 +15,10 @@ from typing import Literal
 
 from hpotune.errors import HpotuneError
 from hpotune.filesystem import probe
+from hpotune.launch.gpus import gpu_lines
 from hpotune.launch.queue import ask
 from hpotune.study.config import Json
-from hpotune.study.folder import StudyFolder
+from hpotune.study.folder import StudyFolder, folder_of
 
 LEAST = {
     "torch": "2.7",
@@ -48,14 +48,15 @@ class Finding:
 
 def findings(target: Path) -> list[Finding]:
     """Everything that was found, for a study file, a study's folder or any folder."""
-    folder = target if target.is_dir() else target.absolute().parent
+    place = folder_of(target).path
+    folder = next(path for path in (place, *place.parents) if path.is_dir())  # the study may not be made yet
     looks: list[Callable[[], Iterator[Finding]]] = [
         _slurm,
         lambda: _files(folder),
         _gpus,
         _libraries,
         _caches,
-        lambda: _store(folder),
+        lambda: _store(place),
     ]
     return [finding for look in looks for finding in look()]
 
@@ -136,8 +137,14 @@ def _gpus() -> Iterator[Finding]:
             change="login nodes rarely have one; trials here run on the CPU",
         )
         return
-    answer = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
-    for line in answer.stdout.splitlines():
+    try:
+        lines = gpu_lines()
+    except HpotuneError as error:
+        yield Finding(
+            level="bad", what="gpu", found=str(error), change="its driver is broken or busy: ask your centre"
+        )
+        return
+    for line in lines:
         yield Finding(level="ok", what="gpu", found=line.split(" (UUID")[0])
 
 

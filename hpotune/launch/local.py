@@ -3,55 +3,116 @@
 from __future__ import annotations
 
 import os
-import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from functools import partial
-from pathlib import Path
 
-from hpotune.errors import HpotuneError, StoreError
-from hpotune.store import Store, results_in
+from hpotune.errors import HpotuneError, StoreError, StudyFileError
+from hpotune.launch.dead import sweep as sweep_study
+from hpotune.launch.gpus import deal, visible_gpus
+from hpotune.launch.lock import the_only
+from hpotune.plan.budget import stop_reason
+from hpotune.store import Store
+from hpotune.study.config import StudyConfig
 from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import LOCAL, Failure, Worker
+from hpotune.study.trial import TrialRow
 
 POLL_S = 0.5
 PATIENCE_S = 60
-"""How long workers may take to checkpoint after Ctrl-C before they are killed."""
+"""How long workers may take to checkpoint after Ctrl-C before they are killed; a second Ctrl-C ends it."""
+_ASKS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
-def run_workers(folder: StudyFolder, store: Store, *, count: int, show: Callable[[], None]) -> bool:
+def check_local(config: StudyConfig) -> None:
+    """Finds that this machine can be the study's place.
+
+    Raises: StudyFileError for more nodes or GPUs than there are.
+    """
+    nodes = config.resources.nodes
+    if nodes > 1:
+        raise StudyFileError(f"resources.nodes: {nodes} needs Slurm: `hpotune submit`; or write nodes: 1")
+    deal(visible_gpus(os.environ), each=config.resources.gpus_per_node)
+
+
+def run_here(folder: StudyFolder, store: Store, config: StudyConfig, *, show: Callable[[], None]) -> bool:
+    """Runs the study with as many workers as it wants and the GPUs carry; False when the user stopped it.
+
+    Raises: HpotuneError as `run_workers`, and while another `hpotune run` of this study is at work.
+    """
+    parallel = 1 if config.execution.mode == "sequential" else config.budget.parallel
+    gpus = deal(visible_gpus(os.environ), each=config.resources.gpus_per_node)
+    count = min(parallel, config.budget.trials, len(gpus) or parallel)
+    with the_only(folder.jobs / ".run.lock", what="`hpotune run` of this study"):
+        return run_workers(folder, store, count=count, show=show, gpus=gpus)
+
+
+def run_workers(
+    folder: StudyFolder, store: Store, *, count: int, show: Callable[[], None], gpus: Sequence[str] = ()
+) -> bool:
     """Runs `count` workers to their end; False when the user stopped them.
 
-    A worker that dies costs its trial, and another takes its place. `show` is called about twice a second.
+    A worker that dies costs its trial, and another takes its place. `show` is called about twice a second. `gpus`:
+    CUDA_VISIBLE_DEVICES of each worker; empty: as it is here.
 
     Raises: HpotuneError when the last of them died before it took a trial.
     """
-    sweep = partial(store.sweep, dead_here(platform.node()), left=results_in(folder))
+    sweep = partial(sweep_study, folder, store)
     sweep()
-    workers = [_start(folder, index) for index in range(count)]
-    lost: set[int] = set()
-    asked = False
-    try:
-        while any(worker.poll() is None for worker in workers):
-            asked = _watch(workers, show) or asked
-            for worker in [w for w in workers if w.poll() and w.pid not in lost and not asked]:
-                lost.add(worker.pid)
-                with suppress(StoreError):  # the store is away for now; the sweep at the end comes again
-                    if sweep():
-                        workers[workers.index(worker)] = _start(folder, workers.index(worker))
-    finally:
-        for worker in workers:
-            worker.kill()
-            worker.wait()
-    sweep()
+    start = partial(_start, folder, gpus=gpus)
+    with _asked() as asked:
+        workers: list[subprocess.Popen[bytes]] = []
+        try:
+            workers += [start(index) for index in range(count)]
+            _watch(workers, asked, start=start, sweep=sweep, show=show)
+            if asked:
+                _ask_to_end(workers, asked)
+        finally:
+            for worker in workers:
+                worker.kill()
+                worker.wait()
+            sweep()
     show()
     if not asked and all(worker.returncode for worker in workers):
         raise HpotuneError(_last_words(folder))
     return not asked
+
+
+def shortfall(config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime) -> str:
+    """Why fewer trials than the budget are done now that every worker has ended; empty where it is as it should be."""
+    budget = config.budget
+    failed = [row for row in rows if row.state == "failed" and row.failure]
+    if len(failed) > budget.max_failed:
+        why = failed[-1].failure.message if failed[-1].failure else "unknown"
+        return f"{len(failed)} trials failed (budget.max_failed: {budget.max_failed}); the last: {why}"
+    done = sum(row.state in ("finished", "running") for row in rows)  # others may run some, elsewhere
+    if done >= budget.trials or stop_reason(budget, config.score.objective, rows, now=now):
+        return ""
+    return (
+        f"{done} of {budget.trials} trials are done and every worker has ended; see jobs/local in the study's "
+        "folder, then run again to go on"
+    )
+
+
+@contextmanager
+def _asked() -> Iterator[list[int]]:
+    """Signals that asked to stop, as they come in; none of them interrupts what is being done."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came  # Python hears signals only there
+        return
+    heard = [number for number in _ASKS if signal.getsignal(number) != signal.SIG_IGN]  # nohup means it
+    before = {number: signal.signal(number, lambda number, _: came.append(number)) for number in heard}
+    try:
+        yield came
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _last_words(folder: StudyFolder) -> str:
@@ -61,51 +122,51 @@ def _last_words(folder: StudyFolder) -> str:
     return f"every worker died; the first: {said}; see {log}, then run again to go on"
 
 
-def _watch(workers: list[subprocess.Popen[bytes]], show: Callable[[], None]) -> bool:
-    """Waits one turn; on Ctrl-C asks the workers to end and waits for them."""
-    try:
+def _watch(
+    workers: list[subprocess.Popen[bytes]],
+    asked: Sequence[int],
+    *,
+    start: Callable[[int], subprocess.Popen[bytes]],
+    sweep: Callable[[], list[int]],
+    show: Callable[[], None],
+) -> None:
+    """Waits until all have ended or a signal asks to stop; replaces those that die with a trial in hand."""
+    lost: set[int] = set()
+    while not asked and any(worker.poll() is None for worker in workers):
         with suppress(StoreError):  # workers wait for a store that is away; the display does without
             show()
         time.sleep(POLL_S)
-    except KeyboardInterrupt:
-        for worker in workers:
-            worker.send_signal(signal.SIGTERM)
-        until = time.monotonic() + PATIENCE_S
-        while any(worker.poll() is None for worker in workers) and time.monotonic() < until:
-            time.sleep(POLL_S)
-        return True
-    return False
+        for index, worker in enumerate(list(workers)):
+            if asked or not worker.poll() or worker.pid in lost:
+                continue
+            lost.add(worker.pid)
+            with suppress(StoreError):  # the sweep at the end comes again
+                if sweep():
+                    workers[index] = start(index)
 
 
-def _start(folder: StudyFolder, index: int) -> subprocess.Popen[bytes]:
+def _ask_to_end(workers: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]) -> None:
+    """Lets the workers put their trials back in line, for as long as the user is patient."""
+    for worker in workers:
+        worker.send_signal(signal.SIGTERM)
+    until = time.monotonic() + PATIENCE_S
+    while any(worker.poll() is None for worker in workers) and time.monotonic() < until:
+        if asked.count(signal.SIGINT) > 1:
+            return
+        time.sleep(POLL_S)
+
+
+def _start(folder: StudyFolder, index: int, *, gpus: Sequence[str]) -> subprocess.Popen[bytes]:
     place = folder.jobs / "local"
     place.mkdir(parents=True, exist_ok=True)
+    env = _clean() | ({"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {})
     with (place / f"worker-{index}.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "hpotune", "worker", str(folder.path)],
-            stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True, env=_clean(),
+            stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True, env=env,
         )  # fmt: skip
 
 
 def _clean() -> dict[str, str]:
     """The environment without Slurm's: `run` inside an allocation is still this machine, its workers are local."""
-    return {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
-
-
-def dead_here(host: str) -> Callable[[Worker], Failure | None]:
-    """Tells the death of local workers of this host; says nothing of others."""
-
-    def dead(worker: Worker) -> Failure | None:
-        if worker.job != LOCAL or worker.host != host or _alive(worker.pid):
-            return None
-        return Failure(cause="killed", message=f"its worker (process {worker.pid} on {host}) died")
-
-    return dead
-
-
-def _alive(pid: int) -> bool:
-    try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return False
-    return b"hpotune" in command  # a number may have been given to another process since
+    return {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SLURMD_"))}

@@ -5,19 +5,20 @@ from __future__ import annotations
 import difflib
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpotune import storage
-from hpotune.errors import StudyFileError, nearest
+from hpotune.errors import StoreError, StudyFileError, nearest
 from hpotune.search.registry import check_algorithm
 from hpotune.store import Store
 from hpotune.study import tasks
-from hpotune.study.folder import StudyFolder, check_same, check_writable, folder_of, make_folder
+from hpotune.study.folder import StudyFolder, check_same, check_writable, folder_of, home_of, make_folder
 from hpotune.study.load import Mistakes, Study, build_study, lines, load_study
 from hpotune.study.metrics import task_metrics
 from hpotune.study.places import Mistake, absolute, data_mistakes, template_names
-from hpotune.study.source import Value, Where
+from hpotune.study.source import Value, Where, read_source
 
 _MEASURED = (
     "train_loss final_train_loss eval_loss eval_accuracy samples_per_second tokens_per_second peak_memory_gb "
@@ -57,8 +58,8 @@ def check(target: Path, *, data_root: str | None = None) -> Checked:
     """
     if target.name == "resolved.yaml" and target.parent.is_dir() and not target.exists():
         StudyFolder(path=target.parent).load()  # says that the folder holds no study
-    home, study = target.absolute().parent, load_study(target)
-    if data_root is not None:
+    study, home = load_study(target), home_of(target)
+    if data_root is not None and study.config.model is not None:  # $HPOTUNE_DATA_ROOT stands for every study
         study = _with_data_root(study, data_root)
     found: Mistakes = {}
     values = absolute(study.template, home=home, found=found)
@@ -102,40 +103,76 @@ def prepare(
     """
     folder = folder_of(target, chosen=chosen)
     if target.is_dir():
-        return _reopened(folder, accept)
+        data_root = data_root or _data_root_before(folder)
+        if not _edited(folder, data_root):
+            return _reopened(folder, accept)
+        target = folder.study_file
     checked = check(target, data_root=data_root)
     check_same(folder, checked.values)
     if accept:
         accept(folder, checked.study)
     check_writable(folder)
-    if folder.provenance_file.is_file():
+    if folder.resolved_file.is_file():
         return _made(folder, checked, str(folder.provenance()["store"]), "as before")
     url, why = storage.choose(checked.study.config.store, folder.path)
     if url.startswith("postgresql"):
         storage.connect(url)  # before a folder is made for a study that has no store
-    existed, done = folder.path.exists(), False
-    try:
-        ready = _made(folder, checked, url, why)
-        done = True
-    finally:
-        if not done:
-            _unmake(folder, keep=existed)
-    return ready
+    with _all_or_nothing(folder):
+        return _made(folder, checked, url, why)
 
 
 def _made(folder: StudyFolder, checked: Checked, url: str, why: str) -> Ready:
     make_folder(folder, checked.study, checked.values, home=checked.home, store_url=url)
-    store = Store.create(url, checked.study, folder=str(folder.path))
+    store = _store(folder, checked.study, url)
     return Ready(folder=folder, study=checked.study, store=store, store_url=url, why=why)
 
 
-def _unmake(folder: StudyFolder, *, keep: bool) -> None:
-    """Takes a half-made study away; a folder that was there, and then was empty, stays and is empty again."""
-    if keep:
-        for path in folder.path.iterdir():
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-    else:
-        shutil.rmtree(folder.path, ignore_errors=True)
+def _store(folder: StudyFolder, study: Study, url: str) -> Store:
+    """The study's store, made where it is missing; one inside the folder is its own, wherever the folder was before."""
+    if Path(url.partition(":///")[2]).is_relative_to(folder.path):
+        with suppress(StoreError):  # it is not there yet
+            store = Store.open(url, study)
+            store.fill()
+            return store
+    return Store.create(url, study, folder=str(folder.path))
+
+
+@contextmanager
+def _all_or_nothing(folder: StudyFolder) -> Iterator[None]:
+    """Takes away what was made inside it when that fails, and nothing that stood there before."""
+    try:
+        folder.path.mkdir(parents=True)  # of two processes one makes it, and the other must not take it away
+        mine, empty = True, True
+    except FileExistsError:
+        mine, empty = False, folder.path.is_dir() and not any(folder.path.iterdir())
+    try:
+        yield
+    except BaseException:
+        if mine:
+            shutil.rmtree(folder.path, ignore_errors=True)
+        elif empty:
+            for path in folder.path.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise
+
+
+def _data_root_before(folder: StudyFolder) -> str | None:
+    """The --data-root that the study was made with, where its file names none itself."""
+    if not (folder.resolved_file.is_file() and folder.study_file.is_file()):
+        return None
+    root = read_source(folder.resolved_file).values.get("data_root")
+    own = read_source(folder.study_file).values.get("data_root")
+    return root if own is None and isinstance(root, str) else None
+
+
+def _edited(folder: StudyFolder, data_root: str | None) -> bool:
+    """Whether the folder's study.yaml says something else than what was resolved from it."""
+    if not (folder.resolved_file.is_file() and folder.study_file.is_file()):
+        return False
+    values = absolute(read_source(folder.study_file).values, home=home_of(folder.study_file), found={})
+    if data_root is not None:
+        values["data_root"] = str(Path(data_root).absolute())
+    return values != read_source(folder.resolved_file).values
 
 
 def _reopened(folder: StudyFolder, accept: Callable[[StudyFolder, Study], None] | None) -> Ready:

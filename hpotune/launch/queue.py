@@ -47,16 +47,32 @@ def job_rows(folder: StudyFolder, trials: Sequence[TrialRow]) -> list[JobRow]:
     """Every job element of the study as Slurm tells it now, by one squeue and one sacct for what has left it.
 
     Jobs that hpotune did not submit (an sbatch file written by hand) are known by the trials they run: kind `own`.
+
+    Raises: ClusterError when Slurm does not answer.
     """
-    kinds = {
-        f"{job['id']}_{index}": job["kind"] for job in recorded_jobs(folder) for index in range(job["count"])
-    }
-    running = [row.worker.job for row in trials if row.state == "running" and row.worker]
-    kinds |= {id_: "own" for id_ in running if id_ != LOCAL and id_ not in kinds}
+    kinds = _kinds(folder, trials)
     live = _queued(list(kinds))
     ended = _accounted([id_ for id_ in kinds if id_ not in live])
     rows = [live.get(id_) or ended.get(id_) or JobRow(id=id_, state="GONE") for id_ in kinds]
     return [replace(row, kind=kinds[row.id]) for row in rows]
+
+
+def rows_or_unknown(folder: StudyFolder, trials: Sequence[TrialRow]) -> tuple[list[JobRow], str]:
+    """`job_rows` and nothing to say; or where Slurm does not answer, every job as UNKNOWN, and why."""
+    try:
+        return job_rows(folder, trials), ""
+    except ClusterError as error:
+        kinds = _kinds(folder, trials)
+        return [JobRow(id=id_, state="UNKNOWN", kind=kind) for id_, kind in kinds.items()], str(error)
+
+
+def _kinds(folder: StudyFolder, trials: Sequence[TrialRow]) -> dict[str, str]:
+    """Every job element that the study knows of, by id: worker, step or own."""
+    kinds = {
+        f"{job['id']}_{index}": job["kind"] for job in recorded_jobs(folder) for index in range(job["count"])
+    }
+    running = [row.worker.job for row in trials if row.state == "running" and row.worker]
+    return kinds | {id_: "own" for id_ in running if id_ != LOCAL and id_ not in kinds}
 
 
 def _jobs_of(ids: Sequence[str]) -> list[str]:

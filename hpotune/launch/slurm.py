@@ -7,12 +7,14 @@ variables. Here every option is what the study file says, and a job's last line 
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from shlex import join, quote
 from typing import Any
@@ -20,13 +22,24 @@ from typing import Any
 from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError
 
-from hpotune.errors import ClusterError, nearest
+from hpotune.errors import ClusterError, StudyFileError, nearest
 from hpotune.launch.queue import ANSWER_S, ask, require_slurm, words
 from hpotune.plan.next import JobSpec
 from hpotune.study.config import StudyConfig
 from hpotune.study.folder import StudyFolder, write_atomic
 
 _KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
+_FOLLOW_UP_EXTRA = ("comment", "mail-type", "mail-user", "nice", "reservation")
+"""Keys of resources.extra that suit the small job too; others ask for what it does not need, or may not have."""
+_OURS = {
+    "array": "budget.parallel and execution.trials_per_job",
+    "dependency": "resources.follow_up",
+    "output": "nothing: logs lie in the study's folder under jobs/",
+    "error": "nothing: logs lie in the study's folder under jobs/",
+    "signal": "resources.signal_delay_s",
+    "job-name": "name",
+}
+"""Keys that resources.extra may not hold, and what sets them."""
 
 
 class _Executor(SlurmExecutor):  # type: ignore[misc]
@@ -45,10 +58,13 @@ class _Executor(SlurmExecutor):  # type: ignore[misc]
 
 @contextmanager
 def clean_environment() -> Iterator[None]:
-    """The environment without what a surrounding job left in it: its CPU binding alone can slow a new job threefold."""
-    leaked = {
-        k: v for k, v in os.environ.items() if k.startswith(("SLURM_", "SBATCH_", "SRUN_")) and k not in _KEPT
-    }
+    """The environment without what a surrounding job left in it: its CPU binding alone can slow a new job threefold.
+
+    SBATCH_* and SRUN_* are the user's own defaults, but for the one that our job scripts export.
+    """
+    leaked = {k: v for k, v in os.environ.items() if k.startswith("SLURM_") and k not in _KEPT}
+    if "SLURM_JOB_ID" in os.environ and "SRUN_CPUS_PER_TASK" in os.environ:
+        leaked["SRUN_CPUS_PER_TASK"] = os.environ["SRUN_CPUS_PER_TASK"]
     for key in leaked:
         del os.environ[key]
     try:
@@ -60,7 +76,7 @@ def clean_environment() -> Iterator[None]:
 def sbatch_text(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
     """The job script that `submit` would send."""
     with clean_environment():
-        return _executor(folder, config, spec).text(worker_command(folder, spec), count=spec.count)
+        return _executor(folder, config, spec).text(worker_command(folder, config, spec), count=spec.count)
 
 
 def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
@@ -71,7 +87,7 @@ def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
     with clean_environment():
         try:
             job_id = _executor(folder, config, spec).submit_array(
-                worker_command(folder, spec), count=spec.count
+                worker_command(folder, config, spec), count=spec.count
             )
         except (FailedJobError, subprocess.CalledProcessError) as error:
             raise ClusterError(
@@ -91,9 +107,11 @@ def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
 def check_accepted(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> None:
     """Asks Slurm whether it would take the job, before anything is made.
 
-    Raises: ClusterError when it is not there or would refuse.
+    Raises: ClusterError when it is not there or would refuse, StudyFileError for an option that is hpotune's own.
     """
+    _check_extra(config)
     require_slurm()
+    spec = split(spec, at_most=max_array_size())[0]
     partition = config.resources.partition
     known = [name.rstrip("*") for name in ask(["sinfo", "-h", "-o", "%R"]).split()]
     if partition and not set(partition.split(",")) <= set(known):
@@ -103,25 +121,72 @@ def check_accepted(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> N
     with tempfile.TemporaryDirectory() as scratch, clean_environment():
         script = Path(scratch, "job.sh")
         script.write_text(sbatch_text(StudyFolder(path=Path(scratch)), config, spec), encoding="utf-8")
-        answer = subprocess.run(
-            ["sbatch", "--test-only", str(script)],
-            capture_output=True,
-            text=True,
-            timeout=ANSWER_S,
-            check=False,
-        )
+        answer = _test_only(script)
     if answer.returncode:
         raise ClusterError(
             f"Slurm would refuse the job: {words(answer.stderr)}; see resources in the study file"
         )
 
 
-def worker_command(folder: StudyFolder, spec: JobSpec) -> str:
+def _test_only(script: Path) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            ["sbatch", "--test-only", str(script)],
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ClusterError(f"sbatch gave no answer in {ANSWER_S} s; try again later") from None
+
+
+def _check_extra(config: StudyConfig) -> None:
+    """Raises: StudyFileError for a key of resources.extra that something else sets."""
+    taken = [key for key in config.resources.extra if key.replace("_", "-") in _OURS]
+    if taken:
+        raise StudyFileError(
+            *(
+                f"resources.extra: {key} is set by hpotune; what sets it: {_OURS[key.replace('_', '-')]}"
+                for key in taken
+            )
+        )
+
+
+def max_array_size() -> int | None:
+    """How many elements an array may have here; None where the cluster does not say."""
+    try:
+        lines = ask(["scontrol", "show", "config"]).splitlines()
+    except ClusterError:
+        return None
+    found = [line.partition("=")[2].strip() for line in lines if line.startswith("MaxArraySize")]
+    return max(1, int(found[0])) if found and found[0].isdigit() else None
+
+
+def split(spec: JobSpec, *, at_most: int | None) -> list[JobSpec]:
+    """The same as arrays that the cluster takes, which share the throttle among them.
+
+    With a throttle below their number only so many are left: the follow-up step adds the rest.
+    """
+    if at_most is None or spec.count <= at_most:
+        return [spec]
+    parts = min(math.ceil(spec.count / at_most), spec.throttle)
+    sizes = [min(at_most, spec.count - at_most * index) for index in range(parts)]
+    shares = [spec.throttle // parts + (index < spec.throttle % parts) for index in range(parts)]
+    return [
+        replace(spec, count=size, throttle=min(size, share))
+        for size, share in zip(sizes, shares, strict=True)
+    ]
+
+
+def worker_command(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
     """What a job runs; the same line works in a hand-written sbatch file."""
+    venv = config.env.venv
+    python = sys.executable if venv == "auto" else f"{venv}/bin/python" if venv else "python"
     if spec.kind == "step":
-        return join([sys.executable, "-m", "hpotune", "step", str(folder.path)])
+        return join([python, "-m", "hpotune", "step", str(folder.path)])
     limit = ["--trials", str(spec.trials)] if spec.trials is not None else []
-    return join([sys.executable, "-m", "hpotune", "worker", str(folder.path), *limit])
+    return join([python, "-m", "hpotune", "worker", str(folder.path), *limit])
 
 
 def _executor(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> _Executor:
@@ -156,10 +221,12 @@ def parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
     else:
         asked |= _work_parameters(config)
     extra = dict(resources.extra) | ({"reservation": resources.reservation} if resources.reservation else {})
+    if spec.kind == "step":
+        extra = {key: value for key, value in extra.items() if key.replace("_", "-") in _FOLLOW_UP_EXTRA}
     return {
         **{key: value for key, value in asked.items() if value is not None},
         "wckey": resources.wckey,
-        "additional_parameters": extra,
+        "additional_parameters": {key: value for key, value in extra.items() if value is not False},
     }
 
 

@@ -109,7 +109,24 @@ class StudyFolder:
                 f"{self.provenance_file}: is missing or damaged, so the study's store is not known; "
                 "bring it back, or start again with --folder"
             ) from None
-        return recorded
+        return {**recorded, "store": self._store_here(recorded)}
+
+    def _store_here(self, recorded: Mapping[str, Json]) -> Json:
+        """The store's URL; of a folder that was moved or copied since, the store that came along inside it."""
+        store, before = recorded.get("store"), recorded.get("folder")
+        scheme, _, file = str(store).partition(":///")
+        if not isinstance(before, str) or not Path(file).is_relative_to(before):
+            return store
+        return f"{scheme}:///{self.path.resolve() / Path(file).relative_to(before)}"
+
+
+def home_of(target: Path) -> Path:
+    """Where relative paths of a study file start: its folder, or for a file inside a study's folder that study's home.
+
+    Raises: StudyFileError where that home is not known any more.
+    """
+    parent = StudyFolder(path=target.parent.resolve())
+    return Path(str(parent.provenance()["home"])) if parent.resolved_file.is_file() else parent.path
 
 
 def folder_of(target: Path, *, chosen: Path | None = None) -> StudyFolder:
@@ -118,13 +135,13 @@ def folder_of(target: Path, *, chosen: Path | None = None) -> StudyFolder:
     Raises: StudyFileError where the target is neither.
     """
     if chosen is not None:
-        return StudyFolder(path=chosen.absolute())
+        return StudyFolder(path=chosen.resolve())
     if target.is_dir():
-        return StudyFolder(path=target.absolute())
-    if (target.parent / "resolved.yaml").is_file():
-        return StudyFolder(path=target.parent.absolute())
-    name = read_source(target).values.get("name")
-    return StudyFolder(path=target.absolute().parent / str(name))
+        return StudyFolder(path=target.resolve())
+    parent = target.parent.resolve()
+    if (parent / "resolved.yaml").is_file():
+        return StudyFolder(path=parent)
+    return StudyFolder(path=(parent / str(read_source(target).values.get("name"))).resolve())
 
 
 def make_folder(
@@ -137,7 +154,7 @@ def make_folder(
     existed = folder.path.exists()
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        made = {"home": str(home), "store": store_url, **_circumstances()}
+        made = {"home": str(home), "store": store_url, "folder": str(folder.path), **_circumstances(home)}
         if not folder.provenance_file.exists():
             write_atomic(folder.provenance_file, json.dumps(made, indent=1) + "\n")
         write_atomic(folder.study_file, study.source.path.read_text(encoding="utf-8"))
@@ -199,7 +216,7 @@ def write_atomic(path: Path, text: str) -> None:
         raise
 
 
-def _circumstances() -> dict[str, Json]:
+def _circumstances(home: Path) -> dict[str, Json]:
     """Versions, host and commit: what a reader needs to repeat the study."""
     versions = {}
     for name in RECORDED:
@@ -211,16 +228,20 @@ def _circumstances() -> dict[str, Json]:
         "python": platform.python_version(),
         "host": platform.node(),
         "versions": versions,
-        "commit": _commit(),
+        "commit": _commit(home),
     }
 
 
-def _commit() -> str | None:
-    """The commit of the working folder, where there is one."""
+def _commit(home: Path) -> str | None:
+    """The commit of the folder of the study file, where there is one."""
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=False
+            ["git", "-C", str(home), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return (found.stdout.strip() or None) if found.returncode == 0 else None

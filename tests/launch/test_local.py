@@ -8,17 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from hpotune.errors import HpotuneError
+from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.launch.cancel import cancel_study
 from hpotune.launch.doctor import findings
-from hpotune.launch.local import dead_here, run_workers
+from hpotune.launch.local import check_local, run_here, run_workers, shortfall
+from hpotune.launch.lock import the_only
 from hpotune.launch.queue import dead_jobs, words
 from hpotune.plan.next import JobRow
-from hpotune.store import Store
+from hpotune.store import Store, dead_here
 from hpotune.study.trial import Worker
 
 GONE = 2**22 + 1
@@ -95,14 +97,18 @@ def test_workers_that_die_before_any_trial_are_an_error_with_their_last_words(pl
         run_workers(folder, store, count=1, show=lambda: None)
 
 
-def test_ctrl_c_puts_running_trials_back_in_line_and_a_second_run_goes_on(place):
+@pytest.mark.parametrize("ask", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda ask: ask.name)
+def test_a_signal_puts_running_trials_back_in_line_and_a_second_run_goes_on(place, ask):
     folder, store = place(
         python=None, command="touch $HPOTUNE_TRIAL_DIR/ready; [ -e go ] || sleep 60; echo {x}"
     )
     command = [sys.executable, "-m", "hpotune", "run", str(folder.path)]
     run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert until(lambda: len(list(folder.path.glob("trials/*/ready"))) == 2)
-    run.send_signal(signal.SIGINT)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 1
+    assert f"process {run.pid} on" in second.stderr
+    run.send_signal(ask)
     said = run.communicate(timeout=60)[0]
     assert run.returncode == 130, said
     assert states(store) == ["waiting"] * 6
@@ -181,3 +187,35 @@ def test_doctor_looks_at_any_folder_and_leaves_nothing_there(tmp_path: Path):
     what = {finding.what for finding in findings(tmp_path)}
     assert {"locks", "disk", "library", "cache"} <= what
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_of_several_nodes_needs_slurm(make_study):
+    with pytest.raises(StudyFileError, match=r"resources.nodes: 2 needs Slurm"):
+        check_local(make_study(resources={"nodes": 2}).config)
+
+
+def test_gpus_are_dealt_to_as_many_workers_as_they_carry(place, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    code = "echo $CUDA_VISIBLE_DEVICES >> seen; sleep 0.2; echo {x}"
+    sections = {"budget": {"trials": 6, "parallel": 3}, "resources": {"gpus": 2}}
+    folder, store = place(python=None, command=code, **sections)
+    assert run_here(folder, store, folder.load().config, show=lambda: None)
+    assert set((folder.path.parent / "home" / "seen").read_text().split()) == {"4,5", "6,7"}
+    assert len({row.worker.pid for row in store.rows()}) == 2
+
+
+def test_a_study_that_ended_short_says_so(place):
+    folder, store = place()
+    config = folder.load().config
+    assert "0 of 6 trials are done" in shortfall(config, store.rows(), now=datetime.now())
+    assert run_workers(folder, store, count=1, show=lambda: None)
+    assert shortfall(config, store.rows(), now=datetime.now()) == ""
+
+
+def test_the_only_names_who_holds_the_lock(tmp_path: Path):
+    lock = tmp_path / "lock"
+    refused = pytest.raises(HpotuneError, match=f"it is at work already: process {os.getpid()} on")
+    with the_only(lock, what="it"), refused, the_only(lock, what="it"):
+        pass
+    with the_only(lock, what="it"):
+        pass

@@ -9,7 +9,15 @@ import pytest
 
 from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.study import folder as folders
-from hpotune.study.folder import StudyFolder, check_same, check_writable, folder_of, make_folder, write_atomic
+from hpotune.study.folder import (
+    StudyFolder,
+    check_same,
+    check_writable,
+    folder_of,
+    home_of,
+    make_folder,
+    write_atomic,
+)
 from hpotune.study.load import load_study
 
 TEXT = """\
@@ -106,6 +114,31 @@ def test_the_folder_is_named_by_the_study_or_chosen_or_itself(study, tmp_path):
     folder = made(study, tmp_path / "own")
     assert folder_of(folder.path).path == folder.path
     assert folder_of(folder.study_file).path == folder.path
+
+
+def test_a_study_reached_by_a_symlink_is_the_same(study, tmp_path):
+    folder = made(study, tmp_path / "own")
+    (tmp_path / "link").symlink_to(tmp_path)
+    assert folder_of(tmp_path / "link" / "study.yaml") == folder
+    assert folder_of(tmp_path / "link" / "own") == folder
+    assert home_of(tmp_path / "link" / "study.yaml") == tmp_path
+
+
+def test_a_study_file_in_a_studys_folder_keeps_its_home(study, tmp_path):
+    folder = made(study, tmp_path / "own")
+    assert home_of(folder.study_file) == tmp_path
+
+
+def test_the_store_inside_a_folder_moves_with_it_and_one_outside_stays(study, tmp_path):
+    folder = StudyFolder(path=tmp_path / "own")
+    make_folder(
+        folder, study, study.template, home=tmp_path, store_url=f"sqlite:///{folder.path / 'store.db'}"
+    )
+    folder.path.rename(tmp_path / "moved")
+    assert (
+        StudyFolder(path=tmp_path / "moved").provenance()["store"] == f"sqlite:///{tmp_path}/moved/store.db"
+    )
+    assert made(study, tmp_path / "other").provenance()["store"] == "sqlite:///x"
 
 
 def test_a_damaged_provenance_is_named(study, tmp_path):

@@ -1,0 +1,97 @@
+"""From a study file to a study that can run, again and again, and nothing lost on the way."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.launch.prepare import Ready, _data_root_before, _edited, prepare
+from hpotune.study.folder import StudyFolder
+
+
+@pytest.fixture
+def file(make_study) -> Path:
+    """A study file that is right."""
+    return make_study().source.path
+
+
+def again(target: Path) -> Ready:
+    return prepare(target, chosen=None, data_root=None)
+
+
+def every_file(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize("store", ["sqlite", "journal"])
+def test_a_study_whose_provenance_is_lost_is_an_error_and_keeps_every_file(make_study, store):
+    file = make_study(store=store).source.path
+    folder = again(file).folder
+    (folder.path / "trials" / "0").mkdir(parents=True)
+    folder.provenance_file.unlink()
+    before = every_file(folder.path)
+    for target in (file, folder.path, folder.study_file):
+        with pytest.raises(StudyFileError, match=r"provenance.json: is missing"):
+            again(target)
+        assert every_file(folder.path) == before
+
+
+def test_a_store_that_cannot_be_made_leaves_no_folder_and_empties_an_empty_one(file, monkeypatch):
+    def refuse(*_: object, **__: object) -> None:
+        raise HpotuneError("no store")
+
+    monkeypatch.setattr("hpotune.launch.prepare.Store.create", refuse)
+    for stood in (False, True):
+        if stood:
+            (file.parent / "bowl").mkdir()
+        with pytest.raises(HpotuneError, match="no store"):
+            again(file)
+        assert (file.parent / "bowl").exists() == stood
+    assert list((file.parent / "bowl").iterdir()) == []
+
+
+def test_a_moved_study_goes_on_with_its_own_store(file):
+    first = again(file)
+    shutil.move(first.folder.path, file.parent / "moved")
+    moved = prepare(file, chosen=file.parent / "moved", data_root=None)
+    assert moved.store_url.endswith("moved/store.db") or moved.store_url.endswith("moved/store.journal")
+    assert len(moved.store.rows()) == 6
+    assert not first.folder.path.exists()
+    assert len(again(file.parent / "moved").store.rows()) == 6
+
+
+def test_a_study_reached_by_a_symlink_is_the_same(file, tmp_path):
+    first = again(file)
+    (tmp_path / "link").symlink_to(file.parent)
+    assert again(tmp_path / "link" / "study.yaml").folder == first.folder
+    assert again(tmp_path / "link" / "bowl").store_url == first.store_url
+
+
+@pytest.mark.parametrize("by", ["folder", "file"])
+def test_an_edit_of_the_file_in_the_folder_is_taken_in(file, by):
+    folder = again(file).folder
+    text = folder.study_file.read_text()
+    folder.study_file.write_text(text.replace("trials: 6", "trials: 9"))
+    ready = again(folder.path if by == "folder" else folder.study_file)
+    assert ready.study.config.budget.trials == folder.load().config.budget.trials == 9
+    assert len(ready.store.rows()) == 9
+    folder.study_file.write_text(text.replace("- -3.0", "- -2.0"))
+    with pytest.raises(StudyFileError, match="`params` differs"):
+        again(folder.path)
+
+
+def test_a_data_root_given_by_hand_is_no_edit(tmp_path):
+    folder = StudyFolder(path=tmp_path)
+    folder.study_file.write_text("name: a\n")
+    folder.resolved_file.write_text("name: a\ndata_root: /data\n")
+    folder.provenance_file.write_text('{"home": "/", "store": ""}')
+    assert _data_root_before(folder) == "/data"
+    assert not _edited(folder, "/data")
+    assert _edited(folder, None)
+
+
+def test_a_data_root_in_the_environment_is_nothing_to_a_function(file, tmp_path):
+    assert prepare(file, chosen=None, data_root=str(tmp_path)).study.config.data_root is None
