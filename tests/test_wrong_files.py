@@ -189,6 +189,22 @@ RANGES = [
         "all trials are measured alike",
     ),
     Row(
+        "+score:",
+        "batch_size: {int: [4, 16]}",
+        "score.batch_size: holds a range, but all trials are measured",
+    ),
+    Row(
+        "model:",
+        "model: {path: a/b, dtype: {choice: [float32, bfloat16]}}",
+        "model.dtype: holds a range, but the baseline and all trials are compared on one base",
+    ),
+    Row("+data:", "validation: {float: [0.1, 0.2]}", "keep the same rows out of training", HELLASWAG),
+    Row(
+        "+data:",
+        "max_length: {int: [64, 512]}",
+        "data.max_length: holds a range, but the objective eval_loss is measured on these rows",
+    ),
+    Row(
         "+lora:",
         "target_modules: [{choice: [a, b], when: {lora.r: 4}}]",
         "put the condition on the whole list",
@@ -250,6 +266,14 @@ LIMITS = [
     ),
     Row(
         "+", "env: {vars: {HF_TOKEN: hf_abc}}", "env.vars.HF_TOKEN: is a secret, and job scripts are readable"
+    ),
+    Row("+", "env: {vars: {PGPASSWORD: geheim}}", "env.vars.PGPASSWORD: is a secret"),
+    Row("+", "env: {vars: {MYSQL_PWD: geheim}}", "env.vars.MYSQL_PWD: is a secret"),
+    Row("+", "env: {vars: {AWS_SECRET_ACCESS_KEY: geheim}}", "env.vars.AWS_SECRET_ACCESS_KEY: is a secret"),
+    Row(
+        "+",
+        "env: {setup: [export PGPASSWORD=geheim]}",
+        "env.setup: sets PGPASSWORD, a secret, and job scripts",
     ),
     Row("+", "store: mysql://host/db", "store='mysql://host/db' is no store; needs auto, sqlite, journal,"),
     Row("+", "store: 'sqlite://'", "lies in no file"),
@@ -353,6 +377,21 @@ NAMES = [
         "objective:",
         "objective: {metric: seconds}",
         "metric: 'seconds' has no known direction; add `direction: maximize` or",
+    ),
+    Row(
+        "objective:",
+        "objective: {metric: seconds, direction: minimize}",
+        "metric='seconds' is not measured by a fine-tuning",
+    ),
+    Row(
+        "objective:",
+        "objective: {metric: samples_per_second, direction: maximize}",
+        "is one that the untouched base does not have; write checks: {baseline: false}",
+    ),
+    Row(
+        "objective:",
+        "objective: {metric: eval_loss, limit: 100}",
+        "score.objective.limit: belongs to an lm-eval task; add task, or remove it",
     ),
     Row(
         "objective:",
@@ -460,7 +499,22 @@ FILES = [
         "model: {path: 'package:llm_absent/model.gguf'}",
         "names the package 'llm_absent', which is not installed",
     ),
-    Row("model:", "model: {path: {choice: [a/b, ./absent]}}", "model.path='./absent' does not exist"),
+    Row(
+        "path:",
+        "path: {choice: [rows.jsonl, ./absent]}",
+        "data.path='./absent' does not exist",
+        HELLASWAG,
+    ),
+    Row(
+        "path:", "path: s3://bucket/rows.jsonl", "is in a bucket, which a trial cannot read yet; download it"
+    ),
+    Row("+", "env: {container: images/own.sif}", "env.container='images/own.sif' does not exist"),
+    Row(
+        "prompt:",
+        "response: '{output}'\nprompt: '{instruction}'",
+        "data.response: a classification has labels for answers",
+        ("model:", "model: {path: a/b, task: sequence_classification}"),
+    ),
     Row(
         "model:",
         "model: {path: a/b, num_labels: 3}",
@@ -472,6 +526,14 @@ FILES = [
     Row("+", "env: {venv: folder}", "is no virtual environment (no bin/activate)"),
 ]
 FUNCTIONS = [
+    Row("+", "keep: {best: 3}", "keep: serves fine-tuning only; a python reads it not; remove it"),
+    Row("+", "env: {offline: false}", "env.offline: serves fine-tuning only"),
+    Row(
+        "objective:",
+        "objective: {metric: answer_rate}",
+        "score.objective.metric: 'answer_rate' has no known direction; add `direction: maximize`",
+    ),
+    Row("objective:", "objective: {metric: loss_of_trust}", "'loss_of_trust' has no known direction"),
     Row(
         "python:",
         "python: other.py:bowl",

@@ -84,6 +84,9 @@ def _card(folder: StudyFolder, study: Study, rows: Sequence[TrialRow], row: Tria
     return {
         "base": model.path,
         "revision": model.revision,
+        "tokenizer": model.tokenizer,
+        "trust_remote_code": model.trust_remote_code,
+        "offline": study.config.env.offline,
         "params": dict(row.params),
         "score": summary.trial(study.config.score.objective, row)["values"],
         "baseline": baseline["values"] if baseline else None,

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from hpotune.errors import nearest
+from hpotune.study.direction import known_sense, plain_sense
 from hpotune.study.resources import EnvConfig, ResourcesConfig
 from hpotune.study.section import Json as Json  # the rest of the house imports both from here
 from hpotune.study.section import Section as Section
@@ -24,10 +25,6 @@ HOLE = re.compile(r"\{([A-Za-z_]\w*)\}")
 """A {column} of a template, as trial/prompt.py reads it: braces of JSON in a template stay as they are."""
 PROMPTS = ("alpaca", "chat", "text")
 STORES = "auto, sqlite, journal, sqlite:///FILE, postgresql://USER@HOST/DB or journal:///FILE"
-DIRECTIONS = {
-    "maximize": ("acc", "exact_match", "f1", "mcc", "bleu", "rouge", "bits", "pass"),
-    "minimize": ("loss", "perplexity", "wer", "ter"),
-}
 
 
 class ModelConfig(Section):
@@ -125,7 +122,8 @@ class Objective(Section):
     """`acc_norm` of a task (`exact_match,strict-match` names a filter); eval_loss, train_loss, eval_accuracy; or a key
     you return."""
     direction: Literal["maximize", "minimize"] | None = None
-    """null: known from the metric's name (acc, f1 up; loss, perplexity down)."""
+    """null: known from the metric's name (acc, f1 up; loss, perplexity down); a function or command needs it for any
+    name but loss, accuracy, f1 and the like."""
     goal: float | None = Field(default=None, allow_inf_nan=False)
     """The study ends when a trial reaches it; null: never."""
     limit: int | None = Field(default=None, ge=1)
@@ -146,17 +144,22 @@ class Objective(Section):
         """
         if self.direction is not None:
             return self.direction
-        for direction, words in DIRECTIONS.items():
-            if any(word in self.metric for word in words):
-                return "maximize" if direction == "maximize" else "minimize"
-        raise ValueError(
-            f"metric: {self.metric!r} has no known direction; add `direction: maximize` or `direction: minimize`"
-        )
+        sense = known_sense(self.metric)
+        if sense is None:
+            raise ValueError(_no_direction(self.metric))
+        return sense
 
     @model_validator(mode="after")
     def _direction_known(self) -> Objective:
         self.sense  # noqa: B018 - raises where the direction is missing
+        for key in ("limit", "num_fewshot"):
+            if self.task is None and getattr(self, key) is not None:
+                raise ValueError(f"{key}: belongs to an lm-eval task; add task, or remove it")
         return self
+
+
+def _no_direction(metric: str) -> str:
+    return f"metric: {metric!r} has no known direction; add `direction: maximize` or `direction: minimize`"
 
 
 def _as_list(value: Json) -> Json:
@@ -199,7 +202,7 @@ class BudgetConfig(Section):
     parallel: int = Field(default=1, ge=1)
     """Trials at a time: workers, or the %K of a job array."""
     max_failed: int = Field(default=5, ge=0)
-    """The study stops when more trials than this have failed; 0: at the first."""
+    """The study stops when more trials than this have failed; 0: at the first. Diverged ones (nan) are not counted."""
     gpu_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """No trial starts once the finished ones have used so many; null: no limit."""
     until: date | datetime | None = None
@@ -335,6 +338,9 @@ class StudyConfig(PointConfig):
             raise ValueError(
                 f"score: lm-eval tasks need a model, and {own[0]} has none; name a metric that it gives"
             )
+        for objective in self.score.objective if own else ():
+            if objective.direction is None and plain_sense(objective.metric) is None:
+                raise ValueError(f"score: objective: {_no_direction(objective.metric)}")
         if (
             self.model
             and self.model.task == "sequence_classification"

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from hpotune.errors import nearest
-from hpotune.study.library import field_types
+from hpotune.study.library import OWN_TYPES, field_types
 
-OWN = frozenset({"global_batch_size", "sgd_momentum"})
-"""Keys of `train` that are ours: sequences a step over all ranks; the momentum of `optim: sgd`."""
+OWN = frozenset(OWN_TYPES)
+"""Keys of `train` that are ours."""
 
 _LOOP = (
     "per_device_train_batch_size gradient_accumulation_steps num_train_epochs max_steps learning_rate "

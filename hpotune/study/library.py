@@ -28,14 +28,14 @@ _NAMED: dict[str, tuple[str, str, str]] = {
     "optim": ("transformers", "training_args.py", "OptimizerNames"),
     "lr_scheduler_type": ("transformers", "trainer_utils.py", "SchedulerType"),
 }
-_UNFIT: dict[str, tuple[tuple[str, ...], str]] = {
+UNFIT: dict[str, tuple[tuple[str, ...], str]] = {
     "optim": (
         ("lomo", "adalomo", "galore", "apollo", "schedule_free"),
         "steps inside the backward pass or projects full weights: it cannot train an adapter here",
     ),
     "lr_scheduler_type": (("reduce_lr_on_plateau", "greedy"), "needs evaluations during training"),
 }
-"""Values that transformers knows and a trial does not honour (as trial/optimizer.py), by how they begin -> why."""
+"""Values that transformers knows and a trial does not honour, by how they begin -> why."""
 _RECORDED = Path(__file__).with_name("recorded_fields.json")
 _SCALARS: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -53,8 +53,8 @@ _WORDS = {
     "list": "a list",
     "dict": "a mapping",
 }
-_OWN = {"global_batch_size": "int", "sgd_momentum": "float"}
-"""Fields of `train` that are ours."""
+OWN_TYPES = {"global_batch_size": "int", "sgd_momentum": "float"}
+"""Fields of `train` that are ours (sequences a step over all ranks; the momentum of `optim: sgd`) -> type."""
 _Limit = tuple[str, Callable[[float], bool]]
 _ABOVE_0: _Limit = ("needs to be above 0", lambda value: value > 0)
 _FROM_0: _Limit = ("needs to be 0 or more", lambda value: value >= 0)
@@ -86,7 +86,7 @@ def named_values(field: str) -> tuple[str, ...]:
         return ()
     tree = _installed(*_NAMED[field])
     names = list(_recorded()[field]) if tree is None else _enum_values(tree)
-    return tuple(name for name in names if not name.startswith(_UNFIT[field][0]))
+    return tuple(name for name in names if not name.startswith(UNFIT[field][0]))
 
 
 def _installed(package: str, file: str, name: str) -> ast.ClassDef | None:
@@ -119,7 +119,7 @@ def _class_fields(found: ast.ClassDef) -> dict[str, str]:
 
 def value_complaint(library: Library, name: str, value: Value) -> str | None:
     """What is wrong with a value of `lora.NAME` or `train.NAME`: its type, its name, its limits. None: nothing."""
-    annotation = _OWN.get(name) if library == "train" else None
+    annotation = OWN_TYPES.get(name) if library == "train" else None
     annotation = annotation or field_types(library).get(name)
     complaint = type_complaint(value, annotation) if annotation else None
     return complaint or _name_complaint(name, value) or _limit_complaint(library, name, value)
@@ -129,7 +129,7 @@ def _name_complaint(name: str, value: Value) -> str | None:
     valid = named_values(name)
     if not valid or value in valid or not isinstance(value, str):
         return None
-    starts, why = _UNFIT[name]
+    starts, why = UNFIT[name]
     return why if value.startswith(starts) else f"is unknown; {nearest(value, valid)}"
 
 

@@ -30,10 +30,9 @@ from hpotune.study.space import (
     range_kind,
     without,
 )
+from hpotune.study.unread import unread
+from hpotune.study.yardstick import SEARCHABLE, check_place, unmeasured
 
-SEARCHABLE = ("model", "data", "lora", "train", "score", "params")
-YARDSTICK: tuple[Where, ...] = (("score", "objective"), ("score", "test"), ("score", "record"))
-"""What all trials of a study share, so that they can be compared."""
 POINTS_AN_EXPR = 64
 """Combinations of corners at which an expression over several ranges is tried."""
 
@@ -87,6 +86,8 @@ def build_study(source: Source) -> Study:
     else:
         _names(source.values, space, found)
         config = _corners(source.values, space, found)
+    for where, text in (*unread(config, source.values), *unmeasured(config, source.values)) if config else ():
+        found.setdefault(where, text)
     if found or config is None:
         raise StudyFileError(*lines(source, found))
     return Study(source=source, template=source.values, space=space or Space(ranges=()), config=config)
@@ -105,7 +106,7 @@ def _space(values: dict[str, Value], found: Mistakes) -> Space | None:
         if range_kind(value) is None or where[:2] == ("search", "options"):
             continue
         try:
-            _check_place(where)
+            check_place(where, values)
             ranges.append(parse_range(value, where))
             if isinstance(where[-1], int) and ranges[-1].when:
                 raise ValueError(
@@ -120,18 +121,6 @@ def _space(values: dict[str, Value], found: Mistakes) -> Space | None:
     except CircleError as error:
         found[error.where] = f"{dotted(error.where)}: {error}"
         return None
-
-
-def _check_place(where: Where) -> None:
-    """Raises: ValueError where no range may stand."""
-    if not where or where[0] not in SEARCHABLE:
-        raise ValueError(f"holds a range; ranges may stand under {', '.join(SEARCHABLE)}")
-    if len(where) == 1:
-        raise ValueError(
-            "holds a range as a whole; a range stands at one value, such as lora.r: {int: [4, 64]}"
-        )
-    if any(where[: len(place)] == place for place in YARDSTICK):
-        raise ValueError("holds a range, but all trials are measured alike; make a study for each")
 
 
 def _dicts(value: Value, where: Where) -> Iterator[tuple[Where, dict[str, Value]]]:

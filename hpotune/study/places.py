@@ -20,7 +20,8 @@ from hpotune.study.load import Mistakes
 from hpotune.study.source import Value, Where
 from hpotune.study.space import dotted
 
-DATA_FILES = (".json", ".jsonl", ".csv", ".parquet")
+DATA_FILES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+"""Endings of data files that a trial reads -> their format."""
 PROMPT_COLUMNS = {"alpaca": ("instruction", "output"), "text": ("text",)}
 _PLACES: tuple[Where, ...] = (
     ("data_root",),
@@ -29,8 +30,10 @@ _PLACES: tuple[Where, ...] = (
     ("data", "path"),
     ("score", "include_path"),
     ("env", "venv"),
+    ("env", "container"),
     ("python",),
 )
+_CONTAINER: Where = ("env", "container")
 _FOLDERS: tuple[Where, ...] = (("data_root",), ("score", "include_path"), ("env", "venv"))
 Mistake = tuple[Where, str]
 
@@ -88,17 +91,23 @@ def _exists(path: Path) -> bool:
 
 
 def _elsewhere(where: Where, text: str, full: Path) -> str:
-    """A name that is no file here: a hub id, a bucket, a package.
+    """A name that is no file here: a hub id, a package, an image to fetch.
 
     Raises: ValueError where it can only be a file.
     """
-    if where in _FOLDERS or _looks_local(text):
+    if where == _CONTAINER and "://" in text:  # docker://, oras://: apptainer fetches it
+        return text
+    if text.startswith("s3://"):
+        raise ValueError(
+            "is in a bucket, which a trial cannot read yet; download it first and name the folder"
+        )
+    if where in (*_FOLDERS, _CONTAINER) or _looks_local(text):
         raise ValueError(f"does not exist ({full}); paths are relative to the study file{_beside(full)}")
     if text.startswith("package:"):
         name = text.removeprefix("package:").partition("/")[0]
         if not name.isidentifier() or importlib.util.find_spec(name) is None:
             raise ValueError(f"names the package {name!r}, which is not installed here; pip install it")
-    elif not text.strip() or (text.count("/") > 1 and not text.startswith("s3://")):
+    elif not text.strip() or text.count("/") > 1:
         raise ValueError("is neither a file here nor a Hugging Face id (NAMESPACE/NAME)")
     return text
 
@@ -128,7 +137,7 @@ def _check_kind(where: Where, full: Path) -> None:
 
 
 def _looks_local(text: str) -> bool:
-    ends = text.endswith((*DATA_FILES, ".gguf")) and not text.startswith(("package:", "s3://"))
+    ends = text.endswith((*DATA_FILES, ".gguf")) and not text.startswith("package:")
     return text.startswith((".", "/", "~")) or ends
 
 

@@ -10,7 +10,14 @@ from pydantic import Field, field_validator, model_validator
 from hpotune.study.section import Json, Section
 
 TIME = r"\d+-\d{1,2}(:\d{2}){0,2}|\d+(:\d{2}){0,2}"
-SECRET = re.compile(r"(^|_)(TOKEN|PASSWORD|PASSWD|SECRET|API_?KEY)$", re.IGNORECASE)
+SECRET = re.compile(
+    r"PASSWORD$|PASSWD$|_PWD$|(^|_)(TOKEN|PASS|PASSPHRASE|CREDENTIALS?|SECRET|SECRET_.*KEY|"
+    r"(API|ACCESS|PRIVATE|ACCOUNT|STORAGE)_?KEY)$",
+    re.IGNORECASE,
+)
+"""Names of variables that hold secrets: PGPASSWORD, MYSQL_PWD, AWS_SECRET_ACCESS_KEY, HF_TOKEN; not PWD."""
+ASSIGNED = re.compile(r"(?:^|[\s;&|])([A-Za-z_]\w*)=(?![\"']?[$`]|[\s;&|]|$)")
+"""A variable set in a shell line to a text that stands there; `$(cat FILE)` keeps it elsewhere."""
 
 
 class ResourcesConfig(Section):
@@ -122,9 +129,10 @@ class EnvConfig(Section):
     venv: str | None = "auto"
     """A virtual environment to activate; auto: the one that runs hpotune now; null: none."""
     container: str | None = None
-    """An apptainer image in which ranks, functions and commands run."""
+    """An apptainer image in which ranks, functions and commands run: a local file or an address (docker://…). hpotune
+    must be installed in it, or stand under the same path inside as outside."""
     setup: list[str] = Field(default=[])
-    """Shell lines run first, as they stand."""
+    """Shell lines run first, as they stand; never secrets."""
     vars: dict[str, str] = Field(default={})
     """Environment variables; never secrets, they stand readable in the job script."""
     offline: bool = True
@@ -141,3 +149,12 @@ class EnvConfig(Section):
                     f"{name}: is a secret, and job scripts are readable; export it in ~/.bashrc instead"
                 )
         return value
+
+    @model_validator(mode="after")
+    def _no_secrets(self) -> EnvConfig:
+        for name in (name for line in self.setup for name in ASSIGNED.findall(line)):
+            if SECRET.search(name):  # between keys, so that the line itself is not shown
+                raise ValueError(
+                    f"setup: sets {name}, a secret, and job scripts are readable; export it in ~/.bashrc instead"
+                )
+        return self

@@ -70,11 +70,6 @@ class Space:
         """The ranges a sampler draws; expressions follow from them."""
         return tuple(r for r in self.ranges if r.kind != "expr")
 
-    @property
-    def conditional(self) -> bool:
-        """Whether some range exists only under a condition."""
-        return any(r.when for r in self.ranges)
-
 
 def dotted(where: Where) -> str:
     """`("lora", "r")` as `lora.r`."""

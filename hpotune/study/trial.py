@@ -1,4 +1,4 @@
-"""What crosses the process border: a trial's task on its way in, its result on its way out. Always JSON.
+"""What crosses the process border: a trial's spec on its way in, its result on its way out. Always JSON.
 
 Files, all written by one writer (rank 0 of the trial): trials/<n>/{spec.json,result.json,curve.jsonl,spans.jsonl,
 log.txt,items.npz,adapter/,checkpoint/}.
@@ -31,7 +31,6 @@ class TrialSpec(Section):
     checks: ChecksConfig = ChecksConfig()
     data_root: str | None = None
     offline: bool = True
-    keep_adapter: bool = True
     python: str | None = None
     command: str | None = None
     home: str = "."

@@ -15,6 +15,8 @@ from hpotune.study.trial import Failure, TrialSpec
 from hpotune.trial import hub
 
 if TYPE_CHECKING:
+    import torch
+
     from hpotune.trial.record import Report
 
 
@@ -35,7 +37,7 @@ def main(file: Path) -> int:
     # Only now: transformers and datasets read their environment at import.
     from hpotune.trial import ranks as meeting
     from hpotune.trial.errors import Paused
-    from hpotune.trial.record import RESULT, Report
+    from hpotune.trial.record import RESULT, Report, cost
     from hpotune.trial.run import run
 
     where = meeting.place(os.environ, number=spec.number)
@@ -49,19 +51,23 @@ def main(file: Path) -> int:
         try:
             report.hand_in(run(spec, ranks=ranks, report=report, stop=lambda: bool(told)))
         except Paused:
+            report.metrics.update(cost(report, ranks))
             report.hand_in(report.result("paused"))
         meeting.stop(ranks)
     except Exception as error:
-        _fail(error, report, alone=where.world_size == 1)
+        _fail(error, report, world_size=where.world_size)
         return 1
     return 0
 
 
-def _fail(error: Exception, report: Report, *, alone: bool) -> None:
+def _fail(error: Exception, report: Report, *, world_size: int) -> None:
     """Hands in the failure; a rank among others ends at once, for the rest wait for it in a collective."""
+    from hpotune.trial.record import cost_seen
+
     traceback.print_exc(file=sys.stderr)
+    report.metrics.update(cost_seen(report, _device(), world_size=world_size))
     report.hand_in(report.result("failed", failure=_failure(error)))
-    if not alone:
+    if world_size > 1:
         sys.stderr.flush()
         hub.remove_private()
         os._exit(1)
@@ -84,16 +90,16 @@ def _failure(error: Exception) -> Failure:
 
 
 def _peak_gb() -> float:
-    import torch
-
     from hpotune.trial.record import peak_memory_gb
 
-    device = (
-        torch.device("cuda", torch.cuda.current_device())
-        if torch.cuda.is_available()
-        else torch.device("cpu")
-    )
-    return peak_memory_gb(device)
+    return peak_memory_gb(_device())
+
+
+def _device() -> torch.device:
+    import torch
+
+    cuda = torch.cuda.is_available()
+    return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
 
 
 if __name__ == "__main__":

@@ -15,12 +15,12 @@ import datasets
 import numpy as np
 
 from hpotune.study.config import DataConfig, Json
+from hpotune.study.places import DATA_FILES
 from hpotune.trial import hub
 from hpotune.trial.errors import DataError
 from hpotune.trial.loss import IGNORED, Row
 from hpotune.trial.prompt import encode, pieces, question
 
-BUILDERS = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 SLICE = re.compile(r"(?P<split>[\w.]+)\[(?P<low>-?\d*)(?P<low_unit>%?):(?P<high>-?\d*)(?P<high_unit>%?)\]")
 LABEL = "label"
 Rows = list[dict[str, Json]]
@@ -140,9 +140,9 @@ def _load(config: DataConfig, *, split: str, data_root: str | None) -> datasets.
 
 
 def _builder(file: Path) -> str:
-    if file.suffix not in BUILDERS:
-        raise DataError(f"data.path: {file.name}: a file needs one of the endings {', '.join(BUILDERS)}")
-    return BUILDERS[file.suffix]
+    if file.suffix not in DATA_FILES:
+        raise DataError(f"data.path: {file.name}: a file needs one of the endings {', '.join(DATA_FILES)}")
+    return DATA_FILES[file.suffix]
 
 
 def _check_columns(data: datasets.Dataset, config: DataConfig) -> None:

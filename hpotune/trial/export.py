@@ -2,8 +2,9 @@
 
     python -m hpotune.trial.export FOLDER OUT [--merge] < card.json
 
-The card: {base, revision, params, score, baseline, date}; `base` and `revision` are the study's `model.path`
-and `model.revision`, the others stand in the card as they come. OUT must not exist; it appears whole or not at all.
+The card: {base, revision, tokenizer, trust_remote_code, offline, params, score, baseline, date}; the first five
+are the study's `model.path` … and `env.offline`, the others stand in the card as they come. OUT must not exist; it
+appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def main(arguments: list[str], card: Mapping[str, Json]) -> None:
     unfinished = out.with_name(f"{out.name}.{os.getpid()}")
     try:
         if merge:
-            _merged(folder, unfinished, str(card["base"]), revision=card.get("revision"))
+            _merged(folder, unfinished, card)
         else:
             _copied(folder, unfinished, str(card["base"]))
         (unfinished / "README.md").write_text(readme(card, merged=merge), encoding="utf-8")
@@ -53,7 +54,7 @@ def _copied(folder: Path, out: Path, base: str) -> None:
     (out / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
-def _merged(folder: Path, out: Path, base: str, *, revision: str | None) -> None:
+def _merged(folder: Path, out: Path, card: Mapping[str, Json]) -> None:
     """Adds the adapter to the weights in float32, then rounds once, to the dtype of the base.
 
     Merged in bfloat16, a small adapter is lost in the rounding and a large one moves by it.
@@ -67,17 +68,22 @@ def _merged(folder: Path, out: Path, base: str, *, revision: str | None) -> None
         AutoTokenizer,
     )
 
-    path = hub.model_folder(base)
-    config = AutoConfig.from_pretrained(path, revision=revision)
-    options: dict[str, Json] = {}
+    path = hub.model_folder(str(card["base"]))
+    options: dict[str, Json] = {
+        "revision": card.get("revision"),
+        "trust_remote_code": bool(card.get("trust_remote_code")),
+    }
+    dtype = AutoConfig.from_pretrained(path, **options).dtype
+    words = dict(options)
+    if card.get("tokenizer"):
+        words["revision"] = None  # it is the base's
     head = AutoModelForCausalLM
     if str(PeftConfig.from_pretrained(folder).task_type).endswith("SEQ_CLS"):
-        head, options = AutoModelForSequenceClassification, {"num_labels": _labels(folder)}
-    model = PeftModel.from_pretrained(
-        head.from_pretrained(path, revision=revision, dtype=torch.float32, **options), folder
-    )
-    model.merge_and_unload().to(config.dtype or torch.float32).save_pretrained(out)
-    AutoTokenizer.from_pretrained(path, revision=revision).save_pretrained(out)
+        head, options["num_labels"] = AutoModelForSequenceClassification, _labels(folder)
+    model = PeftModel.from_pretrained(head.from_pretrained(path, dtype=torch.float32, **options), folder)
+    model.merge_and_unload().to(dtype or torch.float32).save_pretrained(out)
+    tokenizer = hub.model_folder(str(card.get("tokenizer") or card["base"]))
+    AutoTokenizer.from_pretrained(tokenizer, **words).save_pretrained(out)
 
 
 def _labels(folder: Path) -> int:
@@ -118,8 +124,9 @@ def _table(value: Json) -> list[str]:
 
 
 if __name__ == "__main__":
-    hub.prepare(offline=True)  # the base is where training found it
+    told = json.load(sys.stdin)
+    hub.prepare(offline=bool(told.get("offline", True)))  # the base is where training found it
     try:
-        main(sys.argv[1:], json.load(sys.stdin))
+        main(sys.argv[1:], told)
     except HpotuneError as error:
         sys.exit(f"export: {error}")

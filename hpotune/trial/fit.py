@@ -7,6 +7,7 @@ from pathlib import Path
 
 import peft
 import torch
+import transformers
 from transformers.integrations.neftune import neftune_post_forward_hook
 
 from hpotune.study.config import Json
@@ -33,40 +34,37 @@ def fit(
     ranks: Ranks,
     report: Report,
     stop: Callable[[], bool],
-) -> tuple[peft.PeftModel, Progress]:
+) -> peft.PeftModel:
     """The base with its trained adapter, which stands on disk too; goes on from a checkpoint if there is one.
 
     Raises: TrialError where a truth check fails or the training diverges; Paused after a signal.
     """
-    folder = Path(spec.folder)
-    args = arguments(spec.point.train, seed=spec.seed, folder=folder)
+    folder = Path(spec.folder) / "checkpoint"
+    args = arguments(spec.point.train, seed=spec.seed, folder=Path(spec.folder))
     steps = plan(args, spec.point.train, rows=len(rows), world_size=ranks.world_size)
     with report.phase("check"):
         model = _prepared(base, rows, spec, seed=args.seed, pad_id=pad_id, ranks=ranks, report=report)
-    _switch_on(
-        model.get_base_model(), checkpointing=args.gradient_checkpointing, noise=args.neftune_noise_alpha
-    )
+    _switch_on(model.get_base_model(), args)
     momentum = spec.point.train.get("sgd_momentum")
     optimizer, scheduler = build(args, model, momentum=momentum, steps=steps.steps)
     learner = Learner(model=model, optimizer=optimizer, scheduler=scheduler)
     before = adapter.copy_of(model)
     mark = checkpoint.fingerprint(spec, global_batch=steps.batches.global_batch)
-    progress = checkpoint.load(folder / "checkpoint", learner, mark=mark, ranks=ranks)
+    progress = checkpoint.load(folder, learner, mark=mark, ranks=ranks)
     report.cut_curve(progress.step)
-    earlier = progress.process_seconds
+    report.earlier_s = progress.process_seconds
 
     def save() -> None:
-        progress.process_seconds = earlier + report.clock() - report.started
+        progress.process_seconds = report.earlier_s + report.clock() - report.started
         with report.phase("checkpoint"):
-            checkpoint.save(folder / "checkpoint", learner, progress, mark=mark, ranks=ranks)
+            checkpoint.save(folder, learner, progress, mark=mark, ranks=ranks)
 
     doors = Doors(save=save, log=report.curve, stop=stop)
     with report.phase("train"):
         train(learner, rows, progress, plan=steps, args=args, pad_id=pad_id, ranks=ranks, doors=doors)
     report.metrics.update(_measured(model, progress, steps))
-    progress.process_seconds = earlier  # what came before this process; cost() adds the rest
     _leave(model, before, rows, spec, pad_id=pad_id, ranks=ranks, report=report)
-    return model, progress
+    return model
 
 
 def refuse(spec: TrialSpec) -> None:
@@ -115,13 +113,13 @@ def _prepared(
     return model
 
 
-def _switch_on(base: torch.nn.Module, *, checkpointing: bool, noise: float | None) -> None:
+def _switch_on(base: torch.nn.Module, args: transformers.TrainingArguments) -> None:
     """What the point asks of the base while it trains."""
-    if checkpointing:
+    if args.gradient_checkpointing:
         base.gradient_checkpointing_enable({"use_reentrant": False})
-    if noise is not None:
+    if args.neftune_noise_alpha is not None:
         embeddings = base.get_input_embeddings()
-        embeddings.neftune_noise_alpha = noise
+        embeddings.neftune_noise_alpha = args.neftune_noise_alpha
         embeddings.register_forward_hook(neftune_post_forward_hook)
 
 
@@ -150,17 +148,13 @@ def _leave(
     ranks: Ranks,
     report: Report,
 ) -> None:
-    """Checks the trained adapter and writes it, where it is kept or read back."""
+    """Checks the trained adapter and writes it."""
     folder = Path(spec.folder) / "adapter"
     if spec.checks.moved:
         with report.phase("check"):
             report.checks["moved"] = truth.check_moved(model, before, ranks=ranks)
-    if not (spec.keep_adapter or spec.checks.reload):
-        return
     with report.phase("save"):
         adapter.save(model, folder, ranks)
     if spec.checks.reload:
         with report.phase("check"):
             report.checks["reload"] = truth.check_reload(model, folder, rows, pad_id=pad_id, ranks=ranks)
-    if not spec.keep_adapter:
-        checkpoint.remove(folder, ranks)

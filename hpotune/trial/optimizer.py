@@ -11,13 +11,11 @@ import transformers
 
 from hpotune.study.config import Json
 from hpotune.study.fields import OWN, check_train_key
+from hpotune.study.library import UNFIT
 from hpotune.trial.adapter import trainable
 from hpotune.trial.batches import Batches
 from hpotune.trial.errors import DataError, UserError
 
-# They step inside the backward pass, project full weights, or keep two sets of weights.
-OTHER_LOOPS = ("lomo", "adalomo", "galore", "apollo", "schedule_free")
-NEED_METRICS = ("reduce_lr_on_plateau", "greedy")
 CURVE_LINES = 500  # of a curve.jsonl without logging_steps, about
 
 
@@ -60,14 +58,10 @@ def arguments(train: dict[str, Json], *, seed: int, folder: Path) -> transformer
         raise UserError(f"train: {error}") from error
     finally:
         transformers.utils.logging.set_verbosity(said)
-    if args.optim.value.startswith(OTHER_LOOPS):
-        raise UserError(
-            f"train.optim: {args.optim.value} cannot train an adapter here; use adamw_torch, sgd, adafactor …"
-        )
-    if args.lr_scheduler_type.value in NEED_METRICS:
-        raise UserError(
-            f"train.lr_scheduler_type: {args.lr_scheduler_type.value} needs evaluations during training"
-        )
+    for field, (starts, why) in UNFIT.items():
+        value = getattr(args, field).value
+        if value.startswith(starts):
+            raise UserError(f"train.{field}: {value} {why}")
     if "sgd_momentum" in train and args.optim.value != "sgd":
         raise UserError(f"train.sgd_momentum: only with optim: sgd, not {args.optim.value}; see `when:`")
     return args

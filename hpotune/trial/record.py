@@ -1,12 +1,12 @@
 """What a trial leaves behind: result.json, curve.jsonl, spans.jsonl. One writer: rank 0.
 
 Only a failing rank also writes a result, and only where none stands: rank 0 may hang in a collective with it.
+The first failure is the cause: what fails after it, on rank 0 too, does not replace it.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import resource
 import sys
 import time
@@ -19,6 +19,7 @@ from typing import Literal
 import torch
 
 from hpotune.study.config import Json
+from hpotune.study.folder import write_atomic
 from hpotune.study.trial import Failure, TrialResult
 from hpotune.trial.ranks import Ranks
 from hpotune.trial.train import Line
@@ -35,6 +36,8 @@ class Report:
     first_one: bool
     started: float
     """Unix seconds."""
+    earlier_s: float = 0.0
+    """Of the processes that trained this trial before, up to the checkpoint."""
     clock: Callable[[], float] = time.time
     metrics: dict[str, Json] = field(default_factory=dict)
     checks: dict[str, Json] = field(default_factory=dict)
@@ -69,7 +72,7 @@ class Report:
         if not self.first_one or not file.exists():
             return
         kept = [line for line in file.read_text().splitlines(keepends=True) if _step(line) <= step]
-        write(file, "".join(kept))
+        write_atomic(file, "".join(kept))
 
     def warn(self, message: str) -> None:
         """Adds a sentence to the result's warnings."""
@@ -84,10 +87,11 @@ class Report:
         )
 
     def hand_in(self, result: TrialResult) -> None:
-        """Writes result.json; a failing rank other than 0 only where none stands."""
+        """Writes result.json; a failing rank other than 0 only where none stands, rank 0 only where no failure does."""
         file = self.folder / RESULT
-        if self.first_one or (result.state == "failed" and not file.exists()):
-            write(file, result.model_dump_json(indent=1) + "\n")
+        failing = result.state == "failed"
+        if (failing and not file.exists()) or (self.first_one and not (failing and _failure_stands(file))):
+            write_atomic(file, result.model_dump_json(indent=1) + "\n")
 
     def _span(self, name: str, start: float, *, end: float) -> None:
         self._append("spans.jsonl", {"trial": self.number, "phase": name, "start": start, "end": end})
@@ -98,12 +102,8 @@ class Report:
                 file.write(json.dumps(entry) + "\n")
 
 
-def write(file: Path, text: str) -> None:
-    """Writes under a temporary name and moves; readable by all."""
-    temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-    temporary.write_text(text)
-    temporary.chmod(0o644)
-    os.replace(temporary, file)
+def _failure_stands(file: Path) -> bool:
+    return TrialResult.model_validate_json(file.read_text()).state == "failed"
 
 
 def peak_memory_gb(device: torch.device) -> float:
@@ -113,14 +113,20 @@ def peak_memory_gb(device: torch.device) -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
 
 
-def cost(report: Report, ranks: Ranks, *, earlier_s: float) -> dict[str, Json]:
-    """Hours of processes and of GPUs up to now, and the highest peak of memory over the ranks."""
-    hours = ranks.world_size * (report.clock() - report.started + earlier_s) / 3600
+def cost(report: Report, ranks: Ranks) -> dict[str, Json]:
+    """Hours of processes and of GPUs up to now, and the highest peak of memory over the ranks; a collective."""
+    peaks_gb = ranks.gather(peak_memory_gb(ranks.device))
+    return cost_seen(report, ranks.device, world_size=ranks.world_size) | {"peak_memory_gb": max(peaks_gb)}
+
+
+def cost_seen(report: Report, device: torch.device, *, world_size: int) -> dict[str, Json]:
+    """The same as this rank alone sees it: a failing one cannot ask the others."""
+    hours = world_size * (report.clock() - report.started + report.earlier_s) / 3600
     return {
-        "peak_memory_gb": max(ranks.gather(peak_memory_gb(ranks.device))),
+        "peak_memory_gb": peak_memory_gb(device),
         "process_hours": hours,
-        "gpu_hours": hours if ranks.device.type == "cuda" else 0.0,
-        "world_size": ranks.world_size,
+        "gpu_hours": hours if device.type == "cuda" else 0.0,
+        "world_size": world_size,
     }
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from hpotune.study.config import DataConfig, Json, ModelConfig
+from hpotune.study.config import DataConfig, Json, ModelConfig, ScoreConfig
+from hpotune.study.tasks import overlap, task_index
 from hpotune.study.trial import TrialResult, TrialSpec
 from hpotune.trial import checkpoint, data
 from hpotune.trial.errors import DataError, NotFinite, Paused, UserError
@@ -48,33 +49,42 @@ def run(spec: TrialSpec, *, ranks: Ranks, report: Report, stop: Callable[[], boo
         raise UserError(
             f"score: {tasks[0].task} needs causal_lm; {model_config.task} has eval_loss and eval_accuracy"
         )
+    _check_seal(spec.point.score, [one.task for one in tasks])
     if spec.kind == "trial":
         refuse(spec)
     with report.phase("data"):
         ready = _rows(model_config, data_config, spec.data_root, report)
+    _pause(stop, ranks)
     with report.phase("load"):
         model = load_base(
             model_config, labels=ready.labels, pad_id=ready.pad_id, device=ranks.device, seed=spec.seed
         )
         if ranks.world_size == 1:
             model.to(ranks.device)
-    earlier_s = 0.0
+    _pause(stop, ranks)
     if spec.kind == "baseline":
         report.metrics["base_share_per_rank"] = shard(model, ranks, whole=())
     else:
-        model, progress = fit(
-            model, ready.train, spec, pad_id=ready.pad_id, ranks=ranks, report=report, stop=stop
-        )
-        earlier_s = progress.process_seconds
+        model = fit(model, ready.train, spec, pad_id=ready.pad_id, ranks=ranks, report=report, stop=stop)
     _pause(stop, ranks)
     with report.phase("score"):
         report.metrics.update(_losses(model, ready, spec, ranks))
         _pause(stop, ranks)
-        report.metrics.update(_scores(model, ready, spec, ranks))
-    report.metrics.update(cost(report, ranks, earlier_s=earlier_s))
+        report.metrics.update(_scores(model, ready, spec, ranks, stop))
+    report.metrics.update(cost(report, ranks))
     values, stderrs = _values(spec, report.metrics)
     checkpoint.remove(Path(spec.folder) / "checkpoint", ranks)
     return report.result("finished").model_copy(update={"values": values, "stderrs": stderrs})
+
+
+def _check_seal(score: ScoreConfig, open_tasks: list[str]) -> None:
+    """Asks again what `hpotune check` asked: a login node without lm-eval knows the names only.
+
+    Raises: UserError where a sealed task shares items with one that is scored.
+    """
+    shared = overlap(score.test, open_tasks, index=task_index(score.include_path)) if score.test else []
+    if shared:
+        raise UserError(shared[0])
 
 
 def _rows(model: ModelConfig, config: DataConfig, data_root: str | None, report: Report) -> Ready:
@@ -115,12 +125,13 @@ def _classes(model: ModelConfig, present: int) -> int:
 
 
 def _losses(model: torch.nn.Module, ready: Ready, spec: TrialSpec, ranks: Ranks) -> dict[str, Json]:
-    """eval_loss (and eval_accuracy of classes); of a baseline the train_loss too."""
+    """eval_loss (and eval_accuracy of classes); of a baseline what a training of no steps would give too."""
     found: dict[str, Json] = {}
     size = spec.point.score.batch_size
     if spec.kind == "baseline":
         first = ready.train[:BASELINE_ROWS]
         found["train_loss"] = mean(model, first, pad_id=ready.pad_id, batch_size=size, ranks=ranks).loss
+        found |= {"final_train_loss": found["train_loss"], "steps": 0, "trainable_parameters": 0}
     if ready.validation:
         held = mean(model, ready.validation, pad_id=ready.pad_id, batch_size=size, ranks=ranks)
         found["eval_loss"] = held.loss
@@ -129,8 +140,13 @@ def _losses(model: torch.nn.Module, ready: Ready, spec: TrialSpec, ranks: Ranks)
     return found
 
 
-def _scores(model: torch.nn.Module, ready: Ready, spec: TrialSpec, ranks: Ranks) -> dict[str, float]:
-    """The numbers of the lm-eval tasks, computed in the precision that the adapter was trained in."""
+def _scores(
+    model: torch.nn.Module, ready: Ready, spec: TrialSpec, ranks: Ranks, stop: Callable[[], bool]
+) -> dict[str, float]:
+    """The numbers of the lm-eval tasks, computed in the precision that the adapter was trained in.
+
+    Raises: Paused.
+    """
     scored = spec.point.score
     with autocast(model, ranks.device):
         return score_tasks(
@@ -141,6 +157,7 @@ def _scores(model: torch.nn.Module, ready: Ready, spec: TrialSpec, ranks: Ranks)
             data_root=spec.data_root,
             ranks=ranks,
             folder=Path(spec.folder),
+            stop=stop,
         )
 
 

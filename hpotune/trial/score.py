@@ -10,7 +10,7 @@ import contextlib
 import io
 import logging
 import random
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,33 +67,33 @@ def score_tasks(
     data_root: str | None,
     ranks: Ranks,
     folder: Path,
+    stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     """Every number of `tasks`: `hellaswag/acc_norm`, `hellaswag/acc_norm_stderr`, …; the same on every rank.
 
     A group gives its own numbers and those of the groups in it, a tag those of its tasks. A filter other than
     `none` stands in the name: `gsm8k/exact_match,strict-match`.
-
-    Rank 0 writes `folder/items.npz`, plain numpy, so that a login node needs nothing else to compare trials
-    item by item. For every single task it holds `hellaswag/doc_id` int64 (items,) and `hellaswag/acc_norm`
-    float64 (items,), sorted by doc_id (NaN: the item has no such metric); for every name asked for
-    `mmlu/leaves`, its single tasks.
+    Rank 0 writes `folder/items.npz` (plain numpy, for login nodes): for every single task `hellaswag/doc_id` int64
+    (items,) and `hellaswag/acc_norm` float64 (items,), sorted by doc_id (NaN: the item has no such metric); for
+    every name asked for `mmlu/leaves`, its single tasks.
 
     Raises: UserError for an unknown task, and for tasks that share items but are asked in two ways; DataError for
-    a dataset that is not here.
+    a dataset that is not here; Paused on every rank where `stop` turns true on one.
     """
     if not tasks:
         return {}
     manager, index = _manager(tasks, score.include_path)
-    numbers: dict[str, float] = {}
-    items: dict[str, np.ndarray] = {}
+    numbers, items = dict[str, float](), dict[str, np.ndarray]()
     training = model.training
     with redirected_datasets(data_root), _quiet(), _seeds_kept(ranks.device):
-        lm = SharedLM(model, tokenizer, batch_size=score.batch_size, ranks=ranks)
-        for names, how in _calls(tasks, index):
-            found = _evaluate(lm, manager, names, how=how, ranks=ranks)
-            numbers.update(numbers_of(found, names, index))
-            items.update(items_of(found, names, index))
-        lm.release()
+        lm = SharedLM(model, tokenizer, batch_size=score.batch_size, ranks=ranks, stop=stop)
+        try:
+            for names, how in _calls(tasks, index):
+                found = _evaluate(lm, manager, names, how=how, ranks=ranks)
+                numbers.update(numbers_of(found, names, index))
+                items.update(items_of(found, names, index))
+        finally:
+            lm.release()
     model.train(training)
     if ranks.first_one:
         write_items(folder / ITEMS, items)

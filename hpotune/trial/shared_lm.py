@@ -3,6 +3,8 @@
 lm-eval believes in one process (`world_size` 1) on every rank, so that its evaluator and its numbers stay as
 they are; only the three methods that answer requests are shared. Where the base is sharded every forward pass
 is a collective: ranks with fewer or shorter requests join with passes of their own until all are done.
+
+A signal is heeded before the next forward pass.
 """
 
 from __future__ import annotations
@@ -18,19 +20,24 @@ from peft import PeftModel
 from torch.distributed.tensor import DTensor
 
 from hpotune.study.config import Json
+from hpotune.trial.errors import Paused
 from hpotune.trial.ranks import Ranks
 
 Answer = TypeVar("Answer")
 
 
 class Lockstep:
-    """Makes all ranks do the same number of forward passes of the base; needed where it is sharded."""
+    """Makes all ranks do the same number of forward passes of the base; needed where it is sharded.
 
-    def __init__(self, model: torch.nn.Module, ranks: Ranks) -> None:
-        # The base, where the sharding stands: an adapter's generate enters there, past the outer module.
-        self.base = model.get_base_model() if isinstance(model, PeftModel) else model
+    Before each of them the ranks count who works and who was told to stop; all raise Paused at the same count.
+    """
+
+    def __init__(self, base: torch.nn.Module, ranks: Ranks, stop: Callable[[], bool]) -> None:
+        self.base = base
         self.ranks = ranks
+        self.stop = stop
         self.joining = False
+        self.counts: torch.Tensor | None = None
         # The first of all hooks, so that on every rank the count comes before the pass's own collectives.
         self.handle = self.base.register_forward_pre_hook(self._announce, prepend=True)
 
@@ -39,8 +46,15 @@ class Lockstep:
             self._working(True)
 
     def _working(self, flag: bool) -> torch.Tensor:
-        """How many ranks have a pass of their own to do now; a tensor, for only reading it waits."""
-        return self.ranks.sum(torch.tensor([int(flag)], device=self.ranks.device))
+        """How many ranks have a pass of their own to do now; a tensor, for only reading it waits.
+
+        Raises: Paused where the count before this one held a signal: that one has arrived, on every rank.
+        """
+        if self.counts is not None and self.counts[1].item():
+            raise Paused
+        counts = torch.tensor([int(flag), int(self.stop())], device=self.ranks.device)
+        self.counts = self.ranks.sum(counts)
+        return self.counts[0]
 
     def finish(self) -> None:
         """Returns when every rank has come here; until then this one's passes are for the others' sake."""
@@ -55,15 +69,31 @@ class Lockstep:
 class SharedLM(HFLM):  # type: ignore[misc]
     """The model in memory, adapter and all, on as many ranks as there are."""
 
-    def __init__(self, model: torch.nn.Module, tokenizer: Json, *, batch_size: int, ranks: Ranks) -> None:
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: Json,
+        *,
+        batch_size: int,
+        ranks: Ranks,
+        stop: Callable[[], bool] = lambda: False,
+    ) -> None:
         super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
         self.ranks = ranks
-        self.lockstep = Lockstep(model, ranks) if ranks.world_size > 1 and is_sharded(model) else None
+        self.stop = stop
+        # The base, where the sharding stands: an adapter's generate enters there, past the outer module.
+        base = model.get_base_model() if isinstance(model, PeftModel) else model
+        together = ranks.world_size > 1 and is_sharded(model)
+        self.lockstep = Lockstep(base, ranks, stop) if together else None
+        self.handle = self.lockstep.handle if self.lockstep else base.register_forward_pre_hook(self._heed)
 
     def release(self) -> None:
         """Takes the hook off the model."""
-        if self.lockstep is not None:
-            self.lockstep.handle.remove()
+        self.handle.remove()
+
+    def _heed(self, *_: Json) -> None:
+        if self.stop():
+            raise Paused
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         return self._shared(super().loglikelihood, requests)
@@ -80,12 +110,18 @@ class SharedLM(HFLM):  # type: ignore[misc]
 
     def _shared(self, method: Callable[..., list[Answer]], requests: Sequence[Instance]) -> list[Answer]:
         hand = deal(requests, self.ranks.world_size)[self.ranks.rank]
-        answers = method([requests[i] for i in hand], disable_tqdm=True) if hand else []
-        if self.lockstep is not None:
-            self.lockstep.finish()
-        together = dict(
-            pair for part in self.ranks.gather(list(zip(hand, answers, strict=True))) for pair in part
-        )
+        own: list[tuple[int, Answer]] | None
+        try:
+            answers = method([requests[i] for i in hand], disable_tqdm=True) if hand else []
+            if self.lockstep is not None:
+                self.lockstep.finish()
+            own = list(zip(hand, answers, strict=True))
+        except Paused:
+            own = None  # the other ranks wait in the gather
+        parts = self.ranks.gather(own)
+        if None in parts:
+            raise Paused
+        together = dict(pair for part in parts for pair in part or [])
         return [together[i] for i in range(len(requests))]
 
 

@@ -76,14 +76,7 @@ def train(
         loss, tokens, stop, save = _step(
             learner, rows, progress.step, wishes, plan=plan, args=args, pad_id=pad_id, ranks=ranks
         )
-        progress.step += 1
-        if not math.isfinite(loss):
-            raise NotFinite(
-                f"the loss is {loss} at step {progress.step} of {plan.steps}; lower train.learning_rate"
-            )
-        progress.losses.append(loss)
-        progress.rows += len(plan.batches.at(progress.step - 1))
-        progress.tokens += int(tokens)
+        _count(progress, loss, tokens, plan=plan)
         progress.train_seconds = time.monotonic() - began
         last = progress.step == plan.steps
         if last or progress.step % plan.log_every == 0:
@@ -94,6 +87,21 @@ def train(
         if stop:
             raise Paused
     learner.model.eval()
+
+
+def _count(progress: Progress, loss: float, tokens: float, *, plan: Plan) -> None:
+    """Adds a step to the progress.
+
+    Raises: NotFinite.
+    """
+    progress.step += 1
+    if not math.isfinite(loss):
+        raise NotFinite(
+            f"the loss is {loss} at step {progress.step} of {plan.steps}; lower train.learning_rate"
+        )
+    progress.losses.append(loss)
+    progress.rows += len(plan.batches.at(progress.step - 1))
+    progress.tokens += int(tokens)
 
 
 def _step(

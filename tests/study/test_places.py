@@ -55,6 +55,15 @@ def test_an_environment_of_its_own_becomes_absolute_and_auto_stays(tmp_path):
     assert made_absolute({"env": {"venv": "auto"}}, tmp_path)[1] == {}
 
 
+def test_an_image_becomes_absolute_and_an_address_stays(tmp_path):
+    (tmp_path / "own.sif").touch()
+    made, found = made_absolute({"env": {"container": "own.sif"}}, tmp_path)
+    assert made == {"env": {"container": str(tmp_path / "own.sif")}}
+    assert found == {}
+    assert made_absolute({"env": {"container": "docker://python:3.12"}}, tmp_path)[1] == {}
+    assert set(made_absolute({"env": {"container": "absent.sif"}}, tmp_path)[1]) == {("env", "container")}
+
+
 def point(tmp_path, **data) -> PointConfig:
     score = {"objective": {"metric": "eval_loss"}}
     model = {"path": "a/b", "task": data.pop("task", "causal_lm")}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from hpotune.trial.hub import prepare
@@ -21,6 +22,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
 from hpotune.study.config import ScoreConfig  # noqa: E402
 from hpotune.trial import ranks as ranking  # noqa: E402
+from hpotune.trial.errors import Paused  # noqa: E402
 from hpotune.trial.score import Wanted, score_tasks  # noqa: E402
 from hpotune.trial.shard import shard  # noqa: E402
 from hpotune.trial.shared_lm import SharedLM  # noqa: E402
@@ -38,6 +40,21 @@ def requests() -> list[Instance]:
     ]
 
 
+def told(passes: int, ranks: ranking.Ranks) -> Callable[[], bool]:
+    """A signal that only the last rank gets, before that many passes of its own are made."""
+    left = iter(range(passes, -10_000, -1))
+    return lambda: ranks.rank == ranks.world_size - 1 and next(left) <= 0
+
+
+def paused(lm: SharedLM) -> None:
+    """Every rank leaves the scoring with Paused; none waits for another."""
+    try:
+        lm.generate_until(requests())
+    except Paused:
+        return
+    raise AssertionError("not paused")
+
+
 def main(job: dict) -> None:
     ranks = ranking.start(ranking.place(os.environ, number=0), os.environ)
     base = AutoModelForCausalLM.from_pretrained(job["model"], dtype=getattr(torch, job["dtype"]))
@@ -46,6 +63,10 @@ def main(job: dict) -> None:
         shard(base, ranks, whole=[p for name, p in model.named_parameters() if "lora_" in name])
     score = ScoreConfig(objective=[{"metric": "eval_loss"}], include_path=job["include_path"], batch_size=4)
     tokenizer = AutoTokenizer.from_pretrained(job["model"])
+    if "stop_after" in job:
+        paused(SharedLM(model, tokenizer, batch_size=2, ranks=ranks, stop=told(job["stop_after"], ranks)))
+        ranking.stop(ranks)
+        return
     lm = SharedLM(model, tokenizer, batch_size=2, ranks=ranks)
     texts = lm.generate_until(requests())
     lm.release()

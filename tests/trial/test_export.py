@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -81,6 +82,16 @@ def test_merging_rounds_once_to_the_dtype_of_the_base(adapter: Path, tmp_path: P
     merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert merged.dtype == torch.bfloat16
     assert all(torch.equal(weight, expected[name]) for name, weight in merged.state_dict().items())
+
+
+def test_a_tokenizer_of_its_own_is_handed_on_with_merged_weights(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(base, bare, ignore=shutil.ignore_patterns("tokenizer*", "special*"))
+    card = {**CARD, "base": str(bare), "tokenizer": str(base), "trust_remote_code": False}
+    main([str(adapter), str(tmp_path / "out"), "--merge"], card)
+    assert (tmp_path / "out/tokenizer.json").is_file()
 
 
 def test_a_classifier_is_merged_with_its_trained_head(tmp_path: Path) -> None:

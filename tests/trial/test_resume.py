@@ -28,8 +28,8 @@ def after_step(spec, process, step: int) -> None:
 
 
 def stop_at(step: int):
-    """A signal that comes while that step is made."""
-    calls = iter(range(1, 1000))
+    """A signal that comes while that step is made; two looks come before the first one, at the data and the base."""
+    calls = iter(range(-1, 1000))
     return lambda: next(calls) >= step
 
 

@@ -17,11 +17,12 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hpotune.study.config import Json, Objective, ScoreConfig
-from hpotune.trial.errors import DataError, UserError
+from hpotune.trial.errors import DataError, Paused, UserError
 from hpotune.trial.ranks import Ranks
 from hpotune.trial.score import Wanted, score_tasks, value_of, wanted
 from hpotune.trial.shared_lm import deal
 from tests.tiny import tiny_model, topic_task
+from tests.trial.conftest import here
 
 ROOT = Path(__file__).parents[2]
 DATA = Path(os.environ.get("HPOTUNE_TEST_DATA") or ROOT.parent / "shared/data").resolve()
@@ -122,6 +123,14 @@ def test_two_processes_with_half_the_base_each_find_what_one_finds(
     assert_equal(scored(bench, bench / "half", ranks=2, shard=True), alone)
 
 
+@pytest.mark.parametrize("shard", [True, False])
+def test_a_signal_to_one_rank_ends_the_scoring_on_all(bench: Path, shard: bool) -> None:
+    paths = {"model": bench / "model", "adapter": bench / "adapter", "include_path": bench / "tasks"}
+    job = {"dtype": "float64", "shard": shard, "stop_after": 3} | {k: str(path) for k, path in paths.items()}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run(sys.executable, *torchrun, str(WORKER), json.dumps(job))
+
+
 def assert_equal(found: dict[str, Json], expected: dict[str, Json]) -> None:
     assert found["texts"] == expected["texts"]
     # float64: what is left is the order of sums in batches of another make-up.
@@ -169,9 +178,38 @@ def score_in_memory(bench: Path, *tasks: Wanted) -> dict[str, float]:
     return score_tasks(model, tokenizer, tasks=tasks, score=score, data_root=None, ranks=ALONE, folder=bench)
 
 
+def test_a_signal_ends_the_scoring_before_the_next_pass(bench: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(bench / "model")
+    tokenizer = AutoTokenizer.from_pretrained(bench / "model")
+    score = ScoreConfig(objective=[Objective(metric="eval_loss")], include_path=str(bench / "tasks"))
+    calls = iter([False, False, True])
+    with pytest.raises(Paused):
+        score_tasks(
+            model,
+            tokenizer,
+            tasks=[Wanted(task="toys")],
+            score=score.model_copy(update={"batch_size": 1}),
+            data_root=None,
+            ranks=ALONE,
+            folder=bench,
+            stop=lambda: next(calls),
+        )
+    assert not model._forward_pre_hooks
+
+
 def test_an_unknown_task_is_named_with_its_neighbours(bench: Path) -> None:
     with pytest.raises(UserError, match=r"'helaswag' \(did you mean hellaswag"):
         score_in_memory(bench, Wanted(task="helaswag"))
+
+
+def test_a_sealed_task_inside_a_scored_group_is_refused_by_the_trial(bench: Path, make_spec) -> None:
+    score = {
+        "objective": [{"task": "toys", "metric": "acc"}],
+        "test": ["toy_topics"],
+        "include_path": str(bench / "tasks"),
+    }
+    with pytest.raises(UserError, match=r"'toy_topics' is sealed, but 'toys' in score\.objective holds"):
+        here(make_spec(score=score))
 
 
 def test_one_task_asked_in_two_ways_is_refused(bench: Path) -> None:

@@ -168,6 +168,8 @@ def test_a_baseline_trains_nothing_and_has_the_loss_of_the_base(make_spec):
     result = here(spec)
     trained = here(make_spec("trained", train={"global_batch_size": 40, "max_steps": 1}))
     assert result.metrics["train_loss"] == pytest.approx(trained.metrics["train_loss"], abs=EXACT)
+    assert result.metrics["final_train_loss"] == result.metrics["train_loss"]
+    assert (result.metrics["steps"], result.metrics["trainable_parameters"]) == (0, 0)
     assert not (Path(spec.folder) / "adapter").exists()
 
 

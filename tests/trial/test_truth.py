@@ -96,12 +96,6 @@ def test_a_file_that_differs_from_memory_is_told(make_spec, monkeypatch, defect)
         here(make_spec(train=FEW))
 
 
-def test_an_adapter_that_is_not_kept_is_checked_and_deleted(make_spec):
-    spec = make_spec(train=FEW, spec={"keep_adapter": False})
-    assert here(spec).checks["reload"]["ok"]
-    assert not (Path(spec.folder) / "adapter").exists()
-
-
 def test_a_kept_adapter_can_be_read_by_others(make_spec):
     spec = make_spec(train=FEW)
     here(spec)
