@@ -12,7 +12,8 @@ from datetime import datetime
 from pathlib import Path
 
 from hpotune.objective.process import Stop
-from hpotune.objective.socket import Evaluate, Setting, failed, open_objective
+from hpotune.objective.registry import open_objective
+from hpotune.objective.socket import Evaluate, Setting, failed
 from hpotune.plan.budget import dropped, stop_reason
 from hpotune.store import Claim, Store, dead_here, results_in, written
 from hpotune.study.folder import StudyFolder

@@ -1,11 +1,10 @@
-"""The socket: what every objective is, and how the one of a study is opened."""
+"""The socket: what every objective is, and how its answer becomes a result."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,6 @@ Evaluate = Callable[[Sequence[TrialSpec]], list[TrialResult]]
 """Trials in, their results out, in order; never raises for a trial's own failure."""
 
 MESSAGE_LENGTH = 500
-OpenObjective = Callable[["Setting"], AbstractContextManager[Evaluate]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,17 +28,6 @@ class Setting:
     env: Mapping[str, str]
     """The worker's environment."""
     stop: Stop
-
-
-def open_objective(setting: Setting) -> AbstractContextManager[Evaluate]:
-    """The objective that the study names."""
-    from hpotune.objective.command import open_command
-    from hpotune.objective.finetune import open_finetune
-    from hpotune.objective.function import open_function
-
-    if setting.config.python:
-        return open_function(setting)
-    return open_command(setting) if setting.config.command else open_finetune(setting)
 
 
 def trial_env(setting: Setting, spec: TrialSpec) -> dict[str, str]:

@@ -15,7 +15,8 @@ import pytest
 
 from hpotune.objective.command import fill_in
 from hpotune.objective.process import Stop, marked
-from hpotune.objective.socket import Setting, open_objective
+from hpotune.objective.registry import open_objective
+from hpotune.objective.socket import Setting
 from hpotune.study.config import StudyConfig
 from hpotune.study.trial import TrialResult, TrialSpec
 
