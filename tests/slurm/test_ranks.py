@@ -25,7 +25,11 @@ name: {name}
 model: {{path: "{model}", dtype: float64}}
 data: {{path: task/train.jsonl, max_length: 256, rows: 60, validation: 12}}
 lora: {{r: 4, lora_alpha: 8}}
-train: {{learning_rate: {{float: [1.0e-3, 1.0e-2], prior: 5.0e-3}}, global_batch_size: 8, max_steps: 6}}
+train:
+  learning_rate: {{float: [1.0e-3, 1.0e-2], prior: 5.0e-3}}
+  global_batch_size: 8
+  per_device_train_batch_size: 2
+  max_steps: 6
 score: {{objective: {{task: toy_topics, metric: acc, limit: 20}}, include_path: task}}
 budget: {{trials: 1}}
 checks: {{baseline: false}}
@@ -42,12 +46,11 @@ def trials(
     folder = tmp_path_factory.mktemp("ranks")
     model = os.environ.get("HPOTUNE_RANKS_MODEL") or str(tiny_model(folder / "model", dtype="float64"))
     topic_task(folder / "task")
+    found = {}
     for name, (nodes, processes) in SHAPES.items():
         text = STUDY.format(name=name, model=model, nodes=nodes, processes=processes)
         (folder / f"{name}.yaml").write_text(text)
         hpotune("submit", folder / f"{name}.yaml")
-    found = {}
-    for name in SHAPES:
         wait(folder / f"{name}.yaml", ended)
         trial = folder / name / "trials" / "0"
         result = json.loads((trial / "result.json").read_text())
