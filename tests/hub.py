@@ -90,7 +90,7 @@ class Handler(BaseHTTPRequestHandler):
             self._file("/".join(parts[:3]), parts[4], "/".join(parts[5:]))
 
     def _api(self, repo: str, rest: list[str]) -> None:
-        what, revision, *inner = [*rest, "revision", "main"] if not rest else rest
+        what, revision, *inner = rest or ["revision", "main"]
         commit, folder = self.hub.find(repo, revision)
         answers = {
             "revision": lambda: facts(repo, commit, folder),
@@ -112,7 +112,8 @@ class Handler(BaseHTTPRequestHandler):
         if not (folder / name).is_file():
             raise NotThere("EntryNotFound")
         content = (folder / name).read_bytes()
-        self._send(200, content, {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha256(content).hexdigest()}"'})
+        tag = f'"{hashlib.sha256(content).hexdigest()}"'
+        self._send(200, content, {"X-Repo-Commit": commit, "ETag": tag})
 
     def _send(self, status: int, content: bytes, headers: dict[str, str]) -> None:
         self.send_response(status)

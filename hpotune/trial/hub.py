@@ -20,7 +20,7 @@ from pathlib import Path
 from hpotune.errors import nearest
 from hpotune.study.config import Json
 from hpotune.study.tasks import cache_folder
-from hpotune.trial.errors import UserError
+from hpotune.trial.errors import DataError, UserError
 
 PRIVATE = "HPOTUNE_PRIVATE_DATASETS"
 """Names the private cache to the processes that this one starts: one cache a process tree."""
@@ -114,6 +114,9 @@ def redirected_datasets(data_root: str | Path | None) -> Iterator[None]:
 
     lm-eval's stock tasks load so too, and keep their names. A Hub dataset that the shared cache holds is
     mirrored into the private one by links, so that it loads although only the private cache can be written.
+    Offline, files that `hf download` or an earlier load left in the hub cache serve as well.
+
+    Raises: DataError, in that time, where a dataset is wanted offline and no cache has it.
     """
     import datasets
 
@@ -122,8 +125,13 @@ def redirected_datasets(data_root: str | Path | None) -> Iterator[None]:
     def load_dataset(path: str, *args: Json, **options: Json) -> Json:
         local = local_path(path, data_root)
         if local == path:
-            mirror(path)
-            return original(path, *args, **options)
+            revision = options.get("revision")
+            if not (datasets.config.HF_HUB_OFFLINE and revision):  # offline, any revision's files would serve
+                mirror(path)
+            try:
+                return original(path, *args, **options)
+            except (ConnectionError, ValueError) as error:
+                local = _downloaded(path, revision, error)
         options.pop("revision", None)
         options.setdefault("cache_dir", str(_private(datasets) / fingerprint(Path(local))))
         return original(local, *args, **options)
@@ -133,6 +141,48 @@ def redirected_datasets(data_root: str | Path | None) -> Iterator[None]:
         yield
     finally:
         datasets.load_dataset = original
+
+
+def _downloaded(path: str, revision: str | None, error: Exception) -> str:
+    """The folder of a Hub dataset in the hub cache, after `error` in loading it.
+
+    Why: offline, datasets 5.2 reads its own Arrow cache only, and a trial's is private and gone with it.
+
+    Raises: DataError where it is not there (or not whole); `error` where this is not what it is about.
+    """
+    from huggingface_hub import constants, errors, snapshot_download
+
+    if not constants.HF_HUB_OFFLINE:
+        raise error
+    try:
+        return str(snapshot_download(path, repo_type="dataset", revision=revision, local_files_only=True))
+    except (errors.LocalEntryNotFoundError, errors.HFValidationError):
+        if isinstance(error, ConnectionError):
+            raise DataError(_not_cached(path, revision, "--repo-type dataset ")) from error
+        raise error from None
+
+
+@contextmanager
+def offline_model(path: str, revision: str | None) -> Iterator[None]:
+    """While it lasts, a model that the cache lacks offline is a UserError that says how to get it."""
+    from huggingface_hub import constants, errors
+
+    try:
+        yield
+    except OSError as error:
+        if not constants.HF_HUB_OFFLINE or not isinstance(error.__cause__, errors.LocalEntryNotFoundError):
+            raise
+        raise UserError(f"model: {_not_cached(path, revision)}") from error
+
+
+def _not_cached(path: str, revision: str | None, flags: str = "") -> str:
+    from huggingface_hub import constants
+
+    flags += f"--revision {revision} " if revision else ""
+    return (
+        f"{path} is neither a path here nor in the cache (HF_HOME={constants.HF_HOME}); "
+        f"download it on the login node: hf download {flags}{path}"
+    )
 
 
 def fingerprint(folder: Path) -> str:

@@ -16,11 +16,11 @@ from hpotune.trial.errors import UserError
 
 def load_tokenizer(config: ModelConfig) -> Json:
     """The tokenizer, with a padding token."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        hub.model_folder(config.tokenizer or config.path),
-        revision=None if config.tokenizer else config.revision,
-        trust_remote_code=config.trust_remote_code,
-    )
+    path, revision = config.tokenizer or config.path, None if config.tokenizer else config.revision
+    with hub.offline_model(path, revision):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            hub.model_folder(path), revision=revision, trust_remote_code=config.trust_remote_code
+        )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UserError("the tokenizer has neither a padding nor an end token; set model.tokenizer")
@@ -39,14 +39,15 @@ def load_base(
     }
     options = {} if labels is None else {"num_labels": labels}
     torch.manual_seed(seed)
-    model = heads[config.task].from_pretrained(
-        hub.model_folder(config.path),
-        revision=config.revision,
-        dtype=dtype(config, device),
-        attn_implementation=config.attn_implementation,
-        trust_remote_code=config.trust_remote_code,
-        **options,
-    )
+    with hub.offline_model(config.path, config.revision):
+        model = heads[config.task].from_pretrained(
+            hub.model_folder(config.path),
+            revision=config.revision,
+            dtype=dtype(config, device),
+            attn_implementation=config.attn_implementation,
+            trust_remote_code=config.trust_remote_code,
+            **options,
+        )
     model.config.pad_token_id = pad_id
     model.config.use_cache = False  # a cache of keys is dead weight in training; generation asks for its own
     model.requires_grad_(False)
