@@ -111,6 +111,7 @@ def best(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow]) -> 
         "budget": config.budget.trials,
         "best": trial(objectives, front[0]) if front else None,
         "front": [trial(objectives, row) for row in front] if len(objectives) > 1 else [],
+        "tuned_model": config.model is not None,
         "baseline": trial(objectives, baseline) if baseline else None,
         "gain": None,
         "tied": [],

@@ -105,7 +105,8 @@ def best(told: Mapping[str, Json]) -> RenderableType:
     for label, value in row["values"].items():
         lines.append(Text(f"  {label:<28} {scored(value, row['stderrs'].get(label))}"))
     lines += [Text(f"  {name:<28} {number(value)}") for name, value in row["params"].items()]
-    lines.append(Text(verdict(told)))
+    if told["tuned_model"]:
+        lines.append(Text(verdict(told)))
     if told["tied"]:
         lines.append(
             Text(

@@ -18,7 +18,8 @@ NOW = datetime(2026, 11, 20, 12)
 CONFIG = StudyConfig.model_validate(
     {
         "name": "s",
-        "python": "f.py:f",
+        "model": {"path": "m"},
+        "data": {"path": "d"},
         "score": {"objective": {"metric": "acc"}},
         "budget": {"trials": 4},
     }
@@ -58,6 +59,12 @@ def test_a_gain_within_the_error_is_not_called_one(tmp_path: Path) -> None:
 
 def test_without_a_baseline_nothing_is_claimed(tmp_path: Path) -> None:
     assert "no baseline was scored" in best(tmp_path, finished(1, 0.51))
+
+
+def test_a_function_of_ones_own_has_no_base_model_to_speak_of(tmp_path: Path) -> None:
+    own = CONFIG.model_copy(update={"model": None})
+    said = text(tables.best(summary.best(StudyFolder(path=tmp_path), own, [finished(1, 0.5)])))
+    assert "base" not in said
 
 
 def test_the_baseline_is_never_the_best(tmp_path: Path) -> None:
