@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -110,9 +112,6 @@ def test_the_exported_setting_is_a_study_file_without_ranges(study: Path, export
 
 
 def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
-    import signal
-    import time
-
     tiny_model(tmp_path / "model")
     topic_task(tmp_path / "task")
     (tmp_path / "study.yaml").write_text(
@@ -121,6 +120,7 @@ def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
     run = subprocess.Popen(
         [sys.executable, "-m", "hpotune", "run", str(tmp_path / "study.yaml")],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     curve = tmp_path / "small" / "trials" / "1" / "curve.jsonl"
     deadline = time.monotonic() + 120

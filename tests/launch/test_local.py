@@ -103,7 +103,14 @@ def test_a_signal_puts_running_trials_back_in_line_and_a_second_run_goes_on(plac
         python=None, command="touch $HPOTUNE_TRIAL_DIR/ready; [ -e go ] || sleep 60; echo {x}"
     )
     command = [sys.executable, "-m", "hpotune", "run", str(folder.path)]
-    run = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    # Signals as in a terminal: a test run in the background hands on that SIGINT is ignored, and run respects that.
+    run = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(ask, signal.SIG_DFL),
+    )
     assert until(lambda: len(list(folder.path.glob("trials/*/ready"))) == 2)
     second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert second.returncode == 1
