@@ -132,8 +132,17 @@ def _made(folder: StudyFolder, checked: Checked, url: str, why: str) -> Ready:
 
 
 def _store(folder: StudyFolder, study: Study, url: str) -> Store:
-    """The study's store, made where it is missing; one inside the folder is its own, wherever the folder was before."""
-    if Path(url.partition(":///")[2]).is_relative_to(folder.path):
+    """The study's store, made where it is missing; one inside the folder is its own, wherever the folder was before.
+
+    Raises: StoreError where trials lie in the folder and their store is gone: a new one would do them all again.
+    """
+    file = Path(url.partition(":///")[2])
+    if file.is_relative_to(folder.path):
+        if not file.exists() and any((folder.path / "trials").glob("*")):
+            raise StoreError(
+                f"{file}: the store is gone, and trials lie in {folder.path / 'trials'}; put it back, or remove "
+                "the study's folder to start over"
+            )
         with suppress(StoreError):  # it is not there yet
             store = Store.open(url, study)
             store.fill()

@@ -23,6 +23,7 @@ from hpotune.study.space import (
     Space,
     dotted,
     leaves,
+    meant_kind,
     needs,
     ordered,
     parse_range,
@@ -103,7 +104,14 @@ def _space(values: dict[str, Value], found: Mistakes) -> Space | None:
     """The ranges in their order; None where one of them is wrong."""
     ranges: list[Range] = []
     for where, value in _dicts(values, ()):
-        if range_kind(value) is None or where[:2] == ("search", "options"):
+        if where[:2] == ("search", "options"):
+            continue
+        if range_kind(value) is None:
+            meant = meant_kind(value) if len(where) > 1 and where[0] in ("lora", "train", "params") else None
+            if meant:
+                found[where] = (
+                    f"{dotted(where)}: {meant[0]!r} is no kind of range; did you mean {meant[1]!r}?"
+                )
             continue
         try:
             check_place(where, values)

@@ -7,6 +7,7 @@ No sampling here: search/ draws, this room says what may be drawn.
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -80,6 +81,15 @@ def range_kind(value: Value) -> str | None:
     """The kind of range a value is, None for an ordinary value."""
     found = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
     return found[0] if found else None
+
+
+def meant_kind(value: Mapping[str, Value]) -> tuple[str, str] | None:
+    """(word, kind) where a mapping looks like a range whose kind is misspelt: `{itn: [0, 9]}`."""
+    for word, inner in value.items():
+        near = difflib.get_close_matches(str(word), KINDS, n=1, cutoff=0.6)
+        if near and isinstance(inner, list):
+            return word, near[0]
+    return None
 
 
 def parse_range(value: dict[str, Value], where: Where) -> Range:

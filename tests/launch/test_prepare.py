@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.errors import HpotuneError, StoreError, StudyFileError
 from hpotune.launch.prepare import Ready, _data_root_before, _edited, check, prepare
 from hpotune.study.folder import StudyFolder
 
@@ -103,3 +103,13 @@ def test_check_warns_of_learning_rates_that_are_known_to_be_dead_or_broken():
     assert "llama3.2-3b-alpaca.yaml:" in warning
     assert "[1e-10, 0.1] holds rates that teach an adapter nothing" in warning
     assert check(configs / "llama3.2-1b-imdb.yaml").warnings == []
+
+
+def test_a_store_that_is_gone_is_not_replaced_where_trials_lie(file):
+    ready = again(file)
+    ready.folder.trial(0).mkdir(parents=True)
+    store = Path(ready.store_url.partition(":///")[2])
+    store.unlink()
+    with pytest.raises(StoreError, match="the store is gone"):
+        again(file)
+    assert not store.exists()

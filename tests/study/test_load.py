@@ -153,3 +153,14 @@ def test_a_list_of_objectives_is_a_multi_objective_study():
     two = "  objective:\n    - {task: hellaswag, metric: acc_norm}\n    - {metric: eval_loss}\n"
     senses = [objective.sense for objective in load(EXAMPLE.replace(one, two)).config.score.objective]
     assert senses == ["maximize", "minimize"]
+
+
+def test_a_misspelt_kind_of_range_is_no_plain_value() -> None:
+    text = (
+        "name: s\npython: f.py:f\nparams: {x: {itn: [0, 9]}}\n"
+        "score: {objective: {metric: loss}}\nbudget: {trials: 2}\n"
+    )
+    with pytest.raises(
+        StudyFileError, match="s.yaml:3: params.x: 'itn' is no kind of range; did you mean 'int'?"
+    ):
+        build_study(parse_source(text, path=Path("s.yaml")))
