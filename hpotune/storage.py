@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
@@ -16,6 +16,7 @@ import optuna
 from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.trial import TrialState
 from sqlalchemy import Engine, event, make_url
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -124,10 +125,26 @@ class _Patient:
             pause_s = min(2 * pause_s, 10)
 
 
+class _Journal(JournalStorage):
+    """A journal whose take is told from an older take of the same trial.
+
+    Optuna grants WAITING -> RUNNING to whoever its replay names as the trial's owner, and forgets no owner: of two
+    takers of a trial that was put back, the one that had held it before would be granted it beside the other.
+    """
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
+    ) -> bool:
+        if state == TrialState.RUNNING:
+            owned = self._replay_result._worker_id_to_owned_trial_id
+            owned.pop(self._replay_result.worker_id, None)
+        return super().set_trial_state_values(trial_id, state, values)
+
+
 def _opened(url: str, *, read_only: bool) -> BaseStorage:
     if url.startswith("journal:"):
         path = url.removeprefix("journal:///")
-        return JournalStorage(JournalFileBackend(path, lock_obj=JournalFileSymlinkLock(path)))
+        return _Journal(JournalFileBackend(path, lock_obj=JournalFileSymlinkLock(path)))
     return get_storage(_relational(url, read_only=read_only))
 
 

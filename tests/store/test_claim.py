@@ -428,3 +428,24 @@ def test_opening_a_store_that_is_not_there_makes_none(make_study, tmp_path):
     with pytest.raises(StoreError, match="is not there"):
         Store.open(f"sqlite:///{tmp_path}/s.db", make_study())
     assert not (tmp_path / "s.db").exists()
+
+
+def test_of_two_takers_of_a_trial_put_back_only_one_is_granted_it(tmp_path):
+    """The one that held it before looks, the other takes it, and only then the first one writes."""
+    url = f"journal:///{tmp_path / 'store'}"
+    before, other = connect(url), connect(url)
+    study_id = before.create_new_study(directions=[optuna.study.StudyDirection.MINIMIZE], study_name="s")
+    waiting = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING)
+    trial_id = before.create_new_trial(study_id, template_trial=waiting)
+    assert before.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)
+    before.set_trial_state_values(trial_id, optuna.trial.TrialState.WAITING)
+    inner = before._inner
+    write = inner._backend.append_logs
+
+    def late(logs):
+        assert other.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)
+        inner._backend.append_logs = write
+        write(logs)
+
+    inner._backend.append_logs = late
+    assert not before.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)
