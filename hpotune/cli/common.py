@@ -1,0 +1,67 @@
+"""What all verbs share: their arguments, the study they name, and how an answer is printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from hpotune.store import Store
+    from hpotune.study.config import Json
+    from hpotune.study.folder import StudyFolder
+    from hpotune.study.load import Study
+
+app = typer.Typer(
+    help="Finds good hyperparameters for fine-tuning a language model, here or on a Slurm cluster.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Target = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file, or the study's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
+Folder = Annotated[
+    Path | None, typer.Option("--folder", help="The study's folder [NAME beside the study file].")
+]
+DataRoot = Annotated[
+    str | None,
+    typer.Option(
+        "--data-root", envvar="HPOTUNE_DATA_ROOT", help="A folder in which NAMESPACE/NAME wins over the hub."
+    ),
+]
+
+
+def opened(
+    target: Path, chosen: Path | None, *, write: bool = False, patient: bool = False
+) -> tuple[StudyFolder, Study, Store]:
+    """The folder, the study and its store; for reading unless asked otherwise."""
+    from hpotune.store import Store
+    from hpotune.study.folder import folder_of
+
+    place = folder_of(target, chosen=chosen)
+    study = place.load()
+    url = str(place.provenance()["store"])
+    return place, study, Store.open(url, study, read_only=not write, patient=patient)
+
+
+def tell_best(place: StudyFolder, study: Study, store: Store, *, as_json: bool) -> None:
+    from hpotune.report import summary, tables
+
+    told = summary.best(place, study.config, store.rows())
+    print_json(told) if as_json else show(tables.best(told))
+
+
+def print_json(value: Json) -> None:
+    typer.echo(json.dumps(value, indent=1))
+
+
+def show(renderable: object) -> None:
+    from rich.console import Console
+
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width, highlight=False, soft_wrap=not sys.stdout.isatty()).print(renderable)

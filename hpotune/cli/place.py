@@ -1,0 +1,135 @@
+"""Verbs that make a study run or stop: run, submit, cancel, and what jobs run: worker, step."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpotune.cli.common import AsJson, DataRoot, Folder, Target, app, opened, print_json, tell_best
+
+if TYPE_CHECKING:
+    from hpotune.store import Store
+    from hpotune.study.folder import StudyFolder
+    from hpotune.study.load import Study
+
+
+@app.command()
+def run(study: Target, folder: Folder = None, data_root: DataRoot = None, as_json: AsJson = False) -> None:
+    """Run the study here and now, on this machine; running it again goes on."""
+    from hpotune.launch.local import check_local, run_here
+    from hpotune.launch.prepare import prepare
+    from hpotune.report.progress import Progress
+
+    ready = prepare(
+        study, chosen=folder, data_root=data_root, accept=lambda _, ours: check_local(ours.config)
+    )
+    config = ready.study.config
+    typer.echo(f"{config.name}: {ready.folder.path}\nstore: {ready.store_url} ({ready.why})", err=True)
+    with Progress(ready.folder, config, ready.store, silent=as_json) as progress:
+        done = run_here(ready.folder, ready.store, config, show=progress.show)
+    tell_best(ready.folder, ready.study, ready.store, as_json=as_json)
+    if not done:
+        typer.echo(f"stopped; `hpotune run {study}` goes on where it was", err=True)
+        raise typer.Exit(130)
+    exit_by_outcome(ready.study, ready.store)
+
+
+@app.command()
+def submit(study: Target, folder: Folder = None, data_root: DataRoot = None, as_json: AsJson = False) -> None:
+    """Submit the study to Slurm; returns at once. Submitting again adds only what is missing."""
+    from datetime import datetime
+
+    from hpotune.launch.prepare import prepare
+    from hpotune.launch.slurm import check_accepted
+    from hpotune.launch.step import first_jobs, step
+
+    def accept(place: StudyFolder, ours: Study) -> None:
+        for spec in first_jobs(ours.config, now=datetime.now()):
+            check_accepted(place, ours.config, spec)
+
+    ready = prepare(study, chosen=folder, data_root=data_root, accept=accept)
+    done = step(ready.folder, ready.store, ready.study.config, now=datetime.now())
+    if done.warning:
+        typer.echo(f"warning: {done.warning}", err=True)
+    if as_json:
+        print_json(
+            {
+                "folder": str(ready.folder.path),
+                "store": ready.store_url,
+                "submitted": list(done.submitted),
+                "swept": list(done.swept),
+            }
+        )
+        return
+    typer.echo(f"{ready.study.config.name}: {ready.folder.path}\nstore: {ready.store_url} ({ready.why})")
+    for id_ in done.submitted:
+        typer.echo(f"submitted job {id_}: {ready.folder.jobs / id_}")
+    typer.echo(
+        f"next: hpotune status {ready.folder.path}"
+        if done.submitted
+        else "nothing is missing: no job was submitted"
+    )
+
+
+@app.command()
+def cancel(study: Target, folder: Folder = None, as_json: AsJson = False) -> None:
+    """Stop the study's queued and running jobs; what is finished stays, running trials go back in line."""
+    from hpotune.launch.cancel import cancel_study
+
+    place, _, store = opened(study, folder, write=True)
+    stopped = cancel_study(place, store)
+    print_json({"cancelled": stopped}) if as_json else typer.echo(
+        f"stopped: {', '.join(stopped) or 'nothing was there to stop'}"
+    )
+
+
+@app.command()
+def worker(
+    study: Target,
+    trials: Annotated[
+        int | None, typer.Option("--trials", min=1, help="End after so many [until the study is over].")
+    ] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """What a job runs: take trials, evaluate them. In your own sbatch file the first worker makes the study."""
+    import platform
+
+    from hpotune.launch.lock import alone
+    from hpotune.launch.prepare import prepare
+    from hpotune.study.folder import folder_of
+    from hpotune.worker import this_worker, work
+
+    place = folder_of(study)
+    if not place.resolved_file.is_file():
+        with alone(
+            place.path.parent / f".{place.path.name}.lock"
+        ):  # the elements of an array come all at once
+            place = prepare(study, chosen=None, data_root=data_root).folder
+    work(place, me=this_worker(os.environ, host=platform.node()), trials=trials, env=os.environ)
+
+
+@app.command()
+def step(study: Target) -> None:
+    """What the follow-up job runs: tell dead trials, submit what is missing."""
+    from datetime import datetime
+
+    from hpotune.launch.step import step as do_step
+
+    place, ours, store = opened(study, None, write=True, patient=True)
+    done = do_step(place, store, ours.config, now=datetime.now(), alone_at_work=True)
+    typer.echo(f"told dead: {list(done.swept)}; submitted: {list(done.submitted)}")
+    if done.warning:
+        typer.echo(f"warning: {done.warning}", err=True)
+
+
+def exit_by_outcome(study: Study, store: Store) -> None:
+    """Exit code 1 when the study ended with fewer trials than its budget, unless it was to stop there."""
+    from datetime import datetime
+
+    from hpotune.errors import HpotuneError
+    from hpotune.launch.local import shortfall
+
+    if why := shortfall(study.config, store.rows(), now=datetime.now()):
+        raise HpotuneError(why)
