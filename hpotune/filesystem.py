@@ -14,6 +14,29 @@ from typing import Literal
 LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs"})
 """Types that are known to keep SQLite's promises: those of one host."""
 PROCESSES, WRITES = 4, 25
+MOUNTS = Path("/proc/mounts")
+_ADVICE = {
+    (
+        "nfs",
+        "nfs4",
+    ): "network file system: SQLite is not safe on it (store: auto takes a journal, or PostgreSQL), and "
+    "other nodes see a new file seconds late",
+    (
+        "lustre",
+    ): "parallel file system: dislikes many small files; keep few studies in a folder, and use PostgreSQL for "
+    "many workers",
+    (
+        "beegfs",
+        "beegfs_nodev",
+    ): "parallel file system: locks across nodes need tuneUseGlobalFileLocks=true; use "
+    "PostgreSQL for many workers",
+    ("gpfs", "mmfs"): "parallel file system: fine for studies; use PostgreSQL for many workers",
+    ("ceph", "cephfs"): "parallel file system: fine for studies; use PostgreSQL for many workers",
+    ("tmpfs", "ramfs"): "memory of this machine: other nodes do not see it, and it is gone after a restart",
+    (
+        "overlay",
+    ): "inside a container: gone with it, and other nodes do not see it; bind a folder of the host",
+}
 
 # Each process adds 1 to a number WRITES times under the lock it is told to use.
 # A lost update means a lock that does not hold.
@@ -26,6 +49,11 @@ for _ in range(writes):
         db.execute("BEGIN IMMEDIATE")
         db.execute("UPDATE n SET v = ?", (db.execute("SELECT v FROM n").fetchone()[0] + 1,))
         db.execute("COMMIT"); db.close()
+    elif kind == "flock":
+        import fcntl
+        with open(path, "r+") as f:
+            fcntl.flock(f, fcntl.LOCK_EX)
+            v = int(f.read()); f.seek(0); f.write(str(v + 1)); f.flush(); os.fsync(f.fileno())
     else:
         while True:
             try: os.symlink("x", path + ".lock"); break
@@ -46,19 +74,66 @@ class Probe:
     """The file system's type."""
 
 
-def mount_type(folder: Path) -> str:
-    """The type of the file system a path lies on (`ext4`, `nfs4`, `lustre`), `unknown` where /proc does not tell."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Mount:
+    """Where a path's file system is mounted, and how."""
+
+    point: str
+    kind: str
+    """`ext4`, `nfs4`, `lustre`; `unknown` where /proc does not tell."""
+    options: tuple[str, ...] = ()
+
+
+def mount(folder: Path) -> Mount:
+    """The file system that a path lies on."""
     path = str(_existing(folder).resolve())
-    best, kind = "", "unknown"
+    best = Mount(point="", kind="unknown")
     try:
-        mounts = Path("/proc/mounts").read_text(encoding="utf-8").splitlines()
+        mounts = MOUNTS.read_text(encoding="utf-8").splitlines()
     except OSError:
-        return kind
+        return best
     for line in mounts:
-        point, found = line.split()[1].replace("\\040", " "), line.split()[2]
-        if len(point) >= len(best) and (path + "/").startswith(point.rstrip("/") + "/"):
-            best, kind = point, found
-    return kind
+        point, kind, options = (part.replace("\\040", " ") for part in line.split()[1:4])
+        if len(point) >= len(best.point) and (path + "/").startswith(point.rstrip("/") + "/"):
+            best = Mount(point=point, kind=kind, options=tuple(options.split(",")))
+    return best
+
+
+def mount_type(folder: Path) -> str:
+    """The type of the file system a path lies on."""
+    return mount(folder).kind
+
+
+def advice(kind: str, *, slurm: bool) -> str:
+    """What to know of a file system of this type; empty where nothing is to be minded. `slurm`: nodes must see it."""
+    kind = kind.removeprefix("fuse.")
+    for names, words in _ADVICE.items():
+        if kind in names:
+            return words
+    if kind in LOCAL:
+        return (
+            "compute nodes do not see it unless it is exported: put studies on shared storage"
+            if slurm
+            else ""
+        )
+    return f"{kind} is not known here: trust what the race for locks below says"
+
+
+def local_locks(place: Mount) -> str:
+    """The mount option that keeps locks on one node, where others do not see them; empty without one."""
+    for option in place.options:
+        if option in ("nolock", "localflock", "local_lock=all", "local_lock=flock", "local_lock=posix"):
+            return option
+    return ""
+
+
+def flock_holds(folder: Path) -> str:
+    """Empty where flock, which guards submitting, holds among processes here; else what went wrong."""
+    try:
+        _race("flock", _existing(folder))
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        return str(error)
+    return ""
 
 
 def probe(folder: Path) -> Probe:
@@ -98,7 +173,7 @@ def _race(kind: str, folder: Path) -> float:
 
 
 def _start_counter(kind: str, path: Path) -> None:
-    if kind == "journal":
+    if kind != "sqlite":
         path.write_text("0", encoding="utf-8")
         return
     db = sqlite3.connect(path)
@@ -107,7 +182,7 @@ def _start_counter(kind: str, path: Path) -> None:
 
 
 def _counted(kind: str, path: Path) -> int:
-    if kind == "journal":
+    if kind != "sqlite":
         return int(path.read_text(encoding="utf-8"))
     db = sqlite3.connect(path)
     total = int(db.execute("SELECT v FROM n").fetchone()[0])

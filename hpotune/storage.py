@@ -5,9 +5,11 @@ Passwords never stand in a URL: libpq takes them from PGPASSWORD or ~/.pgpass.
 
 from __future__ import annotations
 
+import sys
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import TypeVar, cast
@@ -114,13 +116,18 @@ class _Patient:
         return partial(self._again, found) if callable(found) else found
 
     def _again(self, call: Callable[..., _T], *args: object, **kwargs: object) -> _T:
-        until, pause_s = time.monotonic() + self._patience_s, 0.25
+        until, pause_s, waits = time.monotonic() + self._patience_s, 0.25, False
         while True:
             try:
                 return call(*args, **kwargs)
             except _AWAY as error:
                 if time.monotonic() >= until:
                     raise store_failure(error) from error
+                if not waits:
+                    _say(
+                        f"the store is away ({_cause(error)}); waiting up to {self._patience_s:.0f} s for it"
+                    )
+                    waits = True
             time.sleep(pause_s)
             pause_s = min(2 * pause_s, 10)
 
@@ -139,6 +146,10 @@ class _Journal(JournalStorage):
             owned = self._replay_result._worker_id_to_owned_trial_id
             owned.pop(self._replay_result.worker_id, None)
         return super().set_trial_state_values(trial_id, state, values)
+
+
+def _say(text: str) -> None:
+    print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", file=sys.stderr, flush=True)  # noqa: T201 - a job's log
 
 
 def _opened(url: str, *, read_only: bool) -> BaseStorage:

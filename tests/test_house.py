@@ -22,9 +22,10 @@ MAY_IMPORT = {
     "plan": {"study"},
     "objective": {"study"},
     "trial": {"study"},
-    "store": {"study", "search", "storage"},
+    "store": {"study", "search", "storage", "plan"},
     "worker": {"study", "store", "plan", "objective"},
-    "launch": {"study", "plan", "search", "store", "storage", "filesystem"},
+    "simulate": {"study", "plan"},
+    "launch": {"study", "plan", "simulate", "search", "store", "storage", "filesystem"},
     "report": {"study", "plan", "store"},
     "cli": {
         "study",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,12 +42,45 @@ def opened(
 ) -> tuple[StudyFolder, Study, Store]:
     """The folder, the study and its store; for reading unless asked otherwise."""
     from hpotune.store import Store
+
+    place, study = located(target, chosen)
+    url = str(place.provenance()["store"])
+    return place, study, Store.open(url, study, read_only=not write, patient=patient)
+
+
+def located(target: Path, chosen: Path | None) -> tuple[StudyFolder, Study]:
+    """The folder and the study in it; tells where the file that was named has become another one."""
     from hpotune.study.folder import folder_of
 
     place = folder_of(target, chosen=chosen)
     study = place.load()
-    url = str(place.provenance()["store"])
-    return place, study, Store.open(url, study, read_only=not write, patient=patient)
+    tell(_edited(target, place))
+    return place, study
+
+
+def _edited(target: Path, place: StudyFolder) -> list[str]:
+    """Whether the study file that was named has become another study than its folder's, which is the one told of."""
+    if not target.is_file() or target.resolve().parent == place.path:
+        return []
+    from hpotune.errors import StudyFileError
+    from hpotune.launch.check import other_study
+    from hpotune.study.folder import home_of
+    from hpotune.study.places import absolute
+    from hpotune.study.source import read_source
+
+    try:
+        values = absolute(read_source(target).values, home=home_of(target), found={})
+        values.setdefault("data_root", read_source(place.resolved_file).values.get("data_root"))
+        told = other_study(place, {key: value for key, value in values.items() if value is not None})
+    except StudyFileError:  # `check` tells what is wrong with it
+        return []
+    return [told] if told else []
+
+
+def tell(notes: Sequence[str]) -> None:
+    """Lines that the user should see, whatever else is printed."""
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
 
 
 def tell_best(place: StudyFolder, study: Study, store: Store, *, as_json: bool) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpotune.cli.common import AsJson, DataRoot, Folder, Target, app, opened, print_json, tell_best
+from hpotune.cli.common import AsJson, DataRoot, Folder, Target, app, opened, print_json, tell, tell_best
 
 if TYPE_CHECKING:
     from hpotune.store import Store
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 def run(study: Target, folder: Folder = None, data_root: DataRoot = None, as_json: AsJson = False) -> None:
     """Run the study here and now, on this machine; running it again goes on."""
     from hpotune.launch.local import check_local, run_here
+    from hpotune.launch.planned import record_plan
     from hpotune.launch.prepare import prepare
     from hpotune.report.progress import Progress
 
@@ -27,6 +29,8 @@ def run(study: Target, folder: Folder = None, data_root: DataRoot = None, as_jso
     )
     config = ready.study.config
     typer.echo(f"{config.name}: {ready.folder.path}\nstore: {ready.store_url} ({ready.why})", err=True)
+    tell(ready.notes)
+    record_plan(ready.folder, config, local=True)
     with Progress(ready.folder, config, ready.store, silent=as_json) as progress:
         done = run_here(ready.folder, ready.store, config, show=progress.show)
     tell_best(ready.folder, ready.study, ready.store, as_json=as_json)
@@ -41,6 +45,7 @@ def submit(study: Target, folder: Folder = None, data_root: DataRoot = None, as_
     """Submit the study to Slurm; returns at once. Submitting again adds only what is missing."""
     from datetime import datetime
 
+    from hpotune.launch.planned import record_plan
     from hpotune.launch.prepare import prepare
     from hpotune.launch.slurm import check_accepted
     from hpotune.launch.step import first_jobs, step
@@ -50,7 +55,9 @@ def submit(study: Target, folder: Folder = None, data_root: DataRoot = None, as_
             check_accepted(place, ours.config, spec)
 
     ready = prepare(study, chosen=folder, data_root=data_root, accept=accept)
+    record_plan(ready.folder, ready.study.config)
     done = step(ready.folder, ready.store, ready.study.config, now=datetime.now())
+    tell(ready.notes)
     if done.warning:
         typer.echo(f"warning: {done.warning}", err=True)
     if as_json:
@@ -91,13 +98,21 @@ def worker(
     trials: Annotated[
         int | None, typer.Option("--trials", min=1, help="End after so many [until the study is over].")
     ] = None,
+    code: Annotated[
+        str | None, typer.Option("--code", help="The snapshot of the study's code that it runs [a new one].")
+    ] = None,
+    follow_up: Annotated[
+        bool,
+        typer.Option("--follow-up", help="At the end submit what is missing, as the follow-up job does."),
+    ] = False,
     data_root: DataRoot = None,
 ) -> None:
     """What a job runs: take trials, evaluate them. In your own sbatch file the first worker makes the study."""
     import platform
 
+    from hpotune.launch.lifetime import job_end, leave_out
     from hpotune.launch.lock import alone
-    from hpotune.launch.prepare import prepare
+    from hpotune.launch.prepare import prepare, retaken
     from hpotune.study.folder import folder_of
     from hpotune.worker import this_worker, work
 
@@ -107,18 +122,36 @@ def worker(
             place.path.parent / f".{place.path.name}.lock"
         ):  # the elements of an array come all at once
             place = prepare(study, chosen=None, data_root=data_root).folder
-    work(place, me=this_worker(os.environ, host=platform.node()), trials=trials, env=os.environ)
+    elif code is None:  # typed by hand, or in an sbatch file of your own: the code as it is now
+        taken = retaken(place).code
+        code = taken.hash if taken else None
+    me = this_worker(os.environ, host=platform.node())
+    end = job_end(place, place.load().config, os.environ, job=me.job)
+    done = work(place, me=me, trials=trials, env=os.environ, deadline=end, code=code)
+    if done.broken_node and leave_out(me.job, me.host):
+        typer.echo(f"asked Slurm to start nothing more of job {me.job.split('_')[0]} on {me.host}", err=True)
+    if follow_up:
+        _step(place.path, ended=[me.job])
 
 
 @app.command()
-def step(study: Target) -> None:
+def step(
+    study: Target,
+    ended: Annotated[
+        str, typer.Option("--ended", help="Jobs that Slurm has told to have ended: 12,13.")
+    ] = "",
+) -> None:
     """What the follow-up job runs: tell dead trials, submit what is missing."""
+    _step(study, ended=[job for job in ended.split(",") if job])
+
+
+def _step(study: Path, *, ended: list[str]) -> None:
     from datetime import datetime
 
     from hpotune.launch.step import step as do_step
 
     place, ours, store = opened(study, None, write=True, patient=True)
-    done = do_step(place, store, ours.config, now=datetime.now(), alone_at_work=True)
+    done = do_step(place, store, ours.config, now=datetime.now(), alone_at_work=True, ended=ended)
     typer.echo(f"told dead: {list(done.swept)}; submitted: {list(done.submitted)}")
     if done.warning:
         typer.echo(f"warning: {done.warning}", err=True)

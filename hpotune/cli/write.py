@@ -31,7 +31,7 @@ def init(
 def check(study: Target, data_root: DataRoot = None, as_json: AsJson = False) -> None:
     """Read the file and report every mistake with its line."""
     from hpotune.errors import StudyFileError
-    from hpotune.launch.prepare import check as check_file
+    from hpotune.launch.check import check as check_file
 
     try:
         checked = check_file(study / "resolved.yaml" if study.is_dir() else study, data_root=data_root)
@@ -65,15 +65,15 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Look at Slurm, the file system's locks, GPUs, libraries, caches and the store; say what to change."""
-    from hpotune.launch.doctor import findings
+    from hpotune.launch.doctor import exit_code, findings
     from hpotune.report.tables import doctor as doctor_table
 
     found = findings(place)
     print_json([finding.as_json() for finding in found]) if as_json else show(
         doctor_table([finding.as_json() for finding in found])
     )
-    if any(finding.level == "bad" for finding in found):
-        raise typer.Exit(1)
+    if code := exit_code(found):
+        raise typer.Exit(code)
 
 
 @app.command()

@@ -31,7 +31,7 @@ def cancel_study(folder: StudyFolder, store: Store) -> list[str]:
         live = [row for row in job_rows(folder, store.rows()) if row.live]
         # Of an array that somebody wrote by hand only the elements that run this study.
         cancel_jobs(
-            list(dict.fromkeys(row.id if row.kind == "own" else row.id.split("_")[0] for row in live))
+            folder, list(dict.fromkeys(row.id if row.kind == "own" else row.id.split("_")[0] for row in live))
         )
     return [*(row.id for row in live), *_stop_local(store)]
 

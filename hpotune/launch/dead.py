@@ -1,31 +1,49 @@
-"""Which workers are dead, by every test there is: the process on this machine, the job on the cluster."""
+"""Which workers are dead, by every test there is: the process on this machine, the job on the cluster, the lease."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from hpotune.launch.queue import dead_jobs, rows_or_unknown
 from hpotune.plan.next import JobRow
-from hpotune.store import Store, dead_here, results_in
+from hpotune.store import dead_here, results_in, silent
 from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import Failure, Worker
+from hpotune.study.trial import LOCAL, Failure, TrialRow
+
+if TYPE_CHECKING:  # a look at a study does without Optuna
+    from hpotune.store import Store
 
 
-def dead_anywhere(jobs: Sequence[JobRow]) -> Callable[[Worker], Failure | None]:
-    """Tells the death of this machine's workers and of those whose job has ended."""
-    here, there = dead_here(platform.node()), dead_jobs(jobs)
-    return lambda worker: here(worker) or there(worker)
+def dead_anywhere(jobs: Sequence[JobRow], *, lease_s: float) -> Callable[[TrialRow], Failure | None]:
+    """Tells the death of workers: of this machine, of an ended job, and silent ones that nobody vouches for.
+
+    Slurm vouches for a job of ours that it knows as alive: its worker is all that runs there. A script written by hand
+    may go on without the worker that it started.
+    """
+    here, there, quiet = dead_here(platform.node()), dead_jobs(jobs), silent(lease_s)
+    vouched = {job.id for job in jobs if job.live and job.kind == "worker"}
+
+    def dead(row: TrialRow) -> Failure | None:
+        worker = row.worker
+        if worker is None:
+            return None
+        if worker.job == LOCAL and worker.host == platform.node():
+            return here(worker)
+        return there(worker) or (None if worker.job in vouched else quiet(row))
+
+    return dead
 
 
 def lost(store: Store, jobs: Sequence[JobRow]) -> list[int]:
     """Numbers of running trials whose worker is dead and that nobody has told so yet."""
-    dead = dead_anywhere(jobs)
-    running = [row for row in store.rows() if row.state == "running"]
-    return [row.number for row in running if row.worker and dead(row.worker)]
+    dead = dead_anywhere(jobs, lease_s=store.config.execution.lease_s)
+    return [row.number for row in store.rows() if row.state == "running" and dead(row)]
 
 
 def sweep(folder: StudyFolder, store: Store) -> list[int]:
     """Settles the trials of dead workers as far as can be known now; returns their numbers."""
-    jobs, _ = rows_or_unknown(folder, store.rows())
-    return store.sweep(dead_anywhere(jobs), left=results_in(folder))
+    jobs = rows_or_unknown(folder, store.rows()).rows
+    dead = dead_anywhere(jobs, lease_s=store.config.execution.lease_s)
+    return store.sweep(dead, left=results_in(folder))

@@ -5,20 +5,21 @@ Imports none of the heavy libraries: it reads their versions.
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Literal
 
 from hpotune.errors import HpotuneError
-from hpotune.filesystem import probe
+from hpotune.filesystem import advice, flock_holds, local_locks, mount, probe
+from hpotune.launch.doctor_data import cache_findings, disk_clock, store_findings
+from hpotune.launch.doctor_slurm import slurm_findings
+from hpotune.launch.finding import Finding as Finding
+from hpotune.launch.finding import exit_code as exit_code
 from hpotune.launch.gpus import gpu_lines
-from hpotune.launch.queue import ask
-from hpotune.study.config import Json
+from hpotune.study.config import StudyConfig
 from hpotune.study.folder import StudyFolder, folder_of
+from hpotune.study.load import load_study
 
 LEAST = {
     "torch": "2.7",
@@ -31,101 +32,66 @@ LEAST = {
 LEAST_FREE_GB = 5.0
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    level: Literal["ok", "note", "bad"]
-    what: str
-    found: str
-    change: str = ""
-    """What to do about it."""
-
-    def as_json(self) -> dict[str, Json]:
-        """As a plain mapping."""
-        return asdict(self)
-
-
 def findings(target: Path) -> list[Finding]:
     """Everything that was found, for a study file, a study's folder or any folder."""
-    place = folder_of(target).path
-    folder = next(path for path in (place, *place.parents) if path.is_dir())  # the study may not be made yet
+    place = folder_of(target)
+    folder = next(
+        path for path in (place.path, *place.path.parents) if path.is_dir()
+    )  # it may not be made yet
+    config = _config(target, place)
     looks: list[Callable[[], Iterator[Finding]]] = [
-        _slurm,
+        lambda: slurm_findings(config),
         lambda: _files(folder),
+        lambda: disk_clock(folder),
         _gpus,
         _libraries,
-        _caches,
-        lambda: _store(place),
+        lambda: cache_findings(config),
+        lambda: store_findings(place),
     ]
     return [finding for look in looks for finding in look()]
 
 
-def _slurm() -> Iterator[Finding]:
-    missing = [
-        name
-        for name in ("sbatch", "srun", "squeue", "sacct", "scontrol", "scancel")
-        if shutil.which(name) is None
-    ]
-    if "sbatch" in missing:
-        yield Finding(
-            level="note",
-            what="slurm",
-            found="no Slurm here",
-            change="`hpotune run` works; submit from a login node",
-        )
-        return
-    if missing:
-        yield Finding(
-            level="note",
-            what="slurm",
-            found=f"no {', '.join(missing)}",
-            change="states of ended jobs are told by the queue alone",
-        )
+def _config(target: Path, place: StudyFolder) -> StudyConfig | None:
+    """What the study says; None where there is none, or it is wrong (`hpotune check` says how)."""
     try:
-        lines = dict.fromkeys(ask(["sinfo", "-h", "-o", "%R: %D nodes, %G, at most %l"]).splitlines())
-        limits = [
-            line.split("=")
-            for line in ask(["scontrol", "show", "config"]).splitlines()
-            if line.startswith("MaxArraySize")
-        ]
-    except HpotuneError as error:
-        yield Finding(
-            level="bad", what="slurm", found=str(error), change="ask your centre, or set SLURM_CONF"
-        )
-        return
-    for line in lines:
-        yield Finding(level="ok", what="partition", found=line)
-    if limits:
-        yield Finding(level="ok", what="slurm", found=f"job arrays up to index {int(limits[0][1]) - 1}")
+        return load_study(target).config if target.is_file() else place.load().config
+    except HpotuneError:
+        return None
 
 
 def _files(folder: Path) -> Iterator[Finding]:
+    yield from _mounted(folder)
     found = probe(folder)
     if found.choice is None:
-        yield Finding(
-            level="bad",
-            what="locks",
-            found=found.why,
-            change="put studies on another file system, or use PostgreSQL",
-        )
+        change = "put studies on another file system, or use PostgreSQL"
+        yield Finding(level="bad", what="locks", found=found.why, change=change)
     else:
-        yield Finding(level="ok", what="locks", found=f"{found.why}: store auto means {found.choice}")
+        yield Finding(what="locks", found=f"{found.why}: store auto means {found.choice}")
+    if broken := flock_holds(folder):
+        change = "two steps at once would submit twice: put studies on another file system"
+        yield Finding(level="bad", what="locks", found=f"flock does not hold here: {broken}", change=change)
     free_gb = shutil.disk_usage(folder).free / 1e9
-    level: Literal["ok", "bad"] = "ok" if free_gb >= LEAST_FREE_GB else "bad"
+    enough = free_gb >= LEAST_FREE_GB
     yield Finding(
-        level=level,
-        what="disk",
-        found=f"{free_gb:.0f} GB free in {folder.absolute()}",
-        change="" if level == "ok" else "make room",
-    )
+        level="ok" if enough else "bad", what="disk", found=f"{free_gb:.0f} GB free in {folder.absolute()}",
+        change="" if enough else "make room",
+    )  # fmt: skip
     if folder.absolute().is_relative_to(Path.home()):
+        change = "homes are small: put studies on project storage"
+        yield Finding(level="note", what="disk", found="this is under your home", change=change)
+
+
+def _mounted(folder: Path) -> Iterator[Finding]:
+    place = mount(folder)
+    words = advice(place.kind, slurm=shutil.which("sbatch") is not None)
+    yield Finding(
+        level="note" if words else "ok", what="disk", found=f"{place.kind} on {place.point}", change=words
+    )
+    if option := local_locks(place):
         yield Finding(
-            level="note",
-            what="disk",
-            found="this is under your home",
-            change="homes are small: put studies on project storage",
-        )
+            level="bad", what="locks", found=f"mounted with {option}: locks hold on one node only",
+            change="use PostgreSQL as the store, submit from one node only, or ask your centre for locks across nodes",
+        )  # fmt: skip
 
 
 def _gpus() -> Iterator[Finding]:
@@ -173,27 +139,3 @@ def _libraries() -> Iterator[Finding]:
 
 def _numbers(version: str) -> list[int]:
     return [int(part) for part in version.split("+")[0].split(".") if part.isdigit()]
-
-
-def _caches() -> Iterator[Finding]:
-    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
-    if home.is_relative_to(Path.home()):
-        change = "set HF_HOME to project storage that compute nodes see, in your shell and in env.vars"
-        yield Finding(level="note", what="cache", found=f"HF_HOME is {home}", change=change)
-    held = sorted(path.name for path in (home / "hub").glob("*--*")) if (home / "hub").is_dir() else []
-    yield Finding(level="ok", what="cache", found=f"{len(held)} models and datasets in {home / 'hub'}")
-
-
-def _store(folder: Path) -> Iterator[Finding]:
-    place = StudyFolder(path=folder)
-    if not place.provenance_file.is_file():
-        return
-    from hpotune.store import Store
-
-    url = str(place.provenance()["store"])
-    try:
-        rows = Store.open(url, place.load(), read_only=True).rows()
-    except HpotuneError as error:
-        yield Finding(level="bad", what="store", found=str(error), change="see the message")
-        return
-    yield Finding(level="ok", what="store", found=f"{url}: {len(rows)} trials")

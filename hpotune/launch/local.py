@@ -10,18 +10,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
 
 from hpotune.errors import HpotuneError, StoreError, StudyFileError
 from hpotune.launch.dead import sweep as sweep_study
 from hpotune.launch.gpus import deal, visible_gpus
 from hpotune.launch.lock import the_only
 from hpotune.plan.budget import stop_reason
+from hpotune.plan.next import JobRow, next_jobs
+from hpotune.plan.rounds import width
 from hpotune.store import Store
 from hpotune.study.config import StudyConfig
 from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import TrialRow
+from hpotune.study.snapshot import code_of
+from hpotune.study.trial import LOCAL, TrialRow
 
 POLL_S = 0.5
 PATIENCE_S = 60
@@ -45,9 +48,8 @@ def run_here(folder: StudyFolder, store: Store, config: StudyConfig, *, show: Ca
 
     Raises: HpotuneError as `run_workers`, and while another `hpotune run` of this study is at work.
     """
-    parallel = 1 if config.execution.mode == "sequential" else config.budget.parallel
     gpus = deal(visible_gpus(os.environ), each=config.resources.gpus_per_node)
-    count = min(parallel, config.budget.trials, len(gpus) or parallel)
+    count = min(width(config), config.budget.trials, len(gpus) or width(config))
     with the_only(folder.jobs / ".run.lock", what="`hpotune run` of this study"):
         return run_workers(folder, store, count=count, show=show, gpus=gpus)
 
@@ -55,43 +57,89 @@ def run_here(folder: StudyFolder, store: Store, config: StudyConfig, *, show: Ca
 def run_workers(
     folder: StudyFolder, store: Store, *, count: int, show: Callable[[], None], gpus: Sequence[str] = ()
 ) -> bool:
-    """Runs `count` workers to their end; False when the user stopped them.
+    """Runs workers, at most `count` at a time, until none is due any more; False when the user stopped them.
 
-    A worker that dies costs its trial, and another takes its place. `show` is called about twice a second. `gpus`:
-    CUDA_VISIBLE_DEVICES of each worker; empty: as it is here.
+    What is due says the planner, as on a cluster: a worker that dies costs its trial's attempt, and another takes its
+    place. `show` is called about twice a second. `gpus`: CUDA_VISIBLE_DEVICES of each worker; empty: as it is here.
 
-    Raises: HpotuneError when the last of them died before it took a trial.
+    Raises: HpotuneError when workers end without taking a trial, as often as there are places for them.
     """
-    sweep = partial(sweep_study, folder, store)
-    sweep()
-    start = partial(_start, folder, gpus=gpus)
+    code = code_of(folder)  # one for all of them, whatever is submitted meanwhile
+    crew = _Crew(
+        folder=folder, store=store, places=[None] * count, gpus=gpus, code=code.hash if code else None
+    )
+    sweep_study(folder, store)
     with _asked() as asked:
-        workers: list[subprocess.Popen[bytes]] = []
         try:
-            workers += [start(index) for index in range(count)]
-            _watch(workers, asked, start=start, sweep=sweep, show=show)
+            _watch(crew, asked, show=show)
             if asked:
-                _ask_to_end(workers, asked)
+                _ask_to_end(crew.working, asked)
         finally:
-            for worker in workers:
+            for worker in crew.working:
                 worker.kill()
                 worker.wait()
-            sweep()
+            sweep_study(folder, store)
     show()
-    if not asked and all(worker.returncode for worker in workers):
+    if not asked and crew.fruitless >= count:
         raise HpotuneError(_last_words(folder))
     return not asked
+
+
+@dataclass(kw_only=True)
+class _Crew:
+    """The workers of this machine, each in its place."""
+
+    folder: StudyFolder
+    store: Store
+    places: list[subprocess.Popen[bytes] | None]
+    gpus: Sequence[str]
+    code: str | None
+    """The snapshot of the study's code that they run."""
+    fruitless: int = 0
+    """Workers in a row that ended without having taken a trial."""
+
+    @property
+    def working(self) -> list[subprocess.Popen[bytes]]:
+        """Those that have not been seen to end."""
+        return [worker for worker in self.places if worker is not None]
+
+    def see_ends(self) -> bool:
+        """Clears the places of those that have ended; whether there was one."""
+        ended = {index for index, worker in enumerate(self.places) if worker and worker.poll() is not None}
+        if not ended:
+            return False
+        sweep_study(self.folder, self.store)
+        hosts = [(a.worker.job, a.worker.pid) for row in self.store.rows() for a in row.attempts]
+        for index in ended:
+            worker = self.places[index]
+            assert worker is not None, "found in its place just now"
+            self.fruitless = 0 if (LOCAL, worker.pid) in hosts else self.fruitless + 1
+            self.places[index] = None
+        return True
+
+    def fill(self) -> None:
+        """Starts the workers that are due, where there is a place."""
+        if self.fruitless >= len(self.places):
+            return
+        config = self.store.config = self.folder.config_now(self.folder.load())
+        jobs = [JobRow(id=f"{LOCAL}:{worker.pid}", state="RUNNING") for worker in self.working]
+        for spec in next_jobs(config, self.store.rows(), jobs, now=datetime.now()):
+            free = [index for index, worker in enumerate(self.places) if worker is None]
+            for index in free[: min(spec.throttle, spec.count)]:
+                self.places[index] = _start(
+                    self.folder, index, trials=spec.trials, gpus=self.gpus, code=self.code
+                )
 
 
 def shortfall(config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime) -> str:
     """Why fewer trials than the budget are done now that every worker has ended; empty where it is as it should be."""
     budget = config.budget
-    failed = [row for row in rows if row.state == "failed" and row.failure]
+    failed = [row for row in rows if row.state == "failed" and row.failure and not row.forgiven]
     if len(failed) > budget.max_failed:
         why = failed[-1].failure.message if failed[-1].failure else "unknown"
         return f"{len(failed)} trials failed (budget.max_failed: {budget.max_failed}); the last: {why}"
     done = sum(row.state in ("finished", "running") for row in rows)  # others may run some, elsewhere
-    if done >= budget.trials or stop_reason(budget, config.score.objective, rows, now=now):
+    if done >= budget.trials or stop_reason(config, rows, now=now):
         return ""
     return (
         f"{done} of {budget.trials} trials are done and every worker has ended; see jobs/local in the study's "
@@ -122,27 +170,21 @@ def _last_words(folder: StudyFolder) -> str:
     return f"every worker died; the first: {said}; see {log}, then run again to go on"
 
 
-def _watch(
-    workers: list[subprocess.Popen[bytes]],
-    asked: Sequence[int],
-    *,
-    start: Callable[[int], subprocess.Popen[bytes]],
-    sweep: Callable[[], list[int]],
-    show: Callable[[], None],
-) -> None:
-    """Waits until all have ended or a signal asks to stop; replaces those that die with a trial in hand."""
-    lost: set[int] = set()
-    while not asked and any(worker.poll() is None for worker in workers):
-        with suppress(StoreError):  # workers wait for a store that is away; the display does without
+def _watch(crew: _Crew, asked: Sequence[int], *, show: Callable[[], None]) -> None:
+    """Until no worker is due and all have ended, or a signal asks to stop."""
+    due = True
+    while not asked and (due or crew.working):
+        try:
+            if due:
+                crew.fill()
             show()
-        time.sleep(POLL_S)
-        for index, worker in enumerate(list(workers)):
-            if asked or not worker.poll() or worker.pid in lost:
-                continue
-            lost.add(worker.pid)
-            with suppress(StoreError):  # the sweep at the end comes again
-                if sweep():
-                    workers[index] = start(index)
+            due = False
+        except StoreError:  # workers wait for a store that is away, and so does this
+            if not crew.working:
+                raise
+        time.sleep(POLL_S if crew.working else 0)
+        with suppress(StoreError):
+            due = crew.see_ends() or due
 
 
 def _ask_to_end(workers: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]) -> None:
@@ -156,13 +198,17 @@ def _ask_to_end(workers: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]
         time.sleep(POLL_S)
 
 
-def _start(folder: StudyFolder, index: int, *, gpus: Sequence[str]) -> subprocess.Popen[bytes]:
+def _start(
+    folder: StudyFolder, index: int, *, trials: int | None, gpus: Sequence[str], code: str | None
+) -> subprocess.Popen[bytes]:
     place = folder.jobs / "local"
     place.mkdir(parents=True, exist_ok=True)
+    limit = ["--trials", str(trials)] if trials is not None else []
+    limit += ["--code", code] if code is not None else []
     env = _clean() | ({"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {})
     with (place / f"worker-{index}.log").open("ab") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "hpotune", "worker", str(folder.path)],
+            [sys.executable, "-m", "hpotune", "worker", str(folder.path), *limit],
             stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True, env=env,
         )  # fmt: skip
 

@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import difflib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from hpotune import storage
-from hpotune.errors import StoreError, StudyFileError, nearest
-from hpotune.search.registry import check_algorithm
+from hpotune.errors import StoreError
+from hpotune.launch.check import Checked, check
 from hpotune.store import Store
-from hpotune.study import tasks
+from hpotune.study.extension import overruled, read_extension
 from hpotune.study.folder import StudyFolder, check_same, check_writable, folder_of, home_of, make_folder
-from hpotune.study.load import Mistakes, Study, build_study, lines, load_study
-from hpotune.study.metrics import task_metrics
-from hpotune.study.places import Mistake, absolute, data_mistakes, template_names
-from hpotune.study.source import Value, Where, read_source
-
-_MEASURED = (
-    "train_loss final_train_loss eval_loss eval_accuracy samples_per_second tokens_per_second peak_memory_gb "
-    "gpu_hours process_hours trainable_parameters train_seconds steps"
-)
-TRAINING_METRICS = tuple(_MEASURED.split())
-"""What a trial measures without an lm-eval task."""
-
-DEAD_BELOW, BROKEN_ABOVE = 1e-7, 3e-2
-"""Learning rates of LoRA with AdamW. In 353 published trials on Llama-3.2 (github Kiwy3/BO_PBO_HPO_LLM) none below 1e-7
-moved the score, and every one above 1e-2 (15 of 15) fell to chance; small models bear a little more."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Checked:
-    """A study file that was found right, and what it would become."""
-
-    study: Study
-    values: dict[str, Value]
-    """With absolute paths."""
-    home: Path
-    warnings: list[str]
+from hpotune.study.load import Study
+from hpotune.study.places import absolute
+from hpotune.study.snapshot import Taken, take
+from hpotune.study.source import Value, read_source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,44 +30,10 @@ class Ready:
     store_url: str
     why: str
     """Why this store."""
-
-
-def check(target: Path, *, data_root: str | None = None) -> Checked:
-    """Finds every mistake of a study file that can be found without running it. Writes nothing.
-
-    Raises: StudyFileError with one line a mistake.
-    """
-    if target.name == "resolved.yaml" and target.parent.is_dir() and not target.exists():
-        StudyFolder(path=target.parent).load()  # says that the folder holds no study
-    study, home = load_study(target), home_of(target)
-    if data_root is not None and study.config.model is not None:  # $HPOTUNE_DATA_ROOT stands for every study
-        study = _with_data_root(study, data_root)
-    found: Mistakes = {}
-    values = absolute(study.template, home=home, found=found)
-    if not found:  # what lies at those places may be looked at
-        study = build_study(replace(study.source, values=values))
-        _keep(found, data_mistakes(study.config, data_root=study.config.data_root))
-    _keep(found, _command_mistakes(study))
-    _keep(found, _metric_mistakes(study))
-    tasks_found, warnings = _task_mistakes(study) if ("score", "include_path") not in found else ([], [])
-    _keep(found, iter(tasks_found))
-    told = [*_algorithm_mistakes(study), *lines(study.source, found)]
-    if told:
-        raise StudyFileError(*told)
-    return Checked(study=study, values=values, home=home, warnings=[*warnings, *_warnings(study)])
-
-
-def _keep(found: Mistakes, more: Iterator[Mistake]) -> None:
-    for where, text in more:
-        found.setdefault(where, text)
-
-
-def _algorithm_mistakes(study: Study) -> list[str]:
-    try:
-        check_algorithm(study)
-    except StudyFileError as error:
-        return list(error.mistakes)
-    return []
+    code: str | None
+    """The snapshot of the study's code that jobs run from now on; None: it has no program of its own."""
+    notes: tuple[str, ...] = ()
+    """What the user should know: code that changed, a budget that is not the file's."""
 
 
 def prepare(
@@ -100,7 +43,7 @@ def prepare(
     data_root: str | None,
     accept: Callable[[StudyFolder, Study], None] | None = None,
 ) -> Ready:
-    """Checks the study, then makes or reopens its folder and store.
+    """Checks the study, then makes or reopens its folder and store, and takes a snapshot of its code.
 
     `accept` may still refuse before anything is written.
     Raises: HpotuneError of any kind; a folder that was not there before is not there after either.
@@ -114,7 +57,7 @@ def prepare(
     checked = check(target, data_root=data_root)
     check_same(folder, checked.values)
     if accept:
-        accept(folder, checked.study)
+        accept(folder, folder.in_force(checked.study))
     check_writable(folder)
     if folder.resolved_file.is_file():
         return _made(folder, checked, str(folder.provenance()["store"]), "as before")
@@ -125,10 +68,38 @@ def prepare(
         return _made(folder, checked, url, why)
 
 
+def retaken(folder: StudyFolder) -> Taken:
+    """A snapshot of the code as it is now, of a study that stands in its folder.
+
+    Raises: StudyFileError where its program cannot be read.
+    """
+    return take(folder, folder.load().source.values, home=Path(str(folder.provenance()["home"])))
+
+
 def _made(folder: StudyFolder, checked: Checked, url: str, why: str) -> Ready:
     make_folder(folder, checked.study, checked.values, home=checked.home, store_url=url)
-    store = _store(folder, checked.study, url)
-    return Ready(folder=folder, study=checked.study, store=store, store_url=url, why=why)
+    study = folder.in_force(checked.study)
+    store = _store(folder, study, url)
+    notes = overruled(checked.study.config.budget, read_extension(folder.extension_file))
+    return _ready(folder, study, store, checked.values, home=checked.home, url=url, why=why, notes=notes)
+
+
+def _ready(
+    folder: StudyFolder,
+    study: Study,
+    store: Store,
+    values: Mapping[str, Value],
+    *,
+    home: Path,
+    url: str,
+    why: str,
+    notes: Sequence[str] = (),
+) -> Ready:
+    taken = take(folder, values, home=home)
+    return Ready(
+        folder=folder, study=study, store=store, store_url=url, why=why,
+        code=taken.code.hash if taken.code else None, notes=(*notes, *taken.notes),
+    )  # fmt: skip
 
 
 def _store(folder: StudyFolder, study: Study, url: str) -> Store:
@@ -192,128 +163,9 @@ def _reopened(folder: StudyFolder, accept: Callable[[StudyFolder, Study], None] 
     study = folder.load()
     if accept:
         accept(folder, study)
-    url = str(folder.provenance()["store"])
+    provenance = folder.provenance()
+    url = str(provenance["store"])
     store = Store.open(url, study)
     store.fill()
-    return Ready(folder=folder, study=study, store=store, store_url=url, why="as before")
-
-
-def _with_data_root(study: Study, data_root: str) -> Study:
-    values = {**study.source.values, "data_root": str(Path(data_root).absolute())}
-    return build_study(replace(study.source, values=values))
-
-
-def _command_mistakes(study: Study) -> Iterator[Mistake]:
-    command = study.config.command
-    if command is None:
-        return
-    params = study.template.get("params")
-    given = set(params) if isinstance(params, dict) else set()
-    sometimes = {str(r.where[1]) for r in study.space.ranges if r.where[0] == "params" and r.when}
-    try:
-        read = template_names(command)
-    except ValueError as error:
-        yield ("command",), f"command={command!r} {error}; write {{{{ and }}}} for braces of the shell"
-        return
-    for name in sorted(read - given):
-        valid = nearest(name, given) if given else "params is empty"
-        yield ("command", name), f"command reads {{{name}}}, which is not under params; {valid}"
-    for name in sorted(read & sometimes):
-        rule = f"only some trials have it (when); let the program read $HPOTUNE_PARAM_{name.upper()} instead"
-        yield ("command", name), f"command reads {{{name}}}, but {rule}"
-
-
-def _metric_mistakes(study: Study) -> Iterator[Mistake]:
-    """Metrics that no part of a fine-tuning measures, and a number that two objectives share."""
-    objectives = study.config.score.objective
-    for index, objective in enumerate(objectives):
-        where = (*_objective(study, index), "metric")
-        if objective.label in [other.label for other in objectives[:index]]:
-            yield where, f"{objective.label} is an objective twice; needs different ones"
-        if study.config.model is None:
-            continue
-        if objective.task is None and objective.metric not in TRAINING_METRICS:
-            valid = nearest(objective.metric, TRAINING_METRICS)
-            yield (
-                where,
-                f"metric={objective.metric!r} needs a task beside it, or to be a number of training; {valid}",
-            )
-        held_out = objective.metric in ("eval_loss", "eval_accuracy") and objective.task is None
-        if held_out and study.config.data and not study.config.data.validation:
-            yield where, f"metric={objective.metric!r} needs data.validation above 0, e.g. 0.05"
-
-
-def _objective(study: Study, index: int) -> Where:
-    """The place of one objective; a single one stands without a list."""
-    score = study.template.get("score")
-    several = isinstance(score, dict) and isinstance(score.get("objective"), list)
-    return ("score", "objective", index) if several else ("score", "objective")
-
-
-def _task_mistakes(study: Study) -> tuple[list[Mistake], list[str]]:
-    """Mistakes and warnings about lm-eval tasks: unknown names, a task on both sides of the seal."""
-    score = study.config.score
-    named: dict[Where, str] = {
-        (*_objective(study, index), "task"): objective.task
-        for index, objective in enumerate(score.objective)
-        if objective.task
-    }
-    recorded: dict[Where, str] = {
-        ("score", "record", i): name for i, name in enumerate(score.record) if name not in TRAINING_METRICS
-    }
-    sealed: dict[Where, str] = {("score", "test", i): name for i, name in enumerate(score.test)}
-    every: dict[Where, str] = named | recorded | sealed
-    if study.config.model is None or not every:
-        return [], []
-    index = tasks.task_index(score.include_path)
-    found: list[Mistake] = []
-    for side, names in (("score.objective", named), ("score.record", recorded)):
-        for where, test in sealed.items():
-            told = tasks.overlap([test], names.values(), index=index)
-            found += [(where, line.replace("score.objective", side)) for line in told]
-    if index is None:
-        return found, ["lm-eval is not installed here: the names of tasks were not checked"]
-    for where, name in every.items():
-        if not index.exists(name):
-            found.append((where, _unknown_task(name, index, measured=where in recorded)))
-    return [*found, *_task_metric_mistakes(study, index)], []
-
-
-def _task_metric_mistakes(study: Study, index: tasks.TaskIndex) -> Iterator[Mistake]:
-    """Metrics that their task does not give: the trial would find out after training."""
-    for number, objective in enumerate(study.config.score.objective):
-        given = task_metrics(index, objective.task) if objective.task else None
-        metric = objective.metric.partition(",")[0]
-        if given is not None and metric not in given:
-            where = (*_objective(study, number), "metric")
-            yield (
-                where,
-                f"metric={objective.metric!r} is not given by {objective.task}; {nearest(metric, given)}",
-            )
-
-
-def _unknown_task(name: str, index: tasks.TaskIndex, *, measured: bool) -> str:
-    numbers = difflib.get_close_matches(name, TRAINING_METRICS, n=1, cutoff=0.6) if measured else []
-    near = [*numbers, *index.nearest(name)]
-    hint = f"did you mean {', '.join(near)}?" if near else "`lm-eval ls tasks` lists them"
-    return f"{name!r} is no lm-eval task{' and no number of the training' if measured else ''}; {hint}"
-
-
-def _warnings(study: Study) -> Iterator[str]:
-    """What is allowed and hardly meant."""
-    resources = study.config.resources
-    if resources.signal_delay_s >= resources.walltime_min * 60:
-        yield (
-            f"resources.signal_delay_s={resources.signal_delay_s} is not shorter than time: {resources.time}: "
-            "Slurm tells jobs to stop as soon as they start"
-        )
-    for r in study.space.searched:
-        if (
-            r.name == "train.learning_rate"
-            and r.kind == "float"
-            and (r.low < DEAD_BELOW or r.high > BROKEN_ABOVE)
-        ):
-            yield (
-                f"{study.source.place(r.where)}: {r.name}: [{r.low:g}, {r.high:g}] holds rates that teach an adapter "
-                f"nothing (below {DEAD_BELOW:g}) or break the model (above {BROKEN_ABOVE:g}); narrow it"
-            )
+    values, home = study.source.values, Path(str(provenance["home"]))
+    return _ready(folder, study, store, values, home=home, url=url, why="as before")

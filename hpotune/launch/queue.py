@@ -1,24 +1,32 @@
-"""What the cluster says of a study's jobs: one squeue for those that live, one sacct for those that have ended.
+"""What the cluster says of a study's jobs, asked at most every 30 s for those who only look.
 
-No loop, no submitit.
+The last answer lies in the study's folder (jobs/.queue.json), so that all readers share it. No loop, no submitit.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
-from hpotune.errors import ClusterError
+from hpotune.errors import ClusterError, StudyFileError
+from hpotune.launch.ask import ask
+from hpotune.launch.life import life_rows, mark
+from hpotune.launch.lock import alone
+from hpotune.launch.states import told
 from hpotune.plan.next import JobRow
-from hpotune.study.folder import StudyFolder
+from hpotune.study.folder import StudyFolder, write_atomic
 from hpotune.study.trial import LOCAL, Cause, Failure, TrialRow, Worker
 
-ANSWER_S = 60
-"""How long Slurm's commands may take to answer."""
+POLL_S = 30.0
+"""How old an answer may be for who only looks; HPOTUNE_POLL_S sets another age, 0: always ask."""
+LEASE_S = 300.0
 _CAUSES: dict[str, Cause] = {
     "TIMEOUT": "timeout",
     "PREEMPTED": "preempted",
@@ -28,13 +36,16 @@ _CAUSES: dict[str, Cause] = {
 }
 
 
-def require_slurm() -> None:
-    """Raises: ClusterError where Slurm's commands are not installed."""
-    missing = [name for name in ("sbatch", "srun") if shutil.which(name) is None]
-    if missing:
-        raise ClusterError(
-            f"{' and '.join(missing)} not found: no Slurm here; submit from a login node, or use `hpotune run`"
-        )
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Queue:
+    """An answer of the cluster, perhaps somebody else's."""
+
+    rows: tuple[JobRow, ...]
+    """UNKNOWN where it was silent."""
+    age_s: float = 0.0
+    """Seconds since it was asked."""
+    silent: str = ""
+    """Why it gave no answer."""
 
 
 def recorded_jobs(folder: StudyFolder) -> list[dict[str, Any]]:
@@ -43,27 +54,110 @@ def recorded_jobs(folder: StudyFolder) -> list[dict[str, Any]]:
     return sorted(found, key=lambda job: int(job["id"]))
 
 
-def job_rows(folder: StudyFolder, trials: Sequence[TrialRow]) -> list[JobRow]:
-    """Every job element of the study as Slurm tells it now, by one squeue and one sacct for what has left it.
+def job_rows(
+    folder: StudyFolder,
+    trials: Sequence[TrialRow],
+    *,
+    lease_s: float = LEASE_S,
+    ended: Sequence[str] = (),
+) -> list[JobRow]:
+    """Every job element of the study as the cluster tells it now.
 
     Jobs that hpotune did not submit (an sbatch file written by hand) are known by the trials they run: kind `own`.
+    `ended`: jobs that Slurm has told to have ended, by starting what depends on them. `lease_s` counts where none of
+    Slurm's commands is here: seconds without a sign of life after which a job is gone.
 
     Raises: ClusterError when Slurm does not answer.
     """
-    kinds = _kinds(folder, trials)
-    live = _queued(list(kinds))
-    ended = _accounted([id_ for id_ in kinds if id_ not in live])
-    rows = [live.get(id_) or ended.get(id_) or JobRow(id=id_, state="GONE") for id_ in kinds]
-    return [replace(row, kind=kinds[row.id]) for row in rows]
-
-
-def rows_or_unknown(folder: StudyFolder, trials: Sequence[TrialRow]) -> tuple[list[JobRow], str]:
-    """`job_rows` and nothing to say; or where Slurm does not answer, every job as UNKNOWN, and why."""
+    with suppress(OSError):
+        mark(folder, ended, "ended")
+    kinds, asked = _kinds(folder, trials), time.time()
     try:
-        return job_rows(folder, trials), ""
+        found = told(list(kinds), life=partial(life_rows, folder, trials, lease_s=lease_s))
     except ClusterError as error:
-        kinds = _kinds(folder, trials)
-        return [JobRow(id=id_, state="UNKNOWN", kind=kind) for id_, kind in kinds.items()], str(error)
+        _remember(folder, asked, [], silent=str(error))
+        raise
+    rows = [replace(found[id_], kind=kind) for id_, kind in kinds.items()]
+    _remember(folder, asked, rows)
+    return rows
+
+
+def rows_or_unknown(folder: StudyFolder, trials: Sequence[TrialRow], *, lease_s: float = LEASE_S) -> Queue:
+    """The same for those who only look: an answer that is young enough, or a new one; never an error."""
+    kinds = _kinds(folder, trials)
+    if held := _remembered(folder, kinds):
+        return held
+    with _one_asks(folder):
+        if held := _remembered(folder, kinds):  # another reader has just asked
+            return held
+        try:
+            return Queue(rows=tuple(job_rows(folder, trials, lease_s=lease_s)))
+        except ClusterError as error:
+            return Queue(rows=_unknown(kinds), silent=str(error))
+
+
+def forget(folder: StudyFolder) -> None:
+    """Drops the last answer: what was submitted or cancelled just now changes it."""
+    with suppress(OSError):
+        _file(folder).unlink(missing_ok=True)
+
+
+def poll_s() -> float:
+    """The age in seconds up to which an answer serves.
+
+    Raises: StudyFileError where HPOTUNE_POLL_S is no number.
+    """
+    said = os.environ.get("HPOTUNE_POLL_S", "")
+    try:
+        return float(said) if said else POLL_S
+    except ValueError:
+        raise StudyFileError(f"HPOTUNE_POLL_S={said!r}: needs a number of seconds, such as 30") from None
+
+
+def _file(folder: StudyFolder) -> Path:
+    return folder.jobs / ".queue.json"
+
+
+def _remember(folder: StudyFolder, asked: float, rows: Sequence[JobRow], *, silent: str = "") -> None:
+    """Keeps the answer; whoever may not write here asks anew each time."""
+    if not folder.jobs.is_dir():
+        return
+    answer = {"asked": asked, "silent": silent, "rows": [asdict(row) for row in rows]}
+    with suppress(OSError):
+        write_atomic(_file(folder), json.dumps(answer) + "\n")
+
+
+def _remembered(folder: StudyFolder, kinds: dict[str, str]) -> Queue | None:
+    """The last answer where it is young and knows every job that hpotune has submitted."""
+    try:
+        answer = json.loads(_file(folder).read_text(encoding="utf-8"))
+        age_s, silent = time.time() - answer["asked"], answer["silent"]
+        held = {row["id"]: JobRow(**row) for row in answer["rows"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not -1.0 <= age_s < poll_s():  # a clock that is ahead would keep an answer for ever
+        return None
+    if silent:
+        return Queue(rows=_unknown(kinds), age_s=max(0.0, age_s), silent=silent)
+    if any(id_ not in held and kind != "own" for id_, kind in kinds.items()):
+        return None
+    # jobs that somebody wrote by hand are found by their trials, which change more often than this answer
+    rows = [held.get(id_) or JobRow(id=id_, state="UNKNOWN", kind=kind) for id_, kind in kinds.items()]
+    return Queue(rows=tuple(rows), age_s=max(0.0, age_s))
+
+
+@contextmanager
+def _one_asks(folder: StudyFolder) -> Iterator[None]:
+    """One reader asks, the others wait for its answer; without the right to write here each asks by itself."""
+    if not os.access(folder.jobs, os.W_OK):
+        yield
+        return
+    with alone(folder.jobs / ".queue.lock"):
+        yield
+
+
+def _unknown(kinds: dict[str, str]) -> tuple[JobRow, ...]:
+    return tuple(JobRow(id=id_, state="UNKNOWN", kind=kind) for id_, kind in kinds.items())
 
 
 def _kinds(folder: StudyFolder, trials: Sequence[TrialRow]) -> dict[str, str]:
@@ -75,37 +169,6 @@ def _kinds(folder: StudyFolder, trials: Sequence[TrialRow]) -> dict[str, str]:
     return kinds | {id_: "own" for id_ in running if id_ != LOCAL and id_ not in kinds}
 
 
-def _jobs_of(ids: Sequence[str]) -> list[str]:
-    """Job numbers of array elements, each once."""
-    return list(dict.fromkeys(id_.split("_")[0] for id_ in ids))
-
-
-def _queued(ids: Sequence[str]) -> dict[str, JobRow]:
-    """Those of the jobs that wait or run, by id, one line an array element; whoever submitted them."""
-    if not ids:
-        return {}
-    # A single unknown job is an error to squeue, one among several is not: the last is named twice.
-    jobs = [*_jobs_of(ids), ids[-1].split("_")[0]]
-    lines = ask(["squeue", "-h", "-r", "-j", ",".join(jobs), "-o", "%i|%T|%r"]).splitlines()
-    rows = [line.strip().split("|") for line in lines if line.count("|") == 2]
-    return {
-        id_: JobRow(id=id_, state=state, reason="" if reason == "None" else reason)
-        for id_, state, reason in rows
-    }
-
-
-def _accounted(ids: Sequence[str]) -> dict[str, JobRow]:
-    """Jobs that have left the queue, by id; empty where accounting is off."""
-    if not ids or shutil.which("sacct") is None:
-        return {}
-    try:
-        text = ask(["sacct", "-n", "-P", "-X", "-j", ",".join(_jobs_of(ids)), "-o", "JobID,State,ExitCode"])
-    except ClusterError:
-        return {}
-    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 2]
-    return {id_: JobRow(id=id_, state=state.split()[0], exit_code=code) for id_, state, code in rows}
-
-
 def dead_jobs(rows: Sequence[JobRow]) -> Callable[[Worker], Failure | None]:
     """Tells the death of workers whose job has ended; says nothing of jobs that the cluster does not know."""
     by_id = {row.id: row for row in rows}
@@ -115,7 +178,7 @@ def dead_jobs(rows: Sequence[JobRow]) -> Callable[[Worker], Failure | None]:
         if row is None or row.live or row.state == "UNKNOWN":
             return None
         said = (
-            "has left the queue"
+            (f"gave {row.reason}" if row.reason else "has left the queue")
             if row.state == "GONE"
             else f"ended as {row.state} (exit {row.exit_code or 'unknown'})"
         )
@@ -126,36 +189,13 @@ def dead_jobs(rows: Sequence[JobRow]) -> Callable[[Worker], Failure | None]:
     return dead
 
 
-def cancel_jobs(ids: Sequence[str]) -> None:
+def cancel_jobs(folder: StudyFolder, ids: Sequence[str]) -> None:
     """Ends waiting and running jobs.
 
     Raises: ClusterError when Slurm does not answer.
     """
     if ids:
         ask(["scancel", *ids])
-
-
-def ask(command: Sequence[str]) -> str:
-    """What a command of Slurm prints.
-
-    Raises: ClusterError when it is missing, fails or gives no answer.
-    """
-    try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=ANSWER_S, check=True)
-    except FileNotFoundError:
-        raise ClusterError(f"{command[0]} not found; run this where Slurm's commands are") from None
-    except subprocess.TimeoutExpired:
-        raise ClusterError(f"{command[0]} gave no answer in {ANSWER_S} s; try again later") from None
-    except subprocess.CalledProcessError as error:
-        raise ClusterError(
-            f"{command[0]} failed: {words(error.stderr)}; is the controller up? `hpotune doctor` looks"
-        ) from None
-    return answer.stdout
-
-
-def words(text: str) -> str:
-    """Slurm's own complaint out of a longer text: its last line that says error."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if "error" in line.lower()]
-    line = (errors or lines or ["no reason given"])[-1]
-    return line.removeprefix("sbatch: error: ").removeprefix("subprocess.CalledProcessError: ")
+        with suppress(OSError):
+            mark(folder, ids, "cancelled")
+        forget(folder)

@@ -12,9 +12,9 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from shlex import join, quote
 from typing import Any
@@ -23,7 +23,9 @@ from submitit import SlurmExecutor
 from submitit.core.utils import FailedJobError
 
 from hpotune.errors import ClusterError, StudyFileError, nearest
-from hpotune.launch.queue import ANSWER_S, ask, require_slurm, words
+from hpotune.launch.ask import ANSWER_S, ask, require_slurm, words
+from hpotune.launch.limits import SubmitLimit, cluster_config, limit_in, refusal, room
+from hpotune.launch.queue import forget
 from hpotune.plan.next import JobSpec
 from hpotune.study.config import StudyConfig
 from hpotune.study.folder import StudyFolder, write_atomic
@@ -73,26 +75,101 @@ def clean_environment() -> Iterator[None]:
         os.environ.update(leaked)
 
 
-def sbatch_text(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
+def sbatch_text(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None) -> str:
     """The job script that `submit` would send."""
+    command = worker_command(folder, config, spec, code=code)
     with clean_environment():
-        return _executor(folder, config, spec).text(worker_command(folder, config, spec), count=spec.count)
+        return _executor(folder, config, spec).text(command, count=spec.count)
 
 
-def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
-    """Submits an array and records it in the study's folder; returns its job id.
+def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None) -> str:
+    """Submits an array and records it in the study's folder; returns its job id. `code`: the snapshot that it runs.
 
-    Raises: ClusterError with Slurm's own words when it refuses.
+    Raises: ClusterError with Slurm's own words when it refuses; SubmitLimit where fewer elements might be taken.
     """
+    spec = replace(spec, exclude=_known_nodes(spec.exclude))
+    command = worker_command(folder, config, spec, code=code)
     with clean_environment():
         try:
-            job_id = _executor(folder, config, spec).submit_array(
-                worker_command(folder, config, spec), count=spec.count
-            )
+            job_id = _executor(folder, config, spec).submit_array(command, count=spec.count)
         except (FailedJobError, subprocess.CalledProcessError) as error:
-            raise ClusterError(
-                f"Slurm refused the job: {words(str(error))}; see resources in the study file"
-            ) from None
+            raise refusal(str(error)) from None
+    _record(folder, job_id, spec)
+    forget(folder)
+    return job_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taken:
+    """What Slurm took of an array."""
+
+    id: str
+    count: int
+    """Elements; fewer than asked for where a limit allows no more."""
+    said: str = ""
+    """What it did not take, and why."""
+
+
+def submit_as_many(
+    folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None
+) -> Taken:
+    """Submits an array, or as much of it as limits on queued jobs allow, with room left for the follow-up step.
+
+    Raises: ClusterError as `submit`; with the limit explained where not even one element is taken.
+    """
+    try:
+        return Taken(id=submit(folder, config, spec, code=code), count=spec.count)
+    except SubmitLimit as error:
+        refused = error
+    room_for_step = 1 if config.resources.follow_up is True and spec.kind == "worker" else 0
+    fewer = _fewer(spec.count, spare=room_for_step, free=room(config.resources))
+    for count, spare in [*((count, room_for_step) for count in fewer), (1, 0)]:
+        part = replace(spec, count=count, throttle=min(spec.throttle, count))
+        if not _would_take(folder, config, replace(part, count=count + spare)):
+            continue
+        try:
+            job_id = submit(folder, config, part, code=code)
+        except SubmitLimit:
+            continue
+        return Taken(id=job_id, count=count, said=_fewer_taken(count, of=spec.count, limit=refused.limit))
+    raise refused
+
+
+def _fewer(count: int, *, spare: int, free: int | None) -> list[int]:
+    """Sizes to try, largest first: what is free, where that is known, then halves."""
+    sizes = [free - spare] if free is not None else []
+    half = count // 2
+    while half:
+        sizes.append(half)
+        half //= 2
+    return [size for size in dict.fromkeys(sizes) if 0 < size < count]
+
+
+def _fewer_taken(count: int, *, of: int, limit: str) -> str:
+    return (
+        f"{count} of {of} jobs were taken, for a limit allows no more at a time ({limit}); the others follow"
+    )
+
+
+def _would_take(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> bool:
+    """Whether sbatch finds room for so many elements; it looks at limits without submitting anything."""
+    with tempfile.TemporaryDirectory() as scratch:
+        script = Path(scratch, "job.sh")
+        script.write_text(sbatch_text(StudyFolder(path=Path(scratch)), config, spec), encoding="utf-8")
+        with clean_environment():
+            answer = _test_only(script)
+    return answer.returncode == 0 or not limit_in(answer.stderr)
+
+
+def _known_nodes(names: Sequence[str]) -> tuple[str, ...]:
+    """Those that are nodes of this cluster: one name that is none, and sbatch refuses the job."""
+    if not names:
+        return ()
+    known = set(ask(["sinfo", "-h", "-N", "-o", "%N"]).split())
+    return tuple(name for name in names if name in known)
+
+
+def _record(folder: StudyFolder, job_id: str, spec: JobSpec) -> None:
     recorded = {
         "id": job_id,
         "kind": spec.kind,
@@ -101,11 +178,10 @@ def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
         "trials": spec.trials,
     }
     write_atomic(folder.jobs / job_id / "job.json", json.dumps(recorded) + "\n")
-    return job_id
 
 
 def check_accepted(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> None:
-    """Asks Slurm whether it would take the job, before anything is made.
+    """Asks Slurm whether it would take the job, before anything is made. Limits on queued jobs are no refusal.
 
     Raises: ClusterError when it is not there or would refuse, StudyFileError for an option that is hpotune's own.
     """
@@ -122,7 +198,7 @@ def check_accepted(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> N
         script = Path(scratch, "job.sh")
         script.write_text(sbatch_text(StudyFolder(path=Path(scratch)), config, spec), encoding="utf-8")
         answer = _test_only(script)
-    if answer.returncode:
+    if answer.returncode and not limit_in(answer.stderr):
         raise ClusterError(
             f"Slurm would refuse the job: {words(answer.stderr)}; see resources in the study file"
         )
@@ -156,11 +232,10 @@ def _check_extra(config: StudyConfig) -> None:
 def max_array_size() -> int | None:
     """How many elements an array may have here; None where the cluster does not say."""
     try:
-        lines = ask(["scontrol", "show", "config"]).splitlines()
+        found = cluster_config().get("MaxArraySize", "")
     except ClusterError:
         return None
-    found = [line.partition("=")[2].strip() for line in lines if line.startswith("MaxArraySize")]
-    return max(1, int(found[0])) if found and found[0].isdigit() else None
+    return max(1, int(found)) if found.isdigit() else None
 
 
 def split(spec: JobSpec, *, at_most: int | None) -> list[JobSpec]:
@@ -179,14 +254,20 @@ def split(spec: JobSpec, *, at_most: int | None) -> list[JobSpec]:
     ]
 
 
-def worker_command(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
-    """What a job runs; the same line works in a hand-written sbatch file."""
+def worker_command(
+    folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None
+) -> str:
+    """What a job runs; the same line works in a hand-written sbatch file. `code`: the snapshot that a worker runs."""
     venv = config.env.venv
     python = sys.executable if venv == "auto" else f"{venv}/bin/python" if venv else "python"
     if spec.kind == "step":
-        return join([python, "-m", "hpotune", "step", str(folder.path)])
-    limit = ["--trials", str(spec.trials)] if spec.trials is not None else []
-    return join([python, "-m", "hpotune", "worker", str(folder.path), *limit])
+        # of jobs that it waited for to the last Slurm has told the end by starting it
+        ended = ["--ended", ",".join(spec.after)] if spec.after and not spec.any_of else []
+        return join([python, "-m", "hpotune", "step", str(folder.path), *ended])
+    options = ["--trials", str(spec.trials)] if spec.trials is not None else []
+    options += ["--code", code] if code is not None else []
+    options += ["--follow-up"] if config.resources.follow_up == "worker" else []
+    return join([python, "-m", "hpotune", "worker", str(folder.path), *options])
 
 
 def _executor(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> _Executor:
@@ -215,11 +296,12 @@ def parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
             "time": 10,
             "nodes": 1,
             "cpus_per_task": 1,
-            "dependency": "afterany:" + ":".join(spec.after),
+            "dependency": dependency(spec),
             "signal_delay_s": 30,
         }
     else:
         asked |= _work_parameters(config)
+        asked["exclude"] = ",".join(filter(None, [resources.exclude, *spec.exclude])) or None
     extra = dict(resources.extra) | ({"reservation": resources.reservation} if resources.reservation else {})
     if spec.kind == "step":
         extra = {key: value for key, value in extra.items() if key.replace("_", "-") in _FOLLOW_UP_EXTRA}
@@ -228,6 +310,13 @@ def parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
         "wckey": resources.wckey,
         "additional_parameters": {key: value for key, value in extra.items() if value is not False},
     }
+
+
+def dependency(spec: JobSpec) -> str:
+    """sbatch's --dependency: the end of all jobs that it waits for, or of any."""
+    if spec.any_of:
+        return "?".join(f"afterany:{job}" for job in spec.after)
+    return "afterany:" + ":".join(spec.after)
 
 
 def _work_parameters(config: StudyConfig) -> dict[str, Any]:
@@ -246,7 +335,6 @@ def _work_parameters(config: StudyConfig) -> dict[str, Any]:
         "mem_per_gpu": resources.mem_per_gpu,
         "mem_per_cpu": resources.mem_per_cpu,
         "constraint": resources.constraint,
-        "exclude": resources.exclude,
         "signal_delay_s": resources.signal_delay_s,
         "srun_args": [
             "--nodes=1",
@@ -258,7 +346,10 @@ def _work_parameters(config: StudyConfig) -> dict[str, Any]:
 def setup_lines(config: StudyConfig) -> list[str]:
     """Shell lines before the job's command: modules, environment, the user's own."""
     env = config.env
-    lines = [f"module load {quote(name)}" for name in env.modules]
+    lines = [
+        "export HPOTUNE_JOB_START=$(date +%s.%N)",
+        *(f"module load {quote(name)}" for name in env.modules),
+    ]
     if env.venv == "auto":
         lines.append(f"export PATH={quote(str(Path(sys.executable).parent))}:$PATH")
     elif env.venv:

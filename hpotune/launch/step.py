@@ -5,6 +5,8 @@ Running it twice changes nothing more.
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,11 +19,12 @@ from hpotune.launch.cancel import cancelled_mark
 from hpotune.launch.dead import dead_anywhere
 from hpotune.launch.lock import alone
 from hpotune.launch.queue import job_rows, recorded_jobs
-from hpotune.launch.slurm import max_array_size, split, submit
+from hpotune.launch.slurm import max_array_size, split, submit, submit_as_many
 from hpotune.plan.next import JobRow, JobSpec, next_jobs
 from hpotune.store import Store, results_in
 from hpotune.study.config import StudyConfig
 from hpotune.study.folder import StudyFolder
+from hpotune.study.snapshot import code_of
 
 PATIENCE_S = 120
 """How long a follow-up job asks again when Slurm does not answer; its job may last ten minutes."""
@@ -29,6 +32,9 @@ PAUSE_S = 15
 _AWAY = ("contact", "connect", "fetch config")
 _SLOW = (*_AWAY, "no answer", "timed out")
 """For questions only: a job whose submission timed out may have been taken, and would be submitted twice."""
+FRUITLESS = 2
+"""Jobs in a row that took no trial: the next would not either."""
+_TAKEN = ("CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "TIMEOUT", "GONE")
 _T = TypeVar("_T")
 
 
@@ -45,26 +51,37 @@ class Step:
 
 
 def step(
-    folder: StudyFolder, store: Store, config: StudyConfig, *, now: datetime, alone_at_work: bool = False
+    folder: StudyFolder,
+    store: Store,
+    config: StudyConfig,
+    *,
+    now: datetime,
+    alone_at_work: bool = False,
+    ended: Sequence[str] = (),
 ) -> Step:
-    """Does what is due and returns it. `alone_at_work`: no user looks on (the follow-up job).
+    """Does what is due and returns it. `alone_at_work`: no user looks on (the follow-up job, the last worker).
 
-    Raises: ClusterError when Slurm does not answer or refuses the first job, and in a follow-up job when the jobs
+    `ended`: jobs, or elements, that are known to have ended.
+
+    Raises: ClusterError when Slurm does not answer or refuses the first job, and where no user looks on when the jobs
     before took no trial at all: the next ones would do no better, and so on for ever.
     """
     patience_s = PATIENCE_S if alone_at_work else 0
+    lease_s = config.execution.lease_s
     with alone(folder.jobs / ".lock"):  # so that two steps at once do not both submit
-        rows = _patiently(lambda: job_rows(folder, store.rows()), seconds=patience_s, away=_SLOW)
-        swept = tuple(store.sweep(dead_anywhere(rows), left=results_in(folder)))
+        ask = partial(job_rows, folder, store.rows(), lease_s=lease_s, ended=ended)
+        rows = [row for row in _patiently(ask, seconds=patience_s, away=_SLOW) if row.id not in ended]
+        swept = tuple(store.sweep(dead_anywhere(rows, lease_s=lease_s), left=results_in(folder)))
         store.fill()
         if not alone_at_work:
             cancelled_mark(folder).unlink(missing_ok=True)
         due = next_jobs(config, store.rows(), rows, now=now)
+        if alone_at_work and (stopped := _stopped_by_user(folder, rows)):
+            return Step(swept=swept, warning=stopped if due else "")
         if due and alone_at_work:
-            if stopped := _stopped_by_user(folder, rows):
-                return Step(swept=swept, warning=stopped)
-            _refuse_to_repeat(folder)
-        ids, warning = _submit_all(folder, config, due, rows, patience_s=patience_s)
+            _refuse_to_repeat(folder, rows)
+        leave = partial(_leave_step, folder, config, rows, patience_s=patience_s)
+        ids, warning = _submit_all(folder, config, due, leave=leave, patience_s=patience_s)
     return Step(submitted=tuple(ids), swept=swept, warning=warning)
 
 
@@ -72,29 +89,57 @@ def _submit_all(
     folder: StudyFolder,
     config: StudyConfig,
     due: Sequence[JobSpec],
-    rows: Sequence[JobRow],
     *,
+    leave: Callable[[Sequence[str]], list[str]],
     patience_s: float,
 ) -> tuple[list[str], str]:
     """Ids of the jobs, and a complaint about those that were refused after others had been submitted."""
     at_most = max_array_size() if any(spec.count > 1 for spec in due) else None
+    newest = code_of(folder)
+    code = newest.hash if newest else None
     ids: list[str] = []
+    elements: list[str] = []
+    said: list[str] = []
     for spec in [part for whole in due for part in split(whole, at_most=at_most)]:
         try:
-            ids.append(_patiently(partial(submit, folder, config, spec), seconds=patience_s))
+            taken = _patiently(partial(submit_as_many, folder, config, spec, code=code), seconds=patience_s)
         except ClusterError as error:
             if not ids:
                 raise
-            return ids, f"submitted {', '.join(ids)}, but no further job: {error}; {_BY_HAND}"
-    if ids and config.resources.follow_up:
-        try:
-            ids.append(_patiently(lambda: submit(folder, config, _follow_up(ids, rows)), seconds=patience_s))
-        except ClusterError as error:
-            return ids, f"submitted {', '.join(ids)}, but not the follow-up step: {error}; {_BY_HAND}"
-    return ids, ""
+            said.append(f"submitted {', '.join(ids)}, but no further job: {error}")
+            break
+        ids.append(taken.id)
+        elements += [f"{taken.id}_{index}" for index in range(taken.count)]
+        if taken.said:
+            said.append(taken.said)
+            break
+    try:
+        ids += leave(elements)
+    except ClusterError as error:
+        said.append(
+            f"submitted {', '.join(ids) or 'nothing'}, and not the follow-up step: {error}; {_BY_HAND}"
+        )
+    return ids, "; ".join(said)
 
 
-_BY_HAND = "dead trials will not be replaced by themselves: `hpotune submit` again when the jobs have ended"
+def _leave_step(
+    folder: StudyFolder, config: StudyConfig, rows: Sequence[JobRow], new: Sequence[str], *, patience_s: float
+) -> list[str]:
+    """Submits the step that comes after these elements and those that still live, unless one waits for them already."""
+    mine = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
+    waiting = any(row.live and row.kind == "step" and row.id.split("_")[0] != mine for row in rows)
+    after = [row.id for row in rows if row.live and row.kind == "worker"] + list(new)
+    if config.resources.follow_up is not True or not after or (waiting and not new):
+        return []
+    # Without a question to the controller only Slurm's own word tells an end, and that is of all of them.
+    asks = any(shutil.which(command) for command in ("squeue", "scontrol"))
+    any_of = config.execution.trials_per_job == "auto" and asks
+    jobs = after if any_of else list(dict.fromkeys(id_.split("_")[0] for id_ in after))
+    spec = JobSpec(kind="step", count=1, throttle=1, after=tuple(jobs), any_of=any_of)
+    return [_patiently(partial(submit, folder, config, spec), seconds=patience_s)]
+
+
+_BY_HAND = "dead trials will not be replaced by themselves: `hpotune resume` when the jobs have ended"
 
 
 def _patiently(call: Callable[[], _T], *, seconds: float, away: Sequence[str] = _AWAY) -> _T:
@@ -111,9 +156,11 @@ def _patiently(call: Callable[[], _T], *, seconds: float, away: Sequence[str] = 
 
 def _stopped_by_user(folder: StudyFolder, rows: Sequence[JobRow]) -> str:
     """Why the missing trials are not wanted any more; empty when they are."""
-    resume = f"`hpotune submit {folder.path}` goes on"
+    resume = f"`hpotune resume {folder.path}` goes on"
     if cancelled_mark(folder).exists():
         return f"the study was cancelled, so no further job was submitted; {resume}"
+    if any(row.live and row.kind == "worker" for row in rows):
+        return ""
     last = next((job["id"] for job in reversed(recorded_jobs(folder)) if job["kind"] == "worker"), None)
     unfinished = {row.state for row in rows if row.id.split("_")[0] == last and row.state != "COMPLETED"}
     # elements that were cancelled before they started have no line of their own
@@ -122,21 +169,21 @@ def _stopped_by_user(folder: StudyFolder, rows: Sequence[JobRow]) -> str:
     return ""
 
 
-def _refuse_to_repeat(folder: StudyFolder) -> None:
-    last = next((job["id"] for job in reversed(recorded_jobs(folder)) if job["kind"] == "worker"), None)
-    if last is not None and not folder.took_trial(last).exists():
+def _refuse_to_repeat(folder: StudyFolder, rows: Sequence[JobRow]) -> None:
+    """Raises: ClusterError where the last FRUITLESS jobs have ended by themselves and took no trial."""
+    live = {row.id.split("_")[0] for row in rows if row.live}
+    taken_away = {row.id.split("_")[0] for row in rows if row.state in _TAKEN}
+    ended = [job["id"] for job in recorded_jobs(folder) if job["kind"] == "worker" and job["id"] not in live]
+    last = ended[-FRUITLESS:]
+    if len(last) == FRUITLESS and not any(
+        folder.took_trial(id_).exists() or id_ in taken_away for id_ in last
+    ):
         raise ClusterError(
-            f"job {last} ended without taking a trial, so no further one was submitted; see its log in "
-            f"{folder.jobs / last}, mend the cause, then `hpotune submit {folder.path}`"
+            f"jobs {' and '.join(last)} ended without taking a trial, so no further one was submitted; see the log in "
+            f"{folder.jobs / last[-1]}, mend the cause, then `hpotune resume {folder.path}`"
         )
 
 
 def first_jobs(config: StudyConfig, *, now: datetime) -> list[JobSpec]:
     """What a study without trials or jobs would submit."""
     return next_jobs(config, [], [], now=now)
-
-
-def _follow_up(ids: Sequence[str], rows: Sequence[JobRow]) -> JobSpec:
-    """The step that starts when these jobs and those that still live have ended."""
-    others = {row.id.split("_")[0] for row in rows if row.live and row.kind == "worker"}
-    return JobSpec(kind="step", count=1, throttle=1, after=tuple(sorted({*ids, *others}, key=int)))

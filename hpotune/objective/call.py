@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hpotune.objective.socket import failed, measured
+from hpotune.study.causes import cause_of
 from hpotune.study.config import Json
 from hpotune.study.folder import write_atomic
 from hpotune.study.trial import TrialResult, TrialSpec
@@ -29,7 +30,7 @@ def _called(spec: TrialSpec) -> TrialResult:
         return failed(spec, "oom", f"ran out of memory ({error})")
     except Exception as error:  # the user's code may raise anything; the worker lives on
         traceback.print_exc()
-        cause = "oom" if "out of memory" in str(error).lower() else "user"
+        cause, _ = cause_of([str(error)]) or ("user", "")
         return failed(spec, cause, f"{type(error).__name__}: {error}")
 
 

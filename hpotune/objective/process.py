@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
 
+from hpotune.study.log import AGAIN
+
 PAUSE = signal.SIGUSR2
 """What Slurm sends before it ends a job, what a trial checkpoints on."""
 CHECKPOINT_S = 30
@@ -88,9 +90,17 @@ class Stop:
         if self.signal is not None:
             self._pass_on()
 
-    def _asked(self, number: int, _: object) -> None:
+    def ask(self, number: int) -> None:
+        """Utters the wish, as if the signal had come."""
         self.signal = number
         self._pass_on()
+
+    def abandon(self) -> None:
+        """Ends what runs now, without the wish that the worker ends."""
+        self._pass_on()
+
+    def _asked(self, number: int, _: object) -> None:
+        self.ask(number)
 
     def _pass_on(self) -> None:
         if self.child is None or self.child.poll() is not None:
@@ -114,6 +124,9 @@ def run(
     """Runs one command to its end, its output appended to the trial's log.txt; nothing it started outlives it."""
     mark = f"{MARK}={uuid.uuid4().hex}"
     with (folder / "log.txt").open("ab") as log, _watchdog(mark) as over:
+        if log.tell():
+            log.write(f"{AGAIN}\n".encode())
+            log.flush()
         log_start = log.tell()
         try:
             child = subprocess.Popen(

@@ -11,6 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from hpotune.objective.process import Ended, Stop, tail
+from hpotune.study.causes import cause_of
 from hpotune.study.config import Json, Objective, StudyConfig
 from hpotune.study.trial import Failure, TrialResult, TrialSpec
 
@@ -110,11 +111,9 @@ def unfinished(spec: TrialSpec, ended: Ended, *, stop: Stop) -> TrialResult:
         stop.signal is not None
     ):  # the wish of the user or of Slurm is no failure: the next worker does it again
         return TrialResult(number=spec.number, state="paused")
-    if any(
-        ("oom" in line.lower() and "kill" in line.lower()) or "out of memory" in line.lower()
-        for line in lines
-    ):
-        return failed(spec, "oom", f"its process {ended.words}: {lines[-1][:200]}")
+    if named := cause_of(lines):
+        cause, line = named
+        return failed(spec, cause, f"its process {ended.words}: {line[:200]}")
     if ended.killed:
         return failed(spec, "killed", f"its process {ended.words}")
     last = f": {lines[-1][:200]}" if lines else ""

@@ -5,35 +5,89 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, time
 
-from hpotune.study.config import BudgetConfig, Objective
+from hpotune.plan.faults import UNCOUNTED, equal_failures
+from hpotune.plan.lifetime import expected_s
+from hpotune.study.config import Objective, StudyConfig
+from hpotune.study.execution import BudgetConfig
 from hpotune.study.trial import TrialRow
+from hpotune.study.walltime import seconds
 
 
-def stop_reason(
-    budget: BudgetConfig, objectives: Sequence[Objective], rows: Sequence[TrialRow], *, now: datetime
-) -> str | None:
-    """Why no further trial may start, None while one may.
-
-    A trial that diverged (cause nan) says nothing against the study: it counts only where failures of any cause
-    exceed `max_failed` by more than `trials`. A baseline that meets the goal ends nothing.
-    """
+def stop_reason(config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime) -> str | None:
+    """Why no further trial may start, None while one may. A baseline that meets the goal ends nothing."""
+    budget = config.budget
     finished = [row for row in rows if row.state == "finished"]
-    failures = [row.failure.cause if row.failure else "unknown" for row in rows if row.state == "failed"]
-    failed = sum(cause != "nan" for cause in failures)
     if len(finished) >= budget.trials:
         return f"{budget.trials} trials finished"
+    reached = [row for row in finished if row.kind == "trial" and _reaches(config.score.objective, row)]
+    if reached:
+        return f"trial {reached[0].number} reached the goal"
+    return (
+        _too_many_failures(budget, rows)
+        or _gpu_hours_out(config, rows, now=now)
+        or _time_out(budget, rows, now=now)
+    )
+
+
+def _too_many_failures(budget: BudgetConfig, rows: Sequence[TrialRow]) -> str | None:
+    """A trial that diverged says nothing against the study, and a broken node neither.
+
+    They count only where failures of any cause exceed `max_failed` by more than `trials`.
+    """
+    failures = [
+        row.failure.cause if row.failure else "unknown"
+        for row in rows
+        if row.state == "failed" and not row.forgiven
+    ]
+    failed = sum(cause not in UNCOUNTED for cause in failures)
     if failed > budget.max_failed:
         return f"{failed} trials failed (budget.max_failed: {budget.max_failed}); `hpotune trials` shows why"
     if len(failures) > budget.max_failed + budget.trials:
-        diverged = len(failures) - failed
+        diverged = failures.count("nan")
         return f"{len(failures)} trials failed, {diverged} of them diverged; narrow the space, e.g. train.learning_rate"
-    used = sum(row.gpu_hours for row in rows)
-    if budget.gpu_hours is not None and used >= budget.gpu_hours:
-        return f"{used:.2f} GPU-hours used (budget.gpu_hours: {budget.gpu_hours:g})"
+    alike = equal_failures(rows, limit=budget.max_equal_failures)
+    return f"{alike}; mend that, then `hpotune retry`" if alike else None
+
+
+def gpus_of(config: StudyConfig) -> int:
+    """GPUs of one job."""
+    return config.resources.nodes * config.resources.gpus_per_node
+
+
+def gpu_hours_used(config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime) -> float:
+    """GPU-hours of all attempts at trials, those that run now counted up to now."""
+    running = sum(
+        max(0.0, now.timestamp() - row.start) for row in rows if row.state == "running" and row.start
+    )
+    return sum(row.gpu_hours for row in rows) + running * gpus_of(config) / 3600
+
+
+def _gpu_hours_out(config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime) -> str | None:
+    """Whether the next trial would end beyond budget.gpu_hours, the running ones brought to their expected end."""
+    limit = config.budget.gpu_hours
+    if limit is None:
+        return None
+    each_h = (expected_s(config, rows) or 0.0) / 3600 * gpus_of(config)
+    running = [row for row in rows if row.state == "running" and row.start]
+    ahead = sum(
+        max(0.0, each_h - (now.timestamp() - (row.start or 0.0)) / 3600 * gpus_of(config)) for row in running
+    )
+    used = gpu_hours_used(config, rows, now=now)
+    if used >= limit:
+        return f"{used:.2f} GPU-hours used (budget.gpu_hours: {limit:g})"
+    if used + ahead + each_h > limit:
+        return f"{used + ahead:.2f} GPU-hours used or taken; one more trial would exceed budget.gpu_hours: {limit:g}"
+    return None
+
+
+def _time_out(budget: BudgetConfig, rows: Sequence[TrialRow], *, now: datetime) -> str | None:
     if budget.until is not None and now >= _moment(budget):
         return f"it is past {budget.until} (budget.until)"
-    reached = [row for row in finished if row.kind == "trial" and _reaches(objectives, row)]
-    return f"trial {reached[0].number} reached the goal" if reached else None
+    starts = [row.attempts[0].start if row.attempts else row.start for row in rows]
+    begun = min((start for start in starts if start is not None), default=None)
+    if budget.wall_time and begun is not None and now.timestamp() - begun >= seconds(budget.wall_time):
+        return f"the first trial started {budget.wall_time} ago (budget.wall_time)"
+    return None
 
 
 def _moment(budget: BudgetConfig) -> datetime:

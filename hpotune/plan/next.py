@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Literal
 
 from hpotune.plan.budget import stop_reason
+from hpotune.plan.faults import bad_nodes
+from hpotune.plan.rounds import may_start, width
 from hpotune.study.config import StudyConfig
 from hpotune.study.trial import TrialRow
 
@@ -29,6 +31,8 @@ class JobRow:
     """Why it waits, as Slurm says."""
     exit_code: str = ""
     kind: str = "worker"
+    estimate: str = ""
+    """When it will start, as `squeue --start` guesses (2026-06-01T12:00:00); empty where it does not say."""
 
     @property
     def live(self) -> bool:
@@ -58,31 +62,51 @@ class JobSpec:
     throttle: int
     trials: int | None = None
     after: tuple[str, ...] = ()
-    """Job ids a step waits for."""
+    """Jobs, or elements of arrays, that a step waits for."""
+    any_of: bool = False
+    """Whether it starts when one of them has ended; else when all have."""
+    exclude: tuple[str, ...] = ()
+    """Nodes to leave out."""
 
 
 def next_jobs(
     config: StudyConfig, rows: Sequence[TrialRow], jobs: Sequence[JobRow], *, now: datetime
 ) -> list[JobSpec]:
     """The jobs that are missing: nothing while those that live can do the rest, so asking twice changes nothing."""
-    if stop_reason(config.budget, config.score.objective, rows, now=now):
+    if stop_reason(config, rows, now=now):
         return []
-    finished = sum(row.state == "finished" for row in rows)
-    running = sum(row.state == "running" for row in rows)
-    open_slots = config.budget.trials - finished - running
-    parallel = 1 if config.execution.mode == "sequential" else config.budget.parallel
     live = [job for job in jobs if job.live and job.kind == "worker"]
-    if open_slots <= 0:
-        return []
     each = config.execution.trials_per_job
-    if each == "auto":
-        count = min(parallel, open_slots + running) - len(live)
-        return [JobSpec(count=count, throttle=count, trials=None)] if count > 0 else []
-    if (
-        len(live) >= parallel
-    ):  # a second array beside the first would exceed `parallel`; the follow-up step adds it
+    found = _workers(config, rows, live) if each == "auto" else _array(config, rows, live, each)
+    if found is None:
         return []
-    had = Counter(row.worker.job for row in rows if row.worker and row.state != "waiting")
+    return [replace(found, exclude=tuple(sorted(bad_nodes(rows))))]
+
+
+def _workers(config: StudyConfig, rows: Sequence[TrialRow], live: Sequence[JobRow]) -> JobSpec | None:
+    """Workers that stay: as many as trials at a time, or as trials that are left."""
+    open_ = config.budget.trials - sum(row.state == "finished" for row in rows)
+    running = sum(row.state == "running" for row in rows)
+    count = min(width(config), open_) - len(live) if open_ > running else 0
+    return JobSpec(count=count, throttle=count, trials=None) if count > 0 else None
+
+
+def _array(
+    config: StudyConfig, rows: Sequence[TrialRow], live: Sequence[JobRow], each: int
+) -> JobSpec | None:
+    """An array whose elements take `each` trials: all that are left, or in batch mode those of the round."""
+    batch = config.execution.mode == "batch"
+    if len(live) >= (1 if batch else width(config)):
+        # a second array beside the first would exceed `parallel`, or begin a round before its time; the step adds it
+        return None
+    had = Counter(row.worker.place for row in rows if row.worker and row.state != "waiting")
     promised = sum(max(0, each - had[job.id]) for job in live)
-    count = math.ceil((open_slots - promised) / each)
-    return [JobSpec(count=count, throttle=min(count, parallel - len(live)), trials=each)] if count > 0 else []
+    alive = [row.state for row in rows if row.state != "failed"]
+    limit = may_start(config, [state == "finished" for state in alive]) if batch else config.budget.trials
+    begun = sum(state in ("finished", "running") for state in (alive[:limit] if batch else alive))
+    count = math.ceil((limit - begun - promised) / each)
+    return (
+        JobSpec(count=count, throttle=min(count, width(config) - len(live)), trials=each)
+        if count > 0
+        else None
+    )

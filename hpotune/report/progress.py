@@ -13,7 +13,7 @@ from rich.progress import Progress as Bar
 from rich.text import Text
 
 from hpotune.plan.budget import best_rows
-from hpotune.report.tables import number, scored
+from hpotune.report.words import number, scored
 from hpotune.store import Store
 from hpotune.study.config import StudyConfig
 from hpotune.study.folder import StudyFolder

@@ -6,9 +6,11 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 
-from hpotune.plan.budget import best_rows, stop_reason
+from hpotune.plan.budget import best_rows, gpu_hours_used, stop_reason
+from hpotune.plan.faults import bad_nodes
 from hpotune.plan.next import JobRow
-from hpotune.report.compare import difference, tied_with
+from hpotune.report.forecast import forecast
+from hpotune.report.reasons import explain
 from hpotune.study.config import Json, Objective, StudyConfig
 from hpotune.study.folder import StudyFolder
 from hpotune.study.trial import TrialRow
@@ -27,25 +29,35 @@ def status(
 ) -> dict[str, Json]:
     """Where a study stands. `lost` are running trials whose worker is dead and has not been told yet."""
     states = Counter(row.state for row in rows)
-    running = [row for row in rows if row.state == "running"]
-    best = best_rows(config.score.objective, rows)
+    running = [row for row in rows if row.state == "running" and row.number not in lost]
+    left = max(0, config.budget.trials - states["finished"] - len(running))
+    paused = sum(row.state == "waiting" and bool(row.attempts) for row in rows)
+    reason = stop_reason(config, rows, now=now)
     return {
         "study": config.name,
         "folder": str(folder.path),
-        "state": _state(config, rows, jobs, lost, now=now),
-        "reason": stop_reason(config.budget, config.score.objective, rows, now=now),
+        "state": _state(config, rows, jobs, lost, reason=reason),
+        "reason": reason,
         "trials": {
             "budget": config.budget.trials,
             "finished": states["finished"],
-            "running": len(running) - len(lost),
+            "running": len(running),
+            "waiting": max(0, left - paused - len(lost)),
+            "paused": paused,
             "lost": len(lost),
             "failed": states["failed"],
-            "left": max(0, config.budget.trials - states["finished"] - len(running) + len(lost)),
+            "left": left,
         },
+        "running_trials": [_running(row, now=now) for row in sorted(running, key=lambda r: r.start or 0.0)],
         "failures": dict(Counter(row.failure.cause for row in rows if row.state == "failed" and row.failure)),
-        "best": [trial(config.score.objective, row) for row in best],
-        "gpu_hours": round(sum(row.gpu_hours for row in rows), 4),
-        "jobs": [_job(job, running) for job in jobs],
+        "interrupted": dict(
+            Counter(a.cause for row in rows for a in row.attempts if a.cause and a.outcome == "paused")
+        ),
+        "best": [trial(config.score.objective, row) for row in best_rows(config.score.objective, rows)],
+        "gpu_hours": round(gpu_hours_used(config, rows, now=now), 4),
+        "forecast": forecast(config, rows, jobs, lost, over=reason is not None, now=now),
+        "bad_nodes": bad_nodes(rows),
+        "jobs": _jobs(jobs, running),
     }
 
 
@@ -55,26 +67,45 @@ def _state(
     jobs: Sequence[JobRow],
     lost: Sequence[int],
     *,
-    now: datetime,
+    reason: str | None,
 ) -> str:
     """done, stopped (by a budget or failures), running, queued, or idle: trials are left and no job does them."""
     if sum(row.state == "finished" for row in rows) >= config.budget.trials:
         return "done"
     if any(row.state == "running" and row.number not in lost for row in rows):
         return "running"
-    if stop_reason(config.budget, config.score.objective, rows, now=now):
+    if reason:
         return "stopped"
     states = {job.state for job in jobs if job.live}
     return "running" if LIVE in states else "queued" if states else "idle"
 
 
-def _job(job: JobRow, running: Sequence[TrialRow]) -> dict[str, Json]:
-    number = next((row.number for row in running if row.worker and row.worker.job == job.id), None)
+def _running(row: TrialRow, *, now: datetime) -> dict[str, Json]:
+    return {
+        "number": row.number,
+        "host": row.worker.host if row.worker else None,
+        "job": row.worker.job if row.worker else None,
+        "attempt": len(row.attempts) + 1,
+        "seconds": round(max(0.0, now.timestamp() - row.start), 1) if row.start is not None else None,
+    }
+
+
+def _jobs(jobs: Sequence[JobRow], running: Sequence[TrialRow]) -> list[dict[str, Json]]:
+    trials: dict[str, int] = {}
+    for row in running:
+        if row.worker:
+            trials.setdefault(row.worker.job, row.number)
+    return [_job(job, trials.get(job.id)) for job in jobs]
+
+
+def _job(job: JobRow, number: int | None) -> dict[str, Json]:
     return {
         "id": job.id,
         "kind": job.kind,
         "state": job.state,
         "reason": job.reason,
+        "why": explain(job.reason) if job.live and job.reason else "",
+        "estimate": job.estimate or None,
         "exit_code": job.exit_code,
         "trial": number,
     }
@@ -85,21 +116,34 @@ def trial(objectives: Sequence[Objective], row: TrialRow) -> dict[str, Json]:
     return {
         "number": row.number,
         "kind": row.kind,
-        "state": row.state,
+        "state": "paused" if row.state == "waiting" and row.attempts else row.state,
         "params": dict(row.params),
         "values": dict(zip((o.label for o in objectives), row.values, strict=False)),
         "stderrs": dict(zip((o.label for o in objectives), row.stderrs, strict=False)),
         "metrics": dict(row.metrics),
         "failure": row.failure.model_dump() if row.failure else None,
+        "attempts": len(row.attempts) + (row.state == "running"),
+        "retry_of": row.retry_of,
+        "forgiven": row.forgiven,
         "job": row.worker.job if row.worker else None,
         "host": row.worker.host if row.worker else None,
         "start": row.start,
         "end": row.end,
+        "seconds": _seconds(row),
     }
+
+
+def _seconds(row: TrialRow) -> float | None:
+    """What all its attempts took that have ended; None before the first has."""
+    if row.attempts:
+        return round(row.seconds, 3)
+    return round(row.end - row.start, 3) if row.end is not None and row.start is not None else None
 
 
 def best(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow]) -> dict[str, Json]:
     """The best trial (or the Pareto front), against the baseline and against those it cannot be told from."""
+    from hpotune.report.compare import difference, tied_with  # numpy: `status` does without
+
     objectives = config.score.objective
     front = best_rows(objectives, rows)
     baseline = next((row for row in rows if row.kind == "baseline" and row.state == "finished"), None)

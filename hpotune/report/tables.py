@@ -1,98 +1,74 @@
-"""Tables and sentences for the terminal, drawn from summary.py's mappings."""
+"""Tables and sentences for the terminal, drawn from summary.py's and why.py's mappings; the status is in board.py."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hpotune.report.words import length, moment, number, scored
 from hpotune.study.config import Json
-
-WAITING = {
-    "Priority": "others are before it",
-    "Resources": "waits for nodes to be free",
-    "Dependency": "starts when other jobs have ended",
-    "JobArrayTaskLimit": "as many as budget.parallel allows are running",
-    "QOSMaxJobsPerUserLimit": "your QOS allows no more jobs at a time",
-    "AssocGrpBillingRunMinutes": "your account's running jobs hold all its minutes",
-    "AssocMaxJobsLimit": "your account allows no more jobs at a time",
-    "ReqNodeNotAvail": "nodes it needs are down or reserved",
-    "PartitionTimeLimit": "resources.time is above the partition's limit",
-    "PartitionDown": "the partition is down",
-    "BeginTime": "was requeued and waits a moment",
-}
-"""Slurm's reasons for waiting, in words."""
-
-
-def number(value: Json) -> str:
-    """A value short enough for a column."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return "" if value is None else str(value)
-    return str(value) if isinstance(value, int) else f"{value:.4g}"
-
-
-def scored(value: Json, stderr: Json) -> str:
-    """`0.512 ± 0.031`."""
-    return f"{number(value)} ± {stderr:.2g}" if isinstance(stderr, float) else number(value)
 
 
 def trials(rows: Sequence[Mapping[str, Json]]) -> RenderableType:
-    """One line a trial: number, state, values, parameters, time, why it failed."""
+    """One line a trial: number, state, values, parameters, time, attempts where there were several, why it failed."""
     labels = list(dict.fromkeys(label for row in rows for label in row["values"]))
     names = list(dict.fromkeys(name for row in rows for name in row["params"]))
+    several = any(row["attempts"] > 1 for row in rows)
+    repeats = any(row["retry_of"] is not None for row in rows)
+    extra = [*(["attempts"] if several else []), *(["retry of"] if repeats else [])]
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("trial", "state", *labels, *names, "min", "why"):
+    for column in ("trial", "state", *labels, *names, "min", *extra, "cause", "why"):
         table.add_column(column, overflow="fold")
     for row in rows:
         values = [scored(row["values"].get(label), row["stderrs"].get(label)) for label in labels]
-        minutes = (row["end"] - row["start"]) / 60 if row["end"] and row["start"] else None
-        why = f"{row['failure']['cause']}: {row['failure']['message']}" if row["failure"] else ""
+        minutes = None if row["seconds"] is None else round(row["seconds"] / 60, 2)
+        failure = row["failure"] or {"cause": "", "message": ""}
         state = "baseline" if row["kind"] == "baseline" and row["state"] == "finished" else row["state"]
         params = [number(row["params"].get(name)) for name in names]
-        table.add_row(str(row["number"]), state, *values, *params, number(minutes and round(minutes, 2)), why)
+        more = [
+            *([number(row["attempts"])] if several else []),
+            *([number(row["retry_of"])] if repeats else []),
+        ]
+        why = (failure["cause"], failure["message"] + (" (forgiven)" if row["forgiven"] else ""))
+        table.add_row(str(row["number"]), state, *values, *params, number(minutes), *more, *why)
     return table
 
 
-def status(told: Mapping[str, Json]) -> RenderableType:
-    """The study, its trials by state, the best so far, its jobs and why they wait."""
-    counts = told["trials"]
-    parts = [f"{counts['finished']} of {counts['budget']} finished"]
-    parts += [f"{counts[word]} {word}" for word in ("running", "failed", "lost") if counts[word]]
-    lines: list[RenderableType] = [
-        Text(f"{told['study']}: {told['state']} ({', '.join(parts)})", style="bold")
-    ]
-    if told["reason"] and told["state"] != "done":
-        lines.append(Text(f"ended because {told['reason']}"))
-    if told["state"] == "idle":
-        lines.append(
-            Text("trials are left and no job is there to do them: `hpotune run` or `hpotune submit` goes on")
-        )
-    for row in told["best"][:3]:
-        values = ", ".join(
-            f"{label} {scored(value, row['stderrs'].get(label))}" for label, value in row["values"].items()
-        )
-        lines.append(Text(f"best so far: trial {row['number']}, {values}"))
-    if told["failures"]:
-        lines.append(
-            Text("failed: " + ", ".join(f"{count} x {cause}" for cause, count in told["failures"].items()))
-        )
-    if told["gpu_hours"]:
-        lines.append(Text(f"{told['gpu_hours']:.2f} GPU-hours used"))
-    if told["jobs"]:
-        lines.append(_jobs(told["jobs"]))
+def why(told: Mapping[str, Json], *, now: datetime) -> RenderableType:
+    """A trial's end in sentences, its attempts in a table, and the lines of its log that matter."""
+    cause = f" ({told['cause']})" if told["cause"] else ""
+    lines: list[RenderableType] = [Text(f"trial {told['trial']}: {told['state']}{cause}", style="bold")]
+    if told["message"]:
+        lines.append(Text(told["message"]))
+    if told["params"]:
+        lines.append(Text("its point: " + ", ".join(f"{k}={number(v)}" for k, v in told["params"].items())))
+    lines += [Text(sentence) for sentence in told["policy"]]
+    if told["advice"]:
+        lines.append(Text(f"what to do: {told['advice']}"))
+    if told["attempts"] or told["running"]:
+        lines += [Text(""), _attempts(told, now=now)]
+    if told["lines"]:
+        lines += [Text(""), Text(f"{told['log']}:", style="bold"), *map(Text, told["lines"])]
     return Group(*lines)
 
 
-def _jobs(jobs: Sequence[Mapping[str, Json]]) -> Table:
+def _attempts(told: Mapping[str, Json], *, now: datetime) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("job", "what", "state", "trial", "why"):
-        table.add_column(column)
-    for job in jobs:
-        exit_code = f"exit {job['exit_code']}" if job["exit_code"] not in ("", "0:0") else ""
-        why = WAITING.get(job["reason"], job["reason"]) if job["state"] == "PENDING" else exit_code
-        table.add_row(job["id"], job["kind"], job["state"], number(job["trial"]), why)
+    for column in ("attempt", "on", "job", "began", "took", "ended", "why"):
+        table.add_column(column, overflow="fold")
+    for index, one in enumerate(told["attempts"], start=1):
+        found = " (found dead)" if one["swept"] else ""
+        because = ": ".join(filter(None, [one["cause"], one["message"]]))
+        began, took = moment(one["start"], now=now), length(one["seconds"])
+        table.add_row(str(index), one["host"], one["job"], began, took, f"{one['outcome']}{found}", because)
+    if told["running"]:
+        one = told["running"]
+        began = "" if one["start"] is None else moment(one["start"], now=now)
+        table.add_row(str(len(told["attempts"]) + 1), one["host"], one["job"], began, "", "runs", "")
     return table
 
 

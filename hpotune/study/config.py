@@ -8,13 +8,13 @@ a rule that fails between two keys says `KEY: ` first, so that the line is that 
 from __future__ import annotations
 
 import re
-from datetime import date, datetime
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from hpotune.errors import nearest
 from hpotune.study.direction import known_sense, plain_sense
+from hpotune.study.execution import BudgetConfig, ExecutionConfig, PlanConfig, RetryConfig
 from hpotune.study.resources import EnvConfig, ResourcesConfig
 from hpotune.study.section import Json as Json  # the rest of the house imports both from here
 from hpotune.study.section import Section as Section
@@ -194,49 +194,6 @@ class SearchConfig(Section):
     """none: every trial runs to its end."""
 
 
-class BudgetConfig(Section):
-    """When the study ends. Exact over all workers."""
-
-    trials: int = Field(ge=1)
-    """Finished trials, the baseline counted; a failed one is replaced."""
-    parallel: int = Field(default=1, ge=1)
-    """Trials at a time: workers, or the %K of a job array."""
-    max_failed: int = Field(default=5, ge=0)
-    """The study stops when more trials than this have failed; 0: at the first. Diverged ones (nan) are not counted."""
-    gpu_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """No trial starts once the finished ones have used so many; null: no limit."""
-    until: date | datetime | None = None
-    """No trial starts after this moment (local time); null: no limit."""
-
-    @field_validator("until", mode="before")
-    @classmethod
-    def _iso(cls, value: Json) -> Json:
-        if not isinstance(value, str):
-            return value
-        try:
-            return datetime.fromisoformat(value) if len(value) > 10 else date.fromisoformat(value)
-        except ValueError:
-            raise ValueError("needs a date such as 2026-12-24 or 2026-12-24 18:00") from None
-
-
-class ExecutionConfig(Section):
-    """Who hands out trials."""
-
-    mode: Literal["sequential", "async"] = "async"
-    """async: each worker asks when it is free. sequential: one at a time."""
-    trials_per_job: Literal["auto"] | int = "auto"
-    """1: a job array with one trial an element. n: jobs that end after n. auto: workers that take trials to the end."""
-    pack: Literal["auto", 1] = "auto"
-    """Trials trained together on one base; auto: 1."""
-
-    @field_validator("trials_per_job")
-    @classmethod
-    def _positive(cls, value: Literal["auto"] | int) -> Literal["auto"] | int:
-        if value != "auto" and value < 1:
-            raise ValueError("needs auto or a number of at least 1")
-        return value
-
-
 class KeepConfig(Section):
     """What stays on disk. Results, curves and logs always do."""
 
@@ -286,6 +243,8 @@ class StudyConfig(PointConfig):
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig
     execution: ExecutionConfig = ExecutionConfig()
+    retry: RetryConfig = RetryConfig()
+    plan: PlanConfig = PlanConfig()
     resources: ResourcesConfig = ResourcesConfig()
     env: EnvConfig = EnvConfig()
     checks: ChecksConfig = ChecksConfig()

@@ -1,6 +1,6 @@
 """A study's folder: what lies where, and how a file is written so that nobody ever reads half of it.
 
-study.yaml resolved.yaml provenance.json store.db|store.journal jobs/<id>/ trials/<n>/
+study.yaml resolved.yaml extension.json provenance.json store.db|store.journal code/<hash>/ jobs/<id>/ trials/<n>/
 """
 
 from __future__ import annotations
@@ -12,12 +12,15 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
 
 from hpotune.errors import HpotuneError, StudyFileError
-from hpotune.study.config import Json
+from hpotune.study import extension
+from hpotune.study.config import Json, StudyConfig
+from hpotune.study.execution import BudgetConfig
 from hpotune.study.load import Study, load_study
 from hpotune.study.source import Value, read_source, write_yaml
 
@@ -69,6 +72,11 @@ class StudyFolder:
         return self.path / "resolved.yaml"
 
     @property
+    def extension_file(self) -> Path:
+        """What `hpotune extend` added to the budget."""
+        return self.path / "extension.json"
+
+    @property
     def provenance_file(self) -> Path:
         """Versions, host, home folder, store."""
         return self.path / "provenance.json"
@@ -95,7 +103,32 @@ class StudyFolder:
             raise StudyFileError(
                 f"{self.path}: holds no study (no resolved.yaml); `hpotune run` or `submit` makes one"
             )
-        return load_study(self.resolved_file)
+        return self.in_force(load_study(self.resolved_file))
+
+    def in_force(self, study: Study) -> Study:
+        """The study with what `hpotune extend` has added to its budget.
+
+        Raises: StudyFileError where that cannot be read.
+        """
+        budget = extension.in_force(study.config.budget, extension.read_extension(self.extension_file))
+        return replace(study, config=study.config.model_copy(update={"budget": budget}))
+
+    def config_now(self, study: Study) -> StudyConfig:
+        """The study's config with the budget of this moment: two looks at the disk, more only after a change.
+
+        The study's own where the files cannot be read just now.
+        """
+        try:
+            budget = _budget(
+                self.resolved_file, self.extension_file, _stamp(self.resolved_file, self.extension_file)
+            )
+        except (StudyFileError, ValueError, KeyError):
+            return study.config
+        return (
+            study.config
+            if budget == study.config.budget
+            else study.config.model_copy(update={"budget": budget})
+        )
 
     def provenance(self) -> dict[str, Json]:
         """What was recorded when the study was made.
@@ -118,6 +151,25 @@ class StudyFolder:
         if not isinstance(before, str) or not Path(file).is_relative_to(before):
             return store
         return f"{scheme}:///{self.path.resolve() / Path(file).relative_to(before)}"
+
+
+def _stamp(*files: Path) -> tuple[tuple[int, int, int] | None, ...]:
+    """What differs once a file was written again; each write moves another inode there."""
+    stamps: list[tuple[int, int, int] | None] = []
+    for file in files:
+        try:
+            stat = file.stat()
+            stamps.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
+        except OSError:
+            stamps.append(None)
+    return tuple(stamps)
+
+
+@lru_cache(maxsize=16)
+def _budget(resolved: Path, added: Path, stamp: object) -> BudgetConfig:
+    """The budget in force; kept for as long as both files are those of the stamp."""
+    stands = BudgetConfig.model_validate(read_source(resolved).values["budget"])
+    return extension.in_force(stands, extension.read_extension(added))
 
 
 def home_of(target: Path) -> Path:
@@ -176,13 +228,20 @@ def check_same(folder: StudyFolder, values: Mapping[str, Value]) -> None:
                 f"{folder.path}: holds other files, no study; rename the study (name:), use --folder, or remove them"
             )
         return
+    if key := differing(folder, values):
+        raise StudyFileError(
+            f"{folder.path}: holds a study whose `{key}` differs from this file's; trials of two studies cannot be "
+            "compared: rename the study (name:), use --folder, or remove that folder"
+        )
+
+
+def differing(folder: StudyFolder, values: Mapping[str, Value]) -> str:
+    """The first section in which the folder's study is another than these values; empty where it is the same.
+
+    Raises: StudyFileError where the folder's study cannot be read.
+    """
     before = read_source(folder.resolved_file).values
-    for key in SAME:
-        if before.get(key) != values.get(key):
-            raise StudyFileError(
-                f"{folder.path}: holds a study whose `{key}` differs from this file's; trials of two studies cannot be "
-                "compared: rename the study (name:), use --folder, or remove that folder"
-            )
+    return next((key for key in SAME if before.get(key) != values.get(key)), "")
 
 
 def check_writable(folder: StudyFolder) -> None:

@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hpotune.study.section import Json, Section
+from hpotune.study.section import Section
+from hpotune.study.walltime import WallTime, minutes
 
-TIME = r"\d+-\d{1,2}(:\d{2}){0,2}|\d+(:\d{2}){0,2}"
 SECRET = re.compile(
     r"PASSWORD$|PASSWD$|_PWD$|(^|_)(TOKEN|PASS|PASSPHRASE|CREDENTIALS?|SECRET|SECRET_.*KEY|"
     r"(API|ACCESS|PRIVATE|ACCOUNT|STORAGE)_?KEY)$",
@@ -45,7 +45,7 @@ class ResourcesConfig(Section):
     default."""
     mem_per_gpu: str | None = None
     mem_per_cpu: str | None = None
-    time: str = "1:00:00"
+    time: WallTime = "1:00:00"
     """Wall time of a job, as Slurm writes it: minutes, MM:SS, HH:MM:SS, D-HH:MM:SS."""
     exclude: str | None = None
     """Nodes to avoid."""
@@ -53,23 +53,12 @@ class ResourcesConfig(Section):
     """null: none is sent."""
     signal_delay_s: int = Field(default=180, ge=0)
     """Seconds before the end of a job at which its trial is told to checkpoint."""
-    follow_up: bool = True
-    """A small job without GPUs starts when the others have ended, tells dead trials and submits what is missing;
-    false: you do, with `hpotune submit`."""
+    follow_up: bool | Literal["worker"] = True
+    """Who tells dead trials and submits what is missing. true: a small job without GPUs that starts when others have
+    ended. worker: the worker that ends last, for clusters without a place for small jobs. false: you, with
+    `hpotune submit`."""
     extra: dict[str, str | int | bool] = Field(default={})
     """Other sbatch options, passed on letter by letter (`{licenses: matlab, exclusive: true}`)."""
-
-    @field_validator("time", mode="before")
-    @classmethod
-    def _minutes(cls, value: Json) -> Json:
-        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-
-    @field_validator("time")
-    @classmethod
-    def _as_slurm(cls, value: str) -> str:
-        if not re.fullmatch(TIME, value) or not re.search("[1-9]", value):
-            raise ValueError("needs minutes, MM:SS, HH:MM:SS or D-HH:MM:SS, such as 12:00:00")
-        return value
 
     @field_validator("mem", "mem_per_gpu", "mem_per_cpu")
     @classmethod
@@ -110,15 +99,7 @@ class ResourcesConfig(Section):
     @property
     def walltime_min(self) -> int:
         """`time` in minutes, rounded up."""
-        days, _, rest = self.time.rpartition("-")
-        parts = [int(part) for part in rest.split(":")]
-        if days:
-            hours, minutes, seconds = ([*parts, 0, 0])[:3]
-        elif len(parts) == 1:
-            hours, minutes, seconds = 0, parts[0], 0
-        else:
-            hours, minutes, seconds = ([0, *parts])[-3:]
-        return (int(days or 0) * 24 + hours) * 60 + minutes + (seconds > 0)
+        return minutes(self.time)
 
 
 class EnvConfig(Section):

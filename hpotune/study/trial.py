@@ -11,10 +11,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from hpotune.study.config import ChecksConfig, Json, PointConfig, Section
-
-Cause = Literal[
-    "oom", "nan", "truth", "data", "user", "node", "timeout", "preempted", "killed", "store", "unknown"
-]
+from hpotune.study.execution import Cause as Cause
 
 
 class TrialSpec(Section):
@@ -35,6 +32,8 @@ class TrialSpec(Section):
     command: str | None = None
     home: str = "."
     """Absolute; the folder of the study file, where functions and commands run."""
+    code: str | None = None
+    """The snapshot of the study's code that it runs (code/<hash>/); null: it has no program of its own."""
 
 
 class Failure(Section):
@@ -74,15 +73,28 @@ class TrialRow:
     metrics: Mapping[str, Json] = field(default_factory=dict)
     failure: Failure | None = None
     worker: Worker | None = None
+    """Who runs it; of an ended trial, who did."""
     start: float | None = None
-    """Unix seconds."""
+    """Unix seconds, of the attempt that runs or ran last."""
     end: float | None = None
+    beat: float | None = None
+    """When its worker last said that it lives, in Unix seconds by the worker's clock."""
+    attempts: tuple[Attempt, ...] = ()
+    """Those that have ended, oldest first."""
+    forgiven: bool = False
+    """A failure that `hpotune retry` has given another chance: it says nothing against the study any more."""
+    retry_of: int | None = None
+    """The failed trial whose point this one repeats."""
 
     @property
     def gpu_hours(self) -> float:
-        """GPU-hours this trial has used, 0 where it has not said."""
-        used = self.metrics.get("gpu_hours", 0.0)
-        return float(used) if isinstance(used, (int, float)) else 0.0
+        """GPU-hours of all attempts that have ended, whatever they came to."""
+        return sum(attempt.gpu_hours for attempt in self.attempts)
+
+    @property
+    def seconds(self) -> float:
+        """What its attempts took together."""
+        return sum(attempt.seconds for attempt in self.attempts)
 
 
 LOCAL = "local"
@@ -99,3 +111,58 @@ class Worker:
     pid: int
     task: str = ""
     """Slurm's STEP.RANK, so that several workers in one job are told apart."""
+
+    @property
+    def place(self) -> str:
+        """The job it works for; outside Slurm every process is a job of its own."""
+        return self.job if self.job != LOCAL else f"{LOCAL}:{self.pid}"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Attempt:
+    """One stretch of a trial's life, on one worker, that has ended."""
+
+    worker: Worker
+    start: float
+    """Unix seconds."""
+    end: float
+    outcome: Literal["finished", "failed", "paused"]
+    """paused: it went back in line."""
+    cause: Cause | None = None
+    """Why it gave no value; None where it did, or was asked to stop."""
+    message: str = ""
+    gpus: int = 0
+    """Held by its job while it ran."""
+    swept: bool = False
+    """Whether others found its worker dead; else the worker told its end itself."""
+    checkpoint: float | None = None
+    """When the checkpoint that it left was written, in Unix seconds; None: it left none."""
+
+    @property
+    def seconds(self) -> float:
+        """Its length."""
+        return max(0.0, self.end - self.start)
+
+    @property
+    def gpu_hours(self) -> float:
+        """GPU-hours it held."""
+        return self.gpus * self.seconds / 3600
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Span:
+    """What went on in a job for some time: what gantt, cost and simulator read.
+
+    Real ones lie in jobs/<id>/spans-*.jsonl (phases of the job) and trials/<n>/spans.jsonl (phases of the trial).
+    """
+
+    job: str
+    """As Worker.place."""
+    trial: int | None
+    """None: of the job itself."""
+    phase: str
+    """Of a job: queue, start (until its first claim), idle. Of a trial: load, data, check, train, score … or all of it,
+    `trial`."""
+    start: float
+    """Unix seconds."""
+    end: float

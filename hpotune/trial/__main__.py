@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from hpotune.study.causes import cause_of
 from hpotune.study.trial import Failure, TrialSpec
 from hpotune.trial import hub
 
@@ -85,6 +86,8 @@ def _failure(error: Exception) -> Failure:
         return Failure(cause=error.cause, message=str(error).strip().replace("\n", "; "))
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return Failure(cause="oom", message=f"out of memory at a peak of {_peak_gb():.1f} GB; {message[0]}")
+    if named := cause_of([line]):
+        return Failure(cause=named[0], message=line)
     known = isinstance(error, (ValueError, TypeError, OSError, ImportError, KeyError))
     return Failure(cause="user" if known else "unknown", message=line)
 

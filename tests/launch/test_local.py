@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.launch.ask import words
 from hpotune.launch.cancel import cancel_study
 from hpotune.launch.doctor import findings
 from hpotune.launch.local import check_local, run_here, run_workers, shortfall
 from hpotune.launch.lock import the_only
-from hpotune.launch.queue import dead_jobs, words
+from hpotune.launch.queue import dead_jobs
 from hpotune.plan.next import JobRow
 from hpotune.store import Store, dead_here
 from hpotune.study.trial import Worker
@@ -67,15 +68,16 @@ def test_a_second_run_of_a_finished_study_does_nothing(place):
     assert store.rows() == before
 
 
-def test_trials_of_a_dead_run_are_told_and_their_slots_used_again(place):
+def test_trials_of_a_dead_run_are_told_and_done_again(place):
     folder, store = place(budget={"trials": 2})
     store.claim(Worker(job="local", host=platform.node(), pid=GONE))
     assert run_workers(folder, store, count=1, show=lambda: None)
-    assert states(store) == ["failed", "finished", "finished"]
+    assert states(store) == ["finished", "finished"]
+    assert [attempt.cause for attempt in store.rows()[0].attempts] == ["killed", None]
     assert "died" in store.rows()[0].failure.message
 
 
-def test_a_worker_that_is_killed_costs_its_trial_and_is_replaced(place):
+def test_a_worker_that_is_killed_is_replaced_and_its_trial_done_again(place):
     folder, store = place(python=None, command="sleep 0.3; echo {x}", budget={"trials": 4})
     killed = []
 
@@ -86,8 +88,8 @@ def test_a_worker_that_is_killed_costs_its_trial_and_is_replaced(place):
             os.kill(running[0].worker.pid, signal.SIGKILL)
 
     assert run_workers(folder, store, count=1, show=show)
-    assert sorted(states(store)) == ["failed"] + ["finished"] * 4
-    assert [row.number for row in store.rows() if row.state == "failed"] == killed
+    assert states(store) == ["finished"] * 4
+    assert [attempt.cause for attempt in store.rows()[killed[0]].attempts] == ["killed", None]
 
 
 def test_workers_that_die_before_any_trial_are_an_error_with_their_last_words(place):

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hpotune.errors import HpotuneError, StoreError, StudyFileError
-from hpotune.launch.prepare import Ready, _data_root_before, _edited, check, prepare
+from hpotune.launch.check import check
+from hpotune.launch.prepare import Ready, _data_root_before, _edited, prepare
 from hpotune.study.folder import StudyFolder
 
 

@@ -5,17 +5,28 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import datetime
 
 import pytest
 
 from hpotune.errors import ClusterError, StudyFileError
-from hpotune.launch import queue, step
+from hpotune.launch import ask, slurm, step
 from hpotune.launch.cancel import cancelled_mark
 from hpotune.launch.dead import lost
 from hpotune.launch.gpus import deal, visible_gpus
+from hpotune.launch.limits import SubmitLimit, limit_in, refusal
 from hpotune.launch.queue import rows_or_unknown
-from hpotune.launch.slurm import _check_extra, clean_environment, parameters, split, worker_command
+from hpotune.launch.slurm import (
+    Taken,
+    _check_extra,
+    clean_environment,
+    parameters,
+    setup_lines,
+    split,
+    submit_as_many,
+    worker_command,
+)
 from hpotune.plan.next import JobRow, JobSpec
 from hpotune.store import Store
 from hpotune.study.folder import StudyFolder, write_atomic
@@ -42,7 +53,7 @@ def silent(monkeypatch):
     def run(command, **_: object) -> None:
         raise subprocess.CalledProcessError(1, command, stderr="error: Unable to contact slurm controller")
 
-    monkeypatch.setattr(queue.subprocess, "run", run)
+    monkeypatch.setattr(ask.subprocess, "run", run)
 
 
 @pytest.mark.parametrize(
@@ -87,6 +98,148 @@ def test_an_option_that_is_ours_is_refused_with_what_sets_it(make_study):
     assert "resources.signal_delay_s" in told.value.mistakes[1]
 
 
+def test_a_job_gets_its_trials_its_code_and_the_follow_up(make_study, tmp_path):
+    folder, two = StudyFolder(path=tmp_path), replace(WORKER, trials=2)
+    config = make_study().config
+    assert worker_command(folder, config, WORKER).endswith(f" worker {tmp_path}")
+    assert worker_command(folder, config, two, code="ab12").endswith(f"{tmp_path} --trials 2 --code ab12")
+    config = make_study(resources={"follow_up": "worker"}).config
+    assert worker_command(folder, config, two).endswith("--trials 2 --follow-up")
+
+
+def test_a_step_is_told_what_has_ended_where_slurm_says_it(make_study, tmp_path):
+    folder, config, after = StudyFolder(path=tmp_path), make_study().config, ("7", "9")
+    assert worker_command(folder, config, replace(STEP, after=after)).endswith(
+        f" step {tmp_path} --ended 7,9"
+    )
+    assert worker_command(folder, config, replace(STEP, after=after, any_of=True)).endswith(
+        f" step {tmp_path}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("any_of", "text"), [(False, "afterany:7_0:7_1"), (True, "afterany:7_0?afterany:7_1")], ids=["all", "any"]
+)
+def test_a_step_waits_for_all_or_for_any(make_study, any_of, text):
+    spec = replace(STEP, after=("7_0", "7_1"), any_of=any_of)
+    assert parameters(make_study().config, spec)["dependency"] == text
+
+
+@pytest.mark.parametrize(
+    ("named", "bad", "excluded"),
+    [(None, (), None), ("n[7-9]", (), "n[7-9]"), (None, ("n2", "n3"), "n2,n3"), ("n9", ("n2",), "n9,n2")],
+)
+def test_nodes_that_failed_are_left_out_beside_those_of_the_file(make_study, named, bad, excluded):
+    config = make_study(resources={"exclude": named} if named else None).config
+    assert parameters(config, replace(WORKER, exclude=bad)).get("exclude") == excluded
+    assert "exclude" not in parameters(config, replace(STEP, exclude=bad))
+
+
+@pytest.mark.parametrize(
+    ("asked", "emitted"),
+    [
+        ({}, {}),
+        ({"mem": "64G"}, {"mem": "64G"}),
+        ({"mem_per_cpu": "4G"}, {"mem_per_cpu": "4G"}),
+        ({"mem_per_gpu": "32G", "gpus": 2}, {"mem_per_gpu": "32G"}),
+    ],
+    ids=["none", "mem", "mem_per_cpu", "mem_per_gpu"],
+)
+def test_only_the_form_of_memory_that_was_chosen_is_sent(make_study, asked, emitted):
+    found = parameters(make_study(resources=asked).config, WORKER)
+    assert {key: value for key, value in found.items() if key.startswith("mem")} == emitted
+
+
+@pytest.mark.parametrize("named", [None, "mine"])
+def test_the_wckey_is_the_users_or_none(make_study, named):
+    config = make_study(resources={"wckey": named}).config
+    for spec in (WORKER, STEP):
+        assert parameters(config, spec)["wckey"] == named
+
+
+def test_a_job_hands_its_cpus_to_its_steps(make_study):
+    assert "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK" in "\n".join(setup_lines(make_study().config))
+
+
+REFUSED = (
+    "sbatch: error: {}\nsbatch: error: Batch job submission failed: Job violates accounting/QOS policy (job submit "
+    "limit, user's size and/or time limits)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "limit"),
+    [
+        (REFUSED.format("AssocMaxSubmitJobLimit"), "AssocMaxSubmitJobLimit"),
+        (REFUSED.format("QOSMaxSubmitJobPerUserLimit"), "QOSMaxSubmitJobPerUserLimit"),
+        (REFUSED.format("QOSGrpSubmitJobsLimit"), "QOSGrpSubmitJobsLimit"),
+        ("sbatch: error: Batch job submission failed: Resource temporarily unavailable", "MaxJobCount"),
+        ("sbatch: error: invalid partition specified: x", ""),
+    ],
+)
+def test_a_refusal_tells_whether_fewer_jobs_might_be_taken(text, limit):
+    assert limit_in(text) == limit
+    error = refusal(text)
+    assert isinstance(error, SubmitLimit) == bool(limit)
+    assert limit in str(error)
+
+
+@pytest.fixture
+def limited(monkeypatch):
+    """A cluster that takes only so many jobs; `sizes` are the arrays it was sent."""
+
+    def made(most: int, *, known: bool) -> list[int]:
+        sizes: list[int] = []
+
+        def submit(_: object, __: object, spec: JobSpec, *, code: str | None) -> str:
+            sizes.append(spec.count)
+            if spec.count > most:
+                raise SubmitLimit("Slurm refused the job: too many", limit="AssocMaxSubmitJobLimit")
+            return "8"
+
+        monkeypatch.setattr(slurm, "submit", submit)
+        monkeypatch.setattr(slurm, "room", lambda _: most if known else None)
+        monkeypatch.setattr(slurm, "_would_take", lambda _, __, spec: spec.count <= most)
+        return sizes
+
+    return made
+
+
+@pytest.mark.parametrize(
+    ("most", "known", "taken"),
+    [
+        (20, False, 16),
+        (16, False, 16),
+        (10, False, 8),
+        (10, True, 9),
+        (8, False, 4),
+        (8, True, 7),
+        (1, False, 1),
+    ],
+)
+def test_an_array_beyond_a_limit_shrinks_until_it_fits_with_the_step(
+    make_study, tmp_path, limited, most, known, taken
+):
+    sizes = limited(most, known=known)
+    spec = JobSpec(count=16, throttle=8)
+    found = submit_as_many(StudyFolder(path=tmp_path), make_study().config, spec)
+    assert (found.id, found.count) == ("8", taken)
+    assert sizes[-1] == taken
+    assert bool(found.said) == (taken < 16)
+
+
+def test_without_a_follow_up_job_no_room_is_left_for_it(make_study, tmp_path, limited):
+    limited(8, known=False)
+    config = make_study(resources={"follow_up": "worker"}).config
+    assert submit_as_many(StudyFolder(path=tmp_path), config, JobSpec(count=16, throttle=8)).count == 8
+
+
+def test_where_not_even_one_job_is_taken_the_limit_is_the_error(make_study, tmp_path, limited):
+    limited(0, known=True)
+    with pytest.raises(SubmitLimit, match="too many"):
+        submit_as_many(StudyFolder(path=tmp_path), make_study().config, JobSpec(count=4, throttle=4))
+
+
 def test_the_users_own_defaults_reach_sbatch(monkeypatch):
     for name in ("SBATCH_ACCOUNT", "SLURM_JOB_ID", "SRUN_CPUS_PER_TASK"):
         monkeypatch.setenv(name, "1")
@@ -99,7 +252,8 @@ def test_the_users_own_defaults_reach_sbatch(monkeypatch):
 def test_where_slurm_is_silent_its_jobs_are_unknown_and_no_trial_is_lost(place, silent):
     folder, store = place
     store.claim(Worker(job="7_0", host="n1", pid=1))
-    jobs, why = rows_or_unknown(folder, store.rows())
+    told = rows_or_unknown(folder, store.rows())
+    jobs, why = told.rows, told.silent
     assert [(job.id, job.state, job.kind) for job in jobs] == [
         ("7_0", "UNKNOWN", "worker"),
         ("7_1", "UNKNOWN", "worker"),
@@ -130,7 +284,7 @@ def test_a_follow_up_asks_a_silent_slurm_again(place, silent, monkeypatch):
 def test_a_follow_up_submits_nothing_that_the_user_cancelled(place, monkeypatch, states, marked, said):
     folder, store = place
     rows = [JobRow(id=f"7_{index}", state=state) for index, state in enumerate(states)]
-    monkeypatch.setattr(step, "job_rows", lambda *_: rows)
+    monkeypatch.setattr(step, "job_rows", lambda *_, **__: rows)
     if marked:
         cancelled_mark(folder).touch()
     done = step.step(folder, store, folder.load().config, now=datetime.now(), alone_at_work=True)
@@ -142,17 +296,16 @@ def test_a_follow_up_that_is_refused_is_a_warning(place, monkeypatch):
     folder, store = place
     cancelled_mark(folder).touch()
 
-    def submit(_: object, __: object, spec: JobSpec) -> str:
-        if spec.kind == "step":
-            raise ClusterError("Slurm refused the job: too many")
-        return "8"
+    def submit(*_: object) -> str:
+        raise ClusterError("Slurm refused the job: too many")
 
-    monkeypatch.setattr(step, "job_rows", lambda *_: [])
+    monkeypatch.setattr(step, "job_rows", lambda *_, **__: [])
     monkeypatch.setattr(step, "submit", submit)
+    monkeypatch.setattr(step, "submit_as_many", lambda *_, **__: Taken(id="8", count=1))
     monkeypatch.setattr(step, "max_array_size", lambda: None)
     done = step.step(folder, store, folder.load().config, now=datetime.now())
     assert done.submitted == ("8",)
-    assert "submitted 8, but not the follow-up step" in done.warning
+    assert "submitted 8, and not the follow-up step" in done.warning
     assert not cancelled_mark(folder).exists()
 
 

@@ -9,14 +9,16 @@ import pytest
 from hpotune.plan.budget import best_rows, dropped, ranked, stop_reason
 from hpotune.plan.next import JobRow, JobSpec, next_jobs
 from hpotune.study.config import Objective, StudyConfig
-from hpotune.study.trial import Failure, TrialRow, Worker
+from hpotune.study.trial import Attempt, Failure, TrialRow, Worker
 
 NOW = datetime(2026, 6, 1, 12)
 DOWN = [Objective(metric="loss")]
 UP = [Objective(metric="value", direction="maximize")]
 
 
-def config(budget: dict, execution: dict | None = None, goal: float | None = None) -> StudyConfig:
+def config(
+    budget: dict, execution: dict | None = None, goal: float | None = None, **sections: dict
+) -> StudyConfig:
     return StudyConfig.model_validate(
         {
             "name": "s",
@@ -24,6 +26,7 @@ def config(budget: dict, execution: dict | None = None, goal: float | None = Non
             "score": {"objective": [{"metric": "loss", "goal": goal}]},
             "budget": budget,
             "execution": execution or {},
+            **sections,
         }
     )
 
@@ -60,7 +63,29 @@ def jobs(states: str, *, first: int = 0) -> list[JobRow]:
     return [JobRow(id=f"9_{index}", state=words[state]) for index, state in enumerate(states, start=first)]
 
 
+def hours(length: float) -> tuple[Attempt, ...]:
+    """One attempt of one GPU that ended just now."""
+    end = NOW.timestamp()
+    worker = Worker(job="9_0", host="h", pid=1)
+    return (Attempt(worker=worker, start=end - 3600 * length, end=end, outcome="finished", gpus=1),)
+
+
+def alike(cause: str, *messages: str, first: int = 0, forgiven: bool = False) -> list[TrialRow]:
+    """Failed trials, a second apart."""
+    return [
+        row(
+            first + n,
+            "failed",
+            failure=Failure(cause=cause, message=message),
+            end=float(first + n),
+            forgiven=forgiven,
+        )
+        for n, message in enumerate(messages)
+    ]
+
+
 ARRAY = {"trials_per_job": 1}
+BATCH = {"mode": "batch"}
 
 
 @pytest.mark.parametrize(
@@ -71,6 +96,13 @@ ARRAY = {"trials_per_job": 1}
         ({}, "", "", JobSpec(count=4, throttle=4)),
         ({"mode": "sequential"}, "", "", JobSpec(count=1, throttle=1)),
         ({"mode": "sequential", "trials_per_job": 1}, "", "", JobSpec(count=12, throttle=1, trials=1)),
+        (BATCH, "", "", JobSpec(count=4, throttle=4)),
+        ({**BATCH, **ARRAY}, "", "", JobSpec(count=4, throttle=4, trials=1)),
+        ({**BATCH, **ARRAY}, "ffff", "cccc", JobSpec(count=4, throttle=4, trials=1)),
+        ({**BATCH, **ARRAY}, "ffff", "cccr", None),
+        ({**BATCH, **ARRAY}, "fffxww", "cccc", JobSpec(count=1, throttle=1, trials=1)),
+        ({**BATCH, "trials_per_job": 2}, "f" * 8, "", JobSpec(count=2, throttle=2, trials=2)),
+        ({**BATCH, **ARRAY}, "f" * 11, "", JobSpec(count=1, throttle=1, trials=1)),
         (ARRAY, "w" * 12, "p" * 12, None),
         ({}, "w" * 12, "p" * 4, None),
         (ARRAY, "fffffffffxxf", "c" * 12, JobSpec(count=2, throttle=2, trials=1)),
@@ -86,6 +118,13 @@ ARRAY = {"trials_per_job": 1}
         "workers_are_as_many_as_parallel",
         "sequential_is_one_worker",
         "a_sequential_array_runs_one_element_at_a_time",
+        "batch_has_workers_that_stay",
+        "a_round_is_an_array",
+        "the_next_round_follows_a_finished_one",
+        "a_round_is_not_submitted_before_its_time",
+        "a_failed_trial_of_a_round_gets_a_new_element",
+        "a_round_of_jobs_of_two_trials",
+        "the_last_round_is_what_is_left",
         "asking_again_while_an_array_waits_adds_nothing",
         "asking_again_while_workers_wait_adds_nothing",
         "failed_trials_get_new_elements",
@@ -139,12 +178,43 @@ def test_a_follow_up_step_is_no_worker():
         ({"trials": 3, "max_failed": 0}, rows("x"), "1 trials failed"),
         ({"trials": 3, "max_failed": 1}, diverged(4), None),
         ({"trials": 3, "max_failed": 1}, diverged(5), "5 trials failed, 5 of them diverged; narrow"),
-        ({"trials": 3, "gpu_hours": 2}, [row(0, "finished", metrics={"gpu_hours": 1.5})], None),
+        ({"trials": 9, "gpu_hours": 2}, [row(0, "finished", attempts=hours(1.0))], None),
         (
             {"trials": 9, "gpu_hours": 2},
-            [row(n, state, metrics={"gpu_hours": 1.0}) for n, state in enumerate(("finished", "failed"))],
+            [row(0, "finished", attempts=hours(1.5))],
+            "1.50 GPU-hours used or taken",
+        ),
+        (
+            {"trials": 9, "gpu_hours": 2},
+            [row(n, state, attempts=hours(1.0)) for n, state in enumerate(("finished", "failed"))],
             "2.00 GPU-hours used",
         ),
+        (
+            {"trials": 9, "gpu_hours": 2.5},
+            [row(0, "finished", attempts=hours(1.0)), row(1, "running", start=NOW.timestamp() - 1800)],
+            "2.00 GPU-hours used or taken",
+        ),
+        ({"trials": 9, "wall_time": "2:00:00"}, [row(0, "running", start=NOW.timestamp() - 7100)], None),
+        (
+            {"trials": 9, "wall_time": "2:00:00"},
+            [row(0, "finished", attempts=hours(2.5))],
+            "the first trial started 2:00:00 ago",
+        ),
+        ({"trials": 9}, alike("user", "bad key 7", "bad key 9"), None),
+        (
+            {"trials": 9},
+            alike("user", "bad key 7", "bad key 9", "bad key 8"),
+            "3 trials in a row failed alike",
+        ),
+        ({"trials": 9}, alike("user", "bad key", "no file", "bad key"), None),
+        ({"trials": 9}, alike("oom", "no", "no", "no"), None),
+        ({"trials": 9, "max_failed": 2}, alike("node", "ECC 1", "ECC 2", "ECC 3"), None),
+        (
+            {"trials": 9},
+            [*alike("user", "a", "a"), row(2, "finished", end=1.5), *alike("user", "a", first=3)],
+            None,
+        ),
+        ({"trials": 9, "max_failed": 1}, alike("user", "a", "a", "a", forgiven=True), None),
         ({"trials": 3, "until": date(2026, 6, 1)}, [], None),
         ({"trials": 3, "until": date(2026, 5, 31)}, [], "it is past 2026-05-31"),
         ({"trials": 3, "until": datetime(2026, 6, 1, 12)}, [], "it is past"),
@@ -152,13 +222,13 @@ def test_a_follow_up_step_is_no_worker():
     ],
 )
 def test_a_study_stops_for_the_reason_that_its_budget_names(budget, trials, reason):
-    found = stop_reason(config(budget).budget, DOWN, trials, now=NOW)
+    found = stop_reason(config(budget, resources={"gpus": 1}), trials, now=NOW)
     assert found is None if reason is None else found.startswith(reason)
 
 
 def test_a_moment_in_another_time_zone_is_compared_as_a_moment():
     past = (NOW.astimezone() - timedelta(minutes=1)).astimezone(timezone(timedelta(hours=9)))
-    assert stop_reason(config({"trials": 1, "until": past}).budget, DOWN, [], now=NOW)
+    assert stop_reason(config({"trials": 1, "until": past}), [], now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +237,7 @@ def test_a_moment_in_another_time_zone_is_compared_as_a_moment():
 def test_a_goal_is_reached_at_its_value_and_by_a_trial(kind, value, stops):
     settings = config({"trials": 3}, goal=0.5)
     tried = [row(0, "finished", value=value, kind=kind)]
-    reason = stop_reason(settings.budget, settings.score.objective, tried, now=NOW)
+    reason = stop_reason(settings, tried, now=NOW)
     assert (reason == "trial 0 reached the goal") == stops
 
 

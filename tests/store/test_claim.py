@@ -10,9 +10,10 @@ from pathlib import Path
 import optuna
 import pytest
 
-from hpotune.errors import StoreError
+from hpotune.errors import HpotuneError, StoreError
 from hpotune.storage import connect
-from hpotune.store import REVIVALS, UNOWNED_S, Remains, Store
+from hpotune.store import Remains, Store, Wait, silent
+from hpotune.store.store import UNOWNED_S
 from hpotune.study.trial import Failure, TrialResult, Worker
 from tests.store.conftest import worker
 
@@ -44,7 +45,8 @@ def race(url: str, study, store: Store, *, trials: int) -> list[str]:
         for racer in racers:
             printed += racer.communicate(timeout=300)[0].split()
         store.sweep(
-            lambda w: None if alive(w) else Failure(cause="killed", message="died"), left=nothing_left
+            lambda row: None if alive(row.worker) else Failure(cause="killed", message="died"),
+            left=nothing_left,
         )
         if sum(row.state == "finished" for row in store.rows()) >= trials:
             return printed
@@ -95,9 +97,9 @@ def test_a_failed_trial_frees_its_slot(make_store):
 
 def test_a_failed_trial_keeps_its_reason(make_store):
     store = make_store()
-    store.fail(store.claim(worker()).trial_id, FAILURE, metrics={"gpu_hours": 0.5})
+    store.fail(store.claim(worker()).trial_id, FAILURE, metrics={"peak_memory_gb": 0.5})
     row = store.rows()[0]
-    assert (row.state, row.failure, row.gpu_hours) == ("failed", FAILURE, 0.5)
+    assert (row.state, row.failure, row.metrics) == ("failed", FAILURE, {"peak_memory_gb": 0.5})
 
 
 def test_a_finished_trial_keeps_everything_that_was_measured(make_store):
@@ -182,52 +184,157 @@ TIMED_OUT = Failure(cause="timeout", message="its job 7 ended as TIMEOUT (exit 0
 
 
 @pytest.mark.parametrize(
-    ("failure", "checkpoint", "state"),
+    ("failure", "states"),
     [
-        (CANCELLED, 1.0, "waiting"),
-        (TIMED_OUT, 1.0, "waiting"),
-        (TIMED_OUT, None, "failed"),
-        (CRASHED, 1.0, "failed"),
+        (CANCELLED, ["waiting"] * 5),
+        (CRASHED, ["waiting", "waiting", "failed"]),
+        (Failure(cause="node", message="ECC"), ["waiting", "waiting", "failed"]),
+        (Failure(cause="oom", message="no memory"), ["failed"]),
+        (TIMED_OUT, ["waiting", "waiting", "failed"]),
     ],
 )
-def test_a_checkpointed_trial_whose_job_was_taken_away_goes_back_in_line(
-    make_store, failure, checkpoint, state
-):
+def test_a_dead_workers_trial_goes_back_in_line_as_often_as_its_cause_allows(make_store, failure, states):
     store = make_store(budget={"trials": 1})
-    store.claim(worker())
-    assert store.sweep(lambda _: failure, left=lambda _: Remains(checkpoint=checkpoint)) == [0]
-    assert store.rows()[0].state == state
-
-
-def test_a_trial_whose_jobs_are_taken_away_again_and_again_fails_at_last(make_store):
-    store = make_store(budget={"trials": 1})
-    for _ in range(REVIVALS + 1):
+    for state in states:
         assert store.claim(worker()).row.number == 0
-        store.sweep(lambda _: TIMED_OUT, left=lambda _: Remains(checkpoint=1.0))
-    assert store.rows()[0].failure == TIMED_OUT
+        assert store.sweep(lambda _: failure, left=nothing_left) == [0]
+        assert store.rows()[0].state == state
 
 
-@pytest.mark.parametrize(
-    ("checkpoints", "state"),
-    [
-        ([None, None], "waiting"),
-        ([None, None, None], "failed"),
-        ([1.0, 2.0, 3.0, 4.0], "waiting"),
-        ([1.0, 1.0, 1.0, 1.0], "failed"),
-        ([None, None, 1.0, None, None], "waiting"),
-    ],
-)
-def test_a_trial_that_is_stopped_again_and_again_without_a_newer_checkpoint_fails(
-    make_store, checkpoints, state
-):
+def test_a_trial_that_the_cluster_takes_again_and_again_fails_when_it_gets_no_further(make_store):
     store = make_store(budget={"trials": 1})
-    for checkpoint in checkpoints:
-        claim = store.claim(worker())
-        assert claim.row.number == 0
-        store.pause(claim.trial_id, owner=claim.row.worker, checkpoint=checkpoint)
+    for checkpoint in (1.0, 2.0, 3.0, 3.0, 3.0, 3.0):
+        assert store.claim(worker()).row.number == 0
+        store.sweep(lambda _: TIMED_OUT, left=lambda _, at=checkpoint: Remains(checkpoint=at))
     row = store.rows()[0]
-    assert row.state == state
-    assert state == "waiting" or "stopped 3 times before its end" in row.failure.message
+    assert (row.state, len(row.attempts)) == ("failed", 6)
+    assert "taken 3 times without a newer checkpoint" in row.failure.message
+
+
+def test_a_user_may_stop_a_trial_as_often_as_he_likes(make_store):
+    store = make_store(budget={"trials": 1})
+    for _ in range(5):
+        claim = store.claim(worker())
+        store.pause(claim.trial_id, owner=claim.row.worker)
+    assert store.rows()[0].state == "waiting"
+
+
+def test_retry_says_how_often_a_failure_is_tried_again(make_store):
+    store = make_store(budget={"trials": 1}, retry={"user": 1})
+    told = [store.fail(store.claim(worker()).trial_id, FAILURE) for _ in range(2)]
+    assert told == ["again", "failed"]
+
+
+def test_every_attempt_is_kept_with_what_it_held(make_store):
+    store = make_store(budget={"trials": 1}, resources={"gpus": 4})
+    claim = store.claim(worker("one"))
+    store.fail(claim.trial_id, TIMED_OUT, owner=claim.row.worker)
+    finish(store, store.claim(worker("two")))
+    row = store.rows()[0]
+    assert [(a.worker.host, a.outcome, a.cause, a.gpus) for a in row.attempts] == [
+        ("host-one", "paused", "timeout", 4),
+        ("host-two", "finished", None, 4),
+    ]
+    assert row.gpu_hours == pytest.approx(4 * row.seconds / 3600)
+
+
+def test_a_dead_workers_attempt_ends_with_its_last_sign_of_life(make_store):
+    store = make_store(budget={"trials": 1})
+    claim = store.claim(worker())
+    assert store.beat(claim.trial_id, owner=worker())
+    beat = store.rows()[0].beat
+    store.sweep(silent(60, now=beat + 61), left=nothing_left)
+    attempt = store.rows()[0].attempts[0]
+    assert (attempt.end, attempt.swept, attempt.cause) == (beat, True, "killed")
+
+
+def test_a_worker_that_gave_a_sign_of_life_within_its_lease_is_not_dead(make_store):
+    store = make_store(budget={"trials": 1})
+    claim = store.claim(worker())
+    store.beat(claim.trial_id, owner=worker())
+    assert store.sweep(silent(60, now=store.rows()[0].beat + 59), left=nothing_left) == []
+
+
+def test_a_worker_hears_that_its_trial_is_somebody_elses(make_store):
+    store = make_store(budget={"trials": 1})
+    lost = store.claim(worker("one"))
+    store.pause(lost.trial_id)
+    store.claim(worker("two"))
+    assert not store.beat(lost.trial_id, owner=worker("one"))
+
+
+def test_a_round_starts_when_the_one_before_has_finished(make_store):
+    store = make_store(budget={"trials": 5, "parallel": 2}, execution={"mode": "batch"})
+    first, second = store.claim(worker()), store.claim(worker())
+    assert store.claim(worker()) == Wait(why="round")
+    finish(store, first)
+    assert store.claim(worker()) == Wait(why="round")
+    finish(store, second)
+    assert store.claim(worker()).row.number == 2
+
+
+def test_a_failed_trial_is_replaced_within_its_round(make_store):
+    store = make_store(budget={"trials": 4, "parallel": 2}, execution={"mode": "batch"})
+    finish(store, store.claim(worker()))
+    store.fail(store.claim(worker()).trial_id, FAILURE)
+    third = store.claim(worker())
+    assert third.row.number == 2
+    assert store.claim(worker()) == Wait(why="round")
+
+
+def test_the_trials_of_a_round_do_not_depend_on_which_was_the_quickest(make_store):
+    search = {"algorithm": "tpe", "seed": 1, "options": {"n_startup_trials": 2}}
+    sections = {"budget": {"trials": 12, "parallel": 4}, "execution": {"mode": "batch"}, "search": search}
+    slow, quick = make_store(**sections), make_store(**sections, name="quick")
+    for store, at_once in ((slow, True), (quick, False)):
+        for _ in range(3):
+            claims = []
+            for _ in range(4):
+                claims.append(store.claim(worker()))
+                if not at_once:
+                    finish(store, claims[-1], claims[-1].row.params["params.x"] ** 2)
+            for claim in claims if at_once else ():
+                finish(store, claim, claim.row.params["params.x"] ** 2)
+    assert [row.params for row in slow.rows()] == [row.params for row in quick.rows()]
+
+
+def test_sequential_hands_out_one_trial_at_a_time(make_store):
+    store = make_store(budget={"trials": 2, "parallel": 8}, execution={"mode": "sequential"})
+    claim = store.claim(worker())
+    assert store.claim(worker()) == Wait(why="round")
+    finish(store, claim)
+    assert store.claim(worker()).row.number == 1
+
+
+def test_a_trial_that_does_not_fit_is_left_for_another(make_store):
+    store = make_store(budget={"trials": 1})
+    assert store.claim(worker(), fits=lambda row: False) == Wait(why="time")
+    assert store.claim(worker(), fits=lambda row: row.number == 0).row.number == 0
+
+
+def test_a_failed_trial_is_tried_again_at_its_point_and_forgiven(make_store):
+    store = make_store(budget={"trials": 3})
+    failed = store.claim(worker())
+    store.fail(failed.trial_id, FAILURE)
+    assert store.retry([failed.row.number]) == {0: 1}
+    again = store.claim(worker())
+    assert (again.row.number, again.row.params, again.row.retry_of) == (1, failed.row.params, 0)
+    assert store.rows()[0].forgiven
+
+
+def test_what_has_not_failed_is_not_tried_again(make_store):
+    store = make_store(budget={"trials": 3})
+    store.claim(worker())
+    with pytest.raises(HpotuneError, match="trial 0 has not failed"):
+        store.retry([0])
+
+
+def test_a_retry_needs_room_in_the_budget(make_store):
+    store = make_store(budget={"trials": 1})
+    store.fail(store.claim(worker()).trial_id, FAILURE)
+    finish(store, store.claim(worker()))
+    with pytest.raises(HpotuneError, match=r"room for 0 of 1 trials; `hpotune extend --trials \+1`"):
+        store.retry([0])
 
 
 def test_a_trial_taken_by_a_worker_that_died_before_it_signed_goes_back_in_line(make_store, url):
@@ -301,7 +408,7 @@ def test_rows_beyond_the_budget_are_neither_shown_nor_claimed(make_store, url):
 
 
 def test_a_large_budget_opens_rows_as_they_are_needed(make_store, monkeypatch):
-    monkeypatch.setattr("hpotune.store.AHEAD", 3)
+    monkeypatch.setattr("hpotune.store.store.AHEAD", 3)
     store = make_store(budget={"trials": 8}, search={"algorithm": "random"})
     assert len(store.rows()) == 3
     taken = 0

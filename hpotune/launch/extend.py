@@ -1,0 +1,84 @@
+"""More budget for a study that is there, and which of its failed trials are to be tried again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import get_args
+
+from hpotune.errors import StudyFileError, nearest
+from hpotune.launch.lock import alone
+from hpotune.launch.queue import recorded_jobs
+from hpotune.study import extension
+from hpotune.study.config import Json, StudyConfig
+from hpotune.study.execution import BudgetConfig, Cause
+from hpotune.study.folder import StudyFolder, write_atomic
+from hpotune.study.load import load_study
+from hpotune.study.trial import LOCAL, TrialRow
+
+Changed = dict[str, tuple[Json, Json]]
+"""Key of the budget -> its value before and now."""
+
+
+def extend_study(
+    folder: StudyFolder, words: Mapping[str, str], *, finished: int
+) -> tuple[Changed, StudyConfig]:
+    """Writes what the words add to the budget; returns what has changed, and the config in force now.
+
+    Raises: StudyFileError with one line for each word that is wrong; then nothing is written.
+    """
+    with alone(folder.jobs / ".extend.lock"):  # two at once would both add to the same number
+        study = load_study(folder.resolved_file)
+        before = extension.read_extension(folder.extension_file)
+        told = extension.extended(study.config.budget, before, words, finished=finished)
+        write_atomic(folder.extension_file, json.dumps(told, indent=1) + "\n")
+    was, now = extension.in_force(study.config.budget, before), folder.in_force(study).config
+    return _changed(was, now.budget), now
+
+
+def _changed(before: BudgetConfig, now: BudgetConfig) -> Changed:
+    was, is_ = extension.as_json(before), extension.as_json(now)
+    return {key: (was[key], is_[key]) for key in was if was[key] != is_[key]}
+
+
+def ran_on_slurm(folder: StudyFolder, rows: Sequence[TrialRow]) -> bool:
+    """Whether the study ran in jobs that hpotune submitted, else on this machine.
+
+    Raises: StudyFileError where it ran in jobs that somebody wrote by hand.
+    """
+    if any(job["kind"] == "worker" for job in recorded_jobs(folder)):
+        return True
+    own = next((row.worker.job for row in rows if row.worker and row.worker.job != LOCAL), None)
+    if own is not None:
+        raise StudyFileError(
+            f"{folder.path}: ran in job {own} of an sbatch file of your own; submit that file again, or choose "
+            "--here or --slurm"
+        )
+    return False
+
+
+def failed_again(rows: Sequence[TrialRow], *, numbers: Sequence[int], cause: str | None) -> list[TrialRow]:
+    """The failed trials that are meant: those of the numbers, or all that nobody has retried; of one cause, or any.
+
+    Raises: StudyFileError for a number that has not failed, or a cause that there is not.
+    """
+    causes = get_args(Cause)
+    if cause is not None and cause not in causes:
+        raise StudyFileError(f"--cause {cause}: is no cause of failure; {nearest(cause, causes)}")
+    by_number = {row.number: row for row in rows}
+    wrong = [_not_failed(number, by_number.get(number)) for number in dict.fromkeys(numbers)]
+    if any(wrong):
+        raise StudyFileError(*filter(None, wrong))
+    meant = [by_number[number] for number in dict.fromkeys(numbers)] or [
+        row for row in rows if row.state == "failed" and not row.forgiven
+    ]
+    return [row for row in meant if cause is None or (row.failure and row.failure.cause == cause)]
+
+
+def _not_failed(number: int, row: TrialRow | None) -> str:
+    """Why a trial cannot be retried; empty where it can."""
+    if row is None:
+        return f"trial {number}: there is none of that number; `hpotune trials` lists them"
+    if row.state != "failed":
+        return f"trial {number}: has not failed, it is {row.state}; `hpotune trials` lists those that have"
+    return f"trial {number}: is tried again already; `hpotune trials` shows as which" if row.forgiven else ""

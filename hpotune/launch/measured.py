@@ -1,0 +1,160 @@
+"""What a study's folder tells of times: how long jobs waited and started, trials loaded and ran. Reads files only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from hpotune.plan.budget import gpus_of
+from hpotune.plan.estimate import Measured
+from hpotune.study.config import Json, StudyConfig
+from hpotune.study.folder import StudyFolder
+from hpotune.study.life import Life, read
+from hpotune.study.trial import TrialRow
+
+_LOADING = ("load", "data")
+_MOST_READ = 50
+"""Trials whose phases are read, the last ones: loading takes about the same time in each."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """One array, and the lives of its elements that have begun."""
+
+    id: str
+    kind: str
+    submitted: float
+    """Unix seconds, by the file system's clock."""
+    throttle: int
+    lives: tuple[Life, ...]
+    """By their start."""
+
+
+def measured(folder: StudyFolder, rows: Sequence[TrialRow]) -> Measured:
+    """Everything seen so far."""
+    done = [row for row in rows if row.state == "finished" and row.attempts]
+    jobs = submissions(folder)
+    queues = [wait for job in jobs for wait in _waits(job)]
+    usual = median(queues) if queues else 0.0
+    return Measured(
+        trials=tuple(row.seconds for row in done if row.kind == "trial"),
+        baselines=tuple(row.seconds for row in done if row.kind == "baseline"),
+        loads=tuple(s for row in done[-_MOST_READ:] if (s := _loading(folder, row)) is not None),
+        starts=tuple(_starts(folder)),
+        queues=tuple(queues),
+        turns=tuple(turn for job in jobs for turn in _turns(job)),
+        steps=tuple(max(0.0, s - usual) for s in _steps(jobs)),
+    )
+
+
+def submissions(folder: StudyFolder) -> list[Submission]:
+    """Every array of the study, oldest first."""
+    files = sorted(folder.jobs.glob("*/job.json"), key=lambda file: int(file.parent.name))
+    return [_submission(folder, file) for file in files]
+
+
+def _submission(folder: StudyFolder, file: Path) -> Submission:
+    told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    id_ = file.parent.name
+    lives = [read(folder, f"{id_}_{index}") for index in range(int(told["count"]))]
+    return Submission(
+        id=id_,
+        kind=str(told["kind"]),
+        submitted=file.stat().st_mtime,
+        throttle=int(told["throttle"]),
+        lives=tuple(sorted((life for life in lives if life), key=lambda life: life.start)),
+    )
+
+
+def _waits(job: Submission) -> Iterator[float]:
+    """How long those elements waited that no throttle held back."""
+    for life in job.lives[: job.throttle]:
+        yield max(0.0, life.start - job.submitted)
+
+
+def _turns(job: Submission) -> Iterator[float]:
+    """From the end of one element to the start of the one that took its place under the throttle."""
+    ends = sorted(life.end for life in job.lives if life.end is not None)
+    for end, life in zip(ends, job.lives[job.throttle :], strict=False):
+        if life.start >= end:
+            yield life.start - end
+
+
+def _steps(jobs: Sequence[Submission]) -> Iterator[float]:
+    """From the end of all jobs before to the submission of the next: the wait of the follow-up job and its work."""
+    workers = [job for job in jobs if job.kind == "worker"]
+    for before, after in pairwise(workers):
+        ends = [life.end for life in before.lives]
+        if ends and all(end is not None and end < after.submitted for end in ends):
+            yield after.submitted - max(end for end in ends if end is not None)
+
+
+def _starts(folder: StudyFolder) -> Iterator[float]:
+    """From the start of jobs to their first trial."""
+    for file in folder.jobs.glob("*/spans-*.jsonl"):
+        for line in _lines(file):
+            if line.get("phase") == "start":
+                yield float(line["end"]) - float(line["start"])
+
+
+def _loading(folder: StudyFolder, row: TrialRow) -> float | None:
+    """From a trial's last claim to the end of its loading; None where it wrote no phases."""
+    begun, ended = row.attempts[-1].start, row.attempts[-1].end
+    lines = [line for line in _lines(folder.trial(row.number) / "spans.jsonl") if line["end"] >= begun]
+    if not lines:
+        return None
+    starting = max(0.0, min(float(line["start"]) for line in lines) - begun)
+    loading = sum(float(line["end"]) - float(line["start"]) for line in lines if line["phase"] in _LOADING)
+    return min(starting + loading, ended - begun)
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Its JSON lines; one that a kill has cut short is left out."""
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            found.append(json.loads(line))
+        except ValueError:
+            continue
+    return found
+
+
+def actual(
+    folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow], *, since: float | None, now: float
+) -> dict[str, Json]:
+    """What has really come of the study up to now. `since`: when it was handed in, in Unix seconds, if that is known.
+
+    GPU-hours are those of jobs from start to end where jobs have told them, else those of trials.
+    """
+    attempts = [attempt for row in rows for attempt in row.attempts]
+    running = any(row.state == "running" for row in rows)
+    finished = sum(row.state == "finished" for row in rows)
+    if not attempts and not running:
+        return {"state": "not started", "trials": 0}
+    first = min([a.start for a in attempts] + [row.start for row in rows if row.start is not None])
+    begun = min(first, since) if since is not None else first
+    end = now if running else max(attempt.end for attempt in attempts)
+    held_s = sum(_held(job, now=now) for job in submissions(folder))
+    gpu_hours = held_s * gpus_of(config) / 3600 if held_s else sum(row.gpu_hours for row in rows)
+    seen = measured(folder, rows)
+    return {
+        "state": "running" if running else "done" if finished >= config.budget.trials else "stopped",
+        "wall_s": round(end - begun, 1),
+        "gpu_hours": round(gpu_hours, 4),
+        "trials": finished,
+        "trials_per_hour": round(finished / max(end - begun, 1e-9) * 3600, 2),
+        "queue_s": round(median(seen.queues), 1) if seen.queues else None,
+        "jobs": sum(len(job.lives) for job in submissions(folder)),
+    }
+
+
+def _held(job: Submission, *, now: float) -> float:
+    """Seconds that its elements ran: to their end, else to their last sign of life."""
+    return sum(max(0.0, (life.end or min(life.sign, now)) - life.start) for life in job.lives)

@@ -1,0 +1,40 @@
+"""How long a trial will take, and whether that fits into what is left of a job."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Literal
+
+from hpotune.study.config import StudyConfig
+from hpotune.study.trial import TrialRow
+
+SAFE = 0.9
+"""The share of finished trials that a forecast covers: the longest of many would keep workers from the last hour."""
+MARGIN_S = 30
+"""Slurm looks at time limits every 30 s."""
+
+
+def expected_s(
+    config: StudyConfig, rows: Sequence[TrialRow], kind: Literal["baseline", "trial"] = "trial"
+) -> float | None:
+    """Seconds a trial takes: of finished ones the SAFE quantile, else what `plan` says, else None."""
+    took = sorted(
+        row.seconds for row in rows if row.state == "finished" and row.kind == kind and row.attempts
+    )
+    if took:
+        return took[math.ceil(SAFE * len(took)) - 1]
+    return None if config.plan.trial_s is None else config.plan.load_s + config.plan.trial_s
+
+
+def fits(config: StudyConfig, rows: Sequence[TrialRow], row: TrialRow, *, left_s: float | None) -> bool:
+    """Whether a worker with so many seconds left should take a trial.
+
+    One that no fresh job could hold either is taken: it checkpoints, and the next worker goes on.
+    """
+    expected = expected_s(config, rows, row.kind)
+    if left_s is None or expected is None:
+        return left_s is None or left_s > MARGIN_S
+    rest = max(0.0, expected - row.seconds) if row.attempts else expected
+    whole = config.resources.walltime_min * 60 - config.plan.start_s - MARGIN_S
+    return rest <= left_s - MARGIN_S or (rest > whole and left_s > min(whole, 0.5 * expected))

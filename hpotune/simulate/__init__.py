@@ -1,0 +1,1 @@
+"""A cluster in a heap of events: the study's own planner on a fake clock."""

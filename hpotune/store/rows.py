@@ -1,0 +1,82 @@
+"""A trial of the storage as the rest of the house reads it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Literal
+
+from optuna.trial import FrozenTrial, TrialState
+
+from hpotune.plan.budget import gpus_of
+from hpotune.search.draw import decode
+from hpotune.search.view import is_baseline
+from hpotune.store import attempts as told
+from hpotune.study.config import StudyConfig
+from hpotune.study.load import Study
+from hpotune.study.source import Value
+from hpotune.study.trial import Attempt, Failure, TrialRow, Worker
+
+_STATES = {TrialState.WAITING: "waiting", TrialState.RUNNING: "running", TrialState.COMPLETE: "finished"}
+
+
+def row_of(trial: FrozenTrial, study: Study, *, forgiven: frozenset[int] = frozenset()) -> TrialRow:
+    """A trial of the storage as plan and report read it."""
+    attrs = trial.user_attrs
+    params: dict[str, Value] = dict(trial.params)
+    started = attrs.get("claimed") if attrs.get("worker") else None
+    if started is None and trial.datetime_start:
+        started = trial.datetime_start.timestamp()
+    return TrialRow(
+        number=trial.number,
+        kind="baseline" if attrs.get("kind") == "baseline" else "trial",
+        state=_STATES.get(trial.state, "failed"),  # type: ignore[arg-type]
+        params=decode(study.space, params),
+        values=tuple(trial.values or ()),
+        stderrs=tuple(attrs.get("stderrs", ())),
+        metrics=attrs.get("metrics", {}),
+        failure=Failure.model_validate(attrs["failure"]) if "failure" in attrs else None,
+        worker=Worker(**attrs["worker"]) if attrs.get("worker") else None,
+        start=started,
+        end=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
+        beat=attrs.get("beat"),
+        attempts=told.read(attrs),
+        forgiven=trial.number in forgiven,
+        retry_of=attrs.get("retry_of"),
+    )
+
+
+def blank(trial: FrozenTrial) -> bool:
+    """Whether a row waits for a point."""
+    point = trial.params or "fixed_params" in trial.system_attrs
+    return trial.state == TrialState.WAITING and not is_baseline(trial) and not point
+
+
+def live_ones(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
+    """Those that have not failed."""
+    return [trial for trial in trials if trial.state != TrialState.FAIL]
+
+
+def attempts_of(
+    trial: FrozenTrial,
+    config: StudyConfig,
+    *,
+    outcome: Literal["finished", "failed", "paused"],
+    failure: Failure | None = None,
+    checkpoint: float | None = None,
+    swept: bool = False,
+) -> list[Attempt]:
+    """The attempts at a running trial with the one that ends now; a dead worker's ended with its last sign of life."""
+    attrs = trial.user_attrs
+    before = list(told.read(attrs))
+    if not attrs.get("worker"):
+        return before  # taken by one that died before it could sign
+    now = time.time()
+    start = attrs.get("claimed") or (trial.datetime_start.timestamp() if trial.datetime_start else now)
+    end = max(start, attrs.get("beat") or 0.0, checkpoint or 0.0) if swept else now
+    this = Attempt(
+        worker=Worker(**attrs["worker"]), start=start, end=end, outcome=outcome,
+        cause=failure.cause if failure else None, message=failure.message if failure else "", gpus=gpus_of(config),
+        swept=swept, checkpoint=checkpoint,
+    )  # fmt: skip
+    return [*before, this]

@@ -1,0 +1,140 @@
+#!/usr/bin/env python3
+"""What `hpotune plan` says beside what then happens, for the three modes and for cold and warm jobs; prints a table.
+
+python scripts/bench/plan.py [--trials 12] [--seconds 8] [--spread 0] [--parallel 4] [--folder F] [--only batch/1 ...]
+
+Needs Slurm (eval "$(scripts/slurm-cluster start)"). A probe goes first; the trials sleep for a known time, with
+--spread S from SECONDS - S to SECONDS + S by their point. Each study is planned, then submitted, one after another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from hpotune.launch.measured import measured, submissions
+from hpotune.launch.planned import expected
+from hpotune.plan.estimate import figures
+from hpotune.store import Store
+from hpotune.study.folder import StudyFolder
+
+WAYS = [(mode, size) for mode in ("sequential", "batch", "async") for size in ("1", "auto")]
+WARMTH = {"1": "cold (1)", "auto": "warm (auto)"}
+PATIENCE_S = 1800
+
+STUDY = """\
+name: {name}
+python: f.py:f
+params: {{x: {{float: [0.0, 1.0]}}, seconds: {seconds}, spread: {spread}}}
+score: {{objective: {{metric: value, direction: minimize}}}}
+search: {{algorithm: sobol}}
+budget: {{trials: {trials}, parallel: {parallel}}}
+execution: {{mode: {mode}, trials_per_job: {size}}}
+resources: {{gpus: "a100:1", cpus: 1, time: "1:00:00", signal_delay_s: 30}}
+"""
+FUNCTION = """\
+import time
+
+
+def f(x, seconds, spread):
+    time.sleep(seconds + spread * (2 * x - 1))
+    return (x - 0.3) ** 2
+"""
+
+
+def hpotune(*words: object) -> Any:
+    """What a verb prints with --json."""
+    command = [sys.executable, "-m", "hpotune", *map(str, words), "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def made(home: Path, args: argparse.Namespace, mode: str, size: str) -> Path:
+    """A study file."""
+    name = f"{mode}-{size}"
+    file = home / f"{name}.yaml"
+    values = {key: getattr(args, key) for key in ("seconds", "spread", "trials", "parallel")}
+    file.write_text(STUDY.format(name=name, mode=mode, size=size, **values), encoding="utf-8")
+    return file
+
+
+def wait(folder: StudyFolder, trials: int) -> None:
+    """Until all trials have finished and all workers have ended."""
+    until = time.monotonic() + PATIENCE_S
+    study = folder.load()
+    store = Store.open(str(folder.provenance()["store"]), study, read_only=True)
+    while time.monotonic() < until:
+        time.sleep(3)
+        done = sum(row.state == "finished" for row in store.rows()) >= trials
+        lives = [life for job in submissions(folder) for life in job.lives]
+        if done and all(life.end is not None for life in lives):
+            time.sleep(8)  # the follow-up step, so that it does not disturb the next study
+            return
+    raise SystemExit(f"{folder.path}: not done after {PATIENCE_S} s")
+
+
+def learned(folder: StudyFolder, file: Path) -> float:
+    """The wall time that the figures of this very run give: what is wrong with the model, not with the figures."""
+    study = folder.load()
+    rows = Store.open(str(folder.provenance()["store"]), study, read_only=True).rows()
+    known = figures(study.config, measured(folder, rows), {})
+    from datetime import datetime
+
+    return expected(study.config, known.pace, begin=datetime.now(), local=False).wall_s
+
+
+def row(mode: str, size: str, planned: Any, told: Any, again_s: float) -> str:
+    """A line of the table."""
+    own, actual = next(way for way in planned["modes"] if way["own"]), told["actual"]
+    off = own["wall_s"] / actual["wall_s"] - 1
+    return (
+        f"| {mode} | {WARMTH[size]} | {own['wall_s']:.0f} | {actual['wall_s']:.0f} | {off:+.0%} | "
+        f"{again_s:.0f} ({again_s / actual['wall_s'] - 1:+.0%}) | {own['gpu_hours']:.3f} | {actual['gpu_hours']:.3f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--trials", type=int, default=12)
+    parser.add_argument("--seconds", type=float, default=8)
+    parser.add_argument("--spread", type=float, default=0)
+    parser.add_argument("--parallel", type=int, default=4)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--only", nargs="*", help="e.g. batch/1 async/auto")
+    args = parser.parse_args()
+    home = args.folder or Path(tempfile.mkdtemp(prefix="hpotune-bench-plan-"))
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "f.py").write_text(FUNCTION, encoding="utf-8")
+    probed = made(home, args, "async", "1")
+    kept = home / "async-1.probe.json"
+    if not kept.exists():
+        hpotune("plan", probed, "--probe")
+    print(f"probed: {json.loads(kept.read_text())}", file=sys.stderr)
+    print("| mode | jobs | planned s | actual s | off | by its own figures | planned GPU-h | actual GPU-h |")
+    print("|---|---|---|---|---|---|---|---|", flush=True)
+    for mode, size in WAYS:
+        if args.only and f"{mode}/{size}" not in args.only:
+            continue
+        file = made(home, args, mode, size)
+        place = StudyFolder(path=home / f"{mode}-{size}")
+        beside = home / f"{place.path.name}.probe.json"
+        if beside != kept:
+            shutil.copy(kept, beside)
+        planned = hpotune("plan", file)
+        hpotune("submit", file)
+        wait(place, args.trials)
+        print(row(mode, size, planned, hpotune("plan", place.path), learned(place, file)), flush=True)
+    print(f"studies lie in {home}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

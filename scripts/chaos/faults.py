@@ -1,0 +1,261 @@
+"""The faults: what strikes, whom, in which order, and what the store should say of its victims afterwards.
+
+A schedule is drawn from a seed; which of the trials that run then is struck depends on the moment too.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from place import Place, parent_of
+
+from hpotune.study.trial import TrialRow
+
+DOWN_S = 120
+"""How long a dead node stays away at most: Slurm sees it after SlurmdTimeout (30 s) and some more."""
+
+
+@dataclass(kw_only=True)
+class Fault:
+    """One that struck, and all that is known of it."""
+
+    kind: str
+    at: float
+    """Unix seconds at which it struck."""
+    until: float = 0.0
+    """When what it does was over."""
+    trial: int | None = None
+    job: str | None = None
+    node: str | None = None
+    """Whom it struck: all that are not None; none of them: everybody."""
+    note: str = ""
+    struck: bool = True
+    """False where nobody was there to be struck; then it comes again later."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """A kind of fault."""
+
+    share: int
+    """How many of sixty."""
+    causes: frozenset[str]
+    """What may stand in the store of an attempt that it ended; `paused`: it was asked to end and did."""
+    strike: Callable[[Place, Fault, random.Random, Sequence[TrialRow]], None]
+    slow_s: float = 15.0
+    """How long after it a victim may end of it: a wait for Slurm, or for somebody to see the death."""
+
+
+def kill_worker(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+    """kill -9 of a worker that has a trial in hand."""
+    row = pick(fault, rng, running)
+    if row and row.worker and b"worker" in command_line(row.worker.pid):
+        os.kill(row.worker.pid, signal.SIGKILL)
+    else:
+        fault.struck = False
+
+
+def kill_rank(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+    """kill -9 of one rank of a trial."""
+    kill_of_trial(fault, rng, running, ranks=True)
+
+
+def kill_trial(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+    """kill -9 of the process that started the ranks."""
+    kill_of_trial(fault, rng, running, ranks=False)
+
+
+def kill_of_trial(fault: Fault, rng: random.Random, running: Sequence[TrialRow], *, ranks: bool) -> None:
+    """Kills one process of a trial: a rank, or their parent."""
+    row = pick(fault, rng, running)
+    ours = trial_processes(row) if row else []
+    chosen = [pid for pid in ours if (safe_parent(pid) in ours) == ranks]
+    if chosen:
+        with suppress(ProcessLookupError):
+            os.kill(rng.choice(chosen), signal.SIGKILL)
+            return
+    fault.struck = False
+
+
+def scancel(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+    """scancel of an element that has a trial in hand."""
+    if row := pick(fault, rng, running):
+        assert row.worker is not None, "picked for it"
+        place.slurm("scancel", row.worker.job)
+
+
+def preempt(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+    """A job of the urgent partition that needs one GPU more than its node has free."""
+    nodes = [row.worker.host for row in running if row.worker]
+    if not nodes:
+        fault.struck = False
+        return
+    fault.node = rng.choice(nodes)
+    held = place.slurm("squeue", "-h", "-r", "-t", "R", "-p", "a100", "-w", fault.node, "-o", "%b").count(
+        "gpu"
+    )
+    gpus = max(1, 5 - held)
+    more = ["--wrap", "sleep 4", "-J", "urgent", "-o", "/dev/null", "--mem", "1G", "-c", "1", "-t", "2"]
+    place.slurm("sbatch", "-p", "urgent", "-w", fault.node, f"--gres=gpu:a100:{gpus}", *more)
+    fault.note = f"{gpus} GPUs"
+
+
+def timeout(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+    """An element whose time is cut to one minute; Slurm looks at limits every 30 s."""
+    if row := pick(fault, rng, running):
+        assert row.worker is not None, "picked for it"
+        place.slurm("scontrol", "update", f"JobId={row.worker.job}", "TimeLimit=1")
+
+
+def slurmd(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+    """kill -9 of a node's slurmd, back after some seconds; jobs there go on."""
+    fault.node = rng.choice(["n1", "n2", "n3", "n4"])
+    place.restart(f"slurmd {fault.node}", number=signal.SIGKILL, away_s=rng.uniform(1, 5))
+
+
+def node_death(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+    """A node's power goes, and comes back once Slurm has seen it."""
+    if row := pick(fault, rng, running):
+        assert row.worker is not None, "picked for it"
+        fault.trial, fault.job, fault.node = None, None, row.worker.host
+        with place.lock(f"slurmd {fault.node}"):
+            place.kill_node(fault.node)
+            until = time.monotonic() + DOWN_S
+            while time.monotonic() < until and "down" not in place.slurm(
+                "sinfo", "-h", "-n", fault.node, "-o", "%T"
+            ):
+                time.sleep(2)
+            place.start(f"slurmd {fault.node}")
+
+
+def slurmctld(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+    """The controller is ended or killed, and started again."""
+    place.restart("slurmctld", number=rng.choice([signal.SIGTERM, signal.SIGKILL]), away_s=rng.uniform(1, 5))
+
+
+def slurmdbd(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+    """Accounting is ended or killed, and started again."""
+    place.restart("slurmdbd", number=rng.choice([signal.SIGTERM, signal.SIGKILL]), away_s=rng.uniform(1, 8))
+
+
+def postgres(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+    """The store's server loses every connection, and is back after some seconds."""
+    with place.lock("postgres"):
+        place.postgres.stop()
+        time.sleep(rng.uniform(0.5, 4))
+        place.postgres.start()
+
+
+def disk_full(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+    """The disk on which the study lies is full for some seconds."""
+    place.fill_disk(rng.uniform(2, 4))
+
+
+def bad_node(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+    """A node that fails every trial with an ECC error for half a minute."""
+    nodes = {row.worker.host for row in running if row.worker}
+    fault.node = "n3" if "n3" in nodes else next(iter(sorted(nodes)), None)
+    fault.struck = fault.node is not None
+    if fault.node:
+        with place.lock("bad node"):
+            place.bad_node.write_text(fault.node)
+            time.sleep(30)
+            place.bad_node.unlink()
+
+
+def causes(*words: str) -> frozenset[str]:
+    return frozenset(words)
+
+
+# The order is that in which a short schedule takes one of each. A cancelled, preempted or timed-out worker that is
+# asked in time puts its trial back itself, and then knows the reason only where Slurm's words reach it.
+KINDS: dict[str, Kind] = {
+    "kill_worker": Kind(share=8, causes=causes("killed"), strike=kill_worker, slow_s=60),
+    "kill_rank": Kind(share=9, causes=causes("killed"), strike=kill_rank),
+    "postgres": Kind(share=5, causes=causes("store"), strike=postgres, slow_s=60),
+    "disk_full": Kind(share=3, causes=causes("store"), strike=disk_full),
+    "bad_node": Kind(share=1, causes=causes("node"), strike=bad_node),
+    "preempt": Kind(share=6, causes=causes("paused", "preempted"), strike=preempt, slow_s=60),
+    "scancel": Kind(share=7, causes=causes("paused", "killed"), strike=scancel, slow_s=60),
+    "slurmctld": Kind(share=4, causes=causes(), strike=slurmctld),
+    "node_death": Kind(share=1, causes=causes("node"), strike=node_death, slow_s=90),
+    "kill_trial": Kind(share=7, causes=causes("killed"), strike=kill_trial),
+    "timeout": Kind(share=4, causes=causes("paused", "timeout"), strike=timeout, slow_s=150),
+    "slurmd": Kind(share=4, causes=causes(), strike=slurmd),
+    "slurmdbd": Kind(share=3, causes=causes(), strike=slurmdbd),
+}
+
+
+def schedule(count: int, rng: random.Random, *, without: Sequence[str] = ()) -> list[str]:
+    """Kinds in the order in which they strike: every kind by its share, as far as `count` reaches."""
+    kinds = {name: kind for name, kind in KINDS.items() if name not in without}
+    drawn = list(kinds)[:count]
+    whole = sum(kind.share for kind in kinds.values())
+    for name, kind in kinds.items():
+        drawn += [name] * (round(kind.share / whole * count) - 1)
+    by_share = sorted(kinds, key=lambda name: -kinds[name].share)
+    drawn += [by_share[index % len(kinds)] for index in range(count - len(drawn))]
+    drawn = drawn[:count]
+    rng.shuffle(drawn)
+    return drawn
+
+
+def pick(fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> TrialRow | None:
+    """A running trial, now the fault's target; None, and the fault strikes nobody, where none runs."""
+    row = rng.choice(running) if running else None
+    fault.struck = row is not None
+    if row and row.worker:
+        fault.trial, fault.job, fault.node = row.number, row.worker.job, row.worker.host
+    return row
+
+
+def trial_processes(row: TrialRow) -> list[int]:
+    """Processes of a trial's attempt: the one that started the ranks, and the ranks."""
+    found, mark = [], f"HPOTUNE_TRIAL={row.number}".encode()
+    for file in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):
+            if mark in file.read_bytes().split(b"\0") and b"chaos/trial.py" in command_line(
+                int(file.parent.name)
+            ):
+                found.append(int(file.parent.name))
+    return found
+
+
+def command_line(pid: int) -> bytes:
+    """A process's command line; empty where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def safe_parent(pid: int) -> int:
+    """A process's parent; 0 where it is gone."""
+    try:
+        return parent_of(pid)
+    except OSError:
+        return 0
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """Every fault that struck, in the order in which they began."""
+
+    faults: list[Fault] = field(default_factory=list)
+
+    def strike(self, place: Place, name: str, rng: random.Random, running: Sequence[TrialRow]) -> Fault:
+        """Lets one strike; returns when all it does is over."""
+        fault = Fault(kind=name, at=time.time())
+        self.faults.append(fault)
+        try:
+            KINDS[name].strike(place, fault, rng, running)
+        finally:
+            fault.until = time.time()
+        return fault

@@ -1,0 +1,238 @@
+"""One run of the chaos study on a place: submitted, watched, struck if there are faults, waited for to its end."""
+
+from __future__ import annotations
+
+import random
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import faults as faults_
+from place import ROOT, Place, answer
+
+from hpotune.errors import HpotuneError
+from hpotune.store import Store
+from hpotune.study.folder import StudyFolder
+from hpotune.study.trial import TrialRow
+
+POLL_S = 0.5
+LOOK_S = 10.0
+"""Between two looks of the user and the administrator."""
+AT_ONCE = 3
+"""Faults that may be at work at the same time."""
+SPARED_S = 12.0
+"""A trial is struck by name once in so long, so that it is clear what ended it."""
+SHARE = 0.9
+"""The last fault strikes when this share of the trials has finished."""
+
+FILE = """\
+name: {name}
+command: "{python} -S -E {root}/scripts/chaos/trial.py"
+params: {{x: {{float: [0.0, 1.0]}}, y: {{float: [0.0, 1.0]}}}}
+score: {{objective: {{metric: value, direction: minimize}}}}
+search: {{algorithm: sobol, seed: {seed}}}
+budget: {{trials: {trials}, parallel: {parallel}, max_failed: 20}}
+execution: {{mode: async, trials_per_job: {trials_per_job}, lease_s: 20}}
+resources: {{partition: a100, gpus: "a100:1", cpus: 1, mem: 2G, time: "20:00", signal_delay_s: 20}}
+store: "{store}"
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Account:
+    """One life of a worker's job, as Slurm's accounting tells it."""
+
+    job: str
+    state: str
+    node: str
+    start: float
+    end: float
+
+    @property
+    def gpu_s(self) -> float:
+        """GPU-seconds it held: a job has one."""
+        return max(0.0, self.end - self.start)
+
+    def overlap_s(self, node: str, death: float) -> float:
+        """Seconds that Slurm let it hold a GPU of a node which had died."""
+        dead = self.node == node and self.start <= death <= self.end <= death + 180
+        return self.end - death if dead and self.state != "COMPLETED" else 0.0
+
+
+@dataclass(kw_only=True)
+class Study:
+    """One run of it."""
+
+    place: Place
+    file: Path
+    trials: int
+    minutes: float
+    seed: int = 0
+    plan: list[str] = field(default_factory=list)
+    """Kinds of faults still to strike, next first."""
+    ledger: faults_.Ledger = field(default_factory=faults_.Ledger)
+    submits: int = 0
+    repairs: list[str] = field(default_factory=list)
+    words: str = ""
+    _threads: list[threading.Thread] = field(default_factory=list)
+    _store: Store | None = None
+    _struck: int = 0
+
+    @property
+    def folder(self) -> StudyFolder:
+        """Where it lies."""
+        return StudyFolder(path=self.file.parent / self.file.stem)
+
+    def run(self) -> None:
+        """Returns when all is done, or when it is given up; `words` say why."""
+        began, looked, count = time.monotonic(), time.monotonic(), len(self.plan)
+        self._submit(first=True)
+        said = -1
+        while not self.words:
+            if time.monotonic() - began > self.minutes * 60:
+                self.words = f"not done after {self.minutes:g} minutes"
+            rows = self.rows()
+            finished = sum(row.state == "finished" for row in rows)
+            if finished // 10 != said:
+                said = finished // 10
+                say(f"{self.file.stem}: {finished} finished, {self._struck} faults")
+            self._strike(rows, finished, step=SHARE * self.trials / max(1, count))
+            over = finished >= self.trials and not self.plan and not self._busy()
+            if time.monotonic() - looked > (2 if over else LOOK_S):
+                looked = time.monotonic()
+                if self._look() and over:
+                    break
+            time.sleep(POLL_S)
+        for thread in self._threads:
+            thread.join(60)
+
+    def rows(self) -> list[TrialRow]:
+        """Every trial; none while the store is away."""
+        try:
+            if self._store is None:
+                ours, url = self.folder.load(), str(self.folder.provenance()["store"])
+                self._store = Store.open(url, ours, read_only=True)
+            return self._store.rows()
+        except (HpotuneError, OSError):
+            return []
+
+    def _busy(self) -> bool:
+        return any(thread.is_alive() for thread in self._threads)
+
+    def _strike(self, rows: Sequence[TrialRow], finished: int, *, step: float) -> None:
+        """Lets the next fault strike where its time has come; one that found nobody comes again."""
+        at_work = sum(thread.is_alive() for thread in self._threads)
+        if not self.plan or not rows or at_work >= AT_ONCE or finished < self._struck * step:
+            return
+        lately = {f.trial for f in self.ledger.faults if time.time() - f.at < SPARED_S}
+        old = time.time() - 0.3
+        running = [r for r in rows if r.state == "running" and r.worker and r.start and r.start < old]
+        chosen = [row for row in running if row.number not in lately]
+        if chosen:
+            name, self._struck = self.plan.pop(0), self._struck + 1
+            rng = random.Random(f"{self.seed} {len(self.ledger.faults)}")
+            self._threads.append(threading.Thread(target=self._one, args=(name, rng, chosen), daemon=True))
+            self._threads[-1].start()
+
+    def _one(self, name: str, rng: random.Random, running: Sequence[TrialRow]) -> None:
+        try:
+            fault = self.ledger.strike(self.place, name, rng, running)
+        except Exception as error:  # a fault that breaks the place breaks the run, and says so
+            self.words = f"fault {name}: {type(error).__name__}: {error}"
+            return
+        if not fault.struck:
+            self._struck -= 1
+            self.plan.insert(rng.randrange(len(self.plan) + 1), name)
+
+    def _look(self) -> bool:
+        """What user and administrator do now and then; whether the study is over and all its jobs have ended."""
+        self._repair()
+        done = self.place.hpotune("status", self.file, "--json")
+        told = answer(done.stdout)
+        if told is None:
+            say(f"hpotune status: {done.stderr.strip()}")
+            return False
+        live = [
+            job for job in told["jobs"] if job["state"] in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED")
+        ]
+        if told["state"] == "idle":
+            self._submit()
+        elif told["state"] == "stopped" and not live:
+            self.words = f"the study stopped: {told['reason']}"
+        return told["state"] == "done" and not live
+
+    def _submit(self, *, first: bool = False) -> None:
+        done = self.place.hpotune("submit", self.file, "--json")
+        if not first:
+            self.submits += 1
+        if done.returncode:
+            say(f"hpotune submit: {done.stderr.strip()}")
+            if first:
+                self.words = f"hpotune submit: {done.stderr.strip()}"
+        elif not first:
+            say(f"was idle; submitted again: {done.stdout.split()}")
+
+    def _repair(self) -> None:
+        """Frees held jobs and takes nodes back into service, as an administrator would."""
+        lines = self.place.slurm("squeue", "-h", "-r", "-t", "PD", "-o", "%i|%r").splitlines()
+        for job, _, reason in (line.partition("|") for line in lines):
+            if "held" in reason.lower():
+                self.place.slurm("scontrol", "release", job)
+                self.repairs.append(f"released {job} ({reason})")
+        for line in self.place.slurm("sinfo", "-h", "-N", "-p", "a100", "-o", "%N|%T").splitlines():
+            node, _, state = line.partition("|")
+            if ("drain" in state or "down" in state) and self.place.daemon(f"slurmd {node}"):
+                self.place.slurm("scontrol", "update", f"nodename={node}", "state=resume")
+                self.repairs.append(f"resumed {node} ({state})")
+
+    def accounts(self) -> list[Account]:
+        """Every life of the study's worker jobs, by Slurm's accounting once it has caught up."""
+        ids = [
+            path.parent.name for path in self.folder.jobs.glob("*/job.json") if '"worker"' in path.read_text()
+        ]
+        if not ids:
+            return []
+        command = [
+            "sacct",
+            "-D",
+            "-X",
+            "-n",
+            "-P",
+            "-j",
+            ",".join(ids),
+            "-o",
+            "JobID,State,NodeList,Start,End",
+        ]
+        for _ in range(30):
+            lines = [line.split("|") for line in self.place.slurm(*command).splitlines()]
+            if lines and not any(line[1].split()[0] in ("RUNNING", "PENDING") for line in lines):
+                break
+            time.sleep(1)
+        return [a for line in lines if (a := account(*line[:5]))]
+
+
+def account(job: str, state: str, node: str, start: str, end: str) -> Account | None:
+    """A line of sacct; None where it never started or has not ended."""
+    with suppress(ValueError):
+        times = [datetime.fromisoformat(word).timestamp() for word in (start, end)]
+        return Account(job=job, state=state.split()[0], node=node, start=times[0], end=times[1])
+    return None
+
+
+def write_file(place: Place, name: str, *, store: str, **values: Any) -> Path:  # noqa: ANN401 - what FILE's holes take
+    """The study file; each run has a store of its own."""
+    url = place.postgres.database(name) if store == "postgres" else store
+    file = place.disk / f"{name}.yaml"
+    file.write_text(FILE.format(name=name, python=sys.executable, root=ROOT, store=url, **values))
+    return file
+
+
+def say(text: str) -> None:
+    """Progress, on stderr."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
