@@ -144,8 +144,9 @@ def _take_turns(shift: Shift, evaluate: Evaluate, *, trials: int | None) -> int:
             break
         shift.diary.span(phase, since)
         taken += 1
-        if shift.folder.took_trial(shift.me.job).parent.is_dir():
-            shift.folder.took_trial(shift.me.job).touch()
+        with suppress(OSError):  # a full disk is the trial's to meet
+            if shift.folder.took_trial(shift.me.job).parent.is_dir():
+                shift.folder.took_trial(shift.me.job).touch()
         begun = time.time()
         result = _one(claim, shift, evaluate)
         shift.diary.span("trial", begun, trial=claim.row.number)
@@ -352,4 +353,5 @@ def this_worker(env: Mapping[str, str], *, host: str) -> Worker:
 
 
 def _say(text: str) -> None:
-    print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", file=sys.stderr, flush=True)  # noqa: T201 - a job's log
+    with suppress(OSError):  # a full disk costs a line of the log, not the worker
+        print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", file=sys.stderr, flush=True)  # noqa: T201 - a job's log

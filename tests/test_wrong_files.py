@@ -258,7 +258,19 @@ LIMITS = [
     ),
     Row("resources:", "resources: {mem: lots}", "resources.mem='lots' needs a number with K, M, G or T"),
     Row("resources:", "resources: {cpus_per_gpu: 8}", "resources.cpus_per_gpu: needs gpus"),
-    Row("+", "execution: {mode: asnyc}", "needs 'sequential' or 'async'; did you mean 'async'?"),
+    Row("+", "execution: {mode: asnyc}", "needs 'sequential', 'batch' or 'async'; did you mean 'async'?"),
+    Row("+", "execution: {lease_s: 1}", "execution.lease_s=1 needs 10 or more"),
+    Row("+", "retry: {node: -1}", "retry.node=-1 needs 0 or more"),
+    Row("+", "retry: {nodes: 1}", "retry.nodes: unknown key; did you mean 'node'?"),
+    Row("+", "retry: {preempted: often}", "retry.preempted='often' needs a whole number"),
+    Row("+", "plan: {trial_s: 0}", "plan.trial_s=0 needs more than 0"),
+    Row("+", "plan: {queue: 60}", "plan.queue: unknown key; did you mean 'queue_s'?"),
+    Row("resources:", "resources: {follow_up: never}", "resources.follow_up='never'"),
+    Row("budget:", "budget: {trials: 4, wall_time: soon}", "budget.wall_time='soon' needs minutes, MM:SS"),
+    Row("budget:", "budget: {trials: 4, on_end: stop}", "budget.on_end='stop' needs 'drain' or 'cancel'"),
+    Row(
+        "budget:", "budget: {trials: 4, max_equal_failures: 0}", "budget.max_equal_failures=0 needs 1 or more"
+    ),
     Row(
         "+",
         "execution: {trials_per_job: 0}",

@@ -36,10 +36,11 @@ def resume(
         raise StudyFileError("--here and --slurm exclude each other; keep one")
     place, _, store = opened(study, folder)
     rows = store.rows()
-    edited = load_study(study if study.is_file() else place.study_file)  # its budget may have been raised
+    file = study if study.is_file() else place.study_file  # where its budget may have been raised by hand
+    edited = load_study(file if file.is_file() else place.resolved_file)
     over = _over(place.in_force(edited).config, rows)
     if over:
-        told = f"hpotune extend {place.path} --trials +10"
+        told = _after(place, over)
         print_json({"over": over, "next": told}) if as_json else typer.echo(f"over: {over}\nto go on: {told}")
         return
     if slurm or (not here and ran_on_slurm(place, rows)):
@@ -120,10 +121,11 @@ def retry(
             {"retried": {str(old): new for old, new in mapping.items()}, "running": running, "next": told}
         )
         return
+    of = f" of {cause} (or all are tried again)" if cause else " (or all are tried again)"
     for row in again:
         why = f"{row.failure.cause}: {row.failure.message}" if row.failure else "unknown"
         typer.echo(f"trial {row.number} ({why}) -> trial {mapping[row.number]}")
-    typer.echo(f"next: {told}" if mapping else "nothing to retry: no trial has failed")
+    typer.echo(f"next: {told}" if mapping else f"nothing to retry: no trial has failed{of}")
 
 
 def _over(config: StudyConfig, rows: Sequence[TrialRow]) -> str:
@@ -137,10 +139,28 @@ def _over(config: StudyConfig, rows: Sequence[TrialRow]) -> str:
 
 def _next(place: StudyFolder, *, running: int, over: str, widened: bool) -> str:
     """What to do now, in one line."""
+    from shlex import quote
+
+    here = quote(str(place.path))
     if over:
-        return f"the study is over still: {over}"
+        return f"{_after(place, over)} (the study is over still: {over})"
     if running and not widened:
         return f"nothing: workers are at it ({running} trials run), and see it by themselves"
     if running:
-        return f"hpotune submit {place.path} (adds workers; those that run, and `hpotune run`, keep their number)"
-    return f"hpotune resume {place.path}"
+        return f"hpotune submit {here} (adds workers; those that run, and `hpotune run`, keep their number)"
+    return f"hpotune resume {here}"
+
+
+def _after(place: StudyFolder, over: str) -> str:
+    """What lets a study that is over go on, by the reason why it is."""
+    from shlex import quote
+
+    here = quote(str(place.path))
+    if "reached the goal" in over:
+        return f"nothing: it has its goal; for a better one copy {here}/study.yaml, change name and goal"
+    if "failed" in over:
+        return f"mend the cause, then hpotune retry {here}; or hpotune extend {here} --max-failed +5"
+    for key, word in (("gpu_hours", "+10"), ("wall_time", "+12:00:00"), ("until", "YYYY-MM-DD")):
+        if f"budget.{key}" in over:
+            return f"hpotune extend {here} --{key.replace('_', '-')} {word}"
+    return f"hpotune extend {here} --trials +10"

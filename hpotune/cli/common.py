@@ -63,8 +63,7 @@ def _edited(target: Path, place: StudyFolder) -> list[str]:
     if not target.is_file() or target.resolve().parent == place.path:
         return []
     from hpotune.errors import StudyFileError
-    from hpotune.launch.check import other_study
-    from hpotune.study.folder import home_of
+    from hpotune.study.folder import home_of, other_study
     from hpotune.study.places import absolute
     from hpotune.study.source import read_source
 

@@ -142,7 +142,16 @@ def step(
     ] = "",
 ) -> None:
     """What the follow-up job runs: tell dead trials, submit what is missing."""
-    _step(study, ended=[job for job in ended.split(",") if job])
+    import platform
+    import time
+
+    from hpotune.study import life
+    from hpotune.study.folder import folder_of
+    from hpotune.worker import this_worker
+
+    me = this_worker(os.environ, host=platform.node())
+    with life.signed(folder_of(study), me, clock=time.time):
+        _step(study, ended=[job for job in ended.split(",") if job])
 
 
 def _step(study: Path, *, ended: list[str]) -> None:

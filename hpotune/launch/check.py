@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from hpotune.errors import StudyFileError, nearest
 from hpotune.launch.own import command_mistakes, function_mistakes
 from hpotune.search.registry import check_algorithm
 from hpotune.study import extension, tasks
-from hpotune.study.folder import StudyFolder, differing, folder_of, home_of
+from hpotune.study.folder import StudyFolder, folder_of, home_of, other_study
 from hpotune.study.load import Mistakes, Study, build_study, lines, load_study
 from hpotune.study.metrics import task_metrics
 from hpotune.study.places import Mistake, absolute, data_mistakes
@@ -169,15 +169,6 @@ def _folder_warnings(target: Path, study: Study, values: dict[str, Value]) -> It
     if told := other_study(folder, values):
         yield told
     yield from extension.overruled(study.config.budget, extension.read_extension(folder.extension_file))
-
-
-def other_study(folder: StudyFolder, values: Mapping[str, Value]) -> str:
-    """One line where the file was edited so that its folder holds another study; empty where it is the same."""
-    key = differing(folder, values)
-    return key and (
-        f"{folder.path} holds a study whose `{key}` differs from this file's: run and submit will refuse; rename the "
-        "study (name:), use --folder, or undo the edit"
-    )
 
 
 def _warnings(study: Study) -> Iterator[str]:

@@ -44,6 +44,6 @@ def lost(store: Store, jobs: Sequence[JobRow]) -> list[int]:
 
 def sweep(folder: StudyFolder, store: Store) -> list[int]:
     """Settles the trials of dead workers as far as can be known now; returns their numbers."""
-    jobs = rows_or_unknown(folder, store.rows()).rows
+    jobs = rows_or_unknown(folder, store.rows(), lease_s=store.config.execution.lease_s).rows
     dead = dead_anywhere(jobs, lease_s=store.config.execution.lease_s)
     return store.sweep(dead, left=results_in(folder))

@@ -82,9 +82,8 @@ def store_findings(folder: StudyFolder) -> Iterator[Finding]:
     except HpotuneError as error:
         yield Finding(level="bad", what="store", found=str(error), change="see the message")
         return
-    yield Finding(what="store", found=f"{url}: {len(rows)} trials")
-    if url.startswith("sqlite:"):
-        yield Finding(what="store", found=f"SQLite {sqlite3.sqlite_version}")
+    version = f"SQLite {sqlite3.sqlite_version}, " if url.startswith("sqlite:") else ""
+    yield Finding(what="store", found=f"{version}{url}: {len(rows)} trials")
     if url.startswith("postgresql"):
         yield from _postgres(url, parallel=study.config.budget.parallel)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -41,11 +41,12 @@ def measured(folder: StudyFolder, rows: Sequence[TrialRow]) -> Measured:
     jobs = submissions(folder)
     queues = [wait for job in jobs for wait in _waits(job)]
     usual = median(queues) if queues else 0.0
+    starts, at = _spans(folder)
     return Measured(
-        trials=tuple(row.seconds for row in done if row.kind == "trial"),
-        baselines=tuple(row.seconds for row in done if row.kind == "baseline"),
-        loads=tuple(s for row in done[-_MOST_READ:] if (s := _loading(folder, row)) is not None),
-        starts=tuple(_starts(folder)),
+        trials=tuple(_seconds(row, at) for row in done if row.kind == "trial"),
+        baselines=tuple(_seconds(row, at) for row in done if row.kind == "baseline"),
+        loads=tuple(s for row in done[-_MOST_READ:] if (s := _loading(folder, row, at)) is not None),
+        starts=tuple(starts),
         queues=tuple(queues),
         turns=tuple(turn for job in jobs for turn in _turns(job)),
         steps=tuple(max(0.0, s - usual) for s in _steps(jobs)),
@@ -94,17 +95,33 @@ def _steps(jobs: Sequence[Submission]) -> Iterator[float]:
             yield after.submitted - max(end for end in ends if end is not None)
 
 
-def _starts(folder: StudyFolder) -> Iterator[float]:
-    """From the start of jobs to their first trial."""
+def _spans(folder: StudyFolder) -> tuple[list[float], dict[int, list[tuple[float, float]]]]:
+    """How long jobs took to their first trial, and when workers were at each trial.
+
+    The first trial of a process waits for libraries that draw its point: that is in the job's start, not in the trial.
+    """
+    starts: list[float] = []
+    trials: dict[int, list[tuple[float, float]]] = {}
     for file in folder.jobs.glob("*/spans-*.jsonl"):
         for line in _lines(file):
-            if line.get("phase") == "start":
-                yield float(line["end"]) - float(line["start"])
+            begun, ended = float(line["start"]), float(line["end"])
+            if line["phase"] == "start":
+                starts.append(ended - begun)
+            elif line.get("trial") is not None:
+                trials.setdefault(int(line["trial"]), []).append((begun, ended))
+    return starts, trials
 
 
-def _loading(folder: StudyFolder, row: TrialRow) -> float | None:
-    """From a trial's last claim to the end of its loading; None where it wrote no phases."""
-    begun, ended = row.attempts[-1].start, row.attempts[-1].end
+def _seconds(row: TrialRow, at: Mapping[int, Sequence[tuple[float, float]]]) -> float:
+    """How long workers were at a trial; where they did not tell, from claim to end."""
+    return sum(end - start for start, end in at.get(row.number, ())) or row.seconds
+
+
+def _loading(
+    folder: StudyFolder, row: TrialRow, at: Mapping[int, Sequence[tuple[float, float]]]
+) -> float | None:
+    """From the last start of a trial to the end of its loading; None where it wrote no phases."""
+    begun, ended = max(at.get(row.number, ((row.attempts[-1].start, row.attempts[-1].end),)))
     lines = [line for line in _lines(folder.trial(row.number) / "spans.jsonl") if line["end"] >= begun]
     if not lines:
         return None
@@ -141,17 +158,18 @@ def actual(
     first = min([a.start for a in attempts] + [row.start for row in rows if row.start is not None])
     begun = min(first, since) if since is not None else first
     end = now if running else max(attempt.end for attempt in attempts)
-    held_s = sum(_held(job, now=now) for job in submissions(folder))
-    gpu_hours = held_s * gpus_of(config) / 3600 if held_s else sum(row.gpu_hours for row in rows)
+    held_s = sum(_held(job, now=now) for job in submissions(folder)) or sum(row.seconds for row in rows)
+    places = {attempt.worker.place for attempt in attempts}
     seen = measured(folder, rows)
     return {
         "state": "running" if running else "done" if finished >= config.budget.trials else "stopped",
         "wall_s": round(end - begun, 1),
-        "gpu_hours": round(gpu_hours, 4),
+        "gpu_hours": round(held_s * gpus_of(config) / 3600, 4),
+        "job_hours": round(held_s / 3600, 4),
         "trials": finished,
         "trials_per_hour": round(finished / max(end - begun, 1e-9) * 3600, 2),
         "queue_s": round(median(seen.queues), 1) if seen.queues else None,
-        "jobs": sum(len(job.lives) for job in submissions(folder)),
+        "jobs": sum(len(job.lives) for job in submissions(folder)) or len(places),
     }
 
 

@@ -21,12 +21,13 @@ from hpotune.simulate.cluster import Outcome, Split, simulate
 from hpotune.simulate.compare import Way, compare, recommend
 from hpotune.study.config import Json, StudyConfig
 from hpotune.study.folder import StudyFolder, write_atomic
+from hpotune.study.snapshot import code_of
 from hpotune.study.trial import TrialRow
 
 PLAN = "plan.json"
 PROBE = "probe.json"
-LOCAL_TURN_S = 0.5
-"""`hpotune run` looks twice a second whether a worker has ended, and starts the next one at once."""
+LOCAL_TURN_S, LOCAL_POLL_S = 0.5, 1.0
+"""`hpotune run` looks twice a second whether a worker has ended; one that waits for its round looks once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,7 +79,7 @@ def make_plan(
         figures=known,
         arrays=arrays,
         array_limit=limit,
-        sbatch=sbatch_text(folder, config, arrays[0]) if arrays and not no_slurm else None,
+        sbatch=_script(folder, config, arrays[0]) if arrays and not no_slurm else None,
         no_slurm=no_slurm,
         ways=ways,
         recommended=chosen,
@@ -86,6 +87,11 @@ def make_plan(
         planned=planned,
         actual=_actual(folder, config, rows, planned, now=now),
     )
+
+
+def _script(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
+    newest = code_of(folder)
+    return sbatch_text(folder, config, spec, code=newest.hash if newest else None)
 
 
 def _cluster() -> tuple[int | None, str]:
@@ -135,7 +141,7 @@ def expected(
     if not local:
         return simulate(config, pace, begin=begin, split=cut)
     resources = config.resources.model_copy(update={"follow_up": "worker", "time": "1000-00:00:00"})
-    here = replace(pace, queue_s=0.0, turn_s=LOCAL_TURN_S, step_s=LOCAL_TURN_S)
+    here = replace(pace, queue_s=0.0, turn_s=LOCAL_TURN_S, step_s=LOCAL_TURN_S, poll_s=LOCAL_POLL_S)
     return simulate(config.model_copy(update={"resources": resources}), here, begin=begin)
 
 
@@ -169,7 +175,7 @@ def as_json(made: Plan) -> dict[str, Json]:
         "study": made.config.name,
         "trials": made.config.budget.trials,
         "figures": told_figures(made.figures),
-        "missing": missing(made.figures),
+        "notes": notes(made),
         "jobs": [
             {"count": spec.count, "throttle": spec.throttle, "trials_per_job": spec.trials}
             for spec in made.arrays
@@ -195,6 +201,19 @@ def as_json(made: Plan) -> dict[str, Json]:
         "planned": None if made.planned is None else dict(made.planned),
         "actual": None if made.actual is None else dict(made.actual),
     }
+
+
+def notes(made: Plan) -> list[str]:
+    """What is only assumed, and what the study file makes hard."""
+    found, resources = [missing(made.figures)], made.config.resources
+    needs = made.figures.load_s.value + made.figures.trial_s.value
+    has = resources.walltime_min * 60 - resources.signal_delay_s - made.figures.start_s.value
+    if needs > has:
+        found.append(
+            f"a trial takes {needs:.0f} s and a job of {resources.time} has {max(0.0, has):.0f} s for it: it goes on "
+            "from its checkpoint in the next job, where it has one; raise resources.time"
+        )
+    return [note for note in found if note]
 
 
 def read_plan(folder: StudyFolder) -> dict[str, Json] | None:

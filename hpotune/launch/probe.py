@@ -59,7 +59,10 @@ def probe(
     checked = check(folder.resolved_file if target.is_dir() else target, data_root=data_root)
     parent = folder.path.parent
     parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=parent, prefix=f".{folder.path.name}-probe-") as scratch:
+    hidden = tempfile.TemporaryDirectory(
+        dir=parent, prefix=f".{folder.path.name}-probe-", ignore_cleanup_errors=True
+    )
+    with hidden as scratch:
         place = StudyFolder(path=Path(scratch) / "probe")
         store, config = _made(place, checked)
         _run(place, store, config, say=say, until=time.monotonic() + patience_s)
@@ -116,7 +119,10 @@ def _run(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say, unt
 
 
 def _wait(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say, until: float) -> None:
-    """Until both trials have ended and the step has spoken; looks at files, and at Slurm twice a minute."""
+    """Until both trials have ended and the step has spoken; looks at files, and at Slurm twice a minute.
+
+    Raises: ClusterError where they do not end in time, or their jobs have ended without them.
+    """
     asked = time.monotonic()
     while not _ended(place, store, config):
         time.sleep(POLL_S)
@@ -127,27 +133,27 @@ def _wait(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say, un
             )
         if time.monotonic() - asked > ASK_S:
             asked = time.monotonic()
-            _check(place, store)
-            rows = job_rows(place, store.rows())
-            waits = {
-                row.reason for row in rows if row.state == "PENDING" and row.kind == "worker" and row.reason
-            }
-            say(
-                f"the probe: {', '.join(sorted({row.state.lower() for row in rows}))} {' '.join(sorted(waits))}"
-            )
-            if not any(row.live for row in rows) and not _ended(place, store, config):
-                raise ClusterError(
-                    "the probe's jobs have ended without its trials; try the study with a budget of 2"
-                )
+            _look(place, store, config, say=say)
     _check(place, store)
 
 
+def _look(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say) -> None:
+    """Says how its jobs are; raises where none of them lives and it has not ended."""
+    rows = job_rows(place, store.rows())
+    states = ", ".join(sorted({row.state.lower() for row in rows}))
+    waits = sorted({row.reason for row in rows if row.state == "PENDING" and row.kind == "worker"} - {""})
+    say(f"the probe: {states} {' '.join(waits)}".rstrip())
+    if not any(row.live for row in rows) and not _ended(place, store, config):
+        raise ClusterError(
+            f"the probe's jobs have ended without its trials; a job said: {_last_words(place)}"
+        )
+
+
 def _last_words(place: StudyFolder) -> str:
-    for log in sorted(place.jobs.glob("*/*_log.out")):
-        lines = [
-            line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-        ]
-        said = [line for line in lines if "rror" in line and "srun" not in line]
+    """The last error in a job's log."""
+    for log in sorted(place.jobs.glob("*/*.out")):
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = [line.strip() for line in lines if "rror" in line and "srun" not in line]
         if said:
             return said[-1]
     return "nothing"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 
 from hpotune.errors import ClusterError
 from hpotune.launch.ask import Absent, ask
@@ -68,13 +69,12 @@ def _shown(ids: Sequence[str]) -> dict[str, JobRow]:
     wanted, found = set(jobs_of(ids)), {}
     for line in ask(["scontrol", "show", "job", "-o"]).splitlines():
         told = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
-        job = told.get("ArrayJobId") or told.get("JobId", "")
-        if job in wanted and "JobState" in told:
-            for id_ in expanded(f"{job}_[{told['ArrayTaskId']}]" if told.get("ArrayTaskId") else job):
-                row = _row(
-                    id_, told["JobState"], reason=told.get("Reason", ""), start=told.get("StartTime", "")
-                )
-                found[id_] = row
+        job, elements = told.get("ArrayJobId") or told.get("JobId", ""), told.get("ArrayTaskId")
+        if job not in wanted or "JobState" not in told:
+            continue
+        for id_ in expanded(f"{job}_[{elements}]" if elements else job):
+            row = _row(id_, told["JobState"], reason=told.get("Reason", ""), start=told.get("StartTime", ""))
+            found[id_] = row if row.live else replace(row, exit_code=told.get("ExitCode", ""))
     return found
 
 

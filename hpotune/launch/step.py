@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
-from hpotune.errors import ClusterError
+from hpotune.errors import ClusterError, HpotuneError
 from hpotune.launch.cancel import cancelled_mark
 from hpotune.launch.dead import dead_anywhere
 from hpotune.launch.lock import alone
@@ -23,12 +23,14 @@ from hpotune.launch.slurm import max_array_size, split, submit, submit_as_many
 from hpotune.plan.next import JobRow, JobSpec, next_jobs
 from hpotune.store import Store, results_in
 from hpotune.study.config import StudyConfig
-from hpotune.study.folder import StudyFolder
+from hpotune.study.folder import StudyFolder, check_writable
 from hpotune.study.snapshot import code_of
 
 PATIENCE_S = 120
 """How long a follow-up job asks again when Slurm does not answer; its job may last ten minutes."""
-PAUSE_S = 15
+PAUSE_S = 30
+ALONE_S = 5
+"""A trial that runs for so long and names no worker belongs to nobody, where no job of the study lives."""
 _AWAY = ("contact", "connect", "fetch config")
 _SLOW = (*_AWAY, "no answer", "timed out")
 """For questions only: a job whose submission timed out may have been taken, and would be submitted twice."""
@@ -68,10 +70,13 @@ def step(
     """
     patience_s = PATIENCE_S if alone_at_work else 0
     lease_s = config.execution.lease_s
+    _wait_for_room(folder, seconds=patience_s)
     with alone(folder.jobs / ".lock"):  # so that two steps at once do not both submit
         ask = partial(job_rows, folder, store.rows(), lease_s=lease_s, ended=ended)
         rows = [row for row in _patiently(ask, seconds=patience_s, away=_SLOW) if row.id not in ended]
-        swept = tuple(store.sweep(dead_anywhere(rows, lease_s=lease_s), left=results_in(folder)))
+        unowned_s = None if any(row.live and row.kind != "step" for row in rows) else ALONE_S
+        dead = dead_anywhere(rows, lease_s=lease_s)
+        swept = tuple(store.sweep(dead, left=results_in(folder), unowned_s=unowned_s))
         store.fill()
         if not alone_at_work:
             cancelled_mark(folder).unlink(missing_ok=True)
@@ -81,8 +86,26 @@ def step(
         if due and alone_at_work:
             _refuse_to_repeat(folder, rows)
         leave = partial(_leave_step, folder, config, rows, patience_s=patience_s)
+        _wait_for_room(
+            folder, seconds=patience_s
+        )  # a job that could not be recorded would be submitted twice
         ids, warning = _submit_all(folder, config, due, leave=leave, patience_s=patience_s)
     return Step(submitted=tuple(ids), swept=swept, warning=warning)
+
+
+def _wait_for_room(folder: StudyFolder, *, seconds: float) -> None:
+    """Until the study's folder takes files.
+
+    Raises: HpotuneError when it does not for so long.
+    """
+    until = time.monotonic() + seconds
+    while True:
+        try:
+            return check_writable(folder)
+        except HpotuneError:
+            if time.monotonic() >= until:
+                raise
+        time.sleep(PAUSE_S / 5)
 
 
 def _submit_all(

@@ -113,10 +113,14 @@ def best_rows(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list
     The baseline competes not.
     """
     tried = [row for row in rows if row.state == "finished" and row.kind == "trial"]
-    front = [row for row in tried if not any(_beats(objectives, other, row) for other in tried)]
-    return sorted(front, key=lambda row: (_gains(objectives, row), row.number))[
-        : None if len(objectives) > 1 else 1
-    ]
+    ordered = sorted(tried, key=lambda row: (_gains(objectives, row), row.number))
+    if len(objectives) == 1:
+        return ordered[:1]
+    front: list[TrialRow] = []
+    for row in ordered:  # in this order a trial is beaten by one of the front, or by none
+        if not any(_beats(objectives, other, row) for other in front):
+            front.append(row)
+    return front
 
 
 def ranked(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list[TrialRow]:

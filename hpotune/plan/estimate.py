@@ -96,6 +96,8 @@ class Pace:
     queue_s: float = 0.0
     turn_s: float = 0.0
     step_s: float = 0.0
+    poll_s: float = 5.0
+    """How often a worker that waits for its round looks."""
 
 
 def figures(config: StudyConfig, learned: Measured, probed: Mapping[str, float]) -> Figures:

@@ -76,7 +76,8 @@ def _fault(host: str, ended: Mapping[str, Sequence[Attempt]]) -> str:
     faults = [attempt for attempt in since if attempt.cause == "node"]
     if faults:
         return faults[-1].message
-    told = [a for a in since if a.cause is not None and a.cause not in (*_OF_THE_POINT, *_TAKEN)][-ALIKE:]
+    elsewhere_too = (*_OF_THE_POINT, *_TAKEN, "store")  # a full disk is every node's
+    told = [a for a in since if a.cause is not None and a.cause not in elsewhere_too][-ALIKE:]
     if len(told) < ALIKE or len({(a.cause, alike(a.message)) for a in told}) > 1:
         return ""
     elsewhere = any(

@@ -11,6 +11,8 @@ from hpotune.study.trial import TrialRow
 
 SAFE = 0.9
 """The share of finished trials that a forecast covers: the longest of many would keep workers from the last hour."""
+FRESH = 0.8
+"""The share of its time that a job must have left to count as just begun: node preparation may take minutes."""
 MARGIN_S = 30
 """Slurm looks at time limits every 30 s."""
 
@@ -30,11 +32,12 @@ def expected_s(
 def fits(config: StudyConfig, rows: Sequence[TrialRow], row: TrialRow, *, left_s: float | None) -> bool:
     """Whether a worker with so many seconds left should take a trial.
 
-    One that no fresh job could hold either is taken: it checkpoints, and the next worker goes on.
+    One that does not fit is still taken by a job that has just begun: no other has more time, so it checkpoints there,
+    and the next one goes on.
     """
     expected = expected_s(config, rows, row.kind)
     if left_s is None or expected is None:
         return left_s is None or left_s > MARGIN_S
     rest = max(0.0, expected - row.seconds) if row.attempts else expected
-    whole = config.resources.walltime_min * 60 - config.plan.start_s - MARGIN_S
-    return rest <= left_s - MARGIN_S or (rest > whole and left_s > min(whole, 0.5 * expected))
+    whole = config.resources.walltime_min * 60 - config.resources.signal_delay_s
+    return rest <= left_s - MARGIN_S or left_s >= FRESH * whole > 0

@@ -64,6 +64,8 @@ class Excerpt:
     lines: tuple[str, ...]
     error: bool
     """Whether they are an error; else they are the last ones."""
+    rank: int | None = None
+    """Whose lines they are, where the log says."""
 
 
 def excerpt(text: str, *, cause: str | None = None, message: str = "", limit: int = LINES) -> Excerpt:
@@ -76,8 +78,10 @@ def excerpt(text: str, *, cause: str | None = None, message: str = "", limit: in
     if not found:
         last = _collapsed([line for line in lines if line.strip()])[-limit:]
         return Excerpt(lines=tuple(last), error=False)
-    shown = _collapsed(_chosen(found, message=message, root=_root_rank(lines)).lines)
-    return Excerpt(lines=tuple(shown[-limit:] if _HEAD in shown[0] else shown[:limit]), error=True)
+    chosen = _chosen(found, message=message, root=_root_rank(lines))
+    shown = _collapsed(chosen.lines)
+    shown = shown[-limit:] if _HEAD in shown[0] else shown[:limit]
+    return Excerpt(lines=tuple(shown), error=True, rank=chosen.rank)
 
 
 def _last_attempt(text: str) -> str:

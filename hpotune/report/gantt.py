@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 from pathlib import Path
@@ -20,6 +20,8 @@ LOOK: dict[str, tuple[str, str, str]] = {
     "idle": ("-", "#d55e00", "waits for other trials"),
 }
 """Letter, colour (told apart by colour-blind eyes too) and meaning of each kind of span."""
+_NEXT = "▓"
+"""In letters every second trial of a row looks like this, so that one is told from the next."""
 _KIND = {"queue": "queue", "start": "start", "idle": "idle", "load": "load", "data": "load"}
 MOST_ROWS = 24
 """More jobs than this share rows: one begins where another has ended."""
@@ -78,24 +80,30 @@ def text(spans: Sequence[Span], *, width: int = 72) -> str:
     begin, end = min(s.start for s in spans), max(s.end for s in spans)
     step = max(end - begin, 1e-9) / width
     margin = max(len(row.label) for row in found) + 1
-    lines = [f"{row.label:<{margin}}|{_letters(row.spans, begin, step, width)}|" for row in found]
+    lines = [f"{row.label:<{margin}}|{_letters(row.spans, begin, step, width)}|" for row in found[:MOST_ROWS]]
+    if len(found) > MOST_ROWS:
+        lines.append(f"… and {len(found) - MOST_ROWS} more")
     used = {kind(span) for span in spans}
     foot = f"{'':<{margin}}0{length(end - begin):>{width + 1}}"
     legend = "   ".join(f"{letter} {what}" for name, (letter, _, what) in LOOK.items() if name in used)
     return "\n".join([*lines, foot, legend])
 
 
-def _letters(spans: Iterable[Span], begin: float, step: float, width: int) -> str:
+def _letters(spans: Sequence[Span], begin: float, step: float, width: int) -> str:
     """Each letter is what filled most of its time."""
+    trials = dict.fromkeys(
+        span.trial for span in sorted(spans, key=lambda s: s.start) if kind(span) == "trial"
+    )
+    second = {trial for index, trial in enumerate(trials) if index % 2}
     shares: list[dict[str, float]] = [{} for _ in range(width)]
     for span in spans:
+        letter = _NEXT if kind(span) == "trial" and span.trial in second else LOOK[kind(span)][0]
         first, last = (span.start - begin) / step, (span.end - begin) / step
         for cell in range(int(first), min(width, int(last) + 1)):
             share = min(last, cell + 1) - max(first, cell)
-            shares[cell][kind(span)] = shares[cell].get(kind(span), 0.0) + share
+            shares[cell][letter] = shares[cell].get(letter, 0.0) + share
     return "".join(
-        LOOK[max(share, key=lambda name: share[name])][0] if sum(share.values()) > 0.3 else " "
-        for share in shares
+        max(share, key=lambda letter: share[letter]) if sum(share.values()) > 0.3 else " " for share in shares
     )
 
 

@@ -19,8 +19,7 @@ def plan(told: Mapping[str, Json], spans: Sequence[Span]) -> RenderableType:
     """What would be submitted and why so, the ways side by side, the gantt of the study's own; then what came of it."""
     own = next(way for way in told["modes"] if way["own"])
     lines: list[RenderableType] = [Text(_headline(told, own), style="bold")]
-    if told["missing"]:
-        lines.append(Text(told["missing"], style="yellow"))
+    lines += [Text(note, style="yellow") for note in told["notes"]]
     lines += [Text(""), _figures(told["figures"]), Text(""), *map(Text, _jobs(told["jobs"]))]
     if told["no_slurm"]:
         lines.append(Text(told["no_slurm"]))
@@ -107,6 +106,7 @@ def _recommended(told: Mapping[str, Json]) -> str:
 _BESIDE = (
     ("wall_s", "wall time"),
     ("gpu_hours", "GPU-hours"),
+    ("job_hours", "hours of jobs"),
     ("trials", "trials"),
     ("trials_per_hour", "trials per hour"),
     ("queue_s", "wait in the queue"),
@@ -121,6 +121,8 @@ def _beside(planned: Mapping[str, Json], actual: Mapping[str, Json]) -> Table:
     table.add_column("planned", justify="right")
     table.add_column(f"actual ({actual.get('state', 'not started')})", justify="right")
     for key, label in _BESIDE:
+        if key == "gpu_hours" and not (planned.get(key) or actual.get(key)):
+            continue
         table.add_row(label, _cell(key, planned.get(key)), _cell(key, actual.get(key)))
     return table
 

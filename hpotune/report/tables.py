@@ -52,7 +52,8 @@ def why(told: Mapping[str, Json], *, now: datetime) -> RenderableType:
     if told["attempts"] or told["running"]:
         lines += [Text(""), _attempts(told, now=now)]
     if told["lines"]:
-        lines += [Text(""), Text(f"{told['log']}:", style="bold"), *map(Text, told["lines"])]
+        of = "" if told["rank"] is None else f", rank {told['rank']}"
+        lines += [Text(""), Text(f"{told['log']}{of}:", style="bold"), *map(Text, told["lines"])]
     return Group(*lines)
 
 
@@ -62,7 +63,8 @@ def _attempts(told: Mapping[str, Json], *, now: datetime) -> Table:
         table.add_column(column, overflow="fold")
     for index, one in enumerate(told["attempts"], start=1):
         found = " (found dead)" if one["swept"] else ""
-        because = ": ".join(filter(None, [one["cause"], one["message"]]))
+        above = one["message"] == told["message"]
+        because = ": ".join(filter(None, [one["cause"], "" if above else one["message"]]))
         began, took = moment(one["start"], now=now), length(one["seconds"])
         table.add_row(str(index), one["host"], one["job"], began, took, f"{one['outcome']}{found}", because)
     if told["running"]:

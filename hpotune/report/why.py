@@ -44,6 +44,7 @@ def why(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow], numb
         "policy": _policy(config, rows, row, attempts, cause),
         "advice": advice(config, row, attempts, cause) if cause else None,
         "log": str(file) if file else None,
+        "rank": found.rank if found else None,
         "lines": list(found.lines) if found else [],
     }
 
@@ -115,6 +116,8 @@ def _policy(
 ) -> list[str]:
     """What the study's rules made of it, a sentence each."""
     said = []
+    if row.state == "waiting" and not attempts:
+        said.append("no worker has taken it yet")
     if cause is not None:
         said += [_retries(config, row, attempts, cause)]
     if row.state == "failed" and cause is not None:
@@ -186,8 +189,10 @@ def _job_logs(folder: StudyFolder, worker: Worker) -> Iterator[Path]:
 
 def _of_trial(text: str, number: int) -> str:
     """What a worker wrote while it had the trial, the last time; nothing where it never had it."""
-    last = text.rpartition(f" trial {number} starts:")
-    return last[2].partition(" starts: ")[0] if last[1] else ""
+    _, begun, last = text.rpartition(f" trial {number} starts:")
+    own, next_one, _ = last.partition(" starts: ")
+    lines = own.split("\n")[1 : -1 if next_one else None]
+    return "\n".join(lines) if begun else ""
 
 
 def _end_of(file: Path) -> str:

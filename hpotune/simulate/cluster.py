@@ -22,8 +22,6 @@ from hpotune.plan.rounds import round_start, width
 from hpotune.study.config import StudyConfig
 from hpotune.study.trial import Attempt, Span, TrialRow, Worker
 
-POLL_S = 5.0
-"""A worker that waits for its round looks this often."""
 SEEN = 32
 """Finished trials by which a worker judges what fits: the last ones, so that large studies stay quick."""
 EXACT = 500
@@ -62,11 +60,12 @@ class Outcome:
 class _Array:
     id: int
     spec: JobSpec
-    free: float
-    """When its next element may start."""
+    ready: float
+    """When it has waited long enough in the queue."""
     jobs: list[_Job] = field(default_factory=list)
     waiting: int = 0
     running: int = 0
+    """Elements whose place is taken: by themselves, or until the cluster has turned to the next."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -149,7 +148,7 @@ class _Cluster:
 
     def _submit(self, spec: JobSpec) -> _Array:
         array = _Array(
-            id=len(self.arrays) + 1, spec=spec, free=self.now + self.pace.queue_s, waiting=spec.count
+            id=len(self.arrays) + 1, spec=spec, ready=self.now + self.pace.queue_s, waiting=spec.count
         )
         array.jobs = [
             _Job(id=f"{array.id}_{index}", array=array, submitted=self.now) for index in range(spec.count)
@@ -157,13 +156,13 @@ class _Cluster:
         self.arrays.append(array)
         self.jobs += array.jobs
         self.live |= {job.id: job for job in array.jobs}
-        self._at(array.free, self._start_jobs)
+        self._at(array.ready, self._start_jobs)
         return array
 
     def _start_jobs(self) -> None:
         """Starts what may start, oldest array first."""
         for array in [array for array in self.arrays if array.waiting]:
-            while array.waiting and array.running < array.spec.throttle and self.now >= array.free:
+            while array.waiting and array.running < array.spec.throttle and self.now >= array.ready:
                 if self.slots is not None and sum(a.running for a in self.arrays) >= self.slots:
                     return
                 self._start(array.jobs[-array.waiting])
@@ -264,7 +263,8 @@ class _Cluster:
                 heapq.heappush(self.waiting, number)
             else:
                 self.stopped = _SHORT.format(self.config.resources.time)
-            return self._end(job)
+            self._end(job)
+            return self._wake()
         self.rows[number] = replace(row, state="finished", attempts=attempts, end=self._unix())
         self.finished[number] = True
         self.ended.append(self.rows[number])
@@ -272,12 +272,12 @@ class _Cluster:
         self._wake()
 
     def _wake(self) -> None:
-        """Those that wait for the round find out when they look next."""
-        if self.idle and (self._next_trial() is not None or not self._more_rounds()):
+        """Those that wait for the round find out when they look next, that it or the study is over."""
+        if self.idle and (self.stopped or self._next_trial() is not None or not self._more_rounds()):
             for job in self.idle:
                 assert job.idle_since is not None, "in the list since then"
-                looks = math.ceil(round((self.now - job.idle_since) / POLL_S, 6))
-                self._at(job.idle_since + looks * POLL_S, partial(self._look, job))
+                looks = math.ceil(round((self.now - job.idle_since) / self.pace.poll_s, 6))
+                self._at(job.idle_since + looks * self.pace.poll_s, partial(self._look, job))
 
     def _look(self, job: _Job) -> None:
         if job.idle_since is not None:
@@ -293,9 +293,7 @@ class _Cluster:
         """The job ends; what waits for its place or for its end comes."""
         job.state, job.end = "COMPLETED", self.now
         self._no_longer_idle(job)
-        job.array.running -= 1
-        job.array.free = max(job.array.free, self.now + self.pace.turn_s)
-        self._at(job.array.free, self._start_jobs)
+        self._at(self.now + self.pace.turn_s, lambda: self._turn(job.array))
         del self.live[job.id]
         for step in [step for step in self.steps if job.id in step.after]:
             step.after.discard(job.id)
@@ -305,10 +303,13 @@ class _Cluster:
         if self.config.resources.follow_up == "worker" and not self.live:
             self._at(self.now + self.pace.step_s, self._submit_missing)
 
+    def _turn(self, array: _Array) -> None:
+        array.running -= 1
+        self._start_jobs()
+
     def _step(self) -> None:
         self.steps_run += 1
-        last = self.arrays[-1]
-        if not (last.waiting or last.running or any(job.taken for job in last.jobs)):
+        if not any(job.taken or job.id in self.live for job in self.arrays[-1].jobs):
             self.stopped = self.stopped or _SHORT.format(self.config.resources.time)
         if not self.stopped:
             self._submit_missing()

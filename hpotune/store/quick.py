@@ -48,6 +48,7 @@ def _without_collector() -> Iterator[None]:
         yield
     finally:
         if on:
+            gc.freeze()  # or the first search goes through all of them
             gc.enable()
 
 
@@ -71,7 +72,6 @@ def _read(url: str, name: str) -> RawStudy:
 def _row(trial: Raw, options: Options, *, forgiven: frozenset[int]) -> TrialRow:
     """As rows.row_of; tests hold them equal on every storage."""
     attrs = trial.attrs
-    claimed = attrs.get("claimed") if attrs.get("worker") else None
     return TrialRow(
         number=trial.number,
         kind="baseline" if attrs.get("kind") == "baseline" else "trial",
@@ -82,7 +82,7 @@ def _row(trial: Raw, options: Options, *, forgiven: frozenset[int]) -> TrialRow:
         metrics=attrs.get("metrics", {}),
         failure=Failure.model_validate(attrs["failure"]) if "failure" in attrs else None,
         worker=Worker(**attrs["worker"]) if attrs.get("worker") else None,
-        start=trial.start if claimed is None else claimed,
+        start=trial.start,
         end=trial.end,
         beat=attrs.get("beat"),
         attempts=told.read(attrs),

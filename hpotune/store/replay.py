@@ -17,6 +17,9 @@ _CREATE_STUDY, _DELETE_STUDY, _STUDY_ATTR, _STUDY_SYSTEM = 0, 1, 2, 3
 _CREATE_TRIAL, _PARAM, _STATE, _INTERMEDIATE, _ATTR, _SYSTEM, _DISCARD = 4, 5, 6, 7, 8, 9, 10
 _STATES = ("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING")
 """Optuna's numbers of its states."""
+BLOCK = 1 << 18
+"""Bytes parsed at a time: a call a line takes longer, all at once more memory."""
+_END = b"\n"
 _ENDED = ("COMPLETE", "PRUNED", "FAIL")
 
 
@@ -43,11 +46,14 @@ def read_journal(path: str, name: str) -> RawStudy:
 
     Raises: Unreadable, OSError, ValueError for a damaged line.
     """
-    data = Path(path).read_bytes()
-    data = data[: data.rfind(b"\n")]
     replay = _Replay()
-    for log in json.loads(b"[" + data.replace(b"\n", b",") + b"]"):
-        _apply(replay, log)
+    with Path(path).open("rb") as file:
+        rest = b""
+        while block := file.read(BLOCK):
+            lines, end, rest = (rest + block).rpartition(b"\n")
+            if end:
+                for log in json.loads(f"[{lines.replace(_END, b',').decode()}]"):
+                    _apply(replay, log)
     if name not in replay.names:
         raise Unreadable(f"no study {name!r}")
     study = replay.studies[replay.names[name]]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import Literal
 
 from optuna.trial import FrozenTrial, TrialState
@@ -20,13 +21,10 @@ from hpotune.study.trial import Attempt, Failure, TrialRow, Worker
 _STATES = {TrialState.WAITING: "waiting", TrialState.RUNNING: "running", TrialState.COMPLETE: "finished"}
 
 
-def row_of(trial: FrozenTrial, study: Study, *, forgiven: frozenset[int] = frozenset()) -> TrialRow:
+def row_of(trial: FrozenTrial, study: Study) -> TrialRow:
     """A trial of the storage as plan and report read it."""
     attrs = trial.user_attrs
     params: dict[str, Value] = dict(trial.params)
-    started = attrs.get("claimed") if attrs.get("worker") else None
-    if started is None and trial.datetime_start:
-        started = trial.datetime_start.timestamp()
     return TrialRow(
         number=trial.number,
         kind="baseline" if attrs.get("kind") == "baseline" else "trial",
@@ -37,11 +35,10 @@ def row_of(trial: FrozenTrial, study: Study, *, forgiven: frozenset[int] = froze
         metrics=attrs.get("metrics", {}),
         failure=Failure.model_validate(attrs["failure"]) if "failure" in attrs else None,
         worker=Worker(**attrs["worker"]) if attrs.get("worker") else None,
-        start=started,
+        start=trial.datetime_start.timestamp() if trial.datetime_start else None,
         end=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         beat=attrs.get("beat"),
         attempts=told.read(attrs),
-        forgiven=trial.number in forgiven,
         retry_of=attrs.get("retry_of"),
     )
 
@@ -72,7 +69,7 @@ def attempts_of(
     if not attrs.get("worker"):
         return before  # taken by one that died before it could sign
     now = time.time()
-    start = attrs.get("claimed") or (trial.datetime_start.timestamp() if trial.datetime_start else now)
+    start = trial.datetime_start.timestamp() if trial.datetime_start else now
     end = max(start, attrs.get("beat") or 0.0, checkpoint or 0.0) if swept else now
     this = Attempt(
         worker=Worker(**attrs["worker"]), start=start, end=end, outcome=outcome,
@@ -80,3 +77,14 @@ def attempts_of(
         swept=swept, checkpoint=checkpoint,
     )  # fmt: skip
     return [*before, this]
+
+
+def half_released(row: TrialRow, dead: Callable[[TrialRow], Failure | None]) -> bool:
+    """Whether the worker that put a running trial back died before the trial stood in line again.
+
+    Its attempt is told and its name is gone, but nobody has taken the trial since.
+    """
+    if row.worker is not None or not row.attempts or row.start is None:
+        return False
+    last = row.attempts[-1]
+    return row.start <= last.start and dead(replace(row, worker=last.worker, beat=last.end)) is not None

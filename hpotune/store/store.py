@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, Literal, cast
 
@@ -28,7 +28,7 @@ from hpotune.storage import PATIENCE_S, connect, require_file
 from hpotune.store import attempts as told
 from hpotune.store.identity import identity, other_study
 from hpotune.store.remains import Left, Remains, asked
-from hpotune.store.rows import attempts_of, blank, live_ones, row_of
+from hpotune.store.rows import attempts_of, blank, half_released, live_ones, row_of
 from hpotune.study.load import Study
 from hpotune.study.trial import Attempt, Failure, TrialResult, TrialRow, Worker
 
@@ -65,6 +65,7 @@ class Store:
         self._storage = storage
         self._study = study
         self._id = study_id
+        self._ended: dict[int, TrialRow] = {}
         self.config = study.config
         """May be replaced by one with another budget while the study runs."""
 
@@ -115,7 +116,9 @@ class Store:
     def rows(self) -> list[TrialRow]:
         """Every trial, by number. Rows beyond the budget that nobody may claim are left out."""
         forgiven = self._forgiven()
-        rows = [row_of(trial, self._study, forgiven=forgiven) for trial in self._trials()]
+        rows = [self._row(trial) for trial in self._trials()]
+        if forgiven:
+            rows = [replace(row, forgiven=True) if row.number in forgiven else row for row in rows]
         surplus = {
             row.number for row in [row for row in rows if row.state != "failed"][self.config.budget.trials :]
         }
@@ -171,10 +174,7 @@ class Store:
 
     def _claimed(self, trial: FrozenTrial, worker: Worker, *, unseen: frozenset[int]) -> Claim:
         """Signs the trial and draws its point."""
-        signed = {"worker": asdict(worker), "claimed": time.time(), "beat": None}
-        for key in ("claimed", "beat", "worker"):  # the worker last: a trial that names one is complete
-            if signed[key] is not None or trial.user_attrs.get(key) is not None:
-                self._storage.set_trial_user_attr(trial._trial_id, key, signed[key])
+        self._storage.set_trial_user_attr(trial._trial_id, "worker", asdict(worker))
         return Claim(trial_id=trial._trial_id, row=self._drawn(trial, unseen=unseen))
 
     def _drawn(self, trial: FrozenTrial, *, unseen: frozenset[int]) -> TrialRow:
@@ -213,7 +213,8 @@ class Store:
         ended = attempts_of(trial, self.config, outcome="finished")
         try:
             for key, value in {**found, "attempts": told.written(ended)}.items():
-                self._storage.set_trial_user_attr(trial_id, key, value)
+                if value:
+                    self._storage.set_trial_user_attr(trial_id, key, value)
             self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, result.values)
         except UpdateFinishedTrialError:
             return False
@@ -292,24 +293,34 @@ class Store:
         def dead(row: TrialRow) -> Failure | None:
             worker = row.worker
             if worker and (worker.job, worker.task) == (me.job, me.task) and not alive(worker):
-                return Failure(cause="preempted", message=f"its job {me.job} was requeued on {worker.host}")
+                return Failure(
+                    cause="node", message=f"its job {me.job} was requeued without a word from {worker.host}"
+                )
             return None
 
         return self.sweep(dead, left=left)
 
     def sweep(
-        self, dead: Callable[[TrialRow], Failure | None], *, left: Left, now: float | None = None
+        self,
+        dead: Callable[[TrialRow], Failure | None],
+        *,
+        left: Left,
+        now: float | None = None,
+        unowned_s: float | None = None,
     ) -> list[int]:
         """Settles running trials whose worker is dead, by what they left behind and by `retry`; returns their numbers.
 
-        Safe to call from several places at once. `now` is in Unix seconds.
+        Safe to call from several places at once. `now` is in Unix seconds; `unowned_s`: after so long a trial that
+        names no worker was taken by one that died before it could sign (None: UNOWNED_S).
         """
         swept = []
         for trial in self._running():
             row = self._row(trial)
             if row.worker is None:
-                if row.start is not None and (now or time.time()) - row.start > UNOWNED_S:
+                old = row.start is not None and (now or time.time()) - row.start > (unowned_s or UNOWNED_S)
+                if old or half_released(row, dead):
                     self._release(trial._trial_id, row.attempts)
+                    swept.append(row.number)
                 continue
             failure = dead(row)
             if failure and self._owner(trial._trial_id) == row.worker:
@@ -373,4 +384,10 @@ class Store:
         return self._storage.get_all_trials(self._id, deepcopy=False)
 
     def _row(self, trial: FrozenTrial) -> TrialRow:
-        return row_of(trial, self._study)
+        """Of one that has ended it never changes any more."""
+        held = self._ended.get(trial.number)
+        if held is None:
+            held = row_of(trial, self._study)
+            if trial.state.is_finished():
+                self._ended[trial.number] = held
+        return held

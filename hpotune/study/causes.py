@@ -34,8 +34,9 @@ _NODE = (
     "transport endpoint is not connected",
 )
 _WORDS: tuple[tuple[Cause, tuple[str, ...]], ...] = (("oom", _MEMORY), ("store", _DISK), ("node", _NODE))
-"""Of PyTorch's, NCCL's, the driver's and the kernel's messages. Memory comes first: a rank that lacks it makes the NCCL of
-the others fail."""
+"""Of PyTorch's, NCCL's, the driver's and the kernel's messages.
+
+Memory comes first: a rank that lacks it makes the NCCL of the others fail."""
 
 
 def cause_of(lines: Sequence[str]) -> tuple[Cause, str] | None:

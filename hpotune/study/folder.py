@@ -244,6 +244,15 @@ def differing(folder: StudyFolder, values: Mapping[str, Value]) -> str:
     return next((key for key in SAME if before.get(key) != values.get(key)), "")
 
 
+def other_study(folder: StudyFolder, values: Mapping[str, Value]) -> str:
+    """One line where the file was edited so that its folder holds another study; empty where it is the same."""
+    key = differing(folder, values)
+    return key and (
+        f"{folder.path} holds a study whose `{key}` differs from this file's: run and submit will refuse; rename the "
+        "study (name:), use --folder, or undo the edit"
+    )
+
+
 def check_writable(folder: StudyFolder) -> None:
     """Finds that the folder, or the nearest one above it that is there, takes a file.
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,6 +61,17 @@ def end(folder: StudyFolder, me: Worker, *, now: float) -> None:
     if found is not None and (found.host, found.pid) == (me.host, me.pid):
         with suppress(OSError):
             _write(folder, me, {"start": found.start, "host": me.host, "pid": me.pid, "end": now})
+
+
+@contextmanager
+def signed(folder: StudyFolder, me: Worker, *, clock: Callable[[], float]) -> Iterator[None]:
+    """Signs the begin and the end of what needs no beat between: a follow-up step. A full disk costs the sign only."""
+    with suppress(OSError):
+        begin(folder, me, now=clock())
+    try:
+        yield
+    finally:
+        end(folder, me, now=clock())
 
 
 def read(folder: StudyFolder, job: str) -> Life | None:

@@ -266,10 +266,17 @@ def _link(code: Code, *, but: Path) -> None:
         there = set(os.listdir(mirror))
         for name in os.listdir(folder) if folder.is_dir() else ():
             original = folder / name
-            if name in there or name == "__pycache__" or original == but or original in folders:
+            if name in there or name == "__pycache__" or original in folders or _a_study(original, but=but):
                 continue
-            with suppress(FileExistsError):
+            with suppress(
+                FileExistsError, PermissionError
+            ):  # a file system without links: then there are none
                 os.symlink(original, mirror / name)
+
+
+def _a_study(path: Path, *, but: Path) -> bool:
+    """Whether a study's folder lies there; two that link to each other would make tools that follow links go round."""
+    return path == but or (path / "resolved.yaml").is_file()
 
 
 def _changed(before: Code, now: Code) -> str:

@@ -3,26 +3,26 @@
 
 python scripts/bench/plan.py [--trials 12] [--seconds 8] [--spread 0] [--parallel 4] [--folder F] [--only batch/1 ...]
 
-Needs Slurm (eval "$(scripts/slurm-cluster start)"). A probe goes first; the trials sleep for a known time, with
---spread S from SECONDS - S to SECONDS + S by their point. Each study is planned, then submitted, one after another.
+Needs Slurm (eval "$(scripts/slurm-cluster start)"). The trials sleep for a known time, with --spread S from SECONDS - S
+to SECONDS + S by their point. Each study is probed and planned, then submitted, one after another.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from hpotune.launch.measured import measured, submissions
 from hpotune.launch.planned import expected
 from hpotune.plan.estimate import figures
 from hpotune.store import Store
+from hpotune.study.config import Json
 from hpotune.study.folder import StudyFolder
 
 WAYS = [(mode, size) for mode in ("sequential", "batch", "async") for size in ("1", "auto")]
@@ -31,36 +31,31 @@ PATIENCE_S = 1800
 
 STUDY = """\
 name: {name}
-python: f.py:f
-params: {{x: {{float: [0.0, 1.0]}}, seconds: {seconds}, spread: {spread}}}
+command: 'sleep {{seconds}} && echo "{{{{\\"value\\": {{seconds}}}}}}"'
+params: {{seconds: {{float: [{least}, {most}]}}}}
 score: {{objective: {{metric: value, direction: minimize}}}}
 search: {{algorithm: sobol}}
 budget: {{trials: {trials}, parallel: {parallel}}}
 execution: {{mode: {mode}, trials_per_job: {size}}}
 resources: {{gpus: "a100:1", cpus: 1, time: "1:00:00", signal_delay_s: 30}}
 """
-FUNCTION = """\
-import time
 
 
-def f(x, seconds, spread):
-    time.sleep(seconds + spread * (2 * x - 1))
-    return (x - 0.3) ** 2
-"""
-
-
-def hpotune(*words: object) -> Any:
+def hpotune(*words: object) -> dict[str, Json]:
     """What a verb prints with --json."""
     command = [sys.executable, "-m", "hpotune", *map(str, words), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+    told: dict[str, Json] = json.loads(done.stdout)
+    return told
 
 
 def made(home: Path, args: argparse.Namespace, mode: str, size: str) -> Path:
     """A study file."""
     name = f"{mode}-{size}"
     file = home / f"{name}.yaml"
-    values = {key: getattr(args, key) for key in ("seconds", "spread", "trials", "parallel")}
+    spread = max(args.spread, 0.001)
+    values = {"trials": args.trials, "parallel": args.parallel}
+    values |= {"least": args.seconds - spread, "most": args.seconds + spread}
     file.write_text(STUDY.format(name=name, mode=mode, size=size, **values), encoding="utf-8")
     return file
 
@@ -80,17 +75,15 @@ def wait(folder: StudyFolder, trials: int) -> None:
     raise SystemExit(f"{folder.path}: not done after {PATIENCE_S} s")
 
 
-def learned(folder: StudyFolder, file: Path) -> float:
+def learned(folder: StudyFolder) -> float:
     """The wall time that the figures of this very run give: what is wrong with the model, not with the figures."""
     study = folder.load()
     rows = Store.open(str(folder.provenance()["store"]), study, read_only=True).rows()
     known = figures(study.config, measured(folder, rows), {})
-    from datetime import datetime
-
     return expected(study.config, known.pace, begin=datetime.now(), local=False).wall_s
 
 
-def row(mode: str, size: str, planned: Any, told: Any, again_s: float) -> str:
+def row(mode: str, size: str, planned: dict[str, Json], told: dict[str, Json], again_s: float) -> str:
     """A line of the table."""
     own, actual = next(way for way in planned["modes"] if way["own"]), told["actual"]
     off = own["wall_s"] / actual["wall_s"] - 1
@@ -113,12 +106,6 @@ def main() -> None:
     args = parser.parse_args()
     home = args.folder or Path(tempfile.mkdtemp(prefix="hpotune-bench-plan-"))
     home.mkdir(parents=True, exist_ok=True)
-    (home / "f.py").write_text(FUNCTION, encoding="utf-8")
-    probed = made(home, args, "async", "1")
-    kept = home / "async-1.probe.json"
-    if not kept.exists():
-        hpotune("plan", probed, "--probe")
-    print(f"probed: {json.loads(kept.read_text())}", file=sys.stderr)
     print("| mode | jobs | planned s | actual s | off | by its own figures | planned GPU-h | actual GPU-h |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
     for mode, size in WAYS:
@@ -126,13 +113,10 @@ def main() -> None:
             continue
         file = made(home, args, mode, size)
         place = StudyFolder(path=home / f"{mode}-{size}")
-        beside = home / f"{place.path.name}.probe.json"
-        if beside != kept:
-            shutil.copy(kept, beside)
-        planned = hpotune("plan", file)
+        planned = hpotune("plan", file, "--probe")
         hpotune("submit", file)
         wait(place, args.trials)
-        print(row(mode, size, planned, hpotune("plan", place.path), learned(place, file)), flush=True)
+        print(row(mode, size, planned, hpotune("plan", place.path), learned(place)), flush=True)
     print(f"studies lie in {home}", file=sys.stderr)
 
 

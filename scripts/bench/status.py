@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import statistics
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from datetime import datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,9 @@ def attributes(number: int, state: str, rng: random.Random) -> dict[str, Any]:
         worker=worker, start=start, end=end, outcome="failed" if state == "failed" else "finished",
         cause="nan" if state == "failed" else None, gpus=4,
     )  # fmt: skip
-    attrs: dict[str, Any] = {"kind": "trial", "worker": asdict(worker), "claimed": start, "beat": end}
+    attrs: dict[str, Any] = {"kind": "trial", "worker": asdict(worker), "beat": end}
     if state == "running":
-        return attrs | {"claimed": time.time() - 60}
+        return attrs
     attrs["attempts"] = [asdict(attempt)]
     metrics = {f"metric_{n}": rng.random() for n in range(10)} | {"gpu_hours": 0.2, "seconds": end - start}
     if state == "failed":
@@ -135,7 +136,8 @@ def fill(storage: BaseStorage, trials: int) -> None:
         table: [] for table in (TrialModel, TrialValueModel, TrialParamModel, TrialUserAttributeModel)
     }
     for number, state in enumerate(states(trials, rng)):
-        start = datetime.fromtimestamp(BEGUN + 40 * number)
+        began = time.time() - 60 if state == "running" else BEGUN + 40 * number
+        start = datetime.fromtimestamp(began, tz=timezone.utc).replace(tzinfo=None)
         begun = {"_datetime_start_utc": start} if state != "waiting" else {}
         ended = {"_datetime_complete_utc": start} if state in ("finished", "failed") else {}
         row = {"trial_id": number + 1, "number": number, "study_id": study, "state": STATES[state]}
@@ -205,10 +207,10 @@ def make(place: Path, url: str, trials: int) -> StudyFolder:
     return folder
 
 
-def timed(call: Callable[[], object]) -> float:
+def timed(call: Callable[[], object], *, runs: int = RUNS) -> float:
     """Seconds of the median run."""
     took = []
-    for _ in range(RUNS):
+    for _ in range(runs):
         begun = time.perf_counter()
         call()
         took.append(time.perf_counter() - begun)
@@ -216,10 +218,15 @@ def timed(call: Callable[[], object]) -> float:
 
 
 def process(*arguments: str) -> float:
-    """Seconds of one hpotune process."""
+    """Seconds of one hpotune process; the cluster is not asked, for its commands are not found."""
+    env = os.environ | {"PATH": "/nowhere"}
     return timed(
         lambda: subprocess.run(
-            [sys.executable, "-m", "hpotune", *arguments], check=True, stdout=subprocess.DEVNULL, cwd=ROOT
+            [sys.executable, "-m", "hpotune", *arguments],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=ROOT,
+            env=env,
         )
     )
 
@@ -238,7 +245,7 @@ def measure(kind: str, url: str, place: Path, trials: int) -> None:
         "hpotune --help": process("--help"),
         "read the study": timed(folder.load),
         "read the rows": timed(lambda: rows_of(url, study)),
-        "read the rows through Optuna": timed(lambda: Store.open(url, study, read_only=True).rows()),
+        "read the rows through Optuna": timed(lambda: Store.open(url, study, read_only=True).rows(), runs=1),
         "sum them up": timed(lambda: summary.status(folder, study.config, rows, [], [], now=datetime.now())),
     }
     for name, seconds in parts.items():
@@ -270,6 +277,7 @@ def main(arguments: Sequence[str]) -> None:
                 measure(kind, server.database("bench"), place, trials)
             finally:
                 server.stop()
+                shutil.rmtree(server.folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

@@ -77,6 +77,7 @@ def report(calm: Run, storm: Run, *, trials: int, faults: int, waste: float) -> 
         "failed": {row.number: str(row.failure) for row in storm.rows if row.state == "failed"},
         "jobs": dict(Counter(account.state for account in storm.accounts)),
         "faults": [asdict(fault) for fault in storm.faults],
+        "rows": [asdict(row) for row in storm.rows],
     }
 
 
@@ -85,7 +86,7 @@ def wrong_values(calm: Sequence[TrialRow], finished: Sequence[TrialRow]) -> list
     before = {row.number: row for row in calm if row.state == "finished"}
     found = []
     for row in finished:
-        params = {key: float(word) for key, word in row.params.items() if isinstance(word, (int, float))}
+        params = {key[-1]: float(word) for key, word in row.params.items() if isinstance(word, float)}
         twin = before.get(row.number)
         if twin and dict(twin.params) != dict(row.params):
             found.append(f"trial {row.number}: another point")

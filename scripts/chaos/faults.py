@@ -175,7 +175,7 @@ def causes(*words: str) -> frozenset[str]:
 
 
 # The order is that in which a short schedule takes one of each. A cancelled, preempted or timed-out worker that is
-# asked in time puts its trial back itself, and then knows the reason only where Slurm's words reach it.
+# asked in time puts its trial back itself; a limit that is cut while it runs looks to it as a preemption does.
 KINDS: dict[str, Kind] = {
     "kill_worker": Kind(share=8, causes=causes("killed"), strike=kill_worker, slow_s=60),
     "kill_rank": Kind(share=9, causes=causes("killed"), strike=kill_rank),
@@ -187,7 +187,7 @@ KINDS: dict[str, Kind] = {
     "slurmctld": Kind(share=4, causes=causes(), strike=slurmctld),
     "node_death": Kind(share=1, causes=causes("node"), strike=node_death, slow_s=90),
     "kill_trial": Kind(share=7, causes=causes("killed"), strike=kill_trial),
-    "timeout": Kind(share=4, causes=causes("paused", "timeout"), strike=timeout, slow_s=150),
+    "timeout": Kind(share=4, causes=causes("paused", "timeout", "preempted"), strike=timeout, slow_s=150),
     "slurmd": Kind(share=4, causes=causes(), strike=slurmd),
     "slurmdbd": Kind(share=3, causes=causes(), strike=slurmdbd),
 }

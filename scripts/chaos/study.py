@@ -24,7 +24,7 @@ from hpotune.study.trial import TrialRow
 POLL_S = 0.5
 LOOK_S = 10.0
 """Between two looks of the user and the administrator."""
-AT_ONCE = 3
+AT_ONCE = 6
 """Faults that may be at work at the same time."""
 SPARED_S = 12.0
 """A trial is struck by name once in so long, so that it is clear what ended it."""
@@ -83,6 +83,10 @@ class Study:
     _threads: list[threading.Thread] = field(default_factory=list)
     _store: Store | None = None
     _struck: int = 0
+    _over: bool = False
+    """Whether every trial has finished and no fault is at work."""
+    _ended: bool = False
+    """Whether its jobs have ended too."""
 
     @property
     def folder(self) -> StudyFolder:
@@ -91,10 +95,11 @@ class Study:
 
     def run(self) -> None:
         """Returns when all is done, or when it is given up; `words` say why."""
-        began, looked, count = time.monotonic(), time.monotonic(), len(self.plan)
+        began, count = time.monotonic(), len(self.plan)
         self._submit(first=True)
+        threading.Thread(target=self._look_now_and_then, daemon=True).start()
         said = -1
-        while not self.words:
+        while not self.words and not self._ended:
             if time.monotonic() - began > self.minutes * 60:
                 self.words = f"not done after {self.minutes:g} minutes"
             rows = self.rows()
@@ -102,15 +107,19 @@ class Study:
             if finished // 10 != said:
                 said = finished // 10
                 say(f"{self.file.stem}: {finished} finished, {self._struck} faults")
+            if finished >= self.trials:
+                self.plan.clear()  # nobody is left to be struck
             self._strike(rows, finished, step=SHARE * self.trials / max(1, count))
-            over = finished >= self.trials and not self.plan and not self._busy()
-            if time.monotonic() - looked > (2 if over else LOOK_S):
-                looked = time.monotonic()
-                if self._look() and over:
-                    break
+            self._over = finished >= self.trials and not self._busy()
             time.sleep(POLL_S)
         for thread in self._threads:
             thread.join(60)
+
+    def _look_now_and_then(self) -> None:
+        while not self.words and not self._ended:
+            time.sleep(2 if self._over else LOOK_S)
+            over = self._over
+            self._ended = self._look() and over
 
     def rows(self) -> list[TrialRow]:
         """Every trial; none while the store is away."""

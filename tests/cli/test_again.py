@@ -38,14 +38,27 @@ def bowl(x):
 ENV = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
 
 
+def written(home: Path) -> Path:
+    """A study whose trials wait for a file, then give x plus what their neighbour says."""
+    (home / "own.py").write_text(PROGRAM)
+    (home / "beside.py").write_text("ADDS = 0\n")
+    (home / "go").touch()
+    (home / "study.yaml").write_text(STUDY)
+    return home / "study.yaml"
+
+
 @pytest.fixture
 def file(tmp_path) -> Path:
-    """A study whose trials wait for a file, then give x plus what their neighbour says."""
-    (tmp_path / "own.py").write_text(PROGRAM)
-    (tmp_path / "beside.py").write_text("ADDS = 0\n")
-    (tmp_path / "go").touch()
-    (tmp_path / "study.yaml").write_text(STUDY)
-    return tmp_path / "study.yaml"
+    """A study that has not run yet."""
+    return written(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A study that has run to its end; to be looked at, not changed."""
+    file = written(tmp_path_factory.mktemp("finished"))
+    subprocess.run(command("run", file), check=True, env=ENV, capture_output=True)
+    return file
 
 
 class Told(NamedTuple):
@@ -172,17 +185,16 @@ def test_the_unchanged_file_does_not_shrink_an_extension_and_an_edited_one_is_to
     assert len(rows(file)) == 6
 
 
-def test_a_wrong_extension_is_one_line_and_changes_nothing(file, call):
-    call("run", file)
+def test_a_wrong_extension_is_one_line_and_changes_nothing(finished, call):
     for words, says in (
         (["--trials", "2"], "--trials 2: 3 trials have finished; needs 3 or more"),
         (["--trials", "+x", "--parallel", "2"], "--trials +x: needs +20 or 70"),
         (["--gpu-hours", "+5"], "--gpu-hours +5: budget.gpu_hours has no limit"),
         ([], "extend needs what to raise"),
     ):
-        (line,) = call("extend", file, *words, code=2).stderr.splitlines()
+        (line,) = call("extend", finished, *words, code=2).stderr.splitlines()
         assert says in line
-    assert not (file.parent / "bowl" / "extension.json").exists()
+    assert not (finished.parent / "bowl" / "extension.json").exists()
 
 
 def test_resume_goes_on_with_a_run_that_was_cancelled(file, call):
@@ -198,12 +210,11 @@ def test_resume_goes_on_with_a_run_that_was_cancelled(file, call):
     assert not (file.parent / "bowl" / "jobs" / "cancelled").exists()
 
 
-def test_resume_of_a_study_that_is_over_says_how_to_go_on(file, call, told):
-    call("run", file)
-    over = told("resume", file)
+def test_resume_of_a_study_that_is_over_says_how_to_go_on(finished, told):
+    over = told("resume", finished)
     assert over["over"] == "3 trials finished"
     assert "hpotune extend" in over["next"]
-    assert len(rows(file)) == 3
+    assert len(rows(finished)) == 3
 
 
 def test_resume_needs_a_study_and_one_place(file, call):
@@ -217,9 +228,10 @@ def test_resume_goes_where_the_study_ran_before(file, call, monkeypatch):
     folder = StudyFolder(path=file.parent / "bowl")
     job = {"id": "7", "kind": "worker", "count": 1, "throttle": 1, "trials": None}
     write_atomic(folder.jobs / "7" / "job.json", json.dumps(job))
-    monkeypatch.setenv("PATH", str(Path(sys.executable).parent))  # no Slurm here
-    for target in (file, folder.path):
-        assert "no Slurm here" in call("resume", target, code=3).stderr
+    with monkeypatch.context() as without_slurm:
+        without_slurm.setenv("PATH", str(Path(sys.executable).parent))
+        for target in (file, folder.path):
+            assert "no Slurm here" in call("resume", target, code=3).stderr
     call("resume", file, "--here")
     assert len(rows(file)) == 4
 
@@ -230,7 +242,7 @@ def test_failed_trials_are_tried_again_at_their_points_once_their_cause_is_mende
     call("run", file, code=1)
     before = rows(file)
     assert [row.state for row in before if row.state != "waiting"] == ["failed", "failed"]
-    assert "2 trials failed" in call("resume", file).stdout
+    assert "mend the cause, then hpotune retry" in call("resume", file).stdout
     for words, says in (
         (["7"], "trial 7: there is none of that number"),
         (["2"], "trial 2: has not failed, it is waiting"),
@@ -254,12 +266,11 @@ def test_failed_trials_are_tried_again_at_their_points_once_their_cause_is_mende
     assert [row.state for row in after.values()].count("finished") == 3
 
 
-def test_an_edited_file_is_told_to_be_another_study_than_its_folders(file, call):
-    call("run", file)
-    assert "note:" not in call("status", file).stderr
-    file.write_text(STUDY.replace("[0, 1]", "[0, 2]"))
+def test_an_edited_file_is_told_to_be_another_study_than_its_folders(finished, call):
     says = "holds a study whose `params` differs from this file's"
-    assert says in call("status", file).stderr
-    assert says in call("check", file).stderr
-    assert says not in call("status", file.parent / "bowl").stderr
-    assert says in call("run", file, code=2).stderr
+    assert "note:" not in call("status", finished).stderr
+    edited = finished.parent / "edited.yaml"
+    edited.write_text(STUDY.replace("[0, 1]", "[0, 2]"))
+    for verb, code in (("status", 0), ("check", 0), ("run", 2)):
+        assert says in call(verb, edited, code=code).stderr
+    assert says not in call("status", finished.parent / "bowl").stderr

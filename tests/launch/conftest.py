@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,3 +29,13 @@ def fake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     made.calls = calls
     return made
+
+
+@pytest.fixture
+def no_slurm(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """A machine on which no command of Slurm is found; the shell is."""
+    folder = tmp_path_factory.mktemp("bin")
+    for name in ("sh", "env", "git"):
+        if found := shutil.which(name):
+            (folder / name).symlink_to(found)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}:{folder}")

@@ -9,8 +9,10 @@ import pytest
 
 from hpotune.errors import HpotuneError, StoreError, StudyFileError
 from hpotune.launch.check import check
+from hpotune.launch.extend import extend_study
 from hpotune.launch.prepare import Ready, _data_root_before, _edited, prepare
 from hpotune.study.folder import StudyFolder
+from hpotune.study.snapshot import code_of
 
 
 @pytest.fixture
@@ -114,3 +116,33 @@ def test_a_store_that_is_gone_is_not_replaced_where_trials_lie(file):
     with pytest.raises(StoreError, match="the store is gone"):
         again(file)
     assert not store.exists()
+
+
+def test_a_study_that_is_made_takes_its_code_and_one_that_cannot_be_made_leaves_none(file, monkeypatch):
+    ready = again(file)
+    assert ready.code == code_of(ready.folder).hash
+    assert ready.notes == again(ready.folder.path).notes == ()
+    (file.parent / "own.py").write_text("def bowl(x): return 1")
+    assert again(ready.folder.path).code == code_of(ready.folder).hash != ready.code
+    shutil.rmtree(ready.folder.path)
+    monkeypatch.setattr("hpotune.study.snapshot.MOST_FILES", 0)
+    with pytest.raises(StudyFileError, match="too large for a snapshot"):
+        again(file)
+    assert not ready.folder.path.exists()
+
+
+@pytest.mark.parametrize("by", ["file", "folder"])
+def test_a_study_that_was_extended_is_made_ready_with_what_was_added(file, by):
+    folder = again(file).folder
+    extend_study(folder, {"trials": "+4"}, finished=0)
+    asked = []
+    target = file if by == "file" else folder.path
+    ready = prepare(target, chosen=None, data_root=None, accept=lambda _, study: asked.append(study.config))
+    assert ready.study.config.budget.trials == asked[0].budget.trials == len(ready.store.rows()) == 10
+
+
+def test_a_program_that_is_gone_stops_a_study_that_would_go_on(file):
+    folder = again(file).folder
+    (file.parent / "own.py").unlink()
+    with pytest.raises(StudyFileError, match=r"own.py.*cannot be read|cannot be read .*own.py"):
+        again(folder.path)

@@ -141,6 +141,13 @@ def test_only_the_worker_that_signed_last_signs_the_end(place):
     assert life.read(place, "12").end == 4.0
 
 
+def test_a_step_signs_its_begin_and_its_end(place, fake):
+    me = Worker(job="8_0", host="n1", pid=1)
+    with life.signed(place, me, clock=time.time):
+        assert states(job_rows(place, []))["8_0"] == "RUNNING"
+    assert states(job_rows(place, []))["8_0"] == "COMPLETED"
+
+
 def test_a_sign_of_life_keeps_a_job_that_has_no_trial(place, fake):
     me = Worker(job="7_0", host="n1", pid=1)
     life.begin(place, me, now=1.0)

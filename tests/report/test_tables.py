@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import io
-from datetime import datetime
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 
-from hpotune.plan.next import JobRow
 from hpotune.report import summary, tables
 from hpotune.study.config import StudyConfig
 from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import Failure, TrialRow, Worker
+from hpotune.study.trial import Attempt, Failure, TrialRow, Worker
 
-NOW = datetime(2026, 11, 20, 12)
 CONFIG = StudyConfig.model_validate(
     {
         "name": "s",
@@ -31,11 +29,6 @@ def finished(number: int, value: float, kind: str = "trial", stderr: float | Non
     return TrialRow(
         number=number, kind=kind, state="finished", params=params, values=(value,), stderrs=(stderr,)
     )
-
-
-def running(number: int, job: str) -> TrialRow:
-    worker = Worker(job=job, host="n1", pid=1)
-    return TrialRow(number=number, kind="trial", state="running", params={}, worker=worker)
 
 
 def text(renderable: object) -> str:
@@ -71,30 +64,32 @@ def test_the_baseline_is_never_the_best(tmp_path: Path) -> None:
     assert "trial 1" in best(tmp_path, finished(0, 0.9, "baseline"), finished(1, 0.5)).splitlines()[0]
 
 
-def status(tmp_path: Path, rows: list[TrialRow], jobs: list[JobRow], lost: list[int]) -> dict:
-    return summary.status(StudyFolder(path=tmp_path), CONFIG, rows, jobs, lost, now=NOW)
+def test_a_table_of_trials_shows_attempts_and_repeats_only_where_there_are_some() -> None:
+    plain = [summary.trial(CONFIG.score.objective, finished(1, 0.5))]
+    assert "attempts" not in text(tables.trials(plain))
+    worker = Worker(job="5_0", host="n1", pid=1)
+    paused = Attempt(worker=worker, start=0, end=60, outcome="paused", cause="preempted", message="made room")
+    row = replace(
+        finished(2, 0.5), attempts=(paused, replace(paused, end=30, outcome="finished")), retry_of=1
+    )
+    failed = TrialRow(
+        number=3,
+        kind="trial",
+        state="failed",
+        params={},
+        failure=Failure(cause="oom", message="too big"),
+        forgiven=True,
+    )
+    said = text(tables.trials([summary.trial(CONFIG.score.objective, r) for r in (row, failed)]))
+    assert (
+        " ".join(said.splitlines()[0].split()) == "trial state acc params.x min attempts retry of cause why"
+    )
+    assert said.splitlines()[1].split() == ["2", "finished", "0.5", "±", "0.01", "2", "1.5", "2", "1"]
+    assert said.splitlines()[2].split() == ["3", "failed", "0", "oom", "too", "big", "(forgiven)"]
 
 
-def test_a_running_trial_of_a_dead_worker_is_lost_and_its_slot_is_left(tmp_path: Path) -> None:
-    told = status(tmp_path, [finished(0, 0.1), running(1, "5_1")], [JobRow(id="5_1", state="FAILED")], [1])
-    assert (told["trials"]["running"], told["trials"]["lost"], told["trials"]["left"]) == (0, 1, 3)
-    assert told["state"] == "idle"
-
-
-def test_a_study_is_queued_while_its_jobs_wait_and_says_why_in_words(tmp_path: Path) -> None:
-    told = status(tmp_path, [], [JobRow(id="5_0", state="PENDING", reason="JobArrayTaskLimit")], [])
-    assert told["state"] == "queued"
-    assert "as many as budget.parallel allows are running" in text(tables.status(told))
-
-
-def test_a_running_job_names_its_trial(tmp_path: Path) -> None:
-    told = status(tmp_path, [running(2, "5_0")], [JobRow(id="5_0", state="RUNNING")], [])
-    assert [job["trial"] for job in told["jobs"]] == [2]
-
-
-def test_failures_are_counted_by_cause(tmp_path: Path) -> None:
-    oom = Failure(cause="oom", message="m")
-    rows = [TrialRow(number=n, kind="trial", state="failed", params={}, failure=oom) for n in (1, 2)]
-    told = status(tmp_path, rows, [], [])
-    assert told["failures"] == {"oom": 2}
-    assert "failed: 2 x oom" in text(tables.status(told))
+def test_a_trial_that_went_back_in_line_is_paused() -> None:
+    worker = Worker(job="5_0", host="n1", pid=1)
+    attempt = Attempt(worker=worker, start=0, end=60, outcome="paused")
+    row = TrialRow(number=2, kind="trial", state="waiting", params={}, attempts=(attempt,))
+    assert summary.trial(CONFIG.score.objective, row)["state"] == "paused"

@@ -138,6 +138,21 @@ def test_the_cluster_runs_no_more_jobs_at_once_than_it_has_places_for() -> None:
     assert outcome.wall_s == 5 + 15 + 1 + 15
 
 
+def test_each_place_turns_to_its_next_job_by_itself() -> None:
+    pace = Pace(trials_s=(4, 6, 8, 10), turn_s=5)
+    outcome = simulate(config(6, 4, "async", 1), pace, begin=BEGIN)
+    started = {span.trial: span.start for span in outcome.spans if span.phase == "train"}
+    assert started == {0: 0, 1: 0, 2: 0, 3: 0, 4: 4 + 5, 5: 6 + 5}
+
+
+def test_a_worker_at_the_barrier_ends_when_a_budget_ends_the_study() -> None:
+    # both trials of the first round cost 12 and 22 s on 2 GPUs: nothing is left for a third
+    outcome = played(8, 2, "batch", "auto", pace=SPREAD, budget={"gpu_hours": 75 / 3600})
+    assert outcome.trials == 2
+    # they start at 8; one ends at 30, when the budget is looked at, the other at its next look
+    assert outcome.held_s == 2 * (30 - 5)
+
+
 def test_arrays_are_cut_as_the_cluster_takes_them() -> None:
     def halves(spec: JobSpec) -> list[JobSpec]:
         return [JobSpec(count=2, throttle=1, trials=1), JobSpec(count=2, throttle=1, trials=1)]

@@ -39,6 +39,7 @@ def slurm_cluster(cluster_script: Script) -> Iterator[Path]:
     conf = Path(started.stdout.strip().removeprefix("export SLURM_CONF="))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SLURM_CONF", str(conf))
+        patch.setenv("HPOTUNE_POLL_S", "0")
         yield conf
     if not was_up:
         cluster_script("stop")

@@ -89,8 +89,10 @@ def test_two_objectives_infinities_and_a_study_beside_it_are_read_right(
     url: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = {
-        "score": {"objective": [{"metric": "a"}, {"metric": "b", "direction": "minimize"}]},
-        "name": "it's two",
+        "score": {
+            "objective": [{"metric": "a", "direction": "maximize"}, {"metric": "b", "direction": "minimize"}]
+        },
+        "name": "two",
     }
     Store.create(url, make_study(), folder="/studies/bowl")
     study = make_study(**both)

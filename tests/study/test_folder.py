@@ -154,3 +154,46 @@ def test_provenance_stays_what_it_was_when_the_study_comes_again(study, tmp_path
     make_folder(folder, study, study.template, home=tmp_path, store_url="sqlite:///other")
     assert folder.provenance_file.read_text() == before
     assert json.loads(before)["store"] == "sqlite:///x"
+
+
+def test_an_extension_is_in_force_in_what_is_loaded_and_the_file_stays_as_it_was(study, tmp_path):
+    folder = made(study, tmp_path / "own")
+    before = folder.resolved_file.read_text()
+    write_atomic(folder.extension_file, json.dumps({"trials": {"to": 7, "over": 2}}))
+    assert folder.load().config.budget.trials == folder.in_force(study).config.budget.trials == 7
+    assert folder.resolved_file.read_text() == before
+
+
+def test_the_config_of_now_follows_the_extension_and_the_file(study, tmp_path):
+    folder = made(study, tmp_path / "own")
+    loaded = folder.load()
+    assert folder.config_now(loaded) is loaded.config
+    write_atomic(folder.extension_file, json.dumps({"trials": {"to": 7, "over": 2}}))
+    assert folder.config_now(loaded).budget.trials == 7
+    write_atomic(folder.extension_file, json.dumps({"trials": {"to": 8, "over": 2}}))
+    now = folder.config_now(loaded)
+    assert (now.budget.trials, now.name, now.score) == (8, loaded.config.name, loaded.config.score)
+    write_atomic(folder.resolved_file, folder.resolved_file.read_text().replace("trials: 2", "trials: 9"))
+    assert folder.config_now(loaded).budget.trials == 9
+
+
+def test_the_config_of_now_reads_no_file_twice_that_is_as_it_was(study, tmp_path, monkeypatch):
+    folder = made(study, tmp_path / "own")
+    write_atomic(folder.extension_file, json.dumps({"trials": {"to": 7, "over": 2}}))
+    folder.config_now(study)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a file was read")
+
+    monkeypatch.setattr(folders, "read_source", refuse)
+    monkeypatch.setattr(folders.extension, "read_extension", refuse)
+    assert folder.config_now(study).budget.trials == 7
+
+
+def test_a_damaged_file_leaves_a_worker_the_config_that_it_has(study, tmp_path):
+    folder = made(study, tmp_path / "own")
+    loaded = folder.load()
+    folder.extension_file.write_text("{")
+    assert folder.config_now(loaded) is loaded.config
+    with pytest.raises(StudyFileError, match=r"extension.json: is damaged"):
+        folder.load()

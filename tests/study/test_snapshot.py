@@ -85,6 +85,7 @@ def evaluated(code: Code, home: Path, **own: object) -> TrialResult:
 
 
 def test_what_a_program_reaches_is_copied_and_the_rest_is_linked(home, folder):
+    (home / "elsewhere").mkdir(), (home / "elsewhere" / "resolved.yaml").touch()  # another study
     copies, links = inside(taken(folder, home, python=f"{home}/own.py:f"))
     assert copies == {"0/own.py", "0/beside.py", "0/pack/__init__.py", "0/pack/part.py"}
     assert links == {"0/other.py", "0/rows.jsonl", "0/pack/table.csv"}

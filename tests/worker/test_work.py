@@ -12,35 +12,12 @@ from datetime import datetime
 import pytest
 
 from hpotune.objective.process import marked
-from hpotune.store import Store, dead_here, results_in
+from hpotune.store import dead_here, results_in
 from hpotune.study.trial import Failure, TrialResult, Worker
 from hpotune.worker import this_worker, work
 
 LOCAL = Worker(job="local", host="h", pid=os.getpid())
 FAILED = Failure(cause="killed", message="its worker died")
-
-
-@pytest.fixture
-def place(make_study, make_study_folder, tmp_path):
-    """A study's folder and its store, on SQLite unless a URL is given."""
-
-    def made(url: str | None = None, **sections):
-        study = make_study(**sections)
-        url = url or f"sqlite:///{tmp_path}/store.db"
-        folder = make_study_folder(study, url)
-        return folder, Store.create(url, study, folder=str(folder.path))
-
-    return made
-
-
-@pytest.fixture(autouse=True)
-def _signals_as_before():
-    """`work` listens to signals; what comes after must not."""
-    numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
-    before = [signal.getsignal(number) for number in numbers]
-    yield
-    for number, handler in zip(numbers, before, strict=True):
-        signal.signal(number, handler)
 
 
 def start(folder, *arguments: str, **env: str) -> subprocess.Popen[str]:

@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""What a trial costs in the store as a study grows, beside plain Optuna; and races of many workers for one budget.
+
+python scripts/bench/store.py grow [--sizes 100 1000 10000] [--runs 40] [--only sqlite journal postgres] [--sampler random]
+python scripts/bench/store.py race [--turns 20] [--only many postgres-200 journal-50 sqlite-16]
+
+Prints tables. PostgreSQL where its programs are installed (apt-get install postgresql).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from functools import partial
+from pathlib import Path
+
+import grown
+import optuna
+
+from hpotune.plan.budget import dropped, stop_reason
+from hpotune.plan.faults import bad_nodes
+from hpotune.plan.lifetime import fits
+from hpotune.storage import connect
+from hpotune.store import Claim, Store
+from hpotune.study.load import Study, load_study
+from hpotune.study.trial import TrialResult, Worker
+
+KINDS = ("sqlite", "journal", "postgres")
+WARM_UP = 3
+"""Trials that are not counted: the first reads all others."""
+FILE = """name: many
+python: own.py:f
+params:
+  learning_rate: {{float: [1.0e-6, 1.0e-2], log: true}}
+  dropout: {{float: [0.0, 0.5]}}
+  r: {{int: [2, 256], log: true}}
+  alpha: {{int: [2, 512]}}
+  optimizer: {{choice: [adamw, sgd, lion]}}
+  targets: {{choice: [[q_proj, v_proj], all-linear]}}
+score: {{objective: {{metric: acc, direction: maximize}}}}
+budget: {{trials: {trials}, parallel: 16, max_failed: 1000, max_equal_failures: 1000}}
+search: {{algorithm: {sampler}}}
+resources: {{gpus: 4}}
+"""
+
+
+def make_study(place: Path, *, trials: int, sampler: str = "random") -> Study:
+    """A study of six parameters."""
+    place.mkdir(parents=True, exist_ok=True)
+    (place / "own.py").write_text("def f(**point):\n    return {'acc': 0.5}\n")
+    (place / "study.yaml").write_text(FILE.format(trials=trials, sampler=sampler))
+    return load_study(place / "study.yaml")
+
+
+def by_hpotune(store: Store, me: Worker) -> dict[str, float]:
+    """Seconds of what hpotune/worker.py asks of the store and makes of its rows, for one trial."""
+    begun = time.perf_counter()
+    rows = store.rows()
+    assert stop_reason(store.config, rows, now=datetime.now()) is None
+    assert me.host not in bad_nodes(rows)
+    looked = time.perf_counter()
+    claim = store.claim(me, fits=partial(fits, store.config, rows, left_s=40_000.0))
+    assert isinstance(claim, Claim)
+    claimed = time.perf_counter()
+    metrics = {f"metric_{n}": 0.5 for n in range(12)}
+    result = TrialResult(
+        number=claim.row.number, state="finished", values=[0.5], stderrs=[0.01], metrics=metrics
+    )
+    assert store.finish(claim.trial_id, result)
+    told = time.perf_counter()
+    dropped(store.config.score.objective, store.rows(), keep=3)
+    end = time.perf_counter()
+    return {"look": looked - begun, "claim": claimed - looked, "tell": told - claimed, "keep": end - told}
+
+
+def by_optuna(study: optuna.Study) -> dict[str, float]:
+    """Seconds of ask, suggest, three notes, tell."""
+    begun = time.perf_counter()
+    trial = study.ask()
+    for name, distribution in grown.SPACE.items():
+        trial._suggest(name, distribution)
+    asked = time.perf_counter()
+    for key, value in grown.plain(trial.number, grown.random.Random(0)).items():
+        trial.set_user_attr(key, value)
+    study.tell(trial, 0.5)
+    return {"ask": asked - begun, "tell": time.perf_counter() - asked}
+
+
+def sampler_of(name: str) -> optuna.samplers.BaseSampler:
+    """As hpotune makes it, seed apart."""
+    if name == "tpe":
+        return optuna.samplers.TPESampler(multivariate=True, constant_liar=True)
+    return optuna.samplers.RandomSampler()
+
+
+def timed(call: Callable[[], object]) -> float:
+    """Seconds of one call."""
+    begun = time.perf_counter()
+    call()
+    return time.perf_counter() - begun
+
+
+Urls = Callable[[str], str]
+"""Of a new, empty storage by name."""
+
+
+def measure(urls: Urls, place: Path, *, trials: int, runs: int, sampler: str) -> tuple[dict[str, float], ...]:
+    """Seconds of ours and of plain Optuna's: `trial` (median), `mean`, the parts (medians), `cold` (the first)."""
+    study = make_study(place / "home", trials=trials + 100_000, sampler=sampler)
+    one, other = urls(f"ours_{trials}"), urls(f"plain_{trials}")
+    for url, name, attrs in ((one, "many", grown.ours), (other, "plain", grown.plain)):
+        grown.grow(url, connect(url), name, trials, attrs)
+    me = Worker(job="1_1", host=socket.gethostname(), pid=os.getpid())
+    Store.create(one, study, folder=str(place))
+    store = Store.open(one, study, patient=True)
+    theirs = optuna.load_study(
+        study_name="plain", storage=grown.plain_storage(other), sampler=sampler_of(sampler)
+    )
+    cold = timed(store.rows), timed(lambda: theirs.get_trials(deepcopy=False))
+    kept: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
+    for turn in range(runs + WARM_UP):
+        found = by_hpotune(store, me), by_optuna(theirs)
+        if turn >= WARM_UP:
+            kept[0].append(found[0])
+            kept[1].append(found[1])
+    return summed(kept[0], cold[0]), summed(kept[1], cold[1])
+
+
+def summed(runs: Sequence[dict[str, float]], cold: float) -> dict[str, float]:
+    """Medians of the parts; of the whole the median and the mean, which counts the rows made ahead."""
+    whole = [sum(run.values()) for run in runs]
+    parts = {name: statistics.median([run[name] for run in runs]) for name in runs[0]}
+    return {"trial": statistics.median(whole), "mean": statistics.fmean(whole), **parts, "cold": cold}
+
+
+def grow(args: argparse.Namespace, scratch: Path) -> None:
+    print(f"sampler {args.sampler}, median of {args.runs}, ms; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
+    print("| store | trials | hpotune | mean | look, claim, tell, keep | first look | Optuna | mean | ask, tell | first look | ratio |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    with grown.servers() as server:
+        for kind in args.only or KINDS:
+            measured = {}
+            database = server().database if kind == "postgres" else None
+            if database:
+                os.environ["PGPASSWORD"] = database.__self__.password  # type: ignore[attr-defined]
+            for size in args.sizes:
+                place = scratch / kind / str(size)
+                place.mkdir(parents=True)
+                urls = database or (lambda name, kind=kind, place=place: f"{kind}:///{place / name}")
+                ours, theirs = measure(urls, place, trials=size, runs=args.runs, sampler=args.sampler)
+                measured[size] = ours["trial"], theirs["trial"]
+                print(line(kind, size, ours, theirs), flush=True)
+            least, most = measured[min(measured)], measured[max(measured)]
+            print(
+                f"| {kind} | {max(measured)} : {min(measured)} | **{most[0] / least[0]:.2f}** | | | | "
+                f"{most[1] / least[1]:.2f} | | | | |",
+                flush=True,
+            )  # fmt: skip
+
+
+def line(kind: str, size: int, ours: dict[str, float], theirs: dict[str, float]) -> str:
+    """One row of the table."""
+    def ms(name: str, of: dict[str, float]) -> str:
+        return f"{of[name] * 1000:.1f}"
+
+    parts = ", ".join(ms(name, ours) for name in ("look", "claim", "tell", "keep"))
+    return (
+        f"| {kind} | {size} | {ms('trial', ours)} | {ms('mean', ours)} | {parts} | {ms('cold', ours)} | "
+        f"{ms('trial', theirs)} | {ms('mean', theirs)} | {ms('ask', theirs)}, {ms('tell', theirs)} | "
+        f"{ms('cold', theirs)} | {ours['trial'] / theirs['trial']:.2f} |"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    growing = verbs.add_parser("grow")
+    growing.add_argument("--sizes", type=int, nargs="*", default=[100, 1000, 10_000])
+    growing.add_argument("--runs", type=int, default=40)
+    growing.add_argument("--only", nargs="*", choices=KINDS)
+    growing.add_argument("--sampler", choices=["random", "tpe"], default="random")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="hpotune-bench-") as scratch:
+        grow(args, Path(scratch))
+
+
+if __name__ == "__main__":
+    main()
