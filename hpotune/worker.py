@@ -142,6 +142,10 @@ def _take_turns(shift: Shift, evaluate: Evaluate, *, trials: int | None) -> int:
         if not isinstance(claim, Claim):
             _say("no trial fits into what is left of this job" if claim else "no trial is left to start")
             break
+        if reason := _beyond_budget(shift, claim):
+            shift.store.pause(claim.trial_id, owner=shift.me)
+            _say(f"trial {claim.row.number} is left: {reason}")
+            break
         shift.diary.span(phase, since)
         taken += 1
         with suppress(OSError):  # a full disk is the trial's to meet
@@ -154,6 +158,20 @@ def _take_turns(shift: Shift, evaluate: Evaluate, *, trials: int | None) -> int:
             _wait_for_room(shift)
         since, phase = time.time(), "idle"
     return taken
+
+
+def _beyond_budget(shift: Shift, claim: Claim) -> str | None:
+    """Why a trial that was just taken may not run: of several taken at once the first get the rest of the budget."""
+    if shift.config.budget.gpu_hours is None:
+        return None
+    mine = (claim.row.start or 0.0, claim.row.number)
+    before = [
+        row
+        for row in shift.store.rows()
+        if row.number != claim.row.number
+        and not (row.state == "running" and (row.start or 0.0, row.number) > mine)
+    ]
+    return stop_reason(shift.config, before, now=shift.now())
 
 
 def _wait(shift: Shift) -> None:
@@ -214,24 +232,31 @@ def _watched(shift: Shift) -> Iterator[None]:
 def _watch(shift: Shift) -> None:
     pause_s = max(1.0, shift.config.execution.lease_s / BEATS)
     while not shift.over.wait(_until_look(shift, pause_s)):
-        if shift.left_s is not None and shift.left_s <= 0 and shift.stop.signal is None:
-            _say("the time of this job is nearly out: its trial is told to checkpoint")
-            shift.stop.ask(PAUSE)
-        shift.diary.beat()
-        holding = shift.holding
-        if holding is None:
+        try:
+            _look(shift)
+        except StoreError:  # it is away: the worker's own calls wait for it
             continue
-        with suppress(StoreError):  # it is away: the worker's own calls wait for it
-            if not shift.store.beat(holding.trial_id, owner=shift.me) and shift.holding is holding:
-                _say(f"trial {holding.row.number} is somebody else's by now: it is ended here")
-                shift.stop.abandon()
-            if shift.config.budget.on_end == "cancel" and shift.stop.signal is None:
-                config = shift.folder.config_now(shift.study)
-                if reason := stop_reason(config, shift.store.rows(), now=shift.now()):
-                    _say(
-                        f"the study is over: {reason}; its running trials are stopped (budget.on_end: cancel)"
-                    )
-                    shift.stop.ask(SIGTERM)
+        except Exception:  # a thread that died would look like a worker that did
+            traceback.print_exc()
+
+
+def _look(shift: Shift) -> None:
+    """Gives a sign of life; stops the trial whose time is out, that is not its own, or that is not wanted any more."""
+    if shift.left_s is not None and shift.left_s <= 0 and shift.stop.signal is None:
+        _say("the time of this job is nearly out: its trial is told to checkpoint")
+        shift.stop.ask(PAUSE)
+    shift.diary.beat()
+    holding = shift.holding
+    if holding is None:
+        return
+    if not shift.store.beat(holding.trial_id, owner=shift.me) and shift.holding is holding:
+        _say(f"trial {holding.row.number} is somebody else's by now: it is ended here")
+        shift.stop.abandon()
+    if shift.config.budget.on_end == "cancel" and shift.stop.signal is None:
+        config = shift.folder.config_now(shift.study)
+        if reason := stop_reason(config, shift.store.rows(), now=shift.now()):
+            _say(f"the study is over: {reason}; its running trials are stopped (budget.on_end: cancel)")
+            shift.stop.ask(SIGTERM)
 
 
 def _until_look(shift: Shift, pause_s: float) -> float:

@@ -24,7 +24,7 @@ def plan(
     data_root: DataRoot = None,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Measure first, by a copy of the study with two short trials."),
+        typer.Option("--probe", help="Measure first, by a copy of the study with a few short trials."),
     ] = False,
     gantt: Annotated[
         Path | None,

@@ -1,4 +1,4 @@
-"""A short copy of the study that measures what a plan stands on: two trials, a job each, and a follow-up step.
+"""A short copy of the study that measures what a plan stands on: a few trials, a job each, and a follow-up step.
 
 The wait in the queue, the start of a job, loading, the trial, the untouched model, the turn from one job to the next,
 and what a step takes. A fine-tuning is cut after some optimizer steps, and its time drawn out to the whole training.
@@ -29,6 +29,7 @@ from hpotune.launch.planned import probe_file
 from hpotune.launch.queue import job_rows
 from hpotune.launch.step import step
 from hpotune.plan.estimate import GIVEN, Measured, as_numbers
+from hpotune.plan.rounds import width
 from hpotune.store import Store
 from hpotune.study.config import StudyConfig
 from hpotune.study.folder import StudyFolder, make_folder, write_atomic
@@ -37,7 +38,8 @@ from hpotune.study.snapshot import take
 from hpotune.study.source import Value
 from hpotune.study.trial import TrialRow
 
-TRIALS = 2
+AT_ONCE = 4
+"""Jobs of a probe at once, at most: many that start together are slower than one. One more comes after them."""
 STEPS = 20
 """Optimizer steps of a fine-tuning's probe."""
 PATIENCE_S = 3600
@@ -76,11 +78,11 @@ def probe(
     return found
 
 
-def short(values: Mapping[str, Value]) -> dict[str, Value]:
-    """The study's values as the probe runs them: two trials, one after another, a job each."""
+def short(values: Mapping[str, Value], *, at_once: int) -> dict[str, Value]:
+    """The study's values as the probe runs them: so many jobs of a trial at once, one after them."""
     copy: dict[str, Value] = {key: value for key, value in values.items() if key not in ("store", "retry")}
     copy["name"] = f"{str(values['name'])[:57]}-probe"
-    copy["budget"] = {"trials": TRIALS, "parallel": 1, "max_failed": 0}
+    copy["budget"] = {"trials": at_once + 1, "parallel": at_once, "max_failed": 0}
     copy["execution"] = {"mode": "async", "trials_per_job": 1}
     if values.get("model") is not None:
         copy["keep"] = {"best": 0}
@@ -90,7 +92,7 @@ def short(values: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def _made(place: StudyFolder, checked: Checked) -> tuple[Store, StudyConfig]:
-    values = short(checked.values)
+    values = short(checked.values, at_once=min(width(checked.study.config), AT_ONCE))
     study = build_study(replace(checked.study.source, values=values))
     url, _ = storage.choose("auto", place.path)
     make_folder(place, study, values, home=checked.home, store_url=url)
@@ -99,7 +101,7 @@ def _made(place: StudyFolder, checked: Checked) -> tuple[Store, StudyConfig]:
 
 
 def _run(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say, until: float) -> None:
-    """Both trials, and the step after them."""
+    """All its trials, and the step after them."""
     try:
         require_slurm()
     except ClusterError:
@@ -119,7 +121,7 @@ def _run(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say, unt
 
 
 def _wait(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say, until: float) -> None:
-    """Until both trials have ended and the step has spoken; looks at files, and at Slurm twice a minute.
+    """Until its trials have ended and the step has spoken; looks at files, and at Slurm twice a minute.
 
     Raises: ClusterError where they do not end in time, or their jobs have ended without them.
     """

@@ -144,12 +144,17 @@ def _figure(
     config: StudyConfig, name: Name, seen: Sequence[float], probed: Mapping[str, float], *, of: str
 ) -> Figure:
     if seen:
-        return Figure(value=median(seen), source=f"learned from {_count(seen, of)}")
+        return Figure(value=usual(name, seen), source=f"learned from {_count(seen, of)}")
     if name in probed:
         return Figure(value=probed[name], source="probed")
     if name in GIVEN and name in config.plan.model_fields_set and getattr(config.plan, name) is not None:
         return Figure(value=float(getattr(config.plan, name)), source="given")
     return Figure(value=ASSUMED[name], source="assumed", sure=False)
+
+
+def usual(name: str, seen: Sequence[float]) -> float:
+    """What to expect of the next ones: the mean, since they add up; of queues the median: one night says little."""
+    return median(seen) if name == "queue_s" else mean(seen)
 
 
 def _count(seen: Sequence[float], of: str) -> str:
@@ -168,7 +173,7 @@ def missing(found: Figures) -> str:
 
 def as_numbers(found: Measured) -> dict[str, float]:
     """The figures that were seen, for a probe's file: names as in Figures, `trial_s` without loading."""
-    load_s = median(found.loads) if found.loads else 0.0
+    load_s = mean(found.loads) if found.loads else 0.0
     numbers = {
         "trial_s": [seconds - load_s for seconds in found.trials],
         "baseline_s": [seconds - load_s for seconds in found.baselines],
@@ -178,4 +183,4 @@ def as_numbers(found: Measured) -> dict[str, float]:
         "turn_s": found.turns,
         "step_s": found.steps,
     }
-    return {name: round(max(0.0, median(seen)), 2) for name, seen in numbers.items() if seen}
+    return {name: round(max(0.0, usual(name, seen)), 2) for name, seen in numbers.items() if seen}

@@ -35,7 +35,7 @@ from hpotune.study.trial import Attempt, Failure, TrialResult, TrialRow, Worker
 AHEAD = 64
 """Rows made in advance: enough for any race, few enough that a study of 10,000 trials is not 10,000 open rows."""
 
-UNOWNED_S = 5 * PATIENCE_S
+UNOWNED_S = 2.5 * PATIENCE_S
 """A trial that runs for so long and names no worker was taken by one that died before it could sign."""
 
 Outcome = Literal["failed", "again", ""]

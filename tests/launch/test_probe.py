@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from hpotune.errors import HpotuneError
-from hpotune.launch.probe import STEPS, TRIALS, drawn_out, probe, short
+from hpotune.launch.probe import STEPS, drawn_out, probe, short
 from hpotune.study.config import StudyConfig
 from hpotune.study.folder import StudyFolder, folder_of
 from hpotune.study.trial import TrialRow
 from tests.launch.test_planned import study
 
 
-def test_it_is_the_study_with_two_trials_a_job_each() -> None:
+def test_it_is_the_study_with_a_few_trials_a_job_each() -> None:
     values = {
         "name": "n" * 64,
         "python": "/f.py:f",
@@ -23,8 +23,8 @@ def test_it_is_the_study_with_two_trials_a_job_each() -> None:
         "store": "postgresql://u@h/d",
         "resources": {"time": "12:00:00"},
     }
-    copy = short(values)
-    assert copy["budget"] == {"trials": TRIALS, "parallel": 1, "max_failed": 0}
+    copy = short(values, at_once=3)
+    assert copy["budget"] == {"trials": 4, "parallel": 3, "max_failed": 0}
     assert copy["execution"] == {"mode": "async", "trials_per_job": 1}
     assert len(str(copy["name"])) <= 64
     assert copy["resources"] == values["resources"], "another time limit would wait another time"
@@ -33,7 +33,9 @@ def test_it_is_the_study_with_two_trials_a_job_each() -> None:
 
 
 def test_a_fine_tuning_trains_a_few_steps() -> None:
-    copy = short({"name": "s", "model": {"path": "m"}, "train": {"learning_rate": 1e-4, "max_steps": 500}})
+    copy = short(
+        {"name": "s", "model": {"path": "m"}, "train": {"learning_rate": 1e-4, "max_steps": 500}}, at_once=1
+    )
     assert copy["train"] == {"learning_rate": 1e-4, "max_steps": STEPS}
 
 

@@ -10,7 +10,7 @@ from hpotune.study.config import StudyConfig
 SEEN = Measured(
     trials=(12, 14, 22),
     baselines=(5,),
-    loads=(2, 2, 4),
+    loads=(1, 1, 4),
     starts=(3,),
     queues=(9, 1, 2),
     turns=(1,),
@@ -85,13 +85,18 @@ def test_what_is_assumed_is_said_with_the_way_to_know_it() -> None:
     assert "plan: {queue_s: SECONDS}" in said
 
 
+def test_what_adds_up_is_expected_as_its_mean_and_a_queue_as_its_median() -> None:
+    found = figures(config(), Measured(starts=(1, 1, 7), queues=(1, 1, 7)), {})
+    assert (found.start_s.value, found.queue_s.value) == (3, 1)
+
+
 def test_nothing_is_said_where_all_is_known() -> None:
     assert missing(figures(config({"trial_s": 5, "start_s": 1, "queue_s": 2}), Measured(), {})) == ""
 
 
 def test_a_probe_keeps_what_it_saw_and_nothing_else() -> None:
     assert as_numbers(SEEN) == {
-        "trial_s": 12, "baseline_s": 3, "load_s": 2, "start_s": 3, "queue_s": 2, "turn_s": 1, "step_s": 6
+        "trial_s": 14, "baseline_s": 3, "load_s": 2, "start_s": 3, "queue_s": 2, "turn_s": 1, "step_s": 6
     }  # fmt: skip
     assert as_numbers(Measured(trials=(3,))) == {"trial_s": 3}
 

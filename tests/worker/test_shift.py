@@ -132,3 +132,16 @@ def test_one_worker_draws_the_same_trials_in_every_mode(place):
         found.append([(row.params, row.values) for row in store.rows()])
     assert len(found[0]) == 6
     assert found[0] == found[1] == found[2]
+
+
+def test_of_two_trials_taken_at_once_the_first_gets_the_rest_of_the_budget(place, monkeypatch):
+    """Both workers looked while there was room for one; the other had taken its trial a moment before."""
+    folder, store = place(
+        budget={"trials": 9, "gpu_hours": 2.5}, resources={"gpus": 1}, plan={"trial_s": 3600}
+    )
+    assert store.claim(Worker(job="8_0", host="n2", pid=1)).row.number == 0
+    assert store.claim(Worker(job="8_1", host="n2", pid=1)).row.number == 1
+    monkeypatch.setattr("hpotune.worker._over", lambda shift, rows: False)
+    assert work(folder, me=ME, trials=None, env=os.environ).taken == 0
+    row = store.rows()[2]
+    assert (row.state, row.attempts[0].outcome) == ("waiting", "paused")
