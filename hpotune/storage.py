@@ -85,7 +85,7 @@ def connect(url: str, *, read_only: bool = False, patience_s: float = 0) -> Base
     while True:
         try:
             return cast(BaseStorage, _Patient(_opened(url, read_only=read_only), patience_s=patience_s))
-        except (SQLAlchemyError, OSError) as error:
+        except (SQLAlchemyError, StorageInternalError, OSError) as error:
             twin = twins > 0 and "already exists" in str(error)  # another process makes the tables just now
             twins -= 1
             if not twin and time.monotonic() >= until:

@@ -237,7 +237,8 @@ def _watch(shift: Shift) -> None:
         except StoreError:  # it is away: the worker's own calls wait for it
             continue
         except Exception:  # a thread that died would look like a worker that did
-            traceback.print_exc()
+            with suppress(OSError):  # the log may lie on a full disk
+                traceback.print_exc()
 
 
 def _look(shift: Shift) -> None:
@@ -324,7 +325,8 @@ def _evaluated(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
         Path(spec.folder).mkdir(parents=True, exist_ok=True)
         return evaluate([shift.code.applied(spec) if shift.code else spec])[0]
     except Exception as error:  # the worker's edge: it lives on
-        traceback.print_exc()
+        with suppress(OSError):  # the log may lie on a full disk
+            traceback.print_exc()
         cause = (
             "user" if isinstance(error, ValueError) else "store" if isinstance(error, OSError) else "unknown"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime, time
+from heapq import nsmallest
 
 from hpotune.plan.faults import UNCOUNTED, equal_failures
 from hpotune.plan.lifetime import expected_s
@@ -19,9 +20,11 @@ def stop_reason(config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime)
     finished = [row for row in rows if row.state == "finished"]
     if len(finished) >= budget.trials:
         return f"{budget.trials} trials finished"
-    reached = [row for row in finished if row.kind == "trial" and _reaches(config.score.objective, row)]
-    if reached:
-        return f"trial {reached[0].number} reached the goal"
+    objectives = config.score.objective
+    if any(objective.goal is not None for objective in objectives):
+        reached = [row for row in finished if row.kind == "trial" and _reaches(objectives, row)]
+        if reached:
+            return f"trial {reached[0].number} reached the goal"
     return (
         _too_many_failures(budget, rows)
         or _gpu_hours_out(config, rows, now=now)
@@ -83,9 +86,11 @@ def _gpu_hours_out(config: StudyConfig, rows: Sequence[TrialRow], *, now: dateti
 def _time_out(budget: BudgetConfig, rows: Sequence[TrialRow], *, now: datetime) -> str | None:
     if budget.until is not None and now >= _moment(budget):
         return f"it is past {budget.until} (budget.until)"
+    if budget.wall_time is None:
+        return None
     starts = [row.attempts[0].start if row.attempts else row.start for row in rows]
     begun = min((start for start in starts if start is not None), default=None)
-    if budget.wall_time and begun is not None and now.timestamp() - begun >= seconds(budget.wall_time):
+    if begun is not None and now.timestamp() - begun >= seconds(budget.wall_time):
         return f"the first trial started {budget.wall_time} ago (budget.wall_time)"
     return None
 
@@ -126,7 +131,8 @@ def best_rows(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list
 def ranked(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list[TrialRow]:
     """Finished trials, the baseline left out, best first by the first objective; ties by number."""
     tried = [row for row in rows if row.state == "finished" and row.kind == "trial"]
-    return sorted(tried, key=lambda row: (_gains(objectives, row)[0], row.number))
+    sign = -1 if objectives[0].sense == "maximize" else 1
+    return sorted(tried, key=lambda row: (sign * row.values[0], row.number))
 
 
 def _gains(objectives: Sequence[Objective], row: TrialRow) -> tuple[float, ...]:
@@ -141,7 +147,10 @@ def _beats(objectives: Sequence[Objective], one: TrialRow, other: TrialRow) -> b
 
 def dropped(objectives: Sequence[Objective], rows: Sequence[TrialRow], *, keep: int) -> list[int]:
     """Numbers of finished trials whose adapters are not kept: neither among the `keep` best nor on the Pareto front."""
-    kept = {row.number for row in ranked(objectives, rows)[:keep]}
+    finished = [row for row in rows if row.state == "finished"]
+    sign = -1 if objectives[0].sense == "maximize" else 1
+    tried = [(sign * row.values[0], row.number) for row in finished if row.kind == "trial"]
+    kept = {number for _, number in nsmallest(keep, tried)}
     if keep and len(objectives) > 1:
-        kept |= {row.number for row in best_rows(objectives, rows)}
-    return [row.number for row in rows if row.state == "finished" and row.number not in kept]
+        kept |= {row.number for row in best_rows(objectives, finished)}
+    return [row.number for row in finished if row.number not in kept]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from hpotune.study.execution import Cause
 from hpotune.study.trial import LOCAL, Attempt, TrialRow
@@ -14,6 +14,7 @@ ALIKE = 3
 _OF_THE_POINT = ("nan", "oom")
 """Causes that lie in the point: the next one may do well."""
 _TAKEN = ("timeout", "preempted")
+_ELSEWHERE_TOO = (*_OF_THE_POINT, *_TAKEN, "store")
 UNCOUNTED: tuple[Cause, ...] = ("nan", "node", "preempted")
 """Failures that say nothing against the study: `budget.max_failed` leaves them out."""
 
@@ -56,34 +57,34 @@ def bad_nodes(rows: Iterable[TrialRow]) -> dict[str, str]:
 
     A node that died is Slurm's to see; here count ends that workers told themselves.
     """
-    by_host: dict[str, list[Attempt]] = defaultdict(list)
-    for row in rows:
-        for attempt in row.attempts:
-            if attempt.worker.job != LOCAL and not attempt.swept:
-                by_host[attempt.worker.host].append(attempt)
-    ended = {host: sorted(attempts, key=lambda a: a.end) for host, attempts in by_host.items()}
-    found = {host: _fault(host, ended) for host in ended}
+    attempts = [attempt for row in rows for attempt in row.attempts]
+    if not any(_of_the_node(attempt) for attempt in attempts):
+        return {}
+    told = [a for a in attempts if not a.swept and a.worker.job != LOCAL]
+    since: dict[str, list[Attempt]] = {}
+    for attempt in sorted(told, key=attrgetter("end")):
+        if attempt.outcome == "finished":
+            since.pop(attempt.worker.host, None)
+        else:
+            since.setdefault(attempt.worker.host, []).append(attempt)
+    found = {host: _fault(host, own, told) for host, own in since.items()}
     return {host: why for host, why in found.items() if why}
 
 
-def _fault(host: str, ended: Mapping[str, Sequence[Attempt]]) -> str:
-    """Why this node is thought broken; empty where it is not."""
-    since: list[Attempt] = []
-    for attempt in reversed(ended[host]):
-        if attempt.outcome == "finished":
-            break
-        since.insert(0, attempt)
+def _of_the_node(attempt: Attempt) -> bool:
+    """Whether it ended by something that may be its node's fault; a full disk is every node's."""
+    return attempt.cause is not None and attempt.cause not in _ELSEWHERE_TOO
+
+
+def _fault(host: str, since: Sequence[Attempt], ended: Sequence[Attempt]) -> str:
+    """Why a node is thought broken, by its attempts since a trial finished there and all of all nodes; or empty."""
     faults = [attempt for attempt in since if attempt.cause == "node"]
     if faults:
         return faults[-1].message
-    elsewhere_too = (*_OF_THE_POINT, *_TAKEN, "store")  # a full disk is every node's
-    told = [a for a in since if a.cause is not None and a.cause not in elsewhere_too][-ALIKE:]
+    told = [attempt for attempt in since if _of_the_node(attempt)][-ALIKE:]
     if len(told) < ALIKE or len({(a.cause, alike(a.message)) for a in told}) > 1:
         return ""
     elsewhere = any(
-        a.outcome == "finished" and a.end > told[0].start
-        for h, others in ended.items()
-        if h != host
-        for a in others
+        a.outcome == "finished" and a.end > told[0].start and a.worker.host != host for a in ended
     )
     return f"{ALIKE} trials in a row failed there alike: {told[-1].message}" if elsewhere else ""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -51,7 +52,14 @@ def blank(trial: FrozenTrial) -> bool:
 
 def live_ones(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     """Those that have not failed."""
-    return [trial for trial in trials if trial.state != TrialState.FAIL]
+    failed = TrialState.FAIL
+    return [trial for trial in trials if trial.state != failed]
+
+
+def in_turn(waiting: Sequence[FrozenTrial]) -> Iterator[FrozenTrial]:
+    """The first one, then the others in any order: of many workers that come at once each tries another one next."""
+    yield from waiting[:1]
+    yield from random.sample(waiting[1:], len(waiting[1:]))
 
 
 def attempts_of(

@@ -26,9 +26,10 @@ from hpotune.search.registry import make_sampler
 from hpotune.search.view import SearchView, is_baseline
 from hpotune.storage import PATIENCE_S, connect, require_file
 from hpotune.store import attempts as told
+from hpotune.store.head import Head
 from hpotune.store.identity import identity, other_study
 from hpotune.store.remains import Left, Remains, asked
-from hpotune.store.rows import attempts_of, blank, half_released, live_ones, row_of
+from hpotune.store.rows import attempts_of, blank, half_released, in_turn, live_ones
 from hpotune.study.load import Study
 from hpotune.study.trial import Attempt, Failure, TrialResult, TrialRow, Worker
 
@@ -65,7 +66,7 @@ class Store:
         self._storage = storage
         self._study = study
         self._id = study_id
-        self._ended: dict[int, TrialRow] = {}
+        self._head = Head(study)
         self.config = study.config
         """May be replaced by one with another budget while the study runs."""
 
@@ -116,13 +117,14 @@ class Store:
     def rows(self) -> list[TrialRow]:
         """Every trial, by number. Rows beyond the budget that nobody may claim are left out."""
         forgiven = self._forgiven()
-        rows = [self._row(trial) for trial in self._trials()]
+        rest = [self._row(trial) for trial in self._head.rest(self._trials())]
+        live = [row for row in rest if row.state != "failed"]
+        room = max(0, self.config.budget.trials - len(self._head.finished))
+        surplus = {row.number for row in live[room:] if row.state == "waiting"}
+        rows = [*self._head.rows, *(row for row in rest if row.number not in surplus)]
         if forgiven:
             rows = [replace(row, forgiven=True) if row.number in forgiven else row for row in rows]
-        surplus = {
-            row.number for row in [row for row in rows if row.state != "failed"][self.config.budget.trials :]
-        }
-        return [row for row in rows if not (row.state == "waiting" and row.number in surplus)]
+        return rows
 
     def fill(self) -> None:
         """Appends waiting rows up to the budget, at most AHEAD of them; the baseline first where there is none.
@@ -144,27 +146,26 @@ class Store:
         `fits`: whether the worker has the time for a trial.
         """
         while True:
-            live = self._live()
-            finished = [trial.state == TrialState.COMPLETE for trial in live]
+            live = live_ones(self._head.rest(self._trials()))
+            finished = [*self._head.finished, *(trial.state == TrialState.COMPLETE for trial in live)]
             limit, too_long = may_start(self.config, finished), False
-            for trial in live[:limit]:
-                if trial.state != TrialState.WAITING:
-                    continue
+            open_ = live[: max(0, limit - len(self._head.finished))]
+            for trial in in_turn([trial for trial in open_ if trial.state == TrialState.WAITING]):
                 if fits is not None and not fits(self._row(trial)):
                     too_long = True
                 elif self._take(trial):
-                    return self._claimed(trial, worker, unseen=self._round_of(live, finished, limit))
-            if len(live) >= limit:
+                    return self._claimed(trial, worker, unseen=self._round_of(finished, limit))
+            if len(finished) >= limit:
                 if too_long:
                     return Wait(why="time")
                 return Wait(why="round") if limit < self.config.budget.trials else None
             self.fill()
 
-    def _round_of(self, live: Sequence[FrozenTrial], finished: Sequence[bool], limit: int) -> frozenset[int]:
+    def _round_of(self, finished: Sequence[bool], limit: int) -> frozenset[int]:
         """Numbers of the trials of the round that goes on; none in async mode."""
         if self.config.execution.mode != "batch":
             return frozenset()
-        return frozenset(trial.number for trial in live[round_start(self.config, finished) : limit])
+        return frozenset(trial.number for trial in self._live()[round_start(self.config, finished) : limit])
 
     def _take(self, trial: FrozenTrial) -> bool:
         try:
@@ -384,10 +385,4 @@ class Store:
         return self._storage.get_all_trials(self._id, deepcopy=False)
 
     def _row(self, trial: FrozenTrial) -> TrialRow:
-        """Of one that has ended it never changes any more."""
-        held = self._ended.get(trial.number)
-        if held is None:
-            held = row_of(trial, self._study)
-            if trial.state.is_finished():
-                self._ended[trial.number] = held
-        return held
+        return self._head.row(trial)

@@ -89,12 +89,12 @@ class TrialRow:
     @property
     def gpu_hours(self) -> float:
         """GPU-hours of all attempts that have ended, whatever they came to."""
-        return sum(attempt.gpu_hours for attempt in self.attempts)
+        return sum([attempt.gpu_hours for attempt in self.attempts])
 
     @property
     def seconds(self) -> float:
         """What its attempts took together."""
-        return sum(attempt.seconds for attempt in self.attempts)
+        return sum([attempt.seconds for attempt in self.attempts])
 
 
 LOCAL = "local"
@@ -141,7 +141,7 @@ class Attempt:
     @property
     def seconds(self) -> float:
         """Its length."""
-        return max(0.0, self.end - self.start)
+        return self.end - self.start if self.end > self.start else 0.0
 
     @property
     def gpu_hours(self) -> float:

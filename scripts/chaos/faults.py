@@ -104,7 +104,7 @@ def preempt(place: Place, fault: Fault, rng: random.Random, running: Sequence[Tr
     gpus = max(1, 5 - held)
     more = ["--wrap", "sleep 4", "-J", "urgent", "-o", "/dev/null", "--mem", "1G", "-c", "1", "-t", "2"]
     place.slurm("sbatch", "-p", "urgent", "-w", fault.node, f"--gres=gpu:a100:{gpus}", *more)
-    fault.note = f"{gpus} GPUs"
+    fault.note, fault.node = f"{gpus} GPUs of {fault.node}", None  # whom it takes them from is Slurm's choice
 
 
 def timeout(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
@@ -176,6 +176,7 @@ def causes(*words: str) -> frozenset[str]:
 
 # The order is that in which a short schedule takes one of each. A cancelled, preempted or timed-out worker that is
 # asked in time puts its trial back itself; a limit that is cut while it runs looks to it as a preemption does.
+# Orders to end the jobs of a dead node reach it when it is back, and may end the next life of a requeued job.
 KINDS: dict[str, Kind] = {
     "kill_worker": Kind(share=8, causes=causes("killed"), strike=kill_worker, slow_s=60),
     "kill_rank": Kind(share=9, causes=causes("killed"), strike=kill_rank),
@@ -185,7 +186,7 @@ KINDS: dict[str, Kind] = {
     "preempt": Kind(share=6, causes=causes("paused", "preempted"), strike=preempt, slow_s=60),
     "scancel": Kind(share=7, causes=causes("paused", "killed"), strike=scancel, slow_s=60),
     "slurmctld": Kind(share=4, causes=causes(), strike=slurmctld),
-    "node_death": Kind(share=1, causes=causes("node"), strike=node_death, slow_s=90),
+    "node_death": Kind(share=1, causes=causes("node", "killed"), strike=node_death, slow_s=90),
     "kill_trial": Kind(share=7, causes=causes("killed"), strike=kill_trial),
     "timeout": Kind(share=4, causes=causes("paused", "timeout", "preempted"), strike=timeout, slow_s=150),
     "slurmd": Kind(share=4, causes=causes(), strike=slurmd),
