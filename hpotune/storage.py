@@ -5,32 +5,35 @@ Passwords never stand in a URL: libpq takes them from PGPASSWORD or ~/.pgpass.
 
 from __future__ import annotations
 
+import random
 import sys
+import threading
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import optuna
 from optuna.exceptions import StorageInternalError
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
-from optuna.trial import TrialState
+from optuna.storages import BaseStorage, RDBStorage, get_storage
 from sqlalchemy import Engine, event, make_url
 from sqlalchemy.engine import Connection
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
-from sqlalchemy.pool import ConnectionPoolEntry, NullPool
+from sqlalchemy.pool import ConnectionPoolEntry, NullPool, Pool
 
 from hpotune.errors import StoreError, StudyFileError
 from hpotune.filesystem import probe
+from hpotune.journal import journal
 
 LOCK_WAIT_S = 120
 """How long SQLite waits for another process's write; 16 workers on a slow disk stay far below."""
+IDLE_S = 0.2
+"""How long a connection to a server outlives a call; the next one often follows within milliseconds."""
 PATIENCE_S = 120
 """How long a worker waits for a store that is away: a server's restart, a file system's failover."""
 _AWAY = (StorageInternalError, OperationalError, InterfaceError, OSError)
@@ -90,7 +93,7 @@ def connect(url: str, *, read_only: bool = False, patience_s: float = 0) -> Base
             twins -= 1
             if not twin and time.monotonic() >= until:
                 raise StoreError(f"{url}: cannot be opened ({_cause(error)}); {_next_step(url)}") from error
-            time.sleep(0.1 if twin else 2)
+            time.sleep(0.1 if twin else random.uniform(0.5, 2))
 
 
 def require_file(url: str) -> None:
@@ -129,24 +132,65 @@ class _Patient:
                         f"the store is away ({_cause(error)}); waiting up to {self._patience_s:.0f} s for it"
                     )
                     waits = True
-            time.sleep(pause_s)
+            time.sleep(pause_s * random.uniform(0.5, 1))  # not all that a full server refused at once again
             pause_s = min(2 * pause_s, 10)
 
 
-class _Journal(JournalStorage):
-    """A journal whose take is told from an older take of the same trial.
+class _Brief(Pool):
+    """Keeps one connection from call to call and closes it when it has been idle for IDLE_S.
 
-    Optuna grants WAITING -> RUNNING to whoever its replay names as the trial's owner, and forgets no owner: of two
-    takers of a trial that was put back, the one that had held it before would be granted it beside the other.
+    A trial is told by some thirty calls in a row, and a connection with a password costs more than a query. But
+    hundreds of workers must not hold connections while they train.
     """
 
-    def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
-    ) -> bool:
-        if state == TrialState.RUNNING:
-            owned = self._replay_result._worker_id_to_owned_trial_id
-            owned.pop(self._replay_result.worker_id, None)
-        return super().set_trial_state_values(trial_id, state, values)
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - as Pool
+        super().__init__(*arguments, **options)
+        self._idle: ConnectionPoolEntry | None = None
+        self._since = 0.0
+        self._watched = False
+        self._lock = threading.Lock()
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        with self._lock:
+            found, self._idle = self._idle, None
+        return found or self._create_connection()
+
+    def _do_return_conn(self, record: ConnectionPoolEntry) -> None:
+        with self._lock:
+            keep = self._idle is None
+            if keep:
+                self._idle, self._since = record, time.monotonic()
+                if not self._watched:
+                    self._watched = True
+                    threading.Thread(target=self._watch, daemon=True).start()
+        if not keep:
+            record.close()
+
+    def _watch(self) -> None:
+        """Until a connection has been idle for IDLE_S, or is not here to be watched."""
+        while True:
+            time.sleep(IDLE_S)
+            with self._lock:
+                if self._idle is not None and time.monotonic() - self._since < IDLE_S:
+                    continue
+                found, self._idle, self._watched = self._idle, None, False
+            if found is not None:
+                found.close()
+            return
+
+    def recreate(self) -> _Brief:
+        """Another one of its kind."""
+        return self.__class__(
+            self._creator, recycle=self._recycle, echo=self.echo, pre_ping=self._pre_ping,
+            reset_on_return=self._reset_on_return, _dispatch=self.dispatch, dialect=self._dialect,
+        )  # fmt: skip
+
+    def dispose(self) -> None:
+        """Closes what is idle."""
+        with self._lock:
+            found, self._idle = self._idle, None
+        if found is not None:
+            found.close()
 
 
 def _say(text: str) -> None:
@@ -156,16 +200,14 @@ def _say(text: str) -> None:
 
 def _opened(url: str, *, read_only: bool) -> BaseStorage:
     if url.startswith("journal:"):
-        path = url.removeprefix("journal:///")
-        return _Journal(JournalFileBackend(path, lock_obj=JournalFileSymlinkLock(path)))
+        return journal(url.removeprefix("journal:///"))
     return get_storage(_relational(url, read_only=read_only))
 
 
 def _relational(url: str, *, read_only: bool) -> RDBStorage:
     if url.startswith("postgresql"):
-        # A connection a transaction: a worker asks twice an hour, and a server may restart in between.
         psycopg = make_url(url).set(drivername="postgresql+psycopg")
-        arguments = {"poolclass": NullPool, "connect_args": {"connect_timeout": 5}}
+        arguments = {"poolclass": _Brief, "pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
         return RDBStorage(psycopg.render_as_string(hide_password=False), engine_kwargs=arguments)
     storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_WAIT_S}, "poolclass": NullPool})
     if not read_only:

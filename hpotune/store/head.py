@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 
 from optuna.trial import FrozenTrial, TrialState
 
@@ -18,21 +19,25 @@ class Head:
         self._study = study
         self._ended: dict[int, TrialRow] = {}
         """By trial id: those that ended behind a trial that has not, too."""
-        self.rows: list[TrialRow] = []
-        """Of the leading trials, by number."""
-        self.finished: list[bool] = []
-        """Of those of them that have not failed."""
+        self._rows: list[TrialRow] = []
+        self._finished: dict[int, bool] = {}
+        self._lock = Lock()  # a worker looks while its monitor does
 
-    def rest(self, trials: Sequence[FrozenTrial]) -> Sequence[FrozenTrial]:
-        """What comes behind the leading trials, which grow by those that have ended since; `trials`: all, by number."""
-        rest = trials[len(self.rows) :]
-        for index, trial in enumerate(rest):
-            if not trial.state.is_finished():
-                return rest[index:]
-            self.rows.append(self.row(trial))
-            if trial.state != TrialState.FAIL:
-                self.finished.append(trial.state == TrialState.COMPLETE)
-        return []
+    def split(
+        self, trials: Sequence[FrozenTrial]
+    ) -> tuple[list[TrialRow], dict[int, bool], Sequence[FrozenTrial]]:
+        """The rows of the leading ones, which of them (but the failed ones) have finished, and the trials behind them.
+
+        `trials`: all of the study, by number.
+        """
+        with self._lock:
+            rest = trials[len(self._rows) :]
+            ended = next((n for n, trial in enumerate(rest) if not trial.state.is_finished()), len(rest))
+            for trial in rest[:ended]:
+                self._rows.append(self.row(trial))
+                if trial.state != TrialState.FAIL:
+                    self._finished[trial.number] = trial.state == TrialState.COMPLETE
+            return self._rows.copy(), self._finished.copy(), rest[ended:]
 
     def row(self, trial: FrozenTrial) -> TrialRow:
         """Made once of a trial that has ended."""

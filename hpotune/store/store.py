@@ -117,11 +117,12 @@ class Store:
     def rows(self) -> list[TrialRow]:
         """Every trial, by number. Rows beyond the budget that nobody may claim are left out."""
         forgiven = self._forgiven()
-        rest = [self._row(trial) for trial in self._head.rest(self._trials())]
+        rows, finished, trials = self._head.split(self._trials())
+        rest = [self._row(trial) for trial in trials]
         live = [row for row in rest if row.state != "failed"]
-        room = max(0, self.config.budget.trials - len(self._head.finished))
+        room = max(0, self.config.budget.trials - len(finished))
         surplus = {row.number for row in live[room:] if row.state == "waiting"}
-        rows = [*self._head.rows, *(row for row in rest if row.number not in surplus)]
+        rows += [row for row in rest if row.number not in surplus]
         if forgiven:
             rows = [replace(row, forgiven=True) if row.number in forgiven else row for row in rows]
         return rows
@@ -131,14 +132,24 @@ class Store:
 
         Two at once may append too many, or two baselines: `claim` never hands out the surplus.
         """
+        step = 1
+        while self._append(
+            step
+        ):  # more and more between two looks: hundreds may find nothing waiting at once
+            step *= 2
+
+    def _append(self, most: int) -> bool:
+        """Appends at most so many rows; whether more are missing."""
         live = self._live()
         waiting = sum(trial.state == TrialState.WAITING for trial in live)
         wants_baseline = self.config.checks.baseline and self.config.model is not None
         kinds = ["baseline"] if wants_baseline and not any(map(is_baseline, live)) else []
-        for index in range(min(self.config.budget.trials - len(live), AHEAD - waiting)):
+        missing = min(self.config.budget.trials - len(live), AHEAD - waiting)
+        for index in range(min(missing, most)):
             kind = kinds[index] if index < len(kinds) else "trial"
             row = create_trial(state=TrialState.WAITING, user_attrs={"kind": kind})
             self._storage.create_new_trial(self._id, template_trial=row)
+        return missing > most
 
     def claim(self, worker: Worker, *, fits: Callable[[TrialRow], bool] | None = None) -> Claim | Wait | None:
         """The next trial, now running and drawn; Wait where trials are left but none for now; None where none is.
@@ -146,10 +157,11 @@ class Store:
         `fits`: whether the worker has the time for a trial.
         """
         while True:
-            live = live_ones(self._head.rest(self._trials()))
-            finished = [*self._head.finished, *(trial.state == TrialState.COMPLETE for trial in live)]
-            limit, too_long = may_start(self.config, finished), False
-            open_ = live[: max(0, limit - len(self._head.finished))]
+            _, finished, rest = self._head.split(self._trials())
+            live, ended = live_ones(rest), len(finished)
+            finished |= {trial.number: trial.state == TrialState.COMPLETE for trial in live}
+            limit, too_long = may_start(self.config, [*finished.values()]), False
+            open_ = live[: max(0, limit - ended)]
             for trial in in_turn([trial for trial in open_ if trial.state == TrialState.WAITING]):
                 if fits is not None and not fits(self._row(trial)):
                     too_long = True
@@ -161,11 +173,12 @@ class Store:
                 return Wait(why="round") if limit < self.config.budget.trials else None
             self.fill()
 
-    def _round_of(self, finished: Sequence[bool], limit: int) -> frozenset[int]:
+    def _round_of(self, finished: Mapping[int, bool], limit: int) -> frozenset[int]:
         """Numbers of the trials of the round that goes on; none in async mode."""
         if self.config.execution.mode != "batch":
             return frozenset()
-        return frozenset(trial.number for trial in self._live()[round_start(self.config, finished) : limit])
+        start = round_start(self.config, [*finished.values()])
+        return frozenset([*finished][start:limit])
 
     def _take(self, trial: FrozenTrial) -> bool:
         try:

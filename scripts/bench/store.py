@@ -140,8 +140,12 @@ def summed(runs: Sequence[dict[str, float]], cold: float) -> dict[str, float]:
 
 
 def grow(args: argparse.Namespace, scratch: Path) -> None:
-    print(f"sampler {args.sampler}, median of {args.runs}, ms; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n")
-    print("| store | trials | hpotune | mean | look, claim, tell, keep | first look | Optuna | mean | ask, tell | first look | ratio |")
+    print(
+        f"sampler {args.sampler}, median of {args.runs}, ms; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n"
+    )
+    print(
+        "| store | trials | hpotune | mean | look, claim, tell, keep | first look | Optuna | mean | ask, tell | first look | ratio |"
+    )
     print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
     with grown.servers() as server:
         for kind in args.only or KINDS:
@@ -166,6 +170,7 @@ def grow(args: argparse.Namespace, scratch: Path) -> None:
 
 def line(kind: str, size: int, ours: dict[str, float], theirs: dict[str, float]) -> str:
     """One row of the table."""
+
     def ms(name: str, of: dict[str, float]) -> str:
         return f"{of[name] * 1000:.1f}"
 
@@ -178,7 +183,9 @@ def line(kind: str, size: int, ours: dict[str, float], theirs: dict[str, float])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verbs = parser.add_subparsers(dest="verb", required=True)
     growing = verbs.add_parser("grow")
     growing.add_argument("--sizes", type=int, nargs="*", default=[100, 1000, 10_000])

@@ -101,7 +101,7 @@ def preempt(place: Place, fault: Fault, rng: random.Random, running: Sequence[Tr
     held = place.slurm("squeue", "-h", "-r", "-t", "R", "-p", "a100", "-w", fault.node, "-o", "%b").count(
         "gpu"
     )
-    gpus = max(1, 5 - held)
+    gpus = min(4, 5 - held)
     more = ["--wrap", "sleep 4", "-J", "urgent", "-o", "/dev/null", "--mem", "1G", "-c", "1", "-t", "2"]
     place.slurm("sbatch", "-p", "urgent", "-w", fault.node, f"--gres=gpu:a100:{gpus}", *more)
     fault.note, fault.node = f"{gpus} GPUs of {fault.node}", None  # whom it takes them from is Slurm's choice

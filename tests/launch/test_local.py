@@ -74,7 +74,7 @@ def test_trials_of_a_dead_run_are_told_and_done_again(place):
     assert run_workers(folder, store, count=1, show=lambda: None)
     assert states(store) == ["finished", "finished"]
     assert [attempt.cause for attempt in store.rows()[0].attempts] == ["killed", None]
-    assert "died" in store.rows()[0].failure.message
+    assert "died" in store.rows()[0].attempts[0].message
 
 
 def test_a_worker_that_is_killed_is_replaced_and_its_trial_done_again(place):
