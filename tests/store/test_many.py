@@ -1,0 +1,53 @@
+"""Races of many workers for one budget, on each kind of store; larger ones: scripts/bench/store.py race."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpotune.store import Store
+from tests.store.swarm import Fates, race
+
+MANY = [
+    pytest.param("postgres", 64, marks=pytest.mark.postgres, id="64 on postgres"),
+    pytest.param("sqlite", 16, id="16 on sqlite"),
+    pytest.param("journal", 24, id="24 on a journal"),
+]
+
+
+def prepared(request, make_study, tmp_path, kind: str, *, trials: int):
+    """The URL of a study's store, and the study."""
+    url = request.getfixturevalue("postgres") if kind == "postgres" else f"{kind}:///{tmp_path}/store"
+    study = make_study(budget={"trials": trials, "max_failed": 1000}, search={"algorithm": "random"})
+    Store.create(url, study, folder="/f")
+    return url, study
+
+
+@pytest.mark.parametrize(("kind", "racers"), MANY)
+def test_racers_finish_exactly_the_budget(request, make_study, tmp_path, kind, racers):
+    url, study = prepared(request, make_study, tmp_path, kind, trials=racers + 10)
+    found = race(url, study, tmp_path / "told", racers=racers)
+    assert found.faults(racers + 10) == []
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal", pytest.param("postgres", marks=pytest.mark.postgres)])
+def test_racers_struck_by_kill_9_anywhere_leave_nothing_behind(request, make_study, tmp_path, kind):
+    url, study = prepared(request, make_study, tmp_path, kind, trials=30)
+    fates = Fates(failed=0.1, paused=0.15, killed=0.5, kill_s=1.5)
+    found = race(url, study, tmp_path / "told", racers=8, fates=fates)
+    assert found.faults(30) == []
+    assert found.killed
+
+
+@pytest.mark.postgres
+def test_a_server_that_refuses_connections_only_delays_racers(postgres, server, make_study, tmp_path, monkeypatch):
+    """Four connections for thirty workers."""
+    study = make_study(budget={"trials": 40}, search={"algorithm": "random"})
+    Store.create(postgres, study, folder="/f")
+    import psycopg
+
+    name, role, url = "few", "few", postgres.replace("hpotune@", "few@")
+    with psycopg.connect(postgres, autocommit=True) as admin:
+        admin.execute(f"CREATE ROLE {role} SUPERUSER LOGIN PASSWORD '{server.password}' CONNECTION LIMIT 4")
+    assert name
+    found = race(url, study, tmp_path / "told", racers=30)
+    assert found.faults(40) == []
