@@ -23,13 +23,13 @@ from hpotune.objective.socket import Evaluate, Setting, failed
 from hpotune.plan.budget import dropped, gpus_of, stop_reason
 from hpotune.plan.faults import bad_nodes
 from hpotune.plan.lifetime import MARGIN_S, fits
-from hpotune.store import Claim, Store, Wait, dead_here, results_in, silent, written
+from hpotune.store import Claim, Store, Wait, alive, dead_here, results_in, silent, written
 from hpotune.study.config import StudyConfig
 from hpotune.study.diary import Diary
 from hpotune.study.folder import StudyFolder, check_writable
 from hpotune.study.load import Study
 from hpotune.study.snapshot import Code, code_of
-from hpotune.study.trial import LOCAL, Failure, TrialResult, TrialRow, TrialSpec, Worker
+from hpotune.study.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, TrialSpec, Worker
 
 Now = Callable[[], datetime]
 PATIENCE_S = 120
@@ -67,6 +67,8 @@ class Shift:
     """The snapshot of the study's code that it runs."""
     holding: Claim | None = None
     """The trial that it evaluates."""
+    abandoned: int | None = None
+    """The trial id that was told to end because it is somebody else's."""
     over: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -90,11 +92,13 @@ def work(
     env: Mapping[str, str],
     deadline: float | None = None,
     code: str | None = None,
+    requeued: Cause = "preempted",
     now: Now = datetime.now,
 ) -> Done:
     """Evaluates trials until the study stops, `trials` have been taken, its time is out, or a signal asks to end.
 
     `deadline`: when its job ends, in Unix seconds. `code`: the snapshot to run; None: the newest.
+    `requeued`: why Slurm started the job again, if it did.
 
     Raises: StoreError when the store is away for minutes, HpotuneError when the disk is full for minutes.
     """
@@ -108,7 +112,7 @@ def work(
         code=code_of(folder, code),
     )  # fmt: skip
     diary.begin()
-    _sweep_own(shift)
+    _sweep_own(shift, requeued)
     with open_objective(Setting(config=study.config, env=env, stop=stop)) as evaluate, _watched(shift):
         taken = _take_turns(shift, evaluate, trials=trials)
     stop.go_deaf()
@@ -116,14 +120,15 @@ def work(
     return Done(taken=taken, broken_node=me.job != LOCAL and me.host in bad_nodes(store.rows()))
 
 
-def _sweep_own(shift: Shift) -> None:
+def _sweep_own(shift: Shift, requeued: Cause) -> None:
     """Settles what this job, or this machine, left running in an earlier life."""
     left = results_in(shift.folder)
     if shift.me.job == LOCAL:
         dead = dead_here(shift.me.host)
         shift.store.sweep(lambda row: dead(row.worker) if row.worker else None, left=left)
     else:
-        shift.store.put_back(shift.me, alive=lambda other: _beside(shift.me, other), left=left)
+        alive = partial(_beside, shift.me)
+        shift.store.put_back(shift.me, alive=alive, left=left, cause=requeued)
 
 
 def _take_turns(shift: Shift, evaluate: Evaluate, *, trials: int | None) -> int:
@@ -136,6 +141,8 @@ def _take_turns(shift: Shift, evaluate: Evaluate, *, trials: int | None) -> int:
             break
         enough = partial(fits, shift.config, rows, left_s=shift.left_s)
         claim = shift.store.claim(shift.me, fits=enough)
+        if claim is None or (isinstance(claim, Wait) and claim.why == "round"):
+            _mark_useful(shift)  # that others were quicker is no fault of the job's
         if isinstance(claim, Wait) and claim.why == "round":
             _wait(shift)
             continue
@@ -148,9 +155,7 @@ def _take_turns(shift: Shift, evaluate: Evaluate, *, trials: int | None) -> int:
             break
         shift.diary.span(phase, since)
         taken += 1
-        with suppress(OSError):  # a full disk is the trial's to meet
-            if shift.folder.took_trial(shift.me.job).parent.is_dir():
-                shift.folder.took_trial(shift.me.job).touch()
+        _mark_useful(shift)
         begun = time.time()
         result = _one(claim, shift, evaluate)
         shift.diary.span("trial", begun, trial=claim.row.number)
@@ -198,9 +203,15 @@ def _wait_for_room(shift: Shift) -> None:
         time.sleep(ROUND_POLL_S)
 
 
+def _mark_useful(shift: Shift) -> None:
+    """Says that this job was worth submitting; a full disk is the trial's to meet."""
+    with suppress(OSError):
+        shift.folder.took_trial(shift.me.job).touch()
+
+
 def _beside(me: Worker, other: Worker) -> bool:
     """Whether another worker lives here: one batch script may start several by hand, all of one job and task."""
-    return other.host == me.host and other.pid != me.pid and Path(f"/proc/{other.pid}").exists()
+    return other.host == me.host and other.pid != me.pid and alive(other.pid)
 
 
 def _over(shift: Shift, rows: Sequence[TrialRow]) -> bool:
@@ -209,7 +220,11 @@ def _over(shift: Shift, rows: Sequence[TrialRow]) -> bool:
         _say(f"asked to end (signal {shift.stop.signal})")
         return True
     if reason := stop_reason(shift.config, rows, now=shift.now()):
+        _mark_useful(shift)
         _say(f"the study is over: {reason}")
+        return True
+    if shift.me.job == LOCAL and shift.folder.cancelled.exists():
+        _say("the study was cancelled")
         return True
     if shift.me.job != LOCAL and (why := bad_nodes(rows).get(shift.me.host)):
         _say(f"this node ({shift.me.host}) breaks what runs on it, so this worker ends: {why}")
@@ -252,10 +267,11 @@ def _look(shift: Shift) -> None:
         return
     if not shift.store.beat(holding.trial_id, owner=shift.me) and shift.holding is holding:
         _say(f"trial {holding.row.number} is somebody else's by now: it is ended here")
-        shift.stop.abandon()
+        shift.stop.abandon(kill=shift.abandoned == holding.trial_id)
+        shift.abandoned = holding.trial_id
     if shift.config.budget.on_end == "cancel" and shift.stop.signal is None:
         config = shift.folder.config_now(shift.study)
-        if reason := stop_reason(config, shift.store.rows(), now=shift.now()):
+        if reason := stop_reason(config, shift.store.rows(), now=shift.now(), starting=False):
             _say(f"the study is over: {reason}; its running trials are stopped (budget.on_end: cancel)")
             shift.stop.ask(SIGTERM)
 

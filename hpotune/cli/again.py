@@ -28,7 +28,6 @@ def resume(
     """Go on with a study that was cancelled, interrupted or extended, where it ran before."""
     from hpotune.cli import place as verbs
     from hpotune.errors import StudyFileError
-    from hpotune.launch.cancel import cancelled_mark
     from hpotune.launch.extend import ran_on_slurm
     from hpotune.study.load import load_study
 
@@ -46,7 +45,7 @@ def resume(
     if slurm or (not here and ran_on_slurm(place, rows)):
         verbs.submit(study, folder=folder, data_root=data_root, as_json=as_json)
         return
-    cancelled_mark(place).unlink(missing_ok=True)
+    place.cancelled.unlink(missing_ok=True)
     verbs.run(study, folder=folder, data_root=data_root, as_json=as_json)
 
 

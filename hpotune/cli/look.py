@@ -59,15 +59,14 @@ def status(
 def _status(target: Path, chosen: Path | None) -> dict[str, Json]:
     from datetime import datetime
 
-    from hpotune.launch.dead import dead_anywhere
+    from hpotune.launch.dead import lost
     from hpotune.launch.queue import rows_or_unknown
     from hpotune.report import summary
 
     place, config, rows = seen(target, chosen)
     queue = rows_or_unknown(place, rows, lease_s=config.execution.lease_s)
-    dead = dead_anywhere(queue.rows, lease_s=config.execution.lease_s)
-    lost = [row.number for row in rows if row.state == "running" and dead(row)]
-    told = summary.status(place, config, rows, queue.rows, lost, now=datetime.now())
+    gone = lost(rows, queue.rows, lease_s=config.execution.lease_s)
+    told = summary.status(place, config, rows, queue.rows, gone, now=datetime.now())
     told["queue_age_s"] = round(queue.age_s, 1) if queue.rows else None
     return told | {"cluster": f"not reachable: {queue.silent}"} if queue.silent else told
 

@@ -37,7 +37,7 @@ def run(study: Target, folder: Folder = None, data_root: DataRoot = None, as_jso
     if not done:
         typer.echo(f"stopped; `hpotune run {study}` goes on where it was", err=True)
         raise typer.Exit(130)
-    exit_by_outcome(ready.study, ready.store)
+    exit_by_outcome(ready.store)
 
 
 @app.command()
@@ -110,7 +110,7 @@ def worker(
     """What a job runs: take trials, evaluate them. In your own sbatch file the first worker makes the study."""
     import platform
 
-    from hpotune.launch.lifetime import job_end, leave_out
+    from hpotune.launch.lifetime import job_end, leave_out, requeue_cause
     from hpotune.launch.lock import alone
     from hpotune.launch.prepare import prepare, retaken
     from hpotune.study.folder import folder_of
@@ -127,11 +127,16 @@ def worker(
         code = taken.hash if taken else None
     me = this_worker(os.environ, host=platform.node())
     end = job_end(place, place.load().config, os.environ, job=me.job)
-    done = work(place, me=me, trials=trials, env=os.environ, deadline=end, code=code)
-    if done.broken_node and leave_out(me.job, me.host):
-        typer.echo(f"asked Slurm to start nothing more of job {me.job.split('_')[0]} on {me.host}", err=True)
-    if follow_up:
-        _step(place.path, ended=[me.job])
+    again = requeue_cause(os.environ)
+    try:
+        done = work(place, me=me, trials=trials, env=os.environ, deadline=end, code=code, requeued=again)
+        if done.broken_node and leave_out(me.job, me.host):
+            typer.echo(
+                f"asked Slurm to start nothing more of job {me.job.split('_')[0]} on {me.host}", err=True
+            )
+    finally:
+        if follow_up:
+            _step(place.path, ended=[me.job])
 
 
 @app.command()
@@ -166,12 +171,12 @@ def _step(study: Path, *, ended: list[str]) -> None:
         typer.echo(f"warning: {done.warning}", err=True)
 
 
-def exit_by_outcome(study: Study, store: Store) -> None:
+def exit_by_outcome(store: Store) -> None:
     """Exit code 1 when the study ended with fewer trials than its budget, unless it was to stop there."""
     from datetime import datetime
 
     from hpotune.errors import HpotuneError
     from hpotune.launch.local import shortfall
 
-    if why := shortfall(study.config, store.rows(), now=datetime.now()):
+    if why := shortfall(store.config, store.rows(), now=datetime.now()):
         raise HpotuneError(why)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import platform
 import signal
-from pathlib import Path
 
 from hpotune.launch.lock import alone
 from hpotune.launch.queue import cancel_jobs, job_rows
@@ -27,18 +26,13 @@ def cancel_study(folder: StudyFolder, store: Store) -> list[str]:
     with alone(
         folder.jobs / ".lock"
     ):  # a step that submits just now comes first, and its jobs are cancelled too
-        cancelled_mark(folder).touch()
+        folder.cancelled.touch()
         live = [row for row in job_rows(folder, store.rows()) if row.live]
         # Of an array that somebody wrote by hand only the elements that run this study.
         cancel_jobs(
             folder, list(dict.fromkeys(row.id if row.kind == "own" else row.id.split("_")[0] for row in live))
         )
     return [*(row.id for row in live), *_stop_local(store)]
-
-
-def cancelled_mark(folder: StudyFolder) -> Path:
-    """Stands from `cancel` until the next `submit`."""
-    return folder.jobs / "cancelled"
 
 
 def _stop_local(store: Store) -> list[str]:

@@ -20,10 +20,11 @@ def dead_anywhere(jobs: Sequence[JobRow], *, lease_s: float) -> Callable[[TrialR
     """Tells the death of workers: of this machine, of an ended job, and silent ones that nobody vouches for.
 
     Slurm vouches for a job of ours that it knows as alive: its worker is all that runs there. A script written by hand
-    may go on without the worker that it started.
+    may go on without the worker that it started, and one that waits again after its node died has none.
     """
     here, there, quiet = dead_here(platform.node()), dead_jobs(jobs), silent(lease_s)
-    vouched = {job.id for job in jobs if job.live and job.kind == "worker"}
+    waits = ("PENDING", "REQUEUED")
+    vouched = {job.id for job in jobs if job.live and job.kind == "worker" and job.state not in waits}
 
     def dead(row: TrialRow) -> Failure | None:
         worker = row.worker
@@ -36,10 +37,10 @@ def dead_anywhere(jobs: Sequence[JobRow], *, lease_s: float) -> Callable[[TrialR
     return dead
 
 
-def lost(store: Store, jobs: Sequence[JobRow]) -> list[int]:
+def lost(rows: Sequence[TrialRow], jobs: Sequence[JobRow], *, lease_s: float) -> list[int]:
     """Numbers of running trials whose worker is dead and that nobody has told so yet."""
-    dead = dead_anywhere(jobs, lease_s=store.config.execution.lease_s)
-    return [row.number for row in store.rows() if row.state == "running" and dead(row)]
+    dead = dead_anywhere(jobs, lease_s=lease_s)
+    return [row.number for row in rows if row.state == "running" and dead(row)]
 
 
 def sweep(folder: StudyFolder, store: Store) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,6 +12,7 @@ from datetime import datetime
 from hpotune.errors import ClusterError
 from hpotune.launch.ask import ask
 from hpotune.study.config import StudyConfig
+from hpotune.study.execution import Cause
 from hpotune.study.folder import StudyFolder
 
 
@@ -22,12 +25,26 @@ def job_end(folder: StudyFolder, config: StudyConfig, env: Mapping[str, str], *,
         return None
     if end := env.get("SLURM_JOB_END_TIME"):
         return float(end)
-    if (folder.jobs / job.split("_")[0] / "job.json").is_file():
-        return float(env.get("HPOTUNE_JOB_START") or time.time()) + config.resources.walltime_min * 60
+    with suppress(OSError, ValueError):
+        told = json.loads((folder.jobs / job.split("_")[0] / "job.json").read_text(encoding="utf-8"))
+        minutes = told.get("time_min") or config.resources.walltime_min  # as it was at its submission
+        return float(env.get("HPOTUNE_JOB_START") or time.time()) + minutes * 60
     with suppress(ClusterError, ValueError):  # a script that somebody wrote by hand
-        told = ask(["squeue", "-h", "-j", env["SLURM_JOB_ID"], "-o", "%e"]).split()
-        return datetime.fromisoformat(told[0]).timestamp() if told else None
+        shown = ask(["squeue", "-h", "-j", env["SLURM_JOB_ID"], "-o", "%e"]).split()
+        return datetime.fromisoformat(shown[0]).timestamp() if shown else None
     return None
+
+
+def requeue_cause(env: Mapping[str, str]) -> Cause:
+    """Why Slurm has started this job again: its node died, or it made room for another (told where nobody knows)."""
+    if int(env.get("SLURM_RESTART_COUNT") or 0) == 0:
+        return "preempted"
+    with suppress(ClusterError):
+        states = ask(["sacct", "-n", "-P", "-X", "-D", "-j", env["SLURM_JOB_ID"], "-o", "State"]).split()
+        ended = [state for state in states if state not in ("RUNNING", "PENDING", "REQUEUED")]
+        if ended and ended[-1] in ("NODE_FAIL", "BOOT_FAIL"):
+            return "node"
+    return "preempted"
 
 
 def leave_out(job: str, host: str) -> bool:
@@ -35,8 +52,11 @@ def leave_out(job: str, host: str) -> bool:
 
     A broken node is always free: without this it would take one waiting element after the other.
     """
+    array = job.split("_")[0]
     try:
-        ask(["scontrol", "update", f"JobId={job.split('_')[0]}", f"ExcNodeList={host}"])
+        shown = re.search(r"ExcNodeList=(\S+)", ask(["scontrol", "show", "job", "-o", array]))
+        before = [] if shown is None or shown[1] == "(null)" else [shown[1]]  # an update replaces the list
+        ask(["scontrol", "update", f"JobId={array}", f"ExcNodeList={','.join([*before, host])}"])
     except ClusterError:  # scontrol is not there, or no element waits any more
         return False
     return True

@@ -17,7 +17,7 @@ from hpotune.errors import HpotuneError, StoreError, StudyFileError
 from hpotune.launch.dead import sweep as sweep_study
 from hpotune.launch.gpus import deal, visible_gpus
 from hpotune.launch.lock import the_only
-from hpotune.plan.budget import stop_reason
+from hpotune.plan.budget import failed_too_often, stop_reason
 from hpotune.plan.next import JobRow, next_jobs
 from hpotune.plan.rounds import width
 from hpotune.store import Store
@@ -65,6 +65,7 @@ def run_workers(
     Raises: HpotuneError when workers end without taking a trial, as often as there are places for them.
     """
     code = code_of(folder)  # one for all of them, whatever is submitted meanwhile
+    folder.cancelled.unlink(missing_ok=True)
     crew = _Crew(
         folder=folder, store=store, places=[None] * count, gpus=gpus, code=code.hash if code else None
     )
@@ -80,9 +81,11 @@ def run_workers(
                 worker.wait()
             sweep_study(folder, store)
     show()
-    if not asked and crew.fruitless >= count:
+    if asked or folder.cancelled.exists():
+        return False
+    if crew.fruitless >= count and next_jobs(store.config, store.rows(), [], now=datetime.now()):
         raise HpotuneError(_last_words(folder))
-    return not asked
+    return True
 
 
 @dataclass(kw_only=True)
@@ -119,7 +122,7 @@ class _Crew:
 
     def fill(self) -> None:
         """Starts the workers that are due, where there is a place."""
-        if self.fruitless >= len(self.places):
+        if self.fruitless >= len(self.places) or self.folder.cancelled.exists():
             return
         config = self.store.config = self.folder.config_now(self.folder.load())
         jobs = [JobRow(id=f"{LOCAL}:{worker.pid}", state="RUNNING") for worker in self.working]
@@ -134,12 +137,13 @@ class _Crew:
 def shortfall(config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime) -> str:
     """Why fewer trials than the budget are done now that every worker has ended; empty where it is as it should be."""
     budget = config.budget
-    failed = [row for row in rows if row.state == "failed" and row.failure and not row.forgiven]
-    if len(failed) > budget.max_failed:
-        why = failed[-1].failure.message if failed[-1].failure else "unknown"
-        return f"{len(failed)} trials failed (budget.max_failed: {budget.max_failed}); the last: {why}"
     done = sum(row.state in ("finished", "running") for row in rows)  # others may run some, elsewhere
-    if done >= budget.trials or stop_reason(config, rows, now=now):
+    if done >= budget.trials:
+        return ""
+    if why := failed_too_often(budget, rows):
+        last = max((row for row in rows if row.failure), key=lambda row: row.end or 0.0).failure
+        return f"{why}; the last: {last.message if last else 'unknown'}"
+    if stop_reason(config, rows, now=now):
         return ""
     return (
         f"{done} of {budget.trials} trials are done and every worker has ended; see jobs/local in the study's "

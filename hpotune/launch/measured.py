@@ -13,6 +13,7 @@ from typing import Any
 from hpotune.plan.budget import gpus_of
 from hpotune.plan.estimate import Measured
 from hpotune.study.config import Json, StudyConfig
+from hpotune.study.diary import json_lines
 from hpotune.study.folder import StudyFolder
 from hpotune.study.life import Life, read
 from hpotune.study.trial import TrialRow
@@ -103,7 +104,7 @@ def _spans(folder: StudyFolder) -> tuple[list[float], dict[int, list[tuple[float
     starts: list[float] = []
     trials: dict[int, list[tuple[float, float]]] = {}
     for file in folder.jobs.glob("*/spans-*.jsonl"):
-        for line in _lines(file):
+        for line in json_lines(file):
             begun, ended = float(line["start"]), float(line["end"])
             if line["phase"] == "start":
                 starts.append(ended - begun)
@@ -122,25 +123,12 @@ def _loading(
 ) -> float | None:
     """From the last start of a trial to the end of its loading; None where it wrote no phases."""
     begun, ended = max(at.get(row.number, ((row.attempts[-1].start, row.attempts[-1].end),)))
-    lines = [line for line in _lines(folder.trial(row.number) / "spans.jsonl") if line["end"] >= begun]
+    lines = [line for line in json_lines(folder.trial(row.number) / "spans.jsonl") if line["end"] >= begun]
     if not lines:
         return None
     starting = max(0.0, min(float(line["start"]) for line in lines) - begun)
     loading = sum(float(line["end"]) - float(line["start"]) for line in lines if line["phase"] in _LOADING)
     return min(starting + loading, ended - begun)
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """Its JSON lines; one that a kill has cut short is left out."""
-    if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found
 
 
 def actual(

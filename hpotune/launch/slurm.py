@@ -94,7 +94,7 @@ def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str
             job_id = _executor(folder, config, spec).submit_array(command, count=spec.count)
         except (FailedJobError, subprocess.CalledProcessError) as error:
             raise refusal(str(error)) from None
-    _record(folder, job_id, spec)
+    _record(folder, job_id, spec, time_min=config.resources.walltime_min)
     forget(folder)
     return job_id
 
@@ -165,17 +165,21 @@ def _known_nodes(names: Sequence[str]) -> tuple[str, ...]:
     """Those that are nodes of this cluster: one name that is none, and sbatch refuses the job."""
     if not names:
         return ()
-    known = set(ask(["sinfo", "-h", "-N", "-o", "%N"]).split())
+    try:
+        known = set(ask(["sinfo", "-h", "-N", "-o", "%N"]).split())
+    except ClusterError:
+        return tuple(names)
     return tuple(name for name in names if name in known)
 
 
-def _record(folder: StudyFolder, job_id: str, spec: JobSpec) -> None:
+def _record(folder: StudyFolder, job_id: str, spec: JobSpec, *, time_min: int) -> None:
     recorded = {
         "id": job_id,
         "kind": spec.kind,
         "count": spec.count,
         "throttle": spec.throttle,
         "trials": spec.trials,
+        "time_min": time_min,
     }
     write_atomic(folder.jobs / job_id / "job.json", json.dumps(recorded) + "\n")
 

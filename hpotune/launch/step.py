@@ -15,7 +15,6 @@ from functools import partial
 from typing import TypeVar
 
 from hpotune.errors import ClusterError, HpotuneError
-from hpotune.launch.cancel import cancelled_mark
 from hpotune.launch.dead import dead_anywhere
 from hpotune.launch.lock import alone
 from hpotune.launch.queue import job_rows, recorded_jobs
@@ -24,6 +23,7 @@ from hpotune.plan.next import JobRow, JobSpec, next_jobs
 from hpotune.store import Store, results_in
 from hpotune.study.config import StudyConfig
 from hpotune.study.folder import StudyFolder, check_writable
+from hpotune.study.life import read
 from hpotune.study.snapshot import code_of
 
 PATIENCE_S = 120
@@ -73,13 +73,14 @@ def step(
     _wait_for_room(folder, seconds=patience_s)
     with alone(folder.jobs / ".lock"):  # so that two steps at once do not both submit
         ask = partial(job_rows, folder, store.rows(), lease_s=lease_s, ended=ended)
-        rows = [row for row in _patiently(ask, seconds=patience_s, away=_SLOW) if row.id not in ended]
+        found = _patiently(ask, seconds=patience_s, away=_SLOW)
+        rows = [row for row in found if row.id not in ended and not _signed_off(folder, row)]
         unowned_s = None if any(row.live and row.kind != "step" for row in rows) else ALONE_S
         dead = dead_anywhere(rows, lease_s=lease_s)
         swept = tuple(store.sweep(dead, left=results_in(folder), unowned_s=unowned_s))
         store.fill()
         if not alone_at_work:
-            cancelled_mark(folder).unlink(missing_ok=True)
+            folder.cancelled.unlink(missing_ok=True)
         due = next_jobs(config, store.rows(), rows, now=now)
         if alone_at_work and (stopped := _stopped_by_user(folder, rows)):
             return Step(swept=swept, warning=stopped if due else "")
@@ -91,6 +92,13 @@ def step(
         )  # a job that could not be recorded would be submitted twice
         ids, warning = _submit_all(folder, config, due, leave=leave, patience_s=patience_s)
     return Step(submitted=tuple(ids), swept=swept, warning=warning)
+
+
+def _signed_off(folder: StudyFolder, row: JobRow) -> bool:
+    """Whether a worker has ended that Slurm is still clearing away: of several that end at once none waits."""
+    clearing = row.kind == "worker" and row.state in ("RUNNING", "COMPLETING")
+    life = read(folder, row.id) if clearing else None
+    return life is not None and life.end is not None
 
 
 def _wait_for_room(folder: StudyFolder, *, seconds: float) -> None:
@@ -180,7 +188,7 @@ def _patiently(call: Callable[[], _T], *, seconds: float, away: Sequence[str] = 
 def _stopped_by_user(folder: StudyFolder, rows: Sequence[JobRow]) -> str:
     """Why the missing trials are not wanted any more; empty when they are."""
     resume = f"`hpotune resume {folder.path}` goes on"
-    if cancelled_mark(folder).exists():
+    if folder.cancelled.exists():
         return f"the study was cancelled, so no further job was submitted; {resume}"
     if any(row.live and row.kind == "worker" for row in rows):
         return ""

@@ -91,12 +91,16 @@ class Stop:
             self._pass_on()
 
     def ask(self, number: int) -> None:
-        """Utters the wish, as if the signal had come."""
-        self.signal = number
+        """Utters the wish, as if the signal had come. That the cluster takes the job stays the reason."""
+        self.signal = self.signal if self.signal == PAUSE else number
         self._pass_on()
 
-    def abandon(self) -> None:
-        """Ends what runs now, without the wish that the worker ends."""
+    def abandon(self, *, kill: bool = False) -> None:
+        """Ends what runs now, without the wish that the worker ends; `kill`: where it did not listen."""
+        if kill and self.child is not None and self.child.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.child.pid, signal.SIGKILL)
+            return
         self._pass_on()
 
     def _asked(self, number: int, _: object) -> None:

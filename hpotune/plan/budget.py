@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, time
 from heapq import nsmallest
+from math import inf
 
 from hpotune.plan.faults import UNCOUNTED, equal_failures
 from hpotune.plan.lifetime import expected_s
@@ -14,8 +15,13 @@ from hpotune.study.trial import TrialRow
 from hpotune.study.walltime import seconds
 
 
-def stop_reason(config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime) -> str | None:
-    """Why no further trial may start, None while one may. A baseline that meets the goal ends nothing."""
+def stop_reason(
+    config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime, starting: bool = True
+) -> str | None:
+    """Why no further trial may start, None while one may. A baseline that meets the goal ends nothing.
+
+    Not `starting`: why running trials need not finish either; that one more would exceed a budget is no reason then.
+    """
     budget = config.budget
     finished = [row for row in rows if row.state == "finished"]
     if len(finished) >= budget.trials:
@@ -26,14 +32,16 @@ def stop_reason(config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime)
         if reached:
             return f"trial {reached[0].number} reached the goal"
     return (
-        _too_many_failures(budget, rows)
-        or _gpu_hours_out(config, rows, now=now)
+        failed_too_often(budget, rows)
+        or _gpu_hours_out(config, rows, now=now, starting=starting)
         or _time_out(budget, rows, now=now)
     )
 
 
-def _too_many_failures(budget: BudgetConfig, rows: Sequence[TrialRow]) -> str | None:
-    """A trial that diverged says nothing against the study, and a broken node neither.
+def failed_too_often(budget: BudgetConfig, rows: Sequence[TrialRow]) -> str | None:
+    """Why what has failed ends the study, None where it does not.
+
+    A trial that diverged says nothing against the study, and a broken node neither.
 
     They count only where failures of any cause exceed `max_failed` by more than `trials`.
     """
@@ -48,6 +56,8 @@ def _too_many_failures(budget: BudgetConfig, rows: Sequence[TrialRow]) -> str | 
     if len(failures) > budget.max_failed + budget.trials:
         diverged = failures.count("nan")
         return f"{len(failures)} trials failed, {diverged} of them diverged; narrow the space, e.g. train.learning_rate"
+    if len(failures) < budget.max_equal_failures:
+        return None
     alike = equal_failures(rows, limit=budget.max_equal_failures)
     return f"{alike}; mend that, then `hpotune retry`" if alike else None
 
@@ -65,7 +75,9 @@ def gpu_hours_used(config: StudyConfig, rows: Sequence[TrialRow], *, now: dateti
     return sum(row.gpu_hours for row in rows) + running * gpus_of(config) / 3600
 
 
-def _gpu_hours_out(config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime) -> str | None:
+def _gpu_hours_out(
+    config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime, starting: bool
+) -> str | None:
     """Whether the next trial would end beyond budget.gpu_hours, the running ones brought to their expected end."""
     limit = config.budget.gpu_hours
     if limit is None:
@@ -78,7 +90,7 @@ def _gpu_hours_out(config: StudyConfig, rows: Sequence[TrialRow], *, now: dateti
     used = gpu_hours_used(config, rows, now=now)
     if used >= limit:
         return f"{used:.2f} GPU-hours used (budget.gpu_hours: {limit:g})"
-    if used + ahead + each_h > limit:
+    if starting and used + ahead + each_h > limit:
         return f"{used + ahead:.2f} GPU-hours used or taken; one more trial would exceed budget.gpu_hours: {limit:g}"
     return None
 
@@ -128,13 +140,6 @@ def best_rows(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list
     return front
 
 
-def ranked(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """Finished trials, the baseline left out, best first by the first objective; ties by number."""
-    tried = [row for row in rows if row.state == "finished" and row.kind == "trial"]
-    sign = -1 if objectives[0].sense == "maximize" else 1
-    return sorted(tried, key=lambda row: (sign * row.values[0], row.number))
-
-
 def _gains(objectives: Sequence[Objective], row: TrialRow) -> tuple[float, ...]:
     """Values turned so that smaller is better."""
     return tuple(-v if o.sense == "maximize" else v for o, v in zip(objectives, row.values, strict=True))
@@ -149,8 +154,14 @@ def dropped(objectives: Sequence[Objective], rows: Sequence[TrialRow], *, keep: 
     """Numbers of finished trials whose adapters are not kept: neither among the `keep` best nor on the Pareto front."""
     finished = [row for row in rows if row.state == "finished"]
     sign = -1 if objectives[0].sense == "maximize" else 1
-    tried = [(sign * row.values[0], row.number) for row in finished if row.kind == "trial"]
-    kept = {number for _, number in nsmallest(keep, tried)}
+    tried = [sign * row.values[0] for row in finished if row.kind == "trial"]
+    last = max(nsmallest(keep, tried), default=-inf)
+    near = [
+        (sign * row.values[0], row.number)
+        for row in finished
+        if sign * row.values[0] <= last and row.kind == "trial"
+    ]
+    kept = {number for _, number in sorted(near)[:keep]}
     if keep and len(objectives) > 1:
         kept |= {row.number for row in best_rows(objectives, finished)}
     return [row.number for row in finished if row.number not in kept]

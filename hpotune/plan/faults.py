@@ -49,7 +49,7 @@ def equal_failures(rows: Iterable[TrialRow], *, limit: int) -> str | None:
 
 
 def _of_the_study(row: TrialRow) -> bool:
-    return row.failure is not None and row.failure.cause not in (*_OF_THE_POINT, "node", "preempted")
+    return row.failure is not None and row.failure.cause not in (*_OF_THE_POINT, "preempted")
 
 
 def bad_nodes(rows: Iterable[TrialRow]) -> dict[str, str]:
@@ -57,10 +57,11 @@ def bad_nodes(rows: Iterable[TrialRow]) -> dict[str, str]:
 
     A node that died is Slurm's to see; here count ends that workers told themselves.
     """
-    attempts = [attempt for row in rows for attempt in row.attempts]
-    if not any(_of_the_node(attempt) for attempt in attempts):
+    rows = list(rows)
+    troubled = [row for row in rows if row.state != "finished" or len(row.attempts) > 1]
+    if not any(_of_the_node(attempt) for row in troubled for attempt in row.attempts):
         return {}
-    told = [a for a in attempts if not a.swept and a.worker.job != LOCAL]
+    told = [a for row in rows for a in row.attempts if not a.swept and a.worker.job != LOCAL]
     since: dict[str, list[Attempt]] = {}
     for attempt in sorted(told, key=attrgetter("end")):
         if attempt.outcome == "finished":

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
-from pathlib import Path
 
 from hpotune.report.words import length
+from hpotune.study.diary import json_lines
 from hpotune.study.folder import StudyFolder
 from hpotune.study.trial import Span
 
@@ -196,7 +195,7 @@ def _legend(used: set[str], *, y: float) -> list[str]:
 
 def read_spans(folder: StudyFolder) -> list[Span]:
     """What really went on: the jobs' own spans, each trial cut into its phases, and the wait in the queue before."""
-    own = [_span(line) for path in sorted(folder.jobs.glob("*/spans-*.jsonl")) for line in _lines(path)]
+    own = [_span(line) for path in sorted(folder.jobs.glob("*/spans-*.jsonl")) for line in json_lines(path)]
     spans = []
     for span in own:
         inside = _phases(folder, span) if span.trial is not None else []
@@ -221,7 +220,7 @@ def _filled(whole: Span, inside: Sequence[Span]) -> list[Span]:
 def _phases(folder: StudyFolder, whole: Span) -> list[Span]:
     """The phases that the trial's own process wrote in this attempt, which lie inside it."""
     file = folder.trial(whole.trial if whole.trial is not None else -1) / "spans.jsonl"
-    found = [_span({"job": whole.job, **line}) for line in _lines(file)]
+    found = [_span({"job": whole.job, **line}) for line in json_lines(file)]
     return sorted(
         (span for span in found if whole.start <= span.start and span.end <= whole.end + 1),
         key=lambda span: span.start,
@@ -234,7 +233,7 @@ def _queues(folder: StudyFolder) -> list[Span]:
     for submitted in folder.jobs.glob("*/job.json"):
         begun = submitted.stat().st_mtime
         for life in submitted.parent.glob("life-*.json"):
-            start = next((float(str(line["start"])) for line in _lines(life) if "start" in line), begun)
+            start = next((float(str(line["start"])) for line in json_lines(life) if "start" in line), begun)
             job = f"{submitted.parent.name}_{life.stem.removeprefix('life-')}"
             if start > begun:
                 found.append(Span(job=job, trial=None, phase="queue", start=begun, end=start))
@@ -250,16 +249,3 @@ def _span(line: dict[str, object]) -> Span:
         start=float(str(line["start"])),
         end=float(str(line["end"])),
     )
-
-
-def _lines(path: Path) -> list[dict[str, object]]:
-    """Its JSON lines; one that a kill has cut short is left out."""
-    if not path.is_file():
-        return []
-    found = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            found.append(json.loads(line))
-        except ValueError:
-            continue
-    return found

@@ -5,7 +5,7 @@ The store itself is imported when it is asked for: Optuna takes longer than a lo
 
 from typing import TYPE_CHECKING
 
-from hpotune.store.remains import Left, Remains, dead_here, results_in, silent, written
+from hpotune.store.remains import Left, Remains, alive, dead_here, results_in, silent, written
 
 if TYPE_CHECKING:
     from hpotune.store.store import Claim, Outcome, Store, Wait
@@ -17,6 +17,7 @@ __all__ = [
     "Remains",
     "Store",
     "Wait",
+    "alive",
     "dead_here",
     "results_in",
     "silent",

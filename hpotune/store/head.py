@@ -20,24 +20,21 @@ class Head:
         self._ended: dict[int, TrialRow] = {}
         """By trial id: those that ended behind a trial that has not, too."""
         self._rows: list[TrialRow] = []
-        self._finished: dict[int, bool] = {}
+        self._live = 0
         self._lock = Lock()  # a worker looks while its monitor does
 
-    def split(
-        self, trials: Sequence[FrozenTrial]
-    ) -> tuple[list[TrialRow], dict[int, bool], Sequence[FrozenTrial]]:
-        """The rows of the leading ones, which of them (but the failed ones) have finished, and the trials behind them.
-
-        `trials`: all of the study, by number.
-        """
+    def split(self, trials: Sequence[FrozenTrial]) -> tuple[int, int, Sequence[FrozenTrial]]:
+        """How many lead, how many of these have not failed, and the trials behind them; `trials`: all, by number."""
         with self._lock:
             rest = trials[len(self._rows) :]
             ended = next((n for n, trial in enumerate(rest) if not trial.state.is_finished()), len(rest))
-            for trial in rest[:ended]:
-                self._rows.append(self.row(trial))
-                if trial.state != TrialState.FAIL:
-                    self._finished[trial.number] = trial.state == TrialState.COMPLETE
-            return self._rows.copy(), self._finished.copy(), rest[ended:]
+            self._rows += [self.row(trial) for trial in rest[:ended]]
+            self._live += sum(trial.state != TrialState.FAIL for trial in rest[:ended])
+            return len(self._rows), self._live, rest[ended:]
+
+    def rows(self, count: int) -> list[TrialRow]:
+        """The first so many."""
+        return self._rows[:count]
 
     def row(self, trial: FrozenTrial) -> TrialRow:
         """Made once of a trial that has ended."""

@@ -31,7 +31,7 @@ def dead_here(host: str) -> Callable[[Worker], Failure | None]:
     """Tells the death of local workers of this host; says nothing of others."""
 
     def dead(worker: Worker) -> Failure | None:
-        if worker.job != LOCAL or worker.host != host or _alive(worker.pid):
+        if worker.job != LOCAL or worker.host != host or alive(worker.pid):
             return None
         return Failure(cause="killed", message=f"its worker (process {worker.pid} on {host}) died")
 
@@ -50,7 +50,8 @@ def silent(lease_s: float, *, now: float | None = None) -> Callable[[TrialRow], 
     return dead
 
 
-def _alive(pid: int) -> bool:
+def alive(pid: int) -> bool:
+    """Whether a worker of this machine has this number."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:

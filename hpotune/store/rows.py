@@ -56,6 +56,20 @@ def live_ones(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
     return [trial for trial in trials if trial.state != failed]
 
 
+def finished_of(trials: Sequence[FrozenTrial], config: StudyConfig) -> dict[int, bool]:
+    """Which of those that have not failed are finished, by number; nothing in async mode, where nobody asks."""
+    live = live_ones(trials) if config.execution.mode != "async" else []
+    return {trial.number: trial.state == TrialState.COMPLETE for trial in live}
+
+
+def missing(live: Sequence[FrozenTrial], config: StudyConfig, *, ahead: int) -> list[str]:
+    """The kinds of the rows that are missing until the budget, or so many, wait."""
+    waiting = sum(trial.state == TrialState.WAITING for trial in live)
+    count = max(0, min(config.budget.trials - len(live), ahead - waiting))
+    wants_baseline = config.checks.baseline and config.model is not None and not any(map(is_baseline, live))
+    return (["baseline"] * wants_baseline + ["trial"] * count)[:count]
+
+
 def in_turn(waiting: Sequence[FrozenTrial]) -> Iterator[FrozenTrial]:
     """The first one, then the others in any order: of many workers that come at once each tries another one next."""
     yield from waiting[:1]
@@ -84,6 +98,8 @@ def attempts_of(
         cause=failure.cause if failure else None, message=failure.message if failure else "", gpus=gpus_of(config),
         swept=swept, checkpoint=checkpoint,
     )  # fmt: skip
+    if swept and any((told_.worker, told_.start) == (this.worker, this.start) for told_ in before):
+        return before  # another sweep has told this death
     return [*before, this]
 
 

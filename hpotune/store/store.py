@@ -29,9 +29,9 @@ from hpotune.store import attempts as told
 from hpotune.store.head import Head
 from hpotune.store.identity import identity, other_study
 from hpotune.store.remains import Left, Remains, asked
-from hpotune.store.rows import attempts_of, blank, half_released, in_turn, live_ones
+from hpotune.store.rows import attempts_of, blank, finished_of, half_released, in_turn, live_ones, missing
 from hpotune.study.load import Study
-from hpotune.study.trial import Attempt, Failure, TrialResult, TrialRow, Worker
+from hpotune.study.trial import Attempt, Cause, Failure, TrialResult, TrialRow, Worker
 
 AHEAD = 64
 """Rows made in advance: enough for any race, few enough that a study of 10,000 trials is not 10,000 open rows."""
@@ -117,12 +117,12 @@ class Store:
     def rows(self) -> list[TrialRow]:
         """Every trial, by number. Rows beyond the budget that nobody may claim are left out."""
         forgiven = self._forgiven()
-        rows, finished, trials = self._head.split(self._trials())
+        count, ended, trials = self._head.split(self._trials())
         rest = [self._row(trial) for trial in trials]
         live = [row for row in rest if row.state != "failed"]
-        room = max(0, self.config.budget.trials - len(finished))
+        room = max(0, self.config.budget.trials - ended)
         surplus = {row.number for row in live[room:] if row.state == "waiting"}
-        rows += [row for row in rest if row.number not in surplus]
+        rows = self._head.rows(count) + [row for row in rest if row.number not in surplus]
         if forgiven:
             rows = [replace(row, forgiven=True) if row.number in forgiven else row for row in rows]
         return rows
@@ -132,24 +132,14 @@ class Store:
 
         Two at once may append too many, or two baselines: `claim` never hands out the surplus.
         """
-        step = 1
-        while self._append(
-            step
-        ):  # more and more between two looks: hundreds may find nothing waiting at once
+        step = 1  # and twice as many after each look: hundreds of workers may find nothing waiting at once
+        while kinds := missing(self._live(), self.config, ahead=AHEAD):
+            for kind in kinds[:step]:
+                row = create_trial(state=TrialState.WAITING, user_attrs={"kind": kind})
+                self._storage.create_new_trial(self._id, template_trial=row)
+            if len(kinds) <= step:
+                break
             step *= 2
-
-    def _append(self, most: int) -> bool:
-        """Appends at most so many rows; whether more are missing."""
-        live = self._live()
-        waiting = sum(trial.state == TrialState.WAITING for trial in live)
-        wants_baseline = self.config.checks.baseline and self.config.model is not None
-        kinds = ["baseline"] if wants_baseline and not any(map(is_baseline, live)) else []
-        missing = min(self.config.budget.trials - len(live), AHEAD - waiting)
-        for index in range(min(missing, most)):
-            kind = kinds[index] if index < len(kinds) else "trial"
-            row = create_trial(state=TrialState.WAITING, user_attrs={"kind": kind})
-            self._storage.create_new_trial(self._id, template_trial=row)
-        return missing > most
 
     def claim(self, worker: Worker, *, fits: Callable[[TrialRow], bool] | None = None) -> Claim | Wait | None:
         """The next trial, now running and drawn; Wait where trials are left but none for now; None where none is.
@@ -157,9 +147,9 @@ class Store:
         `fits`: whether the worker has the time for a trial.
         """
         while True:
-            _, finished, rest = self._head.split(self._trials())
-            live, ended = live_ones(rest), len(finished)
-            finished |= {trial.number: trial.state == TrialState.COMPLETE for trial in live}
+            trials = self._trials()
+            _, ended, rest = self._head.split(trials)
+            live, finished = live_ones(rest), finished_of(trials, self.config)
             limit, too_long = may_start(self.config, [*finished.values()]), False
             open_ = live[: max(0, limit - ended)]
             for trial in in_turn([trial for trial in open_ if trial.state == TrialState.WAITING]):
@@ -167,9 +157,9 @@ class Store:
                     too_long = True
                 elif self._take(trial):
                     return self._claimed(trial, worker, unseen=self._round_of(finished, limit))
-            if len(finished) >= limit:
-                if too_long:
-                    return Wait(why="time")
+            if too_long:
+                return Wait(why="time")
+            if ended + len(live) >= limit:
                 return Wait(why="round") if limit < self.config.budget.trials else None
             self.fill()
 
@@ -293,13 +283,17 @@ class Store:
             self._storage.set_trial_user_attr(trial_id, "attempts", told.written(ended))
             # unsigned first: a sweep must not see the next worker's trial under this worker's name
             self._storage.set_trial_user_attr(trial_id, "worker", None)
+            if self._storage.get_trial(trial_id).user_attrs.get("worker"):
+                return False  # another sweep was quicker, and somebody has taken the trial since
             self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
         except UpdateFinishedTrialError:
             return False
         return True
 
-    def put_back(self, me: Worker, *, alive: Callable[[Worker], bool], left: Left) -> list[int]:
-        """Puts back what an earlier life of this very job left running (Slurm requeued it); returns the numbers.
+    def put_back(
+        self, me: Worker, *, alive: Callable[[Worker], bool], left: Left, cause: Cause = "preempted"
+    ) -> list[int]:
+        """Puts back what an earlier life of this very job left running (Slurm requeued it, for this cause).
 
         A worker is the same when job and task are; those of the job that live are others of the same batch script.
         """
@@ -308,7 +302,7 @@ class Store:
             worker = row.worker
             if worker and (worker.job, worker.task) == (me.job, me.task) and not alive(worker):
                 return Failure(
-                    cause="node", message=f"its job {me.job} was requeued without a word from {worker.host}"
+                    cause=cause, message=f"its job {me.job} was requeued; it had run on {worker.host}"
                 )
             return None
 

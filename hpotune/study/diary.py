@@ -7,8 +7,10 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from hpotune.study import life
+from hpotune.study.config import Json
 from hpotune.study.folder import StudyFolder
 from hpotune.study.trial import Span, Worker
 
@@ -44,3 +46,14 @@ class Diary:
             file.parent.mkdir(parents=True, exist_ok=True)
             with file.open("a", encoding="utf-8") as lines:
                 lines.write(json.dumps(asdict(span)) + "\n")
+
+
+def json_lines(path: Path) -> list[dict[str, Json]]:
+    """The lines of a file of spans; one that a kill has cut short is left out."""
+    if not path.is_file():
+        return []
+    found = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError):
+            found.append(json.loads(line))
+    return found

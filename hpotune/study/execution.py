@@ -58,7 +58,7 @@ class ExecutionConfig(Section):
     pack: Literal["auto", 1] = "auto"
     """Trials trained together on one base; auto: 1."""
     lease_s: int = Field(default=300, ge=10)
-    """Seconds without a sign of life after which a worker is dead, where Slurm cannot be asked about its job."""
+    """Seconds without a sign of life after which a worker is dead, where nobody asks Slurm about its job."""
 
     @field_validator("trials_per_job")
     @classmethod

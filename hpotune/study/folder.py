@@ -86,8 +86,13 @@ class StudyFolder:
         """One folder a submission."""
         return self.path / "jobs"
 
+    @property
+    def cancelled(self) -> Path:
+        """Stands from `cancel` until the study goes on."""
+        return self.jobs / "cancelled"
+
     def took_trial(self, job: str) -> Path:
-        """Stands where a job (or an element of it) has taken a trial."""
+        """Stands where a job (or an element of it) was of use: it took a trial, or others had been quicker."""
         return self.jobs / job.split("_")[0] / "took-trial"
 
     def trial(self, number: int) -> Path:

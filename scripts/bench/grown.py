@@ -6,7 +6,9 @@ One as workers of hpotune leave it, one as a user of plain Optuna does; the same
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy import insert, text
 from sqlalchemy.orm import Session
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).resolve().parents[2])]
+sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from status import BEGUN, SPACE, TEXTS, Memory, attributes, point
 
@@ -76,6 +78,7 @@ def _grow_tables(storage: BaseStorage, name: str, trials: int, attrs: Attributes
             session.execute(insert(table), rows)
         if storage._backend.engine.name == "postgresql":  # type: ignore[attr-defined]
             session.execute(text(f"SELECT setval(pg_get_serial_sequence('trials', 'trial_id'), {trials})"))
+            session.execute(text("ANALYZE"))  # as the server itself does a minute after so many rows
         session.commit()
 
 
@@ -105,7 +108,7 @@ def plain_storage(url: str) -> BaseStorage | str:
 
 @contextmanager
 def servers() -> Iterator[Callable[[], Postgres]]:
-    """Makes PostgreSQL servers of Debian's package that end with the block."""
+    """Makes PostgreSQL servers of Debian's package, with 100 connections as it comes, that end with the block."""
     made: list[Postgres] = []
 
     def make() -> Postgres:
@@ -113,11 +116,16 @@ def servers() -> Iterator[Callable[[], Postgres]]:
         if not found:
             raise SystemExit("PostgreSQL is not installed here: apt-get install postgresql")
         made.append(Postgres.make(found[-1].parent))
-        made[-1].start()
-        return made[-1]
+        server = made[-1]
+        options = f"-p {server.port} -k {server.folder} -c listen_addresses=127.0.0.1 -c max_connections=100"
+        log = f"{server.folder}/log"
+        server._as_owner("pg_ctl", "-D", f"{server.folder}/data", "-l", log, "-o", options, "-w", "start")
+        os.environ["PGPASSWORD"] = server.password
+        return server
 
     try:
         yield make
     finally:
         for server in made:
             server.stop()
+            shutil.rmtree(server.folder, ignore_errors=True)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What a trial costs in the store as a study grows, beside plain Optuna; and races of many workers for one budget.
 
-python scripts/bench/store.py grow [--sizes 100 1000 10000] [--runs 40] [--only sqlite journal postgres] [--sampler random]
-python scripts/bench/store.py race [--turns 20] [--only many postgres-200 journal-50 sqlite-16]
+python scripts/bench/store.py grow [--sizes 100 1000 10000] [--runs 40] [--only sqlite postgres] [--sampler tpe]
+python scripts/bench/store.py race [--repeat 20] [--only postgres-64 postgres-200 journal-50 sqlite-16]
 
 Prints tables. PostgreSQL where its programs are installed (apt-get install postgresql).
 """
@@ -15,7 +15,7 @@ import socket
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -30,6 +30,7 @@ from hpotune.storage import connect
 from hpotune.store import Claim, Store
 from hpotune.study.load import Study, load_study
 from hpotune.study.trial import TrialResult, Worker
+from tests.store.swarm import Fates, race
 
 KINDS = ("sqlite", "journal", "postgres")
 WARM_UP = 3
@@ -125,60 +126,109 @@ def measure(urls: Urls, place: Path, *, trials: int, runs: int, sampler: str) ->
     cold = timed(store.rows), timed(lambda: theirs.get_trials(deepcopy=False))
     kept: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
     for turn in range(runs + WARM_UP):
-        found = by_hpotune(store, me), by_optuna(theirs)
+        found = counted(lambda: by_hpotune(store, me)), counted(lambda: by_optuna(theirs))
         if turn >= WARM_UP:
             kept[0].append(found[0])
             kept[1].append(found[1])
     return summed(kept[0], cold[0]), summed(kept[1], cold[1])
 
 
+def counted(call: Callable[[], dict[str, float]]) -> dict[str, float]:
+    """With the CPU seconds of this process."""
+    begun = time.process_time()
+    return {**call(), "cpu": time.process_time() - begun}
+
+
 def summed(runs: Sequence[dict[str, float]], cold: float) -> dict[str, float]:
     """Medians of the parts; of the whole the median and the mean, which counts the rows made ahead."""
-    whole = [sum(run.values()) for run in runs]
+    whole = [sum(run.values()) - run["cpu"] for run in runs]
     parts = {name: statistics.median([run[name] for run in runs]) for name in runs[0]}
     return {"trial": statistics.median(whole), "mean": statistics.fmean(whole), **parts, "cold": cold}
 
 
 def grow(args: argparse.Namespace, scratch: Path) -> None:
-    print(
-        f"sampler {args.sampler}, median of {args.runs}, ms; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores\n"
-    )
-    print(
-        "| store | trials | hpotune | mean | look, claim, tell, keep | first look | Optuna | mean | ask, tell | first look | ratio |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|", flush=True)
+    print(f"sampler {args.sampler}, {args.runs} trials each, medians, ms; {os.cpu_count()} cores\n")
+    print("| store | trials | hpotune | mean | CPU | look + claim + tell + keep | first look | ", end="")
+    print("Optuna | mean | CPU | ask + tell | first look | ratio | load |")
+    print("|---" * 14 + "|", flush=True)
     with grown.servers() as server:
         for kind in args.only or KINDS:
             measured = {}
             database = server().database if kind == "postgres" else None
-            if database:
-                os.environ["PGPASSWORD"] = database.__self__.password  # type: ignore[attr-defined]
             for size in args.sizes:
                 place = scratch / kind / str(size)
                 place.mkdir(parents=True)
                 urls = database or (lambda name, kind=kind, place=place: f"{kind}:///{place / name}")
-                ours, theirs = measure(urls, place, trials=size, runs=args.runs, sampler=args.sampler)
-                measured[size] = ours["trial"], theirs["trial"]
-                print(line(kind, size, ours, theirs), flush=True)
-            least, most = measured[min(measured)], measured[max(measured)]
-            print(
-                f"| {kind} | {max(measured)} : {min(measured)} | **{most[0] / least[0]:.2f}** | | | | "
-                f"{most[1] / least[1]:.2f} | | | | |",
-                flush=True,
-            )  # fmt: skip
+                found = measure(urls, place, trials=size, runs=args.runs, sampler=args.sampler)
+                measured[size] = found
+                print(line(kind, size, *found), flush=True)
+            print(growth(kind, measured), flush=True)
 
 
-def line(kind: str, size: int, ours: dict[str, float], theirs: dict[str, float]) -> str:
+def line(kind: str, size: int, ours: Mapping[str, float], theirs: Mapping[str, float]) -> str:
     """One row of the table."""
 
-    def ms(name: str, of: dict[str, float]) -> str:
-        return f"{of[name] * 1000:.1f}"
+    def ms(of: Mapping[str, float], *names: str) -> str:
+        return " + ".join(f"{of[name] * 1000:.1f}" for name in names)
 
-    parts = ", ".join(ms(name, ours) for name in ("look", "claim", "tell", "keep"))
+    cells = [kind, str(size)]
+    cells += [ms(ours, name) for name in ("trial", "mean", "cpu")]
+    cells += [ms(ours, "look", "claim", "tell", "keep"), ms(ours, "cold")]
+    cells += [ms(theirs, name) for name in ("trial", "mean", "cpu")]
+    cells += [ms(theirs, "ask", "tell"), ms(theirs, "cold")]
+    cells += [f"{ours['trial'] / theirs['trial']:.2f}", f"{os.getloadavg()[0]:.1f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def growth(kind: str, measured: Mapping[int, tuple[dict[str, float], ...]]) -> str:
+    """How many times the most trials cost what the least do."""
+    least, most = min(measured), max(measured)
+    ours, theirs = (
+        [f"{measured[most][who][of] / measured[least][who][of]:.2f}" for of in ("trial", "mean", "cpu")]
+        for who in (0, 1)
+    )
+    return f"| {kind} | {most} : {least} | {' | '.join(ours)} | | | {' | '.join(theirs)} | | | | |"
+
+
+RACES = {"postgres-64": 100, "postgres-200": 300, "journal-50": 100, "sqlite-16": 60}
+"""Racers on a store, and the trials that they race for."""
+STRUCK = {
+    kind: Fates(failed=0.05, paused=0.1, killed=0.3, kill_s=seconds)
+    for kind, seconds in (("postgres", 8), ("journal", 1.5), ("sqlite", 1.5))
+}
+
+
+def races(args: argparse.Namespace, scratch: Path) -> None:
+    print(
+        "| racers | store | what happens | races | budget | finished, each race | faults | killed | s a race | load |"
+    )
+    print("|---" * 10 + "|", flush=True)
+    with grown.servers() as server:
+        database = server().database
+        for name in args.only or RACES:
+            for fates in (Fates(), STRUCK[name.partition("-")[0]]):
+                times = args.repeat if name == "postgres-64" and not fates.killed else args.struck
+                print(raced(name, database, scratch, fates=fates, times=times), flush=True)
+
+
+def raced(name: str, database: Urls, scratch: Path, *, fates: Fates, times: int) -> str:
+    """A line of the table."""
+    kind, racers, trials = name.partition("-")[0], int(name.partition("-")[2]), RACES[name]
+    found = []
+    for turn in range(times):
+        own = f"{kind}_{racers}_{turn}_{bool(fates.killed):d}"
+        place = scratch / own
+        study = make_study(place / "home", trials=trials)
+        url = database(own) if kind == "postgres" else f"{kind}:///{place / 'store'}"
+        Store.create(url, study, folder=str(place))
+        found.append(race(url, study, place / "told", racers=racers, fates=fates))
+    finished = {sum(row.state == "finished" for row in one.rows) for one in found}
+    faults = [fault for one in found for fault in one.faults(trials)]
+    what = "5 % fail, 10 % pause, 30 % get kill -9" if fates.killed else "all finish"
     return (
-        f"| {kind} | {size} | {ms('trial', ours)} | {ms('mean', ours)} | {parts} | {ms('cold', ours)} | "
-        f"{ms('trial', theirs)} | {ms('mean', theirs)} | {ms('ask', theirs)}, {ms('tell', theirs)} | "
-        f"{ms('cold', theirs)} | {ours['trial'] / theirs['trial']:.2f} |"
+        f"| {racers} | {kind} | {what} | {times} | {trials} | {', '.join(map(str, sorted(finished)))} | "
+        f"{'; '.join(faults) or 'none'} | {sum(one.killed for one in found)} | "
+        f"{statistics.median(one.seconds for one in found):.1f} | {os.getloadavg()[0]:.1f} |"
     )
 
 
@@ -186,15 +236,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    verbs = parser.add_subparsers(dest="verb", required=True)
+    verbs = parser.add_subparsers(required=True)
     growing = verbs.add_parser("grow")
     growing.add_argument("--sizes", type=int, nargs="*", default=[100, 1000, 10_000])
     growing.add_argument("--runs", type=int, default=40)
     growing.add_argument("--only", nargs="*", choices=KINDS)
     growing.add_argument("--sampler", choices=["random", "tpe"], default="random")
+    growing.set_defaults(run=grow)
+    racing = verbs.add_parser("race")
+    racing.add_argument(
+        "--repeat", type=int, default=20, help="races of 64 on PostgreSQL in which all finish"
+    )
+    racing.add_argument("--struck", type=int, default=1, help="races of every other kind")
+    racing.add_argument("--only", nargs="*", choices=list(RACES))
+    racing.set_defaults(run=races)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="hpotune-bench-") as scratch:
-        grow(args, Path(scratch))
+        args.run(args, Path(scratch))
 
 
 if __name__ == "__main__":

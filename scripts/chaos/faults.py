@@ -159,14 +159,14 @@ def disk_full(place: Place, fault: Fault, rng: random.Random, running: Sequence[
 
 
 def bad_node(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
-    """A node that fails every trial with an ECC error for half a minute."""
+    """A node that fails every trial with an ECC error for a while."""
     nodes = {row.worker.host for row in running if row.worker}
     fault.node = "n3" if "n3" in nodes else next(iter(sorted(nodes)), None)
     fault.struck = fault.node is not None
     if fault.node:
         with place.lock("bad node"):
             place.bad_node.write_text(fault.node)
-            time.sleep(30)
+            time.sleep(15)
             place.bad_node.unlink()
 
 
@@ -186,7 +186,7 @@ KINDS: dict[str, Kind] = {
     "preempt": Kind(share=6, causes=causes("paused", "preempted"), strike=preempt, slow_s=60),
     "scancel": Kind(share=7, causes=causes("paused", "killed"), strike=scancel, slow_s=60),
     "slurmctld": Kind(share=4, causes=causes(), strike=slurmctld),
-    "node_death": Kind(share=1, causes=causes("node", "killed"), strike=node_death, slow_s=90),
+    "node_death": Kind(share=1, causes=causes("node", "killed", "preempted"), strike=node_death, slow_s=90),
     "kill_trial": Kind(share=7, causes=causes("killed"), strike=kill_trial),
     "timeout": Kind(share=4, causes=causes("paused", "timeout", "preempted"), strike=timeout, slow_s=150),
     "slurmd": Kind(share=4, causes=causes(), strike=slurmd),

@@ -228,3 +228,36 @@ def test_the_only_names_who_holds_the_lock(tmp_path: Path):
         pass
     with the_only(lock, what="it"):
         pass
+
+
+def test_a_run_that_is_cancelled_from_elsewhere_ends_and_starts_no_worker_again(place):
+    folder, store = place(python=None, command="sleep 30; echo {x}", budget={"trials": 2})
+    asked = []
+
+    def show() -> None:
+        if not asked and any(row.state == "running" for row in store.rows()):
+            asked.append(cancel_study(folder, store))
+
+    assert not run_workers(folder, store, count=1, show=show)
+    assert [len(stopped) for stopped in asked] == [1]
+    assert states(store) == ["waiting", "waiting"]
+
+
+@pytest.mark.parametrize(
+    ("command", "budget", "code"),
+    [
+        ("exit 3; echo {x}", {"trials": 9}, 1),  # fails alike, and is stopped before max_failed
+        ("echo '{{\"value\": NaN, \"x\": {x}}}'", {"trials": 2, "max_failed": 0}, 1),
+        ("echo {x}", {"trials": 2}, 0),
+        ("echo {x}", {"trials": 2, "until": "2026-01-01"}, 0),
+    ],
+)
+def test_a_run_ends_with_an_error_where_failures_ended_it(make_study, tmp_path, command, budget, code):
+    study = make_study(python=None, command=command, budget=budget)
+    done = subprocess.run(
+        [sys.executable, "-m", "hpotune", "run", str(study.source.path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr

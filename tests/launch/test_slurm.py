@@ -12,7 +12,6 @@ import pytest
 
 from hpotune.errors import ClusterError, StudyFileError
 from hpotune.launch import ask, slurm, step
-from hpotune.launch.cancel import cancelled_mark
 from hpotune.launch.dead import lost
 from hpotune.launch.gpus import deal, visible_gpus
 from hpotune.launch.limits import SubmitLimit, limit_in, refusal
@@ -259,7 +258,7 @@ def test_where_slurm_is_silent_its_jobs_are_unknown_and_no_trial_is_lost(place, 
         ("7_1", "UNKNOWN", "worker"),
     ]
     assert "Unable to contact" in why
-    assert lost(store, jobs) == []
+    assert lost(store.rows(), jobs, lease_s=300) == []
 
 
 def test_a_follow_up_asks_a_silent_slurm_again(place, silent, monkeypatch):
@@ -286,7 +285,7 @@ def test_a_follow_up_submits_nothing_that_the_user_cancelled(place, monkeypatch,
     rows = [JobRow(id=f"7_{index}", state=state) for index, state in enumerate(states)]
     monkeypatch.setattr(step, "job_rows", lambda *_, **__: rows)
     if marked:
-        cancelled_mark(folder).touch()
+        folder.cancelled.touch()
     done = step.step(folder, store, folder.load().config, now=datetime.now(), alone_at_work=True)
     assert done.submitted == ()
     assert said in done.warning
@@ -294,7 +293,7 @@ def test_a_follow_up_submits_nothing_that_the_user_cancelled(place, monkeypatch,
 
 def test_a_follow_up_that_is_refused_is_a_warning(place, monkeypatch):
     folder, store = place
-    cancelled_mark(folder).touch()
+    folder.cancelled.touch()
 
     def submit(*_: object) -> str:
         raise ClusterError("Slurm refused the job: too many")
@@ -306,7 +305,7 @@ def test_a_follow_up_that_is_refused_is_a_warning(place, monkeypatch):
     done = step.step(folder, store, folder.load().config, now=datetime.now())
     assert done.submitted == ("8",)
     assert "submitted 8, and not the follow-up step" in done.warning
-    assert not cancelled_mark(folder).exists()
+    assert not folder.cancelled.exists()
 
 
 @pytest.mark.parametrize(

@@ -42,8 +42,8 @@ def test_where_all_nodes_fail_alike_none_is_to_blame():
     assert bad_nodes(trials(*failing)) == {}
 
 
-def test_trials_that_diverge_or_lack_memory_say_nothing_of_a_node():
-    for cause in ("nan", "oom", "timeout", "preempted"):
+def test_what_diverges_lacks_memory_or_meets_a_full_disk_says_nothing_of_a_node():
+    for cause in ("nan", "oom", "timeout", "preempted", "store"):
         failing = [attempt("n1", at, cause, "same") for at in (1, 3, 5)]
         assert bad_nodes(trials(*failing, attempt("n2", 4))) == {}
 

@@ -6,7 +6,7 @@ from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
-from hpotune.plan.budget import best_rows, dropped, ranked, stop_reason
+from hpotune.plan.budget import best_rows, dropped, stop_reason
 from hpotune.plan.next import JobRow, JobSpec, next_jobs
 from hpotune.study.config import Objective, StudyConfig
 from hpotune.study.trial import Attempt, Failure, TrialRow, Worker
@@ -208,7 +208,12 @@ def test_a_follow_up_step_is_no_worker():
         ),
         ({"trials": 9}, alike("user", "bad key", "no file", "bad key"), None),
         ({"trials": 9}, alike("oom", "no", "no", "no"), None),
-        ({"trials": 9, "max_failed": 2}, alike("node", "ECC 1", "ECC 2", "ECC 3"), None),
+        ({"trials": 9, "max_failed": 1}, alike("node", "ECC 1", "ECC 2"), None),
+        (
+            {"trials": 9},
+            alike("node", "ECC 1", "ECC 2", "ECC 3"),
+            "3 trials in a row failed alike (node: ECC",
+        ),
         (
             {"trials": 9},
             [*alike("user", "a", "a"), row(2, "finished", end=1.5), *alike("user", "a", first=3)],
@@ -262,11 +267,6 @@ def test_the_best_of_two_objectives_is_their_pareto_front():
     assert sorted(best.number for best in best_rows([*DOWN, *UP], tried)) == [2, 4]
 
 
-def test_a_ranking_goes_from_the_best_to_the_worst():
-    tried = [row(n, "finished", value=value) for n, value in enumerate((2.0, 3.0, 1.0))]
-    assert [one.number for one in ranked(DOWN, tried)] == [2, 0, 1]
-
-
 def test_adapters_of_all_but_the_best_are_dropped():
     tried = [row(n, "finished", value=value) for n, value in enumerate((2.0, 3.0, 1.0, 4.0))]
     assert dropped(DOWN, tried, keep=2) == [1, 3]
@@ -280,3 +280,10 @@ def test_adapters_on_the_pareto_front_are_kept():
 
 def test_nothing_is_kept_where_keep_is_zero():
     assert dropped(DOWN, rows("ff"), keep=0) == [0, 1]
+
+
+def test_that_one_more_trial_would_be_too_much_is_no_reason_to_stop_those_that_run():
+    trials = [row(0, "finished", attempts=hours(1.0)), row(1, "running", start=NOW.timestamp() - 1800)]
+    settings = config({"trials": 9, "gpu_hours": 2.5}, resources={"gpus": 1})
+    assert stop_reason(settings, trials, now=NOW)
+    assert stop_reason(settings, trials, now=NOW, starting=False) is None

@@ -5,6 +5,7 @@ For tests and for scripts/bench/store.py. The racers of a turn go off together; 
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -48,14 +49,15 @@ class Race:
         states = Counter(row.state for row in self.rows)
         finished = [row for row in self.rows if row.state == "finished"]
         numbers = [row.number for row in finished]
-        points = {tuple(row.params.items()) for row in finished}
+        points = {json.dumps(dict(row.params)) for row in finished}
         twice = [number for number, times in Counter(self.told).items() if times > 1]
         found = {
             f"{states['finished']} finished of {trials}": states["finished"] != trials,
             f"left over: {dict(states)}": bool(set(states) - {"finished", "failed"}),
             f"told twice: {twice}": bool(twice),
             "told and not finished": not set(self.told) <= set(numbers),
-            f"{len(numbers) - len(self.told)} finished by nobody": len(numbers) - len(self.told) > self.killed,
+            f"{len(numbers) - len(self.told)} finished by nobody": len(numbers) - len(self.told)
+            > self.killed,
             "a number twice": len({row.number for row in self.rows}) != len(self.rows),
             "a point twice": len(points) != len(finished),
             f"{self.broken} racers ended by an error": bool(self.broken),
@@ -148,7 +150,9 @@ def run(url: str, study: Study, told: Path, *, fates: Fates, rng: random.Random)
             store.fail(claim.trial_id, Failure(cause="user", message="as planned"), owner=me)
         elif fate < fates.failed + fates.paused:
             store.pause(claim.trial_id, owner=me)
-        elif store.finish(claim.trial_id, TrialResult(number=number, state="finished", values=[rng.random()])):
+        elif store.finish(
+            claim.trial_id, TrialResult(number=number, state="finished", values=[rng.random()])
+        ):
             with told.open("a") as out:
                 out.write(f"{number}\n")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import optuna
@@ -14,7 +15,7 @@ from hpotune.errors import HpotuneError, StoreError
 from hpotune.storage import connect
 from hpotune.store import Remains, Store, Wait, silent
 from hpotune.store.store import UNOWNED_S
-from hpotune.study.trial import Failure, TrialResult, Worker
+from hpotune.study.trial import Attempt, Failure, TrialResult, Worker
 from tests.store.conftest import worker
 
 FAILURE = Failure(cause="user", message="no")
@@ -556,3 +557,60 @@ def test_of_two_takers_of_a_trial_put_back_only_one_is_granted_it(tmp_path):
 
     inner._backend.append_logs = late
     assert not before.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)
+
+
+def test_a_trial_whose_releaser_died_half_way_goes_back_in_line(make_store):
+    """Its attempt is told and its name is gone, but it does not stand in line yet."""
+    store = make_store(budget={"trials": 1})
+    claim = store.claim(worker())
+    store._storage.set_trial_user_attr(claim.trial_id, "worker", None)
+    assert (
+        store.sweep(lambda _: FAILURE, left=nothing_left) == []
+    )  # taken just now by one that has not signed yet
+    ended = Attempt(worker=worker(), start=claim.row.start, end=claim.row.start + 1, outcome="paused")
+    store._storage.set_trial_user_attr(claim.trial_id, "attempts", [asdict(ended)])
+    assert store.sweep(lambda _: None, left=nothing_left) == []  # its releaser lives and goes on
+    assert store.sweep(lambda _: FAILURE, left=nothing_left) == [0]
+    assert store.claim(worker("two")).row.number == 0
+
+
+@pytest.mark.parametrize("cause", ["preempted", "node"])
+def test_a_requeued_jobs_trial_says_why(make_store, cause):
+    store = make_store(budget={"trials": 1})
+    store.claim(worker("old"))
+    store.put_back(worker("new"), alive=lambda _: False, left=nothing_left, cause=cause)
+    assert [attempt.cause for attempt in store.rows()[0].attempts] == [cause]
+
+
+def test_a_worker_without_time_is_told_so_while_many_rows_wait(make_store):
+    store = make_store(budget={"trials": 500}, search={"algorithm": "random"})
+    assert store.claim(worker(), fits=lambda row: False) == Wait(why="time")
+
+
+def test_one_death_is_told_once_however_many_sweep(make_store):
+    store = make_store(budget={"trials": 1})
+    claim = store.claim(worker())
+    ended = Attempt(worker=worker(), start=claim.row.start, end=claim.row.start, outcome="paused", swept=True)
+    store._storage.set_trial_user_attr(claim.trial_id, "attempts", [asdict(ended)])  # the other is half-way
+    store.sweep(lambda _: CRASHED, left=nothing_left)
+    assert [attempt.swept for attempt in store.rows()[0].attempts] == [True]
+
+
+def test_a_slow_sweep_does_not_take_a_trial_from_its_next_worker(make_store):
+    store = make_store(budget={"trials": 1})
+    store.claim(worker("one"))
+    set_attr = store._storage._inner.set_trial_user_attr
+    again = []
+
+    def interrupted(trial_id, key, value):
+        set_attr(trial_id, key, value)
+        if (
+            key == "worker" and value is None and not again
+        ):  # the other sweep ends, and somebody takes the trial
+            again.append(True)
+            store._storage.set_trial_state_values(trial_id, optuna.trial.TrialState.WAITING)
+            assert store.claim(worker("two")).row.number == 0
+
+    store._storage._inner.set_trial_user_attr = interrupted
+    store.sweep(lambda _: CRASHED, left=nothing_left)
+    assert (store.rows()[0].state, store.rows()[0].worker) == ("running", worker("two"))
