@@ -121,11 +121,11 @@ def _child(url: str, study: Study, told: Path, ready: int, *, fates: Fates, seed
 
 def _watched(url: str, study: Study, living: set[int], *, fates: Fates, rng: random.Random) -> list[int]:
     doomed = rng.sample(sorted(living), round(fates.killed * len(living)))
-    strikes = sorted((time.monotonic() + rng.uniform(0.1, fates.kill_s), pid) for pid in doomed)
+    strikes = sorted((time.monotonic() + rng.uniform(0.05, fates.kill_s), pid) for pid in doomed)
     ended: list[int] = []
     store = Store.open(url, study, patient=True) if doomed else None
     while living:
-        time.sleep(0.05)
+        time.sleep(0.02)
         while strikes and strikes[0][0] < time.monotonic():
             victim = strikes.pop(0)[1]
             if victim in living:

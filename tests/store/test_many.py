@@ -34,15 +34,15 @@ def test_racers_finish_exactly_the_budget(request, make_study, tmp_path, kind, r
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal", pytest.param("postgres", marks=pytest.mark.postgres)])
 def test_racers_struck_by_kill_9_anywhere_leave_nothing_behind(request, make_study, tmp_path, kind):
-    url, study = prepared(request, make_study, tmp_path, kind, trials=30)
-    fates = Fates(failed=0.1, paused=0.15, killed=0.5, kill_s=1.5)
+    url, study = prepared(request, make_study, tmp_path, kind, trials=60)
+    fates = Fates(failed=0.1, paused=0.15, killed=0.5, kill_s=0.8)
     found = race(url, study, tmp_path / "told", racers=8, fates=fates)
-    assert found.faults(30) == []
+    assert found.faults(60) == []
     assert found.killed
 
 
 @pytest.mark.postgres
-def test_a_server_that_refuses_connections_only_delays_racers(postgres, server, make_study, tmp_path, capfd):
+def test_a_server_that_refuses_connections_only_delays_racers(postgres, server, make_study, tmp_path):
     """Four connections for twenty workers."""
     study = make_study(budget={"trials": 24}, search={"algorithm": "random"})
     Store.create(postgres, study, folder="/f")
@@ -52,4 +52,4 @@ def test_a_server_that_refuses_connections_only_delays_racers(postgres, server, 
         admin.execute(f"GRANT hpotune TO {role}")
     found = race(postgres.replace("hpotune@", f"{role}@"), study, tmp_path / "told", racers=20)
     assert found.faults(24) == []
-    assert "too many connections" in capfd.readouterr().err
+    assert f'too many connections for role "{role}"' in (server.folder / "log").read_text()
