@@ -60,7 +60,7 @@ def make_study(place: Path, *, trials: int, sampler: str = "random") -> Study:
 
 
 def by_hpotune(store: Store, me: Worker) -> dict[str, float]:
-    """Seconds of what hpotune/worker.py asks of the store and makes of its rows, for one trial."""
+    """Seconds of what hpotune/worker/ asks of the store and makes of its rows, for one trial."""
     begun = time.perf_counter()
     rows = store.rows()
     assert stop_reason(store.config, rows, now=datetime.now()) is None

@@ -247,7 +247,7 @@ def test_a_run_that_is_cancelled_from_elsewhere_ends_and_starts_no_worker_again(
     ("command", "budget", "code"),
     [
         ("exit 3; echo {x}", {"trials": 9}, 1),  # fails alike, and is stopped before max_failed
-        ("echo '{{\"value\": NaN, \"x\": {x}}}'", {"trials": 2, "max_failed": 0}, 1),
+        ('echo \'{{"value": NaN, "x": {x}}}\'', {"trials": 2, "max_failed": 0}, 1),
         ("echo {x}", {"trials": 2}, 0),
         ("echo {x}", {"trials": 2, "until": "2026-01-01"}, 0),
     ],

@@ -141,7 +141,7 @@ def test_of_two_trials_taken_at_once_the_first_gets_the_rest_of_the_budget(place
     )
     assert store.claim(Worker(job="8_0", host="n2", pid=1)).row.number == 0
     assert store.claim(Worker(job="8_1", host="n2", pid=1)).row.number == 1
-    monkeypatch.setattr("hpotune.worker._over", lambda shift, rows: False)
+    monkeypatch.setattr("hpotune.worker.turns._over", lambda shift, rows: False)
     assert work(folder, me=ME, trials=None, env=os.environ).taken == 0
     row = store.rows()[2]
     assert (row.state, row.attempts[0].outcome) == ("waiting", "paused")

@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from signal import SIGTERM
 
-from hpotune.errors import HpotuneError, StoreError
+from hpotune.errors import HpotuneError
 from hpotune.objective.process import PAUSE, Stop
 from hpotune.objective.registry import open_objective
 from hpotune.objective.socket import Evaluate, Setting, failed
@@ -24,18 +21,15 @@ from hpotune.plan.budget import dropped, gpus_of, stop_reason
 from hpotune.plan.faults import bad_nodes
 from hpotune.plan.lifetime import MARGIN_S, fits
 from hpotune.store import Claim, Store, Wait, alive, dead_here, results_in, silent, written
-from hpotune.study.config import StudyConfig
 from hpotune.study.diary import Diary
 from hpotune.study.folder import StudyFolder, check_writable
-from hpotune.study.load import Study
-from hpotune.study.snapshot import Code, code_of
-from hpotune.study.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, TrialSpec, Worker
+from hpotune.study.snapshot import code_of
+from hpotune.study.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker
+from hpotune.worker.shift import Now, Shift, say, watched
+from hpotune.worker.spec import spec_without_point, trial_spec
 
-Now = Callable[[], datetime]
 PATIENCE_S = 120
 """How long a worker waits for a disk that is full."""
-BEATS = 5
-"""Signs of life in the time of one lease."""
 ROUND_POLL_S = 5.0
 """How often a worker that waits for the others of its round looks into the store."""
 
@@ -48,40 +42,6 @@ class Done:
     """Trials."""
     broken_node: bool
     """Whether its node breaks what runs on it."""
-
-
-@dataclass(kw_only=True)
-class Shift:
-    """One worker's time at work: who it is, what it works on, and until when."""
-
-    folder: StudyFolder
-    study: Study
-    store: Store
-    me: Worker
-    stop: Stop
-    diary: Diary
-    now: Now
-    deadline: float | None
-    """When its job ends, in Unix seconds; None: nobody knows."""
-    code: Code | None = None
-    """The snapshot of the study's code that it runs."""
-    holding: Claim | None = None
-    """The trial that it evaluates."""
-    abandoned: int | None = None
-    """The trial id that was told to end because it is somebody else's."""
-    over: threading.Event = field(default_factory=threading.Event)
-
-    @property
-    def config(self) -> StudyConfig:
-        """As it stands now: budgets may be extended while the study runs."""
-        return self.store.config
-
-    @property
-    def left_s(self) -> float | None:
-        """Seconds until its job is told to end."""
-        if self.deadline is None:
-            return None
-        return self.deadline - time.time() - self.config.resources.signal_delay_s * (self.me.job != LOCAL)
 
 
 def work(
@@ -113,7 +73,7 @@ def work(
     )  # fmt: skip
     diary.begin()
     _sweep_own(shift, requeued)
-    with open_objective(Setting(config=study.config, env=env, stop=stop)) as evaluate, _watched(shift):
+    with open_objective(Setting(config=study.config, env=env, stop=stop)) as evaluate, watched(shift):
         taken = _take_turns(shift, evaluate, trials=trials)
     stop.go_deaf()
     diary.end()
@@ -137,6 +97,7 @@ def _take_turns(shift: Shift, evaluate: Evaluate, *, trials: int | None) -> int:
     while trials is None or taken < trials:
         shift.store.config = shift.folder.config_now(shift.study)
         rows = shift.store.rows()
+        _drop_adapters(shift, rows)
         if _over(shift, rows):
             break
         enough = partial(fits, shift.config, rows, left_s=shift.left_s)
@@ -147,11 +108,11 @@ def _take_turns(shift: Shift, evaluate: Evaluate, *, trials: int | None) -> int:
             _wait(shift)
             continue
         if not isinstance(claim, Claim):
-            _say("no trial fits into what is left of this job" if claim else "no trial is left to start")
+            say("no trial fits into what is left of this job" if claim else "no trial is left to start")
             break
         if reason := _beyond_budget(shift, claim):
             shift.store.pause(claim.trial_id, owner=shift.me)
-            _say(f"trial {claim.row.number} is left: {reason}")
+            say(f"trial {claim.row.number} is left: {reason}")
             break
         shift.diary.span(phase, since)
         taken += 1
@@ -162,6 +123,8 @@ def _take_turns(shift: Shift, evaluate: Evaluate, *, trials: int | None) -> int:
         if result.failure is not None and result.failure.cause == "store":
             _wait_for_room(shift)
         since, phase = time.time(), "idle"
+    if trials is not None and taken >= trials:  # else the last look has done it
+        _drop_adapters(shift, shift.store.rows())
     return taken
 
 
@@ -199,7 +162,7 @@ def _wait_for_room(shift: Shift) -> None:
         except HpotuneError as error:
             if time.monotonic() >= until:
                 raise
-            _say(f"waiting: {error}")
+            say(f"waiting: {error}")
         time.sleep(ROUND_POLL_S)
 
 
@@ -217,75 +180,24 @@ def _beside(me: Worker, other: Worker) -> bool:
 def _over(shift: Shift, rows: Sequence[TrialRow]) -> bool:
     """Whether this worker has nothing more to do, and says why."""
     if shift.stop.signal is not None:
-        _say(f"asked to end (signal {shift.stop.signal})")
+        say(f"asked to end (signal {shift.stop.signal})")
         return True
     if reason := stop_reason(shift.config, rows, now=shift.now()):
         _mark_useful(shift)
-        _say(f"the study is over: {reason}")
+        say(f"the study is over: {reason}")
         return True
     if shift.me.job == LOCAL and shift.folder.cancelled.exists():
-        _say("the study was cancelled")
+        say("the study was cancelled")
         return True
     if shift.me.job != LOCAL and (why := bad_nodes(rows).get(shift.me.host)):
-        _say(f"this node ({shift.me.host}) breaks what runs on it, so this worker ends: {why}")
+        say(f"this node ({shift.me.host}) breaks what runs on it, so this worker ends: {why}")
         return True
     return False
 
 
-@contextmanager
-def _watched(shift: Shift) -> Iterator[None]:
-    """While inside, a thread says that the worker lives, and stops a trial whose time is out or that is not its own."""
-    thread = threading.Thread(target=_watch, args=(shift,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        shift.over.set()
-        thread.join(timeout=5)
-
-
-def _watch(shift: Shift) -> None:
-    pause_s = max(1.0, shift.config.execution.lease_s / BEATS)
-    while not shift.over.wait(_until_look(shift, pause_s)):
-        try:
-            _look(shift)
-        except StoreError:  # it is away: the worker's own calls wait for it
-            continue
-        except Exception:  # a thread that died would look like a worker that did
-            with suppress(OSError):  # the log may lie on a full disk
-                traceback.print_exc()
-
-
-def _look(shift: Shift) -> None:
-    """Gives a sign of life; stops the trial whose time is out, that is not its own, or that is not wanted any more."""
-    if shift.left_s is not None and shift.left_s <= 0 and shift.stop.signal is None:
-        _say("the time of this job is nearly out: its trial is told to checkpoint")
-        shift.stop.ask(PAUSE)
-    shift.diary.beat()
-    holding = shift.holding
-    if holding is None:
-        return
-    if not shift.store.beat(holding.trial_id, owner=shift.me) and shift.holding is holding:
-        _say(f"trial {holding.row.number} is somebody else's by now: it is ended here")
-        shift.stop.abandon(kill=shift.abandoned == holding.trial_id)
-        shift.abandoned = holding.trial_id
-    if shift.config.budget.on_end == "cancel" and shift.stop.signal is None:
-        config = shift.folder.config_now(shift.study)
-        if reason := stop_reason(config, shift.store.rows(), now=shift.now(), starting=False):
-            _say(f"the study is over: {reason}; its running trials are stopped (budget.on_end: cancel)")
-            shift.stop.ask(SIGTERM)
-
-
-def _until_look(shift: Shift, pause_s: float) -> float:
-    """Seconds until the next look: at the end of the job at the latest."""
-    if shift.left_s is None or shift.stop.signal is not None:
-        return pause_s
-    return min(pause_s, max(0.1, shift.left_s))
-
-
 def _one(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
     number, begun = claim.row.number, time.time()
-    _say(f"trial {number} starts: {dict(claim.row.params) or claim.row.kind}")
+    say(f"trial {number} starts: {dict(claim.row.params) or claim.row.kind}")
     shift.holding = claim
     result = _evaluated(claim, shift, evaluate)
     shift.holding = None
@@ -294,9 +206,7 @@ def _one(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
         "gpu_hours": seconds / 3600 * gpus_of(shift.config)
     }  # where its own processes have not counted it
     result = result.model_copy(update={"metrics": {**cost, **result.metrics, "seconds": round(seconds, 3)}})
-    _say(f"trial {number} {_told(claim, result, shift)}")
-    if result.state == "finished":
-        _drop_adapters(shift.store, shift.study, shift.folder)
+    say(f"trial {number} {_told(claim, result, shift)}")
     return result
 
 
@@ -335,7 +245,7 @@ def _taken_away(shift: Shift) -> Failure | None:
 def _evaluated(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
     """The trial's result; whatever goes wrong here (a point that breaks a rule, a full disk) is its failure."""
     home = str(shift.folder.provenance()["home"])
-    spec = _spec_without_point(claim, shift.study, shift.folder, home=home)
+    spec = spec_without_point(claim, shift.study, shift.folder, home=home)
     try:
         spec = trial_spec(claim, shift.study, shift.folder, home=home)
         Path(spec.folder).mkdir(parents=True, exist_ok=True)
@@ -349,41 +259,15 @@ def _evaluated(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
         return failed(spec, cause, f"{type(error).__name__}: {error}")
 
 
-def trial_spec(claim: Claim, study: Study, folder: StudyFolder, *, home: str) -> TrialSpec:
-    """Everything the trial's process needs.
-
-    Raises: ValueError for a point that breaks a rule of the study file only there.
-    """
-    blank = _spec_without_point(claim, study, folder, home=home)
-    if claim.row.kind == "baseline":
-        return blank
-    return blank.model_copy(update={"point": study.point(claim.row.params)})
-
-
-def _spec_without_point(claim: Claim, study: Study, folder: StudyFolder, *, home: str) -> TrialSpec:
-    config = study.config
-    return TrialSpec(
-        study=config.name,
-        number=claim.row.number,
-        kind=claim.row.kind,
-        seed=config.search.seed,
-        folder=str(folder.trial(claim.row.number)),
-        point=study.base(),
-        checks=config.checks,
-        data_root=config.data_root,
-        offline=config.env.offline,
-        python=config.python,
-        command=config.command,
-        home=home,
-    )
-
-
-def _drop_adapters(store: Store, study: Study, folder: StudyFolder) -> None:
+def _drop_adapters(shift: Shift, rows: Sequence[TrialRow]) -> None:
     """Removes adapters that `keep` does not want; two workers doing so at once do no harm."""
-    keep = study.config.keep.best
-    if keep != "all":
-        for number in dropped(study.config.score.objective, store.rows(), keep=keep):
-            shutil.rmtree(folder.trial(number) / "adapter", ignore_errors=True)
+    keep = shift.config.keep.best
+    if keep == "all":
+        return
+    for number in dropped(shift.config.score.objective, rows, keep=keep):
+        if number not in shift.dropped:
+            shutil.rmtree(shift.folder.trial(number) / "adapter", ignore_errors=True)
+            shift.dropped.add(number)
 
 
 def this_worker(env: Mapping[str, str], *, host: str) -> Worker:
@@ -393,8 +277,3 @@ def this_worker(env: Mapping[str, str], *, host: str) -> Worker:
         job = f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
     task = f"{env.get('SLURM_STEP_ID', '')}.{env.get('SLURM_PROCID', '')}"
     return Worker(job=job, host=env.get("SLURMD_NODENAME", host), pid=os.getpid(), task=task)
-
-
-def _say(text: str) -> None:
-    with suppress(OSError):  # a full disk costs a line of the log, not the worker
-        print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", file=sys.stderr, flush=True)  # noqa: T201 - a job's log
