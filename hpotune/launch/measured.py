@@ -54,10 +54,10 @@ def measured(folder: StudyFolder, rows: Sequence[TrialRow]) -> Measured:
     )
 
 
-def submissions(folder: StudyFolder) -> list[Submission]:
-    """Every array of the study, oldest first."""
+def submissions(folder: StudyFolder, *, kind: str = "worker") -> list[Submission]:
+    """Every array of workers, oldest first; or the follow-up steps, which hold no GPU and wait for others."""
     files = sorted(folder.jobs.glob("*/job.json"), key=lambda file: int(file.parent.name))
-    return [_submission(folder, file) for file in files]
+    return [job for job in (_submission(folder, file) for file in files) if job.kind == kind]
 
 
 def _submission(folder: StudyFolder, file: Path) -> Submission:
@@ -89,8 +89,7 @@ def _turns(job: Submission) -> Iterator[float]:
 
 def _steps(jobs: Sequence[Submission]) -> Iterator[float]:
     """From the end of all jobs before to the submission of the next: the wait of the follow-up job and its work."""
-    workers = [job for job in jobs if job.kind == "worker"]
-    for before, after in pairwise(workers):
+    for before, after in pairwise(jobs):
         ends = [life.end for life in before.lives]
         if ends and all(end is not None and end < after.submitted for end in ends):
             yield after.submitted - max(end for end in ends if end is not None)

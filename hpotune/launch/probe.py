@@ -167,7 +167,7 @@ def _ended(place: StudyFolder, store: Store, config: StudyConfig) -> bool:
         return True
     if sum(row.state == "finished" for row in rows) < config.budget.trials:
         return False
-    lives = [life for job in submissions(place) if job.kind == "worker" for life in job.lives]
+    lives = [life for job in submissions(place) for life in job.lives]
     if any(life.end is None for life in lives):
         return False
     return config.resources.follow_up is not True or step_spoke(place) is not None
@@ -175,8 +175,8 @@ def _ended(place: StudyFolder, store: Store, config: StudyConfig) -> bool:
 
 def step_spoke(place: StudyFolder) -> float | None:
     """When the follow-up step had done its work, by the time of its log; None before."""
-    for job in submissions(place):
-        for log in place.jobs.glob(f"{job.id}/*.out") if job.kind == "step" else ():
+    for job in submissions(place, kind="step"):
+        for log in place.jobs.glob(f"{job.id}/*.out"):
             if "submitted:" in log.read_text(encoding="utf-8", errors="replace"):
                 return log.stat().st_mtime
     return None

@@ -23,7 +23,7 @@ def test_a_study_that_faults_strike_loses_nothing_and_tells_their_causes(
     if not shutil.which("slurmctld", path="/usr/sbin:/usr/bin"):
         pytest.skip("Slurm is not installed: sudo scripts/slurm-cluster install")
     # what a start of a worker costs is much of so short a study: the ratio is held by the long run
-    size = ("--trials", "20", "--faults", "8", "--parallel", "6", "--waste", "5", "--minutes", "5")
+    size = ("--trials", "20", "--faults", "8", "--parallel", "6", "--waste", "5", "--minutes", "8")
     command = [sys.executable, str(ROOT / "scripts" / "chaos"), *size, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     told = json.loads(done.stdout or "{}")
