@@ -41,7 +41,7 @@ def resume(
     if over:
         told = _after(place, over)
         print_json({"over": over, "next": told}) if as_json else typer.echo(f"over: {over}\nto go on: {told}")
-        return
+        raise typer.Exit(1 if " failed" in over else 0)
     if slurm or (not here and ran_on_slurm(place, rows)):
         verbs.submit(study, folder=folder, data_root=data_root, as_json=as_json)
         return
@@ -157,6 +157,8 @@ def _after(place: StudyFolder, over: str) -> str:
     here = quote(str(place.path))
     if "reached the goal" in over:
         return f"nothing: it has its goal; for a better one copy {here}/study.yaml, change name and goal"
+    if "failed alike" in over:
+        return f"mend the cause, then hpotune retry {here}"
     if "failed" in over:
         return f"mend the cause, then hpotune retry {here}; or hpotune extend {here} --max-failed +5"
     for key, word in (("gpu_hours", "+10"), ("wall_time", "+12:00:00"), ("until", "YYYY-MM-DD")):

@@ -100,12 +100,12 @@ def logs(
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines; 0: all.")] = 40,
 ) -> None:
     """A trial's log."""
-    from hpotune.errors import HpotuneError
+    from hpotune.errors import StudyFileError
     from hpotune.study.folder import folder_of
 
     path = folder_of(study, chosen=folder).trial(number) / "log.txt"
     if not path.is_file():
-        raise HpotuneError(
+        raise StudyFileError(
             f"trial {number} has no log ({path}); `hpotune trials` lists those that have started"
         )
     text = path.read_text(encoding="utf-8", errors="replace").splitlines()

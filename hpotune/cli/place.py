@@ -38,6 +38,7 @@ def run(study: Target, folder: Folder = None, data_root: DataRoot = None, as_jso
         typer.echo(f"stopped; `hpotune run {study}` goes on where it was", err=True)
         raise typer.Exit(130)
     exit_by_outcome(ready.store)
+    _tell_early_end(ready.store)
 
 
 @app.command()
@@ -169,6 +170,18 @@ def _step(study: Path, *, ended: list[str]) -> None:
     typer.echo(f"told dead: {list(done.swept)}; submitted: {list(done.submitted)}")
     if done.warning:
         typer.echo(f"warning: {done.warning}", err=True)
+
+
+def _tell_early_end(store: Store) -> None:
+    """Says why a study ended before all its trials: a date, a goal, hours."""
+    from datetime import datetime
+
+    from hpotune.plan.budget import stop_reason
+
+    rows = store.rows()
+    missing = store.config.budget.trials - sum(row.state == "finished" for row in rows)
+    if missing > 0 and (reason := stop_reason(store.config, rows, now=datetime.now())):
+        typer.echo(f"ended with {missing} trials left: {reason}", err=True)
 
 
 def exit_by_outcome(store: Store) -> None:

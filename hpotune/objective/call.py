@@ -27,6 +27,7 @@ def _called(spec: TrialSpec) -> TrialResult:
     try:
         return measured(spec, _plain(_function(spec)(**spec.point.params)))
     except MemoryError as error:
+        traceback.print_exc()
         return failed(spec, "oom", f"ran out of memory ({error})")
     except Exception as error:  # the user's code may raise anything; the worker lives on
         traceback.print_exc()

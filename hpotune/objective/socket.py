@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from hpotune.objective.process import Ended, Stop, tail
 from hpotune.study.causes import cause_of
 from hpotune.study.config import Json, Objective, StudyConfig
+from hpotune.study.folder import ROOM
 from hpotune.study.trial import Failure, TrialResult, TrialSpec
 
 Evaluate = Callable[[Sequence[TrialSpec]], list[TrialResult]]
@@ -101,6 +103,14 @@ def from_file(spec: TrialSpec, ended: Ended, *, stop: Stop) -> TrialResult:
         return unfinished(spec, ended, stop=stop)
 
 
+def _full(spec: TrialSpec) -> bool:
+    """Whether the trial's disk takes nothing more."""
+    try:
+        return shutil.disk_usage(spec.folder).free < ROOM
+    except OSError:
+        return False
+
+
 def unfinished(spec: TrialSpec, ended: Ended, *, stop: Stop) -> TrialResult:
     """What a process that ended without a result came to.
 
@@ -114,6 +124,8 @@ def unfinished(spec: TrialSpec, ended: Ended, *, stop: Stop) -> TrialResult:
     if named := cause_of(lines):
         cause, line = named
         return failed(spec, cause, f"its process {ended.words}: {line[:200]}")
+    if _full(spec):  # its last line may have found no room either
+        return failed(spec, "store", f"its process {ended.words}, and the disk of {spec.folder} is full")
     if ended.killed:
         return failed(spec, "killed", f"its process {ended.words}")
     last = f": {lines[-1][:200]}" if lines else ""

@@ -103,7 +103,7 @@ def _time_out(budget: BudgetConfig, rows: Sequence[TrialRow], *, now: datetime) 
     starts = [row.attempts[0].start if row.attempts else row.start for row in rows]
     begun = min((start for start in starts if start is not None), default=None)
     if begun is not None and now.timestamp() - begun >= seconds(budget.wall_time):
-        return f"the first trial started {budget.wall_time} ago (budget.wall_time)"
+        return f"{budget.wall_time} are over since the first trial started (budget.wall_time)"
     return None
 
 

@@ -27,9 +27,11 @@ def alike(message: str) -> str:
 def equal_failures(rows: Iterable[TrialRow], *, limit: int) -> str | None:
     """Why the next trial would fail too: the last `limit` failures were one, and nothing has finished since the first.
 
-    Forgiven ones, and those that lie in their point, are left out.
+    Forgiven ones, and those that lie in their point, are left out. While a failed trial is tried again nothing is sure.
     """
     rows = list(rows)
+    if any(row.retry_of is not None and row.state in ("waiting", "running") for row in rows):
+        return None
     failed = sorted(
         (r for r in rows if r.state == "failed" and r.failure and not r.forgiven and _of_the_study(r)),
         key=lambda r: r.end or 0.0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from hpotune.errors import HpotuneError
+from hpotune.errors import StudyFileError
 from hpotune.plan.faults import UNCOUNTED, bad_nodes
 from hpotune.report.advice import advice
 from hpotune.report.excerpt import Excerpt, excerpt
@@ -23,7 +23,7 @@ _OF_THE_JOB = ("killed", "node", "timeout", "preempted")
 def why(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow], number: int) -> dict[str, Json]:
     """A trial's state and cause, its attempts, what was done about it, what to do, and the lines that matter.
 
-    Raises: HpotuneError for a number that is none of the study's.
+    Raises: StudyFileError for a number that is none of the study's.
     """
     row = _of_number(rows, number)
     attempts = _attempts(row)
@@ -60,7 +60,7 @@ def _of_number(rows: Sequence[TrialRow], number: int) -> TrialRow:
         return row
     known = [row.number for row in rows]
     there = f"this study's are 0 to {max(known)}" if known else "this study has none yet"
-    raise HpotuneError(f"trial {number}: there is no such trial; {there}; `hpotune trials` lists them")
+    raise StudyFileError(f"trial {number}: there is no such trial; {there}; `hpotune trials` lists them")
 
 
 def _attempts(row: TrialRow) -> tuple[Attempt, ...]:

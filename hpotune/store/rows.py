@@ -70,10 +70,11 @@ def missing(live: Sequence[FrozenTrial], config: StudyConfig, *, ahead: int) -> 
     return (["baseline"] * wants_baseline + ["trial"] * count)[:count]
 
 
-def in_turn(waiting: Sequence[FrozenTrial]) -> Iterator[FrozenTrial]:
-    """The first one, then the others in any order: of many workers that come at once each tries another one next."""
+def in_turn(waiting: Sequence[FrozenTrial], *, workers: int) -> Iterator[FrozenTrial]:
+    """The first one, then as many as there are workers in any order: of many that come at once each tries another."""
     yield from waiting[:1]
-    yield from random.sample(waiting[1:], len(waiting[1:]))
+    yield from random.sample(waiting[1:workers], len(waiting[1:workers]))
+    yield from waiting[max(1, workers) :]
 
 
 def attempts_of(

@@ -152,7 +152,8 @@ class Store:
             live, finished = live_ones(rest), finished_of(trials, self.config)
             limit, too_long = may_start(self.config, [*finished.values()]), False
             open_ = live[: max(0, limit - ended)]
-            for trial in in_turn([trial for trial in open_ if trial.state == TrialState.WAITING]):
+            waiting = [trial for trial in open_ if trial.state == TrialState.WAITING]
+            for trial in in_turn(waiting, workers=self.config.budget.parallel):
                 if fits is not None and not fits(self._row(trial)):
                     too_long = True
                 elif self._take(trial):

@@ -24,6 +24,8 @@ from hpotune.study.snapshot import Code
 from hpotune.study.trial import LOCAL, Worker
 
 Now = Callable[[], datetime]
+CANCEL_S = 5.0
+"""How often a worker looks whether its running trial is still wanted, where the budget's end stops it."""
 BEATS = 5
 """Signs of life in the time of one lease."""
 
@@ -78,6 +80,8 @@ def watched(shift: Shift) -> Iterator[None]:
 
 def _watch(shift: Shift) -> None:
     pause_s = max(1.0, shift.config.execution.lease_s / BEATS)
+    if shift.config.budget.on_end == "cancel":
+        pause_s = min(pause_s, CANCEL_S)
     while not shift.over.wait(_until_look(shift, pause_s)):
         try:
             _look(shift)

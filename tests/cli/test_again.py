@@ -242,7 +242,7 @@ def test_failed_trials_are_tried_again_at_their_points_once_their_cause_is_mende
     call("run", file, code=1)
     before = rows(file)
     assert [row.state for row in before if row.state != "waiting"] == ["failed", "failed"]
-    assert "mend the cause, then hpotune retry" in call("resume", file).stdout
+    assert "mend the cause, then hpotune retry" in call("resume", file, code=1).stdout
     for words, says in (
         (["7"], "trial 7: there is none of that number"),
         (["2"], "trial 2: has not failed, it is waiting"),

@@ -198,7 +198,7 @@ def test_a_follow_up_step_is_no_worker():
         (
             {"trials": 9, "wall_time": "2:00:00"},
             [row(0, "finished", attempts=hours(2.5))],
-            "the first trial started 2:00:00 ago",
+            "2:00:00 are over since the first trial started",
         ),
         ({"trials": 9}, alike("user", "bad key 7", "bad key 9"), None),
         (

@@ -14,7 +14,7 @@ from typing import Any, get_args
 import pytest
 from rich.console import Console
 
-from hpotune.errors import HpotuneError
+from hpotune.errors import StudyFileError
 from hpotune.report import tables
 from hpotune.report.advice import advice
 from hpotune.report.why import why
@@ -120,7 +120,7 @@ def test_a_running_trial_names_its_worker(folder: StudyFolder) -> None:
 def test_a_trial_that_is_not_there_is_one_line_with_the_range(
     folder: StudyFolder, rows: list[TrialRow], there: str
 ) -> None:
-    with pytest.raises(HpotuneError, match=f"trial 9: there is no such trial; .*{there}"):
+    with pytest.raises(StudyFileError, match=f"trial 9: there is no such trial; .*{there}"):
         why(folder, config(), rows, 9)
 
 
@@ -243,7 +243,7 @@ def test_the_verbs_on_a_real_study(
         "FileNotFoundError: no data for alpaca; tried 2 places",
     )
     assert "retry.user: 0, so it is not tried again" in called("why", str(place.path), "0")
-    assert "there is no such trial; this study's are 0 to 1" in called("why", str(place.path), "9", code=1)
+    assert "there is no such trial; this study's are 0 to 1" in called("why", str(place.path), "9", code=2)
     assert json.loads(called("status", str(place.path), "--json"))["trials"]["failed"] == 1
     assert "KeyError" in called("trials", str(place.path))
 
