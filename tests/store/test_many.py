@@ -35,7 +35,8 @@ def test_racers_finish_exactly_the_budget(request, make_study, tmp_path, kind, r
 @pytest.mark.parametrize("kind", ["sqlite", "journal", pytest.param("postgres", marks=pytest.mark.postgres)])
 def test_racers_struck_by_kill_9_anywhere_leave_nothing_behind(request, make_study, tmp_path, kind):
     url, study = prepared(request, make_study, tmp_path, kind, trials=60)
-    fates = Fates(failed=0.1, paused=0.15, killed=0.5, kill_s=0.3)  # a journal's race is over after half a second
+    # a journal's race is over after half a second
+    fates = Fates(failed=0.1, paused=0.15, killed=0.5, kill_s=0.3)
     found = race(url, study, tmp_path / "told", racers=8, fates=fates)
     assert found.faults(60) == []
 
