@@ -16,6 +16,14 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 Json = dict[str, Any] | list[Any]
+CARD = """\
+---
+configs:
+- config_name: default
+  data_files: [{split: train, path: train.jsonl}]
+---
+"""
+"""README.md of a dataset as it lies on the hub: its rows are train.jsonl."""
 
 
 class NotThere(Exception):

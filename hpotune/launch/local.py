@@ -23,6 +23,7 @@ from hpotune.plan.rounds import width
 from hpotune.store import Store
 from hpotune.study.config import StudyConfig
 from hpotune.study.folder import StudyFolder
+from hpotune.study.load import Study
 from hpotune.study.snapshot import code_of
 from hpotune.study.trial import LOCAL, TrialRow
 
@@ -67,7 +68,12 @@ def run_workers(
     code = code_of(folder)  # one for all of them, whatever is submitted meanwhile
     folder.cancelled.unlink(missing_ok=True)
     crew = _Crew(
-        folder=folder, store=store, places=[None] * count, gpus=gpus, code=code.hash if code else None
+        folder=folder,
+        study=folder.load(),
+        store=store,
+        places=[None] * count,
+        gpus=gpus,
+        code=code.hash if code else None,
     )
     sweep_study(folder, store)
     with _asked() as asked:
@@ -93,6 +99,7 @@ class _Crew:
     """The workers of this machine, each in its place."""
 
     folder: StudyFolder
+    study: Study
     store: Store
     places: list[subprocess.Popen[bytes] | None]
     gpus: Sequence[str]
@@ -124,7 +131,7 @@ class _Crew:
         """Starts the workers that are due, where there is a place."""
         if self.fruitless >= len(self.places) or self.folder.cancelled.exists():
             return
-        config = self.store.config = self.folder.config_now(self.folder.load())
+        config = self.store.config = self.folder.config_now(self.study)
         jobs = [JobRow(id=f"{LOCAL}:{worker.pid}", state="RUNNING") for worker in self.working]
         for spec in next_jobs(config, self.store.rows(), jobs, now=datetime.now()):
             free = [index for index, worker in enumerate(self.places) if worker is None]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from statistics import median
 from typing import Any
 
+from hpotune.launch.queue import recorded_jobs
 from hpotune.plan.budget import gpus_of
 from hpotune.plan.estimate import Measured
 from hpotune.study.config import Json, StudyConfig
@@ -28,7 +27,6 @@ class Submission:
     """One array, and the lives of its elements that have begun."""
 
     id: str
-    kind: str
     submitted: float
     """Unix seconds, by the file system's clock."""
     throttle: int
@@ -56,18 +54,15 @@ def measured(folder: StudyFolder, rows: Sequence[TrialRow]) -> Measured:
 
 def submissions(folder: StudyFolder, *, kind: str = "worker") -> list[Submission]:
     """Every array of workers, oldest first; or the follow-up steps, which hold no GPU and wait for others."""
-    files = sorted(folder.jobs.glob("*/job.json"), key=lambda file: int(file.parent.name))
-    return [job for job in (_submission(folder, file) for file in files) if job.kind == kind]
+    return [_submission(folder, told) for told in recorded_jobs(folder) if told["kind"] == kind]
 
 
-def _submission(folder: StudyFolder, file: Path) -> Submission:
-    told: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    id_ = file.parent.name
+def _submission(folder: StudyFolder, told: Mapping[str, Any]) -> Submission:
+    id_ = str(told["id"])
     lives = [read(folder, f"{id_}_{index}") for index in range(int(told["count"]))]
     return Submission(
         id=id_,
-        kind=str(told["kind"]),
-        submitted=file.stat().st_mtime,
+        submitted=(folder.jobs / id_ / "job.json").stat().st_mtime,
         throttle=int(told["throttle"]),
         lives=tuple(sorted((life for life in lives if life), key=lambda life: life.start)),
     )

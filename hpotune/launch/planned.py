@@ -26,8 +26,8 @@ from hpotune.study.trial import TrialRow
 
 PLAN = "plan.json"
 PROBE = "probe.json"
-LOCAL_TURN_S, LOCAL_POLL_S = 0.5, 1.0
-"""`hpotune run` looks twice a second whether a worker has ended; one that waits for its round looks once."""
+LOCAL_TURN_S = 0.5
+"""`hpotune run` looks twice a second whether a worker has ended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -141,7 +141,7 @@ def expected(
     if not local:
         return simulate(config, pace, begin=begin, split=cut)
     resources = config.resources.model_copy(update={"follow_up": "worker", "time": "1000-00:00:00"})
-    here = replace(pace, queue_s=0.0, turn_s=LOCAL_TURN_S, step_s=LOCAL_TURN_S, poll_s=LOCAL_POLL_S)
+    here = replace(pace, queue_s=0.0, turn_s=LOCAL_TURN_S, step_s=LOCAL_TURN_S)
     return simulate(config.model_copy(update={"resources": resources}), here, begin=begin)
 
 
@@ -207,7 +207,7 @@ def notes(made: Plan) -> list[str]:
     """What is only assumed, and what the study file makes hard."""
     found, resources = [missing(made.figures)], made.config.resources
     needs = made.figures.load_s.value + made.figures.trial_s.value
-    has = resources.walltime_min * 60 - resources.signal_delay_s - made.figures.start_s.value
+    has = resources.working_s - made.figures.start_s.value
     if needs > has:
         found.append(
             f"a trial takes {needs:.0f} s and a job of {resources.time} has {max(0.0, has):.0f} s for it: it goes on "

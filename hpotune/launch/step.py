@@ -14,7 +14,7 @@ from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
-from hpotune.errors import ClusterError, HpotuneError
+from hpotune.errors import ClusterError
 from hpotune.launch.dead import dead_anywhere
 from hpotune.launch.lock import alone
 from hpotune.launch.queue import job_rows, recorded_jobs
@@ -22,13 +22,14 @@ from hpotune.launch.slurm import max_array_size, split, submit, submit_as_many
 from hpotune.plan.next import JobRow, JobSpec, next_jobs
 from hpotune.store import Store, results_in
 from hpotune.study.config import StudyConfig
-from hpotune.study.folder import StudyFolder, check_writable
+from hpotune.study.folder import StudyFolder, wait_for_room
 from hpotune.study.life import read
 from hpotune.study.snapshot import code_of
 
 PATIENCE_S = 120
 """How long a follow-up job asks again when Slurm does not answer; its job may last ten minutes."""
 PAUSE_S = 30
+ROOM_PAUSE_S = 6
 ALONE_S = 5
 """A trial that runs for so long and names no worker belongs to nobody, where no job of the study lives."""
 _AWAY = ("contact", "connect", "fetch config")
@@ -70,7 +71,7 @@ def step(
     """
     patience_s = PATIENCE_S if alone_at_work else 0
     lease_s = config.execution.lease_s
-    _wait_for_room(folder, seconds=patience_s)
+    wait_for_room(folder, patience_s=patience_s, pause_s=ROOM_PAUSE_S)
     with alone(folder.jobs / ".lock"):  # so that two steps at once do not both submit
         ask = partial(job_rows, folder, store.rows(), lease_s=lease_s, ended=ended)
         found = _patiently(ask, seconds=patience_s, away=_SLOW)
@@ -87,9 +88,8 @@ def step(
         if due and alone_at_work:
             _refuse_to_repeat(folder, rows)
         leave = partial(_leave_step, folder, config, rows, patience_s=patience_s)
-        _wait_for_room(
-            folder, seconds=patience_s
-        )  # a job that could not be recorded would be submitted twice
+        # a job that could not be recorded would be submitted twice
+        wait_for_room(folder, patience_s=patience_s, pause_s=ROOM_PAUSE_S)
         ids, warning = _submit_all(folder, config, due, leave=leave, patience_s=patience_s)
     return Step(submitted=tuple(ids), swept=swept, warning=warning)
 
@@ -99,21 +99,6 @@ def _signed_off(folder: StudyFolder, row: JobRow) -> bool:
     clearing = row.kind == "worker" and row.state in ("RUNNING", "COMPLETING")
     life = read(folder, row.id) if clearing else None
     return life is not None and life.end is not None
-
-
-def _wait_for_room(folder: StudyFolder, *, seconds: float) -> None:
-    """Until the study's folder takes files.
-
-    Raises: HpotuneError when it does not for so long.
-    """
-    until = time.monotonic() + seconds
-    while True:
-        try:
-            return check_writable(folder)
-        except HpotuneError:
-            if time.monotonic() >= until:
-                raise
-        time.sleep(PAUSE_S / 5)
 
 
 def _submit_all(

@@ -7,25 +7,30 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from hpotune.objective.process import Ended, run, tail
-from hpotune.objective.socket import Evaluate, Setting, contained, failed, measured, trial_env, unfinished
+from hpotune.objective.socket import (
+    Evaluate,
+    Setting,
+    begun,
+    contained,
+    failed,
+    measured,
+    one_by_one,
+    trial_env,
+    unfinished,
+)
 from hpotune.study.config import Json
 from hpotune.study.folder import write_atomic
 from hpotune.study.trial import TrialResult, TrialSpec
 
 
-@contextmanager
-def open_command(setting: Setting) -> Iterator[Evaluate]:
+def open_command(setting: Setting) -> AbstractContextManager[Evaluate]:
     """Evaluates each trial by one shell command, started where the study file lies."""
-
-    def evaluate(pack: Sequence[TrialSpec]) -> list[TrialResult]:
-        return [_evaluate(spec, setting) for spec in pack]
-
-    yield evaluate
+    return one_by_one(_evaluate, setting)
 
 
 def fill_in(template: str, params: Mapping[str, Json]) -> str:
@@ -39,11 +44,9 @@ def fill_in(template: str, params: Mapping[str, Json]) -> str:
 
 def _evaluate(spec: TrialSpec, setting: Setting) -> TrialResult:
     assert spec.command is not None, "opened for command: studies only"
-    folder = Path(spec.folder)
+    folder = begun(spec).parent
     answer = folder / "answer.json"
     answer.unlink(missing_ok=True)
-    (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was paused
-    write_atomic(folder / "spec.json", spec.model_dump_json(indent=1))
     try:
         line = fill_in(spec.command, spec.point.params)
     except KeyError as error:  # a conditional parameter that this point does not have

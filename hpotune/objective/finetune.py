@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from hpotune.objective.process import PAUSE, run
-from hpotune.objective.socket import Evaluate, Setting, contained, from_file, trial_env
+from hpotune.objective.socket import Evaluate, Setting, begun, contained, from_file, one_by_one, trial_env
 from hpotune.study.config import StudyConfig
-from hpotune.study.folder import write_atomic
 from hpotune.study.trial import TrialResult, TrialSpec
 
 _STEP_VARIABLES = (
@@ -24,24 +23,17 @@ _STEP_VARIABLES = (
 """What the worker's own job step says of itself; an srun inside it would take them as options."""
 
 
-@contextmanager
-def open_finetune(setting: Setting) -> Iterator[Evaluate]:
+def open_finetune(setting: Setting) -> AbstractContextManager[Evaluate]:
     """Evaluates each trial in fresh processes: an out-of-memory or a hanging collective kills them, not the worker."""
-
-    def evaluate(pack: Sequence[TrialSpec]) -> list[TrialResult]:
-        return [_evaluate(spec, setting) for spec in pack]
-
-    yield evaluate
+    return one_by_one(_evaluate, setting)
 
 
 def _evaluate(spec: TrialSpec, setting: Setting) -> TrialResult:
-    folder = Path(spec.folder)
-    (folder / "result.json").unlink(missing_ok=True)  # of an attempt that was paused: this one writes its own
-    write_atomic(folder / "spec.json", spec.model_dump_json(indent=1))
-    command, env = rank_command(setting.config, folder / "spec.json", trial_env(setting, spec))
+    file = begun(spec)
+    command, env = rank_command(setting.config, file, trial_env(setting, spec))
     # torchrun dies of PAUSE, and passes SIGTERM on to its ranks; srun passes PAUSE on, and ends its ranks by SIGTERM
     warning = signal.SIGTERM if env["HPOTUNE_RANKS"] == "torchrun" else PAUSE
-    ended = run(command, folder=folder, env=env, cwd=None, stop=setting.stop, warning=warning)
+    ended = run(command, folder=file.parent, env=env, cwd=None, stop=setting.stop, warning=warning)
     return from_file(spec, ended, stop=setting.stop)
 
 

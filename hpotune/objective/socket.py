@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from hpotune.objective.process import Ended, Stop, tail
 from hpotune.study.causes import cause_of
 from hpotune.study.config import Json, Objective, StudyConfig
-from hpotune.study.folder import ROOM
+from hpotune.study.folder import ROOM, write_atomic
 from hpotune.study.trial import Failure, TrialResult, TrialSpec
 
 Evaluate = Callable[[Sequence[TrialSpec]], list[TrialResult]]
@@ -31,6 +32,21 @@ class Setting:
     env: Mapping[str, str]
     """The worker's environment."""
     stop: Stop
+
+
+@contextmanager
+def one_by_one(evaluate: Callable[[TrialSpec, Setting], TrialResult], setting: Setting) -> Iterator[Evaluate]:
+    """The objective that evaluates each trial of a pack by itself, in processes that end with it."""
+    yield lambda pack: [evaluate(spec, setting) for spec in pack]
+
+
+def begun(spec: TrialSpec) -> Path:
+    """The spec's file, in a folder that holds no result of an attempt that was paused: this one writes its own."""
+    folder = Path(spec.folder)
+    (folder / "result.json").unlink(missing_ok=True)
+    file = folder / "spec.json"
+    write_atomic(file, spec.model_dump_json(indent=1))
+    return file
 
 
 def trial_env(setting: Setting, spec: TrialSpec) -> dict[str, str]:

@@ -7,7 +7,7 @@ from datetime import datetime, time
 from heapq import nsmallest
 from math import inf
 
-from hpotune.plan.faults import UNCOUNTED, equal_failures
+from hpotune.plan.faults import UNCOUNTED, equal_failures, held_against
 from hpotune.plan.lifetime import expected_s
 from hpotune.study.config import Objective, StudyConfig
 from hpotune.study.execution import BudgetConfig
@@ -45,11 +45,7 @@ def failed_too_often(budget: BudgetConfig, rows: Sequence[TrialRow]) -> str | No
 
     They count only where failures of any cause exceed `max_failed` by more than `trials`.
     """
-    failures = [
-        row.failure.cause if row.failure else "unknown"
-        for row in rows
-        if row.state == "failed" and not row.forgiven
-    ]
+    failures = held_against(rows)
     failed = sum(cause not in UNCOUNTED for cause in failures)
     if failed > budget.max_failed:
         return f"{failed} trials failed (budget.max_failed: {budget.max_failed}); `hpotune trials` shows why"

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Literal
 
+from hpotune.plan.rounds import look_s
 from hpotune.study.config import StudyConfig
 
 Name = Literal["trial_s", "load_s", "baseline_s", "start_s", "queue_s", "turn_s", "step_s"]
@@ -96,8 +97,11 @@ class Pace:
     queue_s: float = 0.0
     turn_s: float = 0.0
     step_s: float = 0.0
-    poll_s: float = 5.0
-    """How often a worker that waits for its round looks."""
+
+    @property
+    def look_s(self) -> float:
+        """How often a worker that waits for its round looks."""
+        return look_s(self.load_s + mean(self.trials_s))
 
 
 def figures(config: StudyConfig, learned: Measured, probed: Mapping[str, float]) -> Figures:

@@ -24,6 +24,15 @@ def alike(message: str) -> str:
     return re.sub(r"0x[0-9a-f]+|\d+", "#", message.lower())[:120]
 
 
+def held_against(rows: Iterable[TrialRow]) -> list[Cause]:
+    """The cause of every failure that nobody has forgiven."""
+    return [
+        row.failure.cause if row.failure else "unknown"
+        for row in rows
+        if row.state == "failed" and not row.forgiven
+    ]
+
+
 def equal_failures(rows: Iterable[TrialRow], *, limit: int) -> str | None:
     """Why the next trial would fail too: the last `limit` failures were one, and nothing has finished since the first.
 

@@ -43,5 +43,4 @@ def fits(config: StudyConfig, rows: Sequence[TrialRow], row: TrialRow, *, left_s
     if expected is None:
         return left_s > MARGIN_S
     rest = max(0.0, expected - row.seconds) if row.attempts else expected
-    whole = config.resources.walltime_min * 60 - config.resources.signal_delay_s
-    return rest <= left_s - MARGIN_S or left_s >= FRESH * whole > 0
+    return rest <= left_s - MARGIN_S or left_s >= FRESH * config.resources.working_s > 0

@@ -15,6 +15,11 @@ from hpotune.plan.rounds import may_start, width
 from hpotune.study.config import StudyConfig
 from hpotune.study.trial import TrialRow
 
+LIVE = (
+    "PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "CONFIGURING", "RESIZING", "STOPPED",
+)  # fmt: skip
+"""Slurm's words for jobs that will still do something."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobRow:
@@ -37,16 +42,7 @@ class JobRow:
     @property
     def live(self) -> bool:
         """Whether it will still do something."""
-        return self.state in (
-            "PENDING",
-            "RUNNING",
-            "REQUEUED",
-            "SUSPENDED",
-            "COMPLETING",
-            "CONFIGURING",
-            "RESIZING",
-            "STOPPED",
-        )
+        return self.state in LIVE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

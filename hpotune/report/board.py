@@ -58,9 +58,9 @@ def sentences(told: Mapping[str, Json], *, now: datetime) -> list[str]:
         )
     lines += best_so_far(told)
     if told["failures"]:
-        lines.append(f"failed: {_counted(told['failures'])}; `hpotune why STUDY N` says why")
+        lines.append(f"failed: {counted(told['failures'])}; `hpotune why STUDY N` says why")
     if told["interrupted"]:
-        lines.append(f"interrupted and put back in line: {_counted(told['interrupted'])}")
+        lines.append(f"interrupted and put back in line: {counted(told['interrupted'])}")
     lines += [f"node {host} is left out: {why}" for host, why in told["bad_nodes"].items()]
     lines += _cost(told, now=now)
     if told.get("cluster"):
@@ -70,7 +70,8 @@ def sentences(told: Mapping[str, Json], *, now: datetime) -> list[str]:
     return lines
 
 
-def _counted(causes: Mapping[str, int]) -> str:
+def counted(causes: Mapping[str, int]) -> str:
+    """`2 x oom, 1 x nan`."""
     return ", ".join(f"{count} x {cause}" for cause, count in causes.items())
 
 

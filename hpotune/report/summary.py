@@ -31,7 +31,7 @@ def status(
     states = Counter(row.state for row in rows)
     running = [row for row in rows if row.state == "running" and row.number not in lost]
     left = max(0, config.budget.trials - states["finished"] - len(running))
-    paused = sum(row.state == "waiting" and bool(row.attempts) for row in rows)
+    paused = sum(row.paused for row in rows)
     reason = stop_reason(config, rows, now=now)
     return {
         "study": config.name,
@@ -116,7 +116,7 @@ def trial(objectives: Sequence[Objective], row: TrialRow) -> dict[str, Json]:
     return {
         "number": row.number,
         "kind": row.kind,
-        "state": "paused" if row.state == "waiting" and row.attempts else row.state,
+        "state": "paused" if row.paused else row.state,
         "params": dict(row.params),
         "values": dict(zip((o.label for o in objectives), row.values, strict=False)),
         "stderrs": dict(zip((o.label for o in objectives), row.stderrs, strict=False)),

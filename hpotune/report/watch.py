@@ -13,13 +13,13 @@ from rich.live import Live
 from rich.text import Text
 
 from hpotune.errors import StoreError
-from hpotune.report.board import best_so_far, headline, status
+from hpotune.plan.next import LIVE
+from hpotune.report.board import best_so_far, counted, headline, status
 from hpotune.study.config import Json
 
 Told = Mapping[str, Json]
 LEAST_S = 5
 """The store is not asked more often; the queue has its own patience."""
-_LIVE = ("PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "CONFIGURING", "RESIZING", "STOPPED")
 
 
 def watch(
@@ -62,7 +62,7 @@ def _looks(
 
 def over(told: Told) -> bool:
     """Whether the study has ended and nothing of it runs or waits."""
-    live = any(job["state"] in _LIVE for job in told["jobs"])
+    live = any(job["state"] in LIVE for job in told["jobs"])
     return told["state"] in ("done", "stopped") and not told["running_trials"] and not live
 
 
@@ -87,7 +87,7 @@ def line(told: Told) -> str:
     """The study in one line, without what changes all the time."""
     parts = [headline(told), *best_so_far(told)[:1]]
     if told["failures"]:
-        parts.append("failed: " + ", ".join(f"{n} x {cause}" for cause, n in told["failures"].items()))
+        parts.append(f"failed: {counted(told['failures'])}")
     waits = sorted({str(job["why"]) for job in told["jobs"] if job["state"] == "PENDING" and job["why"]})
     waiting = sum(job["state"] == "PENDING" for job in told["jobs"])
     if waiting:

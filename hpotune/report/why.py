@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from hpotune.errors import StudyFileError
-from hpotune.plan.faults import UNCOUNTED, bad_nodes
+from hpotune.plan.faults import UNCOUNTED, bad_nodes, held_against
 from hpotune.report.advice import advice
 from hpotune.report.excerpt import Excerpt, excerpt
 from hpotune.study.config import Json, StudyConfig
@@ -35,7 +35,7 @@ def why(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow], numb
         "folder": str(folder.path),
         "trial": number,
         "kind": row.kind,
-        "state": state(row),
+        "state": "paused" if row.paused else row.state,
         "cause": cause,
         "message": message,
         "params": dict(row.params),
@@ -47,11 +47,6 @@ def why(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow], numb
         "rank": found.rank if found else None,
         "lines": list(found.lines) if found else [],
     }
-
-
-def state(row: TrialRow) -> str:
-    """The row's state; `paused` where it was begun and waits for a worker to go on."""
-    return "paused" if row.state == "waiting" and row.attempts else row.state
 
 
 def _of_number(rows: Sequence[TrialRow], number: int) -> TrialRow:
@@ -150,10 +145,7 @@ def _counted(config: StudyConfig, rows: Sequence[TrialRow], row: TrialRow, cause
         return "forgiven by `hpotune retry`: it says nothing against the study any more"
     if cause in UNCOUNTED:
         return "not counted against budget.max_failed"
-    causes = [
-        r.failure.cause if r.failure else "unknown" for r in rows if r.state == "failed" and not r.forgiven
-    ]
-    counted = sum(other not in UNCOUNTED for other in causes)
+    counted = sum(other not in UNCOUNTED for other in held_against(rows))
     return f"counted against budget.max_failed: {counted} failed, {config.budget.max_failed} allowed"
 
 

@@ -276,8 +276,8 @@ class _Cluster:
         if self.idle and (self.stopped or self._next_trial() is not None or not self._more_rounds()):
             for job in self.idle:
                 assert job.idle_since is not None, "in the list since then"
-                looks = math.ceil(round((self.now - job.idle_since) / self.pace.poll_s, 6))
-                self._at(job.idle_since + looks * self.pace.poll_s, partial(self._look, job))
+                looks = math.ceil(round((self.now - job.idle_since) / self.pace.look_s, 6))
+                self._at(job.idle_since + looks * self.pace.look_s, partial(self._look, job))
 
     def _look(self, job: _Job) -> None:
         if job.idle_since is not None:
@@ -329,8 +329,7 @@ class _Cluster:
 
     def _until(self, job: _Job) -> float:
         """When the job is told to end."""
-        resources = self.config.resources
-        return job.start + resources.walltime_min * 60 - resources.signal_delay_s
+        return job.start + self.config.resources.working_s
 
     def _unix(self) -> float:
         return self.begin.timestamp() + self.now

@@ -11,7 +11,8 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import metadata
@@ -269,6 +270,29 @@ def check_writable(folder: StudyFolder) -> None:
             file.write(bytes(ROOM))
     except OSError as error:
         raise HpotuneError(_unwritable(folder, error)) from None
+
+
+def wait_for_room(
+    folder: StudyFolder,
+    *,
+    patience_s: float,
+    pause_s: float,
+    say: Callable[[str], None] = lambda _: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> None:
+    """Until the folder takes files again, or `stop` says that nobody wants it any more.
+
+    Raises: HpotuneError when it does not for so many seconds.
+    """
+    until = time.monotonic() + patience_s
+    while not stop():
+        try:
+            return check_writable(folder)
+        except HpotuneError as error:
+            if time.monotonic() >= until:
+                raise
+            say(f"waiting: {error}")
+        time.sleep(pause_s)
 
 
 def _unwritable(folder: StudyFolder, error: OSError) -> str:

@@ -97,6 +97,11 @@ class ResourcesConfig(Section):
         return self.processes or max(1, self.gpus_per_node)
 
     @property
+    def working_s(self) -> int:
+        """Seconds from the start of a job until it is told to end."""
+        return self.walltime_min * 60 - self.signal_delay_s
+
+    @property
     def walltime_min(self) -> int:
         """`time` in minutes, rounded up."""
         return minutes(self.time)

@@ -87,6 +87,11 @@ class TrialRow:
     """The failed trial whose point this one repeats."""
 
     @property
+    def paused(self) -> bool:
+        """Whether it was begun and waits for a worker to go on."""
+        return self.state == "waiting" and bool(self.attempts)
+
+    @property
     def gpu_hours(self) -> float:
         """GPU-hours of all attempts that have ended, whatever they came to."""
         return sum([attempt.gpu_hours for attempt in self.attempts])

@@ -41,6 +41,8 @@ class Shift:
     stop: Stop
     diary: Diary
     now: Now
+    home: str
+    """The folder of the study file."""
     deadline: float | None
     """When its job ends, in Unix seconds; None: nobody knows."""
     code: Code | None = None

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-from hpotune.store import Claim
 from hpotune.study.folder import StudyFolder
 from hpotune.study.load import Study
-from hpotune.study.trial import TrialSpec
+from hpotune.study.trial import TrialRow, TrialSpec
 
 
-def trial_spec(claim: Claim, study: Study, folder: StudyFolder, *, home: str) -> TrialSpec:
-    """Everything the trial's process needs.
-
-    Raises: ValueError for a point that breaks a rule of the study file only there.
-    """
-    blank = spec_without_point(claim, study, folder, home=home)
-    if claim.row.kind == "baseline":
-        return blank
-    return blank.model_copy(update={"point": study.point(claim.row.params)})
-
-
-def spec_without_point(claim: Claim, study: Study, folder: StudyFolder, *, home: str) -> TrialSpec:
+def spec_without_point(row: TrialRow, study: Study, folder: StudyFolder, *, home: str) -> TrialSpec:
+    """Everything but the point; complete for the baseline."""
     config = study.config
     return TrialSpec(
         study=config.name,
-        number=claim.row.number,
-        kind=claim.row.kind,
+        number=row.number,
+        kind=row.kind,
         seed=config.search.seed,
-        folder=str(folder.trial(claim.row.number)),
+        folder=str(folder.trial(row.number)),
         point=study.base(),
         checks=config.checks,
         data_root=config.data_root,
@@ -35,3 +24,11 @@ def spec_without_point(claim: Claim, study: Study, folder: StudyFolder, *, home:
         command=config.command,
         home=home,
     )
+
+
+def with_point(spec: TrialSpec, row: TrialRow, study: Study) -> TrialSpec:
+    """Everything the trial's process needs.
+
+    Raises: ValueError for a point that breaks a rule of the study file only there.
+    """
+    return spec if row.kind == "baseline" else spec.model_copy(update={"point": study.point(row.params)})

@@ -13,25 +13,25 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from hpotune.errors import HpotuneError
 from hpotune.objective.process import PAUSE, Stop
 from hpotune.objective.registry import open_objective
 from hpotune.objective.socket import Evaluate, Setting, failed
 from hpotune.plan.budget import dropped, gpus_of, stop_reason
 from hpotune.plan.faults import bad_nodes
-from hpotune.plan.lifetime import MARGIN_S, fits
+from hpotune.plan.lifetime import MARGIN_S, expected_s, fits
+from hpotune.plan.rounds import look_s
 from hpotune.store import Claim, Store, Wait, alive, dead_here, results_in, silent, written
 from hpotune.study.diary import Diary
-from hpotune.study.folder import StudyFolder, check_writable
+from hpotune.study.folder import StudyFolder, wait_for_room
 from hpotune.study.snapshot import code_of
 from hpotune.study.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker
 from hpotune.worker.shift import Now, Shift, say, watched
-from hpotune.worker.spec import spec_without_point, trial_spec
+from hpotune.worker.spec import spec_without_point, with_point
 
 PATIENCE_S = 120
 """How long a worker waits for a disk that is full."""
-ROUND_POLL_S = 5.0
-"""How often a worker that waits for the others of its round looks into the store."""
+ROOM_POLL_S = 5.0
+"""How often it looks whether there is room again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,13 +63,14 @@ def work(
     Raises: StoreError when the store is away for minutes, HpotuneError when the disk is full for minutes.
     """
     study = folder.load()
-    store = Store.open(str(folder.provenance()["store"]), study, patient=True)
+    provenance = folder.provenance()
+    store = Store.open(str(provenance["store"]), study, patient=True)
     stop = Stop()
     stop.listen()
     diary = Diary(folder=folder, me=me, started=float(env.get("HPOTUNE_JOB_START") or time.time()))
     shift = Shift(
         folder=folder, study=study, store=store, me=me, stop=stop, diary=diary, now=now, deadline=deadline,
-        code=code_of(folder, code),
+        home=str(provenance["home"]), code=code_of(folder, code),
     )  # fmt: skip
     diary.begin()
     _sweep_own(shift, requeued)
@@ -102,14 +103,16 @@ def _take_turns(shift: Shift, evaluate: Evaluate, *, trials: int | None) -> int:
             break
         enough = partial(fits, shift.config, rows, left_s=shift.left_s)
         claim = shift.store.claim(shift.me, fits=enough)
-        if claim is None or (isinstance(claim, Wait) and claim.why == "round"):
-            _mark_useful(shift)  # that others were quicker is no fault of the job's
-        if isinstance(claim, Wait) and claim.why == "round":
-            _wait(shift)
-            continue
-        if not isinstance(claim, Claim):
-            say("no trial fits into what is left of this job" if claim else "no trial is left to start")
+        if isinstance(claim, Wait) and claim.why == "time":
+            say("no trial fits into what is left of this job")
             break
+        if not isinstance(claim, Claim):
+            _mark_useful(shift)  # that others were quicker is no fault of the job's
+            if claim is None:
+                say("no trial is left to start")
+                break
+            _wait(shift, rows)
+            continue
         if reason := _beyond_budget(shift, claim):
             shift.store.pause(claim.trial_id, owner=shift.me)
             say(f"trial {claim.row.number} is left: {reason}")
@@ -142,28 +145,19 @@ def _beyond_budget(shift: Shift, claim: Claim) -> str | None:
     return stop_reason(shift.config, before, now=shift.now())
 
 
-def _wait(shift: Shift) -> None:
+def _wait(shift: Shift, rows: Sequence[TrialRow]) -> None:
     """For the others of the round; tells those that gave no sign of life."""
-    shift.over.wait(ROUND_POLL_S if shift.me.job != LOCAL else 1.0)
+    shift.over.wait(look_s(expected_s(shift.config, rows)))
     dead = silent(shift.config.execution.lease_s)
     shift.store.sweep(dead, left=results_in(shift.folder))
 
 
 def _wait_for_room(shift: Shift) -> None:
-    """Until the study's folder takes files again: the next trial would fail as this one did.
-
-    Raises: HpotuneError when it does not for minutes.
-    """
-    until = time.monotonic() + PATIENCE_S
-    while shift.stop.signal is None:
-        try:
-            check_writable(shift.folder)
-            return
-        except HpotuneError as error:
-            if time.monotonic() >= until:
-                raise
-            say(f"waiting: {error}")
-        time.sleep(ROUND_POLL_S)
+    """Until the study's folder takes files again: the next trial would fail as this one did."""
+    wait_for_room(
+        shift.folder, patience_s=PATIENCE_S, pause_s=ROOM_POLL_S, say=say,
+        stop=lambda: shift.stop.signal is not None,
+    )  # fmt: skip
 
 
 def _mark_useful(shift: Shift) -> None:
@@ -244,10 +238,9 @@ def _taken_away(shift: Shift) -> Failure | None:
 
 def _evaluated(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
     """The trial's result; whatever goes wrong here (a point that breaks a rule, a full disk) is its failure."""
-    home = str(shift.folder.provenance()["home"])
-    spec = spec_without_point(claim, shift.study, shift.folder, home=home)
+    spec = spec_without_point(claim.row, shift.study, shift.folder, home=shift.home)
     try:
-        spec = trial_spec(claim, shift.study, shift.folder, home=home)
+        spec = with_point(spec, claim.row, shift.study)
         Path(spec.folder).mkdir(parents=True, exist_ok=True)
         return evaluate([shift.code.applied(spec) if shift.code else spec])[0]
     except Exception as error:  # the worker's edge: it lives on

@@ -136,7 +136,8 @@ def array(
 
     place = folder / "jobs" / str(job)
     place.mkdir(parents=True)
-    (place / "job.json").write_text(json.dumps({"kind": "worker", "count": len(lives), "throttle": throttle}))
+    told = {"id": str(job), "kind": "worker", "count": len(lives), "throttle": throttle}
+    (place / "job.json").write_text(json.dumps(told))
     os.utime(place / "job.json", (submitted, submitted))
     for index, (start, end) in enumerate(lives):
         life = {"start": start, "end": end, "host": "n", "pid": index}

@@ -13,15 +13,9 @@ import pytest
 
 from hpotune.trial.errors import UserError
 from hpotune.trial.hub import PRIVATE, SHARED, local_path, model_folder, prepare, redirected_datasets
+from tests.hub import CARD
 
 ROOT = Path(__file__).parents[2]
-CARD = """\
----
-configs:
-- config_name: default
-  data_files: [{split: train, path: train.jsonl}]
----
-"""
 FACTS = """\
 import json, os, sys
 from pathlib import Path

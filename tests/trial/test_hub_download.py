@@ -12,17 +12,10 @@ import pytest
 from huggingface_hub import snapshot_download
 
 from hpotune.study.trial import TrialResult, TrialSpec
-from tests.hub import Hub
+from tests.hub import CARD, Hub
 from tests.tiny import tiny_model
 from tests.trial.conftest import ENV, result_of, spec_in, start
 
-CARD = """\
----
-configs:
-- config_name: default
-  data_files: [{split: train, path: train.jsonl}]
----
-"""
 NOWHERE = "http://127.0.0.1:9"
 LOAD = """\
 from hpotune.trial.hub import prepare, redirected_datasets
