@@ -10,6 +10,7 @@ from pathlib import Path
 from hpotune.errors import StudyFileError, nearest
 from hpotune.launch.own import command_mistakes, function_mistakes
 from hpotune.search.registry import check_algorithm
+from hpotune.search.setup import setup_of
 from hpotune.study import extension, tasks
 from hpotune.study.folder import StudyFolder, folder_of, home_of, other_study
 from hpotune.study.load import Mistakes, Study, build_study, lines, load_study
@@ -74,7 +75,7 @@ def _keep(found: Mistakes, more: Iterator[Mistake]) -> None:
 
 def _algorithm_mistakes(study: Study) -> list[str]:
     try:
-        check_algorithm(study)
+        check_algorithm(study, setup_of(study, study.config))
     except StudyFileError as error:
         return list(error.mistakes)
     return []

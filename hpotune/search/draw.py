@@ -1,42 +1,99 @@
-"""One trial of the space, drawn through Optuna's define-by-run interface so that conditions hold."""
+"""One trial's point, drawn without writing: where a condition holds, within what is known beforehand, and new.
+
+A sampler proposes; a proposal that breaks a constraint, or repeats a point that was tried or runs, is drawn again with
+other random numbers. Where that does not help, any free point is taken, so that no GPU-hour buys a known result.
+"""
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from itertools import islice
 
-from optuna.trial import BaseTrial
+from optuna import Study
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import BaseSampler
+from optuna.trial import FrozenTrial, TrialState
 
+from hpotune.search.cube import Axis, Params
 from hpotune.study import expr
 from hpotune.study.source import Value
 from hpotune.study.space import Range, Space, active, leaves
 
+AGAIN = 10
+"""Proposals of the algorithm before any free point is taken: a model that proposes known points has converged."""
+ANY = 2_000
+"""Random points tried after that."""
+COUNTED = 20_000
+"""Points of a finite space that are looked through for a free one, when random ones find none."""
 
-def draw(space: Space, trial: BaseTrial, template: dict[str, Value]) -> dict[str, Value]:
-    """Values by dotted name of every range that is active; the template tells the fixed values that conditions read.
 
-    An expression that cannot be computed here holds no condition; the trial's point tells it as a mistake.
+def draw(
+    space: Space,
+    study: Study,
+    trial: FrozenTrial,
+    *,
+    template: Mapping[str, Value],
+    make: Callable[[int], BaseSampler],
+    fixed: Mapping[str, Value],
+) -> Params:
+    """Values as Optuna stores them, by name, of every range that is active. Nothing is written.
+
+    `make`: the sampler, by the number of the attempt. `fixed`: values that are settled, as Optuna stores them.
+    Raises: ValueError where no point keeps the constraints.
     """
     names = {r.name for r in space.ranges}
-    known = {name: value for name, value in leaves(template) if name not in names}
-    drawn: dict[str, Value] = {}
-    for r in space.ranges:
-        if not active(r, known):
-            continue
-        if r.kind == "expr":
-            with suppress(ValueError):
-                known[r.name] = expr.evaluate(r.text, known)
-        else:
-            drawn[r.name] = known[r.name] = _suggest(r, trial)
-    return drawn
+    known = {name: value for name, value in leaves(dict(template)) if name not in names}
+    taken = {
+        _key(t.params) for t in study.get_trials(deepcopy=False) if _counts(t) and t.number != trial.number
+    }
+
+    def new(point: Params) -> bool:
+        return _key(point) not in taken
+
+    allowed: list[Params] = []
+    for attempt in range(AGAIN):
+        point = _proposed(space, study, trial, known, sampler=make(attempt), fixed=fixed)
+        if all(r.name in fixed for r in space.searched if r.name in point):
+            return point  # settled by somebody: a start, a point that is tried again
+        if fits(space, point, known):
+            if new(point):
+                return point
+            allowed.append(point)
+    rng = random.Random(f"{study.study_name}:{trial.number}")
+    any_ = (_walk(space, known, fixed, lambda axis: axis.value(rng.random())) for _ in range(ANY))
+    every = islice(_every(space, known, fixed), COUNTED) if _finite(space) else iter(())
+    for source in (any_, every):
+        for point in source:
+            if fits(space, point, known):
+                if new(point):
+                    return point
+                allowed.append(point)
+    if not allowed:
+        raise ValueError(
+            "no point of the space was found that keeps the constraints; widen a range or a constraint"
+        )
+    return allowed[0]
 
 
-def _suggest(r: Range, trial: BaseTrial) -> Value:
+def fits(space: Space, point: Params, known: Mapping[str, Value]) -> bool:
+    """Whether a point keeps the constraints that are known before it runs."""
+    return True
+
+
+def distribution(r: Range) -> BaseDistribution:
+    """The range as Optuna knows it."""
     if r.kind == "choice":
-        label = trial.suggest_categorical(r.name, r.labels)
-        return r.options[r.labels.index(label)]
+        return CategoricalDistribution(r.labels)
     if r.kind == "int":
-        return trial.suggest_int(r.name, int(r.low), int(r.high), step=int(r.step or 1), log=r.log)
-    return trial.suggest_float(r.name, r.low, r.high, step=r.step, log=r.log)
+        return IntDistribution(int(r.low), int(r.high), step=int(r.step or 1), log=r.log)
+    return FloatDistribution(r.low, r.high, step=r.step, log=r.log)
 
 
 def prior_point(space: Space) -> dict[str, bool | int | float | str | None]:
@@ -44,13 +101,95 @@ def prior_point(space: Space) -> dict[str, bool | int | float | str | None]:
     return {r.name: _stored(r) for r in space.searched if r.prior is not None}
 
 
-def decode(space: Space, params: dict[str, Value]) -> dict[str, Value]:
+def decode(space: Space, params: Mapping[str, Value]) -> dict[str, Value]:
     """Optuna's stored parameters as the study file's values (lists come back from their JSON text)."""
     ranges = {r.name: r for r in space.searched if r.kind == "choice"}
     return {
         name: ranges[name].options[ranges[name].labels.index(value)] if name in ranges else value
         for name, value in params.items()
     }
+
+
+def _proposed(
+    space: Space,
+    study: Study,
+    trial: FrozenTrial,
+    known: Mapping[str, Value],
+    *,
+    sampler: BaseSampler,
+    fixed: Mapping[str, Value],
+) -> Params:
+    """What a sampler says, as Optuna's `Trial` would ask it."""
+    sampler.before_trial(study, trial)
+    together = sampler.infer_relative_search_space(study, trial)
+    relative = sampler.sample_relative(study, trial, together)
+
+    def value(axis: Axis) -> Value:
+        d = axis.distribution
+        if axis.name in relative and d._contains(d.to_internal_repr(relative[axis.name])):
+            found: Value = relative[axis.name]
+            return found
+        found = sampler.sample_independent(study, trial, axis.name, d)
+        return found
+
+    return _walk(space, known, fixed, value)
+
+
+def _walk(
+    space: Space, known: Mapping[str, Value], fixed: Mapping[str, Value], value: Callable[[Axis], Value]
+) -> Params:
+    """Values of the active ranges in their order, each from `fixed`, its only value, or `value`.
+
+    An expression that cannot be computed here holds no condition; the trial's point tells it as a mistake.
+    """
+    seen, drawn = dict(known), Params()
+    for r in space.ranges:
+        if not active(r, seen):
+            continue
+        if r.kind == "expr":
+            with suppress(ValueError):
+                seen[r.name] = expr.evaluate(r.text, seen)
+            continue
+        axis = Axis(name=r.name, distribution=distribution(r))
+        drawn[r.name] = (
+            fixed[r.name] if r.name in fixed else axis.value(0.5) if axis.size == 1 else value(axis)
+        )
+        seen[r.name] = decode(space, {r.name: drawn[r.name]})[r.name]
+    return drawn
+
+
+def _finite(space: Space) -> bool:
+    return all(Axis(name=r.name, distribution=distribution(r)).size is not None for r in space.searched)
+
+
+def _every(space: Space, known: Mapping[str, Value], fixed: Mapping[str, Value]) -> Iterator[Params]:
+    """Every point of a finite space, once: an odometer over the choices that `_walk` meets."""
+    turns: list[int] = []
+
+    def value(axis: Axis) -> Value:
+        size = axis.size or 1
+        index = turns[len(sizes)] if len(sizes) < len(turns) else 0
+        sizes.append(size)
+        found: Value = axis.value((index + 0.5) / size)
+        return found
+
+    while True:
+        sizes: list[int] = []
+        yield _walk(space, known, fixed, value)
+        turns = (turns + [0] * len(sizes))[: len(sizes)]
+        while turns and turns[-1] + 1 >= sizes[len(turns) - 1]:
+            turns.pop()
+        if not turns:
+            return
+        turns[-1] += 1
+
+
+def _counts(trial: FrozenTrial) -> bool:
+    return bool(trial.params) and trial.state != TrialState.WAITING
+
+
+def _key(params: Mapping[str, Value]) -> frozenset[tuple[str, Value]]:
+    return frozenset(params.items())
 
 
 def _stored(r: Range) -> bool | int | float | str | None:

@@ -1,111 +1,88 @@
-"""The algorithms by name. A new one is a file with a sampler and one line in ALGORITHMS."""
+"""The algorithms by name. A new one is a file that ends in `ALGORITHM = Algorithm(…)` and one line in MODULES."""
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from importlib import import_module
 
-from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
+from optuna.samplers import BaseSampler
 
 from hpotune.errors import StudyFileError, nearest
-from hpotune.search.qmc import SobolSampler
-from hpotune.study.config import Json, SearchConfig
+from hpotune.search.algorithm import Algorithm
+from hpotune.search.sampler import Setup
 from hpotune.study.load import Study
-from hpotune.study.space import Space
 
-Make = Callable[..., BaseSampler]
-
-
-def _random(space: Space, *, seed: int, number: int) -> BaseSampler:
-    return RandomSampler(seed=trial_seed(seed, number))
-
-
-def _sobol(space: Space, *, seed: int, number: int) -> BaseSampler:
-    return SobolSampler(names=[r.name for r in space.searched], seed=seed)
-
-
-def _tpe(space: Space, *, seed: int, number: int, **options: Json) -> BaseSampler:
-    return TPESampler(seed=trial_seed(seed, number), multivariate=True, constant_liar=True, **options)
-
-
-def _gp(space: Space, *, seed: int, number: int, **options: Json) -> BaseSampler:
-    return GPSampler(seed=trial_seed(seed, number), **options)
-
-
-def _cmaes(space: Space, *, seed: int, number: int, **options: Json) -> BaseSampler:
-    return CmaEsSampler(seed=trial_seed(seed, number), **options)
-
-
-ALGORITHMS: Mapping[str, Make] = {
-    "auto": _tpe,
-    "random": _random,
-    "sobol": _sobol,
-    "qmc": _sobol,
-    "tpe": _tpe,
-    "gp": _gp,
-    "cmaes": _cmaes,
+MODULES = {
+    "auto": "tpe",
+    "random": "random",
+    "sobol": "qmc",
+    "tpe": "tpe",
+    "gp": "gp",
+    "cmaes": "cmaes",
 }
+"""Algorithm -> the file of this folder that holds it; read when it is asked for, so that no other's library loads."""
+
+Make = Callable[[Setup], BaseSampler]
 
 
-def make_sampler(search: SearchConfig, space: Space, *, number: int) -> BaseSampler:
-    """The sampler that draws trial `number`, made anew for each trial from the seed and the number alone.
+def algorithm(name: str) -> Algorithm:
+    """The algorithm of that name.
 
-    So any worker can draw any trial, two workers never share a random stream, and one worker repeats itself exactly.
-
-    Raises: TypeError for an option that the algorithm does not take.
+    Raises: KeyError where there is none.
     """
-    return ALGORITHMS[search.algorithm](space, seed=search.seed, number=number, **search.options)
+    module = import_module(f"hpotune.search.{MODULES[name]}")
+    found = getattr(module, "ALGORITHMS", {}).get(name) or module.ALGORITHM
+    assert isinstance(found, Algorithm), f"{module.__name__} holds an Algorithm"
+    return found
 
 
-def trial_seed(seed: int, number: int) -> int:
-    """A 32-bit seed for one trial, unrelated to its neighbours' (RandomState streams of adjacent seeds are not)."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{number}".encode()).digest()[:4], "big")
-
-
-_OPTIONS: Mapping[str, type[BaseSampler]] = {
-    "auto": TPESampler,
-    "tpe": TPESampler,
-    "gp": GPSampler,
-    "cmaes": CmaEsSampler,
-}
-"""Algorithms that take options, and the class that names them."""
-_SET = frozenset({"self", "seed", "multivariate", "constant_liar"})
-"""Arguments that are ours to give."""
-
-
-def option_names(algorithm: str) -> frozenset[str]:
-    """What `search.options` may hold for an algorithm."""
-    kind = _OPTIONS.get(algorithm)
-    return frozenset(inspect.signature(kind.__init__).parameters) - _SET if kind else frozenset()
-
-
-def check_algorithm(study: Study) -> None:
+def check_algorithm(study: Study, setup: Setup) -> None:
     """Finds that the algorithm exists, takes its options and can search this space.
 
-    Raises: StudyFileError otherwise.
+    Raises: StudyFileError otherwise, with every reason.
     """
     search, source = study.config.search, study.source
     place = source.place(("search", "algorithm"))
-    if search.algorithm not in ALGORITHMS:
-        raise StudyFileError(
-            f"{place}: search.algorithm={search.algorithm!r} is unknown; {nearest(search.algorithm, ALGORITHMS)}"
-        )
-    valid = option_names(search.algorithm)
+    name = search.algorithm
+    if name not in MODULES:
+        raise StudyFileError(f"{place}: search.algorithm={name!r} is unknown; {nearest(name, MODULES)}")
+    found = algorithm(name)
     unknown = [
-        f"{source.place(('search', 'options', name))}: search.options.{name} is no option of {search.algorithm}; "
-        + (nearest(name, valid) if valid else "it takes none: remove it")
-        for name in search.options
-        if name not in valid
+        f"{source.place(('search', 'options', option))}: search.options.{option} is no option of {name}; "
+        + (nearest(option, found.options) if found.options else "it takes none: remove it")
+        for option in search.options
+        if option not in found.options
     ]
-    if unknown:
-        raise StudyFileError(*unknown)
+    refused = [
+        f"{place}: search.algorithm={name!r} cannot take {what}; {_instead(reason)}"
+        for reason, what in _beyond(study, found).items()
+    ]
+    if unknown or refused:
+        raise StudyFileError(*unknown, *refused)
     try:
-        make_sampler(search, study.space, number=0)
+        found.make(setup)
     except (TypeError, ValueError) as error:
         place = source.place(("search", "options"))
         raise StudyFileError(
-            f"{place}: search.options={search.options!r} do not fit {search.algorithm} ({error}); correct them"
+            f"{place}: search.options={search.options!r} do not fit {name} ({error}); correct them"
         ) from None
-    if search.algorithm == "cmaes" and len(study.config.score.objective) > 1:
-        raise StudyFileError(f"{place}: search.algorithm='cmaes' takes one objective; use tpe, gp or random")
+
+
+def _beyond(study: Study, found: Algorithm) -> dict[str, str]:
+    """What this study asks that the algorithm cannot: ability -> where the study asks for it."""
+    ranges = study.space.searched
+    conditional = next((r.name for r in ranges if r.when), None)
+    category = next((r.name for r in ranges if r.kind == "choice"), None)
+    several = len(study.config.score.objective)
+    asked = {
+        "conditions": f"conditions ({conditional} has `when`)" if conditional else "",
+        "categories": f"categories ({category})" if category else "",
+        "objectives": f"several objectives ({several})" if several > 1 else "",
+    }
+    return {reason: what for reason, what in asked.items() if what and not getattr(found, reason)}
+
+
+def _instead(reason: str) -> str:
+    """The algorithms that can."""
+    able = [name for name in MODULES if getattr(algorithm(name), reason)]
+    return f"needs one of {', '.join(able)}"

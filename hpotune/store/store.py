@@ -12,18 +12,17 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from hpotune.errors import HpotuneError, StoreError
 from hpotune.plan.rounds import may_start, round_start
-from hpotune.search.draw import draw, prior_point
-from hpotune.search.registry import make_sampler
-from hpotune.search.view import SearchView, is_baseline
+from hpotune.search.point import draw_trial
+from hpotune.search.view import is_baseline
 from hpotune.storage import PATIENCE_S, connect, require_file
 from hpotune.store import attempts as told
 from hpotune.store.head import Head
@@ -184,24 +183,14 @@ class Store:
 
     def _drawn(self, trial: FrozenTrial, *, unseen: frozenset[int]) -> TrialRow:
         kind = trial.user_attrs.get("kind")
-        others = self._trials() if kind == "baseline" or trial.number <= 2 else []
-        if kind == "baseline" and any(is_baseline(t) and t.number < trial.number for t in live_ones(others)):
+        if kind == "baseline" and any(
+            is_baseline(t) and t.number < trial.number for t in live_ones(self._trials())
+        ):
             kind = "trial"  # two were appended at once
             self._storage.set_trial_user_attr(trial._trial_id, "kind", kind)
         if kind != "baseline":
-            first = min((t.number for t in others if not is_baseline(t)), default=-1)
-            self._draw(trial, first=trial.number == first, unseen=unseen)
+            draw_trial(self._storage, self._study, self.config, trial, unseen=unseen)
         return self._row(self._storage.get_trial(trial._trial_id))
-
-    def _draw(self, trial: FrozenTrial, *, first: bool, unseen: frozenset[int]) -> None:
-        """Draws what is not drawn yet; the first trial is the point of the priors."""
-        priors = prior_point(self._study.space) if first else {}
-        if priors and "fixed_params" not in trial.system_attrs:
-            self._storage.set_trial_system_attr(trial._trial_id, "fixed_params", priors)
-        sampler = make_sampler(self.config.search, self._study.space, number=trial.number)
-        view = cast(BaseStorage, SearchView(self._storage, unseen=unseen - {trial.number}))
-        study = optuna.Study(self.config.name, storage=view, sampler=sampler)
-        draw(self._study.space, Trial(study, trial._trial_id), self._study.template)
 
     def beat(self, trial_id: int, *, owner: Worker) -> bool:
         """Says that the owner lives; False when the trial is not its own any more."""

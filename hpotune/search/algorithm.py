@@ -1,0 +1,44 @@
+"""What an algorithm says of itself: how it is made, what it can do, when to use it. `hpotune algorithms` prints it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from optuna.samplers import BaseSampler
+
+from hpotune.search.sampler import Setup
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Algorithm:
+    """One way to choose the next point. Each stands in a file of its own as ALGORITHM."""
+
+    make: Callable[[Setup], BaseSampler]
+    when: str
+    """When to use it, in one line."""
+    cost: str
+    """Of one ask, at 50 and at 200 trials."""
+    parallel: str
+    """How it takes many workers at a time."""
+    source: str
+    conditions: bool = False
+    """Whether it takes parameters that only some points have."""
+    categories: bool = True
+    objectives: bool = False
+    """Whether it takes several."""
+    constraints: bool = True
+    """Whether it learns from constraints that are known only after a trial (those known before all algorithms keep)."""
+    options: Mapping[str, str] = field(default_factory=dict)
+    """What `search.options` may hold, and its meaning."""
+
+    @property
+    def cannot(self) -> list[str]:
+        """What it does not take, in words."""
+        words = {
+            "conditions (`when`)": self.conditions,
+            "categories": self.categories,
+            "several objectives": self.objectives,
+            "constraints known only after a trial": self.constraints,
+        }
+        return [word for word, able in words.items() if not able]

@@ -1,0 +1,50 @@
+"""The point of a trial: what the search says, written to the trial's row in the storage."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import cast
+
+import optuna
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from hpotune.search.cube import Params
+from hpotune.search.draw import distribution, draw, prior_point
+from hpotune.search.registry import algorithm
+from hpotune.search.setup import setup_of
+from hpotune.search.view import SearchView
+from hpotune.study.config import StudyConfig
+from hpotune.study.load import Study
+
+
+def draw_trial(
+    storage: BaseStorage, study: Study, config: StudyConfig, trial: FrozenTrial, *, unseen: frozenset[int]
+) -> None:
+    """Draws what is not drawn yet of a running trial; the first trials are the starting points.
+
+    `unseen`: trials whose ends the search must not know.
+    """
+    beginnings = starts(study)
+    view = cast(BaseStorage, SearchView(storage, unseen=unseen - {trial.number}))
+    seen = optuna.Study(config.name, storage=view)
+    fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    if not fixed and trial.number <= len(beginnings) + 1:
+        rank = sum(other.number < trial.number for other in seen.get_trials(deepcopy=False))
+        fixed = dict(beginnings[rank]) if rank < len(beginnings) else {}
+    setup = partial(setup_of, study, config, number=trial.number, starts=beginnings)
+    make = algorithm(config.search.algorithm).make
+    point = draw(
+        study.space, seen, trial,
+        template=study.template, make=lambda attempt: make(setup(salt=attempt)), fixed=fixed,
+    )  # fmt: skip
+    for r in study.space.searched:
+        if r.name in point and r.name not in trial.params:
+            d = distribution(r)
+            storage.set_trial_param(trial._trial_id, r.name, d.to_internal_repr(point[r.name]), d)
+
+
+def starts(study: Study) -> list[Params]:
+    """Points that the first trials take."""
+    priors = prior_point(study.space)
+    return [priors] if priors else []

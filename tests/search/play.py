@@ -1,0 +1,37 @@
+"""A search played in memory: ask and tell as workers do, without a store on disk."""
+
+from __future__ import annotations
+
+import optuna
+from optuna.trial import TrialState
+
+from hpotune.search.draw import decode
+from hpotune.search.point import draw_trial
+from hpotune.study.load import Study
+
+
+class Play:
+    """One study of an algorithm. Asks may come before tells: then trials run side by side."""
+
+    def __init__(self, study: Study, *, algorithm: str, seed: int = 0, options: dict | None = None) -> None:
+        search = study.config.search.model_copy(
+            update={"algorithm": algorithm, "seed": seed, "options": options or {}}
+        )
+        self.file, self.config = study, study.config.model_copy(update={"search": search})
+        senses = [objective.sense for objective in study.config.score.objective]
+        self.study = optuna.create_study(study_name=study.config.name, directions=senses)
+
+    def ask(self) -> tuple[int, dict]:
+        """Number and point of the next trial, as the study file's values."""
+        storage = self.study._storage
+        id_ = storage.create_new_trial(self.study._study_id)
+        draw_trial(storage, self.file, self.config, storage.get_trial(id_), unseen=frozenset())
+        trial = storage.get_trial(id_)
+        return trial.number, decode(self.file.space, trial.params)
+
+    def tell(self, number: int, *values: float) -> None:
+        """Ends a trial; without a value it has failed."""
+        storage = self.study._storage
+        id_ = storage.get_trial_id_from_study_id_trial_number(self.study._study_id, number)
+        state = TrialState.COMPLETE if values else TrialState.FAIL
+        storage.set_trial_state_values(id_, state, list(values) or None)
