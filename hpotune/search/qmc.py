@@ -1,67 +1,78 @@
-"""Sobol points by trial number: no state in the store, so parallel workers never draw the same one.
+"""Sobol and Halton points by row: no state in the store, so parallel workers never draw the same one.
 
 Optuna's QMCSampler counts its points in a study attribute, read and then written: two workers can take the same number.
-Here trial n takes point n of one scrambled sequence. Conditions and categories take their own dimension of it.
-Source: Sobol 1967; scrambling by Owen 1998, as in scipy.stats.qmc.
+Source: Sobol 1967, Halton 1960; scrambling by Owen 1998 and 2017, as in scipy.stats.qmc.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import Any
 
 import numpy as np
-from optuna.distributions import BaseDistribution
-from optuna.samplers import BaseSampler
-from optuna.study import Study
-from optuna.trial import FrozenTrial
 
 from hpotune.search.algorithm import Algorithm
-from hpotune.search.cube import Axis, Hint
-from hpotune.search.sampler import Setup
+from hpotune.search.cube import Axis
+from hpotune.search.design import DesignSampler
 
 
-class SobolSampler(BaseSampler):
-    """Point `trial.number` of the scrambled Sobol sequence over `names`."""
+class _SequenceSampler(DesignSampler):
+    """Point `row` of a scrambled sequence over all names."""
 
-    def __init__(self, setup: Setup | None = None) -> None:
-        self._setup = setup or Setup()
-        self._column = {name: index for index, name in enumerate(self._setup.hints)}
+    @abstractmethod
+    def engine(self, columns: int) -> Any:  # noqa: ANN401 - scipy has no types
+        """scipy's, at its first point."""
 
-    def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: each name has a dimension of its own."""
-        return {}
+    def unit(self, row: int, column: int, axis: Axis) -> float:
+        """The coordinate of that point; another attempt takes a point that no trial of the budget has."""
+        return float(self.point(row + self.setup.salt * self.setup.trials)[column])
 
-    def sample_relative(
-        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing, as above."""
-        return {}
-
-    def sample_independent(
-        self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:  # noqa: ANN401
-        """The value at the parameter's coordinate of this trial's point."""
-        column = self._column.setdefault(param_name, len(self._column))
-        hint = self._setup.hints.get(param_name, Hint())
-        axis = Axis(name=param_name, distribution=param_distribution, hint=hint)
-        return axis.value(float(self._point(trial.number + self._setup.salt * self._setup.trials)[column]))
-
-    def _point(self, number: int) -> np.ndarray:
-        from scipy.stats.qmc import Sobol  # type: ignore[import-untyped]  # 0.3 s to import; only drawing needs it
-
-        engine = Sobol(d=max(1, len(self._column)), scramble=True, rng=self._setup.seed)
-        if number:  # scipy cannot skip zero points of a scrambled sequence
-            engine.fast_forward(number)
+    def point(self, row: int) -> np.ndarray:
+        """One point of the sequence. Shape (columns,)."""
+        engine = self.engine(max(1, len(self.columns)))
+        if row:  # scipy cannot skip zero points of a scrambled sequence
+            engine.fast_forward(row)
         point: np.ndarray = engine.random(1)[0]
         return point
 
 
-ALGORITHM = Algorithm(
-    make=SobolSampler,
-    when="an even first look at a space; at low budgets better than random",
-    cost="nothing",
-    parallel="any number of workers",
-    source="Sobol 1967; Owen 1998; scipy.stats.qmc",
-    conditions=True,
-    objectives=True,
-)
+class SobolSampler(_SequenceSampler):
+    """The scrambled Sobol sequence."""
+
+    def engine(self, columns: int) -> Any:  # noqa: ANN401
+        """scipy's Sobol."""
+        from scipy.stats.qmc import Sobol  # type: ignore[import-untyped]  # 0.3 s to import; only drawing needs it
+
+        return Sobol(d=columns, scramble=True, rng=self.setup.seed)
+
+
+class HaltonSampler(_SequenceSampler):
+    """The scrambled Halton sequence."""
+
+    def engine(self, columns: int) -> Any:  # noqa: ANN401
+        """scipy's Halton."""
+        from scipy.stats.qmc import Halton
+
+        return Halton(d=columns, scramble=True, rng=self.setup.seed)
+
+
+ALGORITHMS = {
+    "sobol": Algorithm(
+        make=SobolSampler,
+        when="an even first look at a space; at low budgets better than random",
+        cost="0.001 s",
+        parallel="any number of workers",
+        source="Sobol 1967; Owen 1998; scipy.stats.qmc",
+        conditions=True,
+        objectives=True,
+    ),
+    "halton": Algorithm(
+        make=HaltonSampler,
+        when="as sobol, where the number of trials is no power of two",
+        cost="0.001 s",
+        parallel="any number of workers",
+        source="Halton 1960; Owen 2017, arXiv 1706.02808; scipy.stats.qmc",
+        conditions=True,
+        objectives=True,
+    ),
+}

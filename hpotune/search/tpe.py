@@ -1,4 +1,7 @@
-"""Tree-structured Parzen estimator: Optuna's TPESampler, all parameters at once, pending trials counted as bad."""
+"""Tree-structured Parzen estimator: Optuna's TPESampler, all parameters at once, pending trials counted as bad.
+
+Constraints that the store tells with a trial are read from there: a trial that breaks one counts as bad.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 
 from hpotune.search.algorithm import Algorithm
-from hpotune.search.optuna_own import options_of
+from hpotune.search.options import whole
 from hpotune.search.sampler import Setup
 
 
@@ -16,7 +19,12 @@ def _make(setup: Setup) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # of `group`
         return TPESampler(
-            seed=setup.trial_seed, multivariate=True, group=True, constant_liar=True, **setup.options
+            seed=setup.trial_seed,
+            multivariate=True,
+            group=True,
+            constant_liar=True,
+            n_startup_trials=whole(setup.options, "n_startup_trials", 10, low=0),
+            n_ei_candidates=whole(setup.options, "n_ei_candidates", 24, low=1),
         )
 
 
@@ -28,5 +36,8 @@ ALGORITHM = Algorithm(
     source="Bergstra et al. 2011, NeurIPS; Watanabe 2023, arXiv 2304.11127; Optuna 5",
     conditions=True,
     objectives=True,
-    options=options_of(TPESampler, ours={"multivariate", "group", "constant_liar", "constraints_func"}),
+    options={
+        "n_startup_trials": "random trials before the first model (default 10)",
+        "n_ei_candidates": "points drawn from the model, of which the best is taken (default 24)",
+    },
 )

@@ -1,17 +1,14 @@
-"""Every algorithm by its name, in a space that has everything; Sobol against scipy and Optuna's own sampler tests."""
+"""Every algorithm by its name: valid points of any space it takes, none twice, the same for a seed; refusals told."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.testing.pytest_samplers import BasicSamplerTestCase, MultiObjectiveSamplerTestCase
-from scipy.stats.qmc import Sobol
 
 from hpotune.errors import StudyFileError
 from hpotune.search.cube import Axis
 from hpotune.search.draw import decode, prior_point
-from hpotune.search.qmc import SobolSampler
 from hpotune.search.registry import MODULES, algorithm, check_algorithm
 from hpotune.search.setup import setup_of
 from tests.search.play import Play
@@ -85,11 +82,61 @@ def test_another_seed_gives_other_points(algorithm, make_study):
     assert drawn(study, algorithm, seed=3, trials=2) != drawn(study, algorithm, seed=4, trials=2)
 
 
-def test_sobol_points_are_scipys(make_study):
-    study = make_study(params={"a": {"float": [0.0, 1.0]}, "b": {"float": [0.0, 1.0]}})
-    theirs = Sobol(d=2, scramble=True, rng=7).random(16)
-    play = Play(study, algorithm="sobol", seed=7)
-    assert [list(play.ask()[1].values()) for _ in theirs] == [list(row) for row in theirs]
+WHOLE = {"a": {"int": [1, 3]}, "b": {"int": [1, 4]}}
+KINDS = {"a": {"choice": ["x", "y", "z"]}, "b": {"int": [1, 4]}}
+CUBE = {name: {"float": [0.0, 1.0]} for name in "abc"}
+TAKES = {
+    "whole": [(name, WHOLE) for name in MODULES],
+    "kinds": [(name, KINDS) for name in MODULES if algorithm(name).categories],
+}
+OPTIONS = {"grid": {"points": 8}}
+"""Options without which an algorithm refuses a space."""
+
+
+def asked(play: Play, trials: int, *, workers: int) -> list[tuple]:
+    """Points in a row; each trial is told when so many run."""
+    running, points = [], []
+    for _ in range(trials):
+        number, point = play.ask()
+        points.append(tuple(point.items()))
+        running.append((number, point))
+        if len(running) >= workers:
+            done, seen = running.pop(0)
+            play.tell(done, *([] if done % 5 == 4 else [float(len(str(seen)) + sum(_numbers(seen)))]))
+    return points
+
+
+def _numbers(point: dict) -> list[float]:
+    return [value for value in point.values() if isinstance(value, (int, float))]
+
+
+@pytest.mark.parametrize("workers", [1, 4, 12])
+@pytest.mark.parametrize(
+    ("name", "params"),
+    TAKES["whole"] + TAKES["kinds"],
+    ids=lambda x: x if isinstance(x, str) else str(x["a"]),
+)
+def test_no_algorithm_repeats_a_point_while_others_are_left(name, params, workers, make_study):
+    study = make_study(params=params, budget={"trials": 12, "parallel": workers})
+    assert len(set(asked(Play(study, algorithm=name), 12, workers=workers))) == 12
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_64_workers_that_ask_at_once_get_64_points(name, make_study):
+    study = make_study(params=CUBE, budget={"trials": 100, "parallel": 64})
+    play = Play(study, algorithm=name, options=OPTIONS.get(name))
+    assert len(set(asked(play, 64, workers=65))) == 64
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("name", MODULES)
+def test_a_seed_gives_an_algorithms_points_again(name, workers, make_study):
+    study = make_study(params=CUBE, budget={"trials": 20, "parallel": workers})
+    one, same = (
+        asked(Play(study, algorithm=name, seed=3, options=OPTIONS.get(name)), 20, workers=workers)
+        for _ in range(2)
+    )
+    assert one == same
 
 
 @pytest.mark.parametrize(
@@ -148,10 +195,3 @@ def test_cmaes_refuses_two_objectives(make_study):
     two = {"objective": [{"metric": name, "direction": "minimize"} for name in ("a", "b")]}
     with pytest.raises(StudyFileError, match="cannot take several objectives"):
         check(make_study(search={"algorithm": "cmaes"}, score=two))
-
-
-# Optuna's own tests. RelativeSamplerTestCase does not apply: each name has a dimension of its own, none is joint.
-class TestSobolIsAnOptunaSampler(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
-    @pytest.fixture
-    def sampler(self):
-        return SobolSampler
