@@ -32,6 +32,7 @@ def check(study: Target, data_root: DataRoot = None, as_json: AsJson = False) ->
     """Read the file and report every mistake with its line."""
     from hpotune.errors import StudyFileError
     from hpotune.launch.check import check as check_file
+    from hpotune.search.starts import told
 
     try:
         checked = check_file(study / "resolved.yaml" if study.is_dir() else study, data_root=data_root)
@@ -48,13 +49,18 @@ def check(study: Target, data_root: DataRoot = None, as_json: AsJson = False) ->
                 "mistakes": [],
                 "warnings": checked.warnings,
                 "parameters": [r.name for r in space.searched],
+                "starts": told(checked.starts),
             }
         )
         return
     for warning in checked.warnings:
         typer.echo(f"warning: {warning}", err=True)
+    for note in checked.notes:
+        typer.echo(f"note: {note}", err=True)
     names = ", ".join(r.name for r in space.searched) or "nothing"
     typer.echo(f"{study}: right. {config.name}: {config.budget.trials} trials over {names}")
+    if checked.starts:
+        typer.echo(told(checked.starts))
 
 
 @app.command()

@@ -8,9 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpotune.errors import StudyFileError, nearest
-from hpotune.launch.own import command_mistakes, function_mistakes
+from hpotune.launch.beginnings import crowded, start_points
+from hpotune.launch.own import command_mistakes, function_mistakes, rung_mistakes, rung_warning
+from hpotune.launch.space import kept, narrow, unkeepable, unmeasured_limits
 from hpotune.search.registry import check_algorithm
 from hpotune.search.setup import setup_of
+from hpotune.search.starts import Start, distinct, recommended
 from hpotune.study import extension, tasks
 from hpotune.study.folder import StudyFolder, folder_of, home_of, other_study
 from hpotune.study.load import Mistakes, Study, build_study, lines, load_study
@@ -39,11 +42,16 @@ class Checked:
     """With absolute paths."""
     home: Path
     warnings: list[str]
+    starts: list[Start]
+    """Points that the first trials will take, but for those of the portfolio; none where the study stands."""
+    notes: list[str]
+    """What had to be changed in the points of earlier studies."""
 
 
-def check(target: Path, *, data_root: str | None = None) -> Checked:
+def check(target: Path, *, data_root: str | None = None, made: bool = False) -> Checked:
     """Finds every mistake of a study file that can be found without running it. Writes nothing.
 
+    `made`: whether the study stands and its starting points are settled: their sources may be gone since.
     Raises: StudyFileError with one line a mistake.
     """
     if target.name == "resolved.yaml" and target.parent.is_dir() and not target.exists():
@@ -58,14 +66,23 @@ def check(target: Path, *, data_root: str | None = None) -> Checked:
         _keep(found, data_mistakes(study.config, data_root=study.config.data_root))
         _keep(found, function_mistakes(study))
     _keep(found, command_mistakes(study))
+    _keep(found, rung_mistakes(study))
     _keep(found, _metric_mistakes(study))
+    _keep(found, unmeasured_limits(study, training=TRAINING_METRICS))
+    share = kept(study)
+    _keep(found, unkeepable(study, share=share))
+    made = made or folder_of(target).resolved_file.is_file()
+    starts, notes = ([], []) if made or found else start_points(study, home=home, found=found)
     tasks_found, warnings = _task_mistakes(study) if ("score", "include_path") not in found else ([], [])
     _keep(found, iter(tasks_found))
     told = [*_algorithm_mistakes(study), *lines(study.source, found)]
     if told:
         raise StudyFileError(*told)
+    warnings += filter(None, [rung_warning(study)])
     warnings += [*_warnings(study), *_folder_warnings(target, study, values)]
-    return Checked(study=study, values=values, home=home, warnings=warnings)
+    warnings += [*narrow(study, share=share), *crowded(study, starts)]
+    starts = [] if made else distinct([*starts, *recommended(study, study.config)])
+    return Checked(study=study, values=values, home=home, warnings=warnings, starts=starts, notes=notes)
 
 
 def _keep(found: Mistakes, more: Iterator[Mistake]) -> None:

@@ -144,7 +144,7 @@ class _Crew:
 def shortfall(config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime) -> str:
     """Why fewer trials than the budget are done now that every worker has ended; empty where it is as it should be."""
     budget = config.budget
-    done = sum(row.state in ("finished", "running") for row in rows)  # others may run some, elsewhere
+    done = sum(row.decided or row.state == "running" for row in rows)  # others may run some, elsewhere
     if done >= budget.trials:
         return ""
     if why := failed_too_often(budget, rows):

@@ -36,7 +36,7 @@ class Submission:
 
 def measured(folder: StudyFolder, rows: Sequence[TrialRow]) -> Measured:
     """Everything seen so far."""
-    done = [row for row in rows if row.state == "finished" and row.attempts]
+    done = [row for row in rows if row.decided and row.attempts]
     jobs = submissions(folder)
     queues = [wait for job in jobs for wait in _waits(job)]
     usual = median(queues) if queues else 0.0
@@ -134,7 +134,7 @@ def actual(
     """
     attempts = [attempt for row in rows for attempt in row.attempts]
     running = any(row.state == "running" for row in rows)
-    finished = sum(row.state == "finished" for row in rows)
+    finished = sum(row.decided for row in rows)
     if not attempts and not running:
         return {"state": "not started", "trials": 0}
     first = min([a.start for a in attempts] + [row.start for row in rows if row.start is not None])

@@ -7,8 +7,45 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpotune.errors import nearest
+from hpotune.plan.rungs import FIRST_SHARE
 from hpotune.study.load import Study
 from hpotune.study.places import Mistake, template_names
+
+BUDGET = "budget"
+"""What a function or a command is told of the rung that a turn goes to."""
+
+
+def rung_mistakes(study: Study) -> Iterator[Mistake]:
+    """A param of one's own by the name of the rung's budget."""
+    given, _ = _given(study)
+    if study.config.search.ladder is not None and study.config.model is None and BUDGET in given:
+        rule = "is what a trial is told of its rung (search.pruner); give the param another name"
+        yield ("params", BUDGET), f"params.{BUDGET} {rule}"
+
+
+def rung_warning(study: Study) -> str | None:
+    """Rungs where nothing is ever stopped, or that a function or a command does not seem to heed; None: all is well."""
+    config, ladder = study.config, study.config.search.ladder
+    if ladder is None:
+        return None
+    early = [budget for rung, budget in enumerate(ladder.budgets) if ladder.share(rung) < FIRST_SHARE - 1e-9]
+    if early and not ladder.halves:
+        place = study.source.place(("search", "rungs"))
+        return f"{place}: {ladder.pruner} stops nothing before a fifth of the run, so rung {early[0]:g} only costs"
+    if config.model is not None:
+        return None
+    if config.command is not None:
+        heeds = "budget" in template_names(config.command)
+        return None if heeds else f"command reads no {{{BUDGET}}}; {_EACH_WHOLE}"
+    path, _, name = str(config.python).rpartition(":")
+    function = _function(study.source.path.parent / path, name)
+    if function is None or function.args.kwarg is not None:
+        return None
+    named = {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
+    return None if BUDGET in named else f"python: {name} takes no `{BUDGET}`; {_EACH_WHOLE}"
+
+
+_EACH_WHOLE = "unless it reads $HPOTUNE_RUNG_BUDGET, each rung costs a whole trial"
 
 
 def command_mistakes(study: Study) -> Iterator[Mistake]:
@@ -17,6 +54,7 @@ def command_mistakes(study: Study) -> Iterator[Mistake]:
     if command is None:
         return
     given, sometimes = _given(study)
+    given |= {BUDGET} if study.config.search.ladder else set()
     try:
         read = template_names(command)
     except ValueError as error:
@@ -42,6 +80,7 @@ def function_mistakes(study: Study) -> Iterator[Mistake]:
     if function is None:
         return
     (given, sometimes), taken = _given(study), function.args
+    rung = {BUDGET} if study.config.search.ladder else set()
     places = [argument.arg for argument in taken.args]
     needed = set(places[: len(places) - len(taken.defaults)])
     needed |= {
@@ -52,7 +91,7 @@ def function_mistakes(study: Study) -> Iterator[Mistake]:
             ("python",),
             f"python: {name} has parameters before a /, and params are given by name; remove the /",
         )
-    for missing in sorted(needed - given):
+    for missing in sorted(needed - given - rung):
         valid = nearest(missing, given) if given else "params is empty"
         yield (
             ("python",),

@@ -206,6 +206,11 @@ def as_json(made: Plan) -> dict[str, Json]:
 def notes(made: Plan) -> list[str]:
     """What is only assumed, and what the study file makes hard."""
     found, resources = [missing(made.figures)], made.config.resources
+    if made.config.search.ladder is not None:
+        found.append(
+            "rungs are not simulated: each trial counts as long as trials have taken so far, stopped ones too, and "
+            "before any has ended as a whole one; so this is the most that it takes"
+        )
     needs = made.figures.load_s.value + made.figures.trial_s.value
     has = resources.working_s - made.figures.start_s.value
     if needs > has:

@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpotune import storage
-from hpotune.errors import StoreError
+from hpotune.errors import StoreError, StudyFileError
+from hpotune.launch.beginnings import start_points, with_rest
 from hpotune.launch.check import Checked, check
+from hpotune.search.starts import told
 from hpotune.store import Store
 from hpotune.study.extension import overruled, read_extension
 from hpotune.study.folder import StudyFolder, check_same, check_writable, folder_of, home_of, make_folder
-from hpotune.study.load import Study
+from hpotune.study.load import Mistakes, Study, lines
 from hpotune.study.places import absolute
 from hpotune.study.snapshot import Taken, take
 from hpotune.study.source import Value, read_source
@@ -54,7 +56,7 @@ def prepare(
         if not _edited(folder, data_root):
             return _reopened(folder, accept)
         target = folder.study_file
-    checked = check(target, data_root=data_root)
+    checked = check(target, data_root=data_root, made=folder.resolved_file.is_file())
     check_same(folder, checked.values)
     if accept:
         accept(folder, folder.in_force(checked.study))
@@ -81,7 +83,20 @@ def _made(folder: StudyFolder, checked: Checked, url: str, why: str) -> Ready:
     study = folder.in_force(checked.study)
     store = _store(folder, study, url)
     notes = overruled(checked.study.config.budget, read_extension(folder.extension_file))
+    notes = [*notes, *_begun(folder, checked, store, url)]
     return _ready(folder, study, store, checked.values, home=checked.home, url=url, why=why, notes=notes)
+
+
+def _begun(folder: StudyFolder, checked: Checked, store: Store, url: str) -> list[str]:
+    """Settles the starting points of a study that has none yet; what the user should know of them."""
+    if store.begun:
+        return []
+    found: Mistakes = {}
+    first, notes = start_points(checked.study, home=checked.home, found=found)
+    if found:  # the folder stood without them, so `check` did not look
+        raise StudyFileError(*lines(checked.study.source, found))
+    starts = with_rest(checked.study, first, folder=folder.path, url=url)
+    return [*notes, *filter(None, [told(starts)])] if store.begin_with(starts) else []
 
 
 def _ready(

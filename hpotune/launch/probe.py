@@ -84,6 +84,7 @@ def short(values: Mapping[str, Value], *, at_once: int) -> dict[str, Value]:
     copy["name"] = f"{str(values['name'])[:57]}-probe"
     copy["budget"] = {"trials": at_once + 1, "parallel": at_once, "max_failed": 0}
     copy["execution"] = {"mode": "async", "trials_per_job": 1}
+    copy["search"] = {"algorithm": "random"}  # and no rungs: whole trials are timed
     if values.get("model") is not None:
         copy["keep"] = {"best": 0}
         train = values.get("train")
@@ -165,7 +166,7 @@ def _ended(place: StudyFolder, store: Store, config: StudyConfig) -> bool:
     rows = store.rows()
     if any(row.state == "failed" for row in rows):
         return True
-    if sum(row.state == "finished" for row in rows) < config.budget.trials:
+    if sum(row.decided for row in rows) < config.budget.trials:
         return False
     lives = [life for job in submissions(place) for life in job.lives]
     if any(life.end is None for life in lives):

@@ -23,8 +23,10 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.search.cube import Axis, Params
 from hpotune.study import expr
+from hpotune.study.constraints import broken, fixed_values
 from hpotune.study.source import Value
-from hpotune.study.space import Range, Space, active, leaves
+from hpotune.study.space import Range, Space, active
+from hpotune.study.start_from import option
 
 AGAIN = 10
 """Proposals of the algorithm before any free point is taken: a model that proposes known points has converged."""
@@ -48,14 +50,13 @@ def draw(
     `make`: the sampler, by the number of the attempt. `fixed`: values that are settled, as Optuna stores them.
     Raises: ValueError where no point keeps the constraints.
     """
-    names = {r.name for r in space.ranges}
-    known = {name: value for name, value in leaves(dict(template)) if name not in names}
-    taken = {
-        _key(t.params) for t in study.get_trials(deepcopy=False) if _counts(t) and t.number != trial.number
-    }
+    known = fixed_values(template, space)
+    others = [t for t in study.get_trials(deepcopy=False) if _counts(t) and t.number != trial.number]
 
-    def new(point: Params) -> bool:
-        return _key(point) not in taken
+    def new(
+        point: Params,
+    ) -> bool:  # comparisons, not a set: one or two points are asked for, of 10,000 trials
+        return all(other.params != point for other in others)
 
     allowed: list[Params] = []
     for attempt in range(AGAIN):
@@ -66,13 +67,14 @@ def draw(
             if new(point):
                 return point
             allowed.append(point)
+    taken = {_key(other.params) for other in others}
     rng = random.Random(f"{study.study_name}:{trial.number}")
     any_ = (_walk(space, known, fixed, lambda axis: axis.value(rng.random())) for _ in range(ANY))
     every = islice(_every(space, known, fixed), COUNTED) if _finite(space) else iter(())
     for source in (any_, every):
         for point in source:
             if fits(space, point, known):
-                if new(point):
+                if _key(point) not in taken:
                     return point
                 allowed.append(point)
     if not allowed:
@@ -83,8 +85,19 @@ def draw(
 
 
 def fits(space: Space, point: Params, known: Mapping[str, Value]) -> bool:
-    """Whether a point keeps the constraints that are known before it runs."""
-    return True
+    """Whether a point, as Optuna stores it, keeps the constraints that are known before it runs."""
+    return not space.constraints or not broken(space, decode(space, point), known)
+
+
+def share_kept(space: Space, template: Mapping[str, Value]) -> float:
+    """The share of random points that keeps the constraints known before; of a finite space at least one point's."""
+    known, rng = fixed_values(template, space), random.Random(0)
+    tried = (_walk(space, known, {}, lambda axis: axis.value(rng.random())) for _ in range(ANY))
+    share = sum(fits(space, point, known) for point in tried) / ANY
+    if not share and _finite(space):
+        every = islice(_every(space, known, {}), COUNTED)
+        share = float(any(fits(space, point, known) for point in every)) / COUNTED
+    return share
 
 
 def distribution(r: Range) -> BaseDistribution:
@@ -98,7 +111,17 @@ def distribution(r: Range) -> BaseDistribution:
 
 def prior_point(space: Space) -> dict[str, bool | int | float | str | None]:
     """The priors as Optuna stores them, by name; empty where the file gives none."""
-    return {r.name: _stored(r) for r in space.searched if r.prior is not None}
+    return {r.name: stored(r, r.prior) for r in space.searched if r.prior is not None}
+
+
+def stored(r: Range, value: Value) -> bool | int | float | str | None:
+    """A value that the range holds, as Optuna stores it."""
+    if r.kind == "choice":
+        index = option(r, value)
+        assert index is not None, "the value is one of the choices"
+        return r.labels[index]
+    assert isinstance(value, (int, float)), "a value of an interval is a number"
+    return int(value) if r.kind == "int" else float(value)
 
 
 def decode(space: Space, params: Mapping[str, Value]) -> dict[str, Value]:
@@ -170,7 +193,7 @@ def _every(space: Space, known: Mapping[str, Value], fixed: Mapping[str, Value])
         size = axis.size or 1
         index = turns[len(sizes)] if len(sizes) < len(turns) else 0
         sizes.append(size)
-        found: Value = axis.value((index + 0.5) / size)
+        found: Value = axis.nth(index)
         return found
 
     while True:
@@ -190,10 +213,3 @@ def _counts(trial: FrozenTrial) -> bool:
 
 def _key(params: Mapping[str, Value]) -> frozenset[tuple[str, Value]]:
     return frozenset(params.items())
-
-
-def _stored(r: Range) -> bool | int | float | str | None:
-    if r.kind == "choice":
-        return r.labels[r.options.index(r.prior)]
-    assert isinstance(r.prior, (int, float)), "a prior of an interval is a number"
-    return int(r.prior) if r.kind == "int" else float(r.prior)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from functools import partial
 from typing import cast
 
@@ -10,9 +11,11 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from hpotune.search.cube import Params
-from hpotune.search.draw import distribution, draw, prior_point
+from hpotune.search.draw import distribution, draw
+from hpotune.search.outlook import look_ahead
 from hpotune.search.registry import algorithm
 from hpotune.search.setup import setup_of
+from hpotune.search.starts import kept_starts, own_starts
 from hpotune.search.view import SearchView
 from hpotune.study.config import StudyConfig
 from hpotune.study.load import Study
@@ -25,9 +28,10 @@ def draw_trial(
 
     `unseen`: trials whose ends the search must not know.
     """
-    beginnings = starts(study)
     view = cast(BaseStorage, SearchView(storage, unseen=unseen - {trial.number}))
     seen = optuna.Study(config.name, storage=view)
+    beginnings = kept_starts(storage, seen._study_id)
+    beginnings = starts(study, config) if beginnings is None else beginnings
     fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     if not fixed and trial.number <= len(beginnings) + 1:
         rank = sum(other.number < trial.number for other in seen.get_trials(deepcopy=False))
@@ -42,9 +46,10 @@ def draw_trial(
         if r.name in point and r.name not in trial.params:
             d = distribution(r)
             storage.set_trial_param(trial._trial_id, r.name, d.to_internal_repr(point[r.name]), d)
+    if told := look_ahead(seen, setup(), plateau=config.budget.plateau is not None):
+        storage.set_trial_user_attr(trial._trial_id, "outlook", asdict(told))
 
 
-def starts(study: Study) -> list[Params]:
-    """Points that the first trials take."""
-    priors = prior_point(study.space)
-    return [priors] if priors else []
+def starts(study: Study, config: StudyConfig | None = None) -> list[Params]:
+    """The points that the file itself gives to the first trials, as Optuna stores them."""
+    return [one.params for one in own_starts(study, config or study.config)]

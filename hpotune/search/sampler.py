@@ -35,7 +35,7 @@ class Setup:
     """Parameters that every trial has; None: those that all finished trials of the study have in common."""
     hints: Mapping[str, Hint] = field(default_factory=dict)
     trials: int = 50
-    """The budget."""
+    """The budget, without the baseline."""
     workers: int = 1
     """Trials at a time."""
     starts: Sequence[Params] = ()
@@ -43,6 +43,9 @@ class Setup:
     fits: Callable[[Params], bool] = lambda params: True
     """Whether a point keeps the constraints that are known before it runs."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    conditional: bool = False
+    """Whether some parameters are there only where a condition holds."""
+    objectives: int = 1
 
     @property
     def trial_seed(self) -> int:

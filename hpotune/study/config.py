@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from hpotune.errors import nearest
 from hpotune.study.direction import known_sense, plain_sense
 from hpotune.study.execution import BudgetConfig, ExecutionConfig, PlanConfig, RetryConfig
+from hpotune.study.pruning import Ladder, Pruner, Rungs, ladder_of, mistakes, unfit
 from hpotune.study.resources import EnvConfig, ResourcesConfig
 from hpotune.study.section import Json as Json  # the rest of the house imports both from here
 from hpotune.study.section import Section as Section
@@ -166,11 +167,34 @@ def _as_list(value: Json) -> Json:
     return value if isinstance(value, list) else [value]
 
 
+class Limit(Section):
+    """A number that a trial must keep to be chosen, known only after it ran."""
+
+    metric: str
+    """peak_memory_gb and other numbers of the training; `TASK/METRIC` of a scored task; a key you return; or seconds,
+    what all attempts at the trial took. A trial without that number is taken to keep the limit, and `best` says so."""
+    min: float | None = Field(default=None, allow_inf_nan=False)
+    """The smallest that is allowed; null: any."""
+    max: float | None = Field(default=None, allow_inf_nan=False)
+    """The largest that is allowed; null: any."""
+
+    @model_validator(mode="after")
+    def _limits(self) -> Limit:
+        if self.min is None and self.max is None:
+            raise ValueError("metric: has neither min nor max; add one")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min: {self.min:g} is above max: {self.max:g}; no trial could keep both")
+        return self
+
+
 class ScoreConfig(Section):
     """What is measured, what chooses, and what stays sealed."""
 
     objective: Annotated[list[Objective], BeforeValidator(_as_list), Field(min_length=1)]
     """One objective, or a list for a multi-objective study."""
+    constraints: list[Limit] = []
+    """Limits on numbers that are known only after a trial, such as `{metric: peak_memory_gb, max: 40}`. A trial that
+    breaks one is never the best, and the search learns from it. The baseline is exempt."""
     record: list[str] = ["eval_loss", "train_loss", "samples_per_second", "peak_memory_gb", "gpu_hours"]
     """Numbers kept beside the value; an lm-eval task here is scored and kept, not used to choose."""
     test: list[str] = []
@@ -190,8 +214,32 @@ class SearchConfig(Section):
     """The same seed and one worker give the same trials."""
     options: dict[str, Json] = {}
     """Keyword arguments of the Optuna sampler."""
-    pruner: Literal["none"] = "none"
-    """none: every trial runs to its end."""
+    start_from: Annotated[list[Json], BeforeValidator(_as_list)] = []
+    """What the first trials take: points by dotted names (`{train.learning_rate: 1.0e-4}`; names left out are drawn),
+    folders of earlier studies (their 3 best), .csv files with dotted names as columns, or `{path: ../old, take: 5}`."""
+    portfolio: Annotated[int, Field(ge=0, le=20)] | Literal["auto"] = "auto"
+    """Starting points chosen from earlier studies over the same names, beside this one's folder or in the same store.
+    auto: up to 3 with `algorithm: auto`, none with others; 0: none."""
+    pruner: Pruner = "none"
+    """Which trials go on after a rung (docs/rungs.md). none: every trial runs to its end. asha, hyperband: the best of
+    each rung. median, percentile, wilcoxon: all but those that do worse than earlier ones."""
+    rungs: Rungs = None
+    """Where trials are scored on their way: shares of the run, `[0.11, 0.33, 1]`, or `{unit: steps, at: [50, 450]}`
+    (also rows, or items of lm-eval). null: 1/9 1/3 1 for asha and hyperband, .2 .4 .6 .8 1 for the others."""
+    pruner_options: dict[str, Json] = {}
+    """asha, hyperband: eta (3: one of three goes on). median, percentile, wilcoxon: n_startup_trials (4 at a rung
+    before any is stopped); percentile (33.3: the third that goes on); p_threshold (0.1: of wilcoxon's test)."""
+
+    @property
+    def ladder(self) -> Ladder | None:
+        """The rungs that trials climb; None where each runs to its end at once."""
+        return ladder_of(self.pruner, self.algorithm, self.rungs, self.pruner_options)
+
+    @model_validator(mode="after")
+    def _rungs_right(self) -> SearchConfig:
+        for text in mistakes(self.pruner, self.algorithm, self.rungs, self.pruner_options):
+            raise ValueError(text)
+        return self
 
 
 class KeepConfig(Section):
@@ -240,6 +288,8 @@ class StudyConfig(PointConfig):
     $HPOTUNE_RESULT, holds the value."""
     data_root: str | None = None
     """A folder in which NAMESPACE/NAME wins over the hub, for training data and for every lm-eval task."""
+    constraints: Annotated[list[str], BeforeValidator(_as_list)] = []
+    """Conditions that every point keeps, such as `lora.r * train.per_device_train_batch_size <= 512`."""
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig
     execution: ExecutionConfig = ExecutionConfig()
@@ -276,6 +326,25 @@ class StudyConfig(PointConfig):
         if scheme == "sqlite" and (not rest.strip("/") or ":memory:" in rest):
             raise ValueError("lies in no file, so that no second process could read it; needs sqlite:///FILE")
         return value
+
+    @model_validator(mode="after")
+    def _rungs_fit(self) -> StudyConfig:
+        ladder, first = self.search.ladder, self.score.objective[0]
+        if ladder is None:
+            return self
+        own = self.python is not None or self.command is not None
+        for text in unfit(ladder, objectives=len(self.score.objective), task=first.task, own=own):
+            raise ValueError(f"search: {text}")
+        end, steps = ladder.budgets[-1], self.train.get("max_steps")
+        if ladder.unit == "steps" and isinstance(steps, int) and steps > 0 and steps != end:
+            raise ValueError(
+                f"search: rungs: end at {end:g} steps, and train.max_steps is {steps}; make them equal"
+            )
+        if ladder.unit == "items" and first.limit is not None and first.limit != end:
+            raise ValueError(
+                f"search: rungs: end at {end:g} items, and the objective's limit is {first.limit}; make them equal"
+            )
+        return self
 
     @model_validator(mode="after")
     def _one_objective_kind(self) -> StudyConfig:

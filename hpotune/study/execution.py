@@ -20,7 +20,7 @@ class BudgetConfig(Section):
     """When the study ends. Exact over all workers."""
 
     trials: int = Field(ge=1)
-    """Finished trials, the baseline counted; a failed one is replaced."""
+    """Trials that finished or were stopped at a rung, the baseline counted; a failed one is replaced."""
     parallel: int = Field(default=1, ge=1)
     """Trials at a time: workers, the %K of a job array, or the width of a round."""
     max_failed: int = Field(default=5, ge=0)
@@ -31,6 +31,9 @@ class BudgetConfig(Section):
     """No trial starts that would take the study beyond so many; attempts that were lost are counted. null: no limit."""
     wall_time: WallTime | None = None
     """No trial starts so long after the first one started, as Slurm writes times; null: no limit."""
+    plateau: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """The study ends when, twice in a row, no point of the space is expected (95 %) to beat the best trial by more than
+    this, in the objective's unit; looked at from the tenth finished trial on. One objective, no `when`. null: never."""
     until: date | datetime | None = None
     """No trial starts after this moment (local time); null: no limit."""
     on_end: Literal["drain", "cancel"] = "drain"

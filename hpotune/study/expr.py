@@ -1,6 +1,6 @@
 """Arithmetic over other values of a study: `expr: "2 * lora.r"`. Never runs code.
 
-Numbers, dotted names, + - * / // % **, comparisons, `a if b else c`, and the functions
+Numbers, dotted names, + - * / // % **, comparisons, and, or, not, `a if b else c`, and the functions
 min, max, abs, round, int, float, sqrt, log2, log10.
 """
 
@@ -10,6 +10,7 @@ import ast
 import math
 import operator
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 Number = float
@@ -29,6 +30,11 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], bool]] = {
     ast.GtE: operator.ge,
     ast.Eq: operator.eq,
     ast.NotEq: operator.ne,
+}
+_SIGN: dict[type[ast.unaryop], Callable[[Any], Any]] = {
+    ast.USub: operator.neg,
+    ast.UAdd: operator.pos,
+    ast.Not: operator.not_,
 }
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "min": min,
@@ -51,6 +57,13 @@ def names_in(text: str) -> frozenset[str]:
     return frozenset(_names(_parse(text)))
 
 
+def is_condition(text: str) -> bool:
+    """Whether the expression, which names_in has accepted, says yes or no: a comparison, and, or, not."""
+    node = _parse(text)
+    negated = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
+    return negated or isinstance(node, (ast.Compare, ast.BoolOp))
+
+
 def evaluate(text: str, values: Mapping[str, object]) -> Any:  # noqa: ANN401 - a number or a truth value
     """The value of the expression, an int where the arithmetic stays in ints.
 
@@ -62,6 +75,7 @@ def evaluate(text: str, values: Mapping[str, object]) -> Any:  # noqa: ANN401 - 
         raise ValueError(f"cannot be computed: {error}") from None
 
 
+@lru_cache(maxsize=256)
 def _parse(text: str) -> ast.expr:
     try:
         return ast.parse(text, mode="eval").body
@@ -86,11 +100,21 @@ def _names(node: ast.expr) -> list[str]:
         if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS or node.keywords:
             raise ValueError(f"calls {ast.unparse(node)}; it may call {', '.join(FUNCTIONS)}")
         return [name for arg in node.args for name in _names(arg)]
-    if not isinstance(node, (ast.Constant, ast.BinOp, ast.UnaryOp, ast.Compare, ast.IfExp)):
+    if not _allowed(node):
         raise ValueError(_forbidden(node))
     return [
         name for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr) for name in _names(child)
     ]
+
+
+def _allowed(node: ast.expr) -> bool:
+    if isinstance(node, ast.BinOp):
+        return type(node.op) in _BINARY
+    if isinstance(node, ast.UnaryOp):
+        return type(node.op) in _SIGN
+    if isinstance(node, ast.Compare):
+        return all(type(op) in _COMPARE for op in node.ops)
+    return isinstance(node, (ast.Constant, ast.BoolOp, ast.IfExp))
 
 
 def _value(node: ast.expr, values: Mapping[str, object]) -> Any:  # noqa: ANN401
@@ -105,11 +129,15 @@ def _value(node: ast.expr, values: Mapping[str, object]) -> Any:  # noqa: ANN401
         return node.value
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
         return _arithmetic(node.op, _value(node.left, values), _value(node.right, values))
-    if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
-        operand = _value(node.operand, values)
-        return -operand if isinstance(node.op, ast.USub) else operand
-    if isinstance(node, ast.Compare) and len(node.ops) == 1 and type(node.ops[0]) in _COMPARE:
-        return _COMPARE[type(node.ops[0])](_value(node.left, values), _value(node.comparators[0], values))
+    if isinstance(node, ast.UnaryOp) and type(node.op) in _SIGN:
+        return _SIGN[type(node.op)](_value(node.operand, values))
+    if isinstance(node, ast.Compare) and _allowed(node):
+        sides = [_value(side, values) for side in (node.left, *node.comparators)]
+        pairs = zip(node.ops, sides, sides[1:], strict=False)
+        return all(_COMPARE[type(op)](left, right) for op, left, right in pairs)
+    if isinstance(node, ast.BoolOp):
+        every = isinstance(node.op, ast.And)
+        return (all if every else any)(bool(_value(side, values)) for side in node.values)
     if isinstance(node, ast.IfExp):
         return _value(node.body if _value(node.test, values) else node.orelse, values)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
@@ -135,5 +163,5 @@ def _called(name: str, arguments: list[Any]) -> object:
 
 
 def _forbidden(node: ast.expr) -> str:
-    rule = "it may hold numbers, dotted names, + - * / // % **, comparisons and `a if b else c`"
+    rule = "it may hold numbers, dotted names, + - * / // % **, comparisons, and, or, not, `a if b else c`"
     return f"holds {ast.unparse(node)!r}; {rule}"

@@ -24,9 +24,9 @@ _NEEDS = {
     "trials": "+20 or 70",
     "parallel": "+4 or 8",
     "max_failed": "+5 or 10",
-    "gpu_hours": "+50 or 200",
-    "wall_time": "+12:00:00 or 2-00:00:00",
-    "until": "2026-12-31 or '2026-12-31 18:00'",
+    "gpu_hours": "+50, 200 or none",
+    "wall_time": "+12:00:00, 2-00:00:00 or none",
+    "until": "2026-12-31, '2026-12-31 18:00' or none",
 }
 """Keys of the budget that can be extended, and what a value looks like."""
 
@@ -101,6 +101,8 @@ def _value(key: str, word: str, now: Json) -> Json:
 
     Raises: ValueError with the rule.
     """
+    if word == "none" and BudgetConfig.model_fields[key].default is None:
+        return None
     more = word.startswith("+")
     if more and key == "until":
         raise ValueError(f"needs a moment, such as {_NEEDS[key]}")

@@ -47,6 +47,7 @@ SAME = (
     "train",
     "score",
     "params",
+    "constraints",
     "python",
     "command",
     "data_root",

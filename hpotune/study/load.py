@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from hpotune.errors import StudyFileError, nearest
-from hpotune.study import fields, rules
+from hpotune.study import constraints, fields, rules, start_from
 from hpotune.study.config import PointConfig, StudyConfig
 from hpotune.study.library import Library, value_complaint
 from hpotune.study.source import Source, Value, Where, read_source
@@ -86,8 +86,10 @@ def build_study(source: Source) -> Study:
         _around_ranges(source.values, found)
     else:
         _names(source.values, space, found)
+        space = _constrained(source.values, space, found)
         config = _corners(source.values, space, found)
-    for where, text in (*unread(config, source.values), *unmeasured(config, source.values)) if config else ():
+    told = (*unread(config, source.values), *unmeasured(config, source.values)) if config else ()
+    for where, text in (*told, *(start_from.mistakes(source.values, space) if space else ())):
         found.setdefault(where, text)
     if found or config is None:
         raise StudyFileError(*lines(source, found))
@@ -104,7 +106,7 @@ def _space(values: dict[str, Value], found: Mistakes) -> Space | None:
     """The ranges in their order; None where one of them is wrong."""
     ranges: list[Range] = []
     for where, value in _dicts(values, ()):
-        if where[:2] == ("search", "options"):
+        if where[:2] in (("search", "options"), ("search", "start_from")):
             continue
         if range_kind(value) is None:
             meant = meant_kind(value) if len(where) > 1 and where[0] in ("lora", "train", "params") else None
@@ -205,11 +207,23 @@ def _met(wanted: tuple[Value, ...], other: Range) -> list[Value]:
     return [value for value in wanted if isinstance(value, (int, float)) and other.low <= value <= other.high]
 
 
+def _constrained(values: dict[str, Value], space: Space, found: Mistakes) -> Space:
+    """The space with its constraints; where one of them is wrong, without any."""
+    wrong = dict(constraints.mistakes(values, space))
+    for where, text in wrong.items():
+        found.setdefault(where, text)
+    return replace(space, constraints=() if wrong else tuple(constraints.texts_of(values).values()))
+
+
 def _corners(values: dict[str, Value], space: Space, found: Mistakes) -> StudyConfig | None:
-    """The study at its first corner; mistakes there and at every other corner of a range are kept."""
-    points = _points(space)
-    config = _at(values, space, next(points), found)
-    for drawn in points:
+    """The study at its first corner; mistakes there and at every other corner of a range are kept.
+
+    Corners that a constraint rules out are no part of the space.
+    """
+    fixed, every = constraints.fixed_values(values, space), [*_points(space)]
+    points = [drawn for drawn in every if not constraints.broken(space, drawn, fixed)] or every
+    config = _at(values, space, points[0], found)
+    for drawn in points[1:]:
         _at(values, space, drawn, found)
     return config
 

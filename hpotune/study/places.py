@@ -19,6 +19,7 @@ from hpotune.study.config import HOLE, PROMPTS, DataConfig, PointConfig
 from hpotune.study.load import Mistakes
 from hpotune.study.source import Value, Where
 from hpotune.study.space import dotted
+from hpotune.study.start_from import absolute_items
 
 DATA_FILES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 """Endings of data files that a trial reads -> their format."""
@@ -48,6 +49,7 @@ def absolute(template: dict[str, Value], *, home: Path, found: Mistakes) -> dict
         parent = values if len(where) == 1 else values.get(str(where[0]))
         if isinstance(parent, dict) and str(where[-1]) in parent:
             parent[str(where[-1])] = _all_absolute(parent[str(where[-1])], where, home=home, found=found)
+    absolute_items(values, home=home)  # whether they are there is asked once, when the study is made
     return values
 
 

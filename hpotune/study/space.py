@@ -1,7 +1,8 @@
 """The ranges of a study file and the points inside them.
 
-A range stands where its value stands: `{float: [low, high]}`, `{int: [low, high]}`, `{choice: [...]}`, or
-`{expr: "..."}` for a value that follows from others. Its name is the dotted place (`lora.r`).
+A range stands where its value stands: `{float: [low, high]}`, `{int: [low, high]}`, `{normal: [mean, sd]}`,
+`{lognormal: [mean, sd]}`, `{choice: [...]}`, or `{expr: "..."}` for a value that follows from others. Its name is the
+dotted place (`lora.r`).
 No sampling here: search/ draws, this room says what may be drawn.
 """
 
@@ -10,17 +11,24 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeGuard
 
 from hpotune.study import expr
+from hpotune.study.measure import measured
 from hpotune.study.source import Value, Where
 
-KINDS = ("float", "int", "choice", "expr")
+KINDS = ("normal", "lognormal", "float", "int", "choice", "expr")
+"""As the file writes them; `int: true` may stand beside the first two, so they are looked for first."""
+Confidence = Literal["weak", "medium", "strong"]
+CONFIDENCE: tuple[Confidence, ...] = ("weak", "medium", "strong")
+_DRAWN = frozenset({"prior", "confidence", "when"})
 OPTIONS: dict[str, frozenset[str]] = {
-    "float": frozenset({"log", "step", "prior", "when"}),
-    "int": frozenset({"log", "step", "prior", "when"}),
-    "choice": frozenset({"prior", "when"}),
+    "float": _DRAWN | {"log", "step"},
+    "int": _DRAWN | {"log", "step"},
+    "normal": _DRAWN | {"low", "high", "int", "step"},
+    "lognormal": _DRAWN | {"low", "high", "int"},
+    "choice": _DRAWN | {"ordered"},
     "expr": frozenset({"when"}),
 }
 
@@ -37,7 +45,13 @@ class Range:
     step: float | None = None
     options: tuple[Value, ...] = ()
     text: str = ""
+    ordered: bool = False
+    """Of a choice: whether neighbours in the list are alike."""
+    measure: tuple[float, float] | None = None
+    """Mean and standard deviation of a normal distribution over it (of the natural logarithm where it is log)."""
     prior: Value = None
+    confidence: Confidence = "weak"
+    """How close to `prior` the best value is believed to lie."""
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
 
     @property
@@ -65,6 +79,8 @@ class Space:
     """All ranges of a study, in an order in which each comes after those it depends on."""
 
     ranges: tuple[Range, ...]
+    constraints: tuple[str, ...] = ()
+    """Conditions that every point keeps, known before it runs."""
 
     @property
     def searched(self) -> tuple[Range, ...]:
@@ -103,7 +119,7 @@ def parse_range(value: dict[str, Value], where: Where) -> Range:
     if stray:
         word = sorted(stray)[0]
         rule = (
-            "one of float, int, choice, expr"
+            "one of float, int, normal, lognormal, choice, expr"
             if word in KINDS
             else f"{kind}, {', '.join(sorted(OPTIONS[kind]))}"
         )
@@ -111,9 +127,18 @@ def parse_range(value: dict[str, Value], where: Where) -> Range:
     when = _conditions(value.get("when", {}))
     if kind == "expr":
         return _expression(value[kind], where, when)
-    if kind == "choice":
-        return _choice(value, where, when)
-    return _interval(value, where, when)
+    found = _choice(value, where) if kind == "choice" else _interval(value, where, kind)
+    return replace(found, when=when, confidence=_confidence(value))
+
+
+def _confidence(value: Mapping[str, Value]) -> Confidence:
+    found = value.get("confidence", "weak")
+    known = next((word for word in CONFIDENCE if word == found), None)
+    if known is None:
+        raise ValueError(f"confidence: {found!r} needs one of {', '.join(CONFIDENCE)}")
+    if "confidence" in value and value.get("prior") is None:
+        raise ValueError(f"confidence: {found} says how good a prior is, and there is none; add prior")
+    return known
 
 
 def _conditions(value: Value) -> dict[str, tuple[Value, ...]]:
@@ -132,38 +157,56 @@ def _expression(text: Value, where: Where, when: dict[str, tuple[Value, ...]]) -
     return Range(where=where, kind="expr", text=text, when=when)
 
 
-def _choice(value: dict[str, Value], where: Where, when: dict[str, tuple[Value, ...]]) -> Range:
+def _choice(value: dict[str, Value], where: Where) -> Range:
     options = value["choice"]
     if not isinstance(options, list) or not options:
         raise ValueError(f"choice: {options!r} needs a list of at least one value")
     inner = next((option for option in options if range_kind(option)), None)
     if inner is not None:
-        raise ValueError(f"choice: {inner!r} is a range inside a range; write its values out")
+        raise ValueError(
+            f"choice: {inner!r} is a range inside a range; write its values out, or a range of its own with `when`"
+        )
     written = [json.dumps(option) for option in options]
     twice = next((text for text in written if written.count(text) > 1), None)
     if twice is not None:
         raise ValueError(f"choice: {twice} stands twice; needs different values")
-    prior = value.get("prior")
+    prior, ordered = value.get("prior"), value.get("ordered", False)
     if prior is not None and prior not in options:
         raise ValueError(f"prior: {prior!r} is none of the choices {options!r}")
-    return Range(where=where, kind="choice", options=tuple(options), prior=prior, when=when)
+    if not isinstance(ordered, bool):
+        raise ValueError(f"ordered: {ordered!r} needs true or false")
+    return Range(where=where, kind="choice", options=tuple(options), prior=prior, ordered=ordered)
 
 
-def _interval(value: dict[str, Value], where: Where, when: dict[str, tuple[Value, ...]]) -> Range:
+def _interval(value: dict[str, Value], where: Where, kind: str) -> Range:
+    found = _normal(value, where, kind) if kind in ("normal", "lognormal") else _uniform(value, where)
+    prior, low, high = value.get("prior"), found.low, found.high
+    if prior is not None and (not _number(prior) or not low <= prior <= high):
+        raise ValueError(f"prior: {prior!r} needs a number from {low:g} to {high:g}")
+    if found.kind == "int" and prior is not None and prior != int(prior):
+        raise ValueError(f"prior: {prior!r} needs a whole number, as the range is int")
+    return replace(found, prior=prior)
+
+
+def _normal(value: dict[str, Value], where: Where, kind: str) -> Range:
+    of = measured(value, kind)
+    return Range(
+        where=where, kind="int" if of.whole else "float", low=of.low, high=of.high, log=kind == "lognormal",
+        step=of.step, measure=(of.mean, of.sd),
+    )  # fmt: skip
+
+
+def _uniform(value: dict[str, Value], where: Where) -> Range:
     kind: Literal["float", "int"] = "int" if "int" in value else "float"
     low, high = _bounds(value[kind], kind)
-    log, prior = value.get("log", False), value.get("prior")
+    log = value.get("log", False)
     if not isinstance(log, bool):
         raise ValueError(f"log: {log!r} needs true or false")
     if log and low <= 0:
         example = "1" if kind == "int" else "1e-6"
         raise ValueError(f"{kind}[0]={low:g} with log: true; needs low > 0, e.g. {example}")
     step = _step(value.get("step"), kind, log=log, width=high - low)
-    if prior is not None and (not _number(prior) or not low <= prior <= high):
-        raise ValueError(f"prior: {prior!r} needs a number from {low:g} to {high:g}")
-    if kind == "int" and prior is not None and prior != int(prior):
-        raise ValueError(f"prior: {prior!r} needs a whole number, as the range is int")
-    return Range(where=where, kind=kind, low=low, high=high, log=log, step=step, prior=prior, when=when)
+    return Range(where=where, kind=kind, low=low, high=high, log=log, step=step)
 
 
 def _step(step: Value, kind: str, *, log: bool, width: float) -> float | None:

@@ -12,6 +12,7 @@ from typing import Literal
 
 from hpotune.study.config import ChecksConfig, Json, PointConfig, Section
 from hpotune.study.execution import Cause as Cause
+from hpotune.study.pruning import Rung
 
 
 class TrialSpec(Section):
@@ -34,6 +35,8 @@ class TrialSpec(Section):
     """Absolute; the folder of the study file, where functions and commands run."""
     code: str | None = None
     """The snapshot of the study's code that it runs (code/<hash>/); null: it has no program of its own."""
+    rung: Rung | None = None
+    """How far this turn goes; null: to the end of the run."""
 
 
 class Failure(Section):
@@ -57,6 +60,32 @@ class TrialResult(Section):
     checks: dict[str, Json] = {}
     """Truth checks that were made: name -> {ok, …what was compared}."""
     failure: Failure | None = None
+    rung: int | None = None
+    """Whose values these are; null: of the whole run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Climbed:
+    """A rung that a trial has reached."""
+
+    rung: int
+    budget: float
+    """Where it lies, in the unit of `search.rungs`."""
+    values: tuple[float, ...]
+    stderrs: tuple[float | None, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Outlook:
+    """What more trials would bring, as seen when a trial was drawn; in the unit of the objective, never negative."""
+
+    regret: float
+    """With a probability of 95 % no point of the space is better than the best finished one by more."""
+    gain: float
+    """How much the next `ahead` trials are expected to raise the best, chosen as well as the model can."""
+    ahead: int
+    trials: int
+    """Finished trials that it is made from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,7 +94,8 @@ class TrialRow:
 
     number: int
     kind: Literal["baseline", "trial"]
-    state: Literal["waiting", "running", "finished", "failed"]
+    state: Literal["waiting", "running", "finished", "stopped", "failed"]
+    """stopped: it was scored at a rung, and others were better."""
     params: Mapping[str, Json]
     """Drawn values by dotted name; empty for the baseline."""
     values: tuple[float, ...] = ()
@@ -85,11 +115,34 @@ class TrialRow:
     """A failure that `hpotune retry` has given another chance: it says nothing against the study any more."""
     retry_of: int | None = None
     """The failed trial whose point this one repeats."""
+    breaks: tuple[str, ...] = ()
+    """Limits of `score.constraints` that its numbers break, in words; it is never the best."""
+    rung: int | None = None
+    """The highest rung that it was let onto; None: the study has none, or it has not begun."""
+    climbed: tuple[Climbed, ...] = ()
+    """The rungs it has reached, lowest first."""
+    outlook: Outlook | None = None
+    """What was to be expected of more trials when it was drawn; None: nobody looked."""
+
+    @property
+    def resting(self) -> bool:
+        """Whether it has reached its rung, and waits for the word that it may go on."""
+        return self.state == "waiting" and bool(self.climbed) and self.climbed[-1].rung == self.rung
 
     @property
     def paused(self) -> bool:
         """Whether it was begun and waits for a worker to go on."""
-        return self.state == "waiting" and bool(self.attempts)
+        return self.state == "waiting" and bool(self.attempts) and not self.resting
+
+    @property
+    def decided(self) -> bool:
+        """Whether it counts for the budget: it finished, or was stopped at a rung."""
+        return self.state in ("finished", "stopped")
+
+    @property
+    def tries(self) -> int:
+        """Attempts at it that ended; those that reached a rung are no further tries."""
+        return sum(attempt.outcome != "rung" for attempt in self.attempts)
 
     @property
     def gpu_hours(self) -> float:
@@ -131,8 +184,8 @@ class Attempt:
     start: float
     """Unix seconds."""
     end: float
-    outcome: Literal["finished", "failed", "paused"]
-    """paused: it went back in line."""
+    outcome: Literal["finished", "rung", "failed", "paused"]
+    """rung: it reached one that is not the last. paused: it went back in line."""
     cause: Cause | None = None
     """Why it gave no value; None where it did, or was asked to stop."""
     message: str = ""
@@ -142,6 +195,13 @@ class Attempt:
     """Whether others found its worker dead; else the worker told its end itself."""
     checkpoint: float | None = None
     """When the checkpoint that it left was written, in Unix seconds; None: it left none."""
+    rung: int | None = None
+    """Which it was to reach; None: the study has none."""
+
+    @property
+    def went_well(self) -> bool:
+        """Whether it gave values."""
+        return self.outcome in ("finished", "rung")
 
     @property
     def seconds(self) -> float:

@@ -64,7 +64,13 @@ def test_the_recommended_way_is_one_of_the_table(no_slurm: None, tmp_path: Path)
 
 def test_the_table_for_people_says_what_is_only_assumed(no_slurm: None, tmp_path: Path) -> None:
     file = study(tmp_path)
-    command = [sys.executable, "-m", "hpotune", "plan", str(file), "--gantt", str(tmp_path / "g.svg")]
+    plan = [sys.executable, "-m", "hpotune", "plan", str(file), "--gantt"]
+    wrong = subprocess.run([*plan, "g.png"], cwd=tmp_path, capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        "error: --gantt g.png: is drawn as SVG; needs a name that ends in .svg\n",
+    )
+    command = [*plan, str(tmp_path / "g.svg")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "assumed, not known: trial_s" in done.stdout
     assert "recommended: execution: {mode:" in done.stdout

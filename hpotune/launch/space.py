@@ -1,0 +1,62 @@
+"""What is wrong with constraints and shows only by trying: no point keeps them, or nobody measures their number."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+
+from hpotune.errors import nearest
+from hpotune.search.draw import share_kept
+from hpotune.study.constraints import texts_of
+from hpotune.study.load import Study
+from hpotune.study.places import Mistake
+
+NARROW = 0.01
+"""Share of the space below which constraints are told to be narrow: a draw tries some thousand points at most."""
+
+
+def kept(study: Study) -> float:
+    """The share of the space that keeps the constraints known before."""
+    return share_kept(study.space, study.template) if study.space.constraints else 1.0
+
+
+def unkeepable(study: Study, *, share: float) -> Iterator[Mistake]:
+    """Constraints that no point keeps, alone or together, where none of thousands did: `share` is nought."""
+    if share:
+        return
+    advice = "widen a range or the constraint; values that follow from others are written with expr"
+    alone = False
+    for where, text in texts_of(study.template).items():
+        if not share_kept(replace(study.space, constraints=(text,)), study.template):
+            alone = True
+            yield where, f"constraints: no point of the space keeps {text!r}; {advice}"
+    if not alone:
+        yield ("constraints",), f"constraints: no point of the space keeps all of them together; {advice}"
+
+
+def narrow(study: Study, *, share: float) -> Iterator[str]:
+    """A warning where constraints leave next to nothing."""
+    if 0 < share < NARROW:
+        place = study.source.place(("constraints",))
+        yield (
+            f"{place}: constraints: about {share:.2%} of the points keep them; narrow the ranges, or tie values with "
+            "expr, so that the search need not look for them"
+        )
+
+
+def unmeasured_limits(study: Study, *, training: Collection[str]) -> Iterator[Mistake]:
+    """Limits on numbers that no part of a fine-tuning measures; what a function or command returns is its own."""
+    if study.config.model is None:
+        return
+    score = study.config.score
+    tasks = [objective.task for objective in score.objective if objective.task] + [
+        name for name in score.record if name not in training
+    ]
+    known = {"seconds", *training, *(objective.label for objective in score.objective)}
+    for index, limit in enumerate(score.constraints):
+        task, separator, _ = limit.metric.rpartition("/")
+        if limit.metric not in known and not (separator and task in tasks):
+            yield (
+                ("score", "constraints", index, "metric"),
+                f"score.constraints: metric={limit.metric!r} is not measured; {nearest(limit.metric, known)}",
+            )
