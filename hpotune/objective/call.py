@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import inspect
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from hpotune.objective.socket import failed, measured
+from hpotune.objective.socket import failed, measured, plain_budget
 from hpotune.study.causes import cause_of
 from hpotune.study.config import Json
 from hpotune.study.folder import write_atomic
@@ -25,7 +26,8 @@ def main(spec_file: str) -> int:
 
 def _called(spec: TrialSpec) -> TrialResult:
     try:
-        return measured(spec, _plain(_function(spec)(**spec.point.params)))
+        function = _function(spec)
+        return measured(spec, _plain(function(**_budget(spec, function), **spec.point.params)))
     except MemoryError as error:
         traceback.print_exc()
         return failed(spec, "oom", f"ran out of memory ({error})")
@@ -33,6 +35,15 @@ def _called(spec: TrialSpec) -> TrialResult:
         traceback.print_exc()
         cause, _ = cause_of([str(error)]) or ("user", "")
         return failed(spec, cause, f"{type(error).__name__}: {error}")
+
+
+def _budget(spec: TrialSpec, function: Callable[..., Json]) -> dict[str, Json]:
+    """How far this turn goes, for a function that takes `budget`."""
+    if spec.rung is None or "budget" in spec.point.params:
+        return {}
+    taken = inspect.signature(function).parameters.values()
+    takes = any(p.name == "budget" or p.kind is inspect.Parameter.VAR_KEYWORD for p in taken)
+    return {"budget": plain_budget(spec.rung)} if takes else {}
 
 
 def _plain(answer: object) -> Json:

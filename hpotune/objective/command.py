@@ -20,6 +20,7 @@ from hpotune.objective.socket import (
     failed,
     measured,
     one_by_one,
+    plain_budget,
     trial_env,
     unfinished,
 )
@@ -48,7 +49,8 @@ def _evaluate(spec: TrialSpec, setting: Setting) -> TrialResult:
     answer = folder / "answer.json"
     answer.unlink(missing_ok=True)
     try:
-        line = fill_in(spec.command, spec.point.params)
+        budget = {"budget": plain_budget(spec.rung)} if spec.rung else {}
+        line = fill_in(spec.command, {**budget, **spec.point.params})
     except KeyError as error:  # a conditional parameter that this point does not have
         return failed(spec, "user", f"the command needs {error}, which this trial does not have")
     env = trial_env(setting, spec) | {"HPOTUNE_RESULT": str(answer)}

@@ -16,6 +16,7 @@ from hpotune.objective.process import Ended, Stop, tail
 from hpotune.study.causes import cause_of
 from hpotune.study.config import Json, Objective, StudyConfig
 from hpotune.study.folder import ROOM, write_atomic
+from hpotune.study.pruning import Rung
 from hpotune.study.trial import Failure, TrialResult, TrialSpec
 
 Evaluate = Callable[[Sequence[TrialSpec]], list[TrialResult]]
@@ -60,8 +61,21 @@ def trial_env(setting: Setting, spec: TrialSpec) -> dict[str, str]:
         "HPOTUNE_TRIAL": str(spec.number),
         "HPOTUNE_TRIAL_DIR": spec.folder,
         "HPOTUNE_PARAMS": json.dumps(spec.point.params),
+        **_rung_env(spec),
         **{f"HPOTUNE_PARAM_{key.upper()}": value for key, value in values.items()},
     }
+
+
+def _rung_env(spec: TrialSpec) -> dict[str, str]:
+    """How far this turn goes, where the study has rungs."""
+    if spec.rung is None:
+        return {}
+    return {"HPOTUNE_RUNG": str(spec.rung.index), "HPOTUNE_RUNG_BUDGET": json.dumps(plain_budget(spec.rung))}
+
+
+def plain_budget(rung: Rung) -> int | float:
+    """Where a rung lies: a share of the run, or a whole number of its unit."""
+    return rung.budget if rung.unit == "share" else int(rung.budget)
 
 
 def contained(config: StudyConfig, command: Sequence[str]) -> list[str]:
@@ -90,6 +104,7 @@ def measured(spec: TrialSpec, answer: Json) -> TrialResult:
         values=[float(value) for value in values if value is not None],
         stderrs=[_stderr(metrics, objective) for objective in objectives],
         metrics={key: _finite(value) for key, value in metrics.items()},
+        rung=spec.rung.index if spec.rung else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, time
 from heapq import nsmallest
 from math import inf
@@ -24,18 +25,30 @@ def stop_reason(
     """
     budget = config.budget
     finished = [row for row in rows if row.state == "finished"]
-    if len(finished) >= budget.trials:
-        return f"{budget.trials} trials finished"
+    stopped = sum(row.state == "stopped" for row in rows)
+    if len(finished) + stopped >= budget.trials:
+        early = f", {stopped} of them stopped at a rung" if stopped else ""
+        return f"{budget.trials} trials finished{early}"
     objectives = config.score.objective
     if any(objective.goal is not None for objective in objectives):
-        reached = [row for row in finished if row.kind == "trial" and _reaches(objectives, row)]
+        reached = [row for row in finished if _competes(row) and _reaches(objectives, row)]
         if reached:
             return f"trial {reached[0].number} reached the goal"
     return (
-        failed_too_often(budget, rows)
+        _plateau(budget, rows)
+        or failed_too_often(budget, rows)
         or _gpu_hours_out(config, rows, now=now, starting=starting)
         or _time_out(budget, rows, now=now)
     )
+
+
+def _plateau(budget: BudgetConfig, rows: Sequence[TrialRow]) -> str | None:
+    """Whether the last two looks ahead found nothing worth looking for."""
+    looks = [row.outlook for row in rows if row.outlook is not None][-2:]
+    if budget.plateau is None or len(looks) < 2 or max(look.regret for look in looks) > budget.plateau:
+        return None
+    left = looks[-1].regret
+    return f"no point is expected to beat the best by more than {left:.3g} (95 %; budget.plateau: {budget.plateau:g})"
 
 
 def failed_too_often(budget: BudgetConfig, rows: Sequence[TrialRow]) -> str | None:
@@ -123,9 +136,12 @@ def _reaches(objectives: Sequence[Objective], row: TrialRow) -> bool:
 def best_rows(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list[TrialRow]:
     """Finished trials that no other beats: the best one, or the Pareto front of several objectives.
 
-    The baseline competes not.
+    The baseline competes not, nor does a trial that breaks a limit of `score.constraints`. While no trial has run to
+    its end, those on the highest rung compete.
     """
-    tried = [row for row in rows if row.state == "finished" and row.kind == "trial"]
+    tried = [row for row in rows if _competes(row)]
+    if not any(row.state == "finished" and row.kind == "trial" for row in rows):
+        tried = _on_the_way(rows)
     ordered = sorted(tried, key=lambda row: (_gains(objectives, row), row.number))
     if len(objectives) == 1:
         return ordered[:1]
@@ -134,6 +150,21 @@ def best_rows(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list
         if not any(_beats(objectives, other, row) for other in front):
             front.append(row)
     return front
+
+
+def _on_the_way(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """Trials on the highest rung that any has reached, with the values they had there."""
+    climbed = [row for row in rows if row.climbed and row.state != "failed"]
+    height = max((row.climbed[-1].rung for row in climbed), default=0)
+    return [
+        replace(row, values=row.climbed[-1].values, stderrs=row.climbed[-1].stderrs)
+        for row in climbed
+        if row.climbed[-1].rung == height
+    ]
+
+
+def _competes(row: TrialRow) -> bool:
+    return row.state == "finished" and row.kind == "trial" and not row.breaks
 
 
 def _gains(objectives: Sequence[Objective], row: TrialRow) -> tuple[float, ...]:
@@ -147,17 +178,20 @@ def _beats(objectives: Sequence[Objective], one: TrialRow, other: TrialRow) -> b
 
 
 def dropped(objectives: Sequence[Objective], rows: Sequence[TrialRow], *, keep: int) -> list[int]:
-    """Numbers of finished trials whose adapters are not kept: neither among the `keep` best nor on the Pareto front."""
+    """Numbers of ended trials whose adapters are not kept: neither among the `keep` best nor on the Pareto front.
+
+    Of those that were stopped at a rung none is.
+    """
     finished = [row for row in rows if row.state == "finished"]
     sign = -1 if objectives[0].sense == "maximize" else 1
-    tried = [sign * row.values[0] for row in finished if row.kind == "trial"]
+    tried = [sign * row.values[0] for row in finished if _competes(row)]
     last = max(nsmallest(keep, tried), default=-inf)
     near = [
         (sign * row.values[0], row.number)
         for row in finished
-        if sign * row.values[0] <= last and row.kind == "trial"
+        if _competes(row) and sign * row.values[0] <= last
     ]
     kept = {number for _, number in sorted(near)[:keep]}
     if keep and len(objectives) > 1:
         kept |= {row.number for row in best_rows(objectives, finished)}
-    return [row.number for row in finished if row.number not in kept]
+    return [row.number for row in rows if row.decided and row.number not in kept]

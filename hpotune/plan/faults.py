@@ -56,6 +56,8 @@ def equal_failures(rows: Iterable[TrialRow], *, limit: int) -> str | None:
     since = failed[0].end or 0.0
     if any(r.state == "finished" and (r.end or 0.0) > since for r in rows):
         return None
+    if any(a.outcome == "rung" and a.end > since for r in rows for a in r.attempts):
+        return None
     return f"{limit} trials in a row failed alike ({first.cause}: {first.message})"
 
 
@@ -75,7 +77,7 @@ def bad_nodes(rows: Iterable[TrialRow]) -> dict[str, str]:
     told = [a for row in rows for a in row.attempts if not a.swept and a.worker.job != LOCAL]
     since: dict[str, list[Attempt]] = {}
     for attempt in sorted(told, key=attrgetter("end")):
-        if attempt.outcome == "finished":
+        if attempt.went_well:
             since.pop(attempt.worker.host, None)
         else:
             since.setdefault(attempt.worker.host, []).append(attempt)
@@ -96,7 +98,5 @@ def _fault(host: str, since: Sequence[Attempt], ended: Sequence[Attempt]) -> str
     told = [attempt for attempt in since if _of_the_node(attempt)][-ALIKE:]
     if len(told) < ALIKE or len({(a.cause, alike(a.message)) for a in told}) > 1:
         return ""
-    elsewhere = any(
-        a.outcome == "finished" and a.end > told[0].start and a.worker.host != host for a in ended
-    )
+    elsewhere = any(a.went_well and a.end > told[0].start and a.worker.host != host for a in ended)
     return f"{ALIKE} trials in a row failed there alike: {told[-1].message}" if elsewhere else ""

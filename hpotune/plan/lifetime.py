@@ -1,4 +1,4 @@
-"""How long a trial will take, and whether that fits into what is left of a job."""
+"""How long a trial, or its way to the next rung, will take, and whether that fits into what is left of a job."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import Literal
 
+from hpotune.plan.rungs import next_rung
 from hpotune.study.config import StudyConfig
+from hpotune.study.pruning import Ladder
 from hpotune.study.trial import TrialRow
 
 SAFE = 0.9
@@ -21,14 +23,45 @@ MARGIN_S = 30
 
 
 def expected_s(
-    config: StudyConfig, rows: Sequence[TrialRow], kind: Literal["baseline", "trial"] = "trial"
+    config: StudyConfig,
+    rows: Sequence[TrialRow],
+    kind: Literal["baseline", "trial"] = "trial",
+    *,
+    rung: int | None = None,
 ) -> float | None:
-    """Seconds a trial takes: of the last finished ones the SAFE quantile, else what `plan` says, else None."""
+    """Seconds a turn takes: of the last ended ones the SAFE quantile, else what `plan` says, else None.
+
+    A turn is a trial, or with rungs the way to one of them; no `rung`: to the one that takes longest.
+    """
+    ladder = config.search.ladder
+    if ladder is not None and kind == "trial":
+        which = range(len(ladder)) if rung is None else (rung,)
+        known = [s for one in which if (s := _turn_s(config, ladder, rows, one)) is not None]
+        return max(known, default=None)
     ended = (row for row in reversed(rows) if row.state == "finished" and row.kind == kind and row.attempts)
-    took = sorted(row.seconds for row in islice(ended, LAST))
+    took = [row.seconds for row in islice(ended, LAST)]
     if took:
-        return took[math.ceil(SAFE * len(took)) - 1]
+        return _safe(took)
     return None if config.plan.trial_s is None else config.plan.load_s + config.plan.trial_s
+
+
+def _turn_s(config: StudyConfig, ladder: Ladder, rows: Sequence[TrialRow], rung: int) -> float | None:
+    """Seconds to a rung from the one before; of one that none has reached its share of what `plan` says."""
+    ended = (row for row in reversed(rows) if any(one.rung == rung for one in row.climbed))
+    took = [_seconds_at(row, rung) for row in islice(ended, LAST)]
+    if took or config.plan.trial_s is None:
+        return _safe(took) if took else None
+    before = ladder.share(rung - 1) if rung else 0.0
+    return config.plan.load_s + config.plan.trial_s * (ladder.share(rung) - before or 1.0)
+
+
+def _seconds_at(row: TrialRow, rung: int) -> float:
+    """What the attempts to reach a rung took together."""
+    return sum([attempt.seconds for attempt in row.attempts if attempt.rung == rung])
+
+
+def _safe(took: Sequence[float]) -> float:
+    return sorted(took)[math.ceil(SAFE * len(took)) - 1]
 
 
 def fits(config: StudyConfig, rows: Sequence[TrialRow], row: TrialRow, *, left_s: float | None) -> bool:
@@ -39,8 +72,11 @@ def fits(config: StudyConfig, rows: Sequence[TrialRow], row: TrialRow, *, left_s
     """
     if left_s is None:
         return True
-    expected = expected_s(config, rows, row.kind)
+    ladder = config.search.ladder
+    rung = next_rung(ladder, row) if ladder is not None and row.kind == "trial" else None
+    expected = expected_s(config, rows, row.kind, rung=rung)
     if expected is None:
         return left_s > MARGIN_S
-    rest = max(0.0, expected - row.seconds) if row.attempts else expected
+    had = row.seconds if rung is None else _seconds_at(row, rung)
+    rest = max(0.0, expected - had) if row.attempts else expected
     return rest <= left_s - MARGIN_S or left_s >= FRESH * config.resources.working_s > 0

@@ -12,7 +12,9 @@ from typing import Literal
 from hpotune.plan.budget import stop_reason
 from hpotune.plan.faults import bad_nodes
 from hpotune.plan.rounds import may_start, width
+from hpotune.plan.rungs import turns
 from hpotune.study.config import StudyConfig
+from hpotune.study.pruning import Ladder
 from hpotune.study.trial import TrialRow
 
 LIVE = (
@@ -81,6 +83,11 @@ def next_jobs(
 
 def _workers(config: StudyConfig, rows: Sequence[TrialRow], live: Sequence[JobRow]) -> JobSpec | None:
     """Workers that stay: as many as trials at a time, or as trials that are left."""
+    if (ladder := config.search.ladder) is not None:
+        due = _due(config, ladder, rows)
+        busy = sum(row.state == "running" for row in rows)
+        count = min(width(config), busy + due) - len(live) if due else 0
+        return JobSpec(count=count, throttle=count, trials=None) if count > 0 else None
     open_ = config.budget.trials - sum(row.state == "finished" for row in rows)
     running = sum(row.state == "running" for row in rows)
     count = min(width(config), open_) - len(live) if open_ > running else 0
@@ -96,13 +103,34 @@ def _array(
         # a second array beside the first would exceed `parallel`, or begin a round before its time; the step adds it
         return None
     had = Counter(row.worker.place for row in rows if row.worker and row.state != "waiting")
+    limit = _limit(config, rows)
+    if (
+        ladder := config.search.ladder
+    ) is not None:  # a turn is a rung: a trial takes several, of any workers
+        had = Counter(attempt.worker.place for row in rows for attempt in row.attempts)
+        had += Counter(row.worker.place for row in rows if row.worker and row.state == "running")
+        left = _due(config, ladder, rows)
+    else:
+        alive = [row.state for row in rows if row.state != "failed"]
+        left = limit - sum(state in ("finished", "running") for state in (alive[:limit] if batch else alive))
     promised = sum(max(0, each - had[job.id]) for job in live)
-    alive = [row.state for row in rows if row.state != "failed"]
-    limit = may_start(config, [state == "finished" for state in alive]) if batch else config.budget.trials
-    begun = sum(state in ("finished", "running") for state in (alive[:limit] if batch else alive))
-    count = math.ceil((limit - begun - promised) / each)
+    count = math.ceil((left - promised) / each)
     return (
         JobSpec(count=count, throttle=min(count, width(config) - len(live)), trials=each)
         if count > 0
         else None
     )
+
+
+def _due(config: StudyConfig, ladder: Ladder, rows: Sequence[TrialRow]) -> int:
+    """Turns that may be taken now, those of trials that have no row yet too."""
+    limit = _limit(config, rows)
+    unmade = limit - sum(row.state != "failed" for row in rows)
+    return turns(config, ladder, rows, limit=limit).open + max(0, unmade)
+
+
+def _limit(config: StudyConfig, rows: Sequence[TrialRow]) -> int:
+    """How many of the leading trials that have not failed may start."""
+    if config.execution.mode != "batch":
+        return config.budget.trials
+    return may_start(config, [row.decided or bool(row.climbed) for row in rows if row.state != "failed"])

@@ -14,7 +14,7 @@ from hpotune.study.config import Json
 
 SHOWN = 16
 """Running trials and jobs that are listed one by one."""
-_STATES = ("running", "waiting", "paused", "failed", "lost")
+_STATES = ("stopped", "running", "resting", "waiting", "paused", "failed", "lost")
 
 
 def status(told: Mapping[str, Json], *, now: datetime) -> RenderableType:
@@ -32,7 +32,7 @@ def headline(told: Mapping[str, Json]) -> str:
     """`bowl: running (12 of 50 finished, 4 running, 34 waiting)`."""
     counts = told["trials"]
     parts = [f"{counts['finished']} of {counts['budget']} finished"]
-    parts += [f"{counts[word]} {word}" for word in _STATES if counts[word]]
+    parts += [f"{counts[word]} {word}" for word in _STATES if counts.get(word)]
     return f"{told['study']}: {told['state']} ({', '.join(parts)})"
 
 
@@ -61,6 +61,11 @@ def sentences(told: Mapping[str, Json], *, now: datetime) -> list[str]:
         lines.append(f"failed: {counted(told['failures'])}; `hpotune why STUDY N` says why")
     if told["interrupted"]:
         lines.append(f"interrupted and put back in line: {counted(told['interrupted'])}")
+    if ahead := told["outlook"]:
+        lines.append(
+            f"the next {ahead['ahead']} trials are expected to gain {ahead['gain']:.2g}; at most "
+            f"{ahead['regret']:.2g} is left to gain (95 %, from {ahead['trials']} trials)"
+        )
     lines += [f"node {host} is left out: {why}" for host, why in told["bad_nodes"].items()]
     lines += _cost(told, now=now)
     if told.get("cluster"):

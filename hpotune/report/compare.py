@@ -90,7 +90,7 @@ def tied_with(
     """Trials the best cannot be told from, by the first objective; none where no error is known."""
     tied = []
     for row in rows:
-        if row.number == best.number or row.kind == "baseline" or row.state != "finished":
+        if row.number == best.number or row.kind == "baseline" or row.state != "finished" or row.breaks:
             continue
         found = difference(folder, objective, 0, best, row)
         if found.sure is False:

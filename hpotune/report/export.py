@@ -15,9 +15,12 @@ from hpotune.report import summary
 from hpotune.study.config import Json
 from hpotune.study.folder import StudyFolder, write_atomic
 from hpotune.study.load import Study
-from hpotune.study.source import write_yaml
-from hpotune.study.space import put_point
+from hpotune.study.source import Where, write_yaml
+from hpotune.study.space import put_point, without
 from hpotune.study.trial import TrialRow
+
+OF_RANGES: tuple[Where, ...] = (("constraints",), ("search", "start_from"))
+"""What speaks of ranges, and is wrong in a file without any."""
 
 
 def export_trial(
@@ -34,7 +37,7 @@ def export_trial(
         out.mkdir(parents=True)
     else:
         _adapter(folder, study, rows, row, out=out, merge=merge)
-    setting = put_point(study.template, study.space, row.params)
+    setting = without(put_point(study.template, study.space, row.params), OF_RANGES)
     write_atomic(out / "setting.yaml", write_yaml(setting))
     return out
 
@@ -44,7 +47,7 @@ def _chosen(study: Study, rows: Sequence[TrialRow], number: int | None) -> Trial
         front = best_rows(study.config.score.objective, rows)
         if not front:
             raise HpotuneError(
-                f"{study.config.name}: no trial has finished; `hpotune status` shows where it stands"
+                f"{study.config.name}: no trial has finished that keeps the limits; `hpotune status` shows where it is"
             )
         return front[0]
     for row in rows:

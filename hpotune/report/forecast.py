@@ -25,13 +25,15 @@ def forecast(
 ) -> dict[str, Json]:
     """`trials_left`, and what they will take: `seconds` and `gpu_hours` from now, `end` in local time.
 
-    null where nobody knows how long a trial takes. `over`: no further trial may start. `lost` begin again.
+    null where nobody knows how long a trial takes. With rungs each that is left takes as much as those that were begun
+    took on the average, and those that rest nothing. `over`: no further trial may start. `lost` begin again.
     """
     running = [row for row in rows if row.state == "running" and row.number not in lost]
-    finished = sum(row.state == "finished" for row in rows)
-    begun = [row for row in rows if row.attempts and (row.state == "waiting" or row.number in lost)]
-    fresh = 0 if over else max(0, config.budget.trials - finished - len(running) - len(begun))
-    known = expected_s(config, rows)
+    decided = sum(row.decided for row in rows)
+    begun = [row for row in rows if row.paused or (row.attempts and row.number in lost)]
+    resting = sum(row.resting for row in rows)
+    fresh = 0 if over else max(0, config.budget.trials - decided - resting - len(running) - len(begun))
+    known = expected_s(config, rows) if config.search.ladder is None else _usual_s(config, rows)
     told: dict[str, Json] = {"trials_left": len(running) + (0 if over else len(begun)) + fresh}
     if known is None:
         return {**told, "seconds": None, "gpu_hours": None, "end": None}
@@ -46,6 +48,12 @@ def forecast(
         "gpu_hours": round((sum(ahead) + sum(then)) / 3600 * gpus_of(config), 4),
         "end": (start + timedelta(seconds=length)).isoformat(timespec="seconds") if ahead or then else None,
     }
+
+
+def _usual_s(config: StudyConfig, rows: Sequence[TrialRow]) -> float | None:
+    """Seconds a trial of a study with rungs takes, however far it comes."""
+    took = [row.seconds for row in rows if row.climbed]
+    return sum(took) / len(took) if took else expected_s(config, rows)
 
 
 def _rest(whole: float, row: TrialRow, *, now: datetime) -> float:

@@ -72,7 +72,7 @@ class Progress:
                 print(self._line(row), file=sys.stderr, flush=True)  # noqa: T201 - not a terminal: a line a change
 
     def _picture(self, rows: list[TrialRow]) -> Group:
-        self._bar.update(self._task, completed=sum(row.state == "finished" for row in rows))
+        self._bar.update(self._task, completed=sum(row.decided for row in rows))
         lines = [Text(self._line(row)) for row in rows if row.state == "running"]
         best = best_rows(self._config.score.objective, rows)
         if best:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 
 from hpotune.plan.budget import best_rows, gpu_hours_used, stop_reason
@@ -30,8 +31,8 @@ def status(
     """Where a study stands. `lost` are running trials whose worker is dead and has not been told yet."""
     states = Counter(row.state for row in rows)
     running = [row for row in rows if row.state == "running" and row.number not in lost]
-    left = max(0, config.budget.trials - states["finished"] - len(running))
-    paused = sum(row.paused for row in rows)
+    left = max(0, config.budget.trials - states["finished"] - states["stopped"] - len(running))
+    paused, resting = sum(row.paused for row in rows), sum(row.resting for row in rows)
     reason = stop_reason(config, rows, now=now)
     return {
         "study": config.name,
@@ -42,8 +43,10 @@ def status(
             "budget": config.budget.trials,
             "finished": states["finished"],
             "running": len(running),
-            "waiting": max(0, left - paused - len(lost)),
+            "stopped": states["stopped"],
+            "waiting": max(0, left - paused - resting - len(lost)),
             "paused": paused,
+            "resting": resting,
             "lost": len(lost),
             "failed": states["failed"],
             "left": left,
@@ -55,6 +58,7 @@ def status(
         ),
         "best": [trial(config.score.objective, row) for row in best_rows(config.score.objective, rows)],
         "gpu_hours": round(gpu_hours_used(config, rows, now=now), 4),
+        "outlook": next((asdict(row.outlook) for row in reversed(rows) if row.outlook), None),
         "forecast": forecast(config, rows, jobs, lost, over=reason is not None, now=now),
         "bad_nodes": bad_nodes(rows),
         "jobs": _jobs(jobs, running),
@@ -70,7 +74,7 @@ def _state(
     reason: str | None,
 ) -> str:
     """done, stopped (by a budget or failures), running, queued, or idle: trials are left and no job does them."""
-    if sum(row.state == "finished" for row in rows) >= config.budget.trials:
+    if sum(row.decided for row in rows) >= config.budget.trials:
         return "done"
     if any(row.state == "running" and row.number not in lost for row in rows):
         return "running"
@@ -85,7 +89,8 @@ def _running(row: TrialRow, *, now: datetime) -> dict[str, Json]:
         "number": row.number,
         "host": row.worker.host if row.worker else None,
         "job": row.worker.job if row.worker else None,
-        "attempt": len(row.attempts) + 1,
+        "attempt": row.tries + 1,
+        "rung": row.rung,
         "seconds": round(max(0.0, now.timestamp() - row.start), 1) if row.start is not None else None,
     }
 
@@ -116,15 +121,17 @@ def trial(objectives: Sequence[Objective], row: TrialRow) -> dict[str, Json]:
     return {
         "number": row.number,
         "kind": row.kind,
-        "state": "paused" if row.paused else row.state,
+        "state": "paused" if row.paused else "resting" if row.resting else row.state,
         "params": dict(row.params),
         "values": dict(zip((o.label for o in objectives), row.values, strict=False)),
         "stderrs": dict(zip((o.label for o in objectives), row.stderrs, strict=False)),
         "metrics": dict(row.metrics),
         "failure": row.failure.model_dump() if row.failure else None,
-        "attempts": len(row.attempts) + (row.state == "running"),
+        "attempts": max(row.tries + (row.state == "running"), bool(row.attempts) * 1),
+        "rungs": [{"rung": c.rung, "budget": c.budget, "values": list(c.values)} for c in row.climbed],
         "retry_of": row.retry_of,
         "forgiven": row.forgiven,
+        "breaks": list(row.breaks),
         "job": row.worker.job if row.worker else None,
         "host": row.worker.host if row.worker else None,
         "start": row.start,
@@ -152,6 +159,7 @@ def best(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow]) -> 
         "folder": str(folder.path),
         "objectives": [{"label": o.label, "direction": o.sense, "goal": o.goal} for o in objectives],
         "finished": sum(row.state == "finished" for row in rows),
+        "stopped": sum(row.state == "stopped" for row in rows),
         "budget": config.budget.trials,
         "best": trial(objectives, front[0]) if front else None,
         "front": [trial(objectives, row) for row in front] if len(objectives) > 1 else [],
@@ -159,6 +167,8 @@ def best(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow]) -> 
         "baseline": trial(objectives, baseline) if baseline else None,
         "gain": None,
         "tied": [],
+        "left_out": {row.number: list(row.breaks) for row in rows if row.state == "finished" and row.breaks},
+        "unmeasured": _unmeasured(config, rows),
     }
     if front and baseline:
         found = difference(folder, objectives[0], 0, front[0], baseline)
@@ -172,6 +182,18 @@ def best(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow]) -> 
         told["tied"] = [row.number for row in tied_with(folder, objectives[0], front[0], rows)]
         told["adapter"] = _adapter(folder, front[0])
     return told
+
+
+def _unmeasured(config: StudyConfig, rows: Sequence[TrialRow]) -> dict[str, list[int]]:
+    """Limits whose number some finished trials do not have, and these: nobody can say whether they keep them."""
+    told = {"seconds", *(objective.label for objective in config.score.objective)}
+    names = [limit.metric for limit in config.score.constraints if limit.metric not in told]
+    tried = [row for row in rows if row.state == "finished" and row.kind == "trial"]
+    lacking = {
+        name: [row.number for row in tried if not isinstance(row.metrics.get(name), (int, float))]
+        for name in names
+    }
+    return {name: numbers for name, numbers in lacking.items() if numbers}
 
 
 def _adapter(folder: StudyFolder, row: TrialRow) -> str | None:

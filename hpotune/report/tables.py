@@ -33,9 +33,30 @@ def trials(rows: Sequence[Mapping[str, Json]]) -> RenderableType:
             *([number(row["attempts"])] if several else []),
             *([number(row["retry_of"])] if repeats else []),
         ]
-        why = (failure["cause"], failure["message"] + (" (forgiven)" if row["forgiven"] else ""))
+        message = failure["message"] or _breaks(row["breaks"])
+        why = (failure["cause"], message + (" (forgiven)" if row["forgiven"] else ""))
         table.add_row(str(row["number"]), state, *values, *params, number(minutes), *more, *why)
     return table
+
+
+def _breaks(broken: Sequence[str]) -> str:
+    return f"breaks {', '.join(broken)}" if broken else ""
+
+
+def _left_out(told: Mapping[str, Json]) -> list[Text]:
+    """What the limits of `score.constraints` did to the choice."""
+    lines = []
+    if told["left_out"]:
+        number, broken = next(iter(told["left_out"].items()))
+        count = len(told["left_out"])
+        one = f"trial {number}: {', '.join(broken)}"
+        lines.append(Text(f"left out: {one}" if count == 1 else f"left out: {count} trials, such as {one}"))
+    for name, numbers in told["unmeasured"].items():
+        trials = ", ".join(map(str, numbers[:5])) + (" …" if len(numbers) > 5 else "")
+        lines.append(
+            Text(f"warning: {name} was not measured in trial {trials}: its limit was not checked there")
+        )
+    return lines
 
 
 def why(told: Mapping[str, Json], *, now: datetime) -> RenderableType:
@@ -77,9 +98,14 @@ def _attempts(told: Mapping[str, Json], *, now: datetime) -> Table:
 def best(told: Mapping[str, Json]) -> RenderableType:
     """The best setting, its gain over the untouched model, what it cannot be told from, where its files are."""
     row = told["best"]
+    if row is None and told["left_out"]:
+        none = Text(f"{told['study']}: no trial keeps the limits of score.constraints yet")
+        return Group(none, *_left_out(told))
     if row is None:
         return Text(f"{told['study']}: no trial has finished yet")
-    lines = [Text(f"best of {told['finished']} trials: trial {row['number']}", style="bold")]
+    count = told["finished"] + told["stopped"]
+    early = f" ({told['stopped']} stopped at a rung)" if told["stopped"] else ""
+    lines = [Text(f"best of {count} trials{early}: trial {row['number']}", style="bold")]
     for label, value in row["values"].items():
         lines.append(Text(f"  {label:<28} {scored(value, row['stderrs'].get(label))}"))
     lines += [Text(f"  {name:<28} {number(value)}") for name, value in row["params"].items()]
@@ -93,6 +119,7 @@ def best(told: Mapping[str, Json]) -> RenderableType:
         )
     if told["front"]:
         lines.append(Text(f"Pareto front: trials {', '.join(str(one['number']) for one in told['front'])}"))
+    lines += _left_out(told)
     lines.append(Text(f"files: {told['adapter'] or told['folder']}"))
     return Group(*lines)
 

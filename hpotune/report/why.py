@@ -35,7 +35,7 @@ def why(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow], numb
         "folder": str(folder.path),
         "trial": number,
         "kind": row.kind,
-        "state": "paused" if row.paused else row.state,
+        "state": "paused" if row.paused else "resting" if row.resting else row.state,
         "cause": cause,
         "message": message,
         "params": dict(row.params),
@@ -113,6 +113,14 @@ def _policy(
     said = []
     if row.state == "waiting" and not attempts:
         said.append("no worker has taken it yet")
+    if row.resting:
+        said.append(
+            f"it reached rung {row.climbed[-1].rung + 1} and rests there: it goes on if it is among the best"
+        )
+    if row.state == "stopped":
+        said.append(
+            f"it was stopped at rung {row.climbed[-1].rung + 1}: others were better there (docs/rungs.md)"
+        )
     if cause is not None:
         said += [_retries(config, row, attempts, cause)]
     if row.state == "failed" and cause is not None:

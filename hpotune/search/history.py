@@ -53,7 +53,7 @@ def history_of(trials: Iterable[FrozenTrial], cube: Cube, direction: StudyDirect
     told = [trial for trial in trials if trial.params and cube.holds(trial.params)]
     scored = [trial for trial in told if _scored(trial)]
     broken = [trial for trial in told if trial.state == TrialState.FAIL or _forbidden(trial)]
-    running = [trial for trial in told if trial.state == TrialState.RUNNING]
+    running = [trial for trial in told if trial.state == TrialState.RUNNING or _on_its_way(trial)]
     values = [trial.values[0] if trial.values else math.nan for trial in scored]
     return History(
         points=_stack([cube.point(trial.params) for trial in scored], len(cube)),
@@ -68,6 +68,11 @@ def history_of(trials: Iterable[FrozenTrial], cube: Cube, direction: StudyDirect
 def _scored(trial: FrozenTrial) -> bool:
     finite = bool(trial.values) and all(map(math.isfinite, trial.values))
     return trial.state == TrialState.COMPLETE and finite and not _forbidden(trial)
+
+
+def _on_its_way(trial: FrozenTrial) -> bool:
+    """Whether it has not come so far as those that are compared (view.on_one_level)."""
+    return trial.state == TrialState.PRUNED and bool(trial.user_attrs.get("rungs"))
 
 
 def _forbidden(trial: FrozenTrial) -> bool:

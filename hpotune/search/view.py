@@ -1,12 +1,23 @@
-"""What samplers see of a storage. Reads only."""
+"""What samplers see of a storage. Reads only.
+
+Of trials that climb rungs they see one level: the highest that holds enough trials for a model (Falkner et al. 2018,
+BOHB, section 3.2); those that have not come so far are shown as pruned. So one sampler never compares a short run with
+a whole one, and any sampler serves a study with rungs.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
+
+from hpotune.search.history import CONSTRAINTS
+
+ENOUGH = 4
+"""Trials that a level needs at least, and one more than there are parameters: fewer make no model."""
 
 
 def is_baseline(trial: FrozenTrial) -> bool:
@@ -33,18 +44,50 @@ class SearchView:
     ) -> list[FrozenTrial]:
         """Trials that were drawn."""
         wanted = tuple(states) if states is not None else None
-        found = self._inner.get_all_trials(
-            study_id, deepcopy=deepcopy, states=None if self._unseen else wanted
-        )
+        found = self._inner.get_all_trials(study_id, deepcopy=deepcopy, states=None)
         trials = [trial for trial in found if not is_baseline(trial)]
-        if not self._unseen:
-            return trials
-        trials = [_running(trial) if trial.number in self._unseen else trial for trial in trials]
+        if self._unseen:
+            trials = [_running(trial) if trial.number in self._unseen else trial for trial in trials]
+        trials = on_one_level(trials)
         return [trial for trial in trials if wanted is None or trial.state in wanted]
 
 
 def _running(trial: FrozenTrial) -> FrozenTrial:
     shown = copy.copy(trial)
-    if shown.state == TrialState.COMPLETE:
+    if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or _climbed(trial):
         shown.values, shown.datetime_complete, shown.state = None, None, TrialState.RUNNING
+        shown.intermediate_values = {}
+        shown.user_attrs = {key: value for key, value in trial.user_attrs.items() if key != "rungs"}
+        shown.system_attrs = {key: value for key, value in trial.system_attrs.items() if key != CONSTRAINTS}
+    return shown
+
+
+def on_one_level(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+    """Trials as they were on the level that a model is made of; unchanged where none has climbed a rung."""
+    climbed = [trial for trial in trials if trial.state != TrialState.FAIL and _climbed(trial)]
+    if not climbed:
+        return list(trials)
+    needed = max(ENOUGH, 1 + max(len(trial.params) for trial in climbed))
+    there = [rung for trial in climbed for rung in _climbed(trial)]
+    enough = [rung for rung in set(there) if there.count(rung) >= needed]
+    level = max(enough, default=min(there))
+    numbers = {trial.number for trial in climbed}
+    return [_at(trial, level) if trial.number in numbers else trial for trial in trials]
+
+
+def _climbed(trial: FrozenTrial) -> dict[int, dict[str, Any]]:
+    """What a trial reached, by rung."""
+    return {told["rung"]: told for told in trial.user_attrs.get("rungs", ())}
+
+
+def _at(trial: FrozenTrial, level: int) -> FrozenTrial:
+    """A trial with the values it had on a level; pruned where it has none there."""
+    shown, reached = copy.copy(trial), _climbed(trial)
+    shown.datetime_complete = trial.datetime_complete or trial.datetime_start
+    there = reached.get(level)
+    if there is None:
+        shown.state, shown.values = TrialState.PRUNED, reached[max(reached)]["values"]
+        return shown
+    shown.state, shown.values = TrialState.COMPLETE, list(there["values"])
+    shown.user_attrs = {**trial.user_attrs, "stderrs": list(there["stderrs"])}
     return shown

@@ -19,7 +19,7 @@ from hpotune.plan.estimate import Pace
 from hpotune.plan.lifetime import fits
 from hpotune.plan.next import JobRow, JobSpec, next_jobs
 from hpotune.plan.rounds import round_start, width
-from hpotune.study.config import StudyConfig
+from hpotune.study.config import SearchConfig, StudyConfig
 from hpotune.study.trial import Attempt, Span, TrialRow, Worker
 
 SEEN = 32
@@ -103,7 +103,9 @@ class _Cluster:
     def __init__(
         self, config: StudyConfig, pace: Pace, *, begin: datetime, split: Split | None, slots: int | None
     ) -> None:
-        self.config, self.pace, self.begin, self.slots = config, pace, begin, slots
+        # no rungs: each trial takes what trials took, those that were stopped at a rung counted
+        self.config = config.model_copy(update={"search": SearchConfig()})
+        self.pace, self.begin, self.slots = pace, begin, slots
         self.split: Split = split or (lambda spec: [spec])
         self.now = 0.0
         self.events: list[tuple[float, int, Callable[[], None]]] = []

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hpotune.study.execution import RetryConfig
-from hpotune.study.trial import Attempt, Failure, Worker
+from hpotune.study.trial import Attempt, Climbed, Failure, Worker
 
 PROGRESS = ("timeout", "preempted")
 """Causes that come as often as the cluster likes: what counts is whether each attempt gets further."""
@@ -19,6 +19,14 @@ def read(attrs: dict[str, Any]) -> tuple[Attempt, ...]:
     """The attempts that a trial's user attributes hold, oldest first."""
     return tuple(
         Attempt(**{**told, "worker": Worker(**told["worker"])}) for told in attrs.get("attempts", ())
+    )
+
+
+def climbed(attrs: dict[str, Any]) -> tuple[Climbed, ...]:
+    """The rungs that a trial's user attributes hold, lowest first."""
+    return tuple(
+        Climbed(**{**told, "values": tuple(told["values"]), "stderrs": tuple(told["stderrs"])})
+        for told in attrs.get("rungs", ())
     )
 
 

@@ -15,11 +15,11 @@ from hpotune.store.raw import Raw, RawStudy, Unreadable, read_postgres, read_sql
 from hpotune.store.replay import read_journal
 from hpotune.study.load import Study
 from hpotune.study.source import Value
-from hpotune.study.trial import Failure, TrialRow, Worker
+from hpotune.study.trial import Failure, Outlook, TrialRow, Worker
 
 Options = dict[str, dict[Value, Value]]
 """What each label of a choice stands for, by the choice's name."""
-_STATES = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished"}
+_STATES = {"WAITING": "waiting", "RUNNING": "running", "COMPLETE": "finished", "PRUNED": "stopped"}
 
 
 def rows_of(url: str, study: Study) -> list[TrialRow]:
@@ -88,4 +88,8 @@ def _row(trial: Raw, options: Options, *, forgiven: frozenset[int]) -> TrialRow:
         attempts=told.read(attrs),
         forgiven=trial.number in forgiven,
         retry_of=attrs.get("retry_of"),
+        breaks=tuple(attrs.get("breaks", ())),
+        rung=attrs.get("rung"),
+        climbed=told.climbed(attrs),
+        outlook=Outlook(**attrs["outlook"]) if "outlook" in attrs else None,
     )

@@ -17,7 +17,20 @@ from hpotune.study.source import Value
 
 WAIT_S = 20
 """How long SQLite waits for another process's write."""
-KEYS = ("kind", "stderrs", "metrics", "failure", "worker", "beat", "attempts", "retry_of")
+KEYS = (
+    "kind",
+    "stderrs",
+    "metrics",
+    "failure",
+    "worker",
+    "beat",
+    "attempts",
+    "retry_of",
+    "breaks",
+    "rung",
+    "rungs",
+    "outlook",
+)
 """User attributes that a row is made of."""
 Ask = Callable[[str], Sequence[tuple[Any, ...]]]
 """The answer to one query."""

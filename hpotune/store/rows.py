@@ -17,9 +17,14 @@ from hpotune.store import attempts as told
 from hpotune.study.config import StudyConfig
 from hpotune.study.load import Study
 from hpotune.study.source import Value
-from hpotune.study.trial import Attempt, Failure, TrialRow, Worker
+from hpotune.study.trial import Attempt, Failure, Outlook, TrialRow, Worker
 
-_STATES = {TrialState.WAITING: "waiting", TrialState.RUNNING: "running", TrialState.COMPLETE: "finished"}
+_STATES = {
+    TrialState.WAITING: "waiting",
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "finished",
+    TrialState.PRUNED: "stopped",
+}
 
 
 def row_of(trial: FrozenTrial, study: Study) -> TrialRow:
@@ -41,6 +46,10 @@ def row_of(trial: FrozenTrial, study: Study) -> TrialRow:
         beat=attrs.get("beat"),
         attempts=told.read(attrs),
         retry_of=attrs.get("retry_of"),
+        breaks=tuple(attrs.get("breaks", ())),
+        rung=attrs.get("rung"),
+        climbed=told.climbed(attrs),
+        outlook=Outlook(**attrs["outlook"]) if "outlook" in attrs else None,
     )
 
 
@@ -57,14 +66,26 @@ def live_ones(trials: Iterable[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def finished_of(trials: Sequence[FrozenTrial], config: StudyConfig) -> dict[int, bool]:
-    """Which of those that have not failed are finished, by number; nothing in async mode, where nobody asks."""
+    """Which of those that have not failed are over for their round, by number; nothing in async mode: nobody asks.
+
+    One that has reached its first rung is: whether and when it goes on is not for its round to wait for.
+    """
     live = live_ones(trials) if config.execution.mode != "async" else []
-    return {trial.number: trial.state == TrialState.COMPLETE for trial in live}
+    return {trial.number: trial.state.is_finished() or "rungs" in trial.user_attrs for trial in live}
+
+
+def rests(trial: FrozenTrial) -> bool:
+    """As TrialRow.resting."""
+    climbed = trial.user_attrs.get("rungs") or [{"rung": None}]
+    reached = climbed[-1]["rung"]
+    return (
+        trial.state == TrialState.WAITING and reached is not None and reached == trial.user_attrs.get("rung")
+    )
 
 
 def missing(live: Sequence[FrozenTrial], config: StudyConfig, *, ahead: int) -> list[str]:
     """The kinds of the rows that are missing until the budget, or so many, wait."""
-    waiting = sum(trial.state == TrialState.WAITING for trial in live)
+    waiting = sum(trial.state == TrialState.WAITING and not rests(trial) for trial in live)
     count = max(0, min(config.budget.trials - len(live), ahead - waiting))
     wants_baseline = config.checks.baseline and config.model is not None and not any(map(is_baseline, live))
     return (["baseline"] * wants_baseline + ["trial"] * count)[:count]
@@ -81,7 +102,7 @@ def attempts_of(
     trial: FrozenTrial,
     config: StudyConfig,
     *,
-    outcome: Literal["finished", "failed", "paused"],
+    outcome: Literal["finished", "rung", "failed", "paused"],
     failure: Failure | None = None,
     checkpoint: float | None = None,
     swept: bool = False,
@@ -97,7 +118,7 @@ def attempts_of(
     this = Attempt(
         worker=Worker(**attrs["worker"]), start=start, end=end, outcome=outcome,
         cause=failure.cause if failure else None, message=failure.message if failure else "", gpus=gpus_of(config),
-        swept=swept, checkpoint=checkpoint,
+        swept=swept, checkpoint=checkpoint, rung=attrs.get("rung"),
     )  # fmt: skip
     if swept and any((told_.worker, told_.start) == (this.worker, this.start) for told_ in before):
         return before  # another sweep has told this death

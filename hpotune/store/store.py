@@ -9,37 +9,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from functools import partial
-from typing import Any, Literal
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.errors import HpotuneError, StoreError
 from hpotune.plan.rounds import may_start, round_start
+from hpotune.plan.rungs import next_rung, turns
 from hpotune.search.point import draw_trial
+from hpotune.search.starts import Start, keep_starts, settled
 from hpotune.search.view import is_baseline
 from hpotune.storage import PATIENCE_S, connect, require_file
-from hpotune.store import attempts as told
-from hpotune.store.head import Head
+from hpotune.store import climb
+from hpotune.store.ends import Ends
+from hpotune.store.ends import Outcome as Outcome
 from hpotune.store.identity import identity, other_study
 from hpotune.store.remains import Left, Remains, asked
-from hpotune.store.rows import attempts_of, blank, finished_of, half_released, in_turn, live_ones, missing
+from hpotune.store.rows import blank, finished_of, half_released, in_turn, live_ones
 from hpotune.study.load import Study
-from hpotune.study.trial import Attempt, Cause, Failure, TrialResult, TrialRow, Worker
-
-AHEAD = 64
-"""Rows made in advance: enough for any race, few enough that a study of 10,000 trials is not 10,000 open rows."""
+from hpotune.study.trial import Cause, Failure, TrialRow, Worker
 
 UNOWNED_S = 2.5 * PATIENCE_S
 """A trial that runs for so long and names no worker was taken by one that died before it could sign."""
-
-Outcome = Literal["failed", "again", ""]
-"""What became of a trial that failed: it has failed, it is in line again, or it was not the teller's any more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -58,16 +52,8 @@ class Wait:
     """round: those of the round before go on. time: none of the rest fits into what is left of the job."""
 
 
-class Store:
+class Store(Ends):
     """One study in one storage."""
-
-    def __init__(self, storage: BaseStorage, study: Study, *, study_id: int) -> None:
-        self._storage = storage
-        self._study = study
-        self._id = study_id
-        self._head = Head(study)
-        self.config = study.config
-        """May be replaced by one with another budget while the study runs."""
 
     @classmethod
     def create(cls, url: str, study: Study, *, folder: str) -> Store:
@@ -113,32 +99,14 @@ class Store:
             ) from None
         return cls(storage, study, study_id=study_id)
 
-    def rows(self) -> list[TrialRow]:
-        """Every trial, by number. Rows beyond the budget that nobody may claim are left out."""
-        forgiven = self._forgiven()
-        count, ended, trials = self._head.split(self._trials())
-        rest = [self._row(trial) for trial in trials]
-        live = [row for row in rest if row.state != "failed"]
-        room = max(0, self.config.budget.trials - ended)
-        surplus = {row.number for row in live[room:] if row.state == "waiting"}
-        rows = self._head.rows(count) + [row for row in rest if row.number not in surplus]
-        if forgiven:
-            rows = [replace(row, forgiven=True) if row.number in forgiven else row for row in rows]
-        return rows
+    def begin_with(self, starts: Sequence[Start]) -> bool:
+        """Settles the points that the first trials take; False where that is done, or a trial was drawn before."""
+        return keep_starts(self._storage, self._id, starts)
 
-    def fill(self) -> None:
-        """Appends waiting rows up to the budget, at most AHEAD of them; the baseline first where there is none.
-
-        Two at once may append too many, or two baselines: `claim` never hands out the surplus.
-        """
-        step = 1  # and twice as many after each look: hundreds of workers may find nothing waiting at once
-        while kinds := missing(self._live(), self.config, ahead=AHEAD):
-            for kind in kinds[:step]:
-                row = create_trial(state=TrialState.WAITING, user_attrs={"kind": kind})
-                self._storage.create_new_trial(self._id, template_trial=row)
-            if len(kinds) <= step:
-                break
-            step *= 2
+    @property
+    def begun(self) -> bool:
+        """Whether they are settled."""
+        return settled(self._storage, self._id)
 
     def claim(self, worker: Worker, *, fits: Callable[[TrialRow], bool] | None = None) -> Claim | Wait | None:
         """The next trial, now running and drawn; Wait where trials are left but none for now; None where none is.
@@ -151,17 +119,31 @@ class Store:
             live, finished = live_ones(rest), finished_of(trials, self.config)
             limit, too_long = may_start(self.config, [*finished.values()]), False
             open_ = live[: max(0, limit - ended)]
-            waiting = [trial for trial in open_ if trial.state == TrialState.WAITING]
-            for trial in in_turn(waiting, workers=self.config.budget.parallel):
+            waiting = self._in_line(trials, open_, limit=limit)
+            for trial in waiting:
                 if fits is not None and not fits(self._row(trial)):
                     too_long = True
                 elif self._take(trial):
                     return self._claimed(trial, worker, unseen=self._round_of(finished, limit))
             if too_long:
                 return Wait(why="time")
+            if waiting and self.config.search.ladder:
+                continue  # others took them, and may have put them back a rung higher
             if ended + len(live) >= limit:
                 return Wait(why="round") if limit < self.config.budget.trials else None
             self.fill()
+
+    def _in_line(
+        self, trials: Sequence[FrozenTrial], open_: Sequence[FrozenTrial], *, limit: int
+    ) -> list[FrozenTrial]:
+        """Trials that may be taken, in their order."""
+        ladder = self.config.search.ladder
+        if ladder is None:
+            waiting = [trial for trial in open_ if trial.state == TrialState.WAITING]
+            return list(in_turn(waiting, workers=self.config.budget.parallel))
+        self._close(trials)
+        found = turns(self.config, ladder, [self._row(trial) for trial in trials], limit=limit)
+        return climb.in_line(self.config, trials, found)
 
     def _round_of(self, finished: Mapping[int, bool], limit: int) -> frozenset[int]:
         """Numbers of the trials of the round that goes on; none in async mode."""
@@ -171,14 +153,23 @@ class Store:
         return frozenset([*finished][start:limit])
 
     def _take(self, trial: FrozenTrial) -> bool:
+        id_ = trial._trial_id
         try:
-            return self._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+            if not self._storage.set_trial_state_values(id_, TrialState.RUNNING):
+                return False
+            if self.config.search.ladder is None or climb.same_turn(trial, self._storage.get_trial(id_)):
+                return True
+            self._storage.set_trial_state_values(id_, TrialState.WAITING)
         except UpdateFinishedTrialError:  # somebody ended it between our look and our reach
-            return False
+            pass
+        return False
 
     def _claimed(self, trial: FrozenTrial, worker: Worker, *, unseen: frozenset[int]) -> Claim:
         """Signs the trial and draws its point."""
         self._storage.set_trial_user_attr(trial._trial_id, "worker", asdict(worker))
+        ladder, row = self.config.search.ladder, self._row(trial)
+        if ladder is not None and row.kind == "trial":
+            self._storage.set_trial_user_attr(trial._trial_id, "rung", next_rung(ladder, row))
         return Claim(trial_id=trial._trial_id, row=self._drawn(trial, unseen=unseen))
 
     def _drawn(self, trial: FrozenTrial, *, unseen: frozenset[int]) -> TrialRow:
@@ -188,97 +179,9 @@ class Store:
         ):
             kind = "trial"  # two were appended at once
             self._storage.set_trial_user_attr(trial._trial_id, "kind", kind)
-        if kind != "baseline":
+        if kind != "baseline" and "rungs" not in trial.user_attrs:
             draw_trial(self._storage, self._study, self.config, trial, unseen=unseen)
         return self._row(self._storage.get_trial(trial._trial_id))
-
-    def beat(self, trial_id: int, *, owner: Worker) -> bool:
-        """Says that the owner lives; False when the trial is not its own any more."""
-        if self._owner(trial_id) != owner:
-            return False
-        with suppress(UpdateFinishedTrialError):
-            self._storage.set_trial_user_attr(trial_id, "beat", time.time())
-        return True
-
-    def finish(self, trial_id: int, result: TrialResult) -> bool:
-        """Tells a trial's values and everything measured; False when it had ended already."""
-        trial = self._storage.get_trial(trial_id)
-        found = {"metrics": result.metrics, "stderrs": result.stderrs, "checks": result.checks}
-        ended = attempts_of(trial, self.config, outcome="finished")
-        try:
-            for key, value in {**found, "attempts": told.written(ended)}.items():
-                if value:
-                    self._storage.set_trial_user_attr(trial_id, key, value)
-            self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, result.values)
-        except UpdateFinishedTrialError:
-            return False
-        return True
-
-    def fail(
-        self,
-        trial_id: int,
-        failure: Failure,
-        *,
-        metrics: Mapping[str, Any] | None = None,
-        owner: Worker | None = None,
-        checkpoint: float | None = None,
-        swept: bool = False,
-    ) -> Outcome:
-        """Tells that an attempt failed. By `retry` the trial goes back in line, or has failed and opens its slot.
-
-        `checkpoint`: when the one that it left was written, in Unix seconds. Empty: the trial had ended, or is not the
-        owner's any more.
-        """
-        if owner is not None and self._owner(trial_id) != owner:
-            return ""
-        trial = self._storage.get_trial(trial_id)
-        ended = partial(attempts_of, trial, self.config, failure=failure, checkpoint=checkpoint, swept=swept)
-        if told.again(self.config.retry, ended(outcome="failed"), failure):
-            return "again" if self._release(trial_id, ended(outcome="paused")) else ""
-        if told.stands_still(ended(outcome="failed")):
-            failure = told.never_further(failure)
-        try:
-            for key, value in {
-                "metrics": dict(metrics or {}),
-                "attempts": told.written(ended(outcome="failed")),
-            }.items():
-                self._storage.set_trial_user_attr(trial_id, key, value)
-            self._storage.set_trial_user_attr(trial_id, "failure", failure.model_dump())
-            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-        except UpdateFinishedTrialError:
-            return ""
-        self.fill()
-        return "failed"
-
-    def pause(
-        self,
-        trial_id: int,
-        *,
-        owner: Worker | None = None,
-        checkpoint: float | None = None,
-        swept: bool = False,
-    ) -> bool:
-        """Puts a trial back that its worker was asked to leave: the next one continues it under its number.
-
-        False when it had ended, or is not the owner's any more.
-        """
-        if owner is not None and self._owner(trial_id) != owner:
-            return False
-        trial = self._storage.get_trial(trial_id)
-        ended = attempts_of(trial, self.config, outcome="paused", checkpoint=checkpoint, swept=swept)
-        return self._release(trial_id, ended)
-
-    def _release(self, trial_id: int, ended: Sequence[Attempt]) -> bool:
-        try:
-            self._storage.set_trial_user_attr(trial_id, "attempts", told.written(ended))
-            # unsigned first: a sweep must not see the next worker's trial under this worker's name
-            self._storage.set_trial_user_attr(trial_id, "worker", None)
-            if self._storage.get_trial(trial_id).user_attrs.get("worker"):
-                return False  # another sweep was quicker, and somebody has taken the trial since
-            self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
-        except UpdateFinishedTrialError:
-            return False
-        return True
 
     def put_back(
         self, me: Worker, *, alive: Callable[[Worker], bool], left: Left, cause: Cause = "preempted"
@@ -324,13 +227,16 @@ class Store:
             if failure and self._owner(trial._trial_id) == row.worker:
                 self._settle(trial, left(row.number), failure)
                 swept.append(row.number)
+        self._close()
         return swept
 
     def _settle(self, trial: FrozenTrial, left: Remains, failure: Failure) -> None:
         """Tells the result that a dead worker could not tell; without one the trial failed, or goes back in line."""
         result, id_ = left.result, trial._trial_id
+        if result is not None and result.state == "finished" and result.rung != trial.user_attrs.get("rung"):
+            result = None  # of the rung before: this turn has left nothing
         if result is not None and result.state == "finished":
-            self.finish(id_, result)
+            self.finish(id_, result) if result.rung is None else self.reach(id_, result, swept=True)
         elif result is not None and result.failure is not None:
             self.fail(id_, result.failure, metrics=result.metrics, checkpoint=left.checkpoint, swept=True)
         elif result is not None or asked(failure):
@@ -364,22 +270,3 @@ class Store:
             repeats[number] = row.number
         self._storage.set_study_user_attr(self._id, "forgiven", sorted({*forgiven, *numbers}))
         return repeats
-
-    def _forgiven(self) -> frozenset[int]:
-        return frozenset(self._storage.get_study_user_attrs(self._id).get("forgiven", ()))
-
-    def _owner(self, trial_id: int) -> Worker | None:
-        trial = self._storage.get_trial(trial_id)
-        return self._row(trial).worker if trial.state == TrialState.RUNNING else None
-
-    def _running(self) -> list[FrozenTrial]:
-        return [trial for trial in self._trials() if trial.state == TrialState.RUNNING]
-
-    def _live(self) -> list[FrozenTrial]:
-        return live_ones(self._trials())
-
-    def _trials(self) -> list[FrozenTrial]:
-        return self._storage.get_all_trials(self._id, deepcopy=False)
-
-    def _row(self, trial: FrozenTrial) -> TrialRow:
-        return self._head.row(trial)

@@ -16,7 +16,7 @@ from hpotune.trial import adapter, checkpoint, truth
 from hpotune.trial.checkpoint import Learner, Progress
 from hpotune.trial.errors import UserError
 from hpotune.trial.loss import Row
-from hpotune.trial.optimizer import Plan, arguments, build, plan
+from hpotune.trial.optimizer import Plan, arguments, build, plan, reaching
 from hpotune.trial.ranks import Ranks
 from hpotune.trial.record import Report
 from hpotune.trial.shard import shard
@@ -41,7 +41,8 @@ def fit(
     """
     folder = Path(spec.folder) / "checkpoint"
     args = arguments(spec.point.train, seed=spec.seed, folder=Path(spec.folder))
-    steps = plan(args, spec.point.train, rows=len(rows), world_size=ranks.world_size)
+    whole = plan(args, spec.point.train, rows=len(rows), world_size=ranks.world_size)
+    steps = reaching(whole, spec.rung)
     with report.phase("check"):
         model = _prepared(base, rows, spec, seed=args.seed, pad_id=pad_id, ranks=ranks, report=report)
     _switch_on(model.get_base_model(), args)
@@ -129,7 +130,8 @@ def _measured(model: torch.nn.Module, progress: Progress, steps: Plan) -> dict[s
     return {
         "train_loss": sum(losses) / len(losses),
         "final_train_loss": sum(last) / len(last),
-        "steps": steps.steps,
+        "steps": progress.step,
+        **({} if steps.until is None else {"warmup_steps": steps.warmup}),
         "global_batch_size": steps.batches.global_batch,
         "trainable_parameters": sum(p.numel() for p in adapter.trainable(model).values()),
         "train_seconds": seconds,

@@ -11,6 +11,7 @@ import numpy as np
 
 from hpotune.study.config import Json
 from hpotune.study.tasks import TaskIndex
+from hpotune.trial.ranks import Ranks
 
 ITEMS = "items.npz"
 
@@ -66,3 +67,11 @@ def write_items(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     with unfinished.open("wb") as stream:
         np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
     unfinished.replace(path)
+
+
+def keep_items(folder: Path, rung: int, ranks: Ranks) -> None:
+    """Keeps what was scored at a rung beside what will be: items-RUNG.npz, which trials are compared by there."""
+    if ranks.first_one and (folder / ITEMS).exists():
+        kept = folder / f"items-{rung}.npz"
+        (folder / f"{kept.name}.tmp").write_bytes((folder / ITEMS).read_bytes())
+        (folder / f"{kept.name}.tmp").replace(kept)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +12,7 @@ import transformers
 from hpotune.study.config import Json
 from hpotune.study.fields import OWN, check_train_key
 from hpotune.study.library import UNFIT
+from hpotune.study.pruning import Rung
 from hpotune.trial.adapter import trainable
 from hpotune.trial.batches import Batches
 from hpotune.trial.errors import DataError, UserError
@@ -27,10 +28,20 @@ class Plan:
     micro_batch: int
     """Rows a forward pass on one rank; changes memory and speed only."""
     steps: int
+    """Of the whole run, which the schedule is made for."""
     log_every: int
     """Steps a line of the curve."""
     save_every: int | None
     """Steps between checkpoints; None: by the clock."""
+    warmup: int = 0
+    """Steps until the learning rate is at its height."""
+    until: int | None = None
+    """Steps after which this turn ends; None: all."""
+
+    @property
+    def end(self) -> int:
+        """The last step of this turn."""
+        return self.steps if self.until is None else self.until
 
 
 def arguments(train: dict[str, Json], *, seed: int, folder: Path) -> transformers.TrainingArguments:
@@ -93,7 +104,20 @@ def plan(args: transformers.TrainingArguments, train: dict[str, Json], *, rows: 
         if "logging_steps" in train
         else max(1, steps // CURVE_LINES),
         save_every=_every(args.save_steps, steps) if "save_steps" in train else None,
+        warmup=args.get_warmup_steps(steps),
     )
+
+
+def reaching(plan: Plan, rung: Rung | None) -> Plan:
+    """The plan with the end of a turn that goes to a rung; items are scored when all is trained."""
+    if rung is None or rung.last or rung.unit == "items":
+        return plan
+    wanted = {
+        "share": rung.budget * plan.steps,
+        "steps": rung.budget,
+        "rows": rung.budget / plan.batches.global_batch,
+    }[rung.unit]
+    return replace(plan, until=min(plan.steps, max(1, math.ceil(wanted - 1e-9))))  # 3 of 9 is a third of 9
 
 
 def build(

@@ -15,6 +15,7 @@ from hpotune.study.trial import TrialResult, TrialSpec
 from hpotune.trial import checkpoint, data
 from hpotune.trial.errors import DataError, NotFinite, Paused, UserError
 from hpotune.trial.fit import fit, refuse
+from hpotune.trial.items import keep_items
 from hpotune.trial.loss import Row, autocast, mean
 from hpotune.trial.model import load_base, load_tokenizer
 from hpotune.trial.ranks import Ranks
@@ -44,6 +45,7 @@ def run(spec: TrialSpec, *, ranks: Ranks, report: Report, stop: Callable[[], boo
     model_config, data_config = spec.point.model, spec.point.data
     assert model_config is not None, "a fine-tuning trial has a model"
     assert data_config is not None, "a fine-tuning trial has data"
+    spec = scored_at(spec)
     tasks = wanted(spec.point.score)
     if tasks and model_config.task != "causal_lm":
         raise UserError(
@@ -73,8 +75,25 @@ def run(spec: TrialSpec, *, ranks: Ranks, report: Report, stop: Callable[[], boo
         report.metrics.update(_scores(model, ready, spec, ranks, stop))
     report.metrics.update(cost(report, ranks))
     values, stderrs = _values(spec, report.metrics)
-    checkpoint.remove(Path(spec.folder) / "checkpoint", ranks)
-    return report.result("finished").model_copy(update={"values": values, "stderrs": stderrs})
+    if spec.rung is None or spec.rung.last:
+        checkpoint.remove(Path(spec.folder) / "checkpoint", ranks)
+    else:
+        keep_items(Path(spec.folder), spec.rung.index, ranks)
+    rung = spec.rung.index if spec.rung else None
+    return report.result("finished").model_copy(update={"values": values, "stderrs": stderrs, "rung": rung})
+
+
+def scored_at(spec: TrialSpec) -> TrialSpec:
+    """The spec with what a trial on its way is scored on: what chooses, and nothing that is only recorded."""
+    rung, score = spec.rung, spec.point.score
+    if rung is None or rung.last:
+        return spec
+    update: dict[str, Json] = {"record": []}
+    if rung.unit == "items":
+        items = {"limit": int(rung.budget)}
+        update["objective"] = [o.model_copy(update=items) if o.task else o for o in score.objective]
+    point = spec.point.model_copy(update={"score": score.model_copy(update=update)})
+    return spec.model_copy(update={"point": point})
 
 
 def _check_seal(score: ScoreConfig, open_tasks: list[str]) -> None:

@@ -62,14 +62,14 @@ def train(
     ranks: Ranks,
     doors: Doors,
 ) -> None:
-    """Trains to the plan's last step; `progress` follows. Ends with a checkpoint.
+    """Trains to the plan's end; `progress` follows. Ends with a checkpoint.
 
     Raises: NotFinite where the loss or the gradient diverges; Paused after a checkpoint where a signal came.
     """
     learner.model.train()
     saved_at = time.monotonic()
     began = saved_at - progress.train_seconds
-    while progress.step < plan.steps:
+    while progress.step < plan.end:
         lr = learner.scheduler.get_last_lr()[0]
         due = plan.save_every is None and ranks.first_one and time.monotonic() - saved_at > SAVE_EVERY_S
         wishes = [float(doors.stop()), float(due)]
@@ -78,7 +78,7 @@ def train(
         )
         _count(progress, loss, tokens, plan=plan)
         progress.train_seconds = time.monotonic() - began
-        last = progress.step == plan.steps
+        last = progress.step == plan.end
         if last or progress.step % plan.log_every == 0:
             doors.log(_line(progress, lr=lr, every=plan.log_every))
         if last or stop or save or (plan.save_every and progress.step % plan.save_every == 0):

@@ -49,8 +49,8 @@ class Shift:
     """The snapshot of the study's code that it runs."""
     holding: Claim | None = None
     """The trial that it evaluates."""
-    dropped: set[int] = field(default_factory=set)
-    """Trials whose adapters this worker has seen gone."""
+    dropped: set[tuple[int, str]] = field(default_factory=set)
+    """Adapters and checkpoints that this worker has seen gone: trial, name."""
     abandoned: int | None = None
     """The trial id that was told to end because it is somebody else's."""
     over: threading.Event = field(default_factory=threading.Event)

@@ -9,7 +9,7 @@ from hpotune.study.trial import TrialRow, TrialSpec
 
 def spec_without_point(row: TrialRow, study: Study, folder: StudyFolder, *, home: str) -> TrialSpec:
     """Everything but the point; complete for the baseline."""
-    config = study.config
+    config, ladder = study.config, study.config.search.ladder
     return TrialSpec(
         study=config.name,
         number=row.number,
@@ -23,6 +23,7 @@ def spec_without_point(row: TrialRow, study: Study, folder: StudyFolder, *, home
         python=config.python,
         command=config.command,
         home=home,
+        rung=ladder.rung(row.rung) if ladder is not None and row.rung is not None else None,
     )
 
 

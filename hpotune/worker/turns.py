@@ -25,6 +25,7 @@ from hpotune.study.diary import Diary
 from hpotune.study.folder import StudyFolder, wait_for_room
 from hpotune.study.snapshot import code_of
 from hpotune.study.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker
+from hpotune.worker.rival import surely_worse_than
 from hpotune.worker.shift import Now, Shift, say, watched
 from hpotune.worker.spec import spec_without_point, with_point
 
@@ -191,7 +192,8 @@ def _over(shift: Shift, rows: Sequence[TrialRow]) -> bool:
 
 def _one(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
     number, begun = claim.row.number, time.time()
-    say(f"trial {number} starts: {dict(claim.row.params) or claim.row.kind}")
+    way = "" if claim.row.rung is None else f", towards rung {claim.row.rung + 1}"
+    say(f"trial {number} starts: {dict(claim.row.params) or claim.row.kind}{way}")
     shift.holding = claim
     result = _evaluated(claim, shift, evaluate)
     shift.holding = None
@@ -208,6 +210,12 @@ def _told(claim: Claim, result: TrialResult, shift: Shift) -> str:
     """Tells the result and says what became of it; of a trial that has failed the large files in its folder go."""
     store, own = shift.store, shift.folder.trial(claim.row.number)
     checkpoint = written(own / "checkpoint")
+    if result.state == "finished" and result.rung is not None:
+        worse = partial(surely_worse_than, shift.folder, shift.config)
+        reached = store.reach(
+            claim.trial_id, result, owner=claim.row.worker, checkpoint=checkpoint, worse=worse
+        )
+        return f"{_REACHED[reached].format(rung=result.rung + 1)}: {result.values}"
     if result.state == "finished":
         done = store.finish(claim.trial_id, result)
         return f"finished: {result.values}" if done else "finished, but somebody else has ended it"
@@ -223,6 +231,14 @@ def _told(claim: Claim, result: TrialResult, shift: Shift) -> str:
             shutil.rmtree(own / name, ignore_errors=True)
     words = {"failed": "failed", "again": "goes back in line", "": "failed, but somebody else runs it by now"}
     return f"{words[outcome]} ({failure.cause}): {failure.message}"
+
+
+_REACHED = {
+    "finished": "finished",
+    "rung": "reached rung {rung}, where it rests until it may go on",
+    "stopped": "reached rung {rung} and was stopped there, others were better",
+    "": "reached rung {rung}, but somebody else runs it by now",
+}
 
 
 def _taken_away(shift: Shift) -> Failure | None:
@@ -253,14 +269,20 @@ def _evaluated(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
 
 
 def _drop_adapters(shift: Shift, rows: Sequence[TrialRow]) -> None:
-    """Removes adapters that `keep` does not want; two workers doing so at once do no harm."""
+    """Removes adapters that `keep` does not want; two workers doing so at once do no harm.
+
+    Checkpoints of trials that were stopped at a rung go too.
+    """
     keep = shift.config.keep.best
-    if keep == "all":
-        return
-    for number in dropped(shift.config.score.objective, rows, keep=keep):
-        if number not in shift.dropped:
-            shutil.rmtree(shift.folder.trial(number) / "adapter", ignore_errors=True)
-            shift.dropped.add(number)
+    gone = {
+        "checkpoint": [row.number for row in rows if row.state == "stopped"],
+        "adapter": [] if keep == "all" else dropped(shift.config.score.objective, rows, keep=keep),
+    }
+    for name, numbers in gone.items():
+        for number in numbers:
+            if (number, name) not in shift.dropped:
+                shutil.rmtree(shift.folder.trial(number) / name, ignore_errors=True)
+                shift.dropped.add((number, name))
 
 
 def this_worker(env: Mapping[str, str], *, host: str) -> Worker:

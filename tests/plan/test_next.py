@@ -9,7 +9,7 @@ import pytest
 from hpotune.plan.budget import best_rows, dropped, stop_reason
 from hpotune.plan.next import JobRow, JobSpec, next_jobs
 from hpotune.study.config import Objective, StudyConfig
-from hpotune.study.trial import Attempt, Failure, TrialRow, Worker
+from hpotune.study.trial import Attempt, Failure, Outlook, TrialRow, Worker
 
 NOW = datetime(2026, 6, 1, 12)
 DOWN = [Objective(metric="loss")]
@@ -287,3 +287,24 @@ def test_that_one_more_trial_would_be_too_much_is_no_reason_to_stop_those_that_r
     settings = config({"trials": 9, "gpu_hours": 2.5}, resources={"gpus": 1})
     assert stop_reason(settings, trials, now=NOW)
     assert stop_reason(settings, trials, now=NOW, starting=False) is None
+
+
+@pytest.mark.parametrize(
+    ("regrets", "ends"),
+    [
+        ((), False),
+        ((0.01,), False),
+        ((0.3, 0.01), False),
+        ((0.3, 0.05, 0.02), True),
+        ((0.01, 0.02, 0.3), False),
+    ],
+)
+def test_a_plateau_ends_the_study_after_two_looks_in_a_row(regrets, ends):
+    looks = [Outlook(regret=regret, gain=0.0, ahead=10, trials=20) for regret in regrets]
+    seen = [row(number, "finished", outlook=look) for number, look in enumerate(looks)]
+    blind = [row(50 + number, "running") for number in range(3)]
+    settings = config({"trials": 200, "plateau": 0.05})
+    reason = stop_reason(settings, [*seen, *blind], now=NOW)
+    assert (reason is not None) == ends
+    assert not reason or "by more than 0.02 (95 %; budget.plateau: 0.05)" in reason
+    assert stop_reason(config({"trials": 200}), [*seen, *blind], now=NOW) is None

@@ -15,7 +15,7 @@ from hpotune.plan.next import JobRow
 from hpotune.report import board, summary
 from hpotune.study.config import StudyConfig
 from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import Attempt, Failure, TrialRow, Worker
+from hpotune.study.trial import Attempt, Climbed, Failure, TrialRow, Worker
 
 NOW = datetime(2026, 11, 20, 12)
 UNIX = NOW.timestamp()
@@ -86,6 +86,7 @@ def test_trials_are_counted_by_state_and_the_counts_add_up() -> None:
     found = told([finished(0), running(1), running(2), failed(3), paused(4), running(5)], lost=[5])
     assert found["trials"] == {
         "budget": 10, "finished": 1, "running": 2, "waiting": 5, "paused": 1, "lost": 1, "failed": 1, "left": 7,
+        "stopped": 0, "resting": 0,
     }  # fmt: skip
     assert "s: running (1 of 10 finished, 2 running, 5 waiting, 1 paused, 1 failed, 1 lost)" in text(found)
 
@@ -98,7 +99,7 @@ def test_a_running_trial_of_a_dead_worker_is_lost_and_its_slot_is_left() -> None
 
 def test_running_trials_say_where_and_for_how_long() -> None:
     found = told([replace(running(3, host="n7", seconds=7260), attempts=(attempt("paused"),))])
-    one = {"number": 3, "host": "n7", "job": "5_0", "attempt": 2, "seconds": 7260.0}
+    one = {"number": 3, "host": "n7", "job": "5_0", "attempt": 2, "rung": None, "seconds": 7260.0}
     assert found["running_trials"] == [one]
     assert "3      2 h 01 min  n7  5_0  2" in text(found)
 
@@ -194,3 +195,42 @@ def test_a_bad_node_is_named_with_its_reason() -> None:
 def test_the_age_of_the_clusters_answer_is_told_where_it_is_old() -> None:
     assert "12 s ago" in text(told([]) | {"queue_age_s": 12.2})
     assert "ago" not in text(told([]) | {"queue_age_s": 0.0})
+
+
+def climbed(number: int, *values: float, state: str = "waiting") -> TrialRow:
+    reached = tuple(Climbed(rung=k, budget=1.0, values=(v,), stderrs=(None,)) for k, v in enumerate(values))
+    attempts = tuple(attempt("rung", rung=one.rung, seconds=600) for one in reached)
+    return TrialRow(
+        number=number, kind="trial", state=state, params={}, values=(values[-1],) if state == "stopped" else (),
+        rung=reached[-1].rung, climbed=reached, attempts=attempts,
+    )  # fmt: skip
+
+
+ASHA = {"search": {"pruner": "asha"}}
+
+
+def test_trials_on_their_way_are_told_as_resting_and_those_that_were_stopped_count_as_done() -> None:
+    found = told([finished(0), climbed(1, 0.3), climbed(2, 0.2, state="stopped"), running(3)], **ASHA)
+    assert found["trials"]["resting"] == found["trials"]["stopped"] == 1
+    assert (found["trials"]["left"], found["trials"]["waiting"], found["trials"]["paused"]) == (7, 6, 0)
+    assert "s: running (1 of 10 finished, 1 stopped, 1 running, 1 resting, 6 waiting)" in text(found)
+    over = told([finished(0), *(climbed(n, 0.2, state="stopped") for n in range(1, 10))], **ASHA)
+    assert over["state"] == "done"
+
+
+def test_a_rung_is_no_further_try() -> None:
+    row = replace(climbed(1, 0.3, 0.4), state="running", start=UNIX - 5)
+    [one] = told([row], **ASHA)["running_trials"]
+    assert (one["attempt"], one["rung"]) == (1, 1)
+
+
+def test_the_best_on_the_way_is_told_with_its_value_there() -> None:
+    found = told([climbed(1, 0.9), climbed(2, 0.5, 0.6)], **ASHA)
+    assert [(row["number"], row["values"]) for row in found["best"]] == [(2, {"acc": 0.6})]
+
+
+def test_what_is_left_takes_as_long_as_trials_with_rungs_took() -> None:
+    rows = [climbed(0, 0.9, 0.9), climbed(1, 0.5, state="stopped"), climbed(2, 0.1)]
+    ahead = told(rows, **ASHA)["forecast"]
+    assert ahead["trials_left"] == 7
+    assert ahead["seconds"] == pytest.approx(4 * 800, abs=0.1)  # two at a time, of 800 s on the average

@@ -12,6 +12,7 @@ import optuna
 import pytest
 
 from hpotune.errors import HpotuneError, StoreError
+from hpotune.search.gp import GpSampler
 from hpotune.storage import connect
 from hpotune.store import Remains, Store, Wait, silent
 from hpotune.store.store import UNOWNED_S
@@ -409,7 +410,7 @@ def test_rows_beyond_the_budget_are_neither_shown_nor_claimed(make_store, url):
 
 
 def test_a_large_budget_opens_rows_as_they_are_needed(make_store, monkeypatch):
-    monkeypatch.setattr("hpotune.store.store.AHEAD", 3)
+    monkeypatch.setattr("hpotune.store.ends.AHEAD", 3)
     store = make_store(budget={"trials": 8}, search={"algorithm": "random"})
     assert len(store.rows()) == 3
     taken = 0
@@ -491,8 +492,8 @@ def test_a_sampler_learns_beside_a_baseline_without_params(algorithm, make_study
     study = make_study(**sections, search={"algorithm": algorithm})
     store = Store.create(f"sqlite:///{tmp_path}/s.db", study, folder="f")
     spaces = []
-    kind = {"tpe": "TPESampler", "gp": "GPSampler", "cmaes": "CmaEsSampler"}[algorithm]
-    sampler = getattr(optuna.samplers, kind)
+    own = {"tpe": optuna.samplers.TPESampler, "gp": GpSampler, "cmaes": optuna.samplers.CmaEsSampler}
+    sampler = own[algorithm]
     original = sampler.sample_relative
 
     def spy(self, study, trial, search_space):

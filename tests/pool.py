@@ -1,0 +1,101 @@
+"""A pool of 27 trials of a tiny model, for whoever wants to know whether rungs find the best of them.
+
+`python -m tests.pool climb FOLDER`: a worker on the study, as `hpotune worker` is one, but that each turn of a trial
+is trained in this process: importing torch for each of fifty turns would take minutes.
+`python -m tests.pool whole FOLDER`: every trial from its first step to its last, in one go; prints values as JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from hpotune.launch.prepare import prepare
+from hpotune.objective.process import Ended, Stop
+from hpotune.objective.socket import Evaluate, Setting, begun, from_file
+from hpotune.store import Store
+from hpotune.study.folder import StudyFolder
+from hpotune.study.trial import TrialResult, TrialSpec
+from hpotune.worker import this_worker, turns
+from hpotune.worker.spec import spec_without_point, with_point
+from tests.tiny import tiny_model, topic_task
+
+TRIALS, STEPS = 27, 36
+STUDY = rf"""
+name: pool
+model: {{path: model}}
+data: {{path: task/train.jsonl, prompt: "{{input}} Topic: ", response: "{{output}}", validation: 32}}
+lora: {{r: {{choice: [4, 8, 16]}}, lora_alpha: {{expr: "2 * lora.r"}}}}
+train:
+  learning_rate: {{float: [1.0e-5, 1.0e-2], log: true}}
+  weight_decay: {{float: [0.0, 0.1]}}
+  global_batch_size: 8
+  max_steps: {STEPS}
+  save_steps: 2
+  logging_steps: 1
+score: {{objective: {{metric: eval_loss}}}}
+search: {{algorithm: asha}}
+budget: {{trials: {TRIALS}}}
+checks: {{baseline: false}}
+"""
+
+
+def made(home: Path) -> StudyFolder:
+    """The study's folder below `home`, ready for workers."""
+    home.mkdir(parents=True, exist_ok=True)
+    tiny_model(home / "model", layers=2)
+    topic_task(home / "task")
+    (home / "study.yaml").write_text(STUDY)
+    return prepare(home / "study.yaml", chosen=None, data_root=None).folder
+
+
+@contextmanager
+def in_this_process(setting: Setting) -> Iterator[Evaluate]:
+    """The built-in objective without a process of its own for each trial."""
+    yield lambda pack: [trained(spec, setting) for spec in pack]
+
+
+def trained(spec: TrialSpec, setting: Setting) -> TrialResult:
+    """What `python -m hpotune.trial` does."""
+    from hpotune.trial.__main__ import main
+
+    code = main(begun(spec))
+    return from_file(spec, Ended(code=code), stop=setting.stop)
+
+
+def climb(folder: StudyFolder) -> None:
+    """Works until the study is over."""
+    turns.open_objective = in_this_process
+    turns.work(folder, me=this_worker({}, host=socket.gethostname()), trials=None, env=os.environ)
+
+
+def whole(folder: StudyFolder) -> dict[int, float]:
+    """The last value of every trial of a study that has been run, each trained again in a folder of its own."""
+
+    study = folder.load()
+    setting = Setting(config=study.config, env=os.environ, stop=Stop())
+    found = {}
+    for row in Store.open(str(folder.provenance()["store"]), study).rows():
+        spec = with_point(spec_without_point(row, study, folder, home=str(folder.path.parent)), row, study)
+        own = folder.path / "whole" / str(row.number)
+        own.mkdir(parents=True)
+        found[row.number] = trained(
+            spec.model_copy(update={"folder": str(own), "rung": None}), setting
+        ).values[0]
+    return found
+
+
+if __name__ == "__main__":
+    import torch
+
+    torch.set_num_threads(1)
+    place = StudyFolder(path=Path(sys.argv[2]))
+    if sys.argv[1] == "climb":
+        climb(place)
+    else:
+        print(json.dumps(whole(place)))
