@@ -175,7 +175,7 @@ RANGES = [
     Row(
         "r:",
         "r: {int: [4, 64], lgo: true}",
-        "'lgo' may not stand beside 'int'; needs int, log, prior, step, when",
+        "'lgo' may not stand beside 'int'; needs int, confidence, log, prior, step, when",
     ),
     Row(
         "budget:",
@@ -367,7 +367,7 @@ NAMES = [
     Row(
         "search:",
         "search: {algorithm: tpee}",
-        "search.algorithm='tpee' is unknown; did you mean 'tpe'? valid: auto, cmaes",
+        "search.algorithm='tpee' is unknown; did you mean 'tpe'? valid: aco, asha, auto",
     ),
     Row(
         "search:",
@@ -379,7 +379,12 @@ NAMES = [
         "search: {algorithm: random, options: {seed: 4}}",
         "is no option of random; it takes none: remove it",
     ),
-    Row("search:", "search: {algorithm: cmaes}", "takes one objective; use tpe, gp or random", TWO),
+    Row(
+        "search:",
+        "search: {algorithm: cmaes}",
+        "cannot take conditions (train.sgd_momentum has `when`) or categories (",
+        TWO,
+    ),
     Row(
         "objective:",
         "objective: {metric: evl_loss}",
@@ -464,6 +469,68 @@ TASKS = [
         ("objective:", "objective: {task: mmlu_anatomy, metric: acc}"),
     ),
     Row("+score:", "test: [arc_easy]\nrecord: [arc_easy]", "but 'arc_easy' in score.record is the same task"),
+]
+RUNGS = [
+    Row("search:", "search: {pruner: ashaa}", "search.pruner='ashaa' needs 'none', 'asha', 'hyperband'"),
+    Row(
+        "search:",
+        "search: {rungs: [0.5, 1]}",
+        "search.rungs: is for a pruner, and there is none; add pruner: asha",
+    ),
+    Row("search:", "search: {pruner_options: {eta: 3}}", "is for a pruner, and there is none"),
+    Row("search:", "search: {pruner: asha, rungs: half}", "needs a list of shares, e.g. [0.11, 0.33, 1]"),
+    Row("search:", "search: {pruner: asha, rungs: [1]}", "[1] is one rung, so that nothing can be stopped"),
+    Row(
+        "search:",
+        "search: {pruner: asha, rungs: [0.5, 0.2, 1]}",
+        "[0.5, 0.2, 1] needs numbers above 0 that grow",
+    ),
+    Row(
+        "search:",
+        "search: {pruner: asha, rungs: [0.1, 0.5]}",
+        "[0.1, 0.5] does not end with 1, the whole run",
+    ),
+    Row(
+        "search:",
+        "search: {pruner: asha, rungs: {unit: steps, at: [5, 9.5]}}",
+        "needs whole numbers of steps",
+    ),
+    Row(
+        "search:",
+        "search: {pruner: asha, rungs: {unit: epochs, at: [1, 2]}}",
+        "search.rungs.unit='epochs' needs",
+    ),
+    Row(
+        "search:",
+        "search: {pruner: asha, pruner_options: {rate: 3}}",
+        "rate is no option of asha; valid: eta",
+    ),
+    Row(
+        "search:", "search: {pruner: asha, pruner_options: {eta: 1}}", "eta: 1 needs a number from 2 to 1000"
+    ),
+    Row(
+        "search:",
+        "search: {algorithm: bohb, pruner: median}",
+        "median contradicts algorithm: bohb, which prunes by",
+    ),
+    Row("search:", "search: {pruner: wilcoxon}", "so the objective needs an lm-eval task; write median"),
+    Row(
+        "search:",
+        "search: {pruner: asha, rungs: {unit: items, at: [9, 99]}}",
+        "needs an lm-eval task as the objective",
+    ),
+    Row(
+        "search:",
+        "search: {pruner: median}",
+        "takes one objective, this study has 2; write asha or hyperband",
+        TWO,
+    ),
+    Row(
+        "search:",
+        "search: {pruner: asha, rungs: {unit: steps, at: [10, 30]}}",
+        "end at 30 steps, and train.max_steps is 40; make them equal",
+        ("+train:", "max_steps: 40"),
+    ),
 ]
 FILES = [
     Row(
@@ -607,7 +674,7 @@ WHOLE: dict[str, tuple[bytes, str]] = {
     "a tag": (b"name: !!python/object:os.system a\n", "study.yaml:1: name has the tag"),
 }
 CASES = [
-    *((FINETUNE, row) for rows in (TYPES, KEYS, RANGES, LIMITS, NAMES, TASKS, FILES) for row in rows),
+    *((FINETUNE, row) for rows in (TYPES, KEYS, RANGES, LIMITS, NAMES, RUNGS, TASKS, FILES) for row in rows),
     *((FUNCTION, row) for row in FUNCTIONS),
     *((COMMAND, row) for row in COMMANDS),
 ]

@@ -8,12 +8,12 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hpotune.cli import again, look, place, plan, write  # noqa: F401 - each adds its verbs
+from hpotune.cli import again, look, place, plan, search, write  # noqa: F401 - each adds its verbs
 from hpotune.cli.common import app
 
 ORDER = (
     "init", "check", "plan", "run", "submit", "status", "trials", "best", "logs", "why", "cancel", "resume", "extend",
-    "retry", "export", "doctor", "worker", "step",
+    "retry", "export", "algorithms", "ask_tell", "doctor", "worker", "step",
 )  # fmt: skip
 """As `--help` lists them: in the order of a study's life."""
 app.registered_commands.sort(key=lambda command: ORDER.index(getattr(command.callback, "__name__", "")))

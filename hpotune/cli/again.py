@@ -53,9 +53,13 @@ def resume(
 def extend(
     study: Target,
     trials: Annotated[str | None, typer.Option(help="Finished trials: +20, or 70 in all.")] = None,
-    gpu_hours: Annotated[str | None, typer.Option(help="GPU-hours: +50, or 200 in all.")] = None,
-    wall_time: Annotated[str | None, typer.Option(help="Time since the first trial: +12:00:00.")] = None,
-    until: Annotated[str | None, typer.Option(help="The last moment: 2026-12-31.")] = None,
+    gpu_hours: Annotated[
+        str | None, typer.Option(help="GPU-hours: +50, 200 in all, or none: no limit.")
+    ] = None,
+    wall_time: Annotated[
+        str | None, typer.Option(help="Time since the first trial: +12:00:00, or none.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="The last moment: 2026-12-31, or none.")] = None,
     max_failed: Annotated[str | None, typer.Option(help="Failed trials: +5, or 10 in all.")] = None,
     parallel: Annotated[str | None, typer.Option(help="Trials at a time: +4, or 8 in all.")] = None,
     folder: Folder = None,
@@ -76,7 +80,7 @@ def extend(
         )
     place, _, store = opened(study, folder, write=True)
     rows = store.rows()
-    changed, now = extend_study(place, words, finished=sum(row.state == "finished" for row in rows))
+    changed, now = extend_study(place, words, finished=sum(row.decided for row in rows))
     store = opened(place.path, None, write=True)[2]
     store.fill()
     running = sum(row.state == "running" for row in rows)
@@ -88,7 +92,8 @@ def extend(
         )
         return
     for key, (before, after) in changed.items():
-        typer.echo(f"budget.{key}: {'no limit' if before is None else before} -> {after}")
+        was, now_is = ("no limit" if value is None else value for value in (before, after))
+        typer.echo(f"budget.{key}: {was} -> {now_is}")
     typer.echo("nothing has changed: that is in force already" if not changed else f"next: {told}")
 
 

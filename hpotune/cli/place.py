@@ -179,7 +179,7 @@ def _tell_early_end(store: Store) -> None:
     from hpotune.plan.budget import stop_reason
 
     rows = store.rows()
-    missing = store.config.budget.trials - sum(row.state == "finished" for row in rows)
+    missing = store.config.budget.trials - sum(row.decided for row in rows)
     if missing > 0 and (reason := stop_reason(store.config, rows, now=datetime.now())):
         typer.echo(f"ended with {missing} trials left: {reason}", err=True)
 

@@ -35,11 +35,14 @@ def plan(
     """What a study would submit, how long it takes and what it costs, in each mode. Submits nothing but a probe."""
     from datetime import datetime
 
+    from hpotune.errors import StudyFileError
     from hpotune.launch.planned import as_json as told_by
     from hpotune.launch.planned import make_plan
     from hpotune.launch.probe import probe as measure
     from hpotune.report import plan_table
 
+    if gantt is not None and gantt.suffix != ".svg":
+        raise StudyFileError(f"--gantt {gantt}: is drawn as SVG; needs a name that ends in .svg")
     place, config, rows = _study(study, folder, data_root)
     found = measure(study, place, data_root=data_root, say=_say) if probe else None
     made = make_plan(place, config, rows, probed=found, now=datetime.now())

