@@ -111,6 +111,10 @@ def worker(
     """What a job runs: take trials, evaluate them. In your own sbatch file the first worker makes the study."""
     import platform
 
+    env = dict(os.environ)  # of its trials
+    # the search's matrices are small: threads that share a busy core with the trial's make them a hundred times slower
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
     from hpotune.launch.lifetime import job_end, leave_out, requeue_cause
     from hpotune.launch.lock import alone
     from hpotune.launch.prepare import prepare, retaken
@@ -130,7 +134,7 @@ def worker(
     end = job_end(place, place.load().config, os.environ, job=me.job)
     again = requeue_cause(os.environ)
     try:
-        done = work(place, me=me, trials=trials, env=os.environ, deadline=end, code=code, requeued=again)
+        done = work(place, me=me, trials=trials, env=env, deadline=end, code=code, requeued=again)
         if done.broken_node and leave_out(me.job, me.host):
             typer.echo(
                 f"asked Slurm to start nothing more of job {me.job.split('_')[0]} on {me.host}", err=True

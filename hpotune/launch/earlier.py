@@ -13,6 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.errors import HpotuneError, nearest
+from hpotune.plan.budget import competing
 from hpotune.search.history import CONSTRAINTS
 from hpotune.search.view import is_baseline
 from hpotune.store.quick import rows_of
@@ -52,8 +53,7 @@ def of_folder(path: Path) -> Earlier:
     study = folder.load()
     rows = rows_of(str(folder.provenance()["store"]), study)
     sign = 1.0 if study.config.score.objective[0].sense == "maximize" else -1.0
-    told = [row for row in rows if row.kind == "trial" and row.state == "finished" and not row.breaks]
-    told = sorted(told, key=lambda row: (-sign * row.values[0], row.number))
+    told = sorted(competing(rows), key=lambda row: (-sign * row.values[0], row.number))
     return Earlier(
         name=study.config.name,
         searched=frozenset(r.name for r in study.space.searched),

@@ -18,7 +18,7 @@ BUDGET = "budget"
 def rung_mistakes(study: Study) -> Iterator[Mistake]:
     """A param of one's own by the name of the rung's budget."""
     given, _ = _given(study)
-    if study.config.search.ladder is not None and study.config.model is None and BUDGET in given:
+    if study.config.search.in_parts and study.config.model is None and BUDGET in given:
         rule = "is what a trial is told of its rung (search.pruner); give the param another name"
         yield ("params", BUDGET), f"params.{BUDGET} {rule}"
 
@@ -26,10 +26,11 @@ def rung_mistakes(study: Study) -> Iterator[Mistake]:
 def rung_warning(study: Study) -> str | None:
     """Rungs where nothing is ever stopped, or that a function or a command does not seem to heed; None: all is well."""
     config, ladder = study.config, study.config.search.ladder
-    if ladder is None:
+    if not config.search.in_parts:
         return None
-    early = [budget for rung, budget in enumerate(ladder.budgets) if ladder.share(rung) < FIRST_SHARE - 1e-9]
-    if early and not ladder.halves:
+    rungs = enumerate(ladder.budgets if ladder is not None else ())
+    early = [budget for rung, budget in rungs if ladder and ladder.share(rung) < FIRST_SHARE - 1e-9]
+    if ladder is not None and early and not ladder.halves:
         place = study.source.place(("search", "rungs"))
         return f"{place}: {ladder.pruner} stops nothing before a fifth of the run, so rung {early[0]:g} only costs"
     if config.model is not None:
@@ -54,7 +55,7 @@ def command_mistakes(study: Study) -> Iterator[Mistake]:
     if command is None:
         return
     given, sometimes = _given(study)
-    given |= {BUDGET} if study.config.search.ladder else set()
+    given |= {BUDGET} if study.config.search.in_parts else set()
     try:
         read = template_names(command)
     except ValueError as error:
@@ -80,7 +81,7 @@ def function_mistakes(study: Study) -> Iterator[Mistake]:
     if function is None:
         return
     (given, sometimes), taken = _given(study), function.args
-    rung = {BUDGET} if study.config.search.ladder else set()
+    rung = {BUDGET} if study.config.search.in_parts else set()
     places = [argument.arg for argument in taken.args]
     needed = set(places[: len(places) - len(taken.defaults)])
     needed |= {

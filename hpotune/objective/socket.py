@@ -67,10 +67,11 @@ def trial_env(setting: Setting, spec: TrialSpec) -> dict[str, str]:
 
 
 def _rung_env(spec: TrialSpec) -> dict[str, str]:
-    """How far this turn goes, where the study has rungs."""
+    """How far this turn goes, where the study has rungs, and the folder of the trial that it goes on from."""
     if spec.rung is None:
         return {}
-    return {"HPOTUNE_RUNG": str(spec.rung.index), "HPOTUNE_RUNG_BUDGET": json.dumps(plain_budget(spec.rung))}
+    far = {"HPOTUNE_RUNG": str(spec.rung.index), "HPOTUNE_RUNG_BUDGET": json.dumps(plain_budget(spec.rung))}
+    return far if spec.parent is None else {**far, "HPOTUNE_PARENT_DIR": spec.parent}
 
 
 def plain_budget(rung: Rung) -> int | float:

@@ -31,7 +31,7 @@ def stop_reason(
         return f"{budget.trials} trials finished{early}"
     objectives = config.score.objective
     if any(objective.goal is not None for objective in objectives):
-        reached = [row for row in finished if _competes(row) and _reaches(objectives, row)]
+        reached = [row for row in competing(finished) if _reaches(objectives, row)]
         if reached:
             return f"trial {reached[0].number} reached the goal"
     return (
@@ -137,9 +137,9 @@ def best_rows(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list
     """Finished trials that no other beats: the best one, or the Pareto front of several objectives.
 
     The baseline competes not, nor does a trial that breaks a limit of `score.constraints`. While no trial has run to
-    its end, those on the highest rung compete.
+    its end, those on the highest rung compete; of trials that trained parts of a run those of the last part.
     """
-    tried = [row for row in rows if _competes(row)]
+    tried = competing(rows)
     if not any(row.state == "finished" and row.kind == "trial" for row in rows):
         tried = _on_the_way(rows)
     ordered = sorted(tried, key=lambda row: (_gains(objectives, row), row.number))
@@ -163,6 +163,13 @@ def _on_the_way(rows: Sequence[TrialRow]) -> list[TrialRow]:
     ]
 
 
+def competing(rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """Finished trials that may be the best one; of several generations those of the highest."""
+    found = [row for row in rows if _competes(row)]
+    height = max((row.generation for row in found), default=0)
+    return [row for row in found if row.generation == height]
+
+
 def _competes(row: TrialRow) -> bool:
     return row.state == "finished" and row.kind == "trial" and not row.breaks
 
@@ -184,12 +191,13 @@ def dropped(objectives: Sequence[Objective], rows: Sequence[TrialRow], *, keep: 
     """
     finished = [row for row in rows if row.state == "finished"]
     sign = -1 if objectives[0].sense == "maximize" else 1
-    tried = [sign * row.values[0] for row in finished if _competes(row)]
+    able = competing(finished)
+    tried = [sign * row.values[0] for row in able]
     last = max(nsmallest(keep, tried), default=-inf)
     near = [
         (sign * row.values[0], row.number)
-        for row in finished
-        if _competes(row) and sign * row.values[0] <= last
+        for row in able
+        if sign * row.values[0] <= last
     ]
     kept = {number for _, number in sorted(near)[:keep]}
     if keep and len(objectives) > 1:

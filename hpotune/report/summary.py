@@ -129,6 +129,8 @@ def trial(objectives: Sequence[Objective], row: TrialRow) -> dict[str, Json]:
         "failure": row.failure.model_dump() if row.failure else None,
         "attempts": max(row.tries + (row.state == "running"), bool(row.attempts) * 1),
         "rungs": [{"rung": c.rung, "budget": c.budget, "values": list(c.values)} for c in row.climbed],
+        "generation": row.generation if row.lineage else None,
+        "parent": row.lineage.parent if row.lineage else None,
         "retry_of": row.retry_of,
         "forgiven": row.forgiven,
         "breaks": list(row.breaks),

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from optuna.samplers import BaseSampler
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from hpotune.search.sampler import Setup
+from hpotune.study.lineage import Lineage
+from hpotune.study.load import Study as StudyFile
+
+LineageOf = Callable[[Study, FrozenTrial, Setup], Lineage]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +37,10 @@ class Algorithm:
     """Whether it learns from constraints that are known only after a trial (those known before all algorithms keep)."""
     options: Mapping[str, str] = field(default_factory=dict)
     """What `search.options` may hold, and its meaning."""
+    lineage: LineageOf | None = None
+    """Whom a trial goes on from; None: each begins at its first step."""
+    faults: Callable[[StudyFile, Setup], Sequence[str]] = lambda study, setup: ()
+    """What of a study does not go with it, beyond the abilities above: lines for the user."""
 
     @property
     def cannot(self) -> list[str]:

@@ -28,6 +28,7 @@ from optuna.trial import TrialState
 from hpotune.errors import HpotuneError, StudyFileError, nearest
 from hpotune.search.draw import decode
 from hpotune.search.point import draw_trial
+from hpotune.search.registry import algorithm as algorithm_of
 from hpotune.search.registry import check_algorithm
 from hpotune.search.setup import setup_of
 from hpotune.study.config import Json
@@ -52,6 +53,10 @@ class Search:
         """Raises: StudyFileError for a message, algorithm, or option that is wrong."""
         self.file = study_of(message, algorithm=algorithm, options=options)
         check_algorithm(self.file, setup_of(self.file, self.file.config))
+        if algorithm_of(self.file.config.search.algorithm).lineage is not None:
+            raise StudyFileError(
+                f"init: {algorithm} goes on from checkpoints of earlier trials, which no answer names; take another"
+            )
         self.storage = InMemoryStorage()
         senses = [objective.sense for objective in self.file.config.score.objective]
         optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -73,7 +73,9 @@ class AutoSampler(CubeSampler):
             return self._even(cube, turn)
         known = self._learned(cube, history)
         models = [model.believing(history.pending) for model in known.models]
-        bests = [float(mean.max()) for mean in known.means]
+        # what runs counts as reached: else its neighbours promise the same again, and the workers crowd
+        drawn_yet = np.vstack([history.points, history.pending])
+        bests = [float(model.predict(drawn_yet)[0].max()) for model in models]
 
         def value(points: np.ndarray) -> np.ndarray:
             each = [log_improvement(*m.predict(points), best) for m, best in zip(models, bests, strict=True)]

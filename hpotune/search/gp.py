@@ -46,6 +46,8 @@ class GpSampler(CubeSampler):
         best = float(model.scores.max())
         order = np.argsort(-model.scores, kind="stable")
         model = self._with_running(model, history.pending)
+        if len(model.believed):  # what runs counts as reached: else its neighbours promise the same again
+            best = max(best, float(model.predict(model.believed)[0].max()))
         holds = log_holds(history.points, history.broken, cube.unordered)
 
         def value(points: np.ndarray) -> np.ndarray:

@@ -34,6 +34,7 @@ MODULES = {
     "pso": "pso",
     "de": "de",
     "aco": "aco",
+    "pbt": "pbt",
 }
 """Algorithm -> the file of this folder that holds it; read when it is asked for, so that no other's library loads."""
 
@@ -76,11 +77,14 @@ def check_algorithm(study: Study, setup: Setup) -> None:
         raise StudyFileError(*unknown)
     try:
         found.make(setup)
+        faults = found.faults(study, setup)
     except (TypeError, ValueError) as error:
         place = source.place(("search", "options"))
         raise StudyFileError(
             f"{place}: search.options={search.options!r} do not fit {name} ({error}); correct them"
         ) from None
+    if faults:
+        raise StudyFileError(*faults)
 
 
 def _beyond(study: Study, found: Algorithm) -> dict[str, str]:

@@ -25,8 +25,6 @@ LEAST_NOISE = 1e-6
 """Below it, points close to each other make the matrix singular."""
 STARTS = (-0.7, 0.7)
 """Logarithms of all lengths from which the fit sets out: half the cube and twice, since there can be two maxima."""
-BELIEVED = 0.01
-"""Noise variance of a believed point as a multiple of the usual: it is no score, and nobody should look beside it."""
 ONE_START = 100
 """Points from which one start is enough: the data outweigh the prior."""
 FITTED = 250
@@ -63,7 +61,7 @@ class Surrogate:
         every = np.vstack([self.points, self.believed])
         cover = self.covariance(every, every)
         cover[np.diag_indices(len(every))] += self.noise**2 * np.append(
-            self.weights, np.full(len(self.believed), BELIEVED)
+            self.weights, np.ones(len(self.believed))
         )
         found: np.ndarray = cholesky(cover, lower=True)
         return found

@@ -108,6 +108,9 @@ class Ends:
         """
         ladder, trial = self.config.search.ladder, self._storage.get_trial(trial_id)
         row = self._row(trial)
+        if row.lineage is not None:  # a trial of its own for each part of a run
+            mine = owner is None or row.worker == owner
+            return "finished" if mine and self.finish(trial_id, result) else ""
         assert ladder is not None, "a trial with rungs is of a study with rungs"
         lost = owner is not None and row.worker != owner
         if row.state != "running" or result.rung is None or result.rung != row.rung or lost:

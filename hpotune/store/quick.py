@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from hpotune.store import attempts as told
 from hpotune.store.raw import Raw, RawStudy, Unreadable, read_postgres, read_sqlite
 from hpotune.store.replay import read_journal
+from hpotune.study.lineage import Lineage
 from hpotune.study.load import Study
 from hpotune.study.source import Value
 from hpotune.study.trial import Failure, Outlook, TrialRow, Worker
@@ -92,4 +93,5 @@ def _row(trial: Raw, options: Options, *, forgiven: frozenset[int]) -> TrialRow:
         rung=attrs.get("rung"),
         climbed=told.climbed(attrs),
         outlook=Outlook(**attrs["outlook"]) if "outlook" in attrs else None,
+        lineage=Lineage(**attrs["lineage"]) if "lineage" in attrs else None,
     )

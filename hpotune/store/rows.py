@@ -15,6 +15,7 @@ from hpotune.search.draw import decode
 from hpotune.search.view import is_baseline
 from hpotune.store import attempts as told
 from hpotune.study.config import StudyConfig
+from hpotune.study.lineage import Lineage
 from hpotune.study.load import Study
 from hpotune.study.source import Value
 from hpotune.study.trial import Attempt, Failure, Outlook, TrialRow, Worker
@@ -50,6 +51,7 @@ def row_of(trial: FrozenTrial, study: Study) -> TrialRow:
         rung=attrs.get("rung"),
         climbed=told.climbed(attrs),
         outlook=Outlook(**attrs["outlook"]) if "outlook" in attrs else None,
+        lineage=Lineage(**attrs["lineage"]) if "lineage" in attrs else None,
     )
 
 

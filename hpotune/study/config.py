@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field, field_validator, model_validator
 from hpotune.errors import nearest
 from hpotune.study.direction import known_sense, plain_sense
 from hpotune.study.execution import BudgetConfig, ExecutionConfig, PlanConfig, RetryConfig
-from hpotune.study.pruning import Ladder, Pruner, Rungs, ladder_of, mistakes, unfit
+from hpotune.study.pruning import LINEAGES, Ladder, Pruner, Rungs, ladder_of, mistakes, unfit
 from hpotune.study.resources import EnvConfig, ResourcesConfig
 from hpotune.study.section import Json as Json  # the rest of the house imports both from here
 from hpotune.study.section import Section as Section
@@ -229,6 +229,11 @@ class SearchConfig(Section):
     pruner_options: dict[str, Json] = {}
     """asha, hyperband: eta (3: one of three goes on). median, percentile, wilcoxon: n_startup_trials (4 at a rung
     before any is stopped); percentile (33.3: the third that goes on); p_threshold (0.1: of wilcoxon's test)."""
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether a trial's process is told how far to go."""
+        return self.ladder is not None or self.algorithm in LINEAGES
 
     @property
     def ladder(self) -> Ladder | None:

@@ -22,6 +22,8 @@ HALVING = ("asha", "hyperband")
 """Pruners that promote the best of a rung; the others stop a trial that does worse than earlier ones."""
 ALGORITHMS: Mapping[str, Pruner] = {"asha": "asha", "hyperband": "hyperband", "bohb": "hyperband"}
 """Algorithms that name their pruner."""
+LINEAGES = frozenset({"pbt"})
+"""Algorithms whose trials train parts of a run and go on from each other."""
 SHARES: Mapping[str, tuple[float, ...]] = {
     "asha": (1 / 9, 1 / 3, 1.0),
     "hyperband": (1 / 9, 1 / 3, 1.0),
@@ -131,6 +133,10 @@ def mistakes(
     pruner: Pruner, algorithm: str, rungs: RungsConfig | None, options: Mapping[str, Json]
 ) -> Iterator[str]:
     """What is wrong within `search`, `KEY: ` first."""
+    if algorithm in LINEAGES and (pruner != "none" or rungs or options):
+        key = "pruner" if pruner != "none" else "rungs" if rungs else "pruner_options"
+        yield f"{key}: {algorithm} decides by itself who goes on, at search.options.generations; remove {key}"
+        return
     implied = ALGORITHMS.get(algorithm)
     if implied and pruner not in ("none", implied):
         yield f"pruner: {pruner} contradicts algorithm: {algorithm}, which prunes by {implied}; remove pruner"

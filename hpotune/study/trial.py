@@ -12,6 +12,7 @@ from typing import Literal
 
 from hpotune.study.config import ChecksConfig, Json, PointConfig, Section
 from hpotune.study.execution import Cause as Cause
+from hpotune.study.lineage import Lineage
 from hpotune.study.pruning import Rung
 
 
@@ -37,6 +38,8 @@ class TrialSpec(Section):
     """The snapshot of the study's code that it runs (code/<hash>/); null: it has no program of its own."""
     rung: Rung | None = None
     """How far this turn goes; null: to the end of the run."""
+    parent: str | None = None
+    """Absolute; the folder of the trial whose checkpoint it goes on from where it has none of its own."""
 
 
 class Failure(Section):
@@ -123,6 +126,13 @@ class TrialRow:
     """The rungs it has reached, lowest first."""
     outlook: Outlook | None = None
     """What was to be expected of more trials when it was drawn; None: nobody looked."""
+    lineage: Lineage | None = None
+    """Whom it goes on from; None: each trial of the study begins at its first step."""
+
+    @property
+    def generation(self) -> int:
+        """Which part of the run it trained; 0 where runs are whole."""
+        return self.lineage.generation if self.lineage is not None else 0
 
     @property
     def resting(self) -> bool:

@@ -14,14 +14,19 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from hpotune.study.lineage import FREE
 from hpotune.study.trial import TrialSpec
 from hpotune.trial.adapter import trainable
+from hpotune.trial.errors import UserError
 from hpotune.trial.ranks import Ranks
 
 FILE = "state.pt"
+OWN = ("initial_lr", "weight_decay", "betas", "eps", "momentum")
+"""What a trial's optimizer keeps of its own values when it goes on from another one's state."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -55,12 +60,23 @@ def fingerprint(spec: TrialSpec, *, global_batch: int) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def save(folder: Path, learner: Learner, progress: Progress, *, mark: str, ranks: Ranks) -> None:
+def lineage(spec: TrialSpec, *, global_batch: int) -> str:
+    """Equal for two trainings of which one may go on from the other's checkpoint."""
+    point = spec.point.model_dump(mode="json", exclude={"score"})
+    for section, names in FREE.items():
+        point[section] = {key: value for key, value in point[section].items() if key not in names}
+    return hashlib.sha256(json.dumps([point, spec.seed, global_batch]).encode()).hexdigest()
+
+
+def save(
+    folder: Path, learner: Learner, progress: Progress, *, mark: str, ranks: Ranks, line: str = ""
+) -> None:
     """Rank 0 writes the checkpoint and moves it into place; all ranks return when it stands there."""
     if ranks.first_one:
         folder.mkdir(parents=True, exist_ok=True)
         state = {
             "fingerprint": mark,
+            "lineage": line,
             "adapter": {name: p.data for name, p in trainable(learner.model).items()},
             "optimizer": learner.optimizer.state_dict(),
             "scheduler": learner.scheduler.state_dict(),
@@ -81,6 +97,38 @@ def load(folder: Path, learner: Learner, *, mark: str, ranks: Ranks) -> Progress
             f"{folder} belongs to another training; this one starts from its first step", stacklevel=2
         )
         return Progress()
+    return _put(state, learner)
+
+
+def inherit(folder: Path, learner: Learner, *, line: str, ranks: Ranks) -> Progress:
+    """The progress of the parent's checkpoint, put into the learner; its own learning rate, decay and so on stay.
+
+    The schedule goes on from the parent's step. Raises: UserError where there is no checkpoint to go on from.
+    """
+    if not ranks.first((folder / FILE).is_file()):
+        raise UserError(f"{folder}: the checkpoint of the trial that this one goes on from is gone")
+    state = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+    if state.get("lineage") != line:
+        raise UserError(
+            f"{folder}: this trial cannot go on from there: its model, data, adapter or length differ"
+        )
+    optimizer, scheduler = learner.optimizer, learner.scheduler
+    assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR), "others are refused (study/library.py)"
+    own = [{key: group[key] for key in OWN if key in group} for group in optimizer.param_groups]
+    bases = list(scheduler.base_lrs)
+    progress = _put(state, learner)
+    scheduler.base_lrs = bases
+    rates = [
+        base * factor(scheduler.last_epoch) for base, factor in zip(bases, scheduler.lr_lambdas, strict=True)
+    ]
+    for group, mine, rate in zip(optimizer.param_groups, own, rates, strict=True):
+        group.update(mine | {"lr": rate})
+    scheduler._last_lr = rates
+    progress.process_seconds = 0.0  # its parent's, which has been paid for
+    return progress
+
+
+def _put(state: dict[str, Any], learner: Learner) -> Progress:
     for name, parameter in trainable(learner.model).items():
         parameter.data.copy_(state["adapter"][name])
     learner.optimizer.load_state_dict(state["optimizer"])

@@ -51,14 +51,17 @@ def fit(
     learner = Learner(model=model, optimizer=optimizer, scheduler=scheduler)
     before = adapter.copy_of(model)
     mark = checkpoint.fingerprint(spec, global_batch=steps.batches.global_batch)
+    line = checkpoint.lineage(spec, global_batch=steps.batches.global_batch)
     progress = checkpoint.load(folder, learner, mark=mark, ranks=ranks)
+    if spec.parent is not None and not progress.step:
+        progress = checkpoint.inherit(Path(spec.parent) / "checkpoint", learner, line=line, ranks=ranks)
     report.cut_curve(progress.step)
     report.earlier_s = progress.process_seconds
 
     def save() -> None:
         progress.process_seconds = report.earlier_s + report.clock() - report.started
         with report.phase("checkpoint"):
-            checkpoint.save(folder, learner, progress, mark=mark, ranks=ranks)
+            checkpoint.save(folder, learner, progress, mark=mark, line=line, ranks=ranks)
 
     doors = Doors(save=save, log=report.curve, stop=stop)
     with report.phase("train"):

@@ -9,7 +9,8 @@ from hpotune.study.trial import TrialRow, TrialSpec
 
 def spec_without_point(row: TrialRow, study: Study, folder: StudyFolder, *, home: str) -> TrialSpec:
     """Everything but the point; complete for the baseline."""
-    config, ladder = study.config, study.config.search.ladder
+    config, ladder, line = study.config, study.config.search.ladder, row.lineage
+    rung = ladder.rung(row.rung) if ladder is not None and row.rung is not None else None
     return TrialSpec(
         study=config.name,
         number=row.number,
@@ -23,7 +24,8 @@ def spec_without_point(row: TrialRow, study: Study, folder: StudyFolder, *, home
         python=config.python,
         command=config.command,
         home=home,
-        rung=ladder.rung(row.rung) if ladder is not None and row.rung is not None else None,
+        rung=line.rung if line is not None else rung,
+        parent=str(folder.trial(line.parent)) if line is not None and line.parent is not None else None,
     )
 
 

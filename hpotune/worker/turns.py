@@ -19,6 +19,7 @@ from hpotune.objective.socket import Evaluate, Setting, failed
 from hpotune.plan.budget import dropped, gpus_of, stop_reason
 from hpotune.plan.faults import bad_nodes
 from hpotune.plan.lifetime import MARGIN_S, expected_s, fits
+from hpotune.plan.lineages import spent
 from hpotune.plan.rounds import look_s
 from hpotune.store import Claim, Store, Wait, alive, dead_here, results_in, silent, written
 from hpotune.study.diary import Diary
@@ -193,6 +194,8 @@ def _over(shift: Shift, rows: Sequence[TrialRow]) -> bool:
 def _one(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
     number, begun = claim.row.number, time.time()
     way = "" if claim.row.rung is None else f", towards rung {claim.row.rung + 1}"
+    if claim.row.lineage is not None:
+        way = f", generation {claim.row.generation + 1}, from trial {claim.row.lineage.parent}"
     say(f"trial {number} starts: {dict(claim.row.params) or claim.row.kind}{way}")
     shift.holding = claim
     result = _evaluated(claim, shift, evaluate)
@@ -271,11 +274,11 @@ def _evaluated(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
 def _drop_adapters(shift: Shift, rows: Sequence[TrialRow]) -> None:
     """Removes adapters that `keep` does not want; two workers doing so at once do no harm.
 
-    Checkpoints of trials that were stopped at a rung go too.
+    Checkpoints of trials that were stopped at a rung go too, and those that nobody will go on from.
     """
     keep = shift.config.keep.best
     gone = {
-        "checkpoint": [row.number for row in rows if row.state == "stopped"],
+        "checkpoint": [row.number for row in rows if row.state == "stopped"] + spent(rows),
         "adapter": [] if keep == "all" else dropped(shift.config.score.objective, rows, keep=keep),
     }
     for name, numbers in gone.items():

@@ -54,7 +54,16 @@ def played(name: str, *, seed: int = 0, asks: int = 20, pending: int = 4) -> lis
     return points
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+ASKED = sorted(name for name in MODULES if not algorithm(name).lineage)
+"""The others go on from checkpoints, which no answer names."""
+
+
+def test_an_algorithm_that_goes_on_from_checkpoints_is_refused():
+    [said] = replies(init(), name="pbt")
+    assert said["error"].startswith("init: pbt goes on from checkpoints")
+
+
+@pytest.mark.parametrize("name", ASKED)
 def test_every_algorithm_plays_a_session_with_four_trials_pending(name):
     points = played(name)
     assert points[0] == {key: value for key, value in DEFAULT.items() if key in points[0]}
@@ -66,7 +75,7 @@ def test_every_algorithm_plays_a_session_with_four_trials_pending(name):
     assert len({json.dumps(point) for point in points}) == len(points)
 
 
-@pytest.mark.parametrize("name", sorted(MODULES))
+@pytest.mark.parametrize("name", ASKED)
 def test_the_same_seed_gives_the_same_session(name):
     assert played(name, seed=3, asks=10) == played(name, seed=3, asks=10)
 

@@ -17,10 +17,10 @@ MANY = [
 ]
 
 
-def prepared(request, make_study, tmp_path, kind: str, *, trials: int):
+def prepared(request, make_study, tmp_path, kind: str, *, trials: int, algorithm: str = "random"):
     """The URL of a study's store, and the study."""
     url = request.getfixturevalue("postgres") if kind == "postgres" else f"{kind}:///{tmp_path}/store"
-    study = make_study(budget={"trials": trials, "max_failed": 1000}, search={"algorithm": "random"})
+    study = make_study(budget={"trials": trials, "max_failed": 1000}, search={"algorithm": algorithm})
     Store.create(url, study, folder="/f")
     return url, study
 
@@ -30,6 +30,14 @@ def test_racers_finish_exactly_the_budget(request, make_study, tmp_path, kind, r
     url, study = prepared(request, make_study, tmp_path, kind, trials=racers + 10)
     found = race(url, study, tmp_path / "told", racers=racers)
     assert found.faults(racers + 10) == []
+
+
+@pytest.mark.parametrize("algorithm", ["auto", "soo", "bamsoo", "de", "lhs", "grid"])
+@pytest.mark.postgres
+def test_64_workers_that_ask_at_once_get_points_of_their_own(request, make_study, tmp_path, algorithm):
+    url, study = prepared(request, make_study, tmp_path, "postgres", trials=80, algorithm=algorithm)
+    found = race(url, study, tmp_path / "told", racers=64)
+    assert found.faults(80) == []
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal", pytest.param("postgres", marks=pytest.mark.postgres)])
