@@ -45,12 +45,12 @@ checks: {{baseline: false}}
 """
 
 
-def made(home: Path) -> StudyFolder:
+def made(home: Path, *, study: str = STUDY) -> StudyFolder:
     """The study's folder below `home`, ready for workers."""
     home.mkdir(parents=True, exist_ok=True)
     tiny_model(home / "model", layers=2)
     topic_task(home / "task")
-    (home / "study.yaml").write_text(STUDY)
+    (home / "study.yaml").write_text(study)
     return prepare(home / "study.yaml", chosen=None, data_root=None).folder
 
 
@@ -85,7 +85,7 @@ def whole(folder: StudyFolder) -> dict[int, float]:
         own = folder.path / "whole" / str(row.number)
         own.mkdir(parents=True)
         found[row.number] = trained(
-            spec.model_copy(update={"folder": str(own), "rung": None}), setting
+            spec.model_copy(update={"folder": str(own), "rung": None, "parent": None}), setting
         ).values[0]
     return found
 

@@ -7,7 +7,7 @@ other random numbers. Where that does not help, any free point is taken, so that
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 
@@ -44,19 +44,20 @@ def draw(
     template: Mapping[str, Value],
     make: Callable[[int], BaseSampler],
     fixed: Mapping[str, Value],
+    announced: Sequence[Params] = (),
 ) -> Params:
     """Values as Optuna stores them, by name, of every range that is active. Nothing is written.
 
     `make`: the sampler, by the number of the attempt. `fixed`: values that are settled, as Optuna stores them.
+    `announced`: points that others are about to take.
     Raises: ValueError where no point keeps the constraints.
     """
     known = fixed_values(template, space)
     others = [t for t in study.get_trials(deepcopy=False) if _counts(t) and t.number != trial.number]
 
-    def new(
-        point: Params,
-    ) -> bool:  # comparisons, not a set: one or two points are asked for, of 10,000 trials
-        return all(other.params != point for other in others)
+    def new(point: Params) -> bool:
+        # comparisons, not a set: one or two points are asked for, of 10,000 trials
+        return point not in announced and all(other.params != point for other in others)
 
     allowed: list[Params] = []
     for attempt in range(AGAIN):
@@ -67,7 +68,7 @@ def draw(
             if new(point):
                 return point
             allowed.append(point)
-    taken = {_key(other.params) for other in others}
+    taken = {_key(point) for point in [*announced, *(other.params for other in others)]}
     rng = random.Random(f"{study.study_name}:{trial.number}")
     any_ = (_walk(space, known, fixed, lambda axis: axis.value(rng.random())) for _ in range(ANY))
     every = islice(_every(space, known, fixed), COUNTED) if _finite(space) else iter(())

@@ -7,8 +7,9 @@ store; what was chosen is written with the trial. Source: Jaderberg et al. 2017,
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ CHOICE = 1
 """Its own stream of random numbers: whose checkpoint is copied does not depend on the attempt at a point."""
 SHAPE = "generations"
 """Study attribute: population and generations. A study whose budget grows keeps those it began with."""
+TRIES, PAUSE_S = 8, 0.1
+"""Choices of a trial whose place others take meanwhile, and how long it waits for one that should give way."""
 LINEAGE = "lineage"
 """Attribute of a trial."""
 
@@ -73,11 +76,39 @@ def kept_shape(study: Study, setup: Setup) -> Shape:
 
 
 def lineage_of(study: Study, trial: FrozenTrial, setup: Setup) -> Lineage:
-    """Whom a trial goes on from; what is written with it, where it was begun before."""
+    """Whom a trial goes on from, written with it; what is written already, where it was begun before.
+
+    Of two workers that choose the same place at one moment whoever looks last sees it, and chooses again.
+    """
     if LINEAGE in trial.user_attrs:
         return Lineage(**trial.user_attrs[LINEAGE])
-    trials = sorted(study.get_trials(deepcopy=False), key=lambda other: other.number)
-    return lineage_among(trials, study.direction, trial, setup, shape=kept_shape(study, setup))
+    shape = kept_shape(study, setup)
+    for _ in range(TRIES):
+        trials = sorted(study.get_trials(deepcopy=False), key=lambda other: other.number)
+        line = lineage_among(trials, study.direction, trial, setup, shape=shape)
+        study._storage.set_trial_user_attr(trial._trial_id, LINEAGE, asdict(line))
+        same = _same_place(study, trial, line)
+        if same and min(same) > trial.number and setup.workers > 1:
+            time.sleep(PAUSE_S)  # the higher number gives way, if it has not gone on yet
+            same = _same_place(study, trial, line)
+        if not same:
+            break
+    study._storage.set_trial_user_attr(trial._trial_id, "rung", line.generation)
+    return line
+
+
+def _same_place(study: Study, trial: FrozenTrial, line: Lineage) -> list[int]:
+    """Numbers of other trials that follow the same one."""
+    lines = {
+        other.number: other.user_attrs.get(LINEAGE, {})
+        for other in study.get_trials(deepcopy=False)
+        if other.number != trial.number and line.place is not None
+    }
+    return [
+        number
+        for number, theirs in lines.items()
+        if (theirs.get("place"), theirs.get("generation")) == (line.place, line.generation)
+    ]
 
 
 def lineage_among(

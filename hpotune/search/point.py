@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import cast
+from typing import Literal, cast
 
 import optuna
 from optuna.storages import BaseStorage
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.search.cube import Params
 from hpotune.search.draw import distribution, draw
@@ -18,8 +20,14 @@ from hpotune.search.setup import setup_of
 from hpotune.search.starts import kept_starts, own_starts
 from hpotune.search.view import SearchView
 from hpotune.study.config import StudyConfig
-from hpotune.study.lineage import Lineage
 from hpotune.study.load import Study
+
+ANNOUNCED = "hpotune:announced"
+"""The system attribute of a trial that holds the point it is about to take."""
+TRIES = 8
+"""Points that are announced by one trial before one is taken anyway."""
+PATIENCE_S, POLL_S = 2.0, 0.02
+"""How long a trial waits for one that announced the same point, and how often it looks."""
 
 
 def draw_trial(
@@ -36,8 +44,8 @@ def draw_trial(
     setup = partial(setup_of, study, config, number=trial.number, starts=beginnings)
     found = algorithm(config.search.algorithm)
     line = found.lineage(seen, trial, setup()) if found.lineage is not None else None
-    if line is not None:
-        trial = _descended(storage, trial, line)
+    if line is not None:  # others may end meanwhile, so a sampler reads what was chosen
+        trial = storage.get_trial(trial._trial_id)
     fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
     if not fixed and trial.number <= len(beginnings) + 1:
         rank = sum(other.number < trial.number for other in seen.get_trials(deepcopy=False))
@@ -46,10 +54,19 @@ def draw_trial(
     if line is not None and line.keeps:  # settled, so that it may repeat a point
         parents = (other for other in seen.get_trials(deepcopy=False) if other.number == line.parent)
         fixed = {**next(parents).params, **fixed}
-    point = draw(
-        study.space, seen, trial,
-        template=study.template, make=lambda attempt: found.make(setup(salt=attempt)), fixed=fixed,
-    )  # fmt: skip
+
+    def drawn(announced: Sequence[Params]) -> Params:
+        return draw(
+            study.space,
+            seen,
+            trial,
+            template=study.template,
+            make=lambda attempt: found.make(setup(salt=attempt)),
+            fixed=fixed,
+            announced=announced,
+        )
+
+    point = drawn([]) if fixed else _alone(seen, trial, drawn)
     for r in study.space.searched:
         if r.name in point and r.name not in trial.params:
             d = distribution(r)
@@ -58,11 +75,36 @@ def draw_trial(
         storage.set_trial_user_attr(trial._trial_id, "outlook", asdict(told))
 
 
-def _descended(storage: BaseStorage, trial: FrozenTrial, line: Lineage) -> FrozenTrial:
-    """The trial, which says from whom it goes on; a sampler reads it there, for others may end meanwhile."""
-    storage.set_trial_user_attr(trial._trial_id, "lineage", asdict(line))
-    storage.set_trial_user_attr(trial._trial_id, "rung", line.generation)
-    return storage.get_trial(trial._trial_id)
+def _alone(study: optuna.Study, trial: FrozenTrial, drawn: Callable[[Sequence[Params]], Params]) -> Params:
+    """A point that no other worker draws at this moment: announced, then looked for among the others'.
+
+    Of two that announce the same, whoever looks last sees the other's; the higher number draws again, the lower waits
+    for that. Nothing is locked: a worker that dies meanwhile holds nobody up for longer than PATIENCE_S.
+    """
+    tried: list[Params] = []
+    while True:
+        point = drawn(tried)
+        study._storage.set_trial_system_attr(trial._trial_id, ANNOUNCED, point)
+        until = time.monotonic() + PATIENCE_S
+        while (rival := _rival(study, trial, point)) == "later" and time.monotonic() < until:
+            time.sleep(POLL_S)
+        tried.append(point)
+        if rival != "first" or len(tried) == TRIES:
+            return point
+
+
+def _rival(study: optuna.Study, trial: FrozenTrial, point: Params) -> Literal["first", "later", ""]:
+    """Whether another trial has this point or is about to take it before this one, or will draw another after all."""
+    found: Literal["first", "later", ""] = ""
+    for other in study.get_trials(deepcopy=False):
+        if other.number == trial.number or other.state == TrialState.WAITING:
+            continue
+        if other.params:
+            if other.params == point:
+                return "first"
+        elif other.state == TrialState.RUNNING and other.system_attrs.get(ANNOUNCED) == point:
+            found = "first" if other.number < trial.number else found or "later"
+    return found
 
 
 def starts(study: Study, config: StudyConfig | None = None) -> list[Params]:

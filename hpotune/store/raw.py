@@ -30,6 +30,7 @@ KEYS = (
     "rung",
     "rungs",
     "outlook",
+    "lineage",
 )
 """User attributes that a row is made of."""
 Ask = Callable[[str], Sequence[tuple[Any, ...]]]

@@ -15,7 +15,7 @@ from optuna.testing.pytest_samplers import (
 
 from hpotune.errors import StudyFileError
 from hpotune.search.cube import Axis, Hint
-from hpotune.search.lineages import chosen_of, shape_of
+from hpotune.search.lineages import chosen_of, lineage_of, shape_of
 from hpotune.search.pbt import PopulationBasedSampler, explored
 from hpotune.search.registry import check_algorithm
 from hpotune.search.sampler import Setup
@@ -237,6 +237,41 @@ def test_points_to_start_from_are_of_the_first_generation(make_study):
     assert first[:2] == [0.01, 0.02]
     assert lines(play)[2]["keeps"]
     assert first[2] == 0.01
+
+
+class LateLook:
+    """A study that shows a worker at its first look what another wrote only afterwards: not yet."""
+
+    def __init__(self, study, hidden: int) -> None:
+        self.study, self.hidden, self.looks = study, hidden, 0
+
+    def __getattr__(self, name: str):
+        return getattr(self.study, name)
+
+    def get_trials(self, **_):
+        self.looks += 1
+        found = self.study.get_trials()
+        if self.looks == 1:
+            found[self.hidden].user_attrs.pop("lineage")
+        return found
+
+
+@pytest.mark.parametrize("other", [4, 6])
+def test_of_two_that_choose_the_same_place_at_one_moment_one_chooses_again(other, make_study):
+    study = make_study(params=LR, budget={"trials": 8, "parallel": 3}, search={"algorithm": "pbt"})
+    options = {"population": 4, "generations": 2}
+    play = Play(study, algorithm="pbt", options=options)
+    for number in range(4):
+        play.ask()
+        play.tell(number, float(number))
+    for _ in range(3):
+        play.study.ask()
+    trials = play.study.get_trials()
+    setup = Setup(trials=8, workers=3, options=options)
+    taken = lineage_of(play.study, trials[other], setup)
+    mine = lineage_of(LateLook(play.study, other), trials[5], setup)
+    assert taken.place is not None
+    assert mine.place not in (None, taken.place)
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,22 @@ def test_a_quick_look_gives_the_rows_that_the_store_gives(
     assert any(row.state == "waiting" and row.attempts for row in expected)
 
 
+def test_of_trials_that_go_on_from_others_it_gives_the_parents(
+    url: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    search = {"algorithm": "pbt", "options": {"population": 2, "generations": 3}}
+    study = make_study(budget={"trials": 6}, search=search)
+    store = Store.create(url, study, folder="/studies/bowl")
+    for _ in range(4):
+        claim = store.claim(worker("0", job="0_0"))
+        assert isinstance(claim, Claim)
+        store.finish(claim.trial_id, TrialResult(number=claim.row.number, state="finished", values=[1.0]))
+    expected = store.rows()
+    monkeypatch.setattr(Store, "open", lambda *_, **__: pytest.fail("Optuna's way was gone"))
+    assert rows_of(url, study) == expected
+    assert [row.lineage.parent for row in expected[:4] if row.lineage] == [None, None, 0, 1]
+
+
 def test_two_objectives_infinities_and_a_study_beside_it_are_read_right(
     url: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:

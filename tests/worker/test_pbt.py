@@ -1,0 +1,113 @@
+"""Functions and commands that go on from another trial's folder; workers at once; a death between two generations."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from dataclasses import replace
+
+import pytest
+
+from hpotune.study.trial import Worker
+from hpotune.worker import work
+
+LOCAL = Worker(job="local", host="h", pid=os.getpid())
+OWN = """\
+import json, os, pathlib
+
+def bowl(x, budget):
+    own = pathlib.Path(os.environ["HPOTUNE_TRIAL_DIR"])
+    parent = os.environ.get("HPOTUNE_PARENT_DIR")
+    before = json.loads((pathlib.Path(parent) / "state.json").read_text()) if parent else []
+    told = [*before, [int(os.environ["HPOTUNE_RUNG"]), budget, x]]
+    (own / "state.json").write_text(json.dumps(told))
+    return sum(abs(x - rung) for rung, _, x in told)
+"""
+SEARCH = {"algorithm": "pbt", "options": {"population": 4, "generations": 3}}
+
+
+def study(place, **sections):
+    folder, store = place(**{"search": SEARCH, "budget": {"trials": 12, "parallel": 3}, **sections})
+    (folder.path.parent / "home" / "own.py").write_text(OWN)
+    return folder, store
+
+
+def history(folder, number: int) -> list:
+    return json.loads((folder.trial(number) / "state.json").read_text())
+
+
+def check(folder, store) -> None:
+    """Each trial went on from its parent, and one of the last has three parts behind it."""
+    found = {row.number: row for row in store.rows()}
+    for row in found.values():
+        assert row.lineage is not None
+        parent = row.lineage.parent
+        before = [] if parent is None else history(folder, parent)
+        assert history(folder, row.number)[:-1] == before
+        part, budget, x = history(folder, row.number)[-1]
+        assert (part, budget) == (row.generation, pytest.approx((row.generation + 1) / 3))
+        assert x == row.params["params.x"]
+        assert row.rung == row.generation
+    assert [row.generation for row in found.values()] == [0] * 4 + [1] * 4 + [2] * 4
+
+
+def test_a_function_is_told_where_its_parent_lies(place):
+    folder, store = study(place)
+    assert work(folder, me=LOCAL, trials=None, env=os.environ).taken == 12
+    check(folder, store)
+    assert {row.state for row in store.rows()} == {"finished"}
+
+
+def test_so_is_a_command(place):
+    line = 'echo "$HPOTUNE_RUNG {budget} $HPOTUNE_PARENT_DIR" > "$HPOTUNE_TRIAL_DIR"/said; echo {{\\"value\\": {x}}}'
+    folder, store = study(place, python=None, command=line)
+    assert work(folder, me=LOCAL, trials=6, env=os.environ).taken == 6
+    for row in store.rows()[:6]:
+        parent = "" if row.lineage.parent is None else str(folder.trial(row.lineage.parent))
+        said = (folder.trial(row.number) / "said").read_text()
+        assert said.rstrip("\n") == f"{row.generation} {(row.generation + 1) / 3} {parent}".rstrip("\n")
+
+
+def test_workers_at_once_go_on_from_ended_trials(place):
+    folder, store = study(place)
+    workers = [
+        threading.Thread(
+            target=work,
+            args=(folder,),
+            kwargs={"me": replace(LOCAL, task=f".{n}"), "trials": None, "env": os.environ},
+        )
+        for n in range(3)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    check(folder, store)
+
+
+def test_one_that_died_after_its_end_is_told_by_the_next(place):
+    """Its result.json lies there; the store has not heard of it."""
+    folder, store = study(place)
+    work(folder, me=LOCAL, trials=5, env=os.environ)
+    claim = store.claim(replace(LOCAL, pid=2**22 + 1, host=os.uname().nodename))
+    own = folder.trial(claim.row.number)
+    own.mkdir(parents=True, exist_ok=True)
+    parent = claim.row.lineage.parent
+    (own / "state.json").write_text(json.dumps([*history(folder, parent), [1, 2 / 3, claim.row.params["params.x"]]]))
+    (own / "result.json").write_text(
+        json.dumps({"number": claim.row.number, "state": "finished", "values": [0.5], "rung": 1})
+    )
+    work(folder, me=replace(LOCAL, host=os.uname().nodename), trials=None, env=os.environ)
+    assert store.rows()[claim.row.number].values == (0.5,)
+    check(folder, store)
+
+
+def test_a_child_that_failed_and_is_tried_again_keeps_its_parent(place):
+    folder, store = study(place, retry={"killed": 1})
+    work(folder, me=LOCAL, trials=5, env=os.environ)
+    claim = store.claim(LOCAL)
+    store.pause(claim.trial_id, owner=LOCAL)
+    again = store.claim(LOCAL)
+    assert again.row.number == claim.row.number
+    assert (again.row.lineage, again.row.params) == (claim.row.lineage, claim.row.params)
