@@ -194,11 +194,7 @@ def dropped(objectives: Sequence[Objective], rows: Sequence[TrialRow], *, keep: 
     able = competing(finished)
     tried = [sign * row.values[0] for row in able]
     last = max(nsmallest(keep, tried), default=-inf)
-    near = [
-        (sign * row.values[0], row.number)
-        for row in able
-        if sign * row.values[0] <= last
-    ]
+    near = [(sign * row.values[0], row.number) for row in able if sign * row.values[0] <= last]
     kept = {number for _, number in sorted(near)[:keep]}
     if keep and len(objectives) > 1:
         kept |= {row.number for row in best_rows(objectives, finished)}

@@ -144,9 +144,9 @@ def _factors(given: Any) -> tuple[float, ...]:  # noqa: ANN401 - checked here
 
 ALGORITHM = Algorithm(
     make=PopulationBasedSampler,
-    when="values that should change while a model trains, such as the learning rate; as many workers as members",
+    when="values that should change while a model trains, such as the learning rate; many generations",
     cost="nothing",
-    parallel="as many workers as members at most; nobody waits for a generation",
+    parallel="half as many workers as members; nobody waits for a generation",
     source="Jaderberg et al. 2017, arXiv 1711.09846",
     options={
         "population": f"trainings side by side (default {POPULATION}, at most a quarter of the budget)",

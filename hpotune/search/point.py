@@ -57,14 +57,9 @@ def draw_trial(
 
     def drawn(announced: Sequence[Params]) -> Params:
         return draw(
-            study.space,
-            seen,
-            trial,
-            template=study.template,
+            study.space, seen, trial, template=study.template, fixed=fixed, announced=announced,
             make=lambda attempt: found.make(setup(salt=attempt)),
-            fixed=fixed,
-            announced=announced,
-        )
+        )  # fmt: skip
 
     point = drawn([]) if fixed else _alone(seen, trial, drawn)
     for r in study.space.searched:

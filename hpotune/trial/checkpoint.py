@@ -100,6 +100,16 @@ def load(folder: Path, learner: Learner, *, mark: str, ranks: Ranks) -> Progress
     return _put(state, learner)
 
 
+def begin(
+    folder: Path, learner: Learner, *, mark: str, parent: str | None, line: str, ranks: Ranks
+) -> Progress:
+    """The progress of its own checkpoint, else of its parent's, put into the learner; else the start."""
+    progress = load(folder, learner, mark=mark, ranks=ranks)
+    if parent is None or progress.step:
+        return progress
+    return inherit(Path(parent) / "checkpoint", learner, line=line, ranks=ranks)
+
+
 def inherit(folder: Path, learner: Learner, *, line: str, ranks: Ranks) -> Progress:
     """The progress of the parent's checkpoint, put into the learner; its own learning rate, decay and so on stay.
 

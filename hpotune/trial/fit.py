@@ -52,9 +52,7 @@ def fit(
     before = adapter.copy_of(model)
     mark = checkpoint.fingerprint(spec, global_batch=steps.batches.global_batch)
     line = checkpoint.lineage(spec, global_batch=steps.batches.global_batch)
-    progress = checkpoint.load(folder, learner, mark=mark, ranks=ranks)
-    if spec.parent is not None and not progress.step:
-        progress = checkpoint.inherit(Path(spec.parent) / "checkpoint", learner, line=line, ranks=ranks)
+    progress = checkpoint.begin(folder, learner, mark=mark, parent=spec.parent, line=line, ranks=ranks)
     report.cut_curve(progress.step)
     report.earlier_s = progress.process_seconds
 

@@ -87,7 +87,9 @@ KINDS = {"a": {"choice": ["x", "y", "z"]}, "b": {"int": [1, 4]}}
 CUBE = {name: {"float": [0.0, 1.0]} for name in "abc"}
 TAKES = {
     "whole": [(name, WHOLE) for name in MODULES if not algorithm(name).lineage],
-    "kinds": [(name, KINDS) for name in MODULES if algorithm(name).categories and not algorithm(name).lineage],
+    "kinds": [
+        (name, KINDS) for name in MODULES if algorithm(name).categories and not algorithm(name).lineage
+    ],
 }
 """A trial that goes on from another one keeps its values on purpose: tests/search/test_pbt.py."""
 OPTIONS = {"grid": {"points": 8}}

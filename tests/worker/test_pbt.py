@@ -94,7 +94,9 @@ def test_one_that_died_after_its_end_is_told_by_the_next(place):
     own = folder.trial(claim.row.number)
     own.mkdir(parents=True, exist_ok=True)
     parent = claim.row.lineage.parent
-    (own / "state.json").write_text(json.dumps([*history(folder, parent), [1, 2 / 3, claim.row.params["params.x"]]]))
+    (own / "state.json").write_text(
+        json.dumps([*history(folder, parent), [1, 2 / 3, claim.row.params["params.x"]]])
+    )
     (own / "result.json").write_text(
         json.dumps({"number": claim.row.number, "state": "finished", "values": [0.5], "rung": 1})
     )
