@@ -129,7 +129,7 @@ KEYS = [
     Row("+train:", "bf16: true", "write model.dtype instead"),
     Row("+train:", "fsdp: full_shard", "write resources.gpus"),
     Row("+train:", "eval_strategy: steps", "a trial is evaluated once"),
-    Row("budget:", "budget: {parallel: 4}", "budget.trials is missing; add it (Finished trials"),
+    Row("budget:", "budget: {parallel: 4}", "budget.trials is missing; add it (Trials that finished"),
     Row(
         "+", "budget: {trials: 8}", "budget stands twice (first on line 16); a key may stand once: remove one"
     ),

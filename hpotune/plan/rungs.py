@@ -100,8 +100,9 @@ def _promoted(ladder: Ladder, rows: Sequence[TrialRow], senses: Sequence[Sense])
     for rung in range(ladder.last - 1, -1, -1):
         for _, members in sorted(brackets.items()):
             there = reached(members, rung)
-            best = ranked([one.values for _, one in there], senses)
-            top = [there[index][0] for index in best[: int(len(there) // ladder.options["eta"])]]
+            room = int(len(there) // ladder.options["eta"])
+            best = ranked([one.values for _, one in there], senses, first=room)
+            top = [there[index][0] for index in best[:room]]
             found += [row.number for row in top if row.resting and row.rung == rung]
     return found
 
@@ -110,31 +111,42 @@ def _furthest(resting: Sequence[TrialRow], senses: Sequence[Sense]) -> int:
     """The best of those on the highest rung."""
     height = max(row.rung or 0 for row in resting)
     there = [row for row in resting if row.rung == height]
-    return there[ranked([row.climbed[-1].values for row in there], senses)[0]].number
+    return there[ranked([row.climbed[-1].values for row in there], senses, first=1)[0]].number
 
 
-@lru_cache(maxsize=4096)
 def _bracket(rungs: int, eta: float, number: int) -> int:
-    """The first rung of a trial: brackets take turns, as often as Hyperband fills them (algorithm 1).
+    """The first rung of a trial."""
+    turns = _brackets(rungs, eta)
+    return turns[number % len(turns)]
+
+
+@lru_cache(maxsize=64)
+def _brackets(rungs: int, eta: float) -> tuple[int, ...]:
+    """First rungs in turn, until they repeat: brackets come as often as Hyperband fills them (algorithm 1).
 
     Of three rungs and eta 3: nine trials begin at the first, five at the second, three at the whole run.
     """
     shares = [math.ceil(rungs / (rungs - s) * eta ** (rungs - 1 - s)) for s in range(rungs)]
-    given = [0] * rungs
-    for turn in range(number % sum(shares) + 1):
+    given, found = [0] * rungs, []
+    for turn in range(sum(shares)):
         due = [share * (turn + 1) / sum(shares) - had for share, had in zip(shares, given, strict=True)]
-        chosen = due.index(max(due))
-        given[chosen] += 1
-    return chosen
+        found.append(due.index(max(due)))
+        given[found[-1]] += 1
+    return tuple(found)
 
 
-def ranked(values: Sequence[Sequence[float]], senses: Sequence[Sense]) -> list[int]:
-    """Indices from best to worst: of several objectives by front, then by crowding (Deb et al. 2002); ties by index."""
+def ranked(
+    values: Sequence[Sequence[float]], senses: Sequence[Sense], *, first: int | None = None
+) -> list[int]:
+    """Indices from best to worst: of several objectives by front, then by crowding (Deb et al. 2002); ties by index.
+
+    `first`: how many of them are asked for at least; None: all.
+    """
     costs = [tuple(-v if s == "maximize" else v for v, s in zip(one, senses, strict=True)) for one in values]
     if len(senses) == 1:
         return sorted(range(len(costs)), key=lambda index: costs[index])
     left, order = list(range(len(costs))), list[int]()
-    while left:
+    while left and (first is None or len(order) < first):
         front = [i for i in left if not any(_dominates(costs[j], costs[i]) for j in left)]
         room = _crowding([costs[i] for i in front])
         order += [i for _, i in sorted(zip([-r for r in room], front, strict=True))]

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 
+import numpy as np
 from optuna import Study
 from optuna.distributions import (
     BaseDistribution,
@@ -30,8 +31,12 @@ from hpotune.study.start_from import option
 
 AGAIN = 10
 """Proposals of the algorithm before any free point is taken: a model that proposes known points has converged."""
+Drawn = tuple[Params, bool]
+"""A point, and whether it is new: neither settled beforehand nor, where nothing else is left, a repeated one."""
 ANY = 2_000
 """Random points tried after that."""
+RARE = 100_000
+"""The same where constraints leave little of the space: `check` warns below 1 %, and takes a two-thousandth."""
 COUNTED = 20_000
 """Points of a finite space that are looked through for a free one, when random ones find none."""
 
@@ -45,8 +50,8 @@ def draw(
     make: Callable[[int], BaseSampler],
     fixed: Mapping[str, Value],
     announced: Sequence[Params] = (),
-) -> Params:
-    """Values as Optuna stores them, by name, of every range that is active. Nothing is written.
+) -> Drawn:
+    """Values as Optuna stores them, by name, of every active range; and whether nobody has them. Writes nothing.
 
     `make`: the sampler, by the number of the attempt. `fixed`: values that are settled, as Optuna stores them.
     `announced`: points that others are about to take.
@@ -59,30 +64,48 @@ def draw(
         # comparisons, not a set: one or two points are asked for, of 10,000 trials
         return point not in announced and all(other.params != point for other in others)
 
+    settled = _settled(space, known, fixed)
+    if settled is not None:
+        return settled, False
     allowed: list[Params] = []
     for attempt in range(AGAIN):
-        point = _proposed(space, study, trial, known, sampler=make(attempt), fixed=fixed)
-        if all(r.name in fixed for r in space.searched if r.name in point):
-            return point  # settled by somebody: a start, a point that is tried again
+        try:
+            point = _proposed(space, study, trial, known, sampler=make(attempt), fixed=fixed)
+        except np.linalg.LinAlgError:  # a model that cannot be computed proposes nothing
+            continue
         if fits(space, point, known):
             if new(point):
-                return point
+                return point, True
             allowed.append(point)
     taken = {_key(point) for point in [*announced, *(other.params for other in others)]}
     rng = random.Random(f"{study.study_name}:{trial.number}")
-    any_ = (_walk(space, known, fixed, lambda axis: axis.value(rng.random())) for _ in range(ANY))
+    tries = RARE if space.constraints and not allowed else ANY
+    any_ = (_walk(space, known, fixed, lambda axis: axis.value(rng.random())) for _ in range(tries))
     every = islice(_every(space, known, fixed), COUNTED) if _finite(space) else iter(())
-    for source in (any_, every):
+    for source in (any_, every) if len(taken) < COUNTED else (any_,):
         for point in source:
             if fits(space, point, known):
                 if _key(point) not in taken:
-                    return point
+                    return point, True
                 allowed.append(point)
     if not allowed:
         raise ValueError(
             "no point of the space was found that keeps the constraints; widen a range or a constraint"
         )
-    return allowed[0]
+    return allowed[0], False
+
+
+def _settled(space: Space, known: Mapping[str, Value], fixed: Mapping[str, Value]) -> Params | None:
+    """The point, where `fixed` holds every value of it: a start, or one that is tried again."""
+    left: list[str] = []
+
+    def value(axis: Axis) -> Value:
+        left.append(axis.name)
+        found: Value = axis.value(0.5)
+        return found
+
+    point = _walk(space, known, fixed, value) if fixed else {}
+    return point if fixed and not left else None
 
 
 def fits(space: Space, point: Params, known: Mapping[str, Value]) -> bool:

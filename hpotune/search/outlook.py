@@ -44,6 +44,8 @@ def look_ahead(study: Study, setup: Setup, *, plateau: bool) -> Outlook | None:
     if not LEAST <= sum(trial.state == TrialState.COMPLETE for trial in trials) <= MOST:
         return None
     space = {name: d for name, d in (setup.space or {}).items() if not d.single()}
+    if not space:
+        return None
     cube = Cube(space, setup.hints)
     history = history_of(trials, cube, study.direction)
     return outlook(cube, history, rng=np.random.default_rng(setup.trial_seed))

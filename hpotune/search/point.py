@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.search.cube import Params
-from hpotune.search.draw import distribution, draw
+from hpotune.search.draw import Drawn, distribution, draw
 from hpotune.search.outlook import look_ahead
 from hpotune.search.registry import algorithm
 from hpotune.search.setup import setup_of
@@ -46,7 +46,7 @@ def draw_trial(
     line = found.lineage(seen, trial, setup()) if found.lineage is not None else None
     if line is not None:  # others may end meanwhile, so a sampler reads what was chosen
         trial = storage.get_trial(trial._trial_id)
-    fixed = {**trial.system_attrs.get("fixed_params", {}), **trial.params}
+    fixed = {**trial.system_attrs.get("fixed_params", {}), **_begun(trial)}
     if not fixed and trial.number <= len(beginnings) + 1:
         rank = sum(other.number < trial.number for other in seen.get_trials(deepcopy=False))
         begins = rank < len(beginnings) and (line is None or line.generation == 0)
@@ -55,22 +55,31 @@ def draw_trial(
         parents = (other for other in seen.get_trials(deepcopy=False) if other.number == line.parent)
         fixed = {**next(parents).params, **fixed}
 
-    def drawn(announced: Sequence[Params]) -> Params:
+    def drawn(announced: Sequence[Params]) -> Drawn:
         return draw(
             study.space, seen, trial, template=study.template, fixed=fixed, announced=announced,
             make=lambda attempt: found.make(setup(salt=attempt)),
         )  # fmt: skip
 
-    point = drawn([]) if fixed else _alone(seen, trial, drawn)
+    point = _alone(seen, trial, drawn)
     for r in study.space.searched:
         if r.name in point and r.name not in trial.params:
             d = distribution(r)
             storage.set_trial_param(trial._trial_id, r.name, d.to_internal_repr(point[r.name]), d)
-    if line is None and (told := look_ahead(seen, setup(), plateau=config.budget.plateau is not None)):
+    if (
+        line is None
+        and not trial.params
+        and (told := look_ahead(seen, setup(), plateau=config.budget.plateau is not None))
+    ):
         storage.set_trial_user_attr(trial._trial_id, "outlook", asdict(told))
 
 
-def _alone(study: optuna.Study, trial: FrozenTrial, drawn: Callable[[Sequence[Params]], Params]) -> Params:
+def _begun(trial: FrozenTrial) -> Params:
+    """What a worker that died had settled: the point that it had announced, where it had begun to write it."""
+    return {**trial.system_attrs.get(ANNOUNCED, {}), **trial.params} if trial.params else {}
+
+
+def _alone(study: optuna.Study, trial: FrozenTrial, drawn: Callable[[Sequence[Params]], Drawn]) -> Params:
     """A point that no other worker draws at this moment: announced, then looked for among the others'.
 
     Of two that announce the same, whoever looks last sees the other's; the higher number draws again, the lower waits
@@ -78,8 +87,10 @@ def _alone(study: optuna.Study, trial: FrozenTrial, drawn: Callable[[Sequence[Pa
     """
     tried: list[Params] = []
     while True:
-        point = drawn(tried)
+        point, new = drawn(tried)
         study._storage.set_trial_system_attr(trial._trial_id, ANNOUNCED, point)
+        if not new:  # settled, or nothing else is left
+            return point
         until = time.monotonic() + PATIENCE_S
         while (rival := _rival(study, trial, point)) == "later" and time.monotonic() < until:
             time.sleep(POLL_S)
@@ -94,10 +105,9 @@ def _rival(study: optuna.Study, trial: FrozenTrial, point: Params) -> Literal["f
     for other in study.get_trials(deepcopy=False):
         if other.number == trial.number or other.state == TrialState.WAITING:
             continue
-        if other.params:
-            if other.params == point:
-                return "first"
-        elif other.state == TrialState.RUNNING and other.system_attrs.get(ANNOUNCED) == point:
+        if other.params == point:
+            return "first"
+        if other.state == TrialState.RUNNING and other.system_attrs.get(ANNOUNCED) == point:
             found = "first" if other.number < trial.number else found or "later"
     return found
 

@@ -66,6 +66,15 @@ ALGORITHMS = {
         conditions=True,
         objectives=True,
     ),
+    "qmc": Algorithm(
+        make=SobolSampler,
+        when="the older name of sobol",
+        cost="0.001 s",
+        parallel="any number of workers",
+        source="as sobol",
+        conditions=True,
+        objectives=True,
+    ),
     "halton": Algorithm(
         make=HaltonSampler,
         when="as sobol, where the number of trials is no power of two",

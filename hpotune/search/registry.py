@@ -18,6 +18,7 @@ MODULES = {
     "grid": "grid",
     "lhs": "lhs",
     "sobol": "qmc",
+    "qmc": "qmc",
     "halton": "qmc",
     "tpe": "tpe",
     "gp": "gp",

@@ -48,8 +48,18 @@ class SearchView:
         trials = [trial for trial in found if not is_baseline(trial)]
         if self._unseen:
             trials = [_running(trial) if trial.number in self._unseen else trial for trial in trials]
+        trials = [_goes_on(trial) if trial.params else trial for trial in trials]
         trials = on_one_level(trials)
         return [trial for trial in trials if wanted is None or trial.state in wanted]
+
+
+def _goes_on(trial: FrozenTrial) -> FrozenTrial:
+    """A trial that was interrupted as one that runs: its point is taken, and its value is still to come."""
+    if trial.state != TrialState.WAITING or _climbed(trial):
+        return trial
+    shown = copy.copy(trial)
+    shown.state = TrialState.RUNNING
+    return shown
 
 
 def _running(trial: FrozenTrial) -> FrozenTrial:

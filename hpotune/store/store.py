@@ -49,7 +49,7 @@ class Wait:
     """Nothing to take now, though trials are left."""
 
     why: Literal["round", "time"]
-    """round: those of the round before go on. time: none of the rest fits into what is left of the job."""
+    """round: those of the round before go on, or no point could be drawn. time: none of the rest fits into the job."""
 
 
 class Store(Ends):
@@ -124,7 +124,11 @@ class Store(Ends):
                 if fits is not None and not fits(self._row(trial)):
                     too_long = True
                 elif self._take(trial):
-                    return self._claimed(trial, worker, unseen=self._round_of(finished, limit))
+                    try:
+                        return self._claimed(trial, worker, unseen=self._round_of(finished, limit))
+                    except ValueError as error:  # no point keeps the constraints: the next would fail alike
+                        self.fail(trial._trial_id, Failure(cause="user", message=str(error)))
+                        return Wait(why="round")
             if too_long:
                 return Wait(why="time")
             if waiting and self.config.search.ladder:

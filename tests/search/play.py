@@ -23,11 +23,15 @@ class Play:
 
     def ask(self) -> tuple[int, dict]:
         """Number and point of the next trial, as the study file's values."""
+        id_ = self.study._storage.create_new_trial(self.study._study_id)
+        point = self.resumed(id_)
+        return self.study._storage.get_trial(id_).number, point
+
+    def resumed(self, id_: int) -> dict:
+        """The point of a running trial, drawn where it is not yet."""
         storage = self.study._storage
-        id_ = storage.create_new_trial(self.study._study_id)
         draw_trial(storage, self.file, self.config, storage.get_trial(id_), unseen=frozenset())
-        trial = storage.get_trial(id_)
-        return trial.number, decode(self.file.space, trial.params)
+        return decode(self.file.space, storage.get_trial(id_).params)
 
     def tell(self, number: int, *values: float) -> None:
         """Ends a trial; without a value it has failed."""
