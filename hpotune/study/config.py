@@ -209,11 +209,11 @@ class SearchConfig(Section):
     """Which point next."""
 
     algorithm: str = "auto"
-    """A name of `hpotune.search.registry`. auto: tpe."""
+    """One of `hpotune algorithms`. auto: a Gaussian process; tpe with conditions or several objectives."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """The same seed and one worker give the same trials."""
     options: dict[str, Json] = {}
-    """Keyword arguments of the Optuna sampler."""
+    """Of the algorithm; `hpotune algorithms NAME` lists them."""
     start_from: Annotated[list[Json], BeforeValidator(_as_list)] = []
     """What the first trials take: points by dotted names (`{train.learning_rate: 1.0e-4}`; names left out are drawn),
     folders of earlier studies (their 3 best), .csv files with dotted names as columns, or `{path: ../old, take: 5}`."""
