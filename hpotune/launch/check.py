@@ -10,7 +10,7 @@ from pathlib import Path
 from hpotune.errors import StudyFileError, nearest
 from hpotune.launch.beginnings import crowded, start_points
 from hpotune.launch.own import command_mistakes, function_mistakes, rung_mistakes, rung_warning
-from hpotune.launch.space import kept, narrow, unkeepable, unmeasured_limits
+from hpotune.launch.space import kept, narrow, unheard, unkeepable, unmeasured_limits
 from hpotune.search.registry import check_algorithm
 from hpotune.search.setup import setup_of
 from hpotune.search.starts import Start, distinct, recommended
@@ -80,7 +80,7 @@ def check(target: Path, *, data_root: str | None = None, made: bool = False) -> 
         raise StudyFileError(*told)
     warnings += filter(None, [rung_warning(study)])
     warnings += [*_warnings(study), *_folder_warnings(target, study, values)]
-    warnings += [*narrow(study, share=share), *crowded(study, starts)]
+    warnings += [*narrow(study, share=share), *unheard(study), *crowded(study, starts)]
     starts = [] if made else distinct([*starts, *recommended(study, study.config)])
     return Checked(study=study, values=values, home=home, warnings=warnings, starts=starts, notes=notes)
 

@@ -124,7 +124,8 @@ def of_csv(path: Path, study: Study) -> tuple[list[tuple[int, Point]], list[str]
     found, wrong = [], []
     for line, row in rows:
         if len(row) != len(header):
-            wrong.append(f"{path.name}:{line}: has {len(row)} columns; its first line has {len(header)}")
+            has = f"has {len(row)} cell{'s' * (len(row) > 1)}"
+            wrong.append(f"{path.name}:{line}: {has}; its first line names {len(header)}: needs as many")
             continue
         cells = {name: cell.strip() for name, cell in zip(header, row, strict=True)}
         point = {name: _cell(ranges[name], cell) for name, cell in cells.items() if name in ranges and cell}

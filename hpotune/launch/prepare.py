@@ -12,6 +12,8 @@ from hpotune import storage
 from hpotune.errors import StoreError, StudyFileError
 from hpotune.launch.beginnings import start_points, with_rest
 from hpotune.launch.check import Checked, check
+from hpotune.search.registry import check_algorithm
+from hpotune.search.setup import setup_of
 from hpotune.search.starts import told
 from hpotune.store import Store
 from hpotune.study.extension import overruled, read_extension
@@ -176,6 +178,7 @@ def _edited(folder: StudyFolder, data_root: str | None) -> bool:
 
 def _reopened(folder: StudyFolder, accept: Callable[[StudyFolder, Study], None] | None) -> Ready:
     study = folder.load()
+    check_algorithm(study, setup_of(study, study.config))  # an older version may have taken more
     if accept:
         accept(folder, study)
     provenance = folder.provenance()

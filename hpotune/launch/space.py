@@ -26,8 +26,9 @@ def unkeepable(study: Study, *, share: float) -> Iterator[Mistake]:
         return
     advice = "widen a range or the constraint; values that follow from others are written with expr"
     alone = False
-    for where, text in texts_of(study.template).items():
-        if not share_kept(replace(study.space, constraints=(text,)), study.template):
+    texts = texts_of(study.template)
+    for where, text in texts.items():
+        if len(texts) == 1 or not share_kept(replace(study.space, constraints=(text,)), study.template):
             alone = True
             yield where, f"constraints: no point of the space keeps {text!r}; {advice}"
     if not alone:
@@ -42,6 +43,22 @@ def narrow(study: Study, *, share: float) -> Iterator[str]:
             f"{place}: constraints: about {share:.2%} of the points keep them; narrow the ranges, or tie values with "
             "expr, so that the search need not look for them"
         )
+
+
+def unheard(study: Study) -> Iterator[str]:
+    """A warning where a prior's confidence is given to a search that asks for none: only `auto`'s own model does."""
+    search, ranges = study.config.search, study.space.searched
+    plain = len(study.config.score.objective) == 1 and not any(r.when for r in ranges)
+    if search.algorithm == "auto" and plain:
+        return
+    for r in ranges:
+        if r.confidence != "weak":
+            why = (
+                "conditions or several objectives are searched without it"
+                if search.algorithm == "auto"
+                else f"{search.algorithm} takes the prior as its first point alone"
+            )
+            yield f"{study.source.place(r.where)}: {r.name}: confidence={r.confidence} has no effect: {why}; remove it"
 
 
 def unmeasured_limits(study: Study, *, training: Collection[str]) -> Iterator[Mistake]:

@@ -32,7 +32,8 @@ def headline(told: Mapping[str, Json]) -> str:
     """`bowl: running (12 of 50 finished, 4 running, 34 waiting)`."""
     counts = told["trials"]
     parts = [f"{counts['finished']} of {counts['budget']} finished"]
-    parts += [f"{counts[word]} {word}" for word in _STATES if counts.get(word)]
+    left = "not tried" if told["state"] in ("done", "stopped") else "waiting"
+    parts += [f"{counts[word]} {left if word == 'waiting' else word}" for word in _STATES if counts.get(word)]
     return f"{told['study']}: {told['state']} ({', '.join(parts)})"
 
 

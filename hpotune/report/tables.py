@@ -105,7 +105,8 @@ def best(told: Mapping[str, Json]) -> RenderableType:
         return Text(f"{told['study']}: no trial has finished yet")
     count = told["finished"] + told["stopped"]
     early = f" ({told['stopped']} stopped at a rung)" if told["stopped"] else ""
-    lines = [Text(f"best of {count} trials{early}: trial {row['number']}", style="bold")]
+    by = f" by {told['objectives'][0]['label']}" if told["front"] else ""
+    lines = [Text(f"best of {count} trials{early}{by}: trial {row['number']}", style="bold")]
     for label, value in row["values"].items():
         lines.append(Text(f"  {label:<28} {scored(value, row['stderrs'].get(label))}"))
     lines += [Text(f"  {name:<28} {number(value)}") for name, value in row["params"].items()]
@@ -118,7 +119,9 @@ def best(told: Mapping[str, Json]) -> RenderableType:
             )
         )
     if told["front"]:
-        lines.append(Text(f"Pareto front: trials {', '.join(str(one['number']) for one in told['front'])}"))
+        first = told["objectives"][0]["label"]
+        numbers = ", ".join(str(one["number"]) for one in told["front"])
+        lines.append(Text(f"Pareto front, best {first} first: trials {numbers}"))
     lines += _left_out(told)
     lines.append(Text(f"files: {told['adapter'] or told['folder']}"))
     return Group(*lines)

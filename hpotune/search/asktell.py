@@ -42,6 +42,24 @@ PARAMS = "params."
 """Where a study file would hold the ranges."""
 TRIALS = 50
 """Budget where `init` names none."""
+KEYS = {
+    "init": ("space", "direction", "seed", "n_trials", "workers", "default", "start_from", "options"),
+    "ask": (),
+    "tell": ("id", "value", "stderr"),
+    "close": (),
+}
+"""What a message of each kind may hold beside `op`."""
+WORDS = {
+    f"{PLACE}:1: ": "",
+    PARAMS: "",
+    "score.objective.0.direction": "direction",
+    "score.objective.direction": "direction",
+    "budget.trials": "n_trials",
+    "budget.parallel": "workers",
+    "search.": "",
+    "algorithm=": "--algorithm ",
+}
+"""A study file's words for what the protocol names otherwise."""
 
 Message = Mapping[str, Json]
 
@@ -75,7 +93,9 @@ class Search:
 
         Raises: StudyFileError for an id that does not run, or a value that is no number.
         """
-        id_ = self._running(message.get("id"))
+        if "id" not in message:
+            raise StudyFileError("tell: id is missing; needs the id of an ask")
+        id_ = self._running(message["id"])
         values = _numbers(message, "value", count=len(self.study.directions))
         errors = _numbers(message, "stderr", count=len(self.study.directions))
         if errors is not None:
@@ -100,6 +120,8 @@ def study_of(message: Message, *, algorithm: str, options: Mapping[str, Json]) -
     """
     params = _params(message)
     directions = message.get("direction")
+    if not directions:
+        raise StudyFileError("init: direction is missing; needs maximize or minimize, or a list of them")
     several = directions if isinstance(directions, list) else [directions]
     own = message.get("options") or {}
     if not isinstance(own, dict):
@@ -156,8 +178,10 @@ def answers(
                 raise StudyFileError(f"{message['op']}: came before init; begin with init")
             yield OPS[str(message["op"])](search, message)
         except (HpotuneError, ValueError) as error:
-            text = str(error).replace(f"{PLACE}:1: ", "").replace(PARAMS, "")
-            yield {"error": "; ".join(text.splitlines())}
+            text = "; ".join(str(error).splitlines())
+            for word, own in WORDS.items():
+                text = text.replace(word, own)
+            yield {"error": text}
 
 
 def _ask(search: Search, message: Message) -> dict[str, Json]:
@@ -180,9 +204,14 @@ def _message(line: str) -> dict[str, Json]:
         raise StudyFileError(
             f"{line.strip()[:80]!r} is no JSON ({error.msg}); needs one object a line"
         ) from None
-    if not isinstance(message, dict) or message.get("op") not in ("init", "close", *OPS):
-        op = message.get("op") if isinstance(message, dict) else message
-        raise StudyFileError(f"op={op!r} is unknown; valid: init, ask, tell, close")
+    if not isinstance(message, dict):
+        raise StudyFileError(f'{line.strip()[:80]!r} is no object; needs one such as {{"op": "ask"}}')
+    op = message.get("op")
+    if op not in list(KEYS):
+        raise StudyFileError(f"op={op!r} is unknown; valid: {', '.join(KEYS)}")
+    if stray := sorted(message.keys() - {"op", *KEYS[op]}):
+        advice = nearest(stray[0], KEYS[op]) if KEYS[op] else "it takes none"
+        raise StudyFileError(f"{op}: {stray[0]}: unknown key; {advice}")
     return message
 
 

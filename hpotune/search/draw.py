@@ -36,7 +36,7 @@ Drawn = tuple[Params, bool]
 ANY = 2_000
 """Random points tried after that."""
 RARE = 100_000
-"""The same where constraints leave little of the space: `check` warns below 1 %, and takes a two-thousandth."""
+"""The same where constraints leave little of the space: `check` warns below 1 %, and refuses if none of these fits."""
 COUNTED = 20_000
 """Points of a finite space that are looked through for a free one, when random ones find none."""
 
@@ -114,14 +114,18 @@ def fits(space: Space, point: Params, known: Mapping[str, Value]) -> bool:
 
 
 def share_kept(space: Space, template: Mapping[str, Value]) -> float:
-    """The share of random points that keeps the constraints known before; of a finite space at least one point's."""
+    """The share of points that keeps the constraints known before: of random ones, until enough of them were seen to.
+
+    Of a finite space at least one point's. Nought: a draw would find none either.
+    """
     known, rng = fixed_values(template, space), random.Random(0)
-    tried = (_walk(space, known, {}, lambda axis: axis.value(rng.random())) for _ in range(ANY))
-    share = sum(fits(space, point, known) for point in tried) / ANY
-    if not share and _finite(space):
-        every = islice(_every(space, known, {}), COUNTED)
-        share = float(any(fits(space, point, known) for point in every)) / COUNTED
-    return share
+    kept = 0
+    for tried in range(1, RARE + 1):
+        kept += fits(space, _walk(space, known, {}, lambda axis: axis.value(rng.random())), known)
+        if kept and tried >= ANY:
+            return kept / tried
+    every = islice(_every(space, known, {}), COUNTED) if _finite(space) else iter(())
+    return float(any(fits(space, point, known) for point in every)) / COUNTED
 
 
 def distribution(r: Range) -> BaseDistribution:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib import import_module
-
-from optuna.samplers import BaseSampler
 
 from hpotune.errors import StudyFileError, nearest
 from hpotune.search.algorithm import Algorithm
@@ -39,7 +37,8 @@ MODULES = {
 }
 """Algorithm -> the file of this folder that holds it; read when it is asked for, so that no other's library loads."""
 
-Make = Callable[[Setup], BaseSampler]
+OLD_SOBOL = "qmc"
+"""The older name of `sobol`, which study files may still hold; it is not proposed."""
 
 
 def algorithm(name: str) -> Algorithm:
@@ -108,4 +107,8 @@ def _beyond(study: Study, found: Algorithm) -> dict[str, str]:
 def _able(abilities: Iterable[str]) -> list[str]:
     """The algorithms that have all of these."""
     wanted = tuple(abilities)
-    return [name for name in MODULES if all(getattr(algorithm(name), ability) for ability in wanted)]
+    return [
+        name
+        for name in MODULES
+        if name != OLD_SOBOL and all(getattr(algorithm(name), ability) for ability in wanted)
+    ]

@@ -137,6 +137,17 @@ def test_a_finished_study_is_extended_and_resumed_with_its_code_of_then(file, ca
     assert specs[3]["code"] == specs[4]["code"] != specs[0]["code"]
 
 
+def test_a_grid_is_not_extended_beyond_its_points_nor_resumed_where_it_was(file, call, told):
+    text = file.read_text() + "search: {algorithm: grid, options: {points: 3}}\n"
+    file.write_text(text)
+    call("run", file)
+    refused = call("extend", file, "--trials", "+1", code=2).stderr
+    assert "the grid has 3 points, fewer than the 4 trials of the budget" in refused
+    assert told("extend", file, "--max-failed", "9")["changed"]  # nothing was written of the first
+    (file.parent / "bowl" / "extension.json").write_text('{"trials": {"to": 4, "over": 3}}')
+    assert "the grid has 3 points" in call("resume", file.parent / "bowl", code=2).stderr
+
+
 def test_an_edit_while_a_study_runs_does_not_reach_its_workers(file):
     (file.parent / "go").unlink()
     run = in_background(file, "run", file)

@@ -111,7 +111,7 @@ def test_at_most_so_many_rows_are_taken(made):
         ("params.x\nhigh\n", ['good.csv:2, column 1: params.x="high" needs a number']),
         ("params.x,params.m\n1,2\n", ["good.csv:1, column 2: 'params.m' is no range of the study; did you mean"]),
         ("params.x,params.x\n1,2\n", ["good.csv:1, column 2: 'params.x' stands twice; remove one"]),
-        ("params.x,params.n\n1\n", ["good.csv:2: has 1 columns; its first line has 2"]),
+        ("params.x,params.n\n1\n", ["good.csv:2: has 1 cell; its first line names 2: needs as many"]),
         ("value\n1\n", ["good.csv:1: names no range of the study; its first line needs some of params.x"]),
         ("params.x\n", ["'good.csv' holds no row below its first line"]),
         ("params.x,params.n\n1,5\n2,9\n", ["good.csv:3: the point breaks the constraint 'params.n < 8'"]),
@@ -318,6 +318,29 @@ def test_constraints_that_nothing_keeps_are_mistakes_with_their_place(made, cons
 def test_constraints_that_leave_next_to_nothing_are_warned_of(made):
     (warning,) = check(made(constraints=["-0.01 < params.x < 0.01"])).warnings
     assert "of the points keep them; narrow the ranges" in warning
+
+
+def test_constraints_that_keep_one_point_of_thousands_are_warned_of_not_refused(made):
+    (warning,) = check(made(constraints=["-0.0002 < params.x < 0.0002"])).warnings
+    assert "constraints: about 0.0" in warning
+
+
+@pytest.mark.parametrize(
+    ("search", "params", "told"),
+    [
+        ({"algorithm": "auto"}, {}, None),
+        ({"algorithm": "tpe"}, {}, "tpe takes the prior as its first point alone"),
+        (
+            {"algorithm": "auto"},
+            {"m": {"int": [1, 9], "when": {"params.n": 2}}},
+            "conditions or several objectives are searched without it",
+        ),
+    ],
+)
+def test_a_confidence_that_nobody_asks_for_is_warned_of(made, search, params, told):
+    own = {"n": {"int": [1, 9], "prior": 2, "confidence": "strong"}, **params}
+    warnings = check(made(params=own, search=search)).warnings
+    assert [str(told) in warning for warning in warnings if "confidence" in warning] == [True] * bool(told)
 
 
 def test_limits_of_a_fine_tuning_are_numbers_that_it_measures(tmp_path):

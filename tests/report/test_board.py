@@ -183,6 +183,8 @@ def test_where_nothing_is_known_the_forecast_says_so() -> None:
 def test_a_study_that_is_over_expects_only_what_still_runs() -> None:
     rows = [*[failed(n, "user") for n in range(7)], finished(7), running(8)]
     assert told(rows)["forecast"]["trials_left"] == 1
+    assert "10 waiting" not in text(told(rows[:8]))
+    assert "s: stopped (1 of 10 finished, 9 not tried, 7 failed)" in text(told(rows[:8]))
 
 
 def test_a_bad_node_is_named_with_its_reason() -> None:
