@@ -154,7 +154,7 @@ def best_rows(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list
 
 def _on_the_way(rows: Sequence[TrialRow]) -> list[TrialRow]:
     """Trials on the highest rung that any has reached, with the values they had there."""
-    climbed = [row for row in rows if row.climbed and row.state != "failed"]
+    climbed = [row for row in rows if row.climbed and row.state != "failed" and not row.climbed[-1].breaks]
     height = max((row.climbed[-1].rung for row in climbed), default=0)
     return [
         replace(row, values=row.climbed[-1].values, stderrs=row.climbed[-1].stderrs)

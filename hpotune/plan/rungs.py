@@ -101,7 +101,9 @@ def _promoted(ladder: Ladder, rows: Sequence[TrialRow], senses: Sequence[Sense])
         for _, members in sorted(brackets.items()):
             there = reached(members, rung)
             room = int(len(there) // ladder.options["eta"])
-            best = ranked([one.values for _, one in there], senses, first=room)
+            best = ranked(
+                [one.values for _, one in there], senses, first=room, broken=[one.breaks for _, one in there]
+            )
             top = [there[index][0] for index in best[:room]]
             found += [row.number for row in top if row.resting and row.rung == rung]
     return found
@@ -111,7 +113,9 @@ def _furthest(resting: Sequence[TrialRow], senses: Sequence[Sense]) -> int:
     """The best of those on the highest rung."""
     height = max(row.rung or 0 for row in resting)
     there = [row for row in resting if row.rung == height]
-    return there[ranked([row.climbed[-1].values for row in there], senses, first=1)[0]].number
+    last = [row.climbed[-1] for row in there]
+    best = ranked([one.values for one in last], senses, first=1, broken=[one.breaks for one in last])
+    return there[best[0]].number
 
 
 def _bracket(rungs: int, eta: float, number: int) -> int:
@@ -136,12 +140,20 @@ def _brackets(rungs: int, eta: float) -> tuple[int, ...]:
 
 
 def ranked(
-    values: Sequence[Sequence[float]], senses: Sequence[Sense], *, first: int | None = None
+    values: Sequence[Sequence[float]],
+    senses: Sequence[Sense],
+    *,
+    first: int | None = None,
+    broken: Sequence[bool] = (),
 ) -> list[int]:
     """Indices from best to worst: of several objectives by front, then by crowding (Deb et al. 2002); ties by index.
 
-    `first`: how many of them are asked for at least; None: all.
+    `first`: how many of them are asked for at least; None: all. `broken`: which break a limit; they come behind all
+    that keep them, as in Deb's constrained domination.
     """
+    if any(broken):
+        parts = [[i for i, b in enumerate(broken) if b == wanted] for wanted in (False, True)]
+        return [part[i] for part in parts for i in ranked([values[i] for i in part], senses, first=first)]
     costs = [tuple(-v if s == "maximize" else v for v, s in zip(one, senses, strict=True)) for one in values]
     if len(senses) == 1:
         return sorted(range(len(costs)), key=lambda index: costs[index])
@@ -180,9 +192,8 @@ def falls_behind(
     if ladder.pruner not in ("median", "percentile") or _too_early(ladder, row, warm=warm):
         return False
     sign = 1.0 if sense == "maximize" else -1.0
-    others = [
-        one.values[0] for other, one in reached(rows, row.climbed[-1].rung) if other.number != row.number
-    ]
+    there = reached(rows, row.climbed[-1].rung)
+    others = [one.values[0] for other, one in there if other.number != row.number and not one.breaks]
     if len(others) < ladder.options["n_startup_trials"]:
         return False
     share = ladder.options.get("percentile", 50.0)
@@ -216,7 +227,8 @@ def rival(
     there = reached(rows, row.climbed[-1].rung)
     if sum(other.number != row.number for other, _ in there) < ladder.options["n_startup_trials"]:
         return None
-    best = there[ranked([one.values[:1] for _, one in there], [sense])[0]][0]
+    values, broken = [one.values[:1] for _, one in there], [one.breaks for _, one in there]
+    best = there[ranked(values, [sense], first=1, broken=broken)[0]][0]
     return best.number if best.number != row.number else None
 
 

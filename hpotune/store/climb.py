@@ -23,8 +23,13 @@ Reached = Literal["finished", "stopped", "rung", ""]
 """What became of a trial at its rung: it has finished, it ends there, it rests, or it was not the teller's."""
 
 
-def record(storage: BaseStorage, trial: FrozenTrial, result: TrialResult, ladder: Ladder) -> None:
-    """Tells what a trial reached, once; as Optuna's intermediate value too, so that samplers and dashboards see it."""
+def record(
+    storage: BaseStorage, trial: FrozenTrial, result: TrialResult, ladder: Ladder, *, breaks: bool
+) -> None:
+    """Tells what a trial reached, once; as Optuna's intermediate value too, so that samplers and dashboards see it.
+
+    `breaks`: whether it broke a limit there.
+    """
     before = trial.user_attrs.get("rungs", [])
     assert result.rung is not None, "asked only of rungs"
     if any(told["rung"] == result.rung for told in before):
@@ -34,6 +39,7 @@ def record(storage: BaseStorage, trial: FrozenTrial, result: TrialResult, ladder
         budget=ladder.budgets[result.rung],
         values=tuple(result.values),
         stderrs=tuple(result.stderrs),
+        breaks=breaks,
     )
     if len(result.values) == 1:  # Optuna knows none of several objectives
         storage.set_trial_intermediate_value(trial._trial_id, result.rung, result.values[0])

@@ -21,15 +21,15 @@ def tell_broken(
     config: StudyConfig,
     result: TrialResult,
     attempts: Sequence[Attempt],
-) -> None:
+) -> bool:
     """Writes by how much a result exceeds each limit, for samplers, and the broken ones in words; before its end.
 
-    The baseline is exempt: it is measured, never chosen.
+    Returns whether it breaks one. The baseline is exempt: it is measured, never chosen.
     Raises: UpdateFinishedTrialError where it has ended.
     """
     limits = config.score.constraints
     if not limits or is_baseline(trial):
-        return
+        return False
     values = dict(zip((o.label for o in config.score.objective), result.values, strict=False))
     seconds = sum(attempt.seconds for attempt in attempts)
     measured = {"seconds": seconds, **values, **result.metrics}
@@ -37,6 +37,7 @@ def tell_broken(
     words = broken(limits, measured)
     if words or "breaks" in trial.user_attrs:  # of an attempt whose worker died before it could tell the end
         storage.set_trial_user_attr(trial._trial_id, "breaks", words)
+    return bool(words)
 
 
 def excesses(limits: Sequence[Limit], measured: Mapping[str, Json]) -> list[float]:

@@ -115,15 +115,19 @@ class Ends:
         lost = owner is not None and row.worker != owner
         if row.state != "running" or result.rung is None or result.rung != row.rung or lost:
             return ""
-        climb.record(self._storage, trial, result, ladder)
         told_: Reached = "rung"
+        ended = attempts_of(trial, self.config, outcome="rung", checkpoint=checkpoint, swept=swept)
+        try:
+            breaks = tell_broken(self._storage, trial, self.config, result, ended)
+            climb.record(self._storage, trial, result, ladder, breaks=breaks)
+        except UpdateFinishedTrialError:
+            return ""
         if result.rung == ladder.last:
             told_ = "finished" if self.finish(trial_id, result) else ""
         else:
             self._measured(trial_id, result)
             rows = self.rows()
             row = self._row(self._storage.get_trial(trial_id))
-            ended = attempts_of(trial, self.config, outcome="rung", checkpoint=checkpoint, swept=swept)
             if climb.ends_here(self.config, ladder, rows, row, metrics=result.metrics, worse=worse):
                 told_ = "stopped"
                 self._storage.set_trial_user_attr(trial_id, "attempts", told.written(ended))

@@ -76,6 +76,8 @@ class Climbed:
     """Where it lies, in the unit of `search.rungs`."""
     values: tuple[float, ...]
     stderrs: tuple[float | None, ...] = ()
+    breaks: bool = False
+    """Whether it broke a limit of `score.constraints` there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

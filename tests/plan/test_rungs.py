@@ -193,6 +193,31 @@ def test_two_objectives_are_ranked_by_front_and_then_by_crowding():
     assert ranked(values, senses) == [0, 2, 1, 4, 3]
 
 
+def test_who_breaks_a_limit_ranks_behind_all_that_keep_it():
+    values = [(1.0,), (2.0,), (3.0,), (4.0,)]
+    assert ranked(values, ["maximize"], broken=[False, False, True, True]) == [1, 0, 3, 2]
+    assert ranked([(1, 5), (0, 0), (5, 1)], ["minimize"] * 2, broken=[False, True, False]) == [0, 2, 1]
+
+
+def breaking(row: TrialRow) -> TrialRow:
+    return replace(row, climbed=tuple(replace(one, breaks=True) for one in row.climbed))
+
+
+def test_a_trial_that_breaks_a_limit_goes_on_only_where_too_few_keep_it():
+    rows = [breaking(on(0, 9.0)), on(1, 1.0), on(2, 2.0), *(new(n) for n in range(3, 27))]
+    assert asked(config(), rows).promoted == (2,)
+    assert asked(config(), [breaking(row) for row in rows]).promoted == (0,)
+
+
+def test_nobody_is_held_against_a_trial_that_breaks_a_limit():
+    rows = [breaking(on(9, 9.0, 9.0)), *(on(n, 1.0 * n, 1.0 * n) for n in range(6))]
+    median = config(pruner="median").search.ladder
+    assert not falls_behind(median, rows, rows[-1], "maximize")
+    wilcoxon = replace(median, pruner="wilcoxon", options={"n_startup_trials": 4, "p_threshold": 0.1})
+    assert rival(wilcoxon, rows, rows[1], "maximize") == 5
+    assert [row.number for row in best_rows(config().score.objective, rows)] == [5]
+
+
 def test_of_two_objectives_the_front_is_promoted():
     both = [{"metric": "a", "direction": "minimize"}, {"metric": "b", "direction": "minimize"}]
     rows = [
