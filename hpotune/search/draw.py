@@ -137,11 +137,6 @@ def distribution(r: Range) -> BaseDistribution:
     return FloatDistribution(r.low, r.high, step=r.step, log=r.log)
 
 
-def prior_point(space: Space) -> dict[str, bool | int | float | str | None]:
-    """The priors as Optuna stores them, by name; empty where the file gives none."""
-    return {r.name: stored(r, r.prior) for r in space.searched if r.prior is not None}
-
-
 def stored(r: Range, value: Value) -> bool | int | float | str | None:
     """A value that the range holds, as Optuna stores it."""
     if r.kind == "choice":
