@@ -15,6 +15,8 @@ from hpotune.study.trial import Attempt, TrialRow
 
 TARGETED = ("kill_worker", "kill_rank", "kill_trial", "scancel", "timeout")
 """Kinds whose victim is known by its trial."""
+OF_JOBS = ("timeout",)
+"""Kinds that strike a job's later trials too: a limit that was cut stays cut."""
 LATE_S = 30.0
 """A dead worker's last sign of life is so old at most."""
 
@@ -78,6 +80,7 @@ def report(calm: Run, storm: Run, *, trials: int, faults: int, waste: float) -> 
         "jobs": dict(Counter(account.state for account in storm.accounts)),
         "faults": [asdict(fault) for fault in storm.faults],
         "rows": [asdict(row) for row in storm.rows],
+        "accounts": [asdict(account) for account in storm.accounts],
     }
 
 
@@ -124,7 +127,8 @@ def struck_by(fault: Fault, number: int, attempt: Attempt) -> bool:
     """Whether the fault may have ended this attempt, by target and time."""
     if attempt.outcome == "finished":
         return False
-    aims = [(fault.trial, number), (fault.job, attempt.worker.job), (fault.node, attempt.worker.host)]
+    number_aimed = fault.trial if fault.kind not in OF_JOBS else None
+    aims = [(number_aimed, number), (fault.job, attempt.worker.job), (fault.node, attempt.worker.host)]
     if any(aim is not None and aim != own for aim, own in aims):
         return False
     after = attempt.end if not attempt.swept else min(attempt.end + LATE_S, max(attempt.end, fault.at))
