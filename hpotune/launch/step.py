@@ -143,7 +143,9 @@ def _leave_step(
 ) -> list[str]:
     """Submits the step that comes after these elements and those that still live, unless one waits for them already."""
     mine = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
-    waiting = any(row.live and row.kind == "step" and row.id.split("_")[0] != mine for row in rows)
+    # one that was requeued with its node is held for minutes (BeginTime), whoever ends meanwhile
+    steps = (row for row in rows if row.live and row.kind == "step" and row.reason != "BeginTime")
+    waiting = any(row.id.split("_")[0] != mine for row in steps)
     after = [row.id for row in rows if row.live and row.kind == "worker"] + list(new)
     if config.resources.follow_up is not True or not after or (waiting and not new):
         return []
