@@ -17,6 +17,8 @@ TARGETED = ("kill_worker", "kill_rank", "kill_trial", "scancel", "timeout")
 """Kinds whose victim is known by its trial."""
 OF_JOBS = ("timeout",)
 """Kinds that strike a job's later trials too: a limit that was cut stays cut."""
+FORGETFUL_S = 15.0
+"""slurmctld writes a new job to its disk some seconds after it has told its number."""
 LATE_S = 30.0
 """A dead worker's last sign of life is so old at most."""
 
@@ -163,6 +165,15 @@ def unfit_fates(run: Run) -> list[str]:
     return found
 
 
+def forgotten(run: Run, attempt: Attempt) -> bool:
+    """Whether the controller lost the attempt's job: it died before it had saved it, and slurmd ended it as defunct."""
+    return (
+        word(attempt) == "killed"
+        and "has left the queue" in (attempt.message or "")
+        and any(f.kind == "slurmctld" and abs(f.at - attempt.start) < FORGETFUL_S for f in run.faults)
+    )
+
+
 def unexplained(run: Run) -> list[str]:
     """Attempts that ended without a value although nothing struck them that would end them so."""
     found = []
@@ -172,7 +183,7 @@ def unexplained(run: Run) -> list[str]:
         allowed = {
             w for f in run.faults if f.struck and struck_by(f, number, attempt) for w in KINDS[f.kind].causes
         }
-        if word(attempt) not in allowed:
+        if word(attempt) not in allowed and not forgotten(run, attempt):
             place = f"{attempt.worker.job} on {attempt.worker.host}"
             found.append(f"trial {number} in {place}: {word(attempt)} ({attempt.message})")
     return found
