@@ -31,6 +31,7 @@ from hpotune.search.point import draw_trial
 from hpotune.search.registry import algorithm as algorithm_of
 from hpotune.search.registry import check_algorithm
 from hpotune.search.setup import setup_of
+from hpotune.search.view import Ended
 from hpotune.study.config import Json
 from hpotune.study.load import Study, build_study
 from hpotune.study.source import Source, Value
@@ -78,13 +79,14 @@ class Search:
         self.storage = InMemoryStorage()
         senses = [objective.sense for objective in self.file.config.score.objective]
         optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.ended = Ended()
         self.study = optuna.create_study(storage=self.storage, study_name=PLACE, directions=senses)
 
     def ask(self) -> tuple[int, dict[str, Value]]:
         """The next trial's number, and its values by name."""
         id_ = self.storage.create_new_trial(self.study._study_id)
         trial = self.storage.get_trial(id_)
-        draw_trial(self.storage, self.file, self.file.config, trial, unseen=frozenset())
+        draw_trial(self.storage, self.file, self.file.config, trial, ended=self.ended)
         drawn = decode(self.file.space, self.storage.get_trial(id_).params)
         return trial.number, {name.removeprefix(PARAMS): value for name, value in drawn.items()}
 

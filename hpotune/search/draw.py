@@ -7,6 +7,7 @@ other random numbers. Where that does not help, any free point is taken, so that
 from __future__ import annotations
 
 import random
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -23,6 +24,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.search.cube import Axis, Params
+from hpotune.search.view import Ended
 from hpotune.study import expr
 from hpotune.study.constraints import broken, fixed_values
 from hpotune.study.source import Value
@@ -50,19 +52,23 @@ def draw(
     make: Callable[[int], BaseSampler],
     fixed: Mapping[str, Value],
     announced: Sequence[Params] = (),
+    ended: Ended,
 ) -> Drawn:
     """Values as Optuna stores them, by name, of every active range; and whether nobody has them. Writes nothing.
 
     `make`: the sampler, by the number of the attempt. `fixed`: values that are settled, as Optuna stores them.
-    `announced`: points that others are about to take.
+    `announced`: points that others are about to take. `ended`: what is known of the trials that lead.
     Raises: ValueError where no point keeps the constraints.
     """
     known = fixed_values(template, space)
-    others = [t for t in study.get_trials(deepcopy=False) if _counts(t) and t.number != trial.number]
+    trials = study.get_trials(deepcopy=False)
+    late = trials[bisect_left(trials, ended.count, key=lambda other: other.number) :]
+    others = [other for other in late if _counts(other) and other.number != trial.number]
 
     def new(point: Params) -> bool:
-        # comparisons, not a set: one or two points are asked for, of 10,000 trials
-        return point not in announced and all(other.params != point for other in others)
+        if point in announced or ended.has(point):
+            return False
+        return all(other.params != point for other in others)
 
     settled = _settled(space, known, fixed)
     if settled is not None:
@@ -77,7 +83,8 @@ def draw(
             if new(point):
                 return point, True
             allowed.append(point)
-    taken = {_key(point) for point in [*announced, *(other.params for other in others)]}
+    known_ones = (other.params for other in trials if _counts(other) and other.number != trial.number)
+    taken = {_key(point) for point in [*announced, *known_ones]}
     rng = random.Random(f"{study.study_name}:{trial.number}")
     tries = RARE if space.constraints and not allowed else ANY
     any_ = (_walk(space, known, fixed, lambda axis: axis.value(rng.random())) for _ in range(tries))

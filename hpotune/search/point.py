@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -18,7 +19,7 @@ from hpotune.search.outlook import look_ahead
 from hpotune.search.registry import algorithm
 from hpotune.search.setup import setup_of
 from hpotune.search.starts import kept_starts, own_starts
-from hpotune.search.view import SearchView
+from hpotune.search.view import Ended, SearchView
 from hpotune.study.config import StudyConfig
 from hpotune.study.load import Study
 
@@ -31,13 +32,20 @@ PATIENCE_S, POLL_S = 2.0, 0.02
 
 
 def draw_trial(
-    storage: BaseStorage, study: Study, config: StudyConfig, trial: FrozenTrial, *, unseen: frozenset[int]
+    storage: BaseStorage,
+    study: Study,
+    config: StudyConfig,
+    trial: FrozenTrial,
+    *,
+    unseen: frozenset[int] = frozenset(),
+    ended: Ended | None = None,
 ) -> None:
     """Draws what is not drawn yet of a running trial; the first trials are the starting points.
 
-    `unseen`: trials whose ends the search must not know.
+    `unseen`: trials whose ends the search must not know. `ended`: kept from one draw of this study to the next.
     """
-    view = cast(BaseStorage, SearchView(storage, unseen=unseen - {trial.number}))
+    ended = ended or Ended()
+    view = cast(BaseStorage, SearchView(storage, unseen=unseen - {trial.number}, ended=ended))
     seen = optuna.Study(config.name, storage=view)
     beginnings = kept_starts(storage, seen._study_id)
     beginnings = starts(study, config) if beginnings is None else beginnings
@@ -57,11 +65,11 @@ def draw_trial(
 
     def drawn(announced: Sequence[Params]) -> Drawn:
         return draw(
-            study.space, seen, trial, template=study.template, fixed=fixed, announced=announced,
+            study.space, seen, trial, template=study.template, fixed=fixed, announced=announced, ended=ended,
             make=lambda attempt: found.make(setup(salt=attempt)),
         )  # fmt: skip
 
-    point = _alone(seen, trial, drawn)
+    point = _alone(seen, trial, drawn, ended=ended)
     for r in study.space.searched:
         if r.name in point and r.name not in trial.params:
             d = distribution(r)
@@ -79,7 +87,9 @@ def _begun(trial: FrozenTrial) -> Params:
     return {**trial.system_attrs.get(ANNOUNCED, {}), **trial.params} if trial.params else {}
 
 
-def _alone(study: optuna.Study, trial: FrozenTrial, drawn: Callable[[Sequence[Params]], Drawn]) -> Params:
+def _alone(
+    study: optuna.Study, trial: FrozenTrial, drawn: Callable[[Sequence[Params]], Drawn], *, ended: Ended
+) -> Params:
     """A point that no other worker draws at this moment: announced, then looked for among the others'.
 
     Of two that announce the same, whoever looks last sees the other's; the higher number draws again, the lower waits
@@ -87,22 +97,29 @@ def _alone(study: optuna.Study, trial: FrozenTrial, drawn: Callable[[Sequence[Pa
     """
     tried: list[Params] = []
     while True:
+        known = ended.count  # of these a new point is none
         point, new = drawn(tried)
         study._storage.set_trial_system_attr(trial._trial_id, ANNOUNCED, point)
         if not new:  # settled, or nothing else is left
             return point
         until = time.monotonic() + PATIENCE_S
-        while (rival := _rival(study, trial, point)) == "later" and time.monotonic() < until:
+        while (rival := _rival(study, trial, point, behind=known)) == "later" and time.monotonic() < until:
             time.sleep(POLL_S)
         tried.append(point)
         if rival != "first" or len(tried) == TRIES:
             return point
 
 
-def _rival(study: optuna.Study, trial: FrozenTrial, point: Params) -> Literal["first", "later", ""]:
-    """Whether another trial has this point or is about to take it before this one, or will draw another after all."""
+def _rival(
+    study: optuna.Study, trial: FrozenTrial, point: Params, *, behind: int
+) -> Literal["first", "later", ""]:
+    """Whether another trial has this point or is about to take it before this one, or will draw another after all.
+
+    `behind`: the lowest number that is looked at.
+    """
     found: Literal["first", "later", ""] = ""
-    for other in study.get_trials(deepcopy=False):
+    trials = study.get_trials(deepcopy=False)
+    for other in trials[bisect_left(trials, behind, key=lambda one: one.number) :]:
         if other.number == trial.number or other.state == TrialState.WAITING:
             continue
         if other.params == point:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial
 
 from hpotune.search.algorithm import Algorithm
-from hpotune.search.cube import Cube
+from hpotune.search.cube import Cube, Params
 from hpotune.search.history import History
 from hpotune.search.sampler import CubeSampler, Turn
 
@@ -14,6 +17,13 @@ class RandomSampler(CubeSampler):
     """Independent uniform points of the cube."""
 
     several = True
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> Params:
+        """The trial's point; nothing of the others is read."""
+        cube = Cube(search_space, self.setup.hints)
+        return cube.params(self._rng(trial.number).random(len(cube))) if search_space else {}
 
     def place(self, cube: Cube, history: History, turn: Turn) -> np.ndarray:
         """A uniform point."""

@@ -8,7 +8,9 @@ a whole one, and any sampler serves a study with rungs.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from threading import Lock
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -25,6 +27,45 @@ def is_baseline(trial: FrozenTrial) -> bool:
     return trial.user_attrs.get("kind") == "baseline"
 
 
+class Ended:
+    """The leading trials of one study that have ended and climbed no rung, as samplers see them.
+
+    They never change, so a look begins behind them. It grows with every look; one is kept for as long as the study is
+    worked at, or each ask of a study of 10,000 trials goes through all of them several times.
+    """
+
+    def __init__(self) -> None:
+        self._shown: list[FrozenTrial] = []
+        self._points: set[frozenset[tuple[str, Any]]] = set()
+        self._count = 0
+        self._lock = Lock()
+
+    @property
+    def count(self) -> int:
+        """How many lead: trials of lower numbers have ended."""
+        return self._count
+
+    def has(self, point: Mapping[str, Any]) -> bool:
+        """Whether one of them has this point."""
+        return frozenset(point.items()) in self._points
+
+    def split(self, trials: Sequence[FrozenTrial], *, below: int) -> tuple[list[FrozenTrial], int]:
+        """Those that lead of `trials` (all, by number), of numbers under `below`; and where the others begin."""
+        with self._lock:
+            for trial in trials[self._count :]:
+                if not trial.state.is_finished() or _climbed(trial):
+                    break
+                self._count += 1
+                if not is_baseline(trial):
+                    self._shown.append(trial)
+                    if trial.params:
+                        self._points.add(frozenset(trial.params.items()))
+            begin = min(self._count, below)
+            if begin == self._count:
+                return list(self._shown), begin
+            return self._shown[: bisect_left(self._shown, begin, key=lambda trial: trial.number)], begin
+
+
 class SearchView:
     """The storage as samplers see it: without the baseline, and with the ends of `unseen` trials hidden.
 
@@ -32,9 +73,12 @@ class SearchView:
     trials of one round are drawn as if none of them had ended, whichever was the quickest.
     """
 
-    def __init__(self, inner: BaseStorage, *, unseen: frozenset[int] = frozenset()) -> None:
+    def __init__(
+        self, inner: BaseStorage, *, unseen: frozenset[int] = frozenset(), ended: Ended | None = None
+    ) -> None:
         self._inner = inner
         self._unseen = unseen
+        self.ended = ended or Ended()
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._inner, name)
@@ -45,12 +89,13 @@ class SearchView:
         """Trials that were drawn."""
         wanted = tuple(states) if states is not None else None
         found = self._inner.get_all_trials(study_id, deepcopy=deepcopy, states=None)
-        trials = [trial for trial in found if not is_baseline(trial)]
+        lead, begin = self.ended.split(found, below=min(self._unseen, default=len(found)))
+        trials = [trial for trial in found[begin:] if not is_baseline(trial)]
         if self._unseen:
             trials = [_running(trial) if trial.number in self._unseen else trial for trial in trials]
         trials = [_goes_on(trial) if trial.params else trial for trial in trials]
-        trials = on_one_level(trials)
-        return [trial for trial in trials if wanted is None or trial.state in wanted]
+        trials = on_one_level(lead + trials) if any(map(_climbed, trials)) else lead + trials
+        return trials if wanted is None else [trial for trial in trials if trial.state in wanted]
 
 
 def _goes_on(trial: FrozenTrial) -> FrozenTrial:

@@ -14,6 +14,7 @@ from typing import Literal
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.errors import HpotuneError, StoreError
@@ -21,7 +22,7 @@ from hpotune.plan.rounds import may_start, round_start
 from hpotune.plan.rungs import next_rung, turns
 from hpotune.search.point import draw_trial
 from hpotune.search.starts import Start, keep_starts, settled
-from hpotune.search.view import is_baseline
+from hpotune.search.view import Ended, is_baseline
 from hpotune.storage import PATIENCE_S, connect, require_file
 from hpotune.store import climb
 from hpotune.store.ends import Ends
@@ -54,6 +55,10 @@ class Wait:
 
 class Store(Ends):
     """One study in one storage."""
+
+    def __init__(self, storage: BaseStorage, study: Study, *, study_id: int) -> None:
+        super().__init__(storage, study, study_id=study_id)
+        self._seen = Ended()
 
     @classmethod
     def create(cls, url: str, study: Study, *, folder: str) -> Store:
@@ -184,7 +189,7 @@ class Store(Ends):
             kind = "trial"  # two were appended at once
             self._storage.set_trial_user_attr(trial._trial_id, "kind", kind)
         if kind != "baseline" and "rungs" not in trial.user_attrs:
-            draw_trial(self._storage, self._study, self.config, trial, unseen=unseen)
+            draw_trial(self._storage, self._study, self.config, trial, unseen=unseen, ended=self._seen)
         return self._row(self._storage.get_trial(trial._trial_id))
 
     def put_back(
