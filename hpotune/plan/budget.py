@@ -165,13 +165,11 @@ def _on_the_way(rows: Sequence[TrialRow]) -> list[TrialRow]:
 
 def competing(rows: Sequence[TrialRow]) -> list[TrialRow]:
     """Finished trials that may be the best one; of several generations those of the highest."""
-    found = [row for row in rows if _competes(row)]
+    found = [row for row in rows if row.state == "finished" and row.kind == "trial" and not row.breaks]
+    if all(row.lineage is None for row in found):
+        return found
     height = max((row.generation for row in found), default=0)
     return [row for row in found if row.generation == height]
-
-
-def _competes(row: TrialRow) -> bool:
-    return row.state == "finished" and row.kind == "trial" and not row.breaks
 
 
 def _gains(objectives: Sequence[Objective], row: TrialRow) -> tuple[float, ...]:

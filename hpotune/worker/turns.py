@@ -277,9 +277,11 @@ def _drop_adapters(shift: Shift, rows: Sequence[TrialRow]) -> None:
     Checkpoints of trials that were stopped at a rung go too, and those that nobody will go on from.
     """
     keep = shift.config.keep.best
+    # one that was worse than `keep` others stays so: of thousands of trials only the rest is looked at again
+    left = [row for row in rows if (row.number, "adapter") not in shift.dropped]
     gone = {
         "checkpoint": [row.number for row in rows if row.state == "stopped"] + spent(rows),
-        "adapter": [] if keep == "all" else dropped(shift.config.score.objective, rows, keep=keep),
+        "adapter": [] if keep == "all" else dropped(shift.config.score.objective, left, keep=keep),
     }
     for name, numbers in gone.items():
         for number in numbers:

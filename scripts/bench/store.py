@@ -59,11 +59,15 @@ def make_study(place: Path, *, trials: int, sampler: str = "random") -> Study:
     return load_study(place / "study.yaml")
 
 
-def by_hpotune(store: Store, me: Worker) -> dict[str, float]:
-    """Seconds of what hpotune/worker/ asks of the store and makes of its rows, for one trial."""
+def by_hpotune(store: Store, me: Worker, gone: set[int]) -> dict[str, float]:
+    """Seconds of what hpotune/worker/ asks of the store and makes of its rows, for one trial.
+
+    `gone`: trials whose adapters were dropped before.
+    """
     begun = time.perf_counter()
     rows = store.rows()
-    dropped(store.config.score.objective, rows, keep=3)
+    left = [row for row in rows if row.number not in gone]
+    gone.update(dropped(store.config.score.objective, left, keep=3))
     assert stop_reason(store.config, rows, now=datetime.now()) is None
     assert me.host not in bad_nodes(rows)
     looked = time.perf_counter()
@@ -123,8 +127,9 @@ def measure(urls: Urls, place: Path, *, trials: int, runs: int, sampler: str) ->
     )
     cold = timed(store.rows), timed(lambda: theirs.get_trials(deepcopy=False))
     kept: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
+    gone: set[int] = set()
     for turn in range(runs + WARM_UP):
-        found = counted(lambda: by_hpotune(store, me)), counted(lambda: by_optuna(theirs))
+        found = counted(lambda: by_hpotune(store, me, gone)), counted(lambda: by_optuna(theirs))
         if turn >= WARM_UP:
             kept[0].append(found[0])
             kept[1].append(found[1])
