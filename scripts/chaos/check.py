@@ -81,7 +81,7 @@ def report(calm: Run, storm: Run, *, trials: int, faults: int, waste: float) -> 
         "failed": {row.number: str(row.failure) for row in storm.rows if row.state == "failed"},
         "jobs": dict(Counter(account.state for account in storm.accounts)),
         "faults": [asdict(fault) for fault in storm.faults],
-        "rows": [asdict(row) for row in storm.rows],
+        "rows": [{**asdict(row), "failure": row.failure and row.failure.model_dump()} for row in storm.rows],
         "accounts": [asdict(account) for account in storm.accounts],
     }
 

@@ -1,0 +1,71 @@
+"""The report of scripts/chaos: JSON whatever befell the trials, and its checks can fail."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from hpotune.study.trial import Attempt, Failure, TrialRow, Worker
+
+FOLDER = Path(__file__).parents[1] / "scripts" / "chaos"
+WORKER = Worker(job="7_0", host="n1", pid=1)
+POINT = {"params.x": 0.5, "params.y": 0.25}
+
+
+@pytest.fixture
+def check(monkeypatch):
+    """scripts/chaos/check.py; its neighbours have names that others might use, so they are forgotten again."""
+    monkeypatch.syspath_prepend(FOLDER)
+    names = [file.stem for file in FOLDER.glob("*.py")]
+    before = {name: sys.modules.pop(name) for name in names if name in sys.modules and name != "__main__"}
+    yield importlib.import_module("check")
+    for name in set(names) - {"__main__"}:
+        sys.modules.pop(name, None)
+    sys.modules.update(before)
+
+
+def runs(check: ModuleType, *more: TrialRow):
+    done = Attempt(worker=WORKER, start=100.0, end=110.0, outcome="finished", gpus=1)
+    value = check.objective.value({"x": 0.5, "y": 0.25})
+    row = TrialRow(number=0, kind="trial", state="finished", params=POINT, values=(value,), attempts=(done,))
+    return row, check.Run(rows=[row], accounts=[]), check.Run(rows=[row, *more], accounts=[])
+
+
+def failed(told) -> list[str]:
+    return [name for name, found in told["checks"].items() if not found["ok"]]
+
+
+def test_an_undisturbed_run_passes_and_a_failed_trial_is_told_as_json(check):
+    _, calm, same = runs(check)
+    assert failed(check.report(calm, same, trials=1, faults=0, waste=1.3)) == []
+    ended = Attempt(worker=WORKER, start=100.0, end=105.0, outcome="failed", cause="killed", gpus=1)
+    why = Failure(cause="killed", message="its job has left the queue")
+    _, calm, struck = runs(
+        check, TrialRow(number=1, kind="trial", state="failed", params=POINT, failure=why, attempts=(ended,))
+    )
+    told = json.loads(json.dumps(check.report(calm, struck, trials=1, faults=0, waste=2)))
+    assert told["rows"][1]["failure"] == {"cause": "killed", "message": why.message}
+    assert failed(told) == ["every cause has its fault"]
+
+
+def test_a_wrong_value_a_lost_number_and_a_trial_of_nobody_are_seen(check):
+    row, calm, _ = runs(check)
+    wrong = check.Run(rows=[replace(row, values=(0.5,))], accounts=[])
+    assert failed(check.report(calm, wrong, trials=1, faults=0, waste=1.3)) == [
+        "every value is the undisturbed one"
+    ]
+    lost = check.Run(rows=[replace(row, number=1, state="running", values=())], accounts=[])
+    assert set(failed(check.report(calm, lost, trials=1, faults=1, waste=1.3))) == {
+        "at least 1 faults struck",
+        "exactly 1 trials finished",
+        "no number is missing",
+        "none is running or waiting",
+    }
+    twice = check.Run(rows=[row, row], accounts=[])
+    assert "no number stands twice" in failed(check.report(calm, twice, trials=1, faults=0, waste=1.3))
