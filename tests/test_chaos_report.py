@@ -54,6 +54,22 @@ def test_an_undisturbed_run_passes_and_a_failed_trial_is_told_as_json(check):
     assert failed(told) == ["every cause has its fault"]
 
 
+@pytest.mark.parametrize(
+    ("at", "struck", "excused"), [(103.0, True, True), (103.0, False, False), (150.0, True, False)]
+)
+def test_a_job_that_its_controller_forgot_is_excused_where_it_was_new(check, at, struck, excused):
+    faults = sys.modules["faults"]
+    message = "its job 7_0 has left the queue on n1"
+    row, _, _ = runs(check)
+    early = Attempt(worker=WORKER, start=100.0, end=140.0, outcome="finished", gpus=1)
+    lost = replace(early, start=at - 1, end=at + 5, outcome="failed", cause="killed", message=message)
+    fault = faults.Fault(kind="slurmctld", at=at, until=at + 2, struck=struck)
+    rows = [replace(row, attempts=(early, lost))]
+    storm = check.Run(rows=rows, accounts=[], faults=[fault], submitted={"7": 99.0})
+    assert check.forgotten(storm, lost) is excused
+    assert bool(check.unexplained(storm)) is not excused
+
+
 def test_a_wrong_value_a_lost_number_and_a_trial_of_nobody_are_seen(check):
     row, calm, _ = runs(check)
     wrong = check.Run(rows=[replace(row, values=(0.5,))], accounts=[])

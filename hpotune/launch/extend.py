@@ -9,8 +9,7 @@ from typing import get_args
 from hpotune.errors import StudyFileError, nearest
 from hpotune.launch.lock import alone
 from hpotune.launch.queue import recorded_jobs
-from hpotune.search.registry import check_algorithm
-from hpotune.search.setup import setup_of
+from hpotune.search.registry import check_widened
 from hpotune.study import extension
 from hpotune.study.config import Json, StudyConfig
 from hpotune.study.execution import BudgetConfig, Cause
@@ -34,7 +33,7 @@ def extend_study(
         before = extension.read_extension(folder.extension_file)
         told = extension.extended(study.config.budget, before, words, finished=finished)
         budget = extension.in_force(study.config.budget, told)
-        check_algorithm(study, setup_of(study, study.config.model_copy(update={"budget": budget})))
+        check_widened(study, study.config.model_copy(update={"budget": budget}))
         write_atomic(folder.extension_file, json.dumps(told, indent=1) + "\n")
     was, now = extension.in_force(study.config.budget, before), folder.in_force(study).config
     return _changed(was, now.budget), now

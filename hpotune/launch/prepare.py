@@ -12,13 +12,12 @@ from hpotune import storage
 from hpotune.errors import StoreError, StudyFileError
 from hpotune.launch.beginnings import start_points, with_rest
 from hpotune.launch.check import Checked, check
-from hpotune.search.registry import check_algorithm
-from hpotune.search.setup import setup_of
+from hpotune.search.registry import check_widened
 from hpotune.search.starts import told
 from hpotune.store import Store
 from hpotune.study.extension import overruled, read_extension
 from hpotune.study.folder import StudyFolder, check_same, check_writable, folder_of, home_of, make_folder
-from hpotune.study.load import Mistakes, Study, lines
+from hpotune.study.load import Mistakes, Study, lines, load_study
 from hpotune.study.places import absolute
 from hpotune.study.snapshot import Taken, take
 from hpotune.study.source import Value, read_source
@@ -177,8 +176,9 @@ def _edited(folder: StudyFolder, data_root: str | None) -> bool:
 
 
 def _reopened(folder: StudyFolder, accept: Callable[[StudyFolder, Study], None] | None) -> Ready:
-    study = folder.load()
-    check_algorithm(study, setup_of(study, study.config))  # an older version may have taken more
+    began = load_study(folder.resolved_file)
+    study = folder.in_force(began)
+    check_widened(began, study.config)  # an older version may have taken more
     if accept:
         accept(folder, study)
     provenance = folder.provenance()

@@ -12,7 +12,9 @@ from hpotune.study.load import Study
 from hpotune.study.places import Mistake
 
 NARROW = 0.01
-"""Share of the space below which constraints are told to be narrow: a draw tries some thousand points at most."""
+"""Share of the space below which constraints are told to be narrow: a draw tries a hundred thousand points at most."""
+SCARCE = 1e-4
+"""Share below which a draw may well find none of them."""
 
 
 def kept(study: Study) -> float:
@@ -40,8 +42,9 @@ def narrow(study: Study, *, share: float) -> Iterator[str]:
     if 0 < share < NARROW:
         place = study.source.place(("constraints",))
         yield (
-            f"{place}: constraints: about {share:.2%} of the points keep them; narrow the ranges, or tie values with "
-            "expr, so that the search need not look for them"
+            f"{place}: constraints: about {100 * share:.1g}% of the points keep them"
+            f"{', so few that a trial may find none' * (share < SCARCE)}; narrow the ranges, or tie values with expr, "
+            "so that the search need not look for them"
         )
 
 

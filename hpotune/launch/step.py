@@ -143,9 +143,7 @@ def _leave_step(
 ) -> list[str]:
     """Submits the step that comes after these elements and those that still live, unless one waits for them already."""
     mine = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
-    # one that was requeued with its node is held for minutes (BeginTime), whoever ends meanwhile
-    steps = (row for row in rows if row.live and row.kind == "step" and row.reason != "BeginTime")
-    waiting = any(row.id.split("_")[0] != mine for row in steps)
+    waiting = any(_comes(row) for row in rows if row.id.split("_")[0] != mine)
     after = [row.id for row in rows if row.live and row.kind == "worker"] + list(new)
     if config.resources.follow_up is not True or not after or (waiting and not new):
         return []
@@ -155,6 +153,17 @@ def _leave_step(
     jobs = after if any_of else list(dict.fromkeys(id_.split("_")[0] for id_ in after))
     spec = JobSpec(kind="step", count=1, throttle=1, after=tuple(jobs), any_of=any_of)
     return [_patiently(partial(submit, folder, config, spec), seconds=patience_s)]
+
+
+def _comes(row: JobRow) -> bool:
+    """Whether a step will still look at what is there now.
+
+    One that runs may have looked already, and count on this one. One that was requeued with its node is held for
+    minutes (BeginTime), or until an administrator releases it.
+    """
+    reason = row.reason.lower()
+    held = reason in ("begintime", "dependencyneversatisfied") or "held" in reason or "hold" in reason
+    return row.kind == "step" and row.state == "PENDING" and not held
 
 
 _BY_HAND = "dead trials will not be replaced by themselves: `hpotune resume` when the jobs have ended"

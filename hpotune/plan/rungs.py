@@ -20,6 +20,8 @@ from hpotune.study.pruning import Ladder
 from hpotune.study.trial import Climbed, TrialRow
 
 Sense = Literal["maximize", "minimize"]
+TRIED = 3
+"""Trials that are finished at most, in search of one that keeps the limits."""
 FIRST_SHARE = 0.2
 """Of the run: before, the stopping rules stop nothing. On 2 x 1,024 real learning curves a tenth of the run hid 5 to
 10 % of the final best twenty, a fifth none."""
@@ -57,17 +59,25 @@ def turns(
     promoted = _promoted(ladder, rows, senses)
     running = any(row.state == "running" for row in live)
     over = not (waiting or promoted or running) and len(live) >= config.budget.trials
-    if over and resting and not any(row.state == "finished" and row.climbed for row in live):
-        promoted, over = (
-            [_furthest(resting, senses)],
-            False,
-        )  # too few for a third of them: one is finished anyway
+    if over and resting and _none_to_choose(live, resting):
+        promoted, over = [_furthest(resting, senses)], False
     return Turns(
         paused=tuple(paused),
         promoted=tuple(promoted),
         fresh=tuple(number for number in new if number in allowed),
         stop=tuple(row.number for row in resting) if over else (),
     )
+
+
+def _none_to_choose(live: Sequence[TrialRow], resting: Sequence[TrialRow]) -> bool:
+    """Whether one of those that rest is finished anyway.
+
+    None has come to the end, being too few for a third of them; or all that came there break a limit, and one that
+    rests breaks none so far. Of those only a few are tried: where all break it, the rest would too.
+    """
+    ended = [row for row in live if row.state == "finished" and row.climbed]
+    hope = any(not row.climbed[-1].breaks for row in resting)
+    return not ended or (all(row.breaks for row in ended) and hope and len(ended) < TRIED)
 
 
 def first_rung(ladder: Ladder, number: int) -> int:
@@ -224,11 +234,11 @@ def rival(
     """
     if ladder.pruner != "wilcoxon" or _too_early(ladder, row, warm=warm):
         return None
-    there = reached(rows, row.climbed[-1].rung)
-    if sum(other.number != row.number for other, _ in there) < ladder.options["n_startup_trials"]:
+    there = [(other, one) for other, one in reached(rows, row.climbed[-1].rung) if not one.breaks]
+    others = sum(other.number != row.number for other, _ in there)
+    if not others or others < ladder.options["n_startup_trials"]:
         return None
-    values, broken = [one.values[:1] for _, one in there], [one.breaks for _, one in there]
-    best = there[ranked(values, [sense], first=1, broken=broken)[0]][0]
+    best = there[ranked([one.values[:1] for _, one in there], [sense], first=1)[0]][0]
     return best.number if best.number != row.number else None
 
 

@@ -41,6 +41,8 @@ class Algorithm:
     """Whom a trial goes on from; None: each begins at its first step."""
     faults: Callable[[StudyFile, Setup], Sequence[str]] = lambda study, setup: ()
     """What of a study does not go with it, beyond the abilities above: lines for the user."""
+    widened: Callable[[Setup, Setup], Setup] = lambda now, then: now
+    """The setup to hold against `faults` once a study's budget has changed: as it is now, and as it began."""
 
     @property
     def cannot(self) -> list[str]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import cast
@@ -47,9 +48,9 @@ KEYS = {
     "init": ("space", "direction", "seed", "n_trials", "workers", "default", "start_from", "options"),
     "ask": (),
     "tell": ("id", "value", "stderr"),
-    "close": (),
 }
 """What a message of each kind may hold beside `op`."""
+CLOSE = "close"
 WORDS = {
     f"{PLACE}:1: ": "",
     PARAMS: "",
@@ -62,6 +63,8 @@ WORDS = {
 }
 """A study file's words for what the protocol names otherwise."""
 
+_WORD = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, WORDS))})")
+"""Where they stand by themselves, not inside a name of the user's."""
 Message = Mapping[str, Json]
 
 
@@ -168,7 +171,7 @@ def answers(
     for line in filter(str.strip, lines):
         try:
             message = _message(line)
-            if message["op"] == "close":
+            if message["op"] == CLOSE:
                 return
             if message["op"] == "init":
                 if search is not None:
@@ -181,9 +184,7 @@ def answers(
             yield OPS[str(message["op"])](search, message)
         except (HpotuneError, ValueError) as error:
             text = "; ".join(str(error).splitlines())
-            for word, own in WORDS.items():
-                text = text.replace(word, own)
-            yield {"error": text}
+            yield {"error": _WORD.sub(lambda found: WORDS[found.group()], text)}
 
 
 def _ask(search: Search, message: Message) -> dict[str, Json]:
@@ -209,8 +210,10 @@ def _message(line: str) -> dict[str, Json]:
     if not isinstance(message, dict):
         raise StudyFileError(f'{line.strip()[:80]!r} is no object; needs one such as {{"op": "ask"}}')
     op = message.get("op")
+    if op == CLOSE:  # whatever else it holds: its sender waits for the end
+        return message
     if op not in list(KEYS):
-        raise StudyFileError(f"op={op!r} is unknown; valid: {', '.join(KEYS)}")
+        raise StudyFileError(f"op={op!r} is unknown; valid: {', '.join([*KEYS, CLOSE])}")
     if stray := sorted(message.keys() - {"op", *KEYS[op]}):
         advice = nearest(stray[0], KEYS[op]) if KEYS[op] else "it takes none"
         raise StudyFileError(f"{op}: {stray[0]}: unknown key; {advice}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -166,6 +166,13 @@ def chosen_of(
     if free and free[0] not in worst:
         return {"place": free[0], "parent": free[0], "keeps": True}
     return {"place": free[0] if free else None, "parent": best[int(rng.integers(len(best)))], "keeps": False}
+
+
+def widened(now: Setup, then: Setup) -> Setup:
+    """A study whose budget has changed: it keeps its members and generations, and may end before the last of them."""
+    shape = shape_of(then)
+    kept = {"population": shape.population, "generations": shape.generations}
+    return replace(now, options={**now.options, **kept}, trials=max(now.trials, then.trials))
 
 
 def faults(study: StudyFile, setup: Setup) -> list[str]:

@@ -29,6 +29,7 @@ from hpotune.search.lineages import (
     lineage_among,
     lineage_of,
     shape_of,
+    widened,
 )
 from hpotune.search.options import number
 from hpotune.search.sampler import CubeSampler, Setup, Turn
@@ -157,4 +158,5 @@ ALGORITHM = Algorithm(
     },
     lineage=lineage_of,
     faults=faults,
+    widened=widened,
 )

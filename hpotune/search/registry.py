@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
 
 from hpotune.errors import StudyFileError, nearest
 from hpotune.search.algorithm import Algorithm
 from hpotune.search.sampler import Setup
+from hpotune.search.setup import setup_of
+from hpotune.study.config import StudyConfig
 from hpotune.study.load import Study
 
 MODULES = {
@@ -85,6 +88,18 @@ def check_algorithm(study: Study, setup: Setup) -> None:
         ) from None
     if faults:
         raise StudyFileError(*faults)
+
+
+def check_widened(study: Study, config: StudyConfig) -> None:
+    """The same for a study that has begun, with the budget that is in force now.
+
+    Raises: StudyFileError as above.
+    """
+    setup, name = setup_of(study, config), study.config.search.algorithm
+    if name in MODULES:
+        with suppress(ValueError):  # options that are wrong are told below
+            setup = algorithm(name).widened(setup, setup_of(study, study.config))
+    check_algorithm(study, setup)
 
 
 def _beyond(study: Study, found: Algorithm) -> dict[str, str]:

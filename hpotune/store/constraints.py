@@ -21,10 +21,13 @@ def tell_broken(
     config: StudyConfig,
     result: TrialResult,
     attempts: Sequence[Attempt],
+    *,
+    on_its_way: bool = False,
 ) -> bool:
     """Writes by how much a result exceeds each limit, for samplers, and the broken ones in words; before its end.
 
-    Returns whether it breaks one. The baseline is exempt: it is measured, never chosen.
+    Returns whether it breaks one. The baseline is exempt: it is measured, never chosen. `on_its_way`: scored at a rung
+    before the last; limits on scores and losses are left out there, since more training may keep them.
     Raises: UpdateFinishedTrialError where it has ended.
     """
     limits = config.score.constraints
@@ -33,11 +36,18 @@ def tell_broken(
     values = dict(zip((o.label for o in config.score.objective), result.values, strict=False))
     seconds = sum(attempt.seconds for attempt in attempts)
     measured = {"seconds": seconds, **values, **result.metrics}
+    if on_its_way:
+        measured = {key: value for key, value in measured.items() if key not in values and not _learned(key)}
     storage.set_trial_system_attr(trial._trial_id, CONSTRAINTS, excesses(limits, measured))
     words = broken(limits, measured)
     if words or "breaks" in trial.user_attrs:  # of an attempt whose worker died before it could tell the end
         storage.set_trial_user_attr(trial._trial_id, "breaks", words)
     return bool(words)
+
+
+def _learned(metric: str) -> bool:
+    """Whether training betters a number: the score of a task, or a loss."""
+    return "/" in metric or metric.endswith("loss")
 
 
 def excesses(limits: Sequence[Limit], measured: Mapping[str, Json]) -> list[float]:

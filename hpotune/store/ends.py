@@ -118,7 +118,8 @@ class Ends:
         told_: Reached = "rung"
         ended = attempts_of(trial, self.config, outcome="rung", checkpoint=checkpoint, swept=swept)
         try:
-            breaks = tell_broken(self._storage, trial, self.config, result, ended)
+            far = result.rung < ladder.last
+            breaks = tell_broken(self._storage, trial, self.config, result, ended, on_its_way=far)
             climb.record(self._storage, trial, result, ladder, breaks=breaks)
         except UpdateFinishedTrialError:
             return ""

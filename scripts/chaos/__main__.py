@@ -93,7 +93,7 @@ def run(place: Place, name: str, options: argparse.Namespace, plan: list[str], u
     faults = sorted(study.ledger.faults, key=lambda fault: fault.at)
     return Run(
         rows=study.rows(), accounts=study.accounts(), faults=faults, wall_s=wall_s, submits=study.submits,
-        repairs=study.repairs, words=study.words,
+        repairs=study.repairs, submitted=study.submitted(), words=study.words,
     )  # fmt: skip
 
 

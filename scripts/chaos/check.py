@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import trial as objective
@@ -19,6 +20,8 @@ OF_JOBS = ("timeout",)
 """Kinds that strike a job's later trials too: a limit that was cut stays cut."""
 FORGETFUL_S = 15.0
 """slurmctld writes a new job to its disk some seconds after it has told its number."""
+UNEXPLAINED = ("has left the queue", "gave no sign of life")
+"""What hpotune says of such a death: nobody told it more."""
 LATE_S = 30.0
 """A dead worker's last sign of life is so old at most."""
 
@@ -35,6 +38,8 @@ class Run:
     """How often a user had to say `hpotune submit` again."""
     repairs: Sequence[str] = ()
     """What an administrator had to do."""
+    submitted: Mapping[str, float] = field(default_factory=dict)
+    """When each job of its was submitted, in Unix seconds."""
     words: str = ""
     """Why it was given up; empty where it ended by itself."""
 
@@ -166,12 +171,14 @@ def unfit_fates(run: Run) -> list[str]:
 
 
 def forgotten(run: Run, attempt: Attempt) -> bool:
-    """Whether the controller lost the attempt's job: it died before it had saved it, and slurmd ended it as defunct."""
-    return (
-        word(attempt) == "killed"
-        and "has left the queue" in (attempt.message or "")
-        and any(f.kind == "slurmctld" and abs(f.at - attempt.start) < FORGETFUL_S for f in run.faults)
-    )
+    """Whether the controller lost the attempt's job: it died before it had saved it, and slurmd ended it as defunct.
+
+    The job was new then, and the attempt began soon.
+    """
+    new = run.submitted.get(attempt.worker.job.partition("_")[0], -math.inf)
+    deaths = [f for f in run.faults if f.kind == "slurmctld" and f.struck and 0 <= f.at - new < FORGETFUL_S]
+    told = word(attempt) == "killed" and any(words in (attempt.message or "") for words in UNEXPLAINED)
+    return told and any(attempt.start <= f.until + LATE_S for f in deaths)
 
 
 def unexplained(run: Run) -> list[str]:

@@ -19,6 +19,7 @@ from place import ROOT, Place, answer
 from hpotune.errors import HpotuneError
 from hpotune.store import Store
 from hpotune.study.folder import StudyFolder
+from hpotune.study.life import read
 from hpotune.study.trial import TrialRow
 
 POLL_S = 0.5
@@ -26,6 +27,8 @@ LOOK_S = 10.0
 """Between two looks of the user and the administrator."""
 AT_ONCE = 6
 """Faults that may be at work at the same time."""
+PHANTOM_S = 60.0
+"""A job that signed its end so long ago and still runs, says Slurm, does not."""
 SPARED_S = 12.0
 """A trial is struck by name once in so long, so that it is clear what ended it."""
 SHARE = 0.9
@@ -194,11 +197,20 @@ class Study:
             if "held" in reason.lower():
                 self.place.slurm("scontrol", "release", job)
                 self.repairs.append(f"released {job} ({reason})")
+        for job in self.place.slurm("squeue", "-h", "-r", "-t", "R", "-o", "%i").split():
+            life = read(self.folder, job)  # a restarted controller may take an ended job for one that runs
+            if life is not None and life.end is not None and time.time() - life.sign > PHANTOM_S:
+                self.place.slurm("scancel", job)
+                self.repairs.append(f"cancelled {job} (it had ended)")
         for line in self.place.slurm("sinfo", "-h", "-N", "-p", "a100", "-o", "%N|%T").splitlines():
             node, _, state = line.partition("|")
             if ("drain" in state or "down" in state) and self.place.daemon(f"slurmd {node}"):
                 self.place.slurm("scontrol", "update", f"nodename={node}", "state=resume")
                 self.repairs.append(f"resumed {node} ({state})")
+
+    def submitted(self) -> dict[str, float]:
+        """When each job was submitted."""
+        return {path.parent.name: path.stat().st_mtime for path in self.folder.jobs.glob("*/job.json")}
 
     def accounts(self) -> list[Account]:
         """Every life of the study's worker jobs, by Slurm's accounting once it has caught up."""

@@ -291,11 +291,23 @@ def test_a_follow_up_submits_nothing_that_the_user_cancelled(place, monkeypatch,
     assert said in done.warning
 
 
-@pytest.mark.parametrize(("reason", "left"), [("Dependency", ()), ("BeginTime", ("9",))])
-def test_a_step_that_is_held_after_its_nodes_death_stands_for_no_follow_up(place, monkeypatch, reason, left):
+@pytest.mark.parametrize(
+    ("state", "reason", "left"),
+    [
+        ("PENDING", "Dependency", ()),
+        ("PENDING", "Priority", ()),
+        ("PENDING", "BeginTime", ("9",)),
+        ("PENDING", "launch failed requeued held", ("9",)),
+        ("PENDING", "JobHoldMaxRequeue", ("9",)),
+        ("RUNNING", "", ("9",)),
+        ("COMPLETING", "", ("9",)),
+        ("COMPLETED", "", ("9",)),
+    ],
+)
+def test_only_a_step_that_is_still_to_look_stands_for_the_follow_up(place, monkeypatch, state, reason, left):
     folder, store = place
     rows = [JobRow(id=f"7_{index}", state="RUNNING") for index in range(9)]
-    rows.append(JobRow(id="8_0", state="PENDING", kind="step", reason=reason))
+    rows.append(JobRow(id="8_0", state=state, kind="step", reason=reason))
     monkeypatch.setattr(step, "job_rows", lambda *_, **__: rows)
     monkeypatch.setattr(step, "submit", lambda *_: "9")
     done = step.step(folder, store, folder.load().config, now=datetime.now(), alone_at_work=True)

@@ -168,6 +168,16 @@ def test_of_too_few_trials_one_runs_to_its_end_all_the_same():
     assert play.cost == {0: 2, 1: 1, 2: 1}
 
 
+def test_where_all_that_ended_break_a_limit_the_best_of_those_that_rest_goes_on():
+    ended = [replace(on(n, 9.0, 9.0, 9.0, state="finished"), breaks=("loss 3 > 2",)) for n in range(4)]
+    rests = [breaking(on(4, 8.0)), on(5, 1.0), on(6, 2.0)]
+    study = config(trials=4)
+    assert asked(study, [ended[0], *rests]).promoted == (6,)
+    assert asked(study, [replace(ended[0], breaks=()), *rests]).stop == (4, 5, 6)
+    assert asked(study, [ended[0], *map(breaking, rests)]).stop == (4, 5, 6)
+    assert asked(config(trials=6), [*ended[:3], *rests]).stop == (4, 5, 6)  # three are enough
+
+
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("workers", [1, 4, 16])
 def test_in_any_order_of_ends_each_trial_is_decided_and_the_best_is_found(workers, seed):
@@ -215,6 +225,8 @@ def test_nobody_is_held_against_a_trial_that_breaks_a_limit():
     assert not falls_behind(median, rows, rows[-1], "maximize")
     wilcoxon = replace(median, pruner="wilcoxon", options={"n_startup_trials": 4, "p_threshold": 0.1})
     assert rival(wilcoxon, rows, rows[1], "maximize") == 5
+    assert rival(wilcoxon, [breaking(row) for row in rows[1:]], rows[1], "maximize") is None
+    assert rival(wilcoxon, [*map(breaking, rows[:3]), *rows[3:]], rows[3], "maximize") is None  # three others
     assert [row.number for row in best_rows(config().score.objective, rows)] == [5]
 
 

@@ -162,6 +162,16 @@ def test_a_session_goes_on_after_a_mistake():
     assert [sorted(answer) for answer in said] == [["ok"], ["error"], ["id", "params"]]
 
 
+def test_close_ends_it_whatever_else_it_holds():
+    assert replies(init(), {"op": "close", "id": 3}, ASK) == [{"ok": True}]
+
+
+def test_a_name_that_looks_like_the_files_words_stays_as_it_is():
+    space = [{"name": "search.rate", "type": "float", "low": 0, "high": 1}]
+    said = replies(init(space=space, default={"search.rate": 2}))
+    assert said[0]["error"].startswith("search.rate: prior: 2 needs a number")
+
+
 def test_a_number_that_is_not_finite_ends_the_trial_as_failed():
     said = replies(init(), ASK, '{"op": "tell", "id": 0, "value": NaN}', {"op": "tell", "id": 0, "value": 1})
     assert said[2] == {"ok": True}

@@ -17,7 +17,7 @@ from hpotune.errors import StudyFileError
 from hpotune.search.cube import Axis, Hint
 from hpotune.search.lineages import chosen_of, lineage_of, shape_of
 from hpotune.search.pbt import PopulationBasedSampler, explored
-from hpotune.search.registry import check_algorithm
+from hpotune.search.registry import check_algorithm, check_widened
 from hpotune.search.sampler import Setup
 from hpotune.search.setup import setup_of
 from hpotune.study.config import SearchConfig
@@ -317,6 +317,30 @@ def test_what_does_not_go_with_it_is_told(sections, said, make_study):
     search = {"algorithm": "pbt", **sections.pop("search", {})}
     [line] = refused(make_study(params=LR, **{"budget": {"trials": 40}, **sections, "search": search}))
     assert re.search(said, line)
+
+
+@pytest.mark.parametrize(
+    ("options", "now", "said"),
+    [
+        (
+            {"generations": 6},
+            {"parallel": 12},
+            "budget.parallel=12 is more than pbt has members .*population: 8",
+        ),
+        ({}, {"parallel": 12}, "budget.parallel=12 is more than pbt has members .*population: 8"),
+        ({"population": 8, "generations": 6}, {"trials": 40}, None),
+        ({}, {"trials": 100, "parallel": 8}, None),
+    ],
+)
+def test_a_study_that_has_begun_keeps_its_members_whatever_its_budget_becomes(options, now, said, make_study):
+    search = {"algorithm": "pbt", "options": options}
+    study = make_study(params=LR, search=search, budget={"trials": 48, "parallel": 4})
+    config = study.config.model_copy(update={"budget": study.config.budget.model_copy(update=now)})
+    if said is None:
+        check_widened(study, config)
+        return
+    with pytest.raises(StudyFileError, match=said):
+        check_widened(study, config)
 
 
 FINE = {

@@ -42,7 +42,7 @@ def grown(storage, id_: int, rng: random.Random, *, rungs: bool) -> None:
 
 def told(view: SearchView, id_: int, states: tuple[TrialState, ...] | None) -> list[tuple]:
     return [
-        (trial.number, trial.state, trial.values, trial.params)
+        (trial.number, trial.state, trial.values, trial.params, trial.user_attrs, trial.system_attrs)
         for trial in view.get_all_trials(id_, deepcopy=False, states=states)
     ]
 
@@ -53,6 +53,9 @@ def test_a_kept_look_shows_what_a_fresh_one_shows(seed, rungs):
     rng, kept = random.Random(seed), Ended()
     study = optuna.create_study()
     storage, id_ = study._storage, study._study_id
+    for _ in range(5):  # that lead, whatever climbs behind them
+        trial = create_trial(state=TrialState.COMPLETE, value=rng.random(), user_attrs={"kind": "trial"})
+        storage.create_new_trial(id_, template_trial=trial)
     for _ in range(300):
         grown(storage, id_, rng, rungs=rungs)
         count = len(study.get_trials(deepcopy=False))
@@ -62,6 +65,7 @@ def test_a_kept_look_shows_what_a_fresh_one_shows(seed, rungs):
         first, second = (told(view, id_, states) for view in views)
         assert first == second
     assert kept.count > 5 or rungs
+    assert kept.count >= 5
     points = [trial.params for trial in study.get_trials(deepcopy=False)[: kept.count] if trial.params]
     assert all(map(kept.has, points))
     assert not kept.has({"x": 2.0})

@@ -8,12 +8,15 @@ from datetime import datetime
 
 import optuna
 import pytest
+from optuna.study import StudyDirection
 
 from hpotune.plan.budget import best_rows, dropped, stop_reason
-from hpotune.search.history import CONSTRAINTS
+from hpotune.search.cube import Cube
+from hpotune.search.history import CONSTRAINTS, history_of
+from hpotune.search.view import SearchView
 from hpotune.storage import connect
 from hpotune.store import Claim, Store
-from hpotune.store.constraints import broken, excesses
+from hpotune.store.constraints import broken, excesses, tell_broken
 from hpotune.store.quick import rows_of
 from hpotune.study.config import Limit
 from hpotune.study.trial import TrialResult
@@ -112,6 +115,42 @@ def test_without_limits_nothing_is_written(make_store, url):
     played(make_store())
     study = optuna.load_study(study_name="bowl", storage=connect(url))
     assert all(CONSTRAINTS not in trial.system_attrs for trial in study.trials)
+
+
+def test_at_a_rung_only_limits_count_that_more_training_cannot_keep(make_store):
+    limits = [*LIMITED["constraints"], {"metric": "eval_loss", "max": 1}, {"metric": "arc/acc", "min": 0.5}]
+    store = make_store(
+        score={**LIMITED, "constraints": limits}, search={"pruner": "asha"}, budget={"trials": 6}
+    )
+    metrics = {"eval_loss": 2.0, "arc/acc": 0.1}
+    seen = []
+    for memory in (12.0, 43.0, 12.0, 12.0):
+        claim = store.claim(worker())
+        assert isinstance(claim, Claim)
+        told = TrialResult(
+            number=0,
+            state="finished",
+            values=[-9.0],
+            metrics={"memory": memory, **metrics},
+            rung=claim.row.rung,
+        )
+        store.reach(claim.trial_id, told)
+        seen.append((claim.row.number, claim.row.rung, store.rows()[claim.row.number].breaks))
+    assert seen[:3] == [(0, 0, ()), (1, 0, ("memory 43 > 40",)), (2, 0, ())]
+    [study_id] = [one._study_id for one in store._storage.get_all_studies()]
+    history = history_of(
+        SearchView(store._storage).get_all_trials(study_id), Cube({}), StudyDirection.MINIMIZE
+    )
+    assert (len(history), len(history.broken)) == (2, 1)
+    last = TrialResult(number=0, state="finished", values=[-9.0], metrics=metrics, rung=2)
+    claim = next(row for row in store.rows() if row.climbed)
+    storage, id_ = (
+        store._storage,
+        store._storage.get_trial_id_from_study_id_trial_number(study_id, claim.number),
+    )
+    whole = tell_broken(storage, storage.get_trial(id_), store.config, last, [])
+    assert whole
+    assert store.rows()[claim.number].breaks == ("value -9 < -5", "eval_loss 2 > 1", "arc/acc 0.1 < 0.5")
 
 
 def test_the_time_of_all_attempts_is_limited(make_store, monkeypatch):
