@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 
 from hpotune.errors import nearest
 from hpotune.search.draw import share_kept
@@ -17,23 +16,20 @@ SCARCE = 1e-4
 """Share below which a draw may well find none of them."""
 
 
-def kept(study: Study) -> float:
-    """The share of the space that keeps the constraints known before."""
-    return share_kept(study.space, study.template) if study.space.constraints else 1.0
+def kept(study: Study) -> tuple[float, set[int]]:
+    """The share of the space that keeps the constraints known before; where none does, which are never kept."""
+    return share_kept(study.space, study.template) if study.space.constraints else (1.0, set())
 
 
-def unkeepable(study: Study, *, share: float) -> Iterator[Mistake]:
-    """Constraints that no point keeps, alone or together, where none of thousands did: `share` is nought."""
+def unkeepable(study: Study, *, share: float, never: Collection[int]) -> Iterator[Mistake]:
+    """Constraints that no point keeps, alone (`never`) or together, where none of thousands did: `share` is nought."""
     if share:
         return
     advice = "widen a range or the constraint; values that follow from others are written with expr"
-    alone = False
-    texts = texts_of(study.template)
-    for where, text in texts.items():
-        if len(texts) == 1 or not share_kept(replace(study.space, constraints=(text,)), study.template):
-            alone = True
+    for index, (where, text) in enumerate(texts_of(study.template).items()):
+        if index in never:
             yield where, f"constraints: no point of the space keeps {text!r}; {advice}"
-    if not alone:
+    if not never:
         yield ("constraints",), f"constraints: no point of the space keeps all of them together; {advice}"
 
 

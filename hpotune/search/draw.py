@@ -120,19 +120,27 @@ def fits(space: Space, point: Params, known: Mapping[str, Value]) -> bool:
     return not space.constraints or not broken(space, decode(space, point), known)
 
 
-def share_kept(space: Space, template: Mapping[str, Value]) -> float:
+def share_kept(space: Space, template: Mapping[str, Value]) -> tuple[float, set[int]]:
     """The share of points that keeps the constraints known before: of random ones, until enough of them were seen to.
 
-    Of a finite space at least one point's. Nought: a draw would find none either.
+    Of a finite space at least one point's. Nought: a draw would find none either; then also the places of constraints
+    that no point keeps, whatever the others say.
     """
     known, rng = fixed_values(template, space), random.Random(0)
-    kept = 0
+    kept, never = 0, set(range(len(space.constraints)))
     for tried in range(1, RARE + 1):
-        kept += fits(space, _walk(space, known, {}, lambda axis: axis.value(rng.random())), known)
+        point = _walk(space, known, {}, lambda axis: axis.value(rng.random()))
+        breaks = broken(space, decode(space, point), known)
+        kept += not breaks
+        never.intersection_update(breaks)
         if kept and tried >= ANY:
-            return kept / tried
-    every = islice(_every(space, known, {}), COUNTED) if _finite(space) else iter(())
-    return float(any(fits(space, point, known) for point in every)) / COUNTED
+            return kept / tried, set()
+    for point in islice(_every(space, known, {}), COUNTED) if _finite(space) else ():
+        breaks = broken(space, decode(space, point), known)
+        never.intersection_update(breaks)
+        if not breaks:
+            return 1 / COUNTED, set()
+    return 0.0, never
 
 
 def distribution(r: Range) -> BaseDistribution:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Mapping
+from copy import copy
 from typing import Any, Protocol
 
 from shapes import Entry
@@ -146,6 +147,14 @@ class Hebo:
         pass
 
 
+def of_one_kind(entry: Entry) -> Entry:
+    """A range whose choices are all floats where some are: Syne Tune refuses 0 beside 0.1."""
+    choices = entry.get("choices") or []
+    numbers = all(isinstance(one, (int, float)) and not isinstance(one, bool) for one in choices)
+    mixed = numbers and any(isinstance(one, float) for one in choices)
+    return {**entry, "choices": [float(one) for one in choices]} if mixed else entry
+
+
 def unavailable(algorithm: str) -> str | None:
     """Why a peer cannot be played here; None where it can."""
     package = PEERS.get(algorithm)
@@ -169,7 +178,9 @@ def searcher(algorithm: str, surface: Surface, init: Mapping[str, Any], *, fast:
     if algorithm == "hebo":
         found = Hebo(surface.space, init["seed"])
     elif algorithm in PEERS:
-        found = shared("samplers").make(algorithm, surface, init["seed"], init["n_trials"], init["workers"])
+        told = copy(surface)
+        told.space = [of_one_kind(entry) for entry in surface.space]
+        found = shared("samplers").make(algorithm, told, init["seed"], init["n_trials"], init["workers"])
     else:
         found = InProcess(algorithm, init) if fast else Piped(algorithm, init)
     return found
