@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
@@ -21,6 +21,7 @@ from hpotune.simulate.cluster import Outcome, Split, simulate
 from hpotune.simulate.compare import Way, compare, recommend
 from hpotune.study.config import Json, StudyConfig
 from hpotune.study.folder import StudyFolder, write_atomic
+from hpotune.study.pruning import Ladder
 from hpotune.study.snapshot import code_of
 from hpotune.study.trial import TrialRow
 
@@ -206,11 +207,8 @@ def as_json(made: Plan) -> dict[str, Json]:
 def notes(made: Plan) -> list[str]:
     """What is only assumed, and what the study file makes hard."""
     found, resources = [missing(made.figures)], made.config.resources
-    if made.config.search.ladder is not None:
-        found.append(
-            "rungs are not simulated: each trial counts as long as trials have taken so far, stopped ones too, and "
-            "before any has ended as a whole one; so this is the most that it takes"
-        )
+    if made.figures.ladder is not None:
+        found.append(f"rungs: each trial counts {_climbing(made.figures, made.figures.ladder)}")
     needs = made.figures.load_s.value + made.figures.trial_s.value
     has = resources.working_s - made.figures.start_s.value
     if needs > has:
@@ -219,6 +217,24 @@ def notes(made: Plan) -> list[str]:
             "from its checkpoint in the next job, where it has one; raise resources.time"
         )
     return [note for note in found if note]
+
+
+def _climbing(known: Figures, ladder: Ladder) -> str:
+    """How long a trial with rungs is taken to be."""
+    if not known.climbs:
+        return "as long as trials have taken so far, stopped ones too"
+    if not ladder.halves:
+        return f"as a whole run, the most that it can take: nobody can tell beforehand whom {ladder.pruner} stops"
+    there = [sum(rung in rungs for rungs in known.climbs) for rung in range(len(ladder))]
+    count, whole = len(known.climbs), sum(ladder.share(rungs[-1]) for rungs in known.climbs)
+    return (
+        f"as far as it would climb if scores came by chance: of {count} trials {_listed(there)} are scored at rung "
+        f"{_listed(range(1, len(ladder) + 1))}, and train {whole / count:.0%} of {count} whole runs"
+    )
+
+
+def _listed(numbers: Iterable[int]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def read_plan(folder: StudyFolder) -> dict[str, Json] | None:

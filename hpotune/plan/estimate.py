@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from statistics import mean, median
 from typing import Literal
 
+from hpotune.plan.climbs import climbs, seconds
 from hpotune.plan.rounds import look_s
 from hpotune.study.config import StudyConfig
+from hpotune.study.pruning import Ladder
 
 Name = Literal["trial_s", "load_s", "baseline_s", "start_s", "queue_s", "turn_s", "step_s"]
 MEANS: dict[Name, str] = {
@@ -70,16 +72,25 @@ class Figures:
     step_s: Figure
     trials: tuple[float, ...] = ()
     """Of finished trials, loading left out: their spread makes workers wait for each other."""
+    ladder: Ladder | None = None
+    climbs: tuple[tuple[int, ...], ...] = ()
+    """The rungs that each trial is expected to be scored at; empty: it has none, or finished ones are known."""
 
     def named(self) -> dict[Name, Figure]:
         """Each by its name."""
         return {name: getattr(self, name) for name in MEANS}
 
     @property
+    def climbs_s(self) -> tuple[float, ...]:
+        """Of each trial by the rungs it is expected to reach."""
+        told = {"trial_s": self.trial_s.value, "load_s": self.load_s.value}
+        return tuple(seconds(self.ladder, rungs, **told) for rungs in self.climbs) if self.ladder else ()
+
+    @property
     def pace(self) -> Pace:
         """The bare numbers."""
         return Pace(
-            trials_s=self.trials or (self.trial_s.value,),
+            trials_s=self.trials or self.climbs_s or (self.trial_s.value,),
             **{name: figure.value for name, figure in self.named().items() if name != "trial_s"},
         )
 
@@ -106,7 +117,7 @@ class Pace:
 
 def figures(config: StudyConfig, learned: Measured, probed: Mapping[str, float]) -> Figures:
     """Every figure from its best source: learned, then probed, then the file's `plan:`, then assumed."""
-    load = _load(config, learned, probed)
+    load, ladder = _load(config, learned, probed), config.search.ladder
     trial = _trial(config, learned, probed, load_s=load.value)
     return Figures(
         trial_s=trial,
@@ -116,7 +127,9 @@ def figures(config: StudyConfig, learned: Measured, probed: Mapping[str, float])
         queue_s=_figure(config, "queue_s", learned.queues, probed, of="jobs"),
         turn_s=_figure(config, "turn_s", learned.turns, probed, of="jobs"),
         step_s=_figure(config, "step_s", learned.steps, probed, of="steps"),
-        trials=tuple(max(0.0, seconds - load.value) for seconds in learned.trials),
+        trials=tuple(max(0.0, took - load.value) for took in learned.trials),
+        ladder=ladder,
+        climbs=tuple(map(tuple, climbs(config, ladder))) if ladder and not learned.trials else (),
     )
 
 

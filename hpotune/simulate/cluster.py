@@ -103,7 +103,7 @@ class _Cluster:
     def __init__(
         self, config: StudyConfig, pace: Pace, *, begin: datetime, split: Split | None, slots: int | None
     ) -> None:
-        # no rungs: each trial takes what trials took, those that were stopped at a rung counted
+        # the pace knows how far each climbs; here it does so in one stretch
         self.config = config.model_copy(update={"search": SearchConfig()})
         self.pace, self.begin, self.slots = pace, begin, slots
         self.split: Split = split or (lambda spec: [spec])
