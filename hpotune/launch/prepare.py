@@ -176,9 +176,8 @@ def _edited(folder: StudyFolder, data_root: str | None) -> bool:
 
 
 def _reopened(folder: StudyFolder, accept: Callable[[StudyFolder, Study], None] | None) -> Ready:
-    began = load_study(folder.resolved_file)
-    study = folder.in_force(began)
-    check_widened(began, study.config)  # an older version may have taken more
+    study = folder.load()
+    check_widened(load_study(folder.resolved_file), study.config)  # an older version may have taken more
     if accept:
         accept(folder, study)
     provenance = folder.provenance()
