@@ -14,7 +14,6 @@ from hpotune.study import extension
 from hpotune.study.config import Json, StudyConfig
 from hpotune.study.execution import BudgetConfig, Cause
 from hpotune.study.folder import StudyFolder, write_atomic
-from hpotune.study.load import load_study
 from hpotune.study.trial import LOCAL, TrialRow
 
 Changed = dict[str, tuple[Json, Json]]
@@ -29,7 +28,7 @@ def extend_study(
     Raises: StudyFileError with one line for each word that is wrong; then nothing is written.
     """
     with alone(folder.jobs / ".extend.lock"):  # two at once would both add to the same number
-        study = load_study(folder.resolved_file)
+        study = folder.begun()
         before = extension.read_extension(folder.extension_file)
         told = extension.extended(study.config.budget, before, words, finished=finished)
         budget = extension.in_force(study.config.budget, told)

@@ -207,8 +207,8 @@ def as_json(made: Plan) -> dict[str, Json]:
 def notes(made: Plan) -> list[str]:
     """What is only assumed, and what the study file makes hard."""
     found, resources = [missing(made.figures)], made.config.resources
-    if made.figures.ladder is not None:
-        found.append(f"rungs: each trial counts {_climbing(made.figures, made.figures.ladder)}")
+    if made.config.search.ladder is not None:
+        found.append(f"rungs: each trial counts {_climbing(made.figures, made.config.search.ladder)}")
     needs = made.figures.load_s.value + made.figures.trial_s.value
     has = resources.working_s - made.figures.start_s.value
     if needs > has:

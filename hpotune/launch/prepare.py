@@ -17,7 +17,7 @@ from hpotune.search.starts import told
 from hpotune.store import Store
 from hpotune.study.extension import overruled, read_extension
 from hpotune.study.folder import StudyFolder, check_same, check_writable, folder_of, home_of, make_folder
-from hpotune.study.load import Mistakes, Study, lines, load_study
+from hpotune.study.load import Mistakes, Study, lines
 from hpotune.study.places import absolute
 from hpotune.study.snapshot import Taken, take
 from hpotune.study.source import Value, read_source
@@ -176,8 +176,9 @@ def _edited(folder: StudyFolder, data_root: str | None) -> bool:
 
 
 def _reopened(folder: StudyFolder, accept: Callable[[StudyFolder, Study], None] | None) -> Ready:
-    study = folder.load()
-    check_widened(load_study(folder.resolved_file), study.config)  # an older version may have taken more
+    begun = folder.begun()
+    study = folder.in_force(begun)
+    check_widened(begun, study.config)  # an older version may have taken more
     if accept:
         accept(folder, study)
     provenance = folder.provenance()

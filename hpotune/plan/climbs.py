@@ -9,7 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hpotune.plan.rungs import first_rung, next_rung, turns
+from hpotune.plan.rungs import next_rung, turns
 from hpotune.study.config import StudyConfig
 from hpotune.study.pruning import Ladder
 from hpotune.study.trial import Climbed, TrialRow
@@ -31,15 +31,16 @@ def climbs(config: StudyConfig, ladder: Ladder) -> list[list[int]]:
         }
     )
     rows = [TrialRow(number=number, kind="trial", state="waiting", params={}) for number in range(count)]
-    busy: list[int] = []
+    busy: list[tuple[int, int]] = []
     while True:
         while len(busy) < config.budget.parallel and (due := _due(played, ladder, rows)):
-            rows[due[0]] = replace(rows[due[0]], state="running", rung=next_rung(ladder, rows[due[0]]))
-            busy.append(due[0])
+            number, rung = due[0], next_rung(ladder, rows[due[0]])
+            rows[number] = replace(rows[number], state="running", rung=rung)
+            busy.append((number, rung))
         if not busy:
             return [[one.rung for one in row.climbed] for row in rows]
-        number = busy.pop(0)
-        rows[number] = _reached(rows[number], ladder, float(luck[number]))
+        number, rung = busy.pop(0)
+        rows[number] = _reached(rows[number], ladder, rung, score=float(luck[number]))
 
 
 def _due(config: StudyConfig, ladder: Ladder, rows: Sequence[TrialRow]) -> list[int]:
@@ -47,8 +48,7 @@ def _due(config: StudyConfig, ladder: Ladder, rows: Sequence[TrialRow]) -> list[
     return [*found.promoted, *found.fresh]
 
 
-def _reached(row: TrialRow, ladder: Ladder, score: float) -> TrialRow:
-    rung = first_rung(ladder, row.number) if row.rung is None else row.rung
+def _reached(row: TrialRow, ladder: Ladder, rung: int, *, score: float) -> TrialRow:
     one = Climbed(rung=rung, budget=ladder.budgets[rung], values=(score,))
     ended = rung == ladder.last
     return replace(

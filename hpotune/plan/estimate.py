@@ -10,7 +10,6 @@ from typing import Literal
 from hpotune.plan.climbs import climbs, seconds
 from hpotune.plan.rounds import look_s
 from hpotune.study.config import StudyConfig
-from hpotune.study.pruning import Ladder
 
 Name = Literal["trial_s", "load_s", "baseline_s", "start_s", "queue_s", "turn_s", "step_s"]
 MEANS: dict[Name, str] = {
@@ -71,9 +70,8 @@ class Figures:
     turn_s: Figure
     step_s: Figure
     trials: tuple[float, ...] = ()
-    """Of finished trials, loading left out: their spread makes workers wait for each other."""
-    ladder: Ladder | None = None
-    climbs: tuple[tuple[int, ...], ...] = ()
+    """Of each, loading left out: their spread makes workers wait for each other. Of finished ones, else by `climbs`."""
+    climbs: Sequence[Sequence[int]] = ()
     """The rungs that each trial is expected to be scored at; empty: it has none, or finished ones are known."""
 
     def named(self) -> dict[Name, Figure]:
@@ -81,16 +79,10 @@ class Figures:
         return {name: getattr(self, name) for name in MEANS}
 
     @property
-    def climbs_s(self) -> tuple[float, ...]:
-        """Of each trial by the rungs it is expected to reach."""
-        told = {"trial_s": self.trial_s.value, "load_s": self.load_s.value}
-        return tuple(seconds(self.ladder, rungs, **told) for rungs in self.climbs) if self.ladder else ()
-
-    @property
     def pace(self) -> Pace:
         """The bare numbers."""
         return Pace(
-            trials_s=self.trials or self.climbs_s or (self.trial_s.value,),
+            trials_s=self.trials or (self.trial_s.value,),
             **{name: figure.value for name, figure in self.named().items() if name != "trial_s"},
         )
 
@@ -117,8 +109,13 @@ class Pace:
 
 def figures(config: StudyConfig, learned: Measured, probed: Mapping[str, float]) -> Figures:
     """Every figure from its best source: learned, then probed, then the file's `plan:`, then assumed."""
-    load, ladder = _load(config, learned, probed), config.search.ladder
+    load = _load(config, learned, probed)
     trial = _trial(config, learned, probed, load_s=load.value)
+    trials = tuple(max(0.0, took - load.value) for took in learned.trials)
+    ladder, expected = config.search.ladder, list[list[int]]()
+    if ladder is not None and not trials:
+        expected = climbs(config, ladder)
+        trials = tuple(seconds(ladder, rungs, trial_s=trial.value, load_s=load.value) for rungs in expected)
     return Figures(
         trial_s=trial,
         load_s=load,
@@ -127,9 +124,8 @@ def figures(config: StudyConfig, learned: Measured, probed: Mapping[str, float])
         queue_s=_figure(config, "queue_s", learned.queues, probed, of="jobs"),
         turn_s=_figure(config, "turn_s", learned.turns, probed, of="jobs"),
         step_s=_figure(config, "step_s", learned.steps, probed, of="steps"),
-        trials=tuple(max(0.0, took - load.value) for took in learned.trials),
-        ladder=ladder,
-        climbs=tuple(map(tuple, climbs(config, ladder))) if ladder and not learned.trials else (),
+        trials=trials,
+        climbs=expected,
     )
 
 

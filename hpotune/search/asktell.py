@@ -48,9 +48,9 @@ KEYS = {
     "init": ("space", "direction", "seed", "n_trials", "workers", "default", "start_from", "options"),
     "ask": (),
     "tell": ("id", "value", "stderr"),
+    "close": (),
 }
-"""What a message of each kind may hold beside `op`."""
-CLOSE = "close"
+"""What a message of each kind may hold beside `op`; `close` may hold anything, since its sender waits for the end."""
 WORDS = {
     f"{PLACE}:1: ": "",
     PARAMS: "",
@@ -171,7 +171,7 @@ def answers(
     for line in filter(str.strip, lines):
         try:
             message = _message(line)
-            if message["op"] == CLOSE:
+            if message["op"] == "close":
                 return
             if message["op"] == "init":
                 if search is not None:
@@ -210,11 +210,9 @@ def _message(line: str) -> dict[str, Json]:
     if not isinstance(message, dict):
         raise StudyFileError(f'{line.strip()[:80]!r} is no object; needs one such as {{"op": "ask"}}')
     op = message.get("op")
-    if op == CLOSE:  # whatever else it holds: its sender waits for the end
-        return message
     if op not in list(KEYS):
-        raise StudyFileError(f"op={op!r} is unknown; valid: {', '.join([*KEYS, CLOSE])}")
-    if stray := sorted(message.keys() - {"op", *KEYS[op]}):
+        raise StudyFileError(f"op={op!r} is unknown; valid: {', '.join(KEYS)}")
+    if op != "close" and (stray := sorted(message.keys() - {"op", *KEYS[op]})):
         advice = nearest(stray[0], KEYS[op]) if KEYS[op] else "it takes none"
         raise StudyFileError(f"{op}: {stray[0]}: unknown key; {advice}")
     return message

@@ -7,7 +7,6 @@ other random numbers. Where that does not help, any free point is taken, so that
 from __future__ import annotations
 
 import random
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -24,7 +23,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.search.cube import Axis, Params
-from hpotune.search.view import Ended
+from hpotune.search.view import Ended, behind
 from hpotune.study import expr
 from hpotune.study.constraints import broken, fixed_values
 from hpotune.study.source import Value
@@ -62,13 +61,14 @@ def draw(
     """
     known = fixed_values(template, space)
     trials = study.get_trials(deepcopy=False)
-    late = trials[bisect_left(trials, ended.count, key=lambda other: other.number) :]
-    others = [other for other in late if _counts(other) and other.number != trial.number]
+
+    def points(among: Sequence[FrozenTrial]) -> list[Params]:
+        return [other.params for other in among if _counts(other) and other.number != trial.number]
+
+    late = points(behind(trials, ended.count))
 
     def new(point: Params) -> bool:
-        if point in announced or ended.has(point):
-            return False
-        return all(other.params != point for other in others)
+        return point not in announced and not ended.has(point) and point not in late
 
     settled = _settled(space, known, fixed)
     if settled is not None:
@@ -83,8 +83,7 @@ def draw(
             if new(point):
                 return point, True
             allowed.append(point)
-    known_ones = (other.params for other in trials if _counts(other) and other.number != trial.number)
-    taken = {_key(point) for point in [*announced, *known_ones]}
+    taken = {_key(point) for point in [*announced, *points(trials)]}
     rng = random.Random(f"{study.study_name}:{trial.number}")
     tries = RARE if space.constraints and not allowed else ANY
     any_ = (_walk(space, known, fixed, lambda axis: axis.value(rng.random())) for _ in range(tries))
@@ -128,19 +127,18 @@ def share_kept(space: Space, template: Mapping[str, Value]) -> tuple[float, set[
     """
     known, rng = fixed_values(template, space), random.Random(0)
     kept, never = 0, set(range(len(space.constraints)))
-    for tried in range(1, RARE + 1):
-        point = _walk(space, known, {}, lambda axis: axis.value(rng.random()))
+
+    def keeps(point: Params) -> bool:
         breaks = broken(space, decode(space, point), known)
-        kept += not breaks
         never.intersection_update(breaks)
+        return not breaks
+
+    for tried in range(1, RARE + 1):
+        kept += keeps(_walk(space, known, {}, lambda axis: axis.value(rng.random())))
         if kept and tried >= ANY:
             return kept / tried, set()
-    for point in islice(_every(space, known, {}), COUNTED) if _finite(space) else ():
-        breaks = broken(space, decode(space, point), known)
-        never.intersection_update(breaks)
-        if not breaks:
-            return 1 / COUNTED, set()
-    return 0.0, never
+    every = islice(_every(space, known, {}), COUNTED) if _finite(space) else iter(())
+    return (1 / COUNTED, set()) if any(map(keeps, every)) else (0.0, never)
 
 
 def distribution(r: Range) -> BaseDistribution:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -19,7 +18,7 @@ from hpotune.search.outlook import look_ahead
 from hpotune.search.registry import algorithm
 from hpotune.search.setup import setup_of
 from hpotune.search.starts import kept_starts, own_starts
-from hpotune.search.view import Ended, SearchView
+from hpotune.search.view import Ended, SearchView, behind
 from hpotune.study.config import StudyConfig
 from hpotune.study.load import Study
 
@@ -103,7 +102,7 @@ def _alone(
         if not new:  # settled, or nothing else is left
             return point
         until = time.monotonic() + PATIENCE_S
-        while (rival := _rival(study, trial, point, behind=known)) == "later" and time.monotonic() < until:
+        while (rival := _rival(study, trial, point, since=known)) == "later" and time.monotonic() < until:
             time.sleep(POLL_S)
         tried.append(point)
         if rival != "first" or len(tried) == TRIES:
@@ -111,15 +110,14 @@ def _alone(
 
 
 def _rival(
-    study: optuna.Study, trial: FrozenTrial, point: Params, *, behind: int
+    study: optuna.Study, trial: FrozenTrial, point: Params, *, since: int
 ) -> Literal["first", "later", ""]:
     """Whether another trial has this point or is about to take it before this one, or will draw another after all.
 
-    `behind`: the lowest number that is looked at.
+    `since`: the lowest number that is looked at.
     """
     found: Literal["first", "later", ""] = ""
-    trials = study.get_trials(deepcopy=False)
-    for other in trials[bisect_left(trials, behind, key=lambda one: one.number) :]:
+    for other in behind(study.get_trials(deepcopy=False), since):
         if other.number == trial.number or other.state == TrialState.WAITING:
             continue
         if other.params == point:

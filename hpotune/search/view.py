@@ -27,6 +27,11 @@ def is_baseline(trial: FrozenTrial) -> bool:
     return trial.user_attrs.get("kind") == "baseline"
 
 
+def behind(trials: Sequence[FrozenTrial], number: int) -> Sequence[FrozenTrial]:
+    """Those of `trials`, which are in the order of their numbers, that have this one or a higher one."""
+    return trials[bisect_left(trials, number, key=lambda trial: trial.number) :]
+
+
 class Ended:
     """The leading trials of one study that have ended and climbed no rung, as samplers see them.
 
@@ -78,7 +83,7 @@ class SearchView:
     ) -> None:
         self._inner = inner
         self._unseen = unseen
-        self.ended = ended or Ended()
+        self._ended = ended or Ended()
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._inner, name)
@@ -89,7 +94,7 @@ class SearchView:
         """Trials that were drawn."""
         wanted = tuple(states) if states is not None else None
         found = self._inner.get_all_trials(study_id, deepcopy=deepcopy, states=None)
-        lead, begin = self.ended.split(found, below=min(self._unseen, default=len(found)))
+        lead, begin = self._ended.split(found, below=min(self._unseen, default=len(found)))
         trials = [trial for trial in found[begin:] if not is_baseline(trial)]
         if self._unseen:
             trials = [_running(trial) if trial.number in self._unseen else trial for trial in trials]

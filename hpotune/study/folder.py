@@ -106,11 +106,18 @@ class StudyFolder:
 
         Raises: StudyFileError where there is none.
         """
+        return self.in_force(self.begun())
+
+    def begun(self) -> Study:
+        """The study with the budget that it began with.
+
+        Raises: StudyFileError where there is none.
+        """
         if not self.resolved_file.is_file():
             raise StudyFileError(
                 f"{self.path}: holds no study (no resolved.yaml); `hpotune run` or `submit` makes one"
             )
-        return self.in_force(load_study(self.resolved_file))
+        return load_study(self.resolved_file)
 
     def in_force(self, study: Study) -> Study:
         """The study with what `hpotune extend` has added to its budget.

@@ -62,9 +62,9 @@ def test_an_announcement_is_seen_before_while_and_after_it_is_written():
                 study._storage.set_trial_system_attr(one._trial_id, name, value)
             else:
                 study._storage.set_trial_param(one._trial_id, name, value, FloatDistribution(0.0, 1.0))
-        seen.append(_rival(study, study.trials[other.number], point, behind=0))
+        seen.append(_rival(study, study.trials[other.number], point, since=0))
     assert seen == ["first"] * 3
     elsewhere = {"x": 0.1, "y": 0.1}
     study._storage.set_trial_system_attr(other._trial_id, ANNOUNCED, elsewhere)
-    assert _rival(study, study.trials[one.number], elsewhere, behind=0) == "later"
-    assert _rival(study, study.trials[other.number], point, behind=other.number) == ""
+    assert _rival(study, study.trials[one.number], elsewhere, since=0) == "later"
+    assert _rival(study, study.trials[other.number], point, since=other.number) == ""
