@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 from optuna.samplers import BaseSampler
@@ -80,7 +81,7 @@ class AutoSampler(CubeSampler):
 
         def value(points: np.ndarray) -> np.ndarray:
             each = [log_improvement(*m.predict(points), best) for m, best in zip(models, bests, strict=True)]
-            found: np.ndarray = np.logaddexp.reduce(each, axis=0)
+            found: np.ndarray = reduce(np.logaddexp, each)
             found = found + BELIEF / turn.rank * log_belief(cube, points)
             return found if known.holds is None else found + known.holds(points)
 
