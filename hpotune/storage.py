@@ -10,8 +10,8 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,8 @@ IDLE_S = 0.2
 """How long a connection to a server outlives a call; the next one often follows within milliseconds."""
 PATIENCE_S = 120
 """How long a worker waits for a store that is away: a server's restart, a file system's failover."""
+_MAKING = int.from_bytes(b"hpotune", "big")
+"""The number of the lock that whoever makes a study in a PostgreSQL database holds."""
 _AWAY = (StorageInternalError, OperationalError, InterfaceError, OSError)
 _T = TypeVar("_T")
 
@@ -89,11 +91,40 @@ def connect(url: str, *, read_only: bool = False, patience_s: float = 0) -> Base
         try:
             return cast(BaseStorage, _Patient(_opened(url, read_only=read_only), patience_s=patience_s))
         except (SQLAlchemyError, StorageInternalError, OSError) as error:
-            twin = twins > 0 and "already exists" in str(error)  # another process makes the tables just now
+            twin = twins > 0 and _twin(error)  # another process makes the tables just now
             twins -= 1
             if not twin and time.monotonic() >= until:
                 raise StoreError(f"{url}: cannot be opened ({_cause(error)}); {_next_step(url)}") from error
             time.sleep(0.1 if twin else random.uniform(0.5, 2))
+
+
+def _twin(error: BaseException) -> bool:
+    """Whether a table, or the one row of a table that names the schema's version, was there a moment later."""
+    text, cause = str(error), error.__cause__
+    found = "already exists" in text or "UNIQUE constraint failed: alembic_version" in text
+    return found or (cause is not None and _twin(cause))
+
+
+@contextmanager
+def sole_maker(url: str) -> Iterator[None]:
+    """Keeps other processes from making a study in the same PostgreSQL database until the block ends.
+
+    A transaction holds the lock, so that it works behind a connection pooler too, and ends with the process.
+    Raises: StoreError where the database cannot be reached.
+    """
+    import psycopg
+
+    try:
+        connection = psycopg.connect(url, connect_timeout=5)
+    except psycopg.Error as error:
+        raise StoreError(f"{url}: cannot be opened ({_cause(error)}); {_next_step(url)}") from error
+    try:
+        with suppress(psycopg.Error):  # after so long its holder hangs: the tables' own constraints must do
+            connection.execute(f"SET LOCAL lock_timeout = '{PATIENCE_S}s'".encode())
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MAKING])
+        yield
+    finally:
+        connection.close()
 
 
 def require_file(url: str) -> None:

@@ -116,17 +116,13 @@ def worker(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from hpotune.launch.lifetime import job_end, leave_out, requeue_cause
-    from hpotune.launch.lock import alone
     from hpotune.launch.prepare import prepare, retaken
     from hpotune.study.folder import folder_of
     from hpotune.worker import this_worker, work
 
     place = folder_of(study)
     if not place.resolved_file.is_file():
-        with alone(
-            place.path.parent / f".{place.path.name}.lock"
-        ):  # the elements of an array come all at once
-            place = prepare(study, chosen=None, data_root=data_root).folder
+        place = prepare(study, chosen=None, data_root=data_root).folder
     elif code is None:  # typed by hand, or in an sbatch file of your own: the code as it is now
         taken = retaken(place).code
         code = taken.hash if taken else None

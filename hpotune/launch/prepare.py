@@ -1,10 +1,12 @@
-"""From a study file to a study that can run: every check first, then the folder and the store, or nothing at all."""
+"""From a study file to a study that can run: every check first, then the folder and the store, or nothing at all.
+
+Only one process at a time makes a study or makes it ready; the others wait, and find it complete.
+"""
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +14,8 @@ from hpotune import storage
 from hpotune.errors import StoreError, StudyFileError
 from hpotune.launch.beginnings import start_points, with_rest
 from hpotune.launch.check import Checked, check
+from hpotune.launch.lock import alone
+from hpotune.launch.making import preparing, wait_until_made
 from hpotune.search.registry import check_widened
 from hpotune.search.starts import told
 from hpotune.store import Store
@@ -20,7 +24,7 @@ from hpotune.study.folder import StudyFolder, check_same, check_writable, folder
 from hpotune.study.load import Mistakes, Study, lines
 from hpotune.study.places import absolute
 from hpotune.study.snapshot import Taken, take
-from hpotune.study.source import Value, read_source
+from hpotune.study.source import read_source
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,22 +57,25 @@ def prepare(
     """
     folder = folder_of(target, chosen=chosen)
     if target.is_dir():
+        wait_until_made(folder)
         data_root = data_root or _data_root_before(folder)
         if not _edited(folder, data_root):
             return _reopened(folder, accept)
         target = folder.study_file
-    checked = check(target, data_root=data_root, made=folder.resolved_file.is_file())
-    check_same(folder, checked.values)
+    stood = folder.resolved_file.is_file()
+    checked = check(target, data_root=data_root, made=stood)
+    if stood:
+        check_same(folder, checked.values)
     if accept:
         accept(folder, folder.in_force(checked.study))
     check_writable(folder)
-    if folder.resolved_file.is_file():
-        return _made(folder, checked, str(folder.provenance()["store"]), "as before")
-    url, why = storage.choose(checked.study.config.store, folder.path)
-    if url.startswith("postgresql"):
-        storage.connect(url)  # before a folder is made for a study that has no store
-    with _all_or_nothing(folder):
-        return _made(folder, checked, url, why)
+    with preparing(folder) as hold:
+        check_same(folder, checked.values)
+        if hold.made:
+            return _made(folder, checked, str(folder.provenance()["store"]), "as before")
+        url, why = storage.choose(checked.study.config.store, folder.path)
+        with hold.making(url):
+            return _made(folder, checked, url, why)
 
 
 def retaken(folder: StudyFolder) -> Taken:
@@ -80,12 +87,13 @@ def retaken(folder: StudyFolder) -> Taken:
 
 
 def _made(folder: StudyFolder, checked: Checked, url: str, why: str) -> Ready:
-    make_folder(folder, checked.study, checked.values, home=checked.home, store_url=url)
+    taken = take(folder, checked.values, home=checked.home)
     study = folder.in_force(checked.study)
     store = _store(folder, study, url)
     notes = overruled(checked.study.config.budget, read_extension(folder.extension_file))
     notes = [*notes, *_begun(folder, checked, store, url)]
-    return _ready(folder, study, store, checked.values, home=checked.home, url=url, why=why, notes=notes)
+    make_folder(folder, checked.study, checked.values, home=checked.home, store_url=url)
+    return _ready(folder, study, store, taken, url=url, why=why, notes=notes)
 
 
 def _begun(folder: StudyFolder, checked: Checked, store: Store, url: str) -> list[str]:
@@ -104,14 +112,12 @@ def _ready(
     folder: StudyFolder,
     study: Study,
     store: Store,
-    values: Mapping[str, Value],
+    taken: Taken,
     *,
-    home: Path,
     url: str,
     why: str,
     notes: Sequence[str] = (),
 ) -> Ready:
-    taken = take(folder, values, home=home)
     return Ready(
         folder=folder, study=study, store=store, store_url=url, why=why,
         code=taken.code.hash if taken.code else None, notes=(*notes, *taken.notes),
@@ -134,26 +140,18 @@ def _store(folder: StudyFolder, study: Study, url: str) -> Store:
             store = Store.open(url, study)
             store.fill()
             return store
-    return Store.create(url, study, folder=str(folder.path))
+    with _sole_maker(folder, url):
+        return Store.create(url, study, folder=str(folder.path))
 
 
-@contextmanager
-def _all_or_nothing(folder: StudyFolder) -> Iterator[None]:
-    """Takes away what was made inside it when that fails, and nothing that stood there before."""
-    try:
-        folder.path.mkdir(parents=True)  # of two processes one makes it, and the other must not take it away
-        mine, empty = True, True
-    except FileExistsError:
-        mine, empty = False, folder.path.is_dir() and not any(folder.path.iterdir())
-    try:
-        yield
-    except BaseException:
-        if mine:
-            shutil.rmtree(folder.path, ignore_errors=True)
-        elif empty:
-            for path in folder.path.iterdir():
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-        raise
+def _sole_maker(folder: StudyFolder, url: str) -> AbstractContextManager[None]:
+    """Keeps studies of other folders from being made in the same store meanwhile: two may have one name."""
+    if url.startswith("postgresql"):
+        return storage.sole_maker(url)
+    file = Path(url.partition(":///")[2])
+    if file.is_relative_to(folder.path) or not file.parent.is_dir():
+        return nullcontext()
+    return alone(file.with_name(f".hpotune-{file.name}.lock"))
 
 
 def _data_root_before(folder: StudyFolder) -> str | None:
@@ -183,7 +181,8 @@ def _reopened(folder: StudyFolder, accept: Callable[[StudyFolder, Study], None] 
         accept(folder, study)
     provenance = folder.provenance()
     url = str(provenance["store"])
-    store = Store.open(url, study)
-    store.fill()
-    values, home = study.source.values, Path(str(provenance["home"]))
-    return _ready(folder, study, store, values, home=home, url=url, why="as before")
+    with preparing(folder):
+        store = Store.open(url, study)
+        store.fill()
+        taken = take(folder, study.source.values, home=Path(str(provenance["home"])))
+    return _ready(folder, study, store, taken, url=url, why="as before")

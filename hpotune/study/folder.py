@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import shutil
 import subprocess
 import tempfile
 import time
@@ -82,6 +81,11 @@ class StudyFolder:
     def provenance_file(self) -> Path:
         """Versions, host, home folder, store."""
         return self.path / "provenance.json"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held while the study is made or made ready; the first file of a new study, and the last to go."""
+        return self.path / ".hpotune-lock"
 
     @property
     def jobs(self) -> Path:
@@ -215,20 +219,18 @@ def make_folder(
 ) -> None:
     """Writes the study into its folder, or refreshes what may change in one that holds the same study.
 
-    Raises: HpotuneError when it cannot be written; then nothing is left behind of a new folder.
+    resolved.yaml comes last: where it stands, the study can be used.
+    Raises: HpotuneError when it cannot be written.
     """
-    existed = folder.path.exists()
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
-        made = {"home": str(home), "store": store_url, "folder": str(folder.path), **_circumstances(home)}
         if not folder.provenance_file.exists():
+            made = {"home": str(home), "store": store_url, "folder": str(folder.path), **_circumstances(home)}
             write_atomic(folder.provenance_file, json.dumps(made, indent=1) + "\n")
         write_atomic(folder.study_file, study.source.path.read_text(encoding="utf-8"))
         write_atomic(folder.resolved_file, write_yaml(values))
     except OSError as error:
-        if not existed:
-            shutil.rmtree(folder.path, ignore_errors=True)
-        raise HpotuneError(_unwritable(folder, error)) from None
+        raise HpotuneError(unwritable(folder, error)) from None
 
 
 def check_same(folder: StudyFolder, values: Mapping[str, Value]) -> None:
@@ -237,7 +239,8 @@ def check_same(folder: StudyFolder, values: Mapping[str, Value]) -> None:
     Raises: StudyFileError naming the first key that differs.
     """
     if not folder.resolved_file.is_file():
-        if folder.path.exists() and any(folder.path.iterdir()):
+        own = ".hpotune-"  # the lock, and files that other processes only try out whether they can be written
+        if folder.path.exists() and any(not path.name.startswith(own) for path in folder.path.iterdir()):
             raise StudyFileError(
                 f"{folder.path}: holds other files, no study; rename the study (name:), use --folder, or remove them"
             )
@@ -277,7 +280,7 @@ def check_writable(folder: StudyFolder) -> None:
         with tempfile.NamedTemporaryFile(dir=near, prefix=".hpotune-room-") as file:
             file.write(bytes(ROOM))
     except OSError as error:
-        raise HpotuneError(_unwritable(folder, error)) from None
+        raise HpotuneError(unwritable(folder, error)) from None
 
 
 def wait_for_room(
@@ -303,7 +306,8 @@ def wait_for_room(
         time.sleep(pause_s)
 
 
-def _unwritable(folder: StudyFolder, error: OSError) -> str:
+def unwritable(folder: StudyFolder, error: OSError) -> str:
+    """The complaint about a folder that takes no file."""
     return f"{folder.path}: cannot be written ({error.strerror}); free space, or choose another with --folder"
 
 

@@ -276,7 +276,8 @@ def _link(code: Code, *, but: Path) -> None:
 
 def _a_study(path: Path, *, but: Path) -> bool:
     """Whether a study's folder lies there; two that link to each other would make tools that follow links go round."""
-    return path == but or (path / "resolved.yaml").is_file()
+    study = StudyFolder(path=path)
+    return path == but or study.resolved_file.is_file() or study.lock_file.exists()
 
 
 def _changed(before: Code, now: Code) -> str:

@@ -1,0 +1,243 @@
+"""Several processes that prepare one study at one moment, and what is left of one that does not come to its end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import yaml
+
+from hpotune.errors import ClusterError, HpotuneError, StudyFileError
+from hpotune.launch.prepare import prepare
+from hpotune.study import folder as folders
+from hpotune.study.folder import StudyFolder
+from tests.conftest import FILE, FUNCTION
+
+STORES = ["sqlite", "journal", pytest.param("postgres", marks=pytest.mark.postgres)]
+ROUNDS = 3
+
+
+@pytest.fixture(params=STORES)
+def store(request) -> str:
+    """What `store:` says in the study file."""
+    return request.getfixturevalue("postgres") if request.param == "postgres" else request.param
+
+
+@pytest.fixture(params=STORES[::2])
+def shared(request, tmp_path) -> str:
+    """A store that is in no study's folder."""
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres")
+    return f"sqlite:///{tmp_path / 'shared.db'}"
+
+
+class Preparer:
+    """A process of tests/launch/preparer.py."""
+
+    def __init__(self, *words: str) -> None:
+        command = [sys.executable, "-m", "tests.launch.preparer", *words]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        self.process = subprocess.Popen(command, text=True, **pipes)
+
+    def __enter__(self) -> Preparer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def hears(self, line: object) -> None:
+        self.process.stdin.write(f"{line}\n")
+        self.process.stdin.flush()
+
+    def says(self) -> str:
+        return self.process.stdout.readline().strip()
+
+    def told(self) -> dict:
+        return json.loads(self.says())
+
+
+@pytest.fixture
+def three() -> Iterator[list[Preparer]]:
+    """Three of them, with all that they need imported."""
+    with ExitStack() as stack:
+        made = [stack.enter_context(Preparer()) for _ in range(3)]
+        assert [one.says() for one in made] == ["ready"] * 3
+        yield made
+
+
+@pytest.fixture
+def other() -> Iterator[Preparer]:
+    """One that comes second."""
+    with Preparer() as made:
+        assert made.says() == "ready"
+        yield made
+
+
+@pytest.fixture
+def slow() -> Iterator[Preparer]:
+    """One that waits before it writes the last file."""
+    with Preparer("slow") as made:
+        assert made.says() == "ready"
+        yield made
+
+
+def study(home: Path, **sections: object) -> Path:
+    """A study of a function, in a folder of its own."""
+    home.mkdir()
+    (home / "own.py").write_text(FUNCTION)
+    (home / "study.yaml").write_text(yaml.safe_dump({**FILE, **sections}))
+    return home / "study.yaml"
+
+
+def at_once(preparers: list[Preparer], *files: Path) -> list[dict]:
+    """What each came to, all begun at one moment; each with its own file, or all with one."""
+    for number, one in enumerate(preparers):
+        one.hears(files[number % len(files)])
+    return [one.told() for one in preparers]
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
+
+
+def test_three_at_once_get_one_study(store, three, tmp_path):
+    for number in range(ROUNDS):
+        file = study(tmp_path / str(number), store=store, name=f"bowl{number}")
+        told = at_once(three, file)
+        assert [one.get("rows") for one in told] == [6, 6, 6], told
+        folder = StudyFolder(path=Path(told[0]["folder"]))
+        assert {one["store"] for one in told} == {folder.provenance()["store"]}
+        assert names(file.parent) == {"own.py", "study.yaml", folder.path.name}
+
+
+def test_a_third_folder_shares_the_store(shared, three, tmp_path):
+    for number in range(ROUNDS):
+        homes = [tmp_path / f"{number}-{name}" for name in "abc"]
+        files = [study(home, store=shared, name=f"bowl{number}{home.name}") for home in homes]
+        assert [one.get("rows") for one in at_once(three, *files)] == [6, 6, 6]
+
+
+def test_one_folder_gets_the_name(shared, three, tmp_path):
+    for number in range(ROUNDS):
+        homes = [tmp_path / f"{number}-{name}" for name in "abc"]
+        files = [study(home, store=shared, name=f"bowl{number}") for home in homes]
+        told = at_once(three, *files)
+        assert sorted(one.get("rows", 0) for one in told) == [0, 0, 6], told
+        for one, home in zip(told, homes, strict=True):
+            assert "rows" in one or "holds another study named" in one["error"]
+            assert (home / f"bowl{number}").exists() == ("rows" in one)
+
+
+def test_the_second_outlives_an_interrupted_first(store, slow, other, tmp_path):
+    file = study(tmp_path / "home", store=store)
+    slow.hears(file)
+    assert slow.says() == "at the end"
+    other.hears(file)
+    assert other.process.stderr.readline().startswith(f"waiting for process {slow.process.pid} on ")
+    slow.process.send_signal(signal.SIGINT)
+    assert slow.process.wait(timeout=60) == 130
+    told = other.told()
+    assert told.get("rows") == 6, told
+    folder = StudyFolder(path=Path(told["folder"]))
+    assert folder.load().config.budget.trials == 6
+    assert told["store"] == folder.provenance()["store"]
+
+
+@pytest.mark.parametrize("stood", [False, True])
+def test_an_interrupted_one_leaves_nothing(slow, tmp_path, stood):
+    file = study(tmp_path / "home")
+    folder = file.parent / "bowl"
+    if stood:
+        folder.mkdir()
+    slow.hears(file)
+    assert slow.says() == "at the end"
+    assert names(folder) == {".hpotune-lock", "code", "store.db"}
+    slow.process.send_signal(signal.SIGINT)
+    assert slow.process.wait(timeout=60) == 130
+    assert folder.exists() == stood
+    assert not stood or names(folder) == set()
+
+
+def killed(slow: Preparer, file: Path) -> None:
+    """Makes a study but for its last files."""
+    slow.hears(file)
+    assert slow.says() == "at the end"
+    slow.process.kill()
+    slow.process.wait()
+
+
+def test_what_a_killed_one_left_is_completed(store, slow, tmp_path):
+    file = study(tmp_path / "home", store=store)
+    killed(slow, file)
+    with pytest.raises(StudyFileError, match="holds no study"):
+        StudyFolder(path=file.parent / "bowl").load()
+    ready = prepare(file, chosen=None, data_root=None)
+    assert len(ready.store.rows()) == 6
+    assert ready.folder.load().config.budget.trials == 6
+
+
+def test_what_a_killed_one_left_is_replaced(slow, tmp_path):
+    file = study(tmp_path / "home", store="journal")
+    killed(slow, file)
+    (file.parent / "bowl" / "letter").touch()
+    params = {"x": {"float": [0.0, 1.0]}}
+    file.write_text(yaml.safe_dump({**FILE, "params": params, "store": "sqlite"}))
+    with pytest.raises(StudyFileError, match="holds other files, no study"):
+        prepare(file, chosen=None, data_root=None)
+    assert names(file.parent / "bowl") == {"letter"}
+    (file.parent / "bowl" / "letter").unlink()
+    ready = prepare(file, chosen=None, data_root=None)
+    assert ready.store_url == f"sqlite:///{file.parent}/bowl/store.db"
+
+
+def test_a_lost_resolved_file_removes_nothing(slow, tmp_path):
+    file = study(tmp_path / "home")
+    slow.hears(file)
+    slow.hears("")
+    assert slow.says() == "at the end"
+    folder = StudyFolder(path=Path(slow.told()["folder"]))
+    before = names(folder.path)
+    folder.resolved_file.unlink()
+    with pytest.raises(StudyFileError, match="holds other files, no study"):
+        prepare(file, chosen=None, data_root=None)
+    assert names(folder.path) == before - {"resolved.yaml", ".hpotune-lock"}
+
+
+def test_a_full_disk_leaves_no_folder(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    file = study(tmp_path / "home")
+    monkeypatch.setattr(folders, "write_atomic", full)
+    with pytest.raises(HpotuneError, match=r"cannot be written \(No space left on device\); free space"):
+        prepare(file, chosen=None, data_root=None)
+    assert names(file.parent) == {"own.py", "study.yaml"}
+
+
+def test_the_lock_follows_no_link(tmp_path):
+    file = study(tmp_path / "home")
+    (tmp_path / "precious").write_text("mine")
+    folder = prepare(file, chosen=None, data_root=None).folder
+    folder.lock_file.unlink()
+    folder.lock_file.symlink_to(tmp_path / "precious")
+    with pytest.raises(ClusterError, match=r"\.hpotune-lock: is a symbolic link"):
+        prepare(file, chosen=None, data_root=None)
+    assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_a_folder_that_is_being_made(slow, other, tmp_path):
+    file = study(tmp_path / "home")
+    slow.hears(file)
+    assert slow.says() == "at the end"
+    other.hears(file.parent / "bowl")
+    time.sleep(0.5)
+    slow.hears("")
+    assert slow.told() == other.told()
