@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 import yaml
 
-from hpotune.study.folder import StudyFolder, make_folder
-from hpotune.study.load import Study, load_study
+from hpotune.config.load import Study, load_study
+from hpotune.workspace.folder import StudyFolder, make_folder
 from tests.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parents[1]
+pytest_plugins = ["tests.fixtures.slurm_commands"]
 FUNCTION = "def bowl(x, **others):\n    return {'value': (x - 1) ** 2}\n"
 FILE: dict[str, Any] = {
     "name": "bowl",

@@ -16,13 +16,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hpotune.launch.prepare import prepare
+from hpotune.objective.interface import Evaluate, Setting, begun, from_file
 from hpotune.objective.process import Ended, Stop
-from hpotune.objective.socket import Evaluate, Setting, begun, from_file
-from hpotune.store import Store
-from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import TrialResult, TrialSpec
-from hpotune.worker import this_worker, turns
+from hpotune.records.trial import TrialResult, TrialSpec
+from hpotune.storage import Store
+from hpotune.worker import loop, this_worker
 from hpotune.worker.spec import spec_without_point, with_point
+from hpotune.workspace.folder import StudyFolder
 from tests.tiny import tiny_model, topic_task
 
 TRIALS, STEPS = 27, 36
@@ -61,8 +61,8 @@ def in_this_process(setting: Setting) -> Iterator[Evaluate]:
 
 
 def trained(spec: TrialSpec, setting: Setting) -> TrialResult:
-    """What `python -m hpotune.trial` does."""
-    from hpotune.trial.__main__ import main
+    """What `python -m hpotune.finetune` does."""
+    from hpotune.finetune.__main__ import main
 
     code = main(begun(spec))
     return from_file(spec, Ended(code=code), stop=setting.stop)
@@ -70,8 +70,8 @@ def trained(spec: TrialSpec, setting: Setting) -> TrialResult:
 
 def climb(folder: StudyFolder) -> None:
     """Works until the study is over."""
-    turns.open_objective = in_this_process
-    turns.work(folder, me=this_worker({}, host=socket.gethostname()), trials=None, env=os.environ)
+    loop.open_objective = in_this_process
+    loop.work(folder, me=this_worker({}, host=socket.gethostname()), trials=None, env=os.environ)
 
 
 def whole(folder: StudyFolder) -> dict[int, float]:

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import pytest
 
-from hpotune.study.trial import Attempt, Failure, TrialRow, Worker
+from hpotune.records.trial import Attempt, Failure, TrialRow, Worker
 
 FOLDER = Path(__file__).parents[1] / "scripts" / "chaos"
 WORKER = Worker(job="7_0", host="n1", pid=1)

@@ -106,7 +106,7 @@ def test_the_exported_adapter_loads_with_peft(study: Path, exported: Path) -> No
 
 
 def test_the_exported_setting_is_a_study_file_without_ranges(study: Path, exported: Path) -> None:
-    from hpotune.study.load import load_study
+    from hpotune.config.load import load_study
 
     assert load_study(exported / "setting.yaml").space.searched == ()
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from hpotune.plan.budget import best_rows
-from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import TrialRow
+from hpotune.records.trial import TrialRow
+from hpotune.schedule.stopping_criterion import best_rows
+from hpotune.workspace.folder import StudyFolder
 from tests.pool import STEPS, made
 from tests.test_rungs_end_to_end import pool, rows, steps_of
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from hpotune.store.quick import rows_of
-from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import TrialRow
+from hpotune.records.trial import TrialRow
+from hpotune.storage.readers.read_only import rows_of
+from hpotune.workspace.folder import StudyFolder
 from tests.pool import STEPS, TRIALS, made
 
 ENV = {**os.environ, "OMP_NUM_THREADS": "1"}

@@ -20,7 +20,7 @@ import pytest
 
 from hpotune.cli import main
 from hpotune.launch.prepare import prepare
-from tests.slurm.conftest import cluster_script, slurm_cluster  # noqa: F401 - fixtures of the Slurm row
+from tests.cluster.conftest import cluster_script, slurm_cluster  # noqa: F401 - fixtures of the Slurm row
 
 FINETUNE = """\
 name: wrong

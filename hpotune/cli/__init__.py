@@ -8,7 +8,7 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hpotune.cli import again, look, place, plan, search, write  # noqa: F401 - each adds its verbs
+from hpotune.cli import inspect, plan, resume, run, search, setup  # noqa: F401 - each adds its verbs
 from hpotune.cli.common import app
 
 ORDER = (
@@ -60,7 +60,7 @@ def _others(error: Exception) -> NoReturn:
     from sqlalchemy.exc import SQLAlchemyError
 
     if isinstance(error, SQLAlchemyError):
-        from hpotune.storage import store_failure
+        from hpotune.storage.backends.connect import store_failure
 
         _complain(error, str(store_failure(error)), 4)
     if isinstance(error, OSError):

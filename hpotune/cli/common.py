@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from hpotune.store import Store
-    from hpotune.study.config import Json
-    from hpotune.study.folder import StudyFolder
-    from hpotune.study.load import Study
+    from hpotune.config.load import Study
+    from hpotune.config.schema.study_config import Json
+    from hpotune.storage import Store
+    from hpotune.workspace.folder import StudyFolder
 
 app = typer.Typer(
     help="Finds good hyperparameters for fine-tuning a language model, here or on a Slurm cluster.",
@@ -41,7 +41,7 @@ def opened(
     target: Path, chosen: Path | None, *, write: bool = False, patient: bool = False
 ) -> tuple[StudyFolder, Study, Store]:
     """The folder, the study and its store; for reading unless asked otherwise."""
-    from hpotune.store import Store
+    from hpotune.storage import Store
 
     place, study = located(target, chosen)
     url = str(place.provenance()["store"])
@@ -50,7 +50,7 @@ def opened(
 
 def located(target: Path, chosen: Path | None) -> tuple[StudyFolder, Study]:
     """The folder and the study in it; tells where the file that was named has become another one."""
-    from hpotune.study.folder import folder_of
+    from hpotune.workspace.folder import folder_of
 
     place = folder_of(target, chosen=chosen)
     study = place.load()
@@ -62,10 +62,10 @@ def _edited(target: Path, place: StudyFolder) -> list[str]:
     """Whether the study file that was named has become another study than its folder's, which is the one told of."""
     if not target.is_file() or target.resolve().parent == place.path:
         return []
+    from hpotune.config.paths import absolute
+    from hpotune.config.yaml_source import read_source
     from hpotune.errors import StudyFileError
-    from hpotune.study.folder import home_of, other_study
-    from hpotune.study.places import absolute
-    from hpotune.study.source import read_source
+    from hpotune.workspace.folder import home_of, other_study
 
     try:
         values = absolute(read_source(target).values, home=home_of(target), found={})

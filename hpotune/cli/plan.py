@@ -12,9 +12,9 @@ from hpotune.cli.common import AsJson, DataRoot, Folder, Target, app, print_json
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hpotune.study.config import StudyConfig
-    from hpotune.study.folder import StudyFolder
-    from hpotune.study.trial import TrialRow
+    from hpotune.config.schema.study_config import StudyConfig
+    from hpotune.records.trial import TrialRow
+    from hpotune.workspace.folder import StudyFolder
 
 
 @app.command()
@@ -36,9 +36,9 @@ def plan(
     from datetime import datetime
 
     from hpotune.errors import StudyFileError
-    from hpotune.launch.planned import as_json as told_by
-    from hpotune.launch.planned import make_plan
-    from hpotune.launch.probe import probe as measure
+    from hpotune.planning.probe import probe as measure
+    from hpotune.planning.study_plan import as_json as told_by
+    from hpotune.planning.study_plan import make_plan
     from hpotune.report import plan_table
 
     if gantt is not None and gantt.suffix != ".svg":
@@ -56,9 +56,9 @@ def _study(
     study: Path, folder: Path | None, data_root: str | None
 ) -> tuple[StudyFolder, StudyConfig, Sequence[TrialRow]]:
     """The study as it stands in its folder, or as its file would make it; no folder is made."""
-    from hpotune.launch.check import check
-    from hpotune.store import Store
-    from hpotune.study.folder import folder_of
+    from hpotune.checks.study_file import check
+    from hpotune.storage import Store
+    from hpotune.workspace.folder import folder_of
 
     place = folder_of(study, chosen=folder)
     rows: Sequence[TrialRow] = ()
@@ -72,7 +72,7 @@ def _study(
 
 def _draw(file: Path, place: StudyFolder, planned: Sequence[object], *, title: str) -> None:
     from hpotune.report.gantt import read_spans, svg
-    from hpotune.study.folder import write_atomic
+    from hpotune.workspace.folder import write_atomic
 
     real = read_spans(place)
     note = "what has run" if real else "planned"

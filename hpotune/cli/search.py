@@ -9,7 +9,7 @@ import typer
 from hpotune.cli.common import AsJson, app, print_json, show
 
 if TYPE_CHECKING:
-    from hpotune.study.config import Json
+    from hpotune.config.schema.study_config import Json
 
 Named = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One algorithm, with its options.")]
 
@@ -18,8 +18,8 @@ Named = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One algorit
 def algorithms(name: Named = None, as_json: AsJson = False) -> None:
     """What `search.algorithm` may be: when to use each, its cost, how it takes many workers, what it cannot do."""
     from hpotune.errors import StudyFileError, nearest
-    from hpotune.report.algorithms import page, table
-    from hpotune.search.registry import MODULES
+    from hpotune.report.algorithm_table import page, table
+    from hpotune.search.algorithms.registry import MODULES
 
     if name is not None and name not in MODULES:
         raise StudyFileError(f"{name!r} is no algorithm; {nearest(name, MODULES)}")
@@ -32,7 +32,7 @@ def algorithms(name: Named = None, as_json: AsJson = False) -> None:
 
 def _told(name: str) -> dict[str, Json]:
     """What an algorithm says of itself."""
-    from hpotune.search.registry import algorithm
+    from hpotune.search.algorithms.registry import algorithm
 
     found = algorithm(name)
     return {
@@ -60,7 +60,7 @@ def ask_tell(
     import sys
 
     from hpotune.errors import StudyFileError
-    from hpotune.search.asktell import answers
+    from hpotune.search.ask_tell import answers
 
     try:
         chosen = json.loads(options)

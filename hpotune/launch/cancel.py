@@ -9,11 +9,11 @@ import os
 import platform
 import signal
 
-from hpotune.launch.lock import alone
-from hpotune.launch.queue import cancel_jobs, job_rows
-from hpotune.store import Store, dead_here
-from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import LOCAL
+from hpotune.records.trial import LOCAL
+from hpotune.slurm.jobs import cancel_jobs, job_rows
+from hpotune.storage import Store, dead_here
+from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.lock import alone
 
 
 def cancel_study(folder: StudyFolder, store: Store) -> list[str]:

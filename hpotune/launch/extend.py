@@ -6,15 +6,15 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import get_args
 
+from hpotune.config import budget_extension
+from hpotune.config.schema.execution import BudgetConfig, Cause
+from hpotune.config.schema.study_config import Json, StudyConfig
 from hpotune.errors import StudyFileError, nearest
-from hpotune.launch.lock import alone
-from hpotune.launch.queue import recorded_jobs
-from hpotune.search.registry import check_widened
-from hpotune.study import extension
-from hpotune.study.config import Json, StudyConfig
-from hpotune.study.execution import BudgetConfig, Cause
-from hpotune.study.folder import StudyFolder, write_atomic
-from hpotune.study.trial import LOCAL, TrialRow
+from hpotune.records.trial import LOCAL, TrialRow
+from hpotune.search.algorithms.registry import check_widened
+from hpotune.slurm.jobs import recorded_jobs
+from hpotune.workspace.folder import StudyFolder, write_atomic
+from hpotune.workspace.lock import alone
 
 Changed = dict[str, tuple[Json, Json]]
 """Key of the budget -> its value before and now."""
@@ -29,17 +29,17 @@ def extend_study(
     """
     with alone(folder.jobs / ".extend.lock"):  # two at once would both add to the same number
         study = folder.begun()
-        before = extension.read_extension(folder.extension_file)
-        told = extension.extended(study.config.budget, before, words, finished=finished)
-        budget = extension.in_force(study.config.budget, told)
+        before = budget_extension.read_extension(folder.extension_file)
+        told = budget_extension.extended(study.config.budget, before, words, finished=finished)
+        budget = budget_extension.in_force(study.config.budget, told)
         check_widened(study, study.config.model_copy(update={"budget": budget}))
         write_atomic(folder.extension_file, json.dumps(told, indent=1) + "\n")
-    was, now = extension.in_force(study.config.budget, before), folder.in_force(study).config
+    was, now = budget_extension.in_force(study.config.budget, before), folder.in_force(study).config
     return _changed(was, now.budget), now
 
 
 def _changed(before: BudgetConfig, now: BudgetConfig) -> Changed:
-    was, is_ = extension.as_json(before), extension.as_json(now)
+    was, is_ = budget_extension.as_json(before), budget_extension.as_json(now)
     return {key: (was[key], is_[key]) for key in was if was[key] != is_[key]}
 
 

@@ -10,21 +10,28 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpotune import storage
+from hpotune.checks.study_file import Checked, check
+from hpotune.config.budget_extension import overruled, read_extension
+from hpotune.config.load import Mistakes, Study, lines
+from hpotune.config.paths import absolute
+from hpotune.config.yaml_source import read_source
 from hpotune.errors import StoreError, StudyFileError
-from hpotune.launch.beginnings import start_points, with_rest
-from hpotune.launch.check import Checked, check
-from hpotune.launch.lock import alone
-from hpotune.launch.making import preparing, wait_until_made
-from hpotune.search.registry import check_widened
-from hpotune.search.starts import told
-from hpotune.store import Store
-from hpotune.study.extension import overruled, read_extension
-from hpotune.study.folder import StudyFolder, check_same, check_writable, folder_of, home_of, make_folder
-from hpotune.study.load import Mistakes, Study, lines
-from hpotune.study.places import absolute
-from hpotune.study.snapshot import Taken, take
-from hpotune.study.source import read_source
+from hpotune.launch.preparation_lock import preparing, wait_until_made
+from hpotune.search.algorithms.registry import check_widened
+from hpotune.search.start_points import told
+from hpotune.storage import Store
+from hpotune.storage.backends import connect
+from hpotune.warm_start.start_point_sources import start_points, with_rest
+from hpotune.workspace.code_snapshot import Taken, take
+from hpotune.workspace.folder import (
+    StudyFolder,
+    check_same,
+    check_writable,
+    folder_of,
+    home_of,
+    make_folder,
+)
+from hpotune.workspace.lock import alone
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -73,7 +80,7 @@ def prepare(
         check_same(folder, checked.values)
         if hold.made:
             return _made(folder, checked, str(folder.provenance()["store"]), "as before")
-        url, why = storage.choose(checked.study.config.store, folder.path)
+        url, why = connect.choose(checked.study.config.store, folder.path)
         with hold.making(url):
             return _made(folder, checked, url, why)
 
@@ -147,7 +154,7 @@ def _store(folder: StudyFolder, study: Study, url: str) -> Store:
 def _sole_maker(folder: StudyFolder, url: str) -> AbstractContextManager[None]:
     """Keeps studies of other folders from being made in the same store meanwhile: two may have one name."""
     if url.startswith("postgresql"):
-        return storage.sole_maker(url)
+        return connect.sole_maker(url)
     file = Path(url.partition(":///")[2])
     if file.is_relative_to(folder.path) or not file.parent.is_dir():
         return nullcontext()

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from hpotune.objective.process import Ended, run, tail
-from hpotune.objective.socket import (
+from hpotune.config.schema.study_config import Json
+from hpotune.objective.interface import (
     Evaluate,
     Setting,
     begun,
@@ -24,9 +24,9 @@ from hpotune.objective.socket import (
     trial_env,
     unfinished,
 )
-from hpotune.study.config import Json
-from hpotune.study.folder import write_atomic
-from hpotune.study.trial import TrialResult, TrialSpec
+from hpotune.objective.process import Ended, run, tail
+from hpotune.records.trial import TrialResult, TrialSpec
+from hpotune.workspace.folder import write_atomic
 
 
 def open_command(setting: Setting) -> AbstractContextManager[Evaluate]:

@@ -1,4 +1,4 @@
-"""The built-in objective: the ranks of `python -m hpotune.trial`, one process, torchrun's, or one Slurm task each."""
+"""The built-in objective: ranks of `python -m hpotune.finetune`, one process, torchrun's, or one Slurm task each."""
 
 from __future__ import annotations
 
@@ -9,10 +9,18 @@ from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.objective.interface import (
+    Evaluate,
+    Setting,
+    begun,
+    contained,
+    from_file,
+    one_by_one,
+    trial_env,
+)
 from hpotune.objective.process import PAUSE, run
-from hpotune.objective.socket import Evaluate, Setting, begun, contained, from_file, one_by_one, trial_env
-from hpotune.study.config import StudyConfig
-from hpotune.study.trial import TrialResult, TrialSpec
+from hpotune.records.trial import TrialResult, TrialSpec
 
 _STEP_VARIABLES = (
     "SLURM_NTASKS", "SLURM_NPROCS", "SLURM_TASKS_PER_NODE", "SLURM_NTASKS_PER_NODE", "SLURM_STEP_NUM_TASKS",
@@ -40,7 +48,7 @@ def _evaluate(spec: TrialSpec, setting: Setting) -> TrialResult:
 def rank_command(config: StudyConfig, spec: Path, env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
     """The command that starts all ranks of a trial from here, and its environment."""
     nodes, each = config.resources.nodes, config.resources.processes_per_node
-    module = ["-m", "hpotune.trial", str(spec)]
+    module = ["-m", "hpotune.finetune", str(spec)]
     cpus = max(1, _cpus(env) // each)
     threads = env.get("OMP_NUM_THREADS") or str(cpus if config.resources.gpus_per_node else 1)
     env = {**env, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}

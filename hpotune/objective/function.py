@@ -6,9 +6,17 @@ import sys
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from hpotune.objective.interface import (
+    Evaluate,
+    Setting,
+    begun,
+    contained,
+    from_file,
+    one_by_one,
+    trial_env,
+)
 from hpotune.objective.process import run
-from hpotune.objective.socket import Evaluate, Setting, begun, contained, from_file, one_by_one, trial_env
-from hpotune.study.trial import TrialResult, TrialSpec
+from hpotune.records.trial import TrialResult, TrialSpec
 
 
 def open_function(setting: Setting) -> AbstractContextManager[Evaluate]:
@@ -18,7 +26,9 @@ def open_function(setting: Setting) -> AbstractContextManager[Evaluate]:
 
 def _evaluate(spec: TrialSpec, setting: Setting) -> TrialResult:
     file = begun(spec)
-    command = contained(setting.config, [sys.executable, "-m", "hpotune.objective.call", str(file)])
+    command = contained(
+        setting.config, [sys.executable, "-m", "hpotune.objective.function_process", str(file)]
+    )
     env = trial_env(setting, spec) | {"PYTHONUNBUFFERED": "1"}
     ended = run(command, folder=file.parent, env=env, cwd=Path(spec.home), stop=setting.stop)
     return from_file(spec, ended, stop=setting.stop)

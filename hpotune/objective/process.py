@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
 
-from hpotune.study.log import AGAIN
+from hpotune.workspace.trial_log import AGAIN
 
 PAUSE = signal.SIGUSR2
 """What Slurm sends before it ends a job, what a trial checkpoints on."""

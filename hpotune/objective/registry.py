@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from hpotune.objective.command import open_command
 from hpotune.objective.finetune import open_finetune
 from hpotune.objective.function import open_function
-from hpotune.objective.socket import Evaluate, Setting
+from hpotune.objective.interface import Evaluate, Setting
 
 
 def open_objective(setting: Setting) -> AbstractContextManager[Evaluate]:

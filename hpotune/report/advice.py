@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from hpotune.report.words import number
-from hpotune.study.config import StudyConfig
-from hpotune.study.execution import Cause
-from hpotune.study.trial import Attempt, TrialRow
+from hpotune.config.schema.execution import Cause
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.records.trial import Attempt, TrialRow
+from hpotune.report.format import number
 
 _MEMORY_KEYS = ("train.per_device_train_batch_size", "data.max_length", "lora.r")
 """What a fine-tuning's memory grows with."""

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hpotune.study.config import Objective
-from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import TrialRow
+from hpotune.config.schema.study_config import Objective
+from hpotune.records.trial import TrialRow
+from hpotune.workspace.folder import StudyFolder
 
 SURE = 1.96
 """Standard errors that count as more than the error allows (two-sided 5 %)."""

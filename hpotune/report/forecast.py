@@ -6,12 +6,12 @@ import heapq
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from hpotune.plan.budget import gpus_of
-from hpotune.plan.lifetime import expected_s
-from hpotune.plan.next import JobRow
-from hpotune.plan.rounds import width
-from hpotune.study.config import Json, StudyConfig
-from hpotune.study.trial import TrialRow
+from hpotune.config.schema.study_config import Json, StudyConfig
+from hpotune.records.trial import TrialRow
+from hpotune.schedule.job_fit import expected_s
+from hpotune.schedule.next_jobs import JobRow
+from hpotune.schedule.rounds import width
+from hpotune.schedule.stopping_criterion import gpus_of
 
 
 def forecast(

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
-from hpotune.report.words import length
-from hpotune.study.diary import json_lines
-from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import Span
+from hpotune.records.trial import Span
+from hpotune.report.format import length
+from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.timeline import json_lines
 
 LOOK: dict[str, tuple[str, str, str]] = {
     "queue": ("·", "#d9d9d9", "waits in the queue"),

@@ -8,11 +8,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hpotune.plan.estimate import MEANS
+from hpotune.config.schema.study_config import Json
+from hpotune.planning.estimate import MEANS
+from hpotune.records.trial import Span
+from hpotune.report.format import length
 from hpotune.report.gantt import text
-from hpotune.report.words import length
-from hpotune.study.config import Json
-from hpotune.study.trial import Span
 
 
 def plan(told: Mapping[str, Json], spans: Sequence[Span]) -> RenderableType:

@@ -12,12 +12,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from hpotune.plan.budget import best_rows
-from hpotune.report.words import number, scored
-from hpotune.store import Store
-from hpotune.study.config import StudyConfig
-from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import TrialRow
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.records.trial import TrialRow
+from hpotune.report.format import number, scored
+from hpotune.schedule.stopping_criterion import best_rows
+from hpotune.storage import Store
+from hpotune.workspace.folder import StudyFolder
 
 READ_EVERY_S = 1.0
 

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from hpotune.plan.budget import best_rows, gpu_hours_used, stop_reason
-from hpotune.plan.faults import bad_nodes
-from hpotune.plan.next import JobRow
+from hpotune.config.schema.study_config import Json, Objective, StudyConfig
+from hpotune.records.trial import TrialRow
 from hpotune.report.forecast import forecast
-from hpotune.report.reasons import explain
-from hpotune.study.config import Json, Objective, StudyConfig
-from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import TrialRow
+from hpotune.report.wait_reasons import explain
+from hpotune.schedule.failures import bad_nodes
+from hpotune.schedule.next_jobs import JobRow
+from hpotune.schedule.stopping_criterion import best_rows, gpu_hours_used, stop_reason
+from hpotune.workspace.folder import StudyFolder
 
 LIVE = "RUNNING"
 

@@ -9,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hpotune.report.words import length, moment, number, scored
-from hpotune.study.config import Json
+from hpotune.config.schema.study_config import Json
+from hpotune.report.format import length, moment, number, scored
 
 
 def trials(rows: Sequence[Mapping[str, Json]]) -> RenderableType:

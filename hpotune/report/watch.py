@@ -12,10 +12,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
+from hpotune.config.schema.study_config import Json
 from hpotune.errors import StoreError
-from hpotune.plan.next import LIVE
-from hpotune.report.board import best_so_far, counted, headline, status
-from hpotune.study.config import Json
+from hpotune.report.status_table import best_so_far, counted, headline, status
+from hpotune.schedule.next_jobs import LIVE
 
 Told = Mapping[str, Json]
 LEAST_S = 5

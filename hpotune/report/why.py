@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hpotune.config.schema.execution import Cause
+from hpotune.config.schema.study_config import Json, StudyConfig
 from hpotune.errors import StudyFileError
-from hpotune.plan.faults import UNCOUNTED, bad_nodes, held_against
+from hpotune.records.trial import LOCAL, Attempt, TrialRow, Worker
 from hpotune.report.advice import advice
-from hpotune.report.excerpt import Excerpt, excerpt
-from hpotune.study.config import Json, StudyConfig
-from hpotune.study.execution import Cause
-from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import LOCAL, Attempt, TrialRow, Worker
+from hpotune.report.log_excerpt import Excerpt, excerpt
+from hpotune.schedule.failures import UNCOUNTED, bad_nodes, held_against
+from hpotune.workspace.folder import StudyFolder
 
 READ_BYTES = 4_000_000
 """Of the end of a log."""

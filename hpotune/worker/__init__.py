@@ -1,5 +1,5 @@
 """What a job runs: claim, evaluate, tell, until nothing is left to start or the job's time is out."""
 
-from hpotune.worker.turns import this_worker, work
+from hpotune.worker.loop import this_worker, work
 
 __all__ = ["this_worker", "work"]

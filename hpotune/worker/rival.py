@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpotune.plan.rungs import surely_worse
-from hpotune.study.config import Objective, StudyConfig
-from hpotune.study.folder import StudyFolder
+from hpotune.config.schema.study_config import Objective, StudyConfig
+from hpotune.schedule.promotion import surely_worse
+from hpotune.workspace.folder import StudyFolder
 
 if TYPE_CHECKING:
     import numpy as np

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from hpotune.study.folder import StudyFolder
-from hpotune.study.load import Study
-from hpotune.study.trial import TrialRow, TrialSpec
+from hpotune.config.load import Study
+from hpotune.records.trial import TrialRow, TrialSpec
+from hpotune.workspace.folder import StudyFolder
 
 
 def spec_without_point(row: TrialRow, study: Study, folder: StudyFolder, *, home: str) -> TrialSpec:

@@ -18,12 +18,12 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from hpotune.launch.measured import measured, submissions
-from hpotune.launch.planned import expected
-from hpotune.plan.estimate import figures
-from hpotune.store import Store
-from hpotune.study.config import Json
-from hpotune.study.folder import StudyFolder
+from hpotune.config.schema.study_config import Json
+from hpotune.planning.estimate import figures
+from hpotune.planning.measured_times import measured, submissions
+from hpotune.planning.study_plan import expected
+from hpotune.storage import Store
+from hpotune.workspace.folder import StudyFolder
 
 WAYS = [(mode, size) for mode in ("sequential", "batch", "async") for size in ("1", "auto")]
 WARMTH = {"1": "cold (1)", "auto": "warm (auto)"}

@@ -82,7 +82,7 @@ class InProcess:
 
     def __init__(self, algorithm: str, init: Mapping[str, Any]) -> None:
         from hpotune.errors import StudyFileError
-        from hpotune.search.asktell import Search
+        from hpotune.search.ask_tell import Search
 
         try:
             self.search = Search(init, algorithm=algorithm, options={})

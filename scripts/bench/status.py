@@ -36,10 +36,10 @@ from optuna.trial import TrialState, create_trial
 from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from hpotune.storage import connect
-from hpotune.study.folder import StudyFolder, make_folder
-from hpotune.study.load import load_study
-from hpotune.study.trial import Attempt, Worker
+from hpotune.config.load import load_study
+from hpotune.records.trial import Attempt, Worker
+from hpotune.storage.backends.connect import connect
+from hpotune.workspace.folder import StudyFolder, make_folder
 
 ROOT = Path(__file__).resolve().parents[2]
 RUNS = 5
@@ -233,8 +233,8 @@ def process(*arguments: str) -> float:
 
 def measure(kind: str, url: str, place: Path, trials: int) -> None:
     from hpotune.report import summary
-    from hpotune.store import Store
-    from hpotune.store.quick import rows_of
+    from hpotune.storage import Store
+    from hpotune.storage.readers.read_only import rows_of
 
     folder = make(place, url, trials)
     study = folder.load()

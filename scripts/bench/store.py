@@ -23,14 +23,14 @@ from pathlib import Path
 import grown
 import optuna
 
-from hpotune.plan.budget import dropped, stop_reason
-from hpotune.plan.faults import bad_nodes
-from hpotune.plan.lifetime import fits
-from hpotune.storage import connect
-from hpotune.store import Claim, Store
-from hpotune.study.load import Study, load_study
-from hpotune.study.trial import TrialResult, Worker
-from tests.store.swarm import Fates, race
+from hpotune.config.load import Study, load_study
+from hpotune.records.trial import TrialResult, Worker
+from hpotune.schedule.failures import bad_nodes
+from hpotune.schedule.job_fit import fits
+from hpotune.schedule.stopping_criterion import dropped, stop_reason
+from hpotune.storage import Claim, Store
+from hpotune.storage.backends.connect import connect
+from tests.storage.trials.swarm import Fates, race
 
 KINDS = ("sqlite", "journal", "postgres")
 WARM_UP = 3

@@ -12,7 +12,7 @@ import trial as objective
 from faults import KINDS, Fault
 from study import Account
 
-from hpotune.study.trial import Attempt, TrialRow
+from hpotune.records.trial import Attempt, TrialRow
 
 TARGETED = ("kill_worker", "kill_rank", "kill_trial", "scancel", "timeout")
 """Kinds whose victim is known by its trial."""

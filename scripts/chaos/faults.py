@@ -16,7 +16,7 @@ from pathlib import Path
 
 from place import Place, parent_of
 
-from hpotune.study.trial import TrialRow
+from hpotune.records.trial import TrialRow
 
 DOWN_S = 120
 """How long a dead node stays away at most: Slurm sees it after SlurmdTimeout (30 s) and some more."""

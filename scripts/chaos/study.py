@@ -17,10 +17,10 @@ import faults as faults_
 from place import ROOT, Place, answer
 
 from hpotune.errors import HpotuneError
-from hpotune.store import Store
-from hpotune.study.folder import StudyFolder
-from hpotune.study.life import read
-from hpotune.study.trial import TrialRow
+from hpotune.records.trial import TrialRow
+from hpotune.storage import Store
+from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.heartbeat import read
 
 POLL_S = 0.5
 LOOK_S = 10.0

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from hpotune.cli import main
-from hpotune.search.registry import MODULES, algorithm
+from hpotune.search.algorithms.registry import MODULES, algorithm
 
 
 def said(capsys, monkeypatch, *words: str) -> tuple[int, str, str]:

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from hpotune.study.load import build_study
-from hpotune.study.source import Source, read_source, write_yaml
+from hpotune.config.load import build_study
+from hpotune.config.yaml_source import Source, read_source, write_yaml
 from tests.tiny import tiny_model
 
 ROOT = Path(__file__).parents[2]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from hpotune.checks.study_file import check
 from hpotune.errors import HpotuneError, StoreError, StudyFileError
-from hpotune.launch.check import check
 from hpotune.launch.extend import extend_study
 from hpotune.launch.prepare import Ready, _data_root_before, _edited, prepare
-from hpotune.study.folder import StudyFolder
-from hpotune.study.snapshot import code_of
+from hpotune.workspace.code_snapshot import code_of
+from hpotune.workspace.folder import StudyFolder
 
 
 @pytest.fixture
@@ -125,7 +125,7 @@ def test_a_study_that_is_made_takes_its_code_and_one_that_cannot_be_made_leaves_
     (file.parent / "own.py").write_text("def bowl(x): return 1")
     assert again(ready.folder.path).code == code_of(ready.folder).hash != ready.code
     shutil.rmtree(ready.folder.path)
-    monkeypatch.setattr("hpotune.study.snapshot.MOST_FILES", 0)
+    monkeypatch.setattr("hpotune.workspace.code_snapshot.MOST_FILES", 0)
     with pytest.raises(StudyFileError, match="too large for a snapshot"):
         again(file)
     assert not ready.folder.path.exists()

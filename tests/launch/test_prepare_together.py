@@ -16,8 +16,8 @@ import yaml
 
 from hpotune.errors import ClusterError, HpotuneError, StudyFileError
 from hpotune.launch.prepare import prepare
-from hpotune.study import folder as folders
-from hpotune.study.folder import StudyFolder
+from hpotune.workspace import folder as folders
+from hpotune.workspace.folder import StudyFolder
 from tests.conftest import FILE, FUNCTION
 
 STORES = ["sqlite", "journal", pytest.param("postgres", marks=pytest.mark.postgres)]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from hpotune.config.schema.study_config import StudyConfig
 from hpotune.objective.finetune import rank_command
-from hpotune.study.config import StudyConfig
 
 SPEC = Path("/t/spec.json")
 IN_JOB = {"SLURM_JOB_ID": "7", "SLURM_CPUS_ON_NODE": "64", "SLURM_NTASKS": "1", "SLURM_CPUS_PER_TASK": "64"}
@@ -25,14 +25,14 @@ def config(**sections: dict) -> StudyConfig:
 @pytest.mark.parametrize("env", [{}, IN_JOB])
 def test_one_rank_is_a_plain_process(env):
     command, ours = rank_command(config(), SPEC, env)
-    assert command == [sys.executable, "-m", "hpotune.trial", "/t/spec.json"]
+    assert command == [sys.executable, "-m", "hpotune.finetune", "/t/spec.json"]
     assert ours["HPOTUNE_RANKS"] == "single"
 
 
 def test_ranks_on_this_machine_are_started_by_torchrun():
     command, ours = rank_command(config(resources={"processes": 2}), SPEC, {})
     assert command[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    assert command[5:] == ["-m", "hpotune.trial", "/t/spec.json"]
+    assert command[5:] == ["-m", "hpotune.finetune", "/t/spec.json"]
     assert ours["HPOTUNE_RANKS"] == "torchrun"
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from hpotune.config.schema.study_config import Objective
+from hpotune.records.trial import TrialRow
 from hpotune.report.compare import difference, tied_with
-from hpotune.study.config import Objective
-from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import TrialRow
+from hpotune.workspace.folder import StudyFolder
 
 ACC = Objective(task="toy", metric="acc")
 

@@ -8,9 +8,9 @@ from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
+from hpotune.records.trial import Span
 from hpotune.report.gantt import LOOK, kind, read_spans, rows, svg, text
-from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import Span
+from hpotune.workspace.folder import StudyFolder
 
 SVG = "{http://www.w3.org/2000/svg}"
 

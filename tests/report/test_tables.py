@@ -8,10 +8,10 @@ from pathlib import Path
 
 from rich.console import Console
 
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.records.trial import Attempt, Failure, TrialRow, Worker
 from hpotune.report import summary, tables
-from hpotune.study.config import StudyConfig
-from hpotune.study.folder import StudyFolder
-from hpotune.study.trial import Attempt, Failure, TrialRow, Worker
+from hpotune.workspace.folder import StudyFolder
 
 CONFIG = StudyConfig.model_validate(
     {

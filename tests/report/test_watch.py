@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from hpotune.errors import StoreError
-from hpotune.plan.next import JobRow
 from hpotune.report.watch import over, watch
-from tests.report.test_board import failed, finished, running, told
+from hpotune.schedule.next_jobs import JobRow
+from tests.report.test_status_table import failed, finished, running, told
 
 NOW = datetime(2026, 11, 20, 12)
 Look = Callable[[], dict[str, Any]]

@@ -14,17 +14,17 @@ from typing import Any, get_args
 import pytest
 from rich.console import Console
 
+from hpotune.config.load import Study
+from hpotune.config.schema.execution import Cause
 from hpotune.errors import StudyFileError
+from hpotune.records.trial import Attempt, Failure, TrialRow, Worker
 from hpotune.report import tables
 from hpotune.report.advice import advice
 from hpotune.report.why import why
-from hpotune.store import Claim, Store
-from hpotune.study.execution import Cause
-from hpotune.study.folder import StudyFolder
-from hpotune.study.load import Study
-from hpotune.study.trial import Attempt, Failure, TrialRow, Worker
-from tests.report.test_board import NOW, UNIX, config, finished, running
-from tests.store.conftest import worker
+from hpotune.storage import Claim, Store
+from hpotune.workspace.folder import StudyFolder
+from tests.report.test_status_table import NOW, UNIX, config, finished, running
+from tests.storage.conftest import worker
 
 LOGS = Path(__file__).parent / "logs"
 TUNED = {"python": None, "params": {}, "model": {"path": "m"}, "data": {"path": "d"}}

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import numpy as np
 from optuna.distributions import FloatDistribution
 
-from hpotune.search.cube import Cube
-from hpotune.search.tree import Tree
+from hpotune.search.base.unit_cube import Cube
+from hpotune.search.partition.tree import Tree
 
 ONE = Cube({"x": FloatDistribution(0.0, 1.0)})
 TWO = Cube({"x": FloatDistribution(0.0, 1.0), "y": FloatDistribution(0.0, 1.0)})

@@ -5,9 +5,9 @@ from __future__ import annotations
 import optuna
 from optuna.trial import TrialState
 
-from hpotune.search.draw import decode
-from hpotune.search.point import draw_trial
-from hpotune.study.load import Study
+from hpotune.config.load import Study
+from hpotune.search.assign import draw_trial
+from hpotune.search.propose import decode
 
 
 class Play:

@@ -7,10 +7,10 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from hpotune.errors import StudyFileError
-from hpotune.search.cube import Axis
-from hpotune.search.draw import decode
-from hpotune.search.registry import MODULES, algorithm, check_algorithm
-from hpotune.search.setup import setup_of
+from hpotune.search.algorithms.registry import MODULES, algorithm, check_algorithm
+from hpotune.search.base.study_setup import setup_of
+from hpotune.search.base.unit_cube import Axis
+from hpotune.search.propose import decode
 from tests.search.play import Play
 
 MIXED = {
@@ -91,7 +91,7 @@ TAKES = {
         (name, KINDS) for name in MODULES if algorithm(name).categories and not algorithm(name).lineage
     ],
 }
-"""A trial that goes on from another one keeps its values on purpose: tests/search/test_pbt.py."""
+"""A trial that goes on from another one keeps its values on purpose: tests/search/algorithms/test_pbt.py."""
 OPTIONS = {"grid": {"points": 8}}
 """Options without which an algorithm refuses a space."""
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from hpotune.store import Store
+from hpotune.storage import Store
 
 
 @pytest.fixture

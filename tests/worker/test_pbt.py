@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from hpotune.study.trial import Worker
+from hpotune.records.trial import Worker
 from hpotune.worker import work
 
 LOCAL = Worker(job="local", host="h", pid=os.getpid())

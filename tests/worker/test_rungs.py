@@ -11,10 +11,10 @@ import time
 
 import numpy as np
 
-from hpotune.study.trial import Worker
+from hpotune.records.trial import Worker
 from hpotune.worker import work
 from hpotune.worker.rival import surely_worse_than
-from tests.worker.test_work import until
+from tests.worker.test_loop import until
 
 LOCAL = Worker(job="local", host="h", pid=os.getpid())
 OWN = """\

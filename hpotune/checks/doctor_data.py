@@ -1,0 +1,141 @@
+"""What `doctor` says of the caches that trials read without a network, and of the study's store."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hpotune.checks.doctor_slurm import clock
+from hpotune.checks.finding import Finding
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.errors import HpotuneError
+from hpotune.workspace.folder import StudyFolder
+
+if TYPE_CHECKING:
+    import psycopg
+
+SPARE = 5
+"""Connections of PostgreSQL beyond one a worker: status, steps, dashboards."""
+
+
+def cache_findings(config: StudyConfig | None) -> Iterator[Finding]:
+    """Where models and datasets are looked for, and whether the study's own are there."""
+    env = {**os.environ, **(config.env.vars if config else {})}
+    home = Path(
+        env.get("HF_HOME") or Path(env.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
+    ).expanduser()
+    hub = Path(env.get("HF_HUB_CACHE") or home / "hub").expanduser()
+    datasets = Path(env.get("HF_DATASETS_CACHE") or home / "datasets").expanduser()
+    if home.is_relative_to(Path.home()):
+        change = "set HF_HOME to project storage that compute nodes see, in your shell and in env.vars"
+        yield Finding(level="note", what="cache", found=f"HF_HOME is {home}", change=change)
+    held = sorted(path.name for path in hub.glob("*--*")) if hub.is_dir() else []
+    yield Finding(what="cache", found=f"{len(held)} models and datasets in {hub}")
+    if not os.path.isdir(datasets):
+        yield Finding(what="cache", found=f"no prepared datasets: {datasets} is not there")
+    if config is not None:
+        yield from _needed(config, hub, datasets)
+
+
+def _needed(config: StudyConfig, hub: Path, datasets: Path) -> Iterator[Finding]:
+    wanted = [("model", config.model.path)] if config.model else []
+    wanted += [("dataset", config.data.path)] if config.data else []
+    for kind, name in wanted:
+        if not _is_hub_id(name) or (config.data_root and Path(config.data_root, name).exists()):
+            continue
+        files = hub / f"{kind}s--{name.replace('/', '--')}" / "snapshots"
+        prepared = datasets / name.replace("/", "___")
+        if (files.is_dir() and any(files.iterdir())) or (kind == "dataset" and prepared.is_dir()):
+            yield Finding(what="cache", found=f"{kind} {name} is in the cache")
+            continue
+        option = " --repo-type dataset" if kind == "dataset" else ""
+        found = f"{kind} {name} is not in the cache, and trials run {'offline' if config.env.offline else 'online'}"
+        yield Finding(
+            level="bad" if config.env.offline else "note", what="cache", found=found,
+            change=f"on a node with internet: hf download {name}{option}",
+        )  # fmt: skip
+
+
+def _is_hub_id(path: str) -> bool:
+    """Whether it is looked for at the Hub: NAME or NAMESPACE/NAME, no file and no folder here."""
+    return (
+        path.count("/") <= 1 and not path.startswith((".", "~", "/", "package:")) and not Path(path).exists()
+    )
+
+
+def store_findings(folder: StudyFolder) -> Iterator[Finding]:
+    """Whether the study's store answers, its version, and how many workers it bears; nothing without a study."""
+    if not folder.provenance_file.is_file():
+        return
+    from hpotune.storage import Store
+
+    url = ""
+    try:
+        url = str(folder.provenance()["store"])
+        study = folder.load()
+        rows = Store.open(url, study, read_only=True).rows()
+    except HpotuneError as error:
+        yield Finding(level="bad", what="store", found=str(error), change="see the message")
+        return
+    version = f"SQLite {sqlite3.sqlite_version}, " if url.startswith("sqlite:") else ""
+    yield Finding(what="store", found=f"{version}{url}: {len(rows)} trials")
+    if url.startswith("postgresql"):
+        yield from _postgres(url, parallel=study.config.budget.parallel)
+
+
+def _postgres(url: str, *, parallel: int) -> Iterator[Finding]:
+    import psycopg
+
+    try:
+        with psycopg.connect(url, connect_timeout=5) as server:
+            here = time.time()
+            told = _asked_postgres(server)
+    except psycopg.Error as error:
+        said = str(error).strip().splitlines()[0]
+        yield Finding(level="bad", what="store", found=f"PostgreSQL: {said}", change="see the message")
+        return
+    free = told["most"] - told["reserved"] - told["used"]
+    found = f"PostgreSQL {told['version'] // 10000}: {told['most']} connections, {told['used']} in use"
+    if parallel + SPARE > free:
+        yield Finding(
+            level="bad", what="store", found=f"{found}; budget.parallel is {parallel}",
+            change=f"raise max_connections to {told['reserved'] + told['used'] + parallel + SPARE} or more, or write a "
+            "smaller budget.parallel",
+        )  # fmt: skip
+    else:
+        yield Finding(what="store", found=found)
+    yield clock("the PostgreSQL server", told["now"], here=here)
+
+
+def _asked_postgres(server: psycopg.Connection) -> Mapping[str, int]:
+    row = server.execute(
+        "SELECT current_setting('server_version_num')::int, "
+        "CASE WHEN r.rolconnlimit < 0 THEN s.most ELSE least(r.rolconnlimit, s.most) END, "
+        "current_setting('superuser_reserved_connections')::int, "
+        "(SELECT count(*)::int FROM pg_stat_activity WHERE backend_type = 'client backend'), "
+        "extract(epoch FROM clock_timestamp())::float8 "
+        "FROM pg_roles r, (SELECT current_setting('max_connections')::int AS most) s WHERE r.rolname = current_user"
+    ).fetchone()
+    assert row is not None, "every user has a role"
+    return dict(zip(("version", "most", "reserved", "used", "now"), row, strict=True))
+
+
+def disk_clock(folder: Path) -> Iterator[Finding]:
+    """The clock that stamps files in a folder, against this machine's."""
+    try:
+        before = time.time()
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".hpotune-clock-") as file:
+            file.write(b"x")
+            file.flush()
+            os.fsync(file.fileno())
+            stamp = os.stat(file.name).st_mtime
+        after = time.time()
+    except OSError:  # the look at locks says that it cannot be written
+        return
+    nearest = min(max(stamp, before), after)  # a slow disk is no wrong clock
+    yield clock("the file system", here=nearest, there=stamp)

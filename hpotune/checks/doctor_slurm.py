@@ -1,0 +1,268 @@
+"""What `doctor` says of Slurm: its commands, its limits, its partitions, and whether the study fits them."""
+
+from __future__ import annotations
+
+import getpass
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from hpotune.checks.finding import Finding
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.config.schema.walltime import seconds
+from hpotune.errors import HpotuneError, nearest
+from hpotune.slurm.commands import Absent, ask
+from hpotune.slurm.user_limits import cluster_config, my_limits
+
+SLOW_S = 10.0
+"""An answer that takes longer is worth a word."""
+ANSWER_S = 20.0
+"""How long each command may take here."""
+SKEW_S = 5.0
+_ASKED = {
+    "sbatch": ["sbatch", "--version"],
+    "srun": ["srun", "--version"],
+    "squeue": ["squeue", "-h", "-u", getpass.getuser(), "-o", "%i"],
+    "sacct": ["sacct", "-n", "-X", "-S", "now-1minutes"],
+    "scontrol": ["scontrol", "ping"],
+    "scancel": ["scancel", "--version"],
+    "sinfo": ["sinfo", "-h", "-o", "%R"],
+}
+_WITHOUT = {
+    "squeue": "the state of jobs is asked of scontrol, or read from what jobs leave in the study's folder",
+    "sacct": "why a job ended is known for some minutes only; after that it has left the queue",
+    "scontrol": "no further limits are known beforehand",
+    "scancel": "`hpotune cancel` cannot end jobs",
+    "sinfo": "the partition is checked by sbatch alone",
+}
+
+
+def slurm_findings(config: StudyConfig | None) -> Iterator[Finding]:
+    """Everything about Slurm here; one note where there is none."""
+    if shutil.which("sbatch") is None:
+        change = "`hpotune run` works; submit from a login node"
+        yield Finding(level="note", what="slurm", found="no Slurm here", change=change)
+        return
+    commands = list(_commands())
+    yield from commands
+    if any(finding.level == "bad" for finding in commands):
+        return
+    told, asked = _configuration()
+    yield from _config_findings(told, asked)
+    if "limits" in told.get("AccountingStorageEnforce", "limits"):
+        yield from _my_limits(config)
+    yield from _partitions(config)
+
+
+def _commands() -> Iterator[Finding]:
+    took: dict[str, float] = {}
+    for name, command in _ASKED.items():
+        begun = time.monotonic()
+        try:
+            ask(command, answer_s=ANSWER_S)
+            took[name] = time.monotonic() - begun
+        except Absent:
+            found = f"no {name}"
+            level = "bad" if name == "srun" else "note"
+            change = _WITHOUT.get(name, "submitting needs it: ask your centre")
+            yield Finding(level="bad" if level == "bad" else "note", what="slurm", found=found, change=change)
+        except HpotuneError as error:
+            if name == "sacct":
+                yield Finding(level="note", what="slurm", found=str(error), change=_WITHOUT[name])
+            else:
+                yield Finding(
+                    level="bad", what="slurm", found=str(error), change="ask your centre, or set SLURM_CONF"
+                )
+    yield Finding(
+        what="slurm", found=", ".join(f"{name} {s:.2f} s" for name, s in took.items()) + " to answer"
+    )
+    slow = [name for name, taken in took.items() if taken > SLOW_S]
+    if slow:
+        change = "set HPOTUNE_POLL_S=120, so that `hpotune status` asks less often"
+        yield Finding(level="note", what="slurm", found=f"slow: {', '.join(slow)}", change=change)
+
+
+def _configuration() -> tuple[Mapping[str, str], float]:
+    """What scontrol tells, and when it was asked; nothing where it does not."""
+    try:
+        asked = time.time()
+        return cluster_config(), asked
+    except HpotuneError:
+        return {}, 0.0
+
+
+def _config_findings(told: Mapping[str, str], asked: float) -> Iterator[Finding]:
+    if not told:
+        return
+    yield Finding(what="slurm", found=f"Slurm {told.get('SLURM_VERSION', 'of unknown version')}")
+    if told.get("MaxArraySize", "").isdigit():
+        largest = int(told["MaxArraySize"]) - 1
+        yield Finding(what="limits", found=f"job arrays up to index {largest}; longer ones are split")
+    if "MaxJobCount" in told:
+        yield Finding(what="limits", found=f"{told['MaxJobCount']} jobs of all users at a time (MaxJobCount)")
+    yield _accounting(told)
+    yield from _preemption(told)
+    yield from _controller_clock(told, asked)
+
+
+def _accounting(told: Mapping[str, str]) -> Finding:
+    kind = told.get("AccountingStorageType", "").rpartition("/")[2]
+    if kind in ("", "none", "(null)"):
+        return Finding(
+            level="note",
+            what="slurm",
+            found="no accounting: sacct knows no ended jobs",
+            change=_WITHOUT["sacct"],
+        )
+    return Finding(
+        what="slurm", found=f"accounting by {kind}, enforces {told.get('AccountingStorageEnforce', 'none')}"
+    )
+
+
+def _preemption(told: Mapping[str, str]) -> Iterator[Finding]:
+    mode, kind = told.get("PreemptMode", "OFF"), told.get("PreemptType", "").rpartition("/")[2]
+    requeue = (
+        "requeued jobs go on"
+        if told.get("JobRequeue", "1") == "1"
+        else "jobs are not requeued (JobRequeue=0)"
+    )
+    if mode.startswith("OFF") or kind in ("", "none", "(null)"):
+        yield Finding(what="slurm", found=f"no preemption; {requeue}")
+        return
+    found = f"preemption by {kind}, {mode}; {requeue}"
+    if "preempt_send_user_signal" in told.get("SlurmctldParameters", ""):
+        yield Finding(what="slurm", found=f"{found}; a preempted trial is warned and checkpoints")
+        return
+    yield Finding(
+        level="note", what="slurm", found=f"{found}; preempted jobs are not warned (no preempt_send_user_signal)",
+        change="trials that are preempted lose what they did since their last checkpoint: set train.save_steps, or ask "
+        "your centre to set it",
+    )  # fmt: skip
+
+
+def _controller_clock(told: Mapping[str, str], here: float) -> Iterator[Finding]:
+    stamp = re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", told.get("Configuration data as of", ""))
+    if stamp:
+        yield clock("Slurm's controller", datetime.fromisoformat(stamp[0]).timestamp(), here=here, blur_s=2)
+
+
+def clock(whose: str, there: float, *, here: float, blur_s: float = 1) -> Finding:
+    """How far a clock is from this machine's; both in Unix seconds, exact to `blur_s`."""
+    ahead = there - here
+    if abs(ahead) <= SKEW_S + blur_s:
+        return Finding(
+            what="clock", found=f"{whose} and this machine agree within {max(blur_s, abs(ahead)):.1f} s"
+        )
+    side = "ahead of" if ahead > 0 else "behind"
+    change = (
+        "leases and times of trials are off by as much: ask your centre (ntp), or raise execution.lease_s"
+    )
+    level = "bad" if abs(ahead) > 60 else "note"
+    found = f"{whose} is {abs(ahead):.0f} s {side} this machine"
+    return Finding(level="bad" if level == "bad" else "note", what="clock", found=found, change=change)
+
+
+def _my_limits(config: StudyConfig | None) -> Iterator[Finding]:
+    resources = config.resources if config else None
+    try:
+        limits = my_limits(
+            account=resources.account if resources else None, qos=resources.qos if resources else None
+        )
+    except HpotuneError:
+        return
+    for limit in limits:
+        yield Finding(what="limits", found=f"{limit.of}: {limit.name}={limit.value}")
+    queued = [int(limit.value) for limit in limits if "Submit" in limit.name and limit.value.isdigit()]
+    parallel = config.budget.parallel if config else 0
+    if queued and parallel + 1 > min(queued):
+        yield Finding(
+            level="note", what="limits", found=f"you may queue {min(queued)} jobs, budget.parallel is {parallel}",
+            change="fewer are submitted at a time; the follow-up step adds the rest",
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Partition:
+    """A partition as sinfo tells it."""
+
+    limit: str
+    default: bool = False
+    nodes: Counter[str] = field(default_factory=Counter)
+    gpus: dict[str, int] = field(default_factory=dict)
+    """Of one node, by type; `gpu` where it has none."""
+
+
+def _partitions(config: StudyConfig | None) -> Iterator[Finding]:
+    try:
+        lines = ask(["sinfo", "-h", "-o", "%P|%l|%G|%T|%D|%a"]).splitlines()
+    except HpotuneError:
+        return
+    found: dict[str, _Partition] = {}
+    for name, limit, gres, state, count, up in (line.split("|") for line in lines if line.count("|") == 5):
+        part = found.setdefault(name.rstrip("*"), _Partition(limit=limit, default=name.endswith("*")))
+        part.nodes[re.sub(r"\W+$", "", state) if up == "up" else f"{state} ({up})"] += int(count)
+        part.gpus |= _gpus(gres)
+    for name, part in found.items():
+        states = ", ".join(f"{count} {state}" for state, count in part.nodes.items())
+        gpus = ", ".join(f"{count} {kind} a node" for kind, count in part.gpus.items()) or "no GPUs"
+        default = " (default)" if part.default else ""
+        yield Finding(what="partition", found=f"{name}{default}: {states}; {gpus}; at most {part.limit}")
+    if config is not None:
+        yield from _study_partition(config, found)
+
+
+def _gpus(gres: str) -> dict[str, int]:
+    """`gpu:a100:4(S:0-1),gpu:2` as {a100: 4, gpu: 2}."""
+    found = re.findall(r"gpu(?::([A-Za-z][^:,(]*))?:(\d+)", gres)
+    return {kind or "gpu": int(count) for kind, count in found}
+
+
+def _study_partition(config: StudyConfig, found: Mapping[str, _Partition]) -> Iterator[Finding]:
+    resources = config.resources
+    named = resources.partition or next((name for name, part in found.items() if part.default), None)
+    if named is None:
+        change = "name one in resources.partition"
+        yield Finding(
+            level="bad", what="partition", found="this cluster has no default partition", change=change
+        )
+        return
+    for name in named.split(","):
+        part = found.get(name)
+        if part is None:
+            change = nearest(name, found)
+            yield Finding(
+                level="bad",
+                what="partition",
+                found=f"resources.partition={name!r} is not here",
+                change=change,
+            )
+            continue
+        limit = None if part.limit in ("infinite", "n/a", "UNLIMITED") else seconds(part.limit)
+        if limit is not None and seconds(resources.time) > limit:
+            said = f"resources.time={resources.time} is longer than {name} allows ({part.limit})"
+            yield Finding(level="bad", what="partition", found=said, change=f"write at most {part.limit}")
+        yield from _study_gpus(str(resources.gpus), resources.gpus_per_node, name, part)
+
+
+def _study_gpus(asked: str, count: int, name: str, part: _Partition) -> Iterator[Finding]:
+    kind = asked.rpartition(":")[0]
+    types = {key: number for key, number in part.gpus.items() if key != "gpu"}
+    if count and not part.gpus:
+        change = "name another in resources.partition, or gpus: 0"
+        yield Finding(
+            level="bad", what="partition", found=f"{name} has no GPUs, resources.gpus={asked}", change=change
+        )
+    elif count and kind and types and kind not in types:
+        change = f"write as Slurm does: {nearest(kind, types)}"
+        yield Finding(
+            level="bad", what="partition", found=f"{name} has no GPUs of type {kind!r}", change=change
+        )
+    elif count > (most := types.get(kind) or max(part.gpus.values(), default=0)):
+        change = f"write at most {most}, and resources.nodes for more"
+        yield Finding(
+            level="bad", what="partition", found=f"{name} has {most} GPUs a node, not {count}", change=change
+        )

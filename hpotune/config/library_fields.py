@@ -1,0 +1,210 @@
+"""The fields of peft.LoraConfig and transformers.TrainingArguments: their types, names and limits.
+
+Neither is imported: that takes seconds, and a login node may not have them. Their source is read instead; where they
+are not installed, a list recorded from known versions serves (`recorded_fields.json`, made by
+`python -m hpotune.config.library_fields`). Which fields a trial honours stands in `fields.py`.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from hpotune.config.yaml_source import Value
+from hpotune.errors import nearest
+
+Library = Literal["lora", "train"]
+_SOURCES: dict[Library, tuple[str, str, str]] = {
+    "lora": ("peft", "tuners/lora/config.py", "LoraConfig"),
+    "train": ("transformers", "training_args.py", "TrainingArguments"),
+}
+_NAMED: dict[str, tuple[str, str, str]] = {
+    "optim": ("transformers", "training_args.py", "OptimizerNames"),
+    "lr_scheduler_type": ("transformers", "trainer_utils.py", "SchedulerType"),
+}
+UNFIT: dict[str, tuple[tuple[str, ...], str]] = {
+    "optim": (
+        ("lomo", "adalomo", "galore", "apollo", "schedule_free"),
+        "steps inside the backward pass or projects full weights: it cannot train an adapter here",
+    ),
+    "lr_scheduler_type": (("reduce_lr_on_plateau", "greedy"), "needs evaluations during training"),
+}
+"""Values that transformers knows and a trial does not honour, by how they begin -> why."""
+_RECORDED = Path(__file__).with_name("recorded_fields.json")
+_SCALARS: dict[str, tuple[type, ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "bool": (bool,),
+    "None": (type(None),),
+}
+_WORDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "None": "null",
+    "list": "a list",
+    "dict": "a mapping",
+}
+OWN_TYPES = {"global_batch_size": "int", "sgd_momentum": "float"}
+"""Fields of `train` that are ours (sequences a step over all ranks; the momentum of `optim: sgd`) -> type."""
+_Limit = tuple[str, Callable[[float], bool]]
+_ABOVE_0: _Limit = ("needs to be above 0", lambda value: value > 0)
+_FROM_0: _Limit = ("needs to be 0 or more", lambda value: value >= 0)
+_FROM_1: _Limit = ("needs to be 1 or more", lambda value: value >= 1)
+_SHARE: _Limit = ("needs to be 0 or more and below 1", lambda value: 0 <= value < 1)
+_LIMITS: tuple[tuple[Library, _Limit, str], ...] = (
+    ("lora", _FROM_1, "r lora_alpha"),
+    ("lora", _SHARE, "lora_dropout"),
+    ("train", _ABOVE_0, "learning_rate num_train_epochs adam_epsilon logging_steps save_steps"),
+    ("train", _FROM_1, "per_device_train_batch_size gradient_accumulation_steps global_batch_size"),
+    ("train", _SHARE, "adam_beta1 adam_beta2 label_smoothing_factor sgd_momentum"),
+    ("train", _FROM_0, "weight_decay max_grad_norm warmup_steps neftune_noise_alpha seed data_seed"),
+    ("train", ("needs 1 or more, or -1 for none", lambda value: value >= 1 or value == -1), "max_steps"),
+)
+"""What a number must keep to, and the fields it holds for."""
+
+
+@cache
+def field_types(library: Library) -> Mapping[str, str]:
+    """Field name -> annotation as written, of the installed library, else as recorded."""
+    tree = _installed(*_SOURCES[library])
+    return _recorded()[library] if tree is None else _class_fields(tree)
+
+
+@cache
+def named_values(field: str) -> tuple[str, ...]:
+    """The names that `train.optim` or `train.lr_scheduler_type` may take in a trial; empty for other fields."""
+    if field not in _NAMED:
+        return ()
+    tree = _installed(*_NAMED[field])
+    names = list(_recorded()[field]) if tree is None else _enum_values(tree)
+    return tuple(name for name in names if not name.startswith(UNFIT[field][0]))
+
+
+def _installed(package: str, file: str, name: str) -> ast.ClassDef | None:
+    """A class of an installed library as its source stands; None where it is not installed."""
+    spec = importlib.util.find_spec(package)
+    source = Path(spec.origin).parent / file if spec and spec.origin else None
+    if source is None or not source.is_file():
+        return None
+    body = ast.parse(source.read_text(encoding="utf-8")).body
+    return next((node for node in body if isinstance(node, ast.ClassDef) and node.name == name), None)
+
+
+def _recorded() -> dict[str, dict[str, str]]:
+    recorded: dict[str, dict[str, str]] = json.loads(_RECORDED.read_text(encoding="utf-8"))
+    return recorded
+
+
+def _enum_values(found: ast.ClassDef) -> list[str]:
+    values = [node.value for node in found.body if isinstance(node, ast.Assign)]
+    return [str(value.value) for value in values if isinstance(value, ast.Constant)]
+
+
+def _class_fields(found: ast.ClassDef) -> dict[str, str]:
+    return {
+        node.target.id: ast.unparse(node.annotation)
+        for node in found.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)
+    }
+
+
+def value_complaint(library: Library, name: str, value: Value) -> str | None:
+    """What is wrong with a value of `lora.NAME` or `train.NAME`: its type, its name, its limits. None: nothing."""
+    annotation = OWN_TYPES.get(name) if library == "train" else None
+    annotation = annotation or field_types(library).get(name)
+    complaint = type_complaint(value, annotation) if annotation else None
+    return complaint or _name_complaint(name, value) or _limit_complaint(library, name, value)
+
+
+def _name_complaint(name: str, value: Value) -> str | None:
+    valid = named_values(name)
+    if not valid or value in valid or not isinstance(value, str):
+        return None
+    starts, why = UNFIT[name]
+    return why if value.startswith(starts) else f"is unknown; {nearest(value, valid)}"
+
+
+def _limit_complaint(library: Library, name: str, value: Value) -> str | None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    if not math.isfinite(value):
+        return "needs a finite number"
+    rules = [limit for section, limit, names in _LIMITS if section == library and name in names.split()]
+    return next((rule for rule, holds in rules if not holds(value)), None)
+
+
+def type_complaint(value: Value, annotation: str) -> str | None:
+    """What is wrong with a value for a field annotated so; None where it fits or the type is not a plain one."""
+    members = _members(ast.parse(annotation, mode="eval").body)
+    if any(_fits(value, member) for member in members):
+        return None
+    names = list(dict.fromkeys(map(_word, members)))
+    hint = "; for a choice write {choice: [...]}" if isinstance(value, list) else ""
+    return f"is {_kind(value)}; needs {' or '.join(names)}{hint}"
+
+
+def _word(member: str | tuple[object, ...]) -> str:
+    if isinstance(member, tuple):
+        return " | ".join(map(str, member))
+    return _WORDS.get(member.lower(), _WORDS.get(member, "a mapping" if "onfig" in member else "text"))
+
+
+def _kind(value: Value) -> str:
+    names = {
+        dict: "a mapping",
+        list: "a list",
+        str: "text",
+        bool: "true/false",
+        int: "a whole number",
+        float: "a number",
+    }
+    return names.get(type(value), "null")
+
+
+def _members(node: ast.expr) -> list[str | tuple[object, ...]]:
+    """`Optional[Union[list[str], str]]` as ['list', 'str', 'None']; a Literal as the tuple of its values."""
+    if isinstance(node, ast.BinOp):
+        return _members(node.left) + _members(node.right)
+    if isinstance(node, ast.Constant):
+        return _members(ast.parse(node.value, mode="eval").body) if isinstance(node.value, str) else ["None"]
+    if isinstance(node, ast.Subscript):
+        head = ast.unparse(node.value)
+        inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
+        if head in ("Optional", "Union"):
+            return [m for item in inner for m in _members(item)] + (["None"] if head == "Optional" else [])
+        if head == "Literal":
+            return [tuple(item.value for item in inner if isinstance(item, ast.Constant))]
+        return [head]
+    return [ast.unparse(node)]
+
+
+def _fits(value: Value, member: str | tuple[object, ...]) -> bool:
+    if isinstance(
+        member, tuple
+    ):  # peft lists patterns such as pissa_niter_[number of iters] among its literals
+        patterns = [str(m).partition("[")[0] for m in member if "[" in str(m)]
+        return value in member or (isinstance(value, str) and value.startswith(tuple(patterns)))
+    if member in ("list", "List", "tuple", "dict", "Dict"):
+        return isinstance(value, dict if member.lower() == "dict" else list)
+    if member in _SCALARS:
+        return isinstance(value, _SCALARS[member]) and (member == "bool" or not isinstance(value, bool))
+    # an enum is written as text, a config as a mapping
+    return member.startswith("Any") or isinstance(value, (str, dict))
+
+
+if __name__ == "__main__":
+    recorded: dict[str, object] = {name: dict(field_types(name)) for name in _SOURCES}
+    for field, source in _NAMED.items():
+        enum = _installed(*source)
+        assert enum is not None, "recorded where the libraries are installed"
+        recorded[field] = dict.fromkeys(_enum_values(enum), "")
+    _RECORDED.write_text(json.dumps(recorded, indent=0) + "\n", encoding="utf-8")

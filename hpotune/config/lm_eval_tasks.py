@@ -1,0 +1,217 @@
+"""Which lm-eval tasks there are, what a group holds, whether two names share items; lm_eval is not imported.
+
+lm-eval's own index parses 14,000 files in 5 to 12 s and imports torch on the way. This one looks for five
+keys at the start of lines, parses only files with lists there (2 s) and keeps the outcome (then 0.05 s).
+It follows `lm_eval.tasks._index` and `_factory` (0.4.13): the first of two equal names wins within a folder,
+a later folder wins over an earlier one, `tag` gathers tasks and `group` names its members.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from hpotune.config.schema.study_config import Json
+
+KEY = re.compile(r"""^["']?(task|group|tag|include|class)["']?[ \t]*:[ \t]*(.*?)[ \t]*$""", re.MULTILINE)
+PLAIN = re.compile(r"""^(?:"([^"\\]*)"|'([^']*)'|([A-Za-z0-9_./+@-]+))(?:\s+#.*)?$""")
+IGNORED = {"__pycache__", ".ipynb_checkpoints"}
+
+
+def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
+    """$HPOTUNE_CACHE, or ~/.cache/hpotune."""
+    return Path(env.get("HPOTUNE_CACHE") or "~/.cache/hpotune").expanduser()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Entry:
+    """One name: where its file lies and, for a group or a tag, what is in it."""
+
+    folder: str | None
+    """null for a tag, which lies in no file of its own."""
+    members: list[Json] | None
+    """Names and inline mappings; null for a single task."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskIndex:
+    """Every task, group and tag by name."""
+
+    entries: Mapping[str, Entry]
+
+    def exists(self, name: str) -> bool:
+        """Whether lm-eval would know `name`."""
+        return name in self.entries
+
+    def nearest(self, name: str) -> list[str]:
+        """Up to three names that look like it."""
+        return difflib.get_close_matches(name, self.entries, n=3, cutoff=0.6)
+
+    def leaves(self, name: str) -> frozenset[str]:
+        """The single tasks under a task, group or tag, nested ones followed.
+
+        Raises: KeyError for a name that is not in the index.
+        """
+        return frozenset(leaf for leaf, _ in self._walk(name))
+
+    def folders(self, names: Iterable[str]) -> list[Path]:
+        """The fewest folders that hold the files of `names` and of all that they contain, sorted.
+
+        Raises: KeyError for a name that is not in the index.
+        """
+        found = sorted({Path(folder) for name in names for _, folder in self._walk(name) if folder})
+        return [folder for folder in found if not any(other in folder.parents for other in found)]
+
+    def _walk(self, name: str) -> Iterator[tuple[str, str | None]]:
+        """(leaf, folder) of every leaf; a group's own folder rides on its name's first leaf."""
+        entry = self.entries[name]
+        if entry.members is None:
+            yield name, entry.folder
+            return
+        for leaf, folder in self._members(name, entry.members):
+            yield leaf, folder
+            yield leaf, entry.folder
+
+    def _members(self, group: str, members: list[Json]) -> Iterator[tuple[str, str | None]]:
+        for item in members:
+            inline = item if isinstance(item, dict) else {"task": item}
+            child = inline.get("group") or inline.get("task")
+            if not isinstance(child, str):
+                continue  # malformed; lm-eval says so when the task is built
+            if child in self.entries:
+                yield from self._walk(child)
+            elif "group" in inline:
+                yield from self._members(f"{group}::{child}", inline.get("task") or [])
+            else:
+                yield f"{group}::{child}", None
+
+
+def task_index(include_path: str | None = None, *, cache: Path | None = None) -> TaskIndex | None:
+    """All tasks of the installed lm-eval and of `include_path`; null where lm-eval is not installed."""
+    spec = importlib.util.find_spec("lm_eval")
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    root = Path(next(iter(spec.submodule_search_locations))) / "tasks"
+    entries = dict(_stock(root, cache or cache_folder()))
+    if include_path is not None:
+        entries.update(_scan(Path(include_path).expanduser()))
+    return TaskIndex(entries=entries)
+
+
+def overlap(sealed: Iterable[str], open: Iterable[str], *, index: TaskIndex | None) -> list[str]:
+    """A sentence for each sealed task that shares items with an open one; no index: equal names only."""
+
+    def leaves(name: str) -> frozenset[str]:
+        return index.leaves(name) if index is not None and index.exists(name) else frozenset({name})
+
+    complaints = []
+    opened = list(open)
+    for test in sealed:
+        for task in opened:
+            shared = sorted(leaves(test) & leaves(task))
+            if shared:
+                what = "is the same task" if test == task else f"holds {_some(shared)} of it"
+                complaints.append(f"score.test: {test!r} is sealed, but {task!r} in score.objective {what}")
+    return complaints
+
+
+def _some(names: list[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    return f"{len(names)} tasks ({', '.join(names[:3])}{', …' if names[3:] else ''})"
+
+
+def _stock(root: Path, cache: Path) -> dict[str, Entry]:
+    """lm-eval's own entries, from the cache where it is of this very installation."""
+    stamp = f"{root}:{importlib.metadata.version('lm_eval')}:{root.stat().st_mtime_ns}"
+    kept = cache / f"tasks-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.json"
+    try:
+        rows = json.loads(kept.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        entries = _scan(root)
+        _keep(kept, {name: [entry.folder, entry.members] for name, entry in entries.items()})
+        return entries
+    return {name: Entry(folder=folder, members=members) for name, (folder, members) in rows.items()}
+
+
+def _keep(path: Path, rows: Mapping[str, Json]) -> None:
+    """Writes the cache, or does not: a full or read-only home costs a second each time, no more."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_name(f"{path.name}.{os.getpid()}")
+        unfinished.write_text(json.dumps(rows), encoding="utf-8")
+        unfinished.replace(path)
+    except OSError:
+        return
+
+
+def _scan(root: Path) -> dict[str, Entry]:
+    """The entries of one folder's task files, first come first served as in lm-eval."""
+    files = sorted(str(path) for path in root.rglob("*.yaml") if IGNORED.isdisjoint(path.parts))
+    with ThreadPoolExecutor(16) as pool:  # a cold parallel file system is slow at 14,000 reads one by one
+        texts = dict(zip(files, pool.map(_read, files), strict=True))
+    entries: dict[str, Entry] = {}
+    for path in files:
+        try:
+            _register(_keys(path, texts), os.path.dirname(path), entries)
+        except (OSError, ValueError, yaml.YAMLError):
+            continue  # lm-eval skips such files too
+    return entries
+
+
+def _read(path: str) -> str:
+    return Path(path).read_text(encoding="utf-8", errors="replace")
+
+
+def _register(keys: Mapping[str, Json], folder: str, entries: dict[str, Entry]) -> None:
+    if "group" in keys and "class" not in keys:
+        members = keys.get("task")
+        found = Entry(folder=folder, members=members if isinstance(members, list) else [])
+        entries.setdefault(keys["group"], found)
+        return
+    name = keys.get("task")
+    if not isinstance(name, str) or name in entries:
+        return
+    entries[name] = Entry(folder=folder, members=None)
+    tags = keys.get("tag") or []
+    for tag in tags if isinstance(tags, list) else [tags]:
+        entry = entries.setdefault(tag, Entry(folder=None, members=[]))
+        if entry.folder is None and entry.members is not None:
+            entry.members.append(name)
+
+
+def _keys(path: str, texts: dict[str, str]) -> dict[str, Json]:
+    """The five keys of one file, those of the files it includes below its own."""
+    text = texts.get(path)
+    if text is None:
+        text = texts[path] = _read(path)
+    own: dict[str, Json] = {}
+    for key, value in KEY.findall(text):
+        plain = PLAIN.match(value)
+        if plain is None:  # a list, a block, an escape: rare, and worth a real parser
+            own = yaml.load(text, Loader=_Loader)
+            break
+        own[key] = plain[1] or plain[2] or plain[3]
+    includes = own.pop("include", None) or []
+    merged: dict[str, Json] = {}
+    for include in includes if isinstance(includes, list) else [includes]:
+        merged.update(_keys(os.path.normpath(os.path.join(os.path.dirname(path), include)), texts))
+    return {**merged, **own}
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    """Safe, and blind to `!function`."""
+
+
+_Loader.add_constructor("!function", lambda loader, node: None)

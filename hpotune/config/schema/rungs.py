@@ -1,0 +1,198 @@
+"""Rungs: the budgets at which a trial is scored on its way, and the rule that decides whether it goes on.
+
+A run is cut at its rungs; its learning-rate schedule is that of the whole run. The rules are in schedule/promotion.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
+
+from hpotune.config.schema.section import Json, Section
+from hpotune.errors import nearest
+
+Pruner = Literal["none", "asha", "hyperband", "median", "percentile", "wilcoxon"]
+Unit = Literal["share", "steps", "rows", "items"]
+
+HALVING = ("asha", "hyperband")
+"""Pruners that promote the best of a rung; the others stop a trial that does worse than earlier ones."""
+ALGORITHMS: Mapping[str, Pruner] = {"asha": "asha", "hyperband": "hyperband", "bohb": "hyperband"}
+"""Algorithms that name their pruner."""
+LINEAGES = frozenset({"pbt"})
+"""Algorithms whose trials train parts of a run and go on from each other."""
+SHARES: Mapping[str, tuple[float, ...]] = {
+    "asha": (1 / 9, 1 / 3, 1.0),
+    "hyperband": (1 / 9, 1 / 3, 1.0),
+    "median": (0.2, 0.4, 0.6, 0.8, 1.0),
+    "percentile": (0.2, 0.4, 0.6, 0.8, 1.0),
+    "wilcoxon": (0.2, 0.4, 0.6, 0.8, 1.0),
+}
+"""Rungs where the file gives none."""
+OPTIONS: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
+    "asha": {"eta": (3, 2, 1000)},
+    "hyperband": {"eta": (3, 2, 1000)},
+    "median": {"n_startup_trials": (4, 1, 1e6)},
+    "percentile": {"n_startup_trials": (4, 1, 1e6), "percentile": (100 / 3, 0, 100)},
+    "wilcoxon": {"n_startup_trials": (4, 1, 1e6), "p_threshold": (0.1, 0, 1)},
+}
+"""Pruner -> option -> (default, lowest, highest value). On 2 x 1,024 real learning curves the top third at a fifth of
+the run held every one of the final best twenty."""
+
+
+class RungsConfig(Section):
+    """Where a trial is scored on its way."""
+
+    unit: Unit = "share"
+    """share (of the run), steps (of the optimizer), rows (trained on), items (scored: each trial is trained once, to
+    its end, and scored on more items at each rung)."""
+    at: list[float] = Field(min_length=1)
+    """Growing; the last is the whole run, for shares 1."""
+
+
+def _spelled(value: Json) -> Json:
+    """A bare list is one of shares; whole numbers are numbers too."""
+    if isinstance(value, list):
+        value = {"at": value}
+    if value is not None and not isinstance(value, (dict, RungsConfig)):
+        raise ValueError("needs a list of shares, e.g. [0.11, 0.33, 1], or {unit: steps, at: [50, 450]}")
+    if isinstance(value, dict) and isinstance(value.get("at"), list):
+        at = [float(x) if isinstance(x, int) and not isinstance(x, bool) else x for x in value["at"]]
+        return {**value, "at": at}
+    return value
+
+
+Rungs = Annotated[RungsConfig | None, BeforeValidator(_spelled)]
+
+
+class Rung(Section):
+    """The part of a run that one turn of a trial goes to."""
+
+    index: int
+    """From 0."""
+    unit: Unit
+    budget: float
+    """Where it ends, in `unit`, counted from the start of the run."""
+    last: bool
+    """Whether that is the whole run."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Ladder:
+    """The rungs of a study and the rule between them."""
+
+    pruner: Pruner
+    unit: Unit
+    budgets: tuple[float, ...]
+    options: Mapping[str, float]
+
+    def __len__(self) -> int:
+        """Rungs."""
+        return len(self.budgets)
+
+    @property
+    def last(self) -> int:
+        """Index of the whole run."""
+        return len(self.budgets) - 1
+
+    @property
+    def halves(self) -> bool:
+        """Whether the best of a rung are promoted; else the bad are stopped."""
+        return self.pruner in HALVING
+
+    def share(self, rung: int) -> float:
+        """Of the run that is done at a rung; of items: all of the training."""
+        return 1.0 if self.unit == "items" else self.budgets[rung] / self.budgets[-1]
+
+    def rung(self, index: int) -> Rung:
+        """What one turn's process is told."""
+        return Rung(index=index, unit=self.unit, budget=self.budgets[index], last=index == self.last)
+
+
+def ladder_of(
+    pruner: Pruner, algorithm: str, rungs: RungsConfig | None, options: Mapping[str, Json]
+) -> Ladder | None:
+    """The ladder that `search` asks for; None where every trial runs to its end at once."""
+    chosen = ALGORITHMS.get(algorithm, "none") if pruner == "none" else pruner
+    if chosen == "none":
+        return None
+    found = rungs or RungsConfig(at=list(SHARES[chosen]))
+    given = {name: default for name, (default, _, _) in OPTIONS[chosen].items()}
+    return Ladder(
+        pruner=chosen,
+        unit=found.unit,
+        budgets=tuple(found.at),
+        options={**given, **{name: float(value) for name, value in options.items()}},
+    )
+
+
+def mistakes(
+    pruner: Pruner, algorithm: str, rungs: RungsConfig | None, options: Mapping[str, Json]
+) -> Iterator[str]:
+    """What is wrong within `search`, `KEY: ` first."""
+    if algorithm in LINEAGES and (pruner != "none" or rungs or options):
+        key = "pruner" if pruner != "none" else "rungs" if rungs else "pruner_options"
+        yield f"{key}: {algorithm} decides by itself who goes on, at search.options.generations; remove {key}"
+        return
+    implied = ALGORITHMS.get(algorithm)
+    if implied and pruner not in ("none", implied):
+        yield f"pruner: {pruner} contradicts algorithm: {algorithm}, which prunes by {implied}; remove pruner"
+        return
+    chosen = implied or pruner
+    if chosen == "none":
+        yield from (
+            f"{key}: is for a pruner, and there is none; add pruner: asha, or remove {key}"
+            for key, value in (("rungs", rungs), ("pruner_options", options))
+            if value
+        )
+        return
+    yield from (f"rungs: {text}" for text in _wrong_rungs(rungs))
+    for name, value in options.items():
+        yield from (f"pruner_options: {text}" for text in _wrong_option(chosen, name, value))
+
+
+def _wrong_rungs(rungs: RungsConfig | None) -> Iterator[str]:
+    if rungs is None:
+        return
+    at = rungs.at
+    if any(not 0 < x < float("inf") for x in at) or any(a >= b for a, b in pairwise(at)):
+        yield f"{_plain(at)} needs numbers above 0 that grow, e.g. [0.11, 0.33, 1]"
+    elif rungs.unit == "share" and at[-1] != 1:
+        yield f"{_plain(at)} does not end with 1, the whole run; add it, or name a unit: {{unit: steps, at: …}}"
+    elif rungs.unit != "share" and any(x != int(x) for x in at):
+        yield f"{_plain(at)} needs whole numbers of {rungs.unit}"
+    elif len(at) < 2:
+        yield f"{_plain(at)} is one rung, so that nothing can be stopped on its way; add a smaller one"
+
+
+def _plain(numbers: Sequence[float]) -> str:
+    return f"[{', '.join(f'{x:g}' for x in numbers)}]"
+
+
+def _wrong_option(pruner: Pruner, name: str, value: Json) -> Iterator[str]:
+    known = OPTIONS[pruner]
+    if name not in known:
+        yield f"{name} is no option of {pruner}; {nearest(name, known)}"
+        return
+    _, low, high = known[name]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not low <= value <= high:
+        yield f"{name}: {value!r} needs a number from {low:g} to {high:g}"
+
+
+def unfit(ladder: Ladder, *, objectives: int, task: str | None, own: bool) -> Iterator[str]:
+    """What of the pruner or its rungs does not go with the rest of the study, `KEY: ` first.
+
+    `task`: the lm-eval task of the first objective. `own`: a function or a command is the objective.
+    """
+    if objectives > 1 and not ladder.halves:
+        yield f"pruner: {ladder.pruner} takes one objective, this study has {objectives}; write asha or hyperband"
+    if ladder.pruner == "wilcoxon" and task is None:
+        yield "pruner: wilcoxon compares trials item by item, so the objective needs an lm-eval task; write median"
+    if ladder.unit == "items" and task is None:
+        yield "rungs: unit: items needs an lm-eval task as the objective; write shares of the run, or steps"
+    if ladder.unit == "rows" and own:
+        yield "rungs: unit: rows is for the built-in fine-tuning; write shares of the run, or steps as you count them"

@@ -1,0 +1,45 @@
+"""Times as Slurm writes them: minutes, MM:SS, HH:MM:SS, D-HH:MM:SS."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator, BeforeValidator
+
+from hpotune.config.schema.section import Json
+
+TIME = r"\d+-\d{1,2}(:\d{2}){0,2}|\d+(:\d{2}){0,2}"
+
+
+def _text(value: Json) -> Json:
+    """A bare number of YAML is minutes."""
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _as_slurm(value: str) -> str:
+    if not re.fullmatch(TIME, value) or not re.search("[1-9]", value):
+        raise ValueError("needs minutes, MM:SS, HH:MM:SS or D-HH:MM:SS, such as 12:00:00")
+    return value
+
+
+WallTime = Annotated[str, BeforeValidator(_text), AfterValidator(_as_slurm)]
+"""A time in Slurm's words, checked."""
+
+
+def seconds(time: str) -> int:
+    """A checked time in seconds."""
+    days, _, rest = time.rpartition("-")
+    parts = [int(part) for part in rest.split(":")]
+    if days:
+        hours, mins, secs = ([*parts, 0, 0])[:3]
+    elif len(parts) == 1:
+        hours, mins, secs = 0, parts[0], 0
+    else:
+        hours, mins, secs = ([0, *parts])[-3:]
+    return ((int(days or 0) * 24 + hours) * 60 + mins) * 60 + secs
+
+
+def minutes(time: str) -> int:
+    """A checked time in minutes, rounded up, as Slurm does."""
+    return -(-seconds(time) // 60)

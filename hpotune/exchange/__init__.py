@@ -1,0 +1,1 @@
+"""Results taken out of a study: adapters with a model card, settings as study files."""

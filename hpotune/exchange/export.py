@@ -1,0 +1,97 @@
+"""Takes a trial's adapter out of the study, with a model card and its setting as a study file without ranges."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+
+from hpotune.config.load import Study
+from hpotune.config.schema.study_config import Json
+from hpotune.config.space.ranges import put_point, without
+from hpotune.config.yaml_source import Where, write_yaml
+from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.records.trial import TrialRow
+from hpotune.report import summary
+from hpotune.schedule.stopping_criterion import best_rows
+from hpotune.workspace.folder import StudyFolder, write_atomic
+
+OF_RANGES: tuple[Where, ...] = (("constraints",), ("search", "start_from"))
+"""What speaks of ranges, and is wrong in a file without any."""
+
+
+def export_trial(
+    folder: StudyFolder, study: Study, rows: Sequence[TrialRow], *, out: Path, number: int | None, merge: bool
+) -> Path:
+    """Writes `out` and returns it: adapter or merged weights where the study trained one, README.md, setting.yaml.
+
+    Raises: HpotuneError where the trial has not finished or its adapter was not kept.
+    """
+    row = _chosen(study, rows, number)
+    if out.exists():
+        raise StudyFileError(f"{out}: exists already; name a folder that does not")
+    if study.config.model is None:
+        out.mkdir(parents=True)
+    else:
+        _adapter(folder, study, rows, row, out=out, merge=merge)
+    setting = without(put_point(study.template, study.space, row.params), OF_RANGES)
+    write_atomic(out / "setting.yaml", write_yaml(setting))
+    return out
+
+
+def _chosen(study: Study, rows: Sequence[TrialRow], number: int | None) -> TrialRow:
+    if number is None:
+        front = best_rows(study.config.score.objective, rows)
+        if not front:
+            raise HpotuneError(
+                f"{study.config.name}: no trial has finished that keeps the limits; `hpotune status` shows where it is"
+            )
+        return front[0]
+    for row in rows:
+        if row.number == number and row.state == "finished" and row.kind == "trial":
+            return row
+    raise StudyFileError(f"--trial {number} has not finished or is the baseline; `hpotune trials` lists them")
+
+
+def _adapter(
+    folder: StudyFolder, study: Study, rows: Sequence[TrialRow], row: TrialRow, *, out: Path, merge: bool
+) -> None:
+    adapter = folder.trial(row.number) / "adapter"
+    if not adapter.is_dir():
+        raise HpotuneError(
+            f"trial {row.number}: its adapter was not kept ({adapter}); raise keep.best in the next study"
+        )
+    command = [
+        sys.executable,
+        "-m",
+        "hpotune.finetune.model.adapter_export",
+        str(adapter),
+        str(out),
+        *(["--merge"] if merge else []),
+    ]
+    card = json.dumps(_card(folder, study, rows, row))
+    answer = subprocess.run(command, input=card, capture_output=True, text=True, check=False)
+    if answer.returncode:
+        lines = [line for line in answer.stderr.splitlines() if line.strip()] or ["no reason given"]
+        raise HpotuneError(f"trial {row.number} could not be exported: {lines[-1]}")
+
+
+def _card(folder: StudyFolder, study: Study, rows: Sequence[TrialRow], row: TrialRow) -> dict[str, Json]:
+    told = summary.best(folder, study.config, rows)
+    model = study.point(row.params).model
+    assert model is not None, "asked for fine-tuning studies only"
+    baseline = told["baseline"]
+    return {
+        "base": model.path,
+        "revision": model.revision,
+        "tokenizer": model.tokenizer,
+        "trust_remote_code": model.trust_remote_code,
+        "offline": study.config.env.offline,
+        "params": dict(row.params),
+        "score": summary.trial(study.config.score.objective, row)["values"],
+        "baseline": baseline["values"] if baseline else None,
+        "date": date.today().isoformat(),
+    }

@@ -1,0 +1,1 @@
+"""Rows of the training data: read, rendered, tokenized, put into batches."""

@@ -1,0 +1,1 @@
+"""Several ranks as one trial: process groups and FSDP2."""

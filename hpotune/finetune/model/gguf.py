@@ -1,0 +1,96 @@
+"""A GGUF file as an ordinary Hugging Face folder: weights, tokenizer, chat template.
+
+transformers 5 keeps such a model "quantized" and refuses to save it, even where every weight has become
+dense; the lines that take the quantizer off are for that.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from hpotune.finetune.trial_errors import UserError
+
+EDGE = 2**20
+"""Bytes at either end of a file that tell it from others: the header with the tokenizer, the last weights."""
+
+
+def converted(file: Path, cache: Path) -> Path:
+    """The folder made from `file`, kept under `cache`; processes that ask together wait for the first."""
+    folder = cache / f"{file.stem}-{_digest(file)}"
+    if folder.is_dir():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    with _locked(folder.with_suffix(".lock")):
+        if not folder.is_dir():
+            _convert(file, folder)
+    return folder
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        head = stream.read(EDGE)
+        stream.seek(-min(EDGE, file.stat().st_size), os.SEEK_END)
+        content = head + stream.read() + str(file.stat().st_size).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds the lock where the file system has locks; where not, work is done twice but never wrongly."""
+    with path.open("w") as stream:
+        with contextlib.suppress(OSError):
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _convert(file: Path, folder: Path) -> None:
+    unfinished = folder.with_name(f"{folder.name}.{os.uname().nodename}.{os.getpid()}")
+    try:
+        _write(file, unfinished)
+        for path in unfinished.iterdir():
+            path.chmod(0o644)  # safetensors writes 0600 whatever the umask
+        unfinished.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # else a process that no lock could stop was faster
+            raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _write(file: Path, folder: Path) -> None:
+    try:
+        import gguf  # noqa: F401 - transformers needs it and says so less clearly
+    except ImportError:
+        raise UserError(f"{file.name} needs the package gguf; pip install gguf") from None
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+
+    source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    dtype = getattr(torch, stored_dtype(file))
+    model = AutoModelForCausalLM.from_pretrained(
+        **source, dtype=dtype, quantization_config=GgufConfig(dequantize=True)
+    )
+    model.hf_quantizer = None
+    model.is_quantized = False
+    vars(model.config).pop("quantization_config", None)
+    model.config.architectures = [type(model).__name__]
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(folder)
+
+
+def stored_dtype(file: Path) -> str:
+    """The dtype that holds the file's matrices without loss: their own if they are halves, else float32.
+
+    A 4-bit block is `d * q + m` with float16 d and m: up to 15 significant bits, more than the 8 of bfloat16.
+    Whoever trains in bfloat16 rounds when loading; on a CPU the float32 values are used as they are.
+    """
+    from gguf import GGUFReader
+
+    kinds = {tensor.tensor_type.name for tensor in GGUFReader(str(file)).tensors if len(tensor.shape) > 1}
+    return {("BF16",): "bfloat16", ("F16",): "float16"}.get(tuple(kinds), "float32")

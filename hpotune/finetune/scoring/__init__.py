@@ -1,0 +1,1 @@
+"""Scores of lm-eval tasks for the model in memory."""

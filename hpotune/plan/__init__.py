@@ -1,1 +1,0 @@
-"""HOW MANY jobs and when it ends: pure functions of plain rows. No clock, no disk, no Slurm."""

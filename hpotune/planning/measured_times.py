@@ -1,0 +1,160 @@
+"""What a study's folder tells of times: how long jobs waited and started, trials loaded and ran. Reads files only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+from hpotune.config.schema.study_config import Json, StudyConfig
+from hpotune.planning.estimate import Measured
+from hpotune.records.trial import TrialRow
+from hpotune.schedule.stopping_criterion import gpus_of
+from hpotune.slurm.jobs import recorded_jobs
+from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.heartbeat import Life, read
+from hpotune.workspace.timeline import json_lines
+
+_LOADING = ("load", "data")
+_MOST_READ = 50
+"""Trials whose phases are read, the last ones: loading takes about the same time in each."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """One array, and the lives of its elements that have begun."""
+
+    id: str
+    submitted: float
+    """Unix seconds, by the file system's clock."""
+    throttle: int
+    lives: tuple[Life, ...]
+    """By their start."""
+
+
+def measured(folder: StudyFolder, rows: Sequence[TrialRow]) -> Measured:
+    """Everything seen so far."""
+    done = [row for row in rows if row.decided and row.attempts]
+    jobs = submissions(folder)
+    queues = [wait for job in jobs for wait in _waits(job)]
+    usual = median(queues) if queues else 0.0
+    starts, at = _spans(folder)
+    return Measured(
+        trials=tuple(_seconds(row, at) for row in done if row.kind == "trial"),
+        baselines=tuple(_seconds(row, at) for row in done if row.kind == "baseline"),
+        loads=tuple(s for row in done[-_MOST_READ:] if (s := _loading(folder, row, at)) is not None),
+        starts=tuple(starts),
+        queues=tuple(queues),
+        turns=tuple(turn for job in jobs for turn in _turns(job)),
+        steps=tuple(max(0.0, s - usual) for s in _steps(jobs)),
+    )
+
+
+def submissions(folder: StudyFolder, *, kind: str = "worker") -> list[Submission]:
+    """Every array of workers, oldest first; or the follow-up steps, which hold no GPU and wait for others."""
+    return [_submission(folder, told) for told in recorded_jobs(folder) if told["kind"] == kind]
+
+
+def _submission(folder: StudyFolder, told: Mapping[str, Any]) -> Submission:
+    id_ = str(told["id"])
+    lives = [read(folder, f"{id_}_{index}") for index in range(int(told["count"]))]
+    return Submission(
+        id=id_,
+        submitted=(folder.jobs / id_ / "job.json").stat().st_mtime,
+        throttle=int(told["throttle"]),
+        lives=tuple(sorted((life for life in lives if life), key=lambda life: life.start)),
+    )
+
+
+def _waits(job: Submission) -> Iterator[float]:
+    """How long those elements waited that no throttle held back."""
+    for life in job.lives[: job.throttle]:
+        yield max(0.0, life.start - job.submitted)
+
+
+def _turns(job: Submission) -> Iterator[float]:
+    """From the end of one element to the start of the one that took its place under the throttle."""
+    ends = sorted(life.end for life in job.lives if life.end is not None)
+    for end, life in zip(ends, job.lives[job.throttle :], strict=False):
+        if life.start >= end:
+            yield life.start - end
+
+
+def _steps(jobs: Sequence[Submission]) -> Iterator[float]:
+    """From the end of all jobs before to the submission of the next: the wait of the follow-up job and its work."""
+    for before, after in pairwise(jobs):
+        ends = [life.end for life in before.lives]
+        if ends and all(end is not None and end < after.submitted for end in ends):
+            yield after.submitted - max(end for end in ends if end is not None)
+
+
+def _spans(folder: StudyFolder) -> tuple[list[float], dict[int, list[tuple[float, float]]]]:
+    """How long jobs took to their first trial, and when workers were at each trial.
+
+    The first trial of a process waits for libraries that draw its point: that is in the job's start, not in the trial.
+    """
+    starts: list[float] = []
+    trials: dict[int, list[tuple[float, float]]] = {}
+    for file in folder.jobs.glob("*/spans-*.jsonl"):
+        for line in json_lines(file):
+            begun, ended = float(line["start"]), float(line["end"])
+            if line["phase"] == "start":
+                starts.append(ended - begun)
+            elif line.get("trial") is not None:
+                trials.setdefault(int(line["trial"]), []).append((begun, ended))
+    return starts, trials
+
+
+def _seconds(row: TrialRow, at: Mapping[int, Sequence[tuple[float, float]]]) -> float:
+    """How long workers were at a trial; where they did not tell, from claim to end."""
+    return sum(end - start for start, end in at.get(row.number, ())) or row.seconds
+
+
+def _loading(
+    folder: StudyFolder, row: TrialRow, at: Mapping[int, Sequence[tuple[float, float]]]
+) -> float | None:
+    """From the last start of a trial to the end of its loading; None where it wrote no phases."""
+    begun, ended = max(at.get(row.number, ((row.attempts[-1].start, row.attempts[-1].end),)))
+    lines = [line for line in json_lines(folder.trial(row.number) / "spans.jsonl") if line["end"] >= begun]
+    if not lines:
+        return None
+    starting = max(0.0, min(float(line["start"]) for line in lines) - begun)
+    loading = sum(float(line["end"]) - float(line["start"]) for line in lines if line["phase"] in _LOADING)
+    return min(starting + loading, ended - begun)
+
+
+def actual(
+    folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow], *, since: float | None, now: float
+) -> dict[str, Json]:
+    """What has really come of the study up to now. `since`: when it was handed in, in Unix seconds, if that is known.
+
+    GPU-hours are those of jobs from start to end where jobs have told them, else those of trials.
+    """
+    attempts = [attempt for row in rows for attempt in row.attempts]
+    running = any(row.state == "running" for row in rows)
+    finished = sum(row.decided for row in rows)
+    if not attempts and not running:
+        return {"state": "not started", "trials": 0}
+    first = min([a.start for a in attempts] + [row.start for row in rows if row.start is not None])
+    begun = min(first, since) if since is not None else first
+    end = now if running else max(attempt.end for attempt in attempts)
+    held_s = sum(_held(job, now=now) for job in submissions(folder)) or sum(row.seconds for row in rows)
+    places = {attempt.worker.place for attempt in attempts}
+    seen = measured(folder, rows)
+    return {
+        "state": "running" if running else "done" if finished >= config.budget.trials else "stopped",
+        "wall_s": round(end - begun, 1),
+        "gpu_hours": round(held_s * gpus_of(config) / 3600, 4),
+        "job_hours": round(held_s / 3600, 4),
+        "trials": finished,
+        "trials_per_hour": round(finished / max(end - begun, 1e-9) * 3600, 2),
+        "queue_s": round(median(seen.queues), 1) if seen.queues else None,
+        "jobs": sum(len(job.lives) for job in submissions(folder)) or len(places),
+    }
+
+
+def _held(job: Submission, *, now: float) -> float:
+    """Seconds that its elements ran: to their end, else to their last sign of life."""
+    return sum(max(0.0, (life.end or min(life.sign, now)) - life.start) for life in job.lives)

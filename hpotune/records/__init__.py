@@ -1,0 +1,1 @@
+"""Plain data that crosses processes: trials, jobs, stop reasons, causes of failure."""

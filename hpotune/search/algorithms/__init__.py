@@ -1,0 +1,1 @@
+"""The search algorithms by name, one file each."""

@@ -1,0 +1,83 @@
+"""Differential evolution: a member is replaced where a mixture of others turns out no worse than it.
+
+The population is each member's best point so far, as its selection leaves it.
+Source: Storn and Price 1997, J. Global Optimization 11; current-to-best/1: Price, Storn and Lampinen 2005. Points that
+leave the cube come back half-way to the member (ibid., 4.3.1). Of categories a difference is that they differ: then a
+donor's replaces the base's with the chance F.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from hpotune.search.algorithms.algorithm import Algorithm
+from hpotune.search.base.options import number, one_of
+from hpotune.search.base.population import Flight, Move, PopulationSampler
+from hpotune.search.base.sampler import Setup, Turn
+from hpotune.search.base.unit_cube import Cube
+
+STRATEGIES = ("current-to-best/1", "rand/1")
+FACTOR, CROSSOVER = 0.5, 0.9
+"""Storn and Price's first choice; a high crossover keeps parameters that depend on each other together."""
+
+
+class DifferenceSampler(PopulationSampler):
+    """Either strategy, with binomial crossover."""
+
+    smallest = 4
+
+    def __init__(self, setup: Setup | None = None) -> None:
+        super().__init__(setup)
+        self.strategy = one_of(self.setup.options, "strategy", STRATEGIES[0], allowed=STRATEGIES)
+        self.factor = number(self.setup.options, "factor", FACTOR, low=0.0, high=2.0)
+        self.crossover = number(self.setup.options, "crossover", CROSSOVER, low=0.0, high=1.0)
+
+    def move(self, cube: Cube, flight: Flight, turn: Turn) -> np.ndarray | None:
+        """The trial vector of the member: mutated, then crossed with it."""
+        best = _survivors(flight, self.size)
+        others = [move for member, move in best.items() if member != turn.rank % self.size]
+        target = best.get(turn.rank % self.size)
+        if target is None or len(others) < 3:
+            return None
+        one, two, three = (others[i].point for i in turn.rng.choice(len(others), 3, replace=False))
+        if self.strategy == "rand/1":
+            base, pairs = one, [(two, three)]
+        else:
+            leader = max(best.values(), key=lambda move: (move.gain, -move.rank))
+            base, pairs = target.point, [(leader.point, target.point), (one, two)]
+        mutant = base + self.factor * sum(plus - minus for plus, minus in pairs)
+        outside = (mutant < 0.0) | (mutant > 1.0)
+        mutant = np.where(outside, (np.clip(mutant, 0.0, 1.0) + target.point) / 2.0, mutant)
+        for axis in np.flatnonzero(cube.unordered):
+            mutant[axis] = base[axis]
+            for plus, minus in pairs:
+                if plus[axis] != minus[axis] and turn.rng.random() < self.factor:
+                    mutant[axis] = plus[axis]
+        crossed = turn.rng.random(len(cube)) < self.crossover
+        crossed[turn.rng.integers(len(cube))] = True  # at least one coordinate is the mutant's
+        return np.where(crossed, mutant, target.point)
+
+
+def _survivors(flight: Flight, size: int) -> dict[int, Move]:
+    """Each member's best told move, the later of equals: so a plain is left behind."""
+    best: dict[int, Move] = {}
+    for move in flight.told:
+        member = move.rank % size
+        if member not in best or move.gain >= best[member].gain:
+            best[member] = move
+    return best
+
+
+ALGORITHM = Algorithm(
+    make=DifferenceSampler,
+    when="hundreds of trials in a rugged space, where parameters depend on each other",
+    cost="0.005 s",
+    parallel="each worker challenges a member of its own; nobody waits for a generation",
+    source="Storn and Price 1997, J. Global Optimization 11; Price et al. 2005",
+    options={
+        "population": "members, at least 4 (default: a fifth of the budget, at most 14, at least the workers)",
+        "strategy": f"{STRATEGIES[0]} (default) or {STRATEGIES[1]}, with binomial crossover",
+        "factor": f"F, of the differences (default {FACTOR})",
+        "crossover": f"CR, the chance that a coordinate is the mutant's (default {CROSSOVER})",
+    },
+)

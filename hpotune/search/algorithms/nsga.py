@@ -1,0 +1,122 @@
+"""Genetic search for several objectives: Optuna's NSGAIISampler and NSGAIIISampler.
+
+They keep each trial's generation, and each generation's parents, in the store's attributes when a trial is drawn; so
+any worker continues them. Constraints that the store tells with a trial are read from there too.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import BaseSampler, NSGAIIISampler, NSGAIISampler
+from optuna.samplers.nsgaii import (
+    BaseCrossover,
+    BLXAlphaCrossover,
+    PolynomialMutation,
+    SBXCrossover,
+    SPXCrossover,
+    UNDXCrossover,
+    UniformCrossover,
+    VSBXCrossover,
+)
+
+from hpotune.search.algorithms.algorithm import Algorithm
+from hpotune.search.base.options import number, one_of, whole
+from hpotune.search.base.sampler import Setup
+
+CROSSOVERS: dict[str, type[BaseCrossover]] = {
+    "uniform": UniformCrossover,
+    "blx-alpha": BLXAlphaCrossover,
+    "sbx": SBXCrossover,
+    "vsbx": VSBXCrossover,
+    "spx": SPXCrossover,
+    "undx": UNDXCrossover,
+}
+MUTATIONS = ("anew", "polynomial")
+
+
+def population(setup: Setup) -> int:
+    """Of a generation: a tenth of the budget and all workers, from 10 to 50. Optuna's 50 would spend most on chance."""
+    return max(10, setup.workers, min(50, setup.trials // 10))
+
+
+def _second(setup: Setup) -> BaseSampler:
+    return NSGAIISampler(seed=setup.trial_seed, **_arguments(setup))
+
+
+def _third(setup: Setup) -> BaseSampler:
+    options = setup.options
+    points = options.get("reference_points")
+    if points is not None:
+        import numpy as np
+
+        points = np.array(points, dtype=float)
+        if points.ndim != 2:
+            raise ValueError("reference_points must be rows of numbers, one for each objective")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return NSGAIIISampler(
+            seed=setup.trial_seed,
+            reference_points=points,
+            dividing_parameter=whole(options, "dividing_parameter", 3, low=1),
+            **_arguments(setup),
+        )
+
+
+def _arguments(setup: Setup) -> dict[str, Any]:
+    """What both take."""
+    options = setup.options
+    crossover = CROSSOVERS[one_of(options, "crossover", "uniform", allowed=CROSSOVERS)]
+    mutation = one_of(options, "mutation", MUTATIONS[0], allowed=MUTATIONS)
+    chance = options.get("mutation_prob")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        return {
+            "population_size": whole(options, "population_size", population(setup), low=2),
+            "crossover": crossover(),
+            "crossover_prob": number(options, "crossover_prob", 0.9, low=0.0, high=1.0),
+            "swapping_prob": number(options, "swapping_prob", 0.5, low=0.0, high=1.0),
+            "mutation": PolynomialMutation() if mutation == "polynomial" else None,
+            "mutation_prob": chance
+            if chance is None
+            else number(options, "mutation_prob", 0, low=0.0, high=1.0),
+        }
+
+
+_OPTIONS = {
+    "population_size": "of a generation (default: a tenth of the budget, from 10 to 50, at least the workers)",
+    "crossover": f"{', '.join(CROSSOVERS)} (default uniform)",
+    "crossover_prob": "chance that a child has two parents (default 0.9)",
+    "swapping_prob": "chance that a category comes from the second parent (default 0.5)",
+    "mutation": f"{' or '.join(MUTATIONS)} (default {MUTATIONS[0]}: a value drawn at random)",
+    "mutation_prob": "chance that a parameter is mutated (default: one over their number)",
+}
+
+ALGORITHMS = {
+    "nsga2": Algorithm(
+        make=_second,
+        when="two or three objectives with hundreds of trials",
+        cost="0.002 s",
+        parallel="workers draw from one generation; the next begins when enough of it have ended",
+        source="Deb et al. 2002, IEEE TEVC 6(2); Optuna 5",
+        conditions=True,
+        objectives=True,
+        options=_OPTIONS,
+    ),
+    "nsga3": Algorithm(
+        make=_third,
+        when="four objectives or more with hundreds of trials",
+        cost="0.002 s",
+        parallel="workers draw from one generation; the next begins when enough of it have ended",
+        source="Deb and Jain 2014, IEEE TEVC 18(4); Optuna 5",
+        conditions=True,
+        objectives=True,
+        options={
+            **_OPTIONS,
+            "reference_points": "directions in the space of objectives, a row each (default: evenly spread)",
+            "dividing_parameter": "how finely the default directions divide each objective (default 3)",
+        },
+    ),
+}

@@ -1,0 +1,162 @@
+"""Population based training: trials go on from each other's checkpoints, the worst from the best ones' with new values.
+
+A trial trains one part of a run. It keeps the values of the one that it follows; where it copies a better one (see
+lineages.py), its values lie near that one's. Nobody waits for a generation.
+Source: Jaderberg et al. 2017, arXiv 1711.09846 (perturb and resample).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, cast
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.study import Study, StudyDirection
+from optuna.trial import FrozenTrial
+
+from hpotune.records.lineage import Lineage
+from hpotune.search.algorithms.algorithm import Algorithm
+from hpotune.search.algorithms.lhs import latin
+from hpotune.search.base.history import History
+from hpotune.search.base.lineages import (
+    LINEAGE,
+    POPULATION,
+    QUANTILE,
+    faults,
+    kept_shape,
+    lineage_among,
+    lineage_of,
+    shape_of,
+    widened,
+)
+from hpotune.search.base.options import number
+from hpotune.search.base.sampler import CubeSampler, Setup, Turn
+from hpotune.search.base.unit_cube import Axis, Cube
+
+RESAMPLE, FACTORS = 0.25, (0.8, 1.25)
+"""After a copy: the probability that a value is drawn anew, and what the others are multiplied by, at even odds."""
+DESIGNS = 20
+"""Designs compared for the first generation."""
+
+
+def explored(
+    axis: Axis,
+    value: Any,  # noqa: ANN401 - whatever the distribution holds
+    rng: np.random.Generator,
+    *,
+    resample: float,
+    factors: Sequence[float],
+) -> Any:  # noqa: ANN401 - whatever the distribution holds
+    """A value near another: drawn anew with probability `resample`, else a number times a factor, inside its range.
+
+    Where a range does not begin above 0 its distance from the low end is multiplied. Ordered categories move to a
+    neighbour, unordered ones stay.
+    """
+    d, factor = axis.distribution, factors[int(rng.integers(len(factors)))]
+    if rng.random() < resample:
+        return axis.value(float(rng.random()))
+    up = 1 if factor > 1 else -1
+    if isinstance(d, CategoricalDistribution):
+        index = int(d.to_internal_repr(value))
+        return d.choices[min(max(index + up, 0), len(d.choices) - 1)] if axis.hint.ordered else value
+    low, high, step = d.low, d.high, d.step  # type: ignore[attr-defined]
+    base = 0 if low > 0 else low
+    new = base + (value - base) * factor
+    if step:
+        before, last = round((value - low) / step), round((high - low) / step)
+        place = round((new - low) / step)
+        place = place if place != before else before + up  # a small number times 1.25 is itself again
+        found = low + step * min(max(place, 0), last)
+        return int(found) if isinstance(low, int) else min(found, high)
+    return min(max(new, low), high)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Descent(History):
+    """The history with the values that a trial starts from."""
+
+    parent: Mapping[str, Any] | None
+    """None: it has no parent."""
+
+
+class PopulationBasedSampler(CubeSampler):
+    """Points of a first generation, and points near a parent's. Values that a child keeps are not drawn (point.py)."""
+
+    def __init__(self, setup: Setup | None = None) -> None:
+        super().__init__(setup)
+        options = self.setup.options
+        self.shape = shape_of(self.setup)
+        number(options, "quantile", QUANTILE, low=0.0, high=0.5)
+        self.resample = number(options, "resample", RESAMPLE, low=0.0, high=1.0)
+        self.factors = _factors(options.get("factors", FACTORS))
+
+    def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Reads the shape that the study began with."""
+        self.shape = kept_shape(study, self.setup)
+
+    def read(
+        self, trials: Sequence[FrozenTrial], cube: Cube, direction: StudyDirection, trial: FrozenTrial
+    ) -> Descent:
+        """What the other trials tell, and the parent."""
+        history = super().read(trials, cube, direction, trial)
+        written = trial.user_attrs.get(LINEAGE)
+        line = (
+            Lineage(**written)
+            if written
+            else lineage_among(trials, direction, trial, self.setup, shape=self.shape)
+        )
+        parent = next((other.params for other in trials if other.number == line.parent), None)
+        if parent is not None and not cube.holds(parent):
+            parent = None
+        return Descent(**{one.name: getattr(history, one.name) for one in fields(History)}, parent=parent)
+
+    def place(self, cube: Cube, history: History, turn: Turn) -> np.ndarray:
+        """A row of a Latin hypercube, or a point near the parent's."""
+        parent = cast(Descent, history).parent
+        if parent is not None:
+            values = {
+                axis.name: explored(
+                    axis, parent[axis.name], turn.rng, resample=self.resample, factors=self.factors
+                )
+                for axis in cube.axes
+            }
+            return cube.point(values)
+        if turn.rank >= self.shape.population or self.setup.salt:
+            return turn.rng.random(len(cube))
+        looks, size = tuple((axis.size, axis.unordered) for axis in cube.axes), self.shape.population
+        rows = {
+            shared: latin(
+                seed=self.setup.seed, first=size, size=size, looks=looks, designs=DESIGNS, shared=shared
+            )[turn.rank]
+            for shared in (True, False)
+        }
+        return np.array([rows[axis.size is not None][i] for i, axis in enumerate(cube.axes)])
+
+
+def _factors(given: Any) -> tuple[float, ...]:  # noqa: ANN401 - checked here
+    """Raises: ValueError."""
+    right = isinstance(given, (list, tuple)) and len(given) > 0
+    if not right or any(isinstance(x, bool) or not isinstance(x, (int, float)) or x <= 0 for x in given):
+        raise ValueError(f"factors={given!r} must be a list of numbers above 0, such as [0.8, 1.25]")
+    return tuple(float(x) for x in given)
+
+
+ALGORITHM = Algorithm(
+    make=PopulationBasedSampler,
+    when="values that should change while a model trains, such as the learning rate; many generations",
+    cost="nothing",
+    parallel="half as many workers as members; nobody waits for a generation",
+    source="Jaderberg et al. 2017, arXiv 1711.09846",
+    options={
+        "population": f"trainings side by side (default {POPULATION}, at most a quarter of the budget)",
+        "generations": "parts of a run (default: the budget divided by the population)",
+        "quantile": f"the share at either end of a generation that is replaced, and copied (default {QUANTILE})",
+        "resample": f"the probability that a value is drawn anew after a copy (default {RESAMPLE})",
+        "factors": f"what the other values are multiplied by, one of them (default {list(FACTORS)})",
+    },
+    lineage=lineage_of,
+    faults=faults,
+    widened=widened,
+)

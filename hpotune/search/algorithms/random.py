@@ -1,0 +1,41 @@
+"""Random points: the yardstick of every other algorithm (Bergstra and Bengio 2012)."""
+
+from __future__ import annotations
+
+import numpy as np
+from optuna.distributions import BaseDistribution
+from optuna.study import Study
+from optuna.trial import FrozenTrial
+
+from hpotune.search.algorithms.algorithm import Algorithm
+from hpotune.search.base.history import History
+from hpotune.search.base.sampler import CubeSampler, Turn
+from hpotune.search.base.unit_cube import Cube, Params
+
+
+class RandomSampler(CubeSampler):
+    """Independent uniform points of the cube."""
+
+    several = True
+
+    def sample_relative(
+        self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
+    ) -> Params:
+        """The trial's point; nothing of the others is read."""
+        cube = Cube(search_space, self.setup.hints)
+        return cube.params(self._rng(trial.number).random(len(cube))) if search_space else {}
+
+    def place(self, cube: Cube, history: History, turn: Turn) -> np.ndarray:
+        """A uniform point."""
+        return turn.rng.random(len(cube))
+
+
+ALGORITHM = Algorithm(
+    make=RandomSampler,
+    when="a yardstick, or a first look at a space nobody knows",
+    cost="nothing",
+    parallel="any number of workers",
+    source="Bergstra and Bengio 2012, JMLR 13",
+    conditions=True,
+    objectives=True,
+)

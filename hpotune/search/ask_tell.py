@@ -1,0 +1,265 @@
+"""A search driven from outside, one JSON object a line: what `hpotune ask-tell` says and understands.
+
+    {"op": "init", "space": [{"name", "type": "float" | "int" | "cat", "low", "high", "log", "choices", "ordered"}],
+     "direction": "maximize", "seed": 0, "n_trials": 50, "workers": 1, "default": {...}}   -> {"ok": true}
+    {"op": "ask"}                                                          -> {"id": 3, "params": {...}}
+    {"op": "tell", "id": 3, "value": 0.55}                                 -> {"ok": true}
+    {"op": "close"}                                                        ends it
+
+`default` is the recommended setting: the prior of each range, and the first point. `start_from`: points that come
+before it. A list of directions makes several objectives, whose values are told as a list. A tell may bring `stderr`; a
+value of null is a trial that failed. A range may bring any other key that a study file's has (`step`, `prior`, `when`).
+A mistake is answered by {"error": "..."} and changes nothing.
+The points are drawn from a study in memory by the code that draws them from a store.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import cast
+
+import optuna
+from optuna.storages import InMemoryStorage
+from optuna.trial import TrialState
+
+from hpotune.config.load import Study, build_study
+from hpotune.config.schema.study_config import Json
+from hpotune.config.yaml_source import Source, Value
+from hpotune.errors import HpotuneError, StudyFileError, nearest
+from hpotune.search.algorithms.registry import algorithm as algorithm_of
+from hpotune.search.algorithms.registry import check_algorithm
+from hpotune.search.assign import draw_trial
+from hpotune.search.base.storage_view import Ended
+from hpotune.search.base.study_setup import setup_of
+from hpotune.search.propose import decode
+
+KINDS = {"float": "float", "int": "int", "cat": "choice"}
+"""The protocol's word -> a study file's."""
+PLACE = "ask-tell"
+PARAMS = "params."
+"""Where a study file would hold the ranges."""
+TRIALS = 50
+"""Budget where `init` names none."""
+KEYS = {
+    "init": ("space", "direction", "seed", "n_trials", "workers", "default", "start_from", "options"),
+    "ask": (),
+    "tell": ("id", "value", "stderr"),
+    "close": (),
+}
+"""What a message of each kind may hold beside `op`; `close` may hold anything, since its sender waits for the end."""
+WORDS = {
+    f"{PLACE}:1: ": "",
+    PARAMS: "",
+    "score.objective.0.direction": "direction",
+    "score.objective.direction": "direction",
+    "budget.trials": "n_trials",
+    "budget.parallel": "workers",
+    "search.": "",
+    "algorithm=": "--algorithm ",
+}
+"""A study file's words for what the protocol names otherwise."""
+
+_WORD = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, WORDS))})")
+"""Where they stand by themselves, not inside a name of the user's."""
+Message = Mapping[str, Json]
+
+
+class Search:
+    """One search in memory, from its `init` message on."""
+
+    def __init__(self, message: Message, *, algorithm: str, options: Mapping[str, Json]) -> None:
+        """Raises: StudyFileError for a message, algorithm, or option that is wrong."""
+        self.file = study_of(message, algorithm=algorithm, options=options)
+        check_algorithm(self.file, setup_of(self.file, self.file.config))
+        if algorithm_of(self.file.config.search.algorithm).lineage is not None:
+            raise StudyFileError(
+                f"init: {algorithm} goes on from checkpoints of earlier trials, which no answer names; take another"
+            )
+        self.storage = InMemoryStorage()
+        senses = [objective.sense for objective in self.file.config.score.objective]
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.ended = Ended()
+        self.study = optuna.create_study(storage=self.storage, study_name=PLACE, directions=senses)
+
+    def ask(self) -> tuple[int, dict[str, Value]]:
+        """The next trial's number, and its values by name."""
+        id_ = self.storage.create_new_trial(self.study._study_id)
+        trial = self.storage.get_trial(id_)
+        draw_trial(self.storage, self.file, self.file.config, trial, ended=self.ended)
+        drawn = decode(self.file.space, self.storage.get_trial(id_).params)
+        return trial.number, {name.removeprefix(PARAMS): value for name, value in drawn.items()}
+
+    def tell(self, message: Message) -> None:
+        """Ends a trial: with its values, or as failed.
+
+        Raises: StudyFileError for an id that does not run, or a value that is no number.
+        """
+        if "id" not in message:
+            raise StudyFileError("tell: id is missing; needs the id of an ask")
+        id_ = self._running(message["id"])
+        values = _numbers(message, "value", count=len(self.study.directions))
+        errors = _numbers(message, "stderr", count=len(self.study.directions))
+        if errors is not None:
+            self.storage.set_trial_user_attr(id_, "stderrs", errors)
+        state = TrialState.FAIL if values is None else TrialState.COMPLETE
+        self.storage.set_trial_state_values(id_, state, values)
+
+    def _running(self, number: Json) -> int:
+        states = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)}
+        found = states.get(number) if isinstance(number, int) else None
+        if found is None:
+            raise StudyFileError(f"tell: id={number!r} was never handed out; needs the id of an ask")
+        if found.state != TrialState.RUNNING:
+            raise StudyFileError(f"tell: id={number!r} was told before; a trial ends once")
+        return found._trial_id
+
+
+def study_of(message: Message, *, algorithm: str, options: Mapping[str, Json]) -> Study:
+    """The study that an `init` message describes.
+
+    Raises: StudyFileError with every mistake.
+    """
+    params = _params(message)
+    directions = message.get("direction")
+    if not directions:
+        raise StudyFileError("init: direction is missing; needs maximize or minimize, or a list of them")
+    several = directions if isinstance(directions, list) else [directions]
+    own = message.get("options") or {}
+    if not isinstance(own, dict):
+        raise StudyFileError(f"init: options={own!r} needs an object")
+    values: dict[str, Json] = {
+        "name": PLACE,
+        "python": "ask.py:tell",
+        "params": params,
+        "score": {"objective": [{"metric": _metric(i), "direction": d} for i, d in enumerate(several)]},
+        "search": {
+            "algorithm": algorithm,
+            "seed": message.get("seed", 0),
+            "options": {key: _by_name(value, params) for key, value in {**options, **own}.items()},
+            "start_from": _starts(message),
+        },
+        "budget": {"trials": message.get("n_trials", TRIALS), "parallel": message.get("workers", 1)},
+    }
+    return build_study(Source(path=Path(PLACE), values=cast(dict[str, Value], values), lines={}))
+
+
+def _params(message: Message) -> dict[str, Json]:
+    """The ranges by name, the recommended setting as their priors."""
+    defaults, space = message.get("default") or {}, message.get("space")
+    if not isinstance(defaults, dict):
+        raise StudyFileError(f"init: default={defaults!r} needs an object of values by name")
+    if not isinstance(space, list) or not space:
+        raise StudyFileError(f"init: space={space!r} needs a list of at least one range")
+    params = dict(_range(entry, defaults) for entry in space)
+    if len(params) < len(space):
+        raise StudyFileError("init: space holds a name twice; needs different names")
+    stray = sorted(defaults.keys() - params.keys())
+    if stray:
+        raise StudyFileError(f"init: default names {stray[0]!r}; {nearest(stray[0], params)}")
+    return params
+
+
+def answers(
+    lines: Iterable[str], *, algorithm: str, options: Mapping[str, Json]
+) -> Iterator[dict[str, Json]]:
+    """One answer to each line until `close`; a mistake is answered by {"error": ...} and changes nothing."""
+    search: Search | None = None
+    for line in filter(str.strip, lines):
+        try:
+            message = _message(line)
+            if message["op"] == "close":
+                return
+            if message["op"] == "init":
+                if search is not None:
+                    raise StudyFileError("init: came before; a session holds one search")
+                search = Search(message, algorithm=algorithm, options=options)
+                yield {"ok": True}
+                continue
+            if search is None:
+                raise StudyFileError(f"{message['op']}: came before init; begin with init")
+            yield OPS[str(message["op"])](search, message)
+        except (HpotuneError, ValueError) as error:
+            text = "; ".join(str(error).splitlines())
+            yield {"error": _WORD.sub(lambda found: WORDS[found.group()], text)}
+
+
+def _ask(search: Search, message: Message) -> dict[str, Json]:
+    number, params = search.ask()
+    return {"id": number, "params": cast(Json, params)}
+
+
+def _tell(search: Search, message: Message) -> dict[str, Json]:
+    search.tell(message)
+    return {"ok": True}
+
+
+OPS: Mapping[str, Callable[[Search, Message], dict[str, Json]]] = {"ask": _ask, "tell": _tell}
+
+
+def _message(line: str) -> dict[str, Json]:
+    try:
+        message = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise StudyFileError(
+            f"{line.strip()[:80]!r} is no JSON ({error.msg}); needs one object a line"
+        ) from None
+    if not isinstance(message, dict):
+        raise StudyFileError(f'{line.strip()[:80]!r} is no object; needs one such as {{"op": "ask"}}')
+    op = message.get("op")
+    if op not in list(KEYS):
+        raise StudyFileError(f"op={op!r} is unknown; valid: {', '.join(KEYS)}")
+    if op != "close" and (stray := sorted(message.keys() - {"op", *KEYS[op]})):
+        advice = nearest(stray[0], KEYS[op]) if KEYS[op] else "it takes none"
+        raise StudyFileError(f"{op}: {stray[0]}: unknown key; {advice}")
+    return message
+
+
+def _metric(index: int) -> str:
+    return f"value{index or ''}"
+
+
+def _range(entry: Json, defaults: Mapping[str, Json]) -> tuple[str, Json]:
+    """Name and range as a study file has it."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+        raise StudyFileError(f"init: space: {entry!r} needs an object with a name")
+    rest = {key: value for key, value in entry.items() if value is not None and value is not False}
+    name, kind = str(rest.pop("name")), rest.pop("type", None)
+    if kind not in KINDS:
+        raise StudyFileError(f"init: space: {name}: type={kind!r} is unknown; valid: {', '.join(KINDS)}")
+    low, high, choices = (rest.pop(key, None) for key in ("low", "high", "choices"))
+    default = {"prior": defaults[name]} if name in defaults else {}
+    when = rest.get("when")
+    if isinstance(when, dict):
+        rest["when"] = {PARAMS + other: value for other, value in when.items()}
+    return name, {KINDS[kind]: choices if kind == "cat" else [low, high], **default, **rest}
+
+
+def _by_name(value: Json, params: Mapping[str, Json]) -> Json:
+    """An option's value; where it is an object by range, with the names that the study has."""
+    if not isinstance(value, dict) or value.keys() - params.keys():
+        return value
+    return {PARAMS + name: inner for name, inner in value.items()}
+
+
+def _starts(message: Message) -> list[Json]:
+    """The points of `start_from` as a study file has them."""
+    points = message.get("start_from") or []
+    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+        raise StudyFileError(f"init: start_from={points!r} needs a list of objects of values by name")
+    return [{PARAMS + name: value for name, value in point.items()} for point in points]
+
+
+def _numbers(message: Message, key: str, *, count: int) -> list[float] | None:
+    """Numbers of a tell; None where it gives none, or one that is not finite."""
+    found = message.get(key)
+    if found is None:
+        return None
+    numbers = found if isinstance(found, list) else [found]
+    if len(numbers) != count or any(isinstance(n, bool) or not isinstance(n, (int, float)) for n in numbers):
+        raise StudyFileError(f"tell: {key}={found!r} needs {count} number{'s' * (count > 1)}, or null")
+    values = [float(cast(float, n)) for n in numbers]
+    return values if all(map(math.isfinite, values)) else None

@@ -1,0 +1,1 @@
+"""What samplers share: the unit cube, the history of trials, options."""

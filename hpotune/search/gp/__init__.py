@@ -1,0 +1,1 @@
+"""The Gaussian process behind `gp`, `auto` and `bamsoo`, and what is maximised over it."""

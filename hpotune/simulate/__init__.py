@@ -1,1 +1,0 @@
-"""A cluster in a heap of events: the study's own planner on a fake clock."""

@@ -1,0 +1,364 @@
+"""Slurm as the place: readable sbatch through submitit.
+
+submitit defaults to five minutes and `--wckey=submitit`, pickles what it runs, and passes on this shell's SLURM_*
+variables. Here every option is what the study file says, and a job's last line is a command that you could type.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from shlex import join, quote
+from typing import Any
+
+from submitit import SlurmExecutor
+from submitit.core.utils import FailedJobError
+
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.errors import ClusterError, StudyFileError, nearest
+from hpotune.schedule.next_jobs import JobSpec
+from hpotune.slurm.commands import ANSWER_S, ask, require_slurm, words
+from hpotune.slurm.jobs import forget
+from hpotune.slurm.user_limits import SubmitLimit, cluster_config, limit_in, refusal, room
+from hpotune.workspace.folder import StudyFolder, write_atomic
+
+_KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
+_FOLLOW_UP_EXTRA = ("comment", "mail-type", "mail-user", "nice", "reservation")
+"""Keys of resources.extra that suit the small job too; others ask for what it does not need, or may not have."""
+_OURS = {
+    "array": "budget.parallel and execution.trials_per_job",
+    "dependency": "resources.follow_up",
+    "output": "nothing: logs lie in the study's folder under jobs/",
+    "error": "nothing: logs lie in the study's folder under jobs/",
+    "signal": "resources.signal_delay_s",
+    "job-name": "name",
+}
+"""Keys that resources.extra may not hold, and what sets them."""
+
+
+class _Executor(SlurmExecutor):  # type: ignore[misc]
+    """submitit's executor for a command line instead of a pickled function: nothing to unpickle."""
+
+    def submit_array(self, command: str, *, count: int) -> str:
+        """Submits `count` elements of one command; returns the job id."""
+        self.parameters["map_count"] = count
+        return str(self._submit_command(command).job_id)
+
+    def text(self, command: str, *, count: int) -> str:
+        """The sbatch file of the same."""
+        self.parameters["map_count"] = count
+        return str(self._make_submission_file_text(command, "text"))
+
+
+@contextmanager
+def clean_environment() -> Iterator[None]:
+    """The environment without what a surrounding job left in it: its CPU binding alone can slow a new job threefold.
+
+    SBATCH_* and SRUN_* are the user's own defaults, but for the one that our job scripts export.
+    """
+    leaked = {k: v for k, v in os.environ.items() if k.startswith("SLURM_") and k not in _KEPT}
+    if "SLURM_JOB_ID" in os.environ and "SRUN_CPUS_PER_TASK" in os.environ:
+        leaked["SRUN_CPUS_PER_TASK"] = os.environ["SRUN_CPUS_PER_TASK"]
+    for key in leaked:
+        del os.environ[key]
+    try:
+        yield
+    finally:
+        os.environ.update(leaked)
+
+
+def sbatch_text(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None) -> str:
+    """The job script that `submit` would send."""
+    command = worker_command(folder, config, spec, code=code)
+    with clean_environment():
+        return _executor(folder, config, spec).text(command, count=spec.count)
+
+
+def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None) -> str:
+    """Submits an array and records it in the study's folder; returns its job id. `code`: the snapshot that it runs.
+
+    Raises: ClusterError with Slurm's own words when it refuses; SubmitLimit where fewer elements might be taken.
+    """
+    spec = replace(spec, exclude=_known_nodes(spec.exclude))
+    command = worker_command(folder, config, spec, code=code)
+    with clean_environment():
+        try:
+            job_id = _executor(folder, config, spec).submit_array(command, count=spec.count)
+        except (FailedJobError, subprocess.CalledProcessError) as error:
+            raise refusal(str(error)) from None
+    _record(folder, job_id, spec, time_min=config.resources.walltime_min)
+    forget(folder)
+    return job_id
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Taken:
+    """What Slurm took of an array."""
+
+    id: str
+    count: int
+    """Elements; fewer than asked for where a limit allows no more."""
+    said: str = ""
+    """What it did not take, and why."""
+
+
+def submit_as_many(
+    folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None
+) -> Taken:
+    """Submits an array, or as much of it as limits on queued jobs allow, with room left for the follow-up step.
+
+    Raises: ClusterError as `submit`; with the limit explained where not even one element is taken.
+    """
+    try:
+        return Taken(id=submit(folder, config, spec, code=code), count=spec.count)
+    except SubmitLimit as error:
+        refused = error
+    room_for_step = 1 if config.resources.follow_up is True and spec.kind == "worker" else 0
+    fewer = _fewer(spec.count, spare=room_for_step, free=room(config.resources))
+    for count, spare in [*((count, room_for_step) for count in fewer), (1, 0)]:
+        part = replace(spec, count=count, throttle=min(spec.throttle, count))
+        if not _would_take(folder, config, replace(part, count=count + spare)):
+            continue
+        try:
+            job_id = submit(folder, config, part, code=code)
+        except SubmitLimit:
+            continue
+        return Taken(id=job_id, count=count, said=_fewer_taken(count, of=spec.count, limit=refused.limit))
+    raise refused
+
+
+def _fewer(count: int, *, spare: int, free: int | None) -> list[int]:
+    """Sizes to try, largest first: what is free, where that is known, then halves."""
+    sizes = [free - spare] if free is not None else []
+    half = count // 2
+    while half:
+        sizes.append(half)
+        half //= 2
+    return [size for size in dict.fromkeys(sizes) if 0 < size < count]
+
+
+def _fewer_taken(count: int, *, of: int, limit: str) -> str:
+    return (
+        f"{count} of {of} jobs were taken, for a limit allows no more at a time ({limit}); the others follow"
+    )
+
+
+def _would_take(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> bool:
+    """Whether sbatch finds room for so many elements; it looks at limits without submitting anything."""
+    with tempfile.TemporaryDirectory() as scratch:
+        script = Path(scratch, "job.sh")
+        script.write_text(sbatch_text(StudyFolder(path=Path(scratch)), config, spec), encoding="utf-8")
+        with clean_environment():
+            answer = _test_only(script)
+    return answer.returncode == 0 or not limit_in(answer.stderr)
+
+
+def _known_nodes(names: Sequence[str]) -> tuple[str, ...]:
+    """Those that are nodes of this cluster: one name that is none, and sbatch refuses the job."""
+    if not names:
+        return ()
+    try:
+        known = set(ask(["sinfo", "-h", "-N", "-o", "%N"]).split())
+    except ClusterError:
+        return tuple(names)
+    return tuple(name for name in names if name in known)
+
+
+def _record(folder: StudyFolder, job_id: str, spec: JobSpec, *, time_min: int) -> None:
+    recorded = {
+        "id": job_id,
+        "kind": spec.kind,
+        "count": spec.count,
+        "throttle": spec.throttle,
+        "trials": spec.trials,
+        "time_min": time_min,
+    }
+    write_atomic(folder.jobs / job_id / "job.json", json.dumps(recorded) + "\n")
+
+
+def check_accepted(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> None:
+    """Asks Slurm whether it would take the job, before anything is made. Limits on queued jobs are no refusal.
+
+    Raises: ClusterError when it is not there or would refuse, StudyFileError for an option that is hpotune's own.
+    """
+    _check_extra(config)
+    require_slurm()
+    spec = split(spec, at_most=max_array_size())[0]
+    partition = config.resources.partition
+    known = [name.rstrip("*") for name in ask(["sinfo", "-h", "-o", "%R"]).split()]
+    if partition and not set(partition.split(",")) <= set(known):
+        raise ClusterError(
+            f"resources.partition={partition!r} is not on this cluster; {nearest(partition, known)}"
+        )
+    with tempfile.TemporaryDirectory() as scratch, clean_environment():
+        script = Path(scratch, "job.sh")
+        script.write_text(sbatch_text(StudyFolder(path=Path(scratch)), config, spec), encoding="utf-8")
+        answer = _test_only(script)
+    if answer.returncode and not limit_in(answer.stderr):
+        raise ClusterError(
+            f"Slurm would refuse the job: {words(answer.stderr)}; see resources in the study file"
+        )
+
+
+def _test_only(script: Path) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(
+            ["sbatch", "--test-only", str(script)],
+            capture_output=True,
+            text=True,
+            timeout=ANSWER_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ClusterError(f"sbatch gave no answer in {ANSWER_S} s; try again later") from None
+
+
+def _check_extra(config: StudyConfig) -> None:
+    """Raises: StudyFileError for a key of resources.extra that something else sets."""
+    taken = [key for key in config.resources.extra if key.replace("_", "-") in _OURS]
+    if taken:
+        raise StudyFileError(
+            *(
+                f"resources.extra: {key} is set by hpotune; what sets it: {_OURS[key.replace('_', '-')]}"
+                for key in taken
+            )
+        )
+
+
+def max_array_size() -> int | None:
+    """How many elements an array may have here; None where the cluster does not say."""
+    try:
+        found = cluster_config().get("MaxArraySize", "")
+    except ClusterError:
+        return None
+    return max(1, int(found)) if found.isdigit() else None
+
+
+def split(spec: JobSpec, *, at_most: int | None) -> list[JobSpec]:
+    """The same as arrays that the cluster takes, which share the throttle among them.
+
+    With a throttle below their number only so many are left: the follow-up step adds the rest.
+    """
+    if at_most is None or spec.count <= at_most:
+        return [spec]
+    parts = min(math.ceil(spec.count / at_most), spec.throttle)
+    sizes = [min(at_most, spec.count - at_most * index) for index in range(parts)]
+    shares = [spec.throttle // parts + (index < spec.throttle % parts) for index in range(parts)]
+    return [
+        replace(spec, count=size, throttle=min(size, share))
+        for size, share in zip(sizes, shares, strict=True)
+    ]
+
+
+def worker_command(
+    folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None
+) -> str:
+    """What a job runs; the same line works in a hand-written sbatch file. `code`: the snapshot that a worker runs."""
+    venv = config.env.venv
+    python = sys.executable if venv == "auto" else f"{venv}/bin/python" if venv else "python"
+    if spec.kind == "step":
+        # of jobs that it waited for to the last Slurm has told the end by starting it
+        ended = ["--ended", ",".join(spec.after)] if spec.after and not spec.any_of else []
+        return join([python, "-m", "hpotune", "step", str(folder.path), *ended])
+    options = ["--trials", str(spec.trials)] if spec.trials is not None else []
+    options += ["--code", code] if code is not None else []
+    options += ["--follow-up"] if config.resources.follow_up == "worker" else []
+    return join([python, "-m", "hpotune", "worker", str(folder.path), *options])
+
+
+def _executor(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> _Executor:
+    require_slurm()
+    executor = _Executor(folder=folder.jobs / "%A")
+    executor.update_parameters(**parameters(config, spec))
+    return executor
+
+
+def parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
+    """submitit's parameters of a job: what the study file says and nothing else."""
+    resources = config.resources
+    asked: dict[str, Any] = {
+        "job_name": config.name if spec.kind == "worker" else f"{config.name}-step",
+        "partition": resources.partition,
+        "account": resources.account,
+        "qos": resources.qos,
+        "wckey": resources.wckey,
+        "array_parallelism": spec.throttle,
+        "ntasks_per_node": 1,
+        "stderr_to_stdout": True,
+        "setup": setup_lines(config),
+    }
+    if spec.kind == "step":
+        asked |= {
+            "time": 10,
+            "nodes": 1,
+            "cpus_per_task": 1,
+            "dependency": dependency(spec),
+            "signal_delay_s": 30,
+        }
+    else:
+        asked |= _work_parameters(config)
+        asked["exclude"] = ",".join(filter(None, [resources.exclude, *spec.exclude])) or None
+    extra = dict(resources.extra) | ({"reservation": resources.reservation} if resources.reservation else {})
+    if spec.kind == "step":
+        extra = {key: value for key, value in extra.items() if key.replace("_", "-") in _FOLLOW_UP_EXTRA}
+    return {
+        **{key: value for key, value in asked.items() if value is not None},
+        "wckey": resources.wckey,
+        "additional_parameters": {key: value for key, value in extra.items() if value is not False},
+    }
+
+
+def dependency(spec: JobSpec) -> str:
+    """sbatch's --dependency: the end of all jobs that it waits for, or of any."""
+    if spec.any_of:
+        return "?".join(f"afterany:{job}" for job in spec.after)
+    return "afterany:" + ":".join(spec.after)
+
+
+def _work_parameters(config: StudyConfig) -> dict[str, Any]:
+    resources = config.resources
+    gpus = resources.gpus if resources.gpus_per_node else None
+    cpus = resources.cpus or (
+        resources.cpus_per_gpu * resources.gpus_per_node if resources.cpus_per_gpu else None
+    )
+    return {
+        "time": resources.walltime_min,
+        "nodes": resources.nodes,
+        "gpus_per_node": gpus if resources.gpu_option == "gpus-per-node" else None,
+        "gres": f"gpu:{gpus}" if gpus and resources.gpu_option == "gres" else None,
+        "cpus_per_task": cpus,
+        "mem": resources.mem,
+        "mem_per_gpu": resources.mem_per_gpu,
+        "mem_per_cpu": resources.mem_per_cpu,
+        "constraint": resources.constraint,
+        "signal_delay_s": resources.signal_delay_s,
+        "srun_args": [
+            "--nodes=1",
+            "--ntasks=1",
+        ],  # the worker is one task on the first node; it starts the ranks on all
+    }
+
+
+def setup_lines(config: StudyConfig) -> list[str]:
+    """Shell lines before the job's command: modules, environment, the user's own."""
+    env = config.env
+    lines = [
+        "export HPOTUNE_JOB_START=$(date +%s.%N)",
+        *(f"module load {quote(name)}" for name in env.modules),
+    ]
+    if env.venv == "auto":
+        lines.append(f"export PATH={quote(str(Path(sys.executable).parent))}:$PATH")
+    elif env.venv:
+        lines.append(f"source {quote(env.venv)}/bin/activate")
+    lines += [f"export {key}={quote(value)}" for key, value in env.vars.items()]
+    # srun no longer inherits it since Slurm 22.05: without this a step has one CPU
+    lines.append('[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK')
+    return [*lines, *env.setup]

@@ -1,0 +1,1 @@
+"""The Optuna storage opened safely: SQLite, PostgreSQL or a journal file."""

@@ -1,0 +1,1 @@
+"""Fast read-only access to trials, without Optuna."""

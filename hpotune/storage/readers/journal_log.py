@@ -1,0 +1,147 @@
+"""Trials out of Optuna's journal file: its operations played again for looking only, without Optuna.
+
+The same rules as optuna/storages/journal/_storage.py: what comes after a trial's end, or of a trial that is not there,
+counts for nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hpotune.storage.readers.sql_tables import Raw, RawStudy, Unreadable, kind_of, outer, unix
+
+_CREATE_STUDY, _DELETE_STUDY, _STUDY_ATTR, _STUDY_SYSTEM = 0, 1, 2, 3
+_CREATE_TRIAL, _PARAM, _STATE, _INTERMEDIATE, _ATTR, _SYSTEM, _DISCARD = 4, 5, 6, 7, 8, 9, 10
+_STATES = ("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING")
+"""Optuna's numbers of its states."""
+BLOCK = 1 << 18
+"""Bytes parsed at a time: a call a line takes longer, all at once more memory."""
+_END = b"\n"
+_ENDED = ("COMPLETE", "PRUNED", "FAIL")
+
+
+@dataclass(kw_only=True, slots=True)
+class _Study:
+    trials: list[Raw] = field(default_factory=list)
+    forgiven: frozenset[int] = frozenset()
+    kinds: dict[str, object] = field(default_factory=dict)
+    """Of the distributions of each parameter."""
+
+
+@dataclass(kw_only=True, slots=True)
+class _Replay:
+    studies: dict[int, _Study] = field(default_factory=dict)
+    names: dict[str, int] = field(default_factory=dict)
+    made: int = 0
+    """Studies that were ever made: the next one's id."""
+    trials: list[tuple[Raw, _Study]] = field(default_factory=list)
+    """By id."""
+
+
+def read_journal(path: str, name: str) -> RawStudy:
+    """A study out of a journal file; a last line that is being written just now is left out.
+
+    Raises: Unreadable, OSError, ValueError for a damaged line.
+    """
+    replay = _Replay()
+    with Path(path).open("rb") as file:
+        rest = b""
+        while block := file.read(BLOCK):
+            lines, end, rest = (rest + block).rpartition(b"\n")
+            if end:
+                for log in json.loads(f"[{lines.replace(_END, b',').decode()}]"):
+                    _apply(replay, log)
+    if name not in replay.names:
+        raise Unreadable(f"no study {name!r}")
+    study = replay.studies[replay.names[name]]
+    return RawStudy(trials=study.trials, forgiven=study.forgiven)
+
+
+def _apply(replay: _Replay, log: dict[str, Any]) -> None:
+    code = log["op_code"]
+    if code == _ATTR:
+        trial = _open_trial(replay, log)
+        if trial is not None:
+            trial.attrs.update(log["user_attr"])
+    elif code == _PARAM:
+        _param(replay, log)
+    elif code == _STATE:
+        _state(replay, log)
+    elif code == _CREATE_TRIAL:
+        _create(replay, log)
+    elif code in (_CREATE_STUDY, _DELETE_STUDY, _STUDY_ATTR):
+        _of_study(replay, log)
+    elif code not in (_STUDY_SYSTEM, _INTERMEDIATE, _SYSTEM, _DISCARD):
+        raise Unreadable(f"an operation of a newer Optuna: {code}")
+
+
+def _of_study(replay: _Replay, log: dict[str, Any]) -> None:
+    code = log["op_code"]
+    if code == _CREATE_STUDY:
+        if log["study_name"] not in replay.names:
+            replay.names[log["study_name"]] = replay.made
+            replay.studies[replay.made] = _Study()
+            replay.made += 1
+    elif code == _DELETE_STUDY:
+        if replay.studies.pop(log["study_id"], None):
+            replay.names = {name: id_ for name, id_ in replay.names.items() if id_ != log["study_id"]}
+    elif log["study_id"] in replay.studies and "forgiven" in log["user_attr"]:
+        replay.studies[log["study_id"]].forgiven = frozenset(log["user_attr"]["forgiven"])
+
+
+def _create(replay: _Replay, log: dict[str, Any]) -> None:
+    study = replay.studies.get(log["study_id"])
+    if study is None:
+        return
+    spreads = log.get("distributions", {})
+    value = log.get("value")
+    trial = Raw(
+        number=len(study.trials),
+        state=_STATES[log.get("state", 0)],
+        start=unix(log["datetime_start"]),
+        end=unix(log.get("datetime_complete")),
+        params={key: outer(spreads[key], inner) for key, inner in log.get("params", {}).items()},
+        values=log.get("values") or ([] if value is None else [value]),
+        attrs=dict(log.get("user_attrs", {})),
+    )
+    study.trials.append(trial)
+    replay.trials.append((trial, study))
+    for key, text in spreads.items():
+        study.kinds.setdefault(key, kind_of(text))
+
+
+def _open_trial(replay: _Replay, log: dict[str, Any]) -> Raw | None:
+    """The trial of a line, unless it is not there or has ended."""
+    id_ = log["trial_id"]
+    if id_ >= len(replay.trials):
+        return None
+    trial = replay.trials[id_][0]
+    return None if trial.state in _ENDED else trial
+
+
+def _param(replay: _Replay, log: dict[str, Any]) -> None:
+    trial = _open_trial(replay, log)
+    if trial is None:
+        return
+    key, text = log["param_name"], log["distribution"]
+    kinds = replay.trials[log["trial_id"]][1].kinds
+    if kinds.setdefault(key, kind_of(text)) != kind_of(text):
+        raise Unreadable(f"{key}: two distributions")
+    trial.params[key] = outer(text, log["param_value_internal"])
+
+
+def _state(replay: _Replay, log: dict[str, Any]) -> None:
+    trial = _open_trial(replay, log)
+    state = _STATES[log["state"]]
+    if trial is None or state == trial.state == "RUNNING":
+        return
+    if state == "RUNNING":
+        trial.start = unix(log["datetime_start"])
+    if state in _ENDED:
+        trial.end = unix(log["datetime_complete"])
+    trial.state = state
+    if log["values"] is not None:
+        trial.values = log["values"]

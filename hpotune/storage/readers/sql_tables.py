@@ -1,0 +1,166 @@
+"""Trials as they lie in the tables of Optuna's relational storage, read for looking only, without Optuna."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from functools import cache
+from math import inf
+from typing import Any
+from urllib.parse import quote
+
+from hpotune.config.yaml_source import Value
+
+WAIT_S = 20
+"""How long SQLite waits for another process's write."""
+KEYS = (
+    "kind",
+    "stderrs",
+    "metrics",
+    "failure",
+    "worker",
+    "beat",
+    "attempts",
+    "retry_of",
+    "breaks",
+    "rung",
+    "rungs",
+    "outlook",
+    "lineage",
+)
+"""User attributes that a row is made of."""
+Ask = Callable[[str], Sequence[tuple[Any, ...]]]
+"""The answer to one query."""
+
+_TRIALS = (
+    "SELECT trial_id, number, state, datetime_start, datetime_complete FROM trials "
+    "WHERE study_id = {} ORDER BY number"
+)
+_PART = "SELECT {} FROM {} x JOIN trials t ON t.trial_id = x.trial_id WHERE t.study_id = {} {}"
+
+
+class Unreadable(Exception):
+    """The storage is not as expected here; Optuna may know better."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Raw:
+    """One trial of the storage."""
+
+    number: int
+    state: str
+    """Optuna's word: WAITING, RUNNING, COMPLETE, PRUNED, FAIL."""
+    start: float | None = None
+    """Unix seconds."""
+    end: float | None = None
+    params: dict[str, Value] = field(default_factory=dict)
+    values: list[float] = field(default_factory=list)
+    attrs: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RawStudy:
+    """One study of the storage."""
+
+    trials: Sequence[Raw]
+    """By number."""
+    forgiven: frozenset[int] = frozenset()
+
+
+def read_sqlite(path: str, name: str) -> RawStudy:
+    """A study out of an SQLite file.
+
+    Raises: Unreadable.
+    """
+    try:
+        # rw: a file that is not there is not made; a journal that a killed writer left is rolled back
+        with closing(sqlite3.connect(f"file:{quote(path)}?mode=rw", uri=True, timeout=WAIT_S)) as connection:
+            connection.isolation_level = None
+            connection.execute("BEGIN")  # all queries see one state
+            return _read(lambda query: connection.execute(query).fetchall(), name)
+    except sqlite3.Error as error:
+        raise Unreadable(str(error)) from error
+
+
+def read_postgres(url: str, name: str) -> RawStudy:
+    """A study out of a PostgreSQL database; psycopg takes the password from PGPASSWORD or ~/.pgpass.
+
+    Raises: Unreadable.
+    """
+    import psycopg
+
+    try:
+        with psycopg.connect(url, connect_timeout=5, autocommit=True) as connection:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            return _read(lambda query: connection.execute(query.encode()).fetchall(), name)
+    except psycopg.Error as error:
+        raise Unreadable(str(error)) from error
+
+
+def _read(ask: Ask, name: str) -> RawStudy:
+    text = name.replace("'", "''")
+    found = ask(f"SELECT study_id FROM studies WHERE study_name = '{text}'")
+    if len(found) != 1:
+        raise Unreadable(f"no study {name!r}")
+    study = int(found[0][0])
+    said = ask(f"SELECT value_json FROM study_user_attributes WHERE study_id = {study} AND key = 'forgiven'")
+    trials = {
+        row[0]: Raw(number=row[1], state=row[2], start=unix(row[3]), end=unix(row[4]))
+        for row in ask(_TRIALS.format(study))
+    }
+    for id_, value, kind in ask(
+        _part("x.trial_id, value, value_type", "trial_values", study, order="objective")
+    ):
+        trials[id_].values.append(value if kind == "FINITE" else {"INF_POS": inf, "INF_NEG": -inf}[kind])
+    columns = "x.trial_id, param_name, param_value, distribution_json"
+    for id_, key, inner, text in ask(_part(columns, "trial_params", study, order="param_id")):
+        trials[id_].params[key] = outer(text, inner)
+    keys = ", ".join(f"'{key}'" for key in KEYS)
+    where = f"AND key IN ({keys})"
+    found = ask(_part("x.trial_id, key, value_json", "trial_user_attributes", study, where=where))
+    parsed = json.loads(
+        f"[{','.join([text for _, _, text in found])}]"
+    )  # at once: thousands of calls take longer
+    for (id_, key, _), value in zip(found, parsed, strict=True):
+        trials[id_].attrs[key] = value
+    forgiven = frozenset(json.loads(said[0][0])) if said else frozenset()
+    return RawStudy(trials=list(trials.values()), forgiven=forgiven)
+
+
+def _part(columns: str, table: str, study: int, *, where: str = "", order: str = "") -> str:
+    return _PART.format(columns, table, study, where + (f" ORDER BY {order}" if order else ""))
+
+
+def unix(moment: datetime | str | None) -> float | None:
+    """Unix seconds of a moment in UTC, with or without its zone."""
+    if moment is None:
+        return None
+    at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
+    at = at if at.tzinfo is not None else at.replace(tzinfo=timezone.utc)
+    return at.replace(microsecond=0).timestamp() + at.microsecond / 1e6
+
+
+def outer(distribution: str, inner: float) -> Value:
+    """A parameter as it was drawn, from the number that Optuna stores for it."""
+    kind, choices = _distribution(distribution)
+    if kind == "CategoricalDistribution":
+        chosen: Value = choices[int(inner)]
+        return chosen
+    return int(inner) if kind == "IntDistribution" else float(inner)
+
+
+@cache
+def _distribution(text: str) -> tuple[str, Sequence[Value]]:
+    told = json.loads(text)
+    if told["name"] not in ("CategoricalDistribution", "IntDistribution", "FloatDistribution"):
+        raise Unreadable(f"a distribution of an older Optuna: {told['name']}")
+    return told["name"], told["attributes"].get("choices", ())
+
+
+def kind_of(distribution: str) -> tuple[str, Sequence[Value]]:
+    """Two distributions of one parameter go together when this is equal."""
+    return _distribution(distribution)

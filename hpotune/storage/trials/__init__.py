@@ -1,0 +1,1 @@
+"""The trial queue: claim a trial, record its outcome, read the rows."""

@@ -1,0 +1,86 @@
+"""Limits on numbers that are known only after a trial: what a finished one breaks, told as Optuna tells constraints."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Mapping, Sequence
+
+from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial
+
+from hpotune.config.schema.study_config import Json, Limit, StudyConfig
+from hpotune.records.trial import Attempt, TrialResult
+from hpotune.search.base.history import CONSTRAINTS
+from hpotune.search.base.storage_view import is_baseline
+
+
+def tell_broken(
+    storage: BaseStorage,
+    trial: FrozenTrial,
+    config: StudyConfig,
+    result: TrialResult,
+    attempts: Sequence[Attempt],
+    *,
+    on_its_way: bool = False,
+) -> bool:
+    """Writes by how much a result exceeds each limit, for samplers, and the broken ones in words; before its end.
+
+    Returns whether it breaks one. The baseline is exempt: it is measured, never chosen. `on_its_way`: scored at a rung
+    before the last; limits on scores and losses are left out there, since more training may keep them.
+    Raises: UpdateFinishedTrialError where it has ended.
+    """
+    limits = config.score.constraints
+    if not limits or is_baseline(trial):
+        return False
+    values = dict(zip((o.label for o in config.score.objective), result.values, strict=False))
+    seconds = sum(attempt.seconds for attempt in attempts)
+    measured = {"seconds": seconds, **values, **result.metrics}
+    if on_its_way:
+        measured = {key: value for key, value in measured.items() if key not in values and not _learned(key)}
+    storage.set_trial_system_attr(trial._trial_id, CONSTRAINTS, excesses(limits, measured))
+    words = broken(limits, measured)
+    if words or "breaks" in trial.user_attrs:  # of an attempt whose worker died before it could tell the end
+        storage.set_trial_user_attr(trial._trial_id, "breaks", words)
+    return bool(words)
+
+
+def _learned(metric: str) -> bool:
+    """Whether training betters a number: the score of a task, or a loss."""
+    return "/" in metric or metric.endswith("loss")
+
+
+def excesses(limits: Sequence[Limit], measured: Mapping[str, Json]) -> list[float]:
+    """By how much each end of each limit is exceeded; above 0: broken. A number that was not measured exceeds none."""
+    found = []
+    for limit in limits:
+        value = number(measured.get(limit.metric))
+        if limit.max is not None:
+            found.append(_finite(value - limit.max) if value is not None else 0.0)
+        if limit.min is not None:
+            found.append(_finite(limit.min - value) if value is not None else 0.0)
+    return found
+
+
+def broken(limits: Sequence[Limit], measured: Mapping[str, Json]) -> list[str]:
+    """`peak_memory_gb 43.1 > 40`, one for each limit that is broken."""
+    words = []
+    for limit in limits:
+        value = number(measured.get(limit.metric))
+        if value is not None and limit.max is not None and value > limit.max:
+            words.append(f"{limit.metric} {value:.5g} > {limit.max:g}")
+        if value is not None and limit.min is not None and value < limit.min:
+            words.append(f"{limit.metric} {value:.5g} < {limit.min:g}")
+    return words
+
+
+def number(value: Json) -> float | None:
+    """A number that can be compared; None for anything else, NaN too."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool) or math.isnan(value):
+        return None
+    return float(value)
+
+
+def _finite(excess: float) -> float:
+    """JSON has no infinity."""
+    return min(max(excess, -sys.float_info.max), sys.float_info.max)

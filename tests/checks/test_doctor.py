@@ -1,0 +1,195 @@
+"""What `doctor` finds of Slurm, file systems, caches, stores and clocks, and what it says to change."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from hpotune.checks import doctor_data
+from hpotune.checks.doctor import findings
+from hpotune.checks.doctor_data import cache_findings, disk_clock, store_findings
+from hpotune.checks.doctor_slurm import clock, slurm_findings
+from hpotune.checks.finding import Finding, exit_code
+from hpotune.storage import Store
+
+CONFIG = """Configuration data as of {now}
+AccountingStorageEnforce = associations,limits
+AccountingStorageType   = accounting_storage/slurmdbd
+JobRequeue              = 1
+MaxArraySize            = 1001
+MaxJobCount             = 10000
+PreemptMode             = REQUEUE
+PreemptType             = preempt/partition_prio
+SLURM_VERSION           = 22.05.8
+SlurmctldParameters     = {parameters}
+"""
+NODES = (
+    "a100*|7-00:00:00|gpu:A100:4(S:0-1)|idle|3|up\na100*|7-00:00:00|gpu:A100:4(S:0-1)|drained*|1|up\n"
+    "cpu|30:00|(null)|idle|2|up\n"
+)
+
+
+@pytest.fixture
+def cluster(fake):
+    """All of Slurm's commands."""
+
+    def made(*, parameters: str = "preempt_send_user_signal", ahead_s: float = 0) -> None:
+        stamp = datetime.fromtimestamp(time.time() + ahead_s).isoformat(timespec="seconds")
+        fake("sinfo", NODES)
+        fake("scontrol", CONFIG.format(now=stamp, parameters=parameters))
+        for name in ("sbatch", "srun", "squeue", "sacct", "scancel"):
+            fake(name)
+
+    return made
+
+
+def said(found, *, level: str | None = None) -> str:
+    """All of it, or what is of one level, a line a finding."""
+    return "\n".join(f"{f.what}: {f.found} -> {f.change}" for f in found if level is None or f.level == level)
+
+
+def test_without_slurm_there_is_one_note(fake):
+    assert [(f.level, f.found) for f in slurm_findings(None)] == [("note", "no Slurm here")]
+
+
+def test_a_cluster_is_told_by_its_limits_partitions_and_preemption(cluster):
+    cluster()
+    text = said(slurm_findings(None))
+    assert "sbatch 0." in text
+    assert "Slurm 22.05.8" in text
+    assert "job arrays up to index 1000" in text
+    assert "accounting by slurmdbd" in text
+    assert "a preempted trial is warned" in text
+    assert "a100 (default): 3 idle, 1 drained; 4 A100 a node; at most 7-00:00:00" in text
+    assert "cpu: 2 idle; no GPUs; at most 30:00" in text
+    assert said(slurm_findings(None), level="bad") == ""
+
+
+def test_a_missing_sacct_is_a_note_and_a_missing_srun_is_bad(cluster, tmp_path):
+    cluster()
+    (tmp_path / "bin" / "sacct").unlink()
+    assert "no sacct -> why a job ended is known for some minutes only" in said(
+        slurm_findings(None), level="note"
+    )
+    (tmp_path / "bin" / "srun").unlink()
+    assert "no srun" in said(slurm_findings(None), level="bad")
+
+
+def test_a_controller_that_is_away_is_bad(cluster, fake):
+    cluster()
+    fake("squeue", "slurm_load_jobs error: Unable to contact slurm controller", code=1)
+    assert "Unable to contact" in said(slurm_findings(None), level="bad")
+
+
+def test_preemption_without_a_warning_is_noted(cluster):
+    cluster(parameters="(null)")
+    assert "no preempt_send_user_signal" in said(slurm_findings(None), level="note")
+
+
+def test_a_controller_whose_clock_is_off_is_told(cluster):
+    cluster(ahead_s=30)
+    assert "Slurm's controller is" in said(slurm_findings(None), level="note")
+
+
+@pytest.mark.parametrize(
+    ("resources", "complaint"),
+    [
+        ({"partition": "a10"}, "resources.partition='a10' is not here -> did you mean 'a100'?"),
+        ({"partition": "cpu", "time": "1:00:00"}, "longer than cpu allows (30:00) -> write at most 30:00"),
+        ({"time": "8-00:00:00"}, "longer than a100 allows"),
+        ({"gpus": "a100:4"}, "no GPUs of type 'a100' -> write as Slurm does"),
+        ({"gpus": "A100:8"}, "a100 has 4 GPUs a node, not 8"),
+        ({"gpus": 8}, "a100 has 4 GPUs a node, not 8"),
+        ({"gpus": 1, "partition": "cpu", "time": "10:00"}, "cpu has no GPUs"),
+        ({"gpus": "A100:4", "partition": "a100"}, ""),
+    ],
+)
+def test_a_study_that_does_not_fit_its_partition_is_told(cluster, make_study, resources, complaint):
+    cluster()
+    found = said(slurm_findings(make_study(resources=resources).config), level="bad")
+    assert (complaint in found) if complaint else (found == "")
+
+
+def test_limits_on_queued_jobs_are_held_against_the_workers(cluster, fake, make_study):
+    cluster()
+    fake("sacctmgr", "mine|normal||8|||||\nother|normal||3|||||\n")
+    config = make_study(resources={"account": "mine"}, budget={"trials": 20, "parallel": 8}).config
+    text = said(slurm_findings(config))
+    assert "account mine: MaxSubmitJobs=8" in text
+    assert "account other" not in text
+    assert "you may queue 8 jobs, budget.parallel is 8 -> fewer are submitted at a time" in text
+
+
+def test_clocks_that_differ_are_told_by_how_much():
+    assert clock("it", 1000.0, here=1000.4).level == "ok"
+    assert clock("it", 1020.0, here=1000.0).found == "it is 20 s ahead of this machine"
+    assert (clock("it", 880.0, here=1000.0).level, clock("it", 980.0, here=1000.0).level) == ("bad", "note")
+
+
+def test_the_clock_of_this_disk_is_right_and_nothing_is_left(tmp_path):
+    [found] = disk_clock(tmp_path)
+    assert found.level == "ok"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_whose_clock_is_off_is_told(tmp_path, monkeypatch):
+    real = time.time
+    monkeypatch.setattr(doctor_data.time, "time", lambda: real() - 300)
+    [found] = disk_clock(tmp_path)
+    assert (found.level, found.found) == ("bad", "the file system is 300 s ahead of this machine")
+
+
+def test_what_trials_need_offline_and_is_not_there_is_bad(make_study, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    (tmp_path / "hf/hub/models--one--there/snapshots/abc").mkdir(parents=True)
+    sections = {"python": None, "params": None, "train": {"learning_rate": {"float": [1e-5, 1e-3]}}}
+    sections["score"] = {"objective": {"metric": "eval_loss", "direction": "minimize"}}
+    for model, level in (("one/there", "ok"), ("one/absent", "bad")):
+        study = make_study(model={"path": model}, data={"path": "some/data"}, **sections)
+        found = {f.found.split(" is ")[0]: f for f in cache_findings(study.config)}
+        assert found[f"model {model}"].level == level
+    assert found["model one/absent"].change == "on a node with internet: hf download one/absent"
+    assert found["dataset some/data"].change.endswith("hf download some/data --repo-type dataset")
+    online = make_study(
+        model={"path": "one/absent"}, data={"path": "some/data"}, env={"offline": False}, **sections
+    )
+    assert said(cache_findings(online.config), level="bad") == ""
+
+
+def test_the_caches_are_those_that_jobs_have(make_study, tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_HUB_CACHE", raising=False)
+    monkeypatch.setenv("HF_HOME", "/shell")
+    config = make_study(env={"vars": {"HF_HOME": str(tmp_path)}}).config
+    assert f"in {tmp_path}/hub" in said(cache_findings(config))
+
+
+@pytest.mark.postgres
+def test_a_postgres_is_told_by_its_connections_and_its_clock(make_study, make_study_folder, postgres):
+    for parallel, level in ((4, "ok"), (500, "bad")):
+        study = make_study(budget={"trials": 6, "parallel": parallel})
+        folder = make_study_folder(study, postgres, name=f"study{parallel}")
+        if parallel == 4:
+            Store.create(postgres, study, folder=str(folder.path))
+        found = list(store_findings(folder))
+        [connections] = [f for f in found if "connections" in f.found]
+        assert connections.level == level, connections
+    assert "raise max_connections to 5" in connections.change
+    assert [f.level for f in found if f.what == "clock"] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("what", "code"), [((), 0), (("disk",), 1), (("disk", "partition"), 3), (("slurm", "store"), 4)]
+)
+def test_the_exit_code_is_that_of_the_worst_finding(what, code):
+    found = [Finding(level="bad", what=name, found="") for name in what]
+    assert exit_code([Finding(level="note", what="store", found=""), *found]) == code
+
+
+def test_a_study_file_is_looked_at_before_its_folder_is_made(make_study, cluster):
+    cluster()
+    path: Path = make_study(resources={"partition": "a10"}).source.path
+    assert "resources.partition='a10' is not here" in said(findings(path), level="bad")
+    assert not (path.parent / "bowl").exists()

@@ -1,0 +1,75 @@
+"""What a check says of the user's own function, and of what is hardly meant."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpotune.checks.study_file import check
+from hpotune.errors import StudyFileError
+
+
+@pytest.fixture
+def told(make_study):
+    """What the check of a study says, with this text as the function's file."""
+
+    def check_(text: str, **sections: object) -> list[str]:
+        file = make_study(**sections).source.path
+        (file.parent / "own.py").write_text(text)
+        try:
+            return check(file).warnings
+        except StudyFileError as error:
+            return list(error.mistakes)
+
+    return check_
+
+
+SOMETIMES = {"k": {"choice": ["a", "b"]}, "x": {"float": [0, 1], "when": {"params.k": "a"}}}
+
+
+@pytest.mark.parametrize(
+    ("text", "params", "says"),
+    [
+        ("def bowl(x, y): pass", None, "python: bowl needs 'y', which is not under params; valid: x"),
+        ("def bowl(x, *, y): pass", None, "python: bowl needs 'y'"),
+        (
+            "def bowl(layer): pass",
+            {"layers": {"int": [1, 2]}},
+            "needs 'layer', which is not under params; did you mean 'la",
+        ),
+        ("def bowl(y): pass", {}, "python: bowl needs 'y', which is not under params; params is empty"),
+        (
+            "def bowl(x=0): pass",
+            {"z": {"int": [1, 2]}},
+            "params.z is no parameter of bowl; valid: x, or add **others",
+        ),
+        ("def bowl(k, x): pass", SOMETIMES, "python: bowl needs 'x', which only some trials have (when)"),
+        ("def bowl(x, /): pass", None, "has parameters before a /"),
+    ],
+)
+def test_params_that_a_function_does_not_take_or_lacks_are_mistakes(told, text, params, says):
+    found = told(text, **({"params": params} if params is not None else {}))
+    assert any(line.startswith("study.yaml:") and says in line for line in found), found
+
+
+@pytest.mark.parametrize(
+    ("text", "params"),
+    [
+        ("def bowl(x, y=1, *, z=2): pass", None),
+        ("def bowl(**all): pass", None),
+        ("def bowl(k, x=None): pass", SOMETIMES),
+        ("from functools import cache\n@cache\ndef bowl(*a, **b): pass", None),
+        ("import functools\ndef bowl(q): pass\nbowl = functools.partial(bowl, q=1)", None),
+        ("from elsewhere import bowl", None),
+    ],
+)
+def test_a_function_that_takes_its_params_or_hides_them_is_right(told, text, params):
+    assert told(text, **({"params": params} if params else {})) == []
+
+
+def test_many_trials_of_nothing_searched_are_warned_of(told):
+    text = "def bowl(x): return x"
+    (warning,) = told(text, params={"x": 1})
+    assert warning.startswith("study.yaml:")
+    assert "nothing is searched (the file holds no range), so 6 trials do the same" in warning
+    assert told(text, params={"x": 1}, budget={"trials": 2}) == []
+    assert told(text) == []

@@ -1,0 +1,295 @@
+"""What is asked of a real Slurm and how seldom, studies without its commands, and limits on queued jobs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from hpotune.report.wait_reasons import explain
+from hpotune.schedule.next_jobs import JobSpec
+from hpotune.slurm.jobs import job_rows, rows_or_unknown
+from hpotune.slurm.submit import dependency
+from hpotune.workspace.folder import StudyFolder, write_atomic
+from tests.cluster.test_study import RESOURCES, function_study, hpotune, wait
+
+pytestmark = pytest.mark.slurm
+
+
+@pytest.fixture
+def without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Takes commands off PATH, here and in the jobs that are submitted from here."""
+
+    def take_off(*names: str) -> None:
+        folder = tmp_path / "path"
+        folder.mkdir()
+        for place in map(Path, os.environ["PATH"].split(":")):
+            for path in place.iterdir() if place.is_dir() else ():
+                if path.name not in names and not (folder / path.name).is_symlink():
+                    (folder / path.name).symlink_to(path)
+        monkeypatch.setenv("PATH", str(folder))
+
+    return take_off
+
+
+@pytest.mark.parametrize(
+    ("names", "each"),
+    [
+        (("sacct",), 1),
+        (("squeue",), 1),
+        (("squeue", "sacct"), 1),
+        (("squeue", "scontrol"), 1),
+        (("squeue", "sacct", "scontrol"), 1),
+        (("squeue", "sacct", "scontrol"), "auto"),
+    ],
+    ids=lambda value: "+".join(value) if isinstance(value, tuple) else str(value),
+)
+def test_a_study_without_slurms_commands_survives_a_killed_worker(
+    slurm_cluster: Path, tmp_path: Path, without: Callable[..., None], names: tuple[str, ...], each: int | str
+) -> None:
+    without(*names)
+    mark = tmp_path / "mark"  # made once, by the first trial, which then sleeps; it names the worker
+    once = (
+        f"try:\n        os.symlink(str(os.getppid()), {str(mark)!r})\n        time.sleep(600)\n"
+        "    except FileExistsError:\n        pass"
+    )
+    file = function_study(tmp_path, once, f"execution: {{trials_per_job: {each}, lease_s: 30}}\n{RESOURCES}")
+    hpotune("submit", file)
+    wait(file, lambda told: mark.is_symlink())
+    os.kill(int(os.readlink(mark)), signal.SIGKILL)
+    told = wait(file, lambda told: told["state"] == "done")
+    assert told["trials"]["finished"] == 4
+    assert told["trials"]["running"] == told["trials"]["lost"] == 0
+    assert sorted(row["number"] for row in hpotune("trials", file) if row["state"] == "finished") == [
+        0,
+        1,
+        2,
+        3,
+    ]
+
+
+def test_cancel_without_slurms_questions_ends_all_and_submit_goes_on(
+    slurm_cluster: Path, tmp_path: Path, without: Callable[..., None]
+) -> None:
+    without("squeue", "sacct", "scontrol")
+    gate = tmp_path / "open"
+    slow = f"while not os.path.exists({str(gate)!r}):\n        time.sleep(0.2)"
+    file = function_study(tmp_path, slow, f"execution: {{trials_per_job: 1}}\n{RESOURCES}")
+    hpotune("submit", file)
+    wait(file, lambda told: told["trials"]["running"] == 2)
+    hpotune("cancel", file)
+    wait(file, lambda told: told["state"] == "idle" and told["trials"]["running"] == 0)
+    gate.touch()
+    assert hpotune("submit", file)["submitted"] != []
+    assert wait(file, lambda told: told["state"] == "done")["trials"]["finished"] == 4
+
+
+def batch(script: str, *options: str) -> str:
+    """sbatch of a shell line; its job id."""
+    command = ["sbatch", "--parsable", "--output=/dev/null", *options, f"--wrap={script}"]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.fixture
+def jobs() -> Iterator[Callable[..., str]]:
+    """`batch`, whose jobs are cancelled at the end."""
+    made: list[str] = []
+
+    def submit(script: str, *options: str) -> str:
+        made.append(batch(script, *options))
+        return made[-1]
+
+    yield submit
+    subprocess.run(["scancel", "--quiet", *made], check=False)
+
+
+def recorded(folder: Path, *jobs: tuple[str, int]) -> StudyFolder:
+    """A study's folder that knows these arrays."""
+    place = StudyFolder(path=folder)
+    for id_, count in jobs:
+        write_atomic(place.jobs / id_ / "job.json", f'{{"id": "{id_}", "kind": "worker", "count": {count}}}')
+    return place
+
+
+def settled(place: StudyFolder, until: Callable[[dict], bool]) -> dict:
+    """The rows by id once they are so."""
+    deadline = time.monotonic() + 60
+    while not until(rows := {row.id: row for row in job_rows(place, [])}):
+        assert time.monotonic() < deadline, rows
+        time.sleep(0.5)
+    return rows
+
+
+def test_waiting_jobs_are_told_with_their_reason_and_their_start(
+    slurm_cluster: Path, tmp_path: Path, jobs: Callable[..., str]
+) -> None:
+    wide = ("--nodes=4", "--exclusive", "--time=10")
+    first, second = jobs("sleep 300", *wide), jobs("sleep 300", *wide, "--array=0-0")
+    late, bound = (
+        jobs("true", "--begin=now+1hour", "--array=0"),
+        jobs("true", f"--dependency=afterany:{first}", "--array=0"),
+    )
+    place = recorded(tmp_path, (second, 1), (late, 1), (bound, 1))
+    rows = settled(
+        place, lambda rows: rows[f"{second}_0"].estimate and rows[f"{second}_0"].reason == "Resources"
+    )
+    assert rows[f"{second}_0"].state == "PENDING"
+    assert rows[f"{late}_0"].reason == "BeginTime"
+    assert rows[f"{late}_0"].estimate > rows[f"{second}_0"].estimate
+    assert (rows[f"{bound}_0"].reason, rows[f"{bound}_0"].estimate) == ("Dependency", "")
+    assert all(explain(row.reason) not in ("", row.reason) for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    "names", [(), ("squeue",), ("squeue", "scontrol")], ids=["squeue", "scontrol", "sacct"]
+)
+def test_each_command_tells_the_same_of_an_array(
+    slurm_cluster: Path,
+    tmp_path: Path,
+    jobs: Callable[..., str],
+    without: Callable[..., None],
+    names: tuple[str, ...],
+) -> None:
+    body = "case $SLURM_ARRAY_TASK_ID in 0) true;; 1) exit 3;; *) sleep 300;; esac"
+    job = jobs(body, "--array=0-7%3")
+    place = recorded(tmp_path / "study", (job, 8))
+    subprocess.run(["scancel", f"{job}_6"], check=True)
+    without(*names)
+    states = ["COMPLETED", "FAILED", "RUNNING", "RUNNING", "RUNNING", "PENDING", "GONE", "PENDING"]
+    rows = settled(
+        place,
+        lambda rows: (
+            [rows[f"{job}_{n}"].state for n in range(8)] == states and rows[f"{job}_1"].exit_code != ""
+        ),
+    )
+    assert rows[f"{job}_1"].exit_code == "3:0"
+
+
+def test_a_step_that_waits_for_any_starts_when_the_first_has_ended(
+    slurm_cluster: Path, tmp_path: Path, jobs: Callable[..., str]
+) -> None:
+    job = jobs("[ $SLURM_ARRAY_TASK_ID = 1 ] || sleep 300", "--array=0-2")
+    after = tuple(f"{job}_{n}" for n in range(3))
+    any_, all_ = (
+        jobs(
+            "true",
+            "--array=0",
+            f"--dependency={dependency(JobSpec(kind='step', count=1, throttle=1, after=after, any_of=which))}",
+        )
+        for which in (True, False)
+    )
+    place = recorded(tmp_path, (any_, 1), (all_, 1))
+    rows = settled(place, lambda rows: rows[f"{any_}_0"].state == "COMPLETED")
+    assert rows[f"{all_}_0"].state == "PENDING"
+
+
+def test_many_readers_ask_once(
+    slurm_cluster: Path, tmp_path: Path, jobs: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("HPOTUNE_POLL_S", raising=False)
+    place = recorded(tmp_path / "study", (jobs("sleep 60", "--array=0"), 1))
+    (tmp_path / "bin").mkdir()
+    real, log = subprocess.check_output(["which", "squeue"], text=True).strip(), tmp_path / "calls"
+    (tmp_path / "bin" / "squeue").write_text(f'#!/bin/sh\necho x >> {log}\nsleep 1\nexec {real} "$@"\n')
+    (tmp_path / "bin" / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    code = (
+        "import sys; from pathlib import Path; from hpotune.slurm.jobs import rows_or_unknown; "
+        "from hpotune.workspace.folder import StudyFolder; "
+        "print(rows_or_unknown(StudyFolder(path=Path(sys.argv[1])), []).rows[0].state)"
+    )
+    readers = [
+        subprocess.Popen([sys.executable, "-c", code, place.path], stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    said = {reader.communicate()[0].strip() for reader in readers}
+    assert len(said) == 1
+    assert said <= {"PENDING", "RUNNING"}
+    assert log.read_text().split() == ["x"]
+    assert rows_or_unknown(place, []).age_s > 0
+
+
+def ctld(*command: str) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def restart_controller(conf: Path) -> None:
+    """slurmctld anew, for AccountingStorageEnforce is read at its start only."""
+    ctld("scontrol", "shutdown", "slurmctld")
+    deadline = time.monotonic() + 60
+    while subprocess.run(["scontrol", "ping"], capture_output=True, check=False).returncode == 0:
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+    time.sleep(1)
+    ctld(
+        "env",
+        "-i",
+        f"PATH={os.environ['PATH']}:/usr/sbin",
+        "LANG=C.UTF-8",
+        f"SLURM_CONF={conf}",
+        "slurmctld",
+        "-f",
+        str(conf),
+    )
+    while (
+        "idle"
+        not in subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False).stdout
+    ):
+        assert time.monotonic() < deadline
+        time.sleep(0.3)
+
+
+@pytest.fixture
+def most_jobs(slurm_cluster: Path) -> Iterator[Callable[[int], None]]:
+    """Limits how many jobs I may queue."""
+    before = slurm_cluster.read_text()
+    slurm_cluster.write_text(before + "AccountingStorageEnforce=limits\n")
+
+    def limit(number: int) -> None:
+        ctld("sacctmgr", "-i", "modify", "user", "root", "set", f"MaxSubmitJobs={number}")
+        time.sleep(1)
+
+    try:
+        restart_controller(slurm_cluster)
+        yield limit
+    finally:
+        limit(-1)
+        slurm_cluster.write_text(before)
+        restart_controller(slurm_cluster)
+
+
+def test_a_study_goes_on_within_a_limit_on_queued_jobs(
+    most_jobs: Callable[[int], None], tmp_path: Path
+) -> None:
+    file = function_study(tmp_path, "pass", f"execution: {{trials_per_job: 1}}\n{RESOURCES}", trials=6)
+    most_jobs(0)
+    refused = subprocess.run(
+        [sys.executable, "-m", "hpotune", "submit", str(file)], capture_output=True, text=True, check=False
+    )
+    assert refused.returncode == 3
+    assert "you have as many jobs queued as the cluster allows (AssocMaxSubmitJobLimit)" in refused.stderr
+    most_jobs(4)
+    done = subprocess.run(
+        [sys.executable, "-m", "hpotune", "submit", str(file)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "3 of 6 jobs were taken" in done.stderr
+    assert wait(file, lambda told: told["state"] == "done")["trials"]["finished"] == 6
+
+
+def test_doctor_tells_the_limit_on_my_jobs(most_jobs: Callable[[int], None], tmp_path: Path) -> None:
+    most_jobs(7)
+    done = subprocess.run(
+        [sys.executable, "-m", "hpotune", "doctor", str(tmp_path), "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert "MaxSubmitJobs=7" in done.stdout
+    assert "preempted trial is warned" in done.stdout

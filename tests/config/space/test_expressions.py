@@ -1,0 +1,71 @@
+"""Arithmetic over other values, and nothing beyond it."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpotune.config.space.expressions import evaluate, is_condition, names_in
+
+VALUES = {"lora.r": 8, "a": 3, "b": 0.5, "s": "sgd", "l": [1]}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("2 * lora.r", 16), ("lora.r / 2", 4.0), ("lora.r // 3", 2), ("-a + +a", 0), ("a ** 2 % 5", 4),
+        ("max(a, lora.r)", 8), ("min(1, 2, b)", 0.5), ("round(2.5)", 2), ("int(b * 7)", 3), ("abs(-a)", 3),
+        ("sqrt(16)", 4.0), ("log2(lora.r)", 3.0), ("log10(1000)", pytest.approx(3)), ("float(a)", 3.0),
+        ("1 if s == 'sgd' else 2", 1), ("1 if a > lora.r else 2", 2), ("a", 3),
+        ("1 < a < 5", True), ("1 < a < 2", False), ("a < 2 or lora.r == 8", True), ("a < 2 and absent", False),
+        ("not a < 2", True), ("a > 2 and not s == 'adam'", True), ("a > 2 or absent", True),
+    ],
+)  # fmt: skip
+def test_arithmetic_gives_what_python_gives(text, value):
+    assert evaluate(text, VALUES) == value
+
+
+def test_a_condition_says_yes_or_no():
+    assert [is_condition(text) for text in ("a < b", "not a", "a and b", "a + b", "-a", "a")] == [
+        True, True, True, False, False, False,
+    ]  # fmt: skip
+
+
+def test_whole_numbers_stay_whole():
+    assert isinstance(evaluate("2 * lora.r", VALUES), int)
+
+
+def test_the_names_are_the_dotted_ones_and_no_functions():
+    assert names_in("max(2 * lora.r, train.x.y) if a else b") == {"lora.r", "train.x.y", "a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("__import__('os').system('ls')", "calls"), ("open('x')", "calls open('x')"), ("lora.r()", "calls lora.r()"),
+        ("max(a, key=b)", "calls max(a, key=b)"), ("[a]", "holds '[a]'"), ("{a}", "holds"), ("lambda: 1", "holds"),
+        ("[x for x in l]", "holds"), ("f'{a}'", "holds"),
+        ("a and ~b", "holds"), ("a in b", "holds"), ("a < b is c", "holds"), ("(a := 1)", "holds"),
+        ("l[0]", "holds"),
+        ("2 *", "is not an expression"), ("", "is not an expression"), ("a = 1", "is not an expression"),
+    ],
+)  # fmt: skip
+def test_what_is_no_arithmetic_is_refused_before_it_is_computed(text, says):
+    with pytest.raises(ValueError, match=r".") as told:
+        names_in(text)
+    assert says in str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("1 / (a - 3)", "cannot be computed: division by zero"), ("sqrt(-1)", "cannot be computed: sqrt(-1)"),
+        ("2 ** 2 ** 20", "power above 64"), ("absent", "reads 'absent', which has no value here"),
+        ("2 * s", "reckons with 'sgd', which is no number"), ("l * 9", "reckons with [1]"),
+        ("1 < s < 5", "cannot be computed"), ("not absent", "has no value"), ("1 < a and absent", "has no value"),
+        ("round(a, s)", "cannot be computed"), ("s < a", "cannot be computed"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_computed_is_a_value_error_with_the_reason(text, says):
+    with pytest.raises(ValueError, match=r".") as told:
+        evaluate(text, VALUES)
+    assert says in str(told.value)

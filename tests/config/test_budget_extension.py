@@ -1,0 +1,148 @@
+"""More budget: words, what they add to, and what an edit of the file means afterwards."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hpotune.config.budget_extension import extended, in_force, overruled, read_extension
+from hpotune.config.schema.execution import BudgetConfig
+from hpotune.errors import StudyFileError
+
+FILE = {
+    "trials": 50,
+    "parallel": 4,
+    "max_failed": 5,
+    "gpu_hours": 100.0,
+    "wall_time": "12:00:00",
+    "until": "2026-12-24",
+}
+
+
+def budget(**changes: object) -> BudgetConfig:
+    return BudgetConfig.model_validate(FILE | changes)
+
+
+def after(*words: tuple[str, str], finished: int = 0, **edited: object) -> BudgetConfig:
+    """The budget in force after each word was said, and the file edited."""
+    told = {}
+    for key, word in words:
+        told = extended(budget(), json.loads(json.dumps(told)), {key: word}, finished=finished)
+    return in_force(budget(**edited), told)
+
+
+@pytest.mark.parametrize(
+    ("key", "word", "value"),
+    [
+        ("trials", "+20", 70),
+        ("trials", "70", 70),
+        ("trials", "30", 30),
+        ("parallel", "8", 8),
+        ("parallel", "+1", 5),
+        ("max_failed", "+5", 10),
+        ("max_failed", "0", 0),
+        ("gpu_hours", "+50", 150.0),
+        ("gpu_hours", "+0.5", 100.5),
+        ("wall_time", "+12:00:00", "1-00:00:00"),
+        ("wall_time", "+90", "0-13:30:00"),
+        ("wall_time", "+1-12:30:05", "2-00:30:05"),
+        ("wall_time", "20:00:00", "20:00:00"),
+        ("until", "2026-12-31", "2026-12-31"),
+        ("until", "none", None),
+        ("gpu_hours", "none", None),
+        ("wall_time", "none", None),
+        ("until", "2026-12-31 18:00", "2026-12-31 18:00:00"),
+    ],
+)
+def test_a_plus_adds_and_a_bare_value_replaces(key, word, value):
+    assert str(getattr(after((key, word)), key)) == str(value)
+    assert in_force(budget(), {}) == budget()
+
+
+def test_a_second_word_adds_to_the_first():
+    assert after(("trials", "+20"), ("trials", "+5"), ("parallel", "8")).trials == 75
+
+
+@pytest.mark.parametrize(
+    ("word", "edited", "trials"),
+    [("+20", 50, 70), ("+20", 60, 70), ("+20", 100, 100), ("+20", 10, 70), ("30", 50, 30), ("30", 40, 40)],
+    ids=["unedited", "raised_below", "raised_above", "lowered", "less_and_unedited", "less_and_edited"],
+)
+def test_of_an_edited_file_and_an_extension_the_larger_is_in_force(word, edited, trials):
+    assert after(("trials", word), trials=edited).trials == trials
+
+
+def test_no_limit_is_more_than_any():
+    assert after(("gpu_hours", "+50"), gpu_hours=None).gpu_hours is None
+    told = extended(budget(gpu_hours=None), {}, {"gpu_hours": "20"}, finished=0)
+    assert in_force(budget(gpu_hours=None), told).gpu_hours == 20
+
+
+def test_a_moment_is_later_than_its_day_began():
+    assert str(after(("until", "2026-12-31 18:00"), until="2026-12-31").until) == "2026-12-31"
+
+
+@pytest.mark.parametrize(
+    ("key", "word", "says"),
+    [
+        ("trials", "many", "--trials many: needs +20 or 70"),
+        ("trials", "+0", "needs +20 or 70"),
+        ("trials", "-5", "needs +20 or 70"),
+        ("trials", "0", "needs +20 or 70"),
+        ("trials", "+1.5", "needs +20 or 70"),
+        ("trials", "none", "needs +20 or 70"),
+        ("trials", "++5", "needs +20 or 70"),
+        ("trials", "11", "12 trials have finished; needs 12 or more"),
+        ("parallel", "0", "needs +4 or 8"),
+        ("gpu_hours", "nan", "needs +50, 200 or none"),
+        ("gpu_hours", "inf", "needs +50, 200 or none"),
+        ("gpu_hours", "+-1", "needs +50, 200 or none"),
+        ("wall_time", "+soon", "--wall-time +soon: needs +12:00:00"),
+        ("wall_time", "+0", "needs +12:00:00"),
+        ("until", "+3", "needs a moment, such as 2026-12-31"),
+        ("until", "tomorrow", "needs 2026-12-31"),
+        ("until", "2026-13-01", "needs 2026-12-31"),
+    ],
+)
+def test_a_wrong_word_is_one_line_with_what_it_needs(key, word, says):
+    with pytest.raises(StudyFileError) as told:
+        extended(budget(), {}, {key: word}, finished=12)
+    (line,) = told.value.mistakes
+    assert says in line
+
+
+def test_nothing_can_be_added_to_no_limit():
+    with pytest.raises(StudyFileError, match="has no limit, so there is nothing to add to"):
+        extended(budget(gpu_hours=None), {}, {"gpu_hours": "+20"}, finished=0)
+
+
+def test_every_wrong_word_is_told():
+    with pytest.raises(StudyFileError) as told:
+        extended(budget(), {}, {"trials": "x", "parallel": "y", "max_failed": "+1"}, finished=0)
+    assert len(told.value.mistakes) == 2
+
+
+def test_an_edit_that_an_extension_overrules_is_told_and_no_other():
+    told = extended(budget(), {}, {"trials": "+20"}, finished=0)
+    assert (
+        overruled(budget(), told)
+        == overruled(budget(trials=100), told)
+        == overruled(budget(parallel=9), told)
+        == []
+    )
+    (line,) = overruled(budget(trials=40), told)
+    assert line.startswith("budget.trials: 70 is in force, as extended; the file says 40")
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[1]", '{"trials": 5}', '{"trials": {"to": "x", "over": 1}}', '{"a": {"to": 1}}']
+)
+def test_a_damaged_file_is_named(text, tmp_path):
+    (tmp_path / "extension.json").write_text(text)
+    with pytest.raises(StudyFileError, match=r"extension.json: is damaged"):
+        read_extension(tmp_path / "extension.json")
+
+
+def test_no_file_is_no_extension(tmp_path):
+    assert read_extension(tmp_path / "extension.json") == {}

@@ -1,0 +1,70 @@
+"""Fields of the libraries, read from their source or from the recorded list."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hpotune.config import library_fields
+from hpotune.config.library_fields import field_types, named_values, type_complaint, value_complaint
+
+RECORDED = json.loads(library_fields._RECORDED.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("name", ["lora", "train"])
+def test_the_recorded_fields_are_those_of_the_installed_library_or_of_an_older_one(name):
+    pytest.importorskip("peft" if name == "lora" else "transformers")
+    assert RECORDED[name].keys() <= field_types(name).keys()
+
+
+def test_the_recorded_names_are_known_to_the_installed_library():
+    transformers = pytest.importorskip("transformers")
+    from transformers.trainer_utils import SchedulerType
+    from transformers.training_args import OptimizerNames
+
+    assert transformers
+    assert set(RECORDED["optim"]) <= {item.value for item in OptimizerNames}
+    assert set(RECORDED["lr_scheduler_type"]) <= {item.value for item in SchedulerType}
+    assert set(named_values("optim")) < {item.value for item in OptimizerNames}
+
+
+def test_the_recorded_list_serves_where_the_libraries_are_not_installed(monkeypatch):
+    monkeypatch.setattr(library_fields.importlib.util, "find_spec", lambda name: None)
+    assert library_fields.field_types.__wrapped__("lora")["r"] == "int"
+    assert "cosine" in library_fields.named_values.__wrapped__("lr_scheduler_type")
+
+
+@pytest.mark.parametrize(
+    ("value", "annotation", "says"),
+    [
+        (8, "int", None), (8.0, "int", "is a number; needs a whole number"), (True, "int", "is true/false"),
+        ("8", "int", "is text"), (8, "float", None), (1e-4, "float", None), (None, "float", "is null; needs a number"),
+        (None, "float | None", None), (None, "Optional[int]", None), ("a", "Union[list[str], str]", None),
+        (["a"], "Optional[Union[list[str], str]]", None),
+        (3, "Optional[Union[list[str], str]]", "needs a list or text or null"),
+        ("all", "Literal['none', 'all']", None), ("al", "Literal['none', 'all']", "needs none | all"),
+        (True, "bool | Literal['gaussian']", None), ({"a": 1}, "dict[str, Any] | str | None", None),
+        ("cosine", "SchedulerType | str", None), ({"bits": 4}, "Union[LoftQConfig, dict]", None),
+        ([1, 2], "int", "for a choice write {choice: [...]}"), (0, "bool", "is a whole number; needs true or false"),
+        ("pissa_niter_4", "Literal['pissa', 'pissa_niter_[number of iters]']", None),
+        ("pisa", "Literal['pissa', 'pissa_niter_[number of iters]']", "is text"),
+    ],
+)  # fmt: skip
+def test_a_value_fits_its_annotation_or_is_told_why_not(value, annotation, says):
+    told = type_complaint(value, annotation)
+    assert told is None if says is None else told is not None and says in told
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "good", "bad"),
+    [
+        ("lora", "r", 1, 0), ("lora", "lora_alpha", 1, -1), ("lora", "lora_dropout", 0.0, 1.0),
+        ("train", "learning_rate", 1e-9, 0.0), ("train", "max_steps", -1, 0), ("train", "adam_beta2", 0.999, 1.0),
+        ("train", "warmup_steps", 0.1, -1), ("train", "sgd_momentum", 0.0, 1.5), ("train", "global_batch_size", 1, 0),
+        ("train", "optim", "adamw_torch", "adam"), ("train", "lr_scheduler_type", "cosine", "greedy"),
+    ],
+)  # fmt: skip
+def test_limits_hold_at_their_edge(section, name, good, bad):
+    assert value_complaint(section, name, good) is None
+    assert value_complaint(section, name, bad) is not None

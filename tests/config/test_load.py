@@ -1,0 +1,166 @@
+"""A whole study file: every key of the documented example, corners, points."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpotune.config.load import Study, build_study
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.config.yaml_source import parse_source
+from hpotune.errors import StudyFileError
+
+EXAMPLE = """\
+name: llama3-alpaca
+model: {path: meta-llama/Llama-3.2-3B, revision: main, dtype: bfloat16}
+data:
+  path: tatsu-lab/alpaca
+  split: train
+  prompt: alpaca
+  max_length: 512
+  validation: 0.05
+lora:
+  r: {int: [2, 256], log: true}
+  lora_alpha: {expr: "2 * lora.r"}
+  lora_dropout: {float: [0.0, 0.5]}
+  target_modules: {choice: [[q_proj, v_proj], all-linear]}
+train:
+  learning_rate: {float: [1.0e-6, 1.0e-2], log: true, prior: 2.0e-4}
+  weight_decay: {float: [1.0e-5, 0.1], log: true}
+  optim: {choice: [adamw_torch, sgd]}
+  sgd_momentum: {float: [0.5, 0.99], when: {train.optim: sgd}}
+  num_train_epochs: 1
+score:
+  objective: {task: hellaswag, metric: acc_norm, direction: maximize, goal: 0.60}
+  record: [eval_loss, train_loss, samples_per_second, peak_memory_gb, gpu_hours]
+  test: [mmlu]
+search: {algorithm: auto, seed: 0}
+budget: {trials: 50, parallel: 8, max_failed: 5, gpu_hours: 200, until: 2026-12-24}
+execution: {mode: async, trials_per_job: auto, pack: auto}
+resources:
+  {partition: a100, account: naiss-1, gpus: "A100:4", nodes: 1, cpus_per_gpu: 16, time: "12:00:00", extra: {}}
+env: {modules: [], venv: auto, container: null, setup: [], vars: {}}
+store: auto
+keep: {best: 3}
+"""
+DRAWN = {
+    "lora.r": 16, "lora.lora_dropout": 0.1, "lora.target_modules": ["q_proj", "v_proj"], "train.learning_rate": 1e-4,
+    "train.weight_decay": 0.01, "train.optim": "sgd", "train.sgd_momentum": 0.9,
+}  # fmt: skip
+
+
+def load(text: str) -> Study:
+    return build_study(parse_source(text, path=Path("study.yaml")))
+
+
+def test_every_key_of_the_documented_example_is_accepted():
+    study = load(EXAMPLE)
+    assert {r.name for r in study.space.searched} == DRAWN.keys()
+    assert study.config.budget.trials == 50
+    assert study.config.resources.gpus_per_node == 4
+    assert study.config.resources.walltime_min == 720
+
+
+def test_a_point_gives_typed_sections():
+    point = load(EXAMPLE).point(DRAWN)
+    assert point.lora == {
+        "r": 16,
+        "lora_alpha": 32,
+        "lora_dropout": 0.1,
+        "target_modules": ["q_proj", "v_proj"],
+    }
+    assert point.train["sgd_momentum"] == 0.9
+    assert point.model is not None
+    assert point.model.dtype == "bfloat16"
+
+
+def test_a_point_lacks_the_ranges_whose_condition_fails():
+    assert "sgd_momentum" not in load(EXAMPLE).point({**DRAWN, "train.optim": "adamw_torch"}).train
+
+
+def test_the_baseline_is_the_first_corner():
+    base = load(EXAMPLE).base()
+    assert (base.lora["r"], base.lora["lora_alpha"]) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        EXAMPLE.replace("[0.0, 0.5]", "[0.0, 1.5]"),
+        EXAMPLE.replace("[adamw_torch, sgd]", "[adamw_torch, sdg, sgd]"),
+        EXAMPLE.replace("[0.5, 0.99], when", "[0.5, 1.99], when"),
+        EXAMPLE.replace("num_train_epochs: 1", "num_train_epochs: {int: [0, 3]}"),
+    ],
+    ids=["last corner", "a choice in the middle", "a corner under a condition", "first corner"],
+)
+def test_a_mistake_at_any_corner_is_one_line(text):
+    with pytest.raises(StudyFileError) as told:
+        load(text)
+    assert len(told.value.mistakes) == 1
+
+
+def test_an_expression_is_tried_where_several_ranges_meet():
+    text = EXAMPLE.replace('{expr: "2 * lora.r"}', '{expr: "lora.r // (train.num_train_epochs - 3) + 999"}')
+    text = text.replace("num_train_epochs: 1", "num_train_epochs: {int: [1, 3]}")
+    with pytest.raises(
+        StudyFileError, match=r"cannot be computed: .*zero at lora.r=2, train.num_train_epochs=3"
+    ):
+        load(text)
+
+
+def test_a_wrong_study_raises_no_pydantic_words():
+    text = EXAMPLE.replace("trials: 50", "trials: many").replace("dtype: bfloat16", "dtype: bf16")
+    with pytest.raises(StudyFileError) as told:
+        load(text)
+    for word in ("pydantic", "Input should", "Value error", "valid integer"):
+        assert word not in str(told.value)
+
+
+@pytest.mark.parametrize("key", sorted(StudyConfig.model_fields))
+def test_every_section_has_words_for_its_docs(key):
+    field = StudyConfig.model_fields[key]
+    texts = [
+        field.description,
+        *(
+            getattr(c, "__doc__", None)
+            for c in (field.annotation, *getattr(field.annotation, "__args__", ()))
+        ),
+    ]
+    assert any(texts)
+
+
+@pytest.mark.parametrize(
+    ("time", "minutes"),
+    [
+        ("30", 30),
+        ("30:00", 30),
+        ("1:00:00", 60),
+        ("0:00:30", 1),
+        ("2-3", 3060),
+        ("1-00:30", 1470),
+        ("1-0:0:1".replace("0:0:1", "00:00:01"), 1441),
+    ],
+)
+def test_the_wall_time_is_counted_as_slurm_counts(time, minutes):
+    assert (
+        load(EXAMPLE.replace('time: "12:00:00"', f'time: "{time}"')).config.resources.walltime_min == minutes
+    )
+
+
+def test_a_list_of_objectives_is_a_multi_objective_study():
+    one = "  objective: {task: hellaswag, metric: acc_norm, direction: maximize, goal: 0.60}\n"
+    two = "  objective:\n    - {task: hellaswag, metric: acc_norm}\n    - {metric: eval_loss}\n"
+    senses = [objective.sense for objective in load(EXAMPLE.replace(one, two)).config.score.objective]
+    assert senses == ["maximize", "minimize"]
+
+
+def test_a_misspelt_kind_of_range_is_no_plain_value() -> None:
+    text = (
+        "name: s\npython: f.py:f\nparams: {x: {itn: [0, 9]}}\n"
+        "score: {objective: {metric: loss}}\nbudget: {trials: 2}\n"
+    )
+    with pytest.raises(
+        StudyFileError, match="s.yaml:3: params.x: 'itn' is no kind of range; did you mean 'int'?"
+    ):
+        build_study(parse_source(text, path=Path("s.yaml")))

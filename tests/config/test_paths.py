@@ -1,0 +1,117 @@
+"""Files that a study names, seen from the folder of its file."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpotune.config.load import Mistakes
+from hpotune.config.paths import absolute, data_mistakes, template_names
+from hpotune.config.schema.study_config import PointConfig
+
+
+def made_absolute(values, home):
+    found: Mistakes = {}
+    return absolute(values, home=home, found=found), found
+
+
+def test_paths_become_absolute_and_ids_stay(tmp_path):
+    (tmp_path / "rows.jsonl").write_text("{}")
+    values = {
+        "model": {"path": "meta-llama/Llama-3.2-1B"},
+        "data": {"path": "rows.jsonl"},
+        "train": {"x": "rows.jsonl"},
+    }
+    made, found = made_absolute(values, tmp_path)
+    assert found == {}
+    assert made == {**values, "data": {"path": str(tmp_path / "rows.jsonl")}}
+
+
+def test_paths_inside_a_choice_become_absolute(tmp_path):
+    (tmp_path / "a.csv").write_text("x\n")
+    made, _ = made_absolute({"data": {"path": {"choice": ["a.csv", "me/rows"]}}}, tmp_path)
+    assert made == {"data": {"path": {"choice": [str(tmp_path / "a.csv"), "me/rows"]}}}
+
+
+def test_a_function_keeps_its_name_behind_the_path(tmp_path):
+    (tmp_path / "own.py").write_text("from elsewhere import loss\n")
+    assert made_absolute({"python": "own.py:loss"}, tmp_path)[0] == {"python": f"{tmp_path / 'own.py'}:loss"}
+
+
+def test_every_absent_path_is_a_mistake(tmp_path):
+    values = {
+        "model": {"path": "./m"},
+        "data": {"path": "d.csv"},
+        "data_root": "root",
+        "score": {"include_path": "t"},
+    }
+    found = made_absolute(values, tmp_path)[1]
+    assert set(found) == {("model", "path"), ("data", "path"), ("data_root",), ("score", "include_path")}
+
+
+def test_an_environment_of_its_own_becomes_absolute_and_auto_stays(tmp_path):
+    (tmp_path / "venv" / "bin").mkdir(parents=True)
+    (tmp_path / "venv" / "bin" / "activate").touch()
+    assert made_absolute({"env": {"venv": "venv"}}, tmp_path)[0] == {"env": {"venv": str(tmp_path / "venv")}}
+    assert made_absolute({"env": {"venv": "auto"}}, tmp_path)[1] == {}
+
+
+def test_an_image_becomes_absolute_and_an_address_stays(tmp_path):
+    (tmp_path / "own.sif").touch()
+    made, found = made_absolute({"env": {"container": "own.sif"}}, tmp_path)
+    assert made == {"env": {"container": str(tmp_path / "own.sif")}}
+    assert found == {}
+    assert made_absolute({"env": {"container": "docker://python:3.12"}}, tmp_path)[1] == {}
+    assert set(made_absolute({"env": {"container": "absent.sif"}}, tmp_path)[1]) == {("env", "container")}
+
+
+def point(tmp_path, **data) -> PointConfig:
+    score = {"objective": {"metric": "eval_loss"}}
+    model = {"path": "a/b", "task": data.pop("task", "causal_lm")}
+    return PointConfig.model_validate(
+        {"model": model, "data": {"path": str(tmp_path / "rows.csv"), **data}, "score": score}
+    )
+
+
+@pytest.mark.parametrize(
+    ("header", "data", "missing"),
+    [
+        ("instruction,output", {}, []),
+        ("instruction,answer", {}, ["output"]),
+        ("instruction,answer", {"columns": {"output": "answer"}}, []),
+        ("question", {"prompt": "text"}, ["text"]),
+        ("question,reply", {"prompt": "Q: {question} {\"json\": 1}", "response": "{reply}"}, []),
+        ("question", {"prompt": "Q: {question}", "response": "{reply}"}, ["reply"]),
+        ("messages", {"prompt": "chat"}, []),
+        ("text,label", {"prompt": "text", "task": "sequence_classification"}, []),
+        ("text,stars", {"prompt": "text", "task": "sequence_classification"}, ["label"]),
+        ("instruction,label", {"task": "sequence_classification"}, []),
+    ],
+)  # fmt: skip
+def test_the_columns_that_a_prompt_needs_are_looked_for(header, data, missing, tmp_path):
+    (tmp_path / "rows.csv").write_text(header + "\n")
+    told = [text for _, text in data_mistakes(point(tmp_path, **data), data_root=None)]
+    assert [f"column {name!r}" in text for name, text in zip(missing, told, strict=True)] == [True] * len(
+        missing
+    )
+
+
+def test_a_folder_under_data_root_is_looked_into(tmp_path):
+    (tmp_path / "me" / "rows").mkdir(parents=True)
+    (tmp_path / "me" / "rows" / "train-0.jsonl").write_text('{"text": "a"}\n')
+    found = list(data_mistakes(point(tmp_path, path="me/rows", prompt="{txt}"), data_root=str(tmp_path)))
+    assert "column 'txt' is not in" in found[0][1]
+    assert "did you mean 'text'?" in found[0][1]
+
+
+def test_data_of_the_hub_is_not_looked_at(tmp_path):
+    assert list(data_mistakes(point(tmp_path, path="me/rows"), data_root=None)) == []
+
+
+def test_names_of_a_command_stand_in_single_braces():
+    assert template_names("run {a} --b {b} ${{HOME}} {{x}}") == {"a", "b"}
+
+
+@pytest.mark.parametrize("text", ["{", "}", "{}", "{a:.2f}", "{a!r}"])
+def test_other_braces_are_refused(text):
+    with pytest.raises(ValueError, match=r"."):
+        template_names(text)

@@ -1,0 +1,36 @@
+"""The reference pages say what the code says, and the README knows every verb."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import typer
+
+from hpotune.cli import app
+
+ROOT = Path(__file__).parents[2]
+VERBS = typer.main.get_command(app).commands
+
+
+def test_the_reference_pages_are_what_the_code_says() -> None:
+    command = [sys.executable, str(ROOT / "scripts" / "make-reference"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_every_verb_has_a_sentence_of_help() -> None:
+    assert {name for name, verb in VERBS.items() if not (verb.help or "").strip().endswith(".")} == set()
+
+
+def test_the_readme_names_every_verb() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert {name for name in VERBS if f"hpotune {name}" not in text} == set()
+
+
+def test_the_readme_names_no_file_that_is_not_there() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:configs|scripts|docs|slurm_templates|hpotune|tests)/[\w./-]+)`", text)
+    assert {name for name in named if not (ROOT / name).exists()} == set()

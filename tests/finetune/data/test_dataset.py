@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from hpotune.config.schema.study_config import DataConfig
+from hpotune.finetune.data.dataset import read
+from hpotune.finetune.trial_errors import DataError
+
+
+@pytest.fixture
+def sorted_file(tmp_path):
+    """100 rows, the first half of them `neg`, as public sets are."""
+    file = tmp_path / "sorted.jsonl"
+    rows = [{"text": f"row {i}", "label": "neg" if i < 50 else "pos", "other": i} for i in range(100)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def parts(file, *, labelled=True, data_root=None, **config):
+    config = {"validation": 0, "prompt": "text"} | config
+    return read(DataConfig(path=str(file), **config), data_root=data_root, labelled=labelled)
+
+
+def test_a_slice_is_drawn_after_shuffling(sorted_file):
+    found = parts(sorted_file, split="train[:20]")
+    assert len(found.train) == 20
+    assert {row["label"] for row in found.train} == {0, 1}
+    assert found.warnings == []
+
+
+@pytest.mark.parametrize(
+    ("split", "rows"),
+    [("train[10%:30%]", 20), ("train[-5:]", 5), ("train[:-90]", 10), ("train[:3] + train[3:9]", 9)],
+)
+def test_slices_may_be_of_per_cent_from_the_end_and_added(sorted_file, split, rows):
+    found = [row["other"] for row in parts(sorted_file, split=split).train]
+    assert len(set(found)) == len(found) == rows
+
+
+def test_rows_and_validation_are_drawn_with_the_seed(sorted_file):
+    one, same, other = (parts(sorted_file, rows=30, validation=0.2, seed=seed) for seed in (0, 0, 1))
+    assert (len(one.train), len(one.validation)) == (24, 6)
+    assert one == same
+    assert one.train != other.train
+
+
+def test_validation_is_kept_out_of_training(sorted_file):
+    found = parts(sorted_file, validation=10)
+    kept = {row["other"] for row in found.validation}
+    assert len(kept) == 10
+    assert kept.isdisjoint(row["other"] for row in found.train)
+
+
+def test_validation_of_everything_is_an_error(sorted_file):
+    with pytest.raises(DataError, match="leaves none for training"):
+        parts(sorted_file, validation=100)
+
+
+def test_rows_of_one_label_are_warned_of(tmp_path):
+    file = tmp_path / "one.jsonl"
+    file.write_text('{"text": "a", "label": 1}\n' * 4)
+    assert "have the label 0: nothing can be learned" in parts(file).warnings[0]
+
+
+def test_labels_of_text_are_numbered_in_their_order(sorted_file):
+    found = parts(sorted_file)
+    assert found.labels == 2
+    assert all(row["label"] == (row["other"] >= 50) for row in found.train)
+
+
+def test_columns_are_renamed_ours_theirs(sorted_file):
+    row = parts(sorted_file, labelled=False, columns={"output": "text", "text": "label"}).train[0]
+    assert row["output"].startswith("row")
+    assert row["text"] in ("neg", "pos")
+
+
+def test_a_renamed_column_that_is_not_there_is_an_error(sorted_file):
+    with pytest.raises(DataError, match=r"no column 'nope'; the data has text, label, other"):
+        parts(sorted_file, columns={"output": "nope"})
+
+
+@pytest.mark.parametrize(("name", "part"), [("missing.jsonl", "missing.jsonl"), ("data.txt", "endings")])
+def test_data_that_cannot_be_read_is_an_error(tmp_path, name, part, monkeypatch):
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    (tmp_path / "data.txt").write_text("x")
+    with pytest.raises(DataError, match=part):
+        parts(tmp_path / name)
+
+
+def test_a_split_that_is_not_there_is_an_error(sorted_file):
+    with pytest.raises(DataError, match="train"):
+        parts(sorted_file, split="test")
+
+
+def test_csv_and_parquet_are_read(tmp_path, sorted_file):
+    import pandas
+
+    table = pandas.read_json(sorted_file, lines=True)
+    table.to_csv(tmp_path / "rows.csv", index=False)
+    table.to_parquet(tmp_path / "rows.parquet")
+    wanted = parts(sorted_file).train
+    assert parts(tmp_path / "rows.csv").train == wanted
+    assert parts(tmp_path / "rows.parquet").train == wanted
+
+
+def test_a_folder_under_the_data_root_wins_and_its_rows_are_never_those_of_yesterday(tmp_path):
+    folder = tmp_path / "some" / "set"
+    folder.mkdir(parents=True)
+    card = (
+        "---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: rows.jsonl\n---\n"
+    )
+    (folder / "README.md").write_text(card)
+    for word in ("old", "new"):
+        (folder / "rows.jsonl").write_text(json.dumps({"text": word}) + "\n")
+        found = parts("some/set", data_root=str(tmp_path), labelled=False)
+        assert found.train == [{"text": word}]

@@ -1,0 +1,131 @@
+"""Handing an adapter on: the copy and the merge compute what training scored."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from hpotune.finetune.model.adapter_export import main, readme
+from tests.tiny import tiny_model
+
+CARD = {
+    "base": "",
+    "params": {"lora.r": 4},
+    "score": {"toy_topics/acc": 0.9},
+    "baseline": {"toy_topics/acc": 0.25},
+    "date": "2026-01-31",
+}
+TOKENS = torch.arange(5, 45).reshape(2, 20)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_model(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture(scope="module")
+def adapter(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(1)
+    folder = tmp_path_factory.mktemp("adapter")
+    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).save_pretrained(folder)
+    return folder
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    with torch.no_grad():
+        return model.eval()(TOKENS).logits
+
+
+def test_an_exported_adapter_gives_the_logits_of_the_one_kept(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    main([str(adapter), str(tmp_path / "out")], {**CARD, "base": str(base)})
+    kept = logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter))
+    handed = logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "out"))
+    assert torch.equal(kept, handed)
+    assert json.loads((tmp_path / "out/adapter_config.json").read_text())["base_model_name_or_path"] == str(
+        base
+    )
+
+
+def test_merged_weights_give_the_logits_of_base_and_adapter(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    module = "hpotune.finetune.model.adapter_export"
+    command = [sys.executable, "-m", module, str(adapter), str(tmp_path / "out"), "--merge"]
+    card = json.dumps({**CARD, "base": str(base)})
+    subprocess.run(command, input=card, text=True, check=True, capture_output=True)
+    apart = logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter))
+    merged = logits(AutoModelForCausalLM.from_pretrained(tmp_path / "out"))
+    torch.testing.assert_close(merged, apart, rtol=0, atol=1e-4)  # float32 sums in another order
+    assert (tmp_path / "out/tokenizer.json").is_file()
+
+
+def test_what_is_handed_on_is_readable_by_others(base: Path, adapter: Path, tmp_path: Path) -> None:
+    main([str(adapter), str(tmp_path / "out")], {**CARD, "base": str(base)})
+    assert all(path.stat().st_mode & 0o444 == 0o444 for path in (tmp_path / "out").iterdir())
+
+
+def test_merging_rounds_once_to_the_dtype_of_the_base(adapter: Path, tmp_path: Path) -> None:
+    half = tiny_model(tmp_path / "half", dtype="bfloat16")
+    main([str(adapter), str(tmp_path / "out"), "--merge"], {**CARD, "base": str(half)})
+    wide = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(half, dtype=torch.float32), adapter)
+    expected = wide.merge_and_unload().bfloat16().state_dict()
+    merged = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert merged.dtype == torch.bfloat16
+    assert all(torch.equal(weight, expected[name]) for name, weight in merged.state_dict().items())
+
+
+def test_a_tokenizer_of_its_own_is_handed_on_with_merged_weights(
+    base: Path, adapter: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(base, bare, ignore=shutil.ignore_patterns("tokenizer*", "special*"))
+    card = {**CARD, "base": str(bare), "tokenizer": str(base), "trust_remote_code": False}
+    main([str(adapter), str(tmp_path / "out"), "--merge"], card)
+    assert (tmp_path / "out/tokenizer.json").is_file()
+
+
+def test_a_classifier_is_merged_with_its_trained_head(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "base", num_labels=3)
+    config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="SEQ_CLS")
+    base = AutoModelForSequenceClassification.from_pretrained(folder)
+    base.config.pad_token_id = 0
+    model = get_peft_model(base, config)
+    with torch.no_grad():
+        model.base_model.model.score.modules_to_save["default"].weight.add_(1.0)
+    model.save_pretrained(tmp_path / "adapter")
+    main([str(tmp_path / "adapter"), str(tmp_path / "out"), "--merge"], {**CARD, "base": str(folder)})
+    merged = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    merged.config.pad_token_id = 0
+    torch.testing.assert_close(logits(merged), logits(model), rtol=0, atol=1e-4)
+
+
+def test_the_card_names_the_score_the_baseline_and_the_setting() -> None:
+    text = readme({**CARD, "base": "meta-llama/Llama-3.2-3B"}, merged=False)
+    for part in ("base_model: meta-llama/Llama-3.2-3B", "| lora.r | 4 |", "0.9", "0.25", "2026-01-31"):
+        assert part in text
+
+
+def test_a_folder_without_an_adapter_is_refused_in_one_line(tmp_path: Path) -> None:
+    command = [
+        sys.executable,
+        "-m",
+        "hpotune.finetune.model.adapter_export",
+        str(tmp_path),
+        str(tmp_path / "out"),
+    ]
+    run = subprocess.run(command, input=json.dumps(CARD), text=True, capture_output=True, check=False)
+    assert run.returncode == 1
+    assert run.stderr.startswith("export: ")
+    assert "holds no adapter" in run.stderr
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,276 @@
+"""Our scores, against the `lm_eval` command line, and shared by two processes against one."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from peft import LoraConfig, get_peft_model
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from hpotune.config.schema.study_config import Json, Objective, ScoreConfig
+from hpotune.finetune.distributed.ranks import Ranks
+from hpotune.finetune.scoring.distributed_lm import deal
+from hpotune.finetune.scoring.lm_eval import Wanted, score_tasks, value_of, wanted
+from hpotune.finetune.trial_errors import DataError, Paused, UserError
+from tests.finetune.conftest import here
+from tests.tiny import tiny_model, topic_task
+
+ROOT = Path(__file__).parents[3]
+DATA = Path(os.environ.get("HPOTUNE_TEST_DATA") or ROOT.parent / "shared/data").resolve()
+WORKER = Path(__file__).with_name("score_ranks.py")
+ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
+LIMIT, SHOTS = 12, 2
+
+GENERATE = """\
+task: toy_generate
+dataset_path: json
+dataset_kwargs: {data_files: {test: %s}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{instruction}}\\n{{input}}"
+doc_to_target: "{{output}}"
+generation_kwargs: {until: ["\\n"], max_gen_toks: 5, do_sample: false}
+metric_list: [{metric: exact_match, aggregation: mean, higher_is_better: true}]
+filter_list: [{name: strict, filter: [{function: take_first}]}]
+"""
+ROLLING = """\
+task: toy_rolling
+dataset_path: json
+dataset_kwargs: {data_files: {test: %s}}
+test_split: test
+output_type: loglikelihood_rolling
+doc_to_text: ""
+doc_to_target: "{{input}}"
+metric_list: [{metric: word_perplexity}, {metric: bits_per_byte}]
+"""
+GROUP = """\
+group: toys
+task: [toy_topics]
+aggregate_metric_list: [{metric: acc, weight_by_size: true}]
+"""
+TOYS = [{"task": "toys"}, {"task": "toy_rolling"}, {"task": "toy_generate", "limit": 7}]
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with model, adapter and tasks."""
+    folder = tmp_path_factory.mktemp("bench")
+    model = AutoModelForCausalLM.from_pretrained(tiny_model(folder / "model"))
+    torch.manual_seed(3)
+    config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    get_peft_model(model, config).save_pretrained(folder / "adapter")
+    tasks = topic_task(folder / "tasks", test=41)
+    rows = json.dumps(str(tasks / "test.jsonl"))
+    (tasks / "generate.yaml").write_text(GENERATE % rows)
+    (tasks / "rolling.yaml").write_text(ROLLING % rows)
+    (tasks / "lost.yaml").write_text(ROLLING.replace("toy_rolling", "toy_lost") % "/nowhere.jsonl")
+    (tasks / "group.yaml").write_text(GROUP)
+    return folder
+
+
+def scored(bench: Path, out: Path, *, ranks: int = 1, **job: Json) -> dict[str, Json]:
+    """What tests/finetune/scoring/score_ranks.py found."""
+    paths = {
+        "model": bench / "model",
+        "adapter": bench / "adapter",
+        "include_path": bench / "tasks",
+        "out": out,
+    }
+    job = {"dtype": "float64", "tasks": TOYS, **{name: str(path) for name, path in paths.items()}, **job}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
+    run(sys.executable, *(torchrun if ranks > 1 else []), str(WORKER), json.dumps(job))
+    return json.loads((out / "scores.json").read_text())
+
+
+def run(*command: str, cwd: Path = ROOT, **env: str) -> None:
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", **env}
+    done = subprocess.run(command, cwd=cwd, env=env, text=True, capture_output=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr[-4000:]
+
+
+@pytest.fixture(scope="module")
+def alone(bench: Path) -> dict[str, Json]:
+    return scored(bench, bench / "alone")
+
+
+def test_a_group_a_rolling_and_a_generating_task_all_give_numbers(alone: dict[str, Json]) -> None:
+    assert {
+        "toys/acc",
+        "toys/acc_stderr",
+        "toy_rolling/word_perplexity",
+        "toy_rolling/bits_per_byte",
+        "toy_generate/exact_match,strict",
+        "toy_generate/exact_match,strict_stderr",
+    } == set(alone["numbers"])
+
+
+def test_two_processes_find_what_one_finds(bench: Path, alone: dict[str, Json]) -> None:
+    assert_equal(scored(bench, bench / "two", ranks=2), alone)
+
+
+def test_two_processes_with_half_the_base_each_find_what_one_finds(
+    bench: Path, alone: dict[str, Json]
+) -> None:
+    assert_equal(scored(bench, bench / "half", ranks=2, shard=True), alone)
+
+
+@pytest.mark.parametrize("shard", [True, False])
+def test_a_signal_to_one_rank_ends_the_scoring_on_all(bench: Path, shard: bool) -> None:
+    paths = {"model": bench / "model", "adapter": bench / "adapter", "include_path": bench / "tasks"}
+    job = {"dtype": "float64", "shard": shard, "stop_after": 3} | {k: str(path) for k, path in paths.items()}
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    run(sys.executable, *torchrun, str(WORKER), json.dumps(job))
+
+
+def assert_equal(found: dict[str, Json], expected: dict[str, Json]) -> None:
+    assert found["texts"] == expected["texts"]
+    # float64: what is left is the order of sums in batches of another make-up.
+    assert found["numbers"] == pytest.approx(expected["numbers"], rel=1e-12)
+
+
+def test_every_item_is_kept_with_its_number(bench: Path, alone: dict[str, Json]) -> None:
+    items = np.load(bench / "alone/items.npz")
+    assert list(items["toys/leaves"]) == ["toy_topics"]
+    assert items["toy_topics/doc_id"].tolist() == list(range(41))
+    assert items["toy_topics/acc"].mean() == pytest.approx(alone["numbers"]["toys/acc"])
+    assert items["toy_generate/exact_match,strict"].shape == (7,)
+
+
+def test_numbers_and_items_are_those_of_the_lm_eval_command_line(bench: Path, tmp_path: Path) -> None:
+    if not (DATA / "Rowan/hellaswag").is_dir():
+        pytest.skip(f"no datasets in {DATA}; set HPOTUNE_TEST_DATA")
+    names = ["toy_topics", "hellaswag", "mmlu_anatomy"]
+    arguments = f"pretrained={bench / 'model'},peft={bench / 'adapter'},dtype=float32"
+    run(
+        *("lm_eval", "--model", "hf", "--model_args", arguments, "--device", "cpu", "--batch_size", "4"),
+        *("--tasks", ",".join(names), "--include_path", str(bench / "tasks"), "--limit", str(LIMIT)),
+        *("--num_fewshot", str(SHOTS), "--output_path", str(tmp_path / "theirs"), "--log_samples"),
+        cwd=DATA,  # there a folder named like a dataset wins over the Hub
+        HF_DATASETS_CACHE=str(tmp_path / "cache"),
+        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    )
+    tasks = [{"task": name, "limit": LIMIT, "num_fewshot": SHOTS} for name in names]
+    ours = scored(bench, tmp_path / "ours", dtype="float32", tasks=tasks, data_root=str(DATA))["numbers"]
+    theirs = json.loads(next((tmp_path / "theirs").rglob("results_*.json")).read_text())["results"]
+    items = np.load(tmp_path / "ours/items.npz")
+    for name in names:
+        lines = next((tmp_path / "theirs").rglob(f"samples_{name}_*.jsonl")).read_text().splitlines()
+        for metric in {"acc", "acc_norm"} & {key.partition(",")[0] for key in theirs[name]}:
+            assert ours[f"{name}/{metric}"] == pytest.approx(theirs[name][f"{metric},none"], abs=1e-6)
+            error = theirs[name][f"{metric}_stderr,none"]
+            assert ours[f"{name}/{metric}_stderr"] == pytest.approx(error, abs=1e-6)
+            assert items[f"{name}/{metric}"].tolist() == [json.loads(line)[metric] for line in lines]
+
+
+def score_in_memory(bench: Path, *tasks: Wanted) -> dict[str, float]:
+    model = AutoModelForCausalLM.from_pretrained(bench / "model")
+    tokenizer = AutoTokenizer.from_pretrained(bench / "model")
+    score = ScoreConfig(objective=[Objective(metric="eval_loss")], include_path=str(bench / "tasks"))
+    return score_tasks(model, tokenizer, tasks=tasks, score=score, data_root=None, ranks=ALONE, folder=bench)
+
+
+def test_a_signal_ends_the_scoring_before_the_next_pass(bench: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(bench / "model")
+    tokenizer = AutoTokenizer.from_pretrained(bench / "model")
+    score = ScoreConfig(objective=[Objective(metric="eval_loss")], include_path=str(bench / "tasks"))
+    calls = iter([False, False, True])
+    with pytest.raises(Paused):
+        score_tasks(
+            model,
+            tokenizer,
+            tasks=[Wanted(task="toys")],
+            score=score.model_copy(update={"batch_size": 1}),
+            data_root=None,
+            ranks=ALONE,
+            folder=bench,
+            stop=lambda: next(calls),
+        )
+    assert not model._forward_pre_hooks
+
+
+def test_an_unknown_task_is_named_with_its_neighbours(bench: Path) -> None:
+    with pytest.raises(UserError, match=r"'helaswag' \(did you mean hellaswag"):
+        score_in_memory(bench, Wanted(task="helaswag"))
+
+
+def test_a_sealed_task_inside_a_scored_group_is_refused_by_the_trial(bench: Path, make_spec) -> None:
+    score = {
+        "objective": [{"task": "toys", "metric": "acc"}],
+        "test": ["toy_topics"],
+        "include_path": str(bench / "tasks"),
+    }
+    with pytest.raises(UserError, match=r"'toy_topics' is sealed, but 'toys' in score\.objective holds"):
+        here(make_spec(score=score))
+
+
+def test_one_task_asked_in_two_ways_is_refused(bench: Path) -> None:
+    ways = [Wanted(task="toys", limit=5), Wanted(task="toy_generate"), Wanted(task="toy_topics")]
+    with pytest.raises(UserError, match="'toy_topics' and 'toys' share items; give them the same limit"):
+        score_in_memory(bench, *ways)
+
+
+def test_a_dataset_that_is_not_here_is_said_so_in_one_line(bench: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"^score: a dataset of toy_lost cannot be read \(.*\); .* data_root$"
+    ):
+        score_in_memory(bench, Wanted(task="toy_lost"))
+
+
+def test_nothing_wanted_is_nothing_done(bench: Path) -> None:
+    assert score_in_memory(bench) == {}
+
+
+def test_an_unknown_metric_is_named_with_those_there_are() -> None:
+    numbers = {"piqa/acc": 0.5, "piqa/acc_stderr": 0.1, "piqa/acc_norm": 0.6}
+    with pytest.raises(
+        UserError, match=r"piqa has no metric 'accnorm'; did you mean 'acc_norm'\? valid: acc, acc_norm"
+    ):
+        value_of(numbers, Objective(task="piqa", metric="accnorm", direction="maximize"))
+
+
+def test_a_tag_has_no_number_of_its_own_and_says_so() -> None:
+    with pytest.raises(UserError, match="'ai2_arc' gathers tasks without a number of its own"):
+        value_of({"arc_easy/acc": 0.5}, Objective(task="ai2_arc", metric="acc"))
+
+
+def test_a_value_comes_with_its_standard_error_where_there_is_one() -> None:
+    numbers = {"piqa/acc": 0.5, "piqa/acc_stderr": 0.1, "eval_loss": 2.0}
+    assert value_of(numbers, Objective(task="piqa", metric="acc")) == (0.5, 0.1)
+    assert value_of(numbers, Objective(metric="eval_loss")) == (2.0, None)
+
+
+def test_recorded_tasks_are_scored_beside_the_objective_and_other_names_are_not() -> None:
+    score = ScoreConfig(
+        objective=[Objective(task="piqa", metric="acc"), Objective(task="piqa", metric="acc_norm")],
+        record=["eval_loss", "mmlu", "piqa"],
+        test=["hellaswag"],
+    )
+    assert wanted(score) == [Wanted(task="piqa"), Wanted(task="mmlu")]
+
+
+def request(doc: int, *parts: str) -> Instance:
+    return Instance("loglikelihood", {}, parts, 0, metadata=("toy", doc, 1))
+
+
+def test_requests_of_one_item_stay_together_and_the_load_is_even() -> None:
+    lengths = [40, 1, 2, 30, 5, 6, 20, 8]
+    requests = [request(doc, "x" * length, choice) for doc, length in enumerate(lengths) for choice in "ab"]
+    hands = deal(requests, 2)
+    assert sorted(hands[0] + hands[1]) == list(range(len(requests)))
+    owners = [{requests[place].doc_id for place in hand} for hand in hands]
+    assert not owners[0] & owners[1]
+    loads = [sum(lengths[doc] for doc in owner) for owner in owners]
+    assert math.isclose(loads[0], loads[1], rel_tol=0.1)
+
+
+def test_more_ranks_than_items_leaves_some_without_work() -> None:
+    assert deal([request(0, "a")], 3) == [[0], [], []]

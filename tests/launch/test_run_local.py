@@ -1,0 +1,263 @@
+"""`run` on this machine: workers started, watched, replaced, stopped; and what Slurm's words mean without a Slurm."""
+
+from __future__ import annotations
+
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from hpotune.checks.doctor import findings
+from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.launch.cancel import cancel_study
+from hpotune.launch.run_local import check_local, run_here, run_workers, shortfall
+from hpotune.records.trial import Worker
+from hpotune.schedule.next_jobs import JobRow
+from hpotune.slurm.commands import words
+from hpotune.slurm.jobs import dead_jobs
+from hpotune.storage import Store, dead_here
+from hpotune.workspace.lock import the_only
+
+GONE = 2**22 + 1
+"""No process has so large a number."""
+
+
+@pytest.fixture
+def place(make_study, make_study_folder, tmp_path):
+    """A study's folder and its store."""
+
+    def made(**sections):
+        study, url = make_study(**sections), f"sqlite:///{tmp_path}/store.db"
+        folder = make_study_folder(study, url)
+        return folder, Store.create(url, study, folder=str(folder.path))
+
+    return made
+
+
+def until(condition, seconds: float = 40) -> bool:
+    end = time.monotonic() + seconds
+    while not condition() and time.monotonic() < end:
+        time.sleep(0.1)
+    return bool(condition())
+
+
+def states(store: Store) -> list[str]:
+    return [row.state for row in store.rows()]
+
+
+def test_two_workers_run_a_study_to_its_end(place):
+    folder, store = place()
+    shown = []
+    assert run_workers(folder, store, count=2, show=lambda: shown.append(1))
+    assert states(store) == ["finished"] * 6
+    assert shown
+    assert len({row.worker.pid for row in store.rows()}) == 2
+
+
+def test_a_second_run_of_a_finished_study_does_nothing(place):
+    folder, store = place(budget={"trials": 2})
+    run_workers(folder, store, count=1, show=lambda: None)
+    before = store.rows()
+    assert run_workers(folder, store, count=1, show=lambda: None)
+    assert store.rows() == before
+
+
+def test_trials_of_a_dead_run_are_told_and_done_again(place):
+    folder, store = place(budget={"trials": 2})
+    store.claim(Worker(job="local", host=platform.node(), pid=GONE))
+    assert run_workers(folder, store, count=1, show=lambda: None)
+    assert states(store) == ["finished", "finished"]
+    assert [attempt.cause for attempt in store.rows()[0].attempts] == ["killed", None]
+    assert "died" in store.rows()[0].attempts[0].message
+
+
+def test_a_worker_that_is_killed_is_replaced_and_its_trial_done_again(place):
+    folder, store = place(python=None, command="sleep 0.3; echo {x}", budget={"trials": 4})
+    killed = []
+
+    def show() -> None:
+        running = [row for row in store.rows() if row.state == "running" and row.worker]
+        if running and not killed:
+            killed.append(running[0].number)
+            os.kill(running[0].worker.pid, signal.SIGKILL)
+
+    assert run_workers(folder, store, count=1, show=show)
+    assert states(store) == ["finished"] * 4
+    assert [attempt.cause for attempt in store.rows()[killed[0]].attempts] == ["killed", None]
+
+
+def test_workers_that_die_before_any_trial_are_an_error_with_their_last_words(place):
+    folder, store = place()
+    folder.provenance_file.write_text('{"store": "sqlite:////nowhere/s.db", "home": "/"}')
+    with pytest.raises(HpotuneError, match=r"every worker died.*nowhere.*worker-0.log"):
+        run_workers(folder, store, count=1, show=lambda: None)
+
+
+@pytest.mark.parametrize("ask", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda ask: ask.name)
+def test_a_signal_puts_running_trials_back_in_line_and_a_second_run_goes_on(place, ask):
+    folder, store = place(
+        python=None, command="touch $HPOTUNE_TRIAL_DIR/ready; [ -e go ] || sleep 60; echo {x}"
+    )
+    command = [sys.executable, "-m", "hpotune", "run", str(folder.path)]
+    # Signals as in a terminal: a test run in the background hands on that SIGINT is ignored, and run respects that.
+    run = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        preexec_fn=lambda: signal.signal(ask, signal.SIG_DFL),
+    )
+    assert until(lambda: len(list(folder.path.glob("trials/*/ready"))) == 2)
+    second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert second.returncode == 1
+    assert f"process {run.pid} on" in second.stderr
+    run.send_signal(ask)
+    said = run.communicate(timeout=60)[0]
+    assert run.returncode == 130, said
+    assert states(store) == ["waiting"] * 6
+    (folder.path.parent / "home" / "go").touch()
+    again = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 0, again.stderr
+    assert states(store) == ["finished"] * 6
+
+
+def test_cancel_asks_local_workers_to_end(place):
+    folder, store = place(python=None, command="touch $HPOTUNE_TRIAL_DIR/ready; sleep 60; echo {x}")
+    worker = subprocess.Popen([sys.executable, "-m", "hpotune", "worker", str(folder.path)])
+    assert until((folder.trial(0) / "ready").exists)
+    assert cancel_study(folder, store) == [f"local worker {worker.pid} (trial 0)"]
+    assert worker.wait(30) == 0
+    assert states(store) == ["waiting"] * 6
+
+
+@pytest.mark.parametrize(
+    ("worker", "dies"),
+    [
+        (Worker(job="local", host="here", pid=GONE), True),
+        (Worker(job="local", host="there", pid=GONE), False),
+        (Worker(job="12_1", host="here", pid=GONE), False),
+        (Worker(job="local", host="here", pid=1), True),
+    ],
+    ids=["gone", "of_another_host", "of_a_job", "whose_number_another_process_has"],
+)
+def test_a_local_worker_is_dead_when_its_process_is_gone(worker, dies):
+    assert (dead_here("here")(worker) is not None) == dies
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"),
+    [
+        ("TIMEOUT", "timeout"),
+        ("PREEMPTED", "preempted"),
+        ("OUT_OF_MEMORY", "oom"),
+        ("NODE_FAIL", "node"),
+        ("CANCELLED", "killed"),
+        ("COMPLETED", "killed"),
+        ("GONE", "killed"),
+        ("RUNNING", None),
+        ("PENDING", None),
+        ("UNKNOWN", None),
+    ],
+)
+def test_the_state_of_a_job_tells_the_death_of_its_worker(state, cause):
+    failure = dead_jobs([JobRow(id="12_1", state=state)])(Worker(job="12_1", host="n1", pid=1))
+    assert (failure.cause if failure else None) == cause
+
+
+def test_a_job_that_the_cluster_does_not_know_tells_nothing():
+    assert dead_jobs([])(Worker(job="12_1", host="n1", pid=1)) is None
+
+
+def test_slurms_complaint_is_the_line_that_says_error():
+    text = "sbatch: info\nsbatch: error: invalid partition specified: x\nsbatch: fatal\n"
+    assert words(text) == "invalid partition specified: x"
+
+
+def test_doctor_finds_a_store_that_is_not_there(place):
+    folder, _ = place()
+    folder.provenance_file.write_text('{"store": "sqlite:////nowhere/s.db", "home": "/"}')
+    bad = [finding for finding in findings(folder.path) if finding.level == "bad" and finding.what == "store"]
+    assert "nowhere" in bad[0].found
+
+
+def test_doctor_counts_the_trials_of_a_study(place):
+    folder, _ = place()
+    [found] = [finding for finding in findings(folder.path) if finding.what == "store"]
+    assert found.found.endswith(": 6 trials")
+
+
+def test_doctor_looks_at_any_folder_and_leaves_nothing_there(tmp_path: Path):
+    what = {finding.what for finding in findings(tmp_path)}
+    assert {"locks", "disk", "library", "cache"} <= what
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_study_of_several_nodes_needs_slurm(make_study):
+    with pytest.raises(StudyFileError, match=r"resources.nodes: 2 needs Slurm"):
+        check_local(make_study(resources={"nodes": 2}).config)
+
+
+def test_gpus_are_dealt_to_as_many_workers_as_they_carry(place, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
+    code = "echo $CUDA_VISIBLE_DEVICES >> seen; sleep 0.2; echo {x}"
+    sections = {"budget": {"trials": 6, "parallel": 3}, "resources": {"gpus": 2}}
+    folder, store = place(python=None, command=code, **sections)
+    assert run_here(folder, store, folder.load().config, show=lambda: None)
+    assert set((folder.path.parent / "home" / "seen").read_text().split()) == {"4,5", "6,7"}
+    assert len({row.worker.pid for row in store.rows()}) == 2
+
+
+def test_a_study_that_ended_short_says_so(place):
+    folder, store = place()
+    config = folder.load().config
+    assert "0 of 6 trials are done" in shortfall(config, store.rows(), now=datetime.now())
+    assert run_workers(folder, store, count=1, show=lambda: None)
+    assert shortfall(config, store.rows(), now=datetime.now()) == ""
+
+
+def test_the_only_names_who_holds_the_lock(tmp_path: Path):
+    lock = tmp_path / "lock"
+    refused = pytest.raises(HpotuneError, match=f"it is at work already: process {os.getpid()} on")
+    with the_only(lock, what="it"), refused, the_only(lock, what="it"):
+        pass
+    with the_only(lock, what="it"):
+        pass
+
+
+def test_a_run_that_is_cancelled_from_elsewhere_ends_and_starts_no_worker_again(place):
+    folder, store = place(python=None, command="sleep 30; echo {x}", budget={"trials": 2})
+    asked = []
+
+    def show() -> None:
+        if not asked and any(row.state == "running" for row in store.rows()):
+            asked.append(cancel_study(folder, store))
+
+    assert not run_workers(folder, store, count=1, show=show)
+    assert [len(stopped) for stopped in asked] == [1]
+    assert states(store) == ["waiting", "waiting"]
+
+
+@pytest.mark.parametrize(
+    ("command", "budget", "code"),
+    [
+        ("exit 3; echo {x}", {"trials": 9}, 1),  # fails alike, and is stopped before max_failed
+        ('echo \'{{"value": NaN, "x": {x}}}\'', {"trials": 2, "max_failed": 0}, 1),
+        ("echo {x}", {"trials": 2}, 0),
+        ("echo {x}", {"trials": 2, "until": "2026-01-01"}, 0),
+    ],
+)
+def test_a_run_ends_with_an_error_where_failures_ended_it(make_study, tmp_path, command, budget, code):
+    study = make_study(python=None, command=command, budget=budget)
+    done = subprocess.run(
+        [sys.executable, "-m", "hpotune", "run", str(study.source.path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr

@@ -1,0 +1,62 @@
+"""The ways of a study side by side, and which one is recommended."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from hpotune.planning.estimate import Pace
+from hpotune.planning.mode_comparison import compare, recommend
+from tests.planning.test_simulator import BEGIN, SPREAD, config
+
+
+def ways(pace: Pace, *, trials: int = 24, size: int | str = "auto", mode: str = "async") -> list:
+    return compare(config(trials, 4, mode, size), pace, begin=BEGIN)
+
+
+def test_each_mode_is_there_with_one_a_few_and_workers_that_stay() -> None:
+    found = [(way.mode, way.trials_per_job) for way in ways(SPREAD)]
+    assert found == [
+        (mode, size)
+        for mode, few in (("sequential", 6), ("batch", 2), ("async", 2))
+        for size in (1, few, "auto")
+    ]
+
+
+def test_the_way_of_the_study_file_is_among_them_and_marked() -> None:
+    found = [(way.mode, way.trials_per_job) for way in ways(SPREAD, size=5, mode="batch") if way.own]
+    assert found == [("batch", 5)]
+
+
+def test_where_the_start_of_a_job_is_dear_workers_stay() -> None:
+    chosen, why = recommend(ways(Pace(trials_s=(60,), start_s=600, queue_s=60)))
+    assert (chosen.mode, chosen.trials_per_job) == ("async", "auto")
+    assert "fewest GPU-hours" in why
+
+
+def test_ways_that_leave_trials_undone_are_not_recommended() -> None:
+    # without a follow-up nobody replaces a worker whose time is out: two stay for three trials each, of eight
+    made = config(8, 2, "async", "auto", follow_up=False, time="10:00")
+    found = compare(made, Pace(trials_s=(150,), start_s=60, turn_s=1), begin=BEGIN)
+    undone = [way.name for way in found if way.outcome.trials < 8]
+    chosen, _ = recommend(found)
+    assert "async, workers that stay" in undone
+    assert chosen.name not in undone
+
+
+def test_of_ways_far_slower_and_cheaper_one_is_named() -> None:
+    chosen, why = recommend(ways(Pace(trials_s=(10, 10, 10, 1000), start_s=1000), trials=8))
+    cheapest = min(
+        ways(Pace(trials_s=(10, 10, 10, 1000), start_s=1000), trials=8), key=lambda w: w.outcome.held_s
+    )
+    assert chosen.outcome.wall_s < cheapest.outcome.wall_s
+    assert "times as long" in why
+
+
+def test_the_pictures_are_what_the_simulator_draws() -> None:
+    script = Path(__file__).parents[2] / "scripts" / "make-pictures"
+    done = subprocess.run(
+        [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -1,0 +1,106 @@
+"""The probe: what it runs, what it makes of a few steps, and that nothing of it is left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.errors import HpotuneError
+from hpotune.planning.probe import STEPS, drawn_out, probe, short
+from hpotune.records.trial import TrialRow
+from hpotune.workspace.folder import StudyFolder, folder_of
+from tests.planning.test_study_plan import study
+
+
+def test_it_is_the_study_with_a_few_trials_a_job_each() -> None:
+    values = {
+        "name": "n" * 64,
+        "python": "/f.py:f",
+        "budget": {"trials": 50, "gpu_hours": 3},
+        "store": "postgresql://u@h/d",
+        "resources": {"time": "12:00:00"},
+    }
+    copy = short(values, at_once=3)
+    assert copy["budget"] == {"trials": 4, "parallel": 3, "max_failed": 0}
+    assert copy["execution"] == {"mode": "async", "trials_per_job": 1}
+    assert len(str(copy["name"])) <= 64
+    assert copy["resources"] == values["resources"], "another time limit would wait another time"
+    assert "store" not in copy
+    assert "keep" not in copy, "it serves fine-tuning only"
+
+
+def test_a_fine_tuning_trains_a_few_steps() -> None:
+    copy = short(
+        {"name": "s", "model": {"path": "m"}, "train": {"learning_rate": 1e-4, "max_steps": 500}}, at_once=1
+    )
+    assert copy["train"] == {"learning_rate": 1e-4, "max_steps": STEPS}
+
+
+def tuned(train: dict) -> StudyConfig:
+    return StudyConfig.model_validate(
+        {
+            "name": "s",
+            "model": {"path": "m"},
+            "data": {"path": "d"},
+            "train": train,
+            "score": {"objective": {"metric": "eval_loss"}},
+            "budget": {"trials": 5},
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "whole"),
+    [
+        ({"num_train_epochs": 2}, 2 * 63),
+        ({"num_train_epochs": 2, "max_steps": 40}, 40),
+        ({}, 3 * 63),
+        ({"max_steps": 5}, 20),
+    ],
+)
+def test_the_few_steps_are_drawn_out_to_all_at_the_pace_of_the_later_ones(
+    tmp_path: Path, train: dict, whole: int
+) -> None:
+    own = tmp_path / "trials" / "1"
+    own.mkdir(parents=True)
+    # the first steps take 10 s, each later one 0.5 s
+    lines = [{"step": 1, "seconds": 10.0}, {"step": 20, "seconds": 19.5}]
+    (own / "curve.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
+    metrics = {"steps": 20, "global_batch_size": 16, "train_rows": 1000}
+    row = TrialRow(number=1, kind="trial", state="finished", params={}, metrics=metrics)
+    assert drawn_out(StudyFolder(path=tmp_path), tuned(train), row) == pytest.approx((whole - 20) * 0.5)
+
+
+def test_a_program_of_your_own_is_not_drawn_out(tmp_path: Path) -> None:
+    row = TrialRow(number=1, kind="trial", state="finished", params={}, metrics={"value": 1.0})
+    assert drawn_out(StudyFolder(path=tmp_path), tuned({}), row) == 0
+
+
+def test_without_slurm_it_runs_here_and_keeps_its_figures_beside_the_study_file(
+    no_slurm: None, tmp_path: Path
+) -> None:
+    file = study(tmp_path)
+    said: list[str] = []
+    found = probe(file, folder_of(file), data_root=None, say=said.append)
+    assert found["trial_s"] > 0
+    assert json.loads((tmp_path / "s.probe.json").read_text()).items() >= found.items()
+    assert any("plan: {trial_s:" in line for line in said)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == [
+        "f.py",
+        "s.probe.json",
+        "s.yaml",
+    ]
+
+
+def test_a_study_that_cannot_run_says_why_and_leaves_nothing(no_slurm: None, tmp_path: Path) -> None:
+    file = study(tmp_path)
+    (tmp_path / "f.py").write_text("def f(x):\n    raise ValueError('wrong phase of the moon')\n")
+    with pytest.raises(HpotuneError, match="wrong phase of the moon"):
+        probe(file, folder_of(file), data_root=None, say=lambda _: None)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.name != "__pycache__") == [
+        "f.py",
+        "s.yaml",
+    ]

@@ -1,0 +1,171 @@
+"""The simulated cluster against cases worked out by hand."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import pytest
+
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.planning.estimate import Pace
+from hpotune.planning.simulator import Outcome, simulate
+from hpotune.schedule.next_jobs import JobSpec
+
+BEGIN = datetime(2026, 6, 1, 12)
+TEN = Pace(trials_s=(10,), load_s=2, start_s=3, queue_s=5, turn_s=1, step_s=4)
+"""A trial takes 12 s with loading; a job's first one ends 20 s after its submission."""
+SPREAD = Pace(trials_s=(10, 20, 10, 10), load_s=2, start_s=3, queue_s=5, turn_s=1, step_s=4)
+
+
+def config(
+    trials: int, parallel: int, mode: str, size: int | str, *, budget: dict | None = None, **resources: object
+) -> StudyConfig:
+    return StudyConfig.model_validate(
+        {
+            "name": "s",
+            "python": "f.py:f",
+            "score": {"objective": {"metric": "loss"}},
+            "budget": {"trials": trials, "parallel": parallel, **(budget or {})},
+            "execution": {"mode": mode, "trials_per_job": size},
+            "resources": {"gpus": 2, "time": "10:00:00", "signal_delay_s": 60, **resources},
+        }
+    )
+
+
+def played(*args: object, pace: Pace = TEN, budget: dict | None = None, **resources: object) -> Outcome:
+    return simulate(config(*args, budget=budget, **resources), pace, begin=BEGIN)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("mode", "size", "wall_s", "held_s", "jobs", "arrays"),
+    [
+        # queue 5, start 3, then four times 12 in one job
+        ("sequential", "auto", 5 + 3 + 4 * 12, 3 + 4 * 12, 1, 1),
+        # one element after another, 1 s between them: the throttle of the array is 1
+        ("sequential", 1, 5 + 4 * 15 + 3 * 1, 4 * 15, 4, 1),
+        ("sequential", 2, 5 + 2 * 27 + 1, 2 * 27, 2, 1),
+        # two rounds: the second is submitted by a step that waited 5 and worked 4, and waits 5 itself
+        ("batch", 1, (5 + 15) + (5 + 4) + (5 + 15), 4 * 15, 4, 2),
+        # both trials of a round end together, so that nobody waits at the barrier
+        ("batch", "auto", 5 + 3 + 2 * 12, 2 * 27, 2, 1),
+        ("async", 1, 5 + 15 + 1 + 15, 4 * 15, 4, 1),
+        ("async", "auto", 5 + 3 + 2 * 12, 2 * 27, 2, 1),
+    ],
+)
+def test_four_equal_trials_two_at_a_time(
+    mode: str, size: int | str, wall_s: float, held_s: float, jobs: int, arrays: int
+) -> None:
+    outcome = played(4, 2, mode, size)
+    assert (outcome.trials, outcome.jobs, outcome.arrays) == (4, jobs, arrays)
+    assert outcome.wall_s == pytest.approx(wall_s)
+    assert outcome.held_s == pytest.approx(held_s)
+    assert outcome.gpu_hours == pytest.approx(held_s * 2 / 3600)
+    assert outcome.idle == pytest.approx(1 - 40 / held_s)
+
+
+def test_a_worker_waits_for_its_round_and_looks_every_five_seconds() -> None:
+    outcome = played(4, 2, "batch", "auto", pace=SPREAD)
+    # trial 1 ends at 30; the worker of trial 0, free since 20, looks at 25 and at 30
+    waits = [(span.job, span.start, span.end) for span in outcome.spans if span.phase == "idle"]
+    assert waits == [("1_0", 20, 30)]
+    assert outcome.wall_s == 30 + 12
+
+
+def test_asynchronous_workers_do_not_wait() -> None:
+    outcome = played(4, 2, "async", "auto", pace=SPREAD)
+    # worker 0: trials 0, 2 and 3 (20, 32, 44); worker 1: trial 1 (30), then none is left but 3, taken at 30
+    assert sorted((s.trial, s.end) for s in outcome.spans if s.phase == "train") == [
+        (0, 20),
+        (1, 30),
+        (2, 32),
+        (3, 42),
+    ]
+    assert outcome.wall_s == 42
+
+
+def test_a_job_takes_a_trial_only_if_it_fits() -> None:
+    # 3 min, told to end after 2: 3 + 12 n fits 9 trials, less 30 s of margin 7; the rest goes to a second job
+    outcome = played(12, 1, "async", "auto", time="3:00")
+    by_job = [
+        len([s for s in outcome.spans if s.phase == "train" and s.job == job]) for job in ("1_0", "2_0")
+    ]
+    assert by_job == [7, 5]
+    assert outcome.trials == 12
+
+
+def test_a_trial_longer_than_a_job_is_continued_by_the_next() -> None:
+    outcome = played(1, 1, "async", "auto", pace=Pace(trials_s=(300,), load_s=2, start_s=3), time="4:00")
+    trained = [(s.job, s.end - s.start) for s in outcome.spans if s.phase == "train"]
+    # told to end at 180: 3 of start, 2 of loading, 175 trained; the next job has the other 125
+    assert trained == [("1_0", 175), ("2_0", 125)]
+    assert outcome.trials == 1
+
+
+def test_a_job_too_short_for_any_progress_ends_the_simulation_with_the_reason() -> None:
+    outcome = played(2, 1, "async", "auto", pace=Pace(trials_s=(300,), load_s=200, start_s=3), time="3:00")
+    assert outcome.trials == 0
+    assert "too short" in outcome.reason
+
+
+def test_gpu_hours_end_a_study_before_they_are_exceeded() -> None:
+    # 12 s on 2 GPUs are 24 / 3600: the fourth trial would exceed 80 / 3600
+    outcome = played(9, 1, "async", "auto", budget={"gpu_hours": 80 / 3600})
+    assert outcome.trials == 3
+    assert "GPU-hours" in outcome.reason
+
+
+@pytest.mark.parametrize("mode", ["sequential", "batch", "async"])
+@pytest.mark.parametrize("size", [1, 2, 3, "auto"])
+@pytest.mark.parametrize("follow_up", [True, "worker"])
+def test_every_trial_is_done_exactly_once_and_never_too_many_at_a_time(
+    mode: str, size: int | str, follow_up: object
+) -> None:
+    outcome = played(11, 3, mode, size, pace=SPREAD, follow_up=follow_up)
+    trained = [span for span in outcome.spans if span.phase == "train"]
+    assert sorted(span.trial for span in trained if span.trial is not None) == list(range(11))
+    at_once = max(sum(o.start <= s.start < o.end for o in trained) for s in trained)
+    assert at_once <= (1 if mode == "sequential" else 3)
+    assert outcome.trials == 11
+
+
+def test_without_a_follow_up_what_a_time_limit_left_stays_undone() -> None:
+    outcome = played(12, 1, "async", "auto", time="3:00", follow_up=False)
+    assert (outcome.trials, outcome.steps, outcome.reason) == (7, 0, "")
+
+
+def test_the_cluster_runs_no_more_jobs_at_once_than_it_has_places_for() -> None:
+    outcome = simulate(config(4, 4, "async", 1), TEN, begin=BEGIN, slots=2)
+    assert outcome.wall_s == 5 + 15 + 1 + 15
+
+
+def test_each_place_turns_to_its_next_job_by_itself() -> None:
+    pace = Pace(trials_s=(4, 6, 8, 10), turn_s=5)
+    outcome = simulate(config(6, 4, "async", 1), pace, begin=BEGIN)
+    started = {span.trial: span.start for span in outcome.spans if span.phase == "train"}
+    assert started == {0: 0, 1: 0, 2: 0, 3: 0, 4: 4 + 5, 5: 6 + 5}
+
+
+def test_a_worker_at_the_barrier_ends_when_a_budget_ends_the_study() -> None:
+    # both trials of the first round cost 12 and 22 s on 2 GPUs: nothing is left for a third
+    outcome = played(8, 2, "batch", "auto", pace=SPREAD, budget={"gpu_hours": 75 / 3600})
+    assert outcome.trials == 2
+    # they start at 8; one ends at 30, when the budget is looked at, the other at its next look
+    assert outcome.held_s == 2 * (30 - 5)
+
+
+def test_arrays_are_cut_as_the_cluster_takes_them() -> None:
+    def halves(spec: JobSpec) -> list[JobSpec]:
+        return [JobSpec(count=2, throttle=1, trials=1), JobSpec(count=2, throttle=1, trials=1)]
+
+    outcome = simulate(config(4, 2, "async", 1), TEN, begin=BEGIN, split=halves)
+    assert (outcome.arrays, outcome.jobs, outcome.trials) == (2, 4, 4)
+
+
+def test_the_baseline_has_its_own_length() -> None:
+    made = config(2, 1, "async", "auto").model_copy(update={"model": object(), "python": None})
+    outcome = simulate(made, Pace(trials_s=(10,), baseline_s=1), begin=BEGIN)
+    assert [s.end - s.start for s in outcome.spans if s.phase == "train"] == [1, 10]
+
+
+def test_twice_the_same_gives_the_same() -> None:
+    assert played(11, 3, "async", 2, pace=SPREAD) == played(11, 3, "async", 2, pace=SPREAD)

@@ -1,0 +1,211 @@
+"""`hpotune plan` on a file that never ran, on a folder, and what it keeps to be held beside what came."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+from xml.etree import ElementTree
+
+from hpotune.config.load import load_study
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.planning.estimate import Pace
+from hpotune.planning.measured_times import actual, measured
+from hpotune.planning.study_plan import expected, make_plan, notes, read_probe, record_plan
+from hpotune.records.trial import Attempt, TrialRow, Worker
+from hpotune.workspace.folder import StudyFolder
+
+NOW = datetime(2026, 6, 1, 12)
+
+
+def study(folder: Path, more: str = "") -> Path:
+    (folder / "f.py").write_text("def f(x):\n    return x\n")
+    file = folder / "s.yaml"
+    file.write_text(
+        "name: s\npython: f.py:f\nparams: {x: {float: [0, 1]}}\n"
+        "score: {objective: {metric: value, direction: minimize}}\nbudget: {trials: 6, parallel: 2}\n" + more
+    )
+    return file
+
+
+def plan(*words: object) -> dict:
+    command = [sys.executable, "-m", "hpotune", "plan", *map(str, words), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+GIVEN = "plan: {trial_s: 100, start_s: 5, queue_s: 20}\n"
+
+
+def test_a_file_that_never_ran_is_planned_without_slurm_and_nothing_is_made(
+    no_slurm: None, tmp_path: Path
+) -> None:
+    file = study(tmp_path, GIVEN)
+    before = sorted(tmp_path.iterdir())
+    told = plan(file)
+    assert sorted(tmp_path.iterdir()) == before
+    own = next(way for way in told["modes"] if way["own"])
+    assert (own["mode"], own["trials_per_job"], own["wall_s"], own["jobs"]) == ("async", "auto", 325, 2)
+    assert told["jobs"] == [{"count": 2, "throttle": 2, "trials_per_job": None}]
+    assert (told["sbatch"], told["planned"], told["actual"]) == (None, None, None)
+    assert "no Slurm here" in told["no_slurm"]
+    assert told["notes"] == []
+
+
+def test_the_recommended_way_is_one_of_the_table(no_slurm: None, tmp_path: Path) -> None:
+    told = plan(study(tmp_path, GIVEN))
+    marked = [(way["mode"], way["trials_per_job"]) for way in told["modes"] if way["recommended"]]
+    assert marked == [(told["recommended"]["mode"], told["recommended"]["trials_per_job"])]
+    assert len(told["modes"]) == 9
+
+
+def test_the_table_for_people_says_what_is_only_assumed(no_slurm: None, tmp_path: Path) -> None:
+    file = study(tmp_path)
+    plan = [sys.executable, "-m", "hpotune", "plan", str(file), "--gantt"]
+    wrong = subprocess.run([*plan, "g.png"], cwd=tmp_path, capture_output=True, text=True)
+    assert (wrong.returncode, wrong.stderr) == (
+        2,
+        "error: --gantt g.png: is drawn as SVG; needs a name that ends in .svg\n",
+    )
+    command = [*plan, str(tmp_path / "g.svg")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "assumed, not known: trial_s" in done.stdout
+    assert "recommended: execution: {mode:" in done.stdout
+    assert "waits in the queue" in done.stdout
+    assert ElementTree.parse(tmp_path / "g.svg").getroot().tag.endswith("svg")
+
+
+def test_a_study_that_ran_has_planned_beside_actual_and_learned_figures(
+    no_slurm: None, tmp_path: Path
+) -> None:
+    file = study(tmp_path, GIVEN)
+    subprocess.run([sys.executable, "-m", "hpotune", "run", str(file)], capture_output=True, check=True)
+    for target in (file, tmp_path / "s"):
+        told = plan(target)
+        assert told["figures"]["trial_s"]["source"] == "learned from 6 trials"
+        assert (told["actual"]["trials"], told["actual"]["state"]) == (6, "done")
+        assert told["planned"]["trials"] == 6
+        assert told["planned"]["place"] == "local"
+        assert told["planned"]["figures"]["trial_s"] == {"value": 100, "source": "given"}
+
+
+def test_a_trial_longer_than_its_job_is_said(tmp_path: Path) -> None:
+    config = load_study(
+        study(tmp_path, 'plan: {trial_s: 900, start_s: 5, queue_s: 20}\nresources: {time: "10:00"}\n')
+    ).config
+    said = notes(make_plan(StudyFolder(path=tmp_path / "s"), config, [], now=NOW))
+    assert len(said) == 1
+    assert "raise resources.time" in said[0]
+
+
+def test_a_plan_is_recorded_once(tmp_path: Path) -> None:
+    config = load_study(study(tmp_path, GIVEN)).config
+    folder = StudyFolder(path=tmp_path / "s")
+    record_plan(folder, config)
+    first = (folder.path / "plan.json").read_text()
+    record_plan(folder, config.model_copy(update={"budget": config.budget.model_copy(update={"trials": 1})}))
+    assert (folder.path / "plan.json").read_text() == first
+    assert json.loads(first)["wall_s"] == 325
+
+
+def test_a_probe_beside_a_folder_that_is_not_made_yet_is_found(tmp_path: Path) -> None:
+    (tmp_path / "s.probe.json").write_text('{"probed": "2026-06-01", "trial_s": 7.5}')
+    assert read_probe(StudyFolder(path=tmp_path / "s")) == {"trial_s": 7.5}
+    config = load_study(study(tmp_path)).config
+    made = make_plan(StudyFolder(path=tmp_path / "s"), config, [], now=NOW)
+    assert (made.figures.trial_s.value, made.figures.trial_s.source) == (7.5, "probed")
+
+
+def test_on_this_machine_nothing_queues_and_no_time_is_out(tmp_path: Path) -> None:
+    config = load_study(study(tmp_path, 'resources: {time: "1:00", signal_delay_s: 10}\n')).config
+    pace = Pace(trials_s=(100,), queue_s=1000, start_s=1)
+    assert expected(config, pace, begin=NOW, local=True).wall_s == 301
+
+
+def attempt(start: float, end: float, outcome: str = "finished") -> Attempt:
+    worker = Worker(job="5_0", host="n", pid=1)
+    return Attempt(worker=worker, start=start, end=end, outcome=outcome, gpus=2)  # type: ignore[arg-type]
+
+
+def row(number: int, *attempts: Attempt, state: str = "finished", kind: str = "trial") -> TrialRow:
+    return TrialRow(number=number, kind=kind, state=state, params={}, attempts=attempts)  # type: ignore[arg-type]
+
+
+def array(
+    folder: Path, job: int, submitted: float, lives: list[tuple[float, float]], *, throttle: int
+) -> None:
+    """What an array leaves in the study's folder."""
+    import os
+
+    place = folder / "jobs" / str(job)
+    place.mkdir(parents=True)
+    told = {"id": str(job), "kind": "worker", "count": len(lives), "throttle": throttle}
+    (place / "job.json").write_text(json.dumps(told))
+    os.utime(place / "job.json", (submitted, submitted))
+    for index, (start, end) in enumerate(lives):
+        life = {"start": start, "end": end, "host": "n", "pid": index}
+        (place / f"life-{index}.json").write_text(json.dumps(life))
+        span = {"job": f"{job}_{index}", "trial": None, "phase": "start", "start": start, "end": start + 2}
+        (place / f"spans-{job}_{index}.jsonl").write_text(json.dumps(span) + "\n")
+
+
+def test_what_a_folder_tells_of_times(tmp_path: Path) -> None:
+    array(tmp_path, 9, 100, [(110, 130), (112, 140), (133, 150), (144, 160)], throttle=2)
+    array(tmp_path, 10, 180, [(191, 200)], throttle=1)
+    seen = measured(
+        StudyFolder(path=tmp_path),
+        [row(0, attempt(5, 8), kind="baseline"), row(1, attempt(0, 4), attempt(10, 18))],
+    )
+    assert list(seen.queues) == [10, 12, 11]
+    assert list(seen.turns) == [3, 4]  # the third took the place of the first, the fourth that of the second
+    assert list(seen.steps) == [180 - 160 - 11]
+    assert list(seen.starts) == [2] * 5
+    assert (list(seen.trials), list(seen.baselines)) == ([12], [3])
+
+
+def test_what_a_process_needs_to_draw_its_first_point_is_in_the_jobs_start_and_not_in_the_trial(
+    tmp_path: Path,
+) -> None:
+    array(tmp_path, 5, 100, [(110, 130)], throttle=1)
+    trials = [
+        {"job": "5_0", "trial": 0, "phase": "trial", "start": start, "end": end}
+        for start, end in ((112, 118), (140, 143))
+    ]
+    with (tmp_path / "jobs" / "5" / "spans-5_0.jsonl").open("a") as file:
+        file.writelines(json.dumps(line) + "\n" for line in trials)
+    seen = measured(StudyFolder(path=tmp_path), [row(0, attempt(110.5, 118), attempt(139, 143))])
+    assert (seen.starts, seen.trials) == ((2,), (9,))
+
+
+def test_loading_counts_from_the_claim_to_the_end_of_what_is_loaded(tmp_path: Path) -> None:
+    folder = tmp_path / "trials" / "0"
+    folder.mkdir(parents=True)
+    phases = [("load", 12, 15), ("data", 15, 16), ("train", 16, 30)]
+    lines = [
+        json.dumps({"trial": 0, "phase": phase, "start": start, "end": end}) for phase, start, end in phases
+    ]
+    (folder / "spans.jsonl").write_text("\n".join(lines))
+    assert measured(StudyFolder(path=tmp_path), [row(0, attempt(10, 31))]).loads == (6,)
+
+
+def test_actual_counts_what_jobs_held_and_from_the_submission(tmp_path: Path) -> None:
+    config = StudyConfig.model_validate(
+        {
+            "name": "s",
+            "python": "f.py:f",
+            "score": {"objective": {"metric": "loss"}},
+            "budget": {"trials": 2},
+            "resources": {"gpus": 2},
+        }
+    )
+    folder = StudyFolder(path=tmp_path)
+    rows = [row(0, attempt(112, 118)), row(1, attempt(119, 128))]
+    array(tmp_path, 9, 100, [(110, 130)], throttle=1)
+    told = actual(folder, config, rows, since=100, now=500)
+    assert (told["state"], told["wall_s"], told["trials"], told["jobs"]) == ("done", 28, 2, 1)
+    assert told["gpu_hours"] == round(20 * 2 / 3600, 4)
+    assert actual(folder, config, rows[:1], since=None, now=500)["state"] == "stopped"
+    assert actual(folder, config, [], since=None, now=500) == {"state": "not started", "trials": 0}

@@ -1,0 +1,286 @@
+"""Designs: a point a stratum, scipy's own sequences, every combination of a grid once."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import pytest
+from optuna import create_study
+from optuna.distributions import IntDistribution
+from optuna.testing.pytest_samplers import (
+    BasicSamplerTestCase,
+    MultiObjectiveSamplerTestCase,
+    RelativeSamplerTestCase,
+)
+from optuna.trial import TrialState
+from scipy.spatial.distance import pdist
+from scipy.stats.qmc import Halton, Sobol
+
+from hpotune.errors import StudyFileError
+from hpotune.search.algorithms.grid import GridSampler
+from hpotune.search.algorithms.lhs import LatinSampler, latin
+from hpotune.search.algorithms.qmc import HaltonSampler, SobolSampler
+from hpotune.search.algorithms.registry import check_algorithm
+from hpotune.search.assign import draw_trial
+from hpotune.search.base.sampler import Setup
+from hpotune.search.base.study_setup import setup_of
+from tests.search.play import Play
+
+CUBE = {name: {"float": [0.0, 1.0]} for name in "abc"}
+DESIGNS = ["lhs", "sobol", "halton"]
+
+
+def rows(play: Play, count: int) -> np.ndarray:
+    """Points of a space of numbers, one after another, nothing told."""
+    return np.array([list(play.ask()[1].values()) for _ in range(count)])
+
+
+def strata(points: np.ndarray) -> list[list[int]]:
+    """Of each column, which of as many strata as there are points each point lies in, sorted."""
+    return np.sort((points * len(points)).astype(int), axis=0).T.tolist()
+
+
+def budget(play: Play, trials: int) -> None:
+    """Extends the study's budget, as `hpotune extend` does."""
+    more = play.config.budget.model_copy(update={"trials": trials})
+    play.config = play.config.model_copy(update={"budget": more})
+
+
+@pytest.mark.parametrize(("name", "engine"), [("sobol", Sobol), ("halton", Halton)])
+def test_a_sequences_points_are_scipys(name, engine, make_study):
+    theirs = engine(d=3, scramble=True, rng=7).random(16)
+    assert rows(Play(make_study(params=CUBE), algorithm=name, seed=7), 16).tolist() == theirs.tolist()
+
+
+@pytest.mark.parametrize("trials", [1, 2, 7, 20])
+def test_a_latin_hypercube_has_one_point_in_each_stratum_of_each_dimension(trials, make_study):
+    study = make_study(params=CUBE, budget={"trials": trials})
+    assert strata(rows(Play(study, algorithm="lhs"), trials)) == [list(range(trials))] * 3
+
+
+@pytest.mark.parametrize("doublings", [1, 2])
+def test_a_latin_hypercube_that_grows_has_one_point_a_stratum_whenever_it_has_doubled(doublings, make_study):
+    play = Play(make_study(params=CUBE, budget={"trials": 5}), algorithm="lhs", seed=3)
+    count = 5 * 2**doublings
+    assert strata(rows(play, count)) == [list(range(count))] * 3
+
+
+def test_rows_drawn_before_the_budget_grew_stay_a_part_of_the_design(make_study):
+    play = Play(make_study(params=CUBE, budget={"trials": 6}), algorithm="lhs")
+    before = rows(play, 4)
+    budget(play, 12)
+    assert strata(np.vstack([before, rows(play, 8)])) == [list(range(12))] * 3
+
+
+@pytest.mark.parametrize("trials", [6, 10, 20, 35])
+def test_each_value_has_its_share_of_a_latin_hypercube_rounded_down_or_up(trials, make_study):
+    params = {
+        "kind": {"choice": ["a", "b", "c"]},
+        "whole": {"int": [1, 4]},
+        "many": {"int": [1, 50]},
+        "stepped": {"float": [0.0, 1.0], "step": 0.25},
+        "x": {"float": [0.0, 1.0]},
+    }
+    play = Play(make_study(params=params, budget={"trials": trials}), algorithm="lhs", seed=trials)
+    points = [play.ask()[1] for _ in range(trials)]
+    for name, size in {"kind": 3, "whole": 4, "many": 50, "stepped": 5}.items():
+        values = [point[f"params.{name}"] for point in points]
+        counts = [values.count(value) for value in set(values)]
+        assert set(counts) <= {trials // size, -(-trials // size)}, name
+        assert len(counts) == min(size, trials), name
+
+
+def test_the_chosen_latin_hypercube_is_the_one_whose_nearest_points_are_furthest_apart():
+    def width(designs: int, seed: int) -> float:
+        points = latin(
+            seed=seed, first=20, size=20, looks=((None, False),) * 3, designs=designs, shared=False
+        )
+        return float(pdist((np.floor(points * 20) + 0.5) / 20).min())
+
+    alone, chosen = [width(1, seed) for seed in range(100)], width(100, 0)
+    assert chosen >= np.quantile(alone, 0.95)
+
+
+@pytest.mark.parametrize("algorithm", DESIGNS)
+def test_a_designs_rows_begin_after_the_starts(algorithm, make_study):
+    plain = rows(Play(make_study(params=CUBE, budget={"trials": 8}), algorithm=algorithm), 8)
+    started = make_study(params={n: r | {"prior": 0.5} for n, r in CUBE.items()}, budget={"trials": 9})
+    found = rows(Play(started, algorithm=algorithm), 9)
+    assert found[0].tolist() == [0.5] * 3
+    assert found[1:].tolist() == plain.tolist()
+
+
+@pytest.mark.parametrize("algorithm", DESIGNS)
+def test_a_point_that_is_tried_again_takes_no_row(algorithm, make_study):
+    study = make_study(params=CUBE, budget={"trials": 8})
+    plain, play = rows(Play(study, algorithm=algorithm), 8), Play(study, algorithm=algorithm)
+    first = rows(play, 3)
+    play.study.enqueue_trial(dict(zip(["params.a", "params.b", "params.c"], first[1].tolist(), strict=True)))
+    again = play.study.trials[-1]
+    play.study._storage.set_trial_state_values(again._trial_id, TrialState.RUNNING)
+    draw_trial(play.study._storage, study, play.config, again, unseen=frozenset())
+    assert np.vstack([first, rows(play, 5)]).tolist() == plain.tolist()
+
+
+@pytest.mark.parametrize("algorithm", [*DESIGNS, "grid"])
+def test_failed_and_running_trials_do_not_disturb_a_design(algorithm, make_study):
+    study = make_study(params=CUBE, budget={"trials": 8})
+    options = {"points": 3} if algorithm == "grid" else {}
+    quiet = Play(study, algorithm=algorithm, options=options)
+    untold, play, told = rows(quiet, 8), Play(study, algorithm=algorithm, options=options), []
+    for turn in range(8):
+        number, point = play.ask()
+        told.append(list(point.values()))
+        if turn % 3:
+            play.tell(number, *[1.0] * (turn % 2))
+    assert np.array(told).tolist() == untold.tolist()
+
+
+@pytest.mark.parametrize("algorithm", [*DESIGNS, "grid"])
+def test_a_seed_gives_its_own_design_again(algorithm, make_study):
+    study = make_study(params=CUBE, budget={"trials": 8})
+    options = {"points": 3} if algorithm == "grid" else {}
+    one, same, other = (
+        rows(Play(study, algorithm=algorithm, seed=seed, options=options), 8).tolist() for seed in (1, 1, 2)
+    )
+    assert one == same != other
+
+
+MIXED = {
+    "drop": {"float": [0.0, 0.2], "step": 0.1},
+    "lr": {"float": [1e-4, 1e-2], "log": True},
+    "opt": {"choice": ["adam", "sgd"]},
+    "rank": {"int": [1, 3], "log": True},
+}
+
+
+def combinations() -> list[tuple]:
+    return list(product([0.0, 0.1, 0.2], [1e-4, 1e-3, 1e-2], ["adam", "sgd"], [1, 2, 3]))
+
+
+def rounded(point: dict) -> tuple:
+    return tuple(float(f"{v:.9g}") if isinstance(v, float) else v for v in point.values())
+
+
+def test_a_grid_is_every_combination_once(make_study):
+    play = Play(
+        make_study(params=MIXED, budget={"trials": 54}),
+        algorithm="grid",
+        options={"points": {"params.lr": 3}},
+    )
+    found = [rounded(play.ask()[1]) for _ in range(54)]
+    assert sorted(found) == sorted(combinations())
+    assert found != sorted(found)
+
+
+def test_a_lexicographic_grid_counts_with_the_last_parameter_quickest(make_study):
+    play = Play(
+        make_study(params=MIXED, budget={"trials": 54}),
+        algorithm="grid",
+        options={"points": 3, "order": "lexicographic"},
+    )
+    assert [rounded(play.ask()[1]) for _ in range(54)] == combinations()
+
+
+def test_a_grid_leaves_out_points_that_a_start_took_and_those_a_constraint_forbids():
+    space = {"a": IntDistribution(1, 4), "b": IntDistribution(1, 3)}
+    study = create_study()
+    setup = Setup(space=space, trials=5, fits=lambda params: params["a"] > params["b"])
+    study.enqueue_trial({"a": 2, "b": 1})
+    found = []
+    for _ in range(6):
+        study.sampler = GridSampler(setup)
+        found.append(tuple(study.ask(space).params.values()))
+    assert sorted(found) == sorted((a, b) for a, b in product(range(1, 5), range(1, 4)) if a > b)
+
+
+@pytest.mark.parametrize("algorithm", [*DESIGNS, "grid", "random"])
+def test_workers_that_ask_at_once_draw_the_rows_that_they_would_draw_in_turn(algorithm, make_study):
+    def points(order: list[int]) -> list[dict]:
+        options = {"points": 3} if algorithm == "grid" else {}
+        play = Play(make_study(params=CUBE, budget={"trials": 9}), algorithm=algorithm, options=options)
+        rows(play, 3)
+        storage = play.study._storage
+        ids = [storage.create_new_trial(play.study._study_id) for _ in order]
+        for index in order:
+            draw_trial(storage, play.file, play.config, storage.get_trial(ids[index]), unseen=frozenset())
+        return [storage.get_trial(id_).params for id_ in ids]
+
+    assert points([0, 1, 2, 3]) == points([3, 1, 2, 0])
+
+
+def check(study) -> None:
+    check_algorithm(study, setup_of(study, study.config))
+
+
+def refused(make_study, **search) -> None:
+    check(make_study(params=MIXED, budget={"trials": 60}, search=search))
+
+
+def test_a_grid_smaller_than_the_budget_is_refused_with_its_size(make_study):
+    with pytest.raises(
+        StudyFileError, match=r"study.yaml:\d+: .*54 points, fewer than the 60.*budget.trials"
+    ):
+        refused(make_study, algorithm="grid", options={"points": 3})
+
+
+def test_a_grid_as_large_as_the_budget_is_taken(make_study):
+    check(
+        make_study(
+            params=MIXED,
+            budget={"trials": 54},
+            search={"algorithm": "grid", "options": {"points": 3}},
+        )
+    )
+
+
+@pytest.mark.parametrize(
+    ("search", "says"),
+    [
+        ({"algorithm": "grid"}, r"params.lr has no step.*points: \{params.lr: 5\}"),
+        ({"algorithm": "grid", "options": {"points": 0}}, "points=0 must be a whole number of at least 1"),
+        ({"algorithm": "grid", "options": {"points": {"params.lt": 3}}}, "params.lt.*searched nowhere"),
+        (
+            {"algorithm": "grid", "options": {"points": 9, "order": "any"}},
+            "order='any' must be one of shuffled",
+        ),
+        ({"algorithm": "lhs", "options": {"designs": 0}}, "designs=0 must be a whole number of at least 1"),
+        ({"algorithm": "lhs", "options": {"rows": 2.5}}, "rows=2.5 must be a whole number"),
+        ({"algorithm": "sobol", "options": {"rows": 3}}, "rows is no option of sobol"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_told(search, says, make_study):
+    with pytest.raises(StudyFileError, match=says):
+        refused(make_study, **search)
+
+
+def test_a_grid_of_more_points_than_memory_is_drawn_at_once(make_study):
+    params = {name: {"float": [0.0, 1.0]} for name in "abcdefgh"}
+    play = Play(make_study(params=params), algorithm="grid", options={"points": 1001})
+    assert len({rounded(play.ask()[1]) for _ in range(20)}) == 20
+
+
+# Optuna's own tests. Of the three without a joint part RelativeSamplerTestCase does not apply.
+class TestSobolIsAnOptunaSampler(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self):
+        return SobolSampler
+
+
+class TestHaltonIsAnOptunaSampler(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self):
+        return HaltonSampler
+
+
+class TestLatinIsAnOptunaSampler(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self):
+        return LatinSampler
+
+
+class TestGridIsAnOptunaSampler(BasicSamplerTestCase, RelativeSamplerTestCase, MultiObjectiveSamplerTestCase):
+    @pytest.fixture
+    def sampler(self):
+        return GridSampler

@@ -1,0 +1,71 @@
+"""What is kept of ended trials from one look to the next shows what a fresh look shows."""
+
+from __future__ import annotations
+
+import random
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState, create_trial
+
+from hpotune.search.base.storage_view import Ended, SearchView
+
+LINE = FloatDistribution(0.0, 1.0)
+
+
+def grown(storage, id_: int, rng: random.Random, *, rungs: bool) -> None:
+    """One thing that happens to a study: a trial is made, drawn, climbs, or ends."""
+    trials = storage.get_all_trials(id_, deepcopy=False)
+    live = [trial for trial in trials if not trial.state.is_finished()]
+    if not live or rng.random() < 0.3:
+        kind = "baseline" if not trials or rng.random() < 0.05 else "trial"
+        made = create_trial(state=TrialState.WAITING, user_attrs={"kind": kind})
+        storage.create_new_trial(id_, template_trial=made)
+        return
+    trial = rng.choice(live)
+    if trial.state == TrialState.WAITING:
+        storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING)
+        if trial.user_attrs["kind"] == "trial" and not trial.params:
+            storage.set_trial_param(trial._trial_id, "x", rng.random(), LINE)
+    elif rungs and rng.random() < 0.5:
+        before = trial.user_attrs.get("rungs", [])
+        told = {"rung": len(before), "budget": 1.0, "values": [rng.random()], "stderrs": []}
+        storage.set_trial_user_attr(trial._trial_id, "rungs", [*before, told])
+        storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
+    else:
+        state = rng.choice([TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL])
+        storage.set_trial_state_values(
+            trial._trial_id, state, [rng.random()] if state == TrialState.COMPLETE else None
+        )
+
+
+def told(view: SearchView, id_: int, states: tuple[TrialState, ...] | None) -> list[tuple]:
+    return [
+        (trial.number, trial.state, trial.values, trial.params, trial.user_attrs, trial.system_attrs)
+        for trial in view.get_all_trials(id_, deepcopy=False, states=states)
+    ]
+
+
+@pytest.mark.parametrize("rungs", [False, True])
+@pytest.mark.parametrize("seed", range(5))
+def test_a_kept_look_shows_what_a_fresh_one_shows(seed, rungs):
+    rng, kept = random.Random(seed), Ended()
+    study = optuna.create_study()
+    storage, id_ = study._storage, study._study_id
+    for _ in range(5):  # that lead, whatever climbs behind them
+        trial = create_trial(state=TrialState.COMPLETE, value=rng.random(), user_attrs={"kind": "trial"})
+        storage.create_new_trial(id_, template_trial=trial)
+    for _ in range(300):
+        grown(storage, id_, rng, rungs=rungs)
+        count = len(study.get_trials(deepcopy=False))
+        unseen = frozenset(range(rng.randrange(count + 1), count)) if rng.random() < 0.5 else frozenset()
+        states = (TrialState.COMPLETE,) if rng.random() < 0.3 else None
+        views = [SearchView(storage, unseen=unseen, ended=ended) for ended in (kept, None)]
+        first, second = (told(view, id_, states) for view in views)
+        assert first == second
+    assert kept.count > 5 or rungs
+    assert kept.count >= 5
+    points = [trial.params for trial in study.get_trials(deepcopy=False)[: kept.count] if trial.params]
+    assert all(map(kept.has, points))
+    assert not kept.has({"x": 2.0})

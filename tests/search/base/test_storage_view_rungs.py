@@ -1,0 +1,120 @@
+"""What samplers see of trials that climb rungs: one level at a time; and that every algorithm goes with rungs."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from hpotune.config.schema.rungs import ALGORITHMS, LINEAGES
+from hpotune.errors import StudyFileError
+from hpotune.records.trial import TrialResult, Worker
+from hpotune.search.algorithms.registry import MODULES, check_algorithm
+from hpotune.search.base.history import history_of
+from hpotune.search.base.storage_view import SearchView, on_one_level
+from hpotune.search.base.study_setup import setup_of
+from hpotune.search.base.unit_cube import Cube
+from hpotune.storage import Claim, Store
+
+LINE = {"x": FloatDistribution(0.0, 1.0)}
+CUBE = Cube(LINE)
+
+
+def trial(number: int, *values: float, state: TrialState = TrialState.WAITING) -> FrozenTrial:
+    """A trial that has reached one rung for each value."""
+    told = [{"rung": k, "budget": 1.0, "values": [v], "stderrs": [0.1 * k]} for k, v in enumerate(values)]
+    end = values[-1] if values else 0.5
+    made = create_trial(
+        state=state,
+        params={"x": number / 100},
+        distributions=LINE,
+        values=[end] if state == TrialState.COMPLETE else None,
+        user_attrs={"kind": "trial", "rungs": told} if told else {"kind": "trial"},
+    )
+    made.number = number
+    return made
+
+
+def history(*trials: FrozenTrial):
+    return history_of(on_one_level(trials), CUBE, StudyDirection.MAXIMIZE)
+
+
+def test_without_rungs_nothing_is_changed():
+    trials = [trial(0, state=TrialState.COMPLETE), trial(1, state=TrialState.RUNNING), trial(2)]
+    assert on_one_level(trials) == trials
+
+
+def test_trials_that_rest_on_a_rung_are_known():
+    found = history(*(trial(n, float(n)) for n in range(5)))
+    assert found.gains.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    assert len(found.pending) == 0
+
+
+def test_the_highest_rung_with_enough_trials_is_the_level_and_the_rest_is_pending():
+    low = [trial(n, float(n)) for n in range(9)]
+    high = [trial(10 + n, 5.0 + n, 50.0 + n) for n in range(4)]
+    found = history(*low, *high)
+    assert found.gains.tolist() == [50.0, 51.0, 52.0, 53.0]
+    assert found.stderrs.tolist() == [0.1] * 4
+    assert len(found.pending) == 9
+    fewer = history(*low, *high[:3])
+    assert sorted(fewer.gains.tolist()) == sorted([*map(float, range(9)), 5.0, 6.0, 7.0])
+
+
+def test_a_finished_trial_is_compared_at_the_level_of_the_others():
+    done = trial(0, 1.0, 2.0, 99.0, state=TrialState.COMPLETE)
+    found = history(done, *(trial(n, float(n)) for n in range(1, 9)))
+    assert found.gains.tolist() == [1.0, *map(float, range(1, 9))]
+
+
+def test_a_trial_that_was_promoted_and_runs_is_known_by_what_it_reached():
+    found = history(trial(0, 7.0, state=TrialState.RUNNING), *(trial(n, float(n)) for n in range(1, 5)))
+    assert found.gains.tolist() == [7.0, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_one_that_was_finished_elsewhere_stays_as_it_is():
+    found = history(trial(0, state=TrialState.COMPLETE), *(trial(n, float(n)) for n in range(1, 5)))
+    assert found.gains.tolist() == [0.5, 1.0, 2.0, 3.0, 4.0]
+
+
+def test_the_trials_of_a_round_are_hidden_with_their_rungs():
+    study = optuna.create_study(direction="maximize")
+    for number in range(5):
+        study._storage.create_new_trial(study._study_id, template_trial=trial(number, float(number)))
+    view = SearchView(study._storage, unseen=frozenset({3, 4}))
+    shown = view.get_all_trials(study._study_id)
+    assert [one.state.name for one in shown] == [*["COMPLETE"] * 3, *["RUNNING"] * 2]
+    assert view.get_all_trials(study._study_id, states=(TrialState.RUNNING,)) == shown[3:]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in LINEAGES])
+def test_every_algorithm_draws_new_points_while_trials_climb(make_study, tmp_path, name):
+    study = make_study(
+        params={"x": {"float": [0.0, 1.0], "step": 0.05}, "y": {"float": [0.0, 1.0], "step": 0.05}},
+        search={"algorithm": name} if name in ALGORITHMS else {"algorithm": name, "pruner": "asha"},
+        budget={"trials": 12, "parallel": 3},
+    )
+    try:
+        check_algorithm(study, setup_of(study, study.config))
+    except StudyFileError as error:
+        pytest.skip(str(error))
+    store = Store.create(f"sqlite:///{tmp_path}/store", study, folder="/s")
+    busy: list[Claim] = []
+    while True:
+        claim = store.claim(Worker(job="local", host="h", pid=1)) if len(busy) < 3 else None
+        if isinstance(claim, Claim):
+            busy.append(claim)
+            continue
+        if not busy:
+            break
+        done = busy.pop(0)
+        point = done.row.params
+        value = (point["params.x"] - 0.3) ** 2 + point["params.y"] + 0.1 / (1 + done.row.rung)
+        store.reach(
+            done.trial_id, TrialResult(number=0, state="finished", values=[value], rung=done.row.rung)
+        )
+    rows = store.rows()
+    assert sum(row.decided for row in rows) == len(rows) == 12
+    assert len({tuple(row.params.values()) for row in rows}) == 12

@@ -1,0 +1,213 @@
+"""What a study file says of its space reaches the algorithms: measures, order, priors, conditions, constraints."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from optuna.distributions import FloatDistribution, IntDistribution
+
+from hpotune.errors import StudyFileError
+from hpotune.search.algorithms.registry import check_algorithm
+from hpotune.search.base.history import CONSTRAINTS, history_of
+from hpotune.search.base.storage_view import SearchView
+from hpotune.search.base.study_setup import setup_of
+from hpotune.search.base.unit_cube import Cube
+from hpotune.search.propose import distribution, share_kept
+from tests.search.play import Play
+
+EVERYWHERE = ["random", "tpe", "sobol", "auto"]
+NESTED = {
+    "optimizer": {"choice": ["adam", "sgd"]},
+    "nesterov": {"choice": [True, False], "when": {"params.optimizer": "sgd"}},
+    "momentum": {"float": [0.1, 0.9], "when": {"params.nesterov": True}},
+    "double": {"expr": "2 * params.momentum", "when": {"params.nesterov": True}},
+    "late": {"int": [1, 4], "when": {"params.size": [8, 16]}},
+    "size": {"expr": "2 ** params.power"},
+    "power": {"int": [1, 4]},
+}
+
+
+def points(study, algorithm: str, *, trials: int = 16, seed: int = 0) -> list[dict]:
+    """Points of trials in a row; the values are those of a plain with a slope."""
+    play, found = Play(study, algorithm=algorithm, seed=seed), []
+    for _ in range(trials):
+        number, point = play.ask()
+        found.append(point)
+        play.tell(number, float(sum(value for value in point.values() if isinstance(value, (int, float)))))
+    return found
+
+
+def test_normal_ranges_are_bounded_floats_and_whole_numbers_to_optuna(make_study):
+    params = {
+        "a": {"normal": [0, 1]},
+        "b": {"lognormal": [0, 1]},
+        "c": {"normal": [8, 2], "int": True},
+        "d": {"lognormal": [1, 0.5], "int": True},
+        "e": {"normal": [0.5, 0.1], "step": 0.1},
+    }
+    found = {r.name: distribution(r) for r in make_study(params=params).space.searched}
+    assert found["params.a"] == FloatDistribution(-3, 3)
+    assert found["params.b"] == FloatDistribution(math.exp(-3), math.exp(3), log=True)
+    assert found["params.c"] == IntDistribution(2, 14)
+    assert found["params.d"] == IntDistribution(1, 12, log=True)
+    assert found["params.e"] == FloatDistribution(0.2, 0.8, step=0.1)
+
+
+@pytest.mark.parametrize("algorithm", ["random", "sobol", "lhs", "halton"])
+def test_even_designs_follow_a_normal_measure(algorithm, make_study):
+    params = {"a": {"normal": [10, 2]}, "b": {"lognormal": [-8, 1]}, "c": {"normal": [50, 5], "int": True}}
+    study = make_study(params=params, budget={"trials": 256})
+    found = points(study, algorithm, trials=256)
+    a = np.array([point["params.a"] for point in found])
+    b = np.log([point["params.b"] for point in found])
+    c = np.array([point["params.c"] for point in found])
+    # a standard error of a mean of 256 is 1/16 sd; the cut at 3 sd narrows the sd by 1.3 %
+    for values, mean, sd in ((a, 10, 2), (b, -8, 1), (c, 50, 5)):
+        assert abs(values.mean() - mean) < 4 * sd / 16
+        assert 0.8 * sd < values.std() < 1.15 * sd
+    assert all(isinstance(point["params.c"], int) for point in found)
+
+
+@pytest.mark.parametrize("algorithm", EVERYWHERE)
+def test_algorithms_keep_the_ends_and_steps_of_normal_ranges(algorithm, make_study):
+    params = {"x": {"normal": [0, 1], "low": 0}, "n": {"normal": [16, 8], "int": True, "step": 8}}
+    for point in points(make_study(params=params), algorithm, trials=12):
+        assert 0 <= point["params.x"] <= 3
+        assert point["params.n"] in (-8, 0, 8, 16, 24, 32, 40)
+
+
+def test_order_measure_prior_and_confidence_become_hints(make_study):
+    params = {
+        "rank": {"choice": [8, 16, 32], "ordered": True, "prior": 16, "confidence": "strong"},
+        "plain": {"choice": [8, 16, 32]},
+        "wide": {"float": [0, 1], "prior": 0.3},
+        "sure": {"int": [0, 9], "prior": 3, "confidence": "medium"},
+        "bell": {"lognormal": [0, 1]},
+    }
+    study = make_study(params=params)
+    hints = setup_of(study, study.config).hints
+    told = {name: (h.ordered, h.prior, h.confidence, h.normal) for name, h in hints.items()}
+    assert told == {
+        "params.rank": (True, 16, 0.08, None),
+        "params.plain": (False, None, 0.25, None),
+        "params.wide": (False, 0.3, 0.25, None),
+        "params.sure": (False, 3, 0.15, None),
+        "params.bell": (False, None, 0.25, (0.0, 1.0)),
+    }
+
+
+@pytest.mark.parametrize("algorithm", EVERYWHERE)
+def test_conditions_two_deep_and_on_expressions_hold(algorithm, make_study):
+    study = make_study(params=NESTED)
+    found = points(study, algorithm, trials=30)
+    for point in found:
+        values = study.point(point).params
+        sgd = values["optimizer"] == "sgd"
+        assert ("nesterov" in values) == sgd
+        assert ("momentum" in values) == (sgd and values["nesterov"])
+        assert ("late" in values) == (values["size"] in (8, 16))
+        if "momentum" in values:
+            assert values["double"] == 2 * values["momentum"]
+    assert {len(point) for point in found} >= {2, 3, 4}  # every depth was met
+
+
+CONSTRAINTS_BEFORE = ["params.a * params.b <= 20", "params.a < params.b or params.kind == 'free'"]
+TIGHT = {
+    "a": {"int": [1, 20]},
+    "b": {"float": [1, 20]},
+    "kind": {"choice": ["free", "bound"]},
+    "only": {"int": [1, 9], "when": {"params.kind": "bound"}},
+}
+
+
+@pytest.mark.parametrize("algorithm", EVERYWHERE)
+def test_no_algorithm_draws_a_point_that_breaks_a_constraint(algorithm, make_study):
+    study = make_study(params=TIGHT, constraints=[*CONSTRAINTS_BEFORE, "params.only < 5"])
+    found = points(study, algorithm, trials=25)
+    for point in found:
+        assert point["params.a"] * point["params.b"] <= 20
+        assert point["params.a"] < point["params.b"] or point["params.kind"] == "free"
+        assert point.get("params.only", 0) < 5
+    assert len({tuple(sorted(point.items(), key=str)) for point in found}) == 25
+
+
+def test_an_algorithm_is_told_which_points_keep_the_constraints(make_study):
+    study = make_study(params=TIGHT, constraints=CONSTRAINTS_BEFORE)
+    setup = setup_of(study, study.config)
+    assert setup.fits({"params.a": 2, "params.b": 3.0, "params.kind": "bound", "params.only": 1})
+    assert not setup.fits({"params.a": 3, "params.b": 2.0, "params.kind": "bound", "params.only": 1})
+    assert not setup.fits({"params.a": 7, "params.b": 3.0, "params.kind": "free"})
+
+
+def test_the_share_of_the_space_that_keeps_constraints_is_measured(make_study):
+    square = {"a": {"float": [0, 1]}, "b": {"float": [0, 1]}}
+    study = make_study(params=square, constraints=["params.a < params.b"])
+    assert abs(share_kept(study.space, study.template)[0] - 0.5) < 0.05
+    never = make_study(params=square, constraints=["params.a > 2"])
+    assert share_kept(never.space, never.template) == (0, {0})
+    one = {"a": {"int": [1, 99]}, "b": {"int": [1, 99]}}
+    rare = make_study(params=one, constraints=["params.a * params.b == 9801"])  # one point of 9801
+    assert 0 < share_kept(rare.space, rare.template)[0] < 0.01
+
+
+@pytest.mark.parametrize("algorithm", EVERYWHERE)
+def test_a_finished_trial_that_breaks_a_limit_is_no_scored_point(algorithm, make_study):
+    study = make_study(params={"a": {"float": [0, 1]}, "b": {"choice": ["x", "y", "z"]}})
+    play = Play(study, algorithm=algorithm)
+    for _ in range(12):
+        number, point = play.ask()
+        id_ = play.study._storage.get_trial_id_from_study_id_trial_number(play.study._study_id, number)
+        play.study._storage.set_trial_system_attr(id_, CONSTRAINTS, [point["params.a"] - 0.5, -1.0])
+        play.tell(number, -point["params.a"])
+    setup = setup_of(play.file, play.config)
+    history = history_of(play.study.trials, Cube(setup.space or {}, setup.hints), play.study.direction)
+    over = sum(trial.params["params.a"] > 0.5 for trial in play.study.trials)
+    assert 0 < over < 12
+    assert (len(history), len(history.broken)) == (12 - over, over)
+
+
+def test_a_round_is_drawn_without_knowing_which_of_its_trials_broke_a_limit(make_study):
+    play = Play(make_study(), algorithm="random")
+    number, _ = play.ask()
+    storage, id_ = play.study._storage, play.study._study_id
+    storage.set_trial_system_attr(
+        storage.get_trial_id_from_study_id_trial_number(id_, number), CONSTRAINTS, [1.0]
+    )
+    play.tell(number, 0.0)
+    for unseen, shown in ((frozenset({number}), {}), (frozenset(), {"0": 1.0})):
+        (trial,) = SearchView(storage, unseen=unseen).get_all_trials(id_)
+        assert {str(key): value for key, value in trial.constraints.items()} == shown
+
+
+def test_an_algorithm_that_cannot_learn_from_limits_is_refused_with_the_reason(make_study):
+    score = {
+        "objective": {"metric": "value", "direction": "minimize"},
+        "constraints": [{"metric": "memory", "max": 1}],
+    }
+    study = make_study(score=score, search={"algorithm": "cmaes"})
+    with pytest.raises(
+        StudyFileError, match=r"study.yaml:\d+: .*cannot take limits known only after a trial \(score.co"
+    ):
+        check_algorithm(study, setup_of(study, study.config))
+
+
+def test_tpe_searches_where_the_limit_is_kept(make_study):
+    study = make_study(params={"a": {"float": [0, 1]}}, budget={"trials": 60})
+    found = {}
+    for limited in (True, False):
+        play = Play(study, algorithm="tpe", seed=1)
+        drawn = []
+        for _ in range(50):
+            number, point = play.ask()
+            drawn.append(point["params.a"])
+            if limited:
+                id_ = play.study._storage.get_trial_id_from_study_id_trial_number(
+                    play.study._study_id, number
+                )
+                play.study._storage.set_trial_system_attr(id_, CONSTRAINTS, [point["params.a"] - 0.4])
+            play.tell(number, -point["params.a"])  # the best lies at 1, beyond the limit
+        found[limited] = float(np.median(drawn[20:]))
+    assert found[True] < 0.55
+    assert found[False] > 0.8

@@ -1,0 +1,119 @@
+"""Conditions, categories, constraints known before and after, two objectives, and pruning, in one study."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from hpotune.config.schema.rungs import ALGORITHMS, LINEAGES
+from hpotune.errors import StudyFileError
+from hpotune.records.trial import TrialResult, Worker
+from hpotune.schedule.stopping_criterion import best_rows
+from hpotune.search.algorithms.registry import MODULES, algorithm, check_algorithm
+from hpotune.search.base.study_setup import setup_of
+from hpotune.storage import Claim, Store
+
+TRIALS, WORKERS = 24, 3
+MEMORY = 60.0
+"""What a trial may need at most; known only after it."""
+SECTIONS: dict[str, Any] = {
+    "params": {
+        "lr": {"float": [1e-5, 1e-1], "log": True, "prior": 1e-3},
+        "rank": {"int": [2, 64], "log": True},
+        "batch": {"int": [1, 32]},
+        "modules": {"choice": [["q", "v"], "all"]},
+        "optimizer": {"choice": ["sgd", "adam"]},
+        "momentum": {"float": [0.5, 0.99], "when": {"params.optimizer": "sgd"}},
+        "alpha": {"expr": "2 * params.rank"},
+    },
+    "constraints": ["params.rank * params.batch <= 512"],
+    "score": {
+        "objective": [
+            {"metric": "loss", "direction": "minimize"},
+            {"metric": "speed", "direction": "maximize"},
+        ],
+        "constraints": [{"metric": "memory", "max": MEMORY}],
+    },
+    "budget": {"trials": TRIALS, "parallel": WORKERS},
+}
+WANTS = ("conditions", "categories", "objectives", "constraints")
+REASON = {
+    "conditions": "conditions (params.momentum has `when`)",
+    "categories": "categories (params.modules)",
+    "objectives": "several objectives (2)",
+    "constraints": "limits known only after a trial (score.constraints)",
+}
+NAMES = [name for name in MODULES if name not in LINEAGES]
+ABLE = [name for name in NAMES if all(getattr(algorithm(name), want) for want in WANTS)]
+
+
+def sections(name: str) -> dict[str, Any]:
+    own = {} if name in ALGORITHMS else {"pruner": "asha"}
+    return {**SECTIONS, "search": {"algorithm": name, **own}}
+
+
+def memory(point: dict[str, Any]) -> float:
+    return float(point["params.batch"] * (3 if point["params.modules"] == "all" else 2))
+
+
+def result(claim: Claim) -> TrialResult:
+    """What a trial gives at its rung: better with every part of its run."""
+    point = claim.row.params
+    loss = (
+        abs(point["params.lr"] - 1e-3) + point.get("params.momentum", 0.0) + 1 / (1 + (claim.row.rung or 0))
+    )
+    values = [loss, float(point["params.rank"] * point["params.batch"])]
+    metrics = {"memory": memory(dict(point))}
+    return TrialResult(number=0, state="finished", values=values, metrics=metrics, rung=claim.row.rung)
+
+
+def played(store: Store) -> None:
+    """Three workers side by side; who has begun first ends first."""
+    busy: list[Claim] = []
+    while True:
+        claim = store.claim(Worker(job="local", host="h", pid=1)) if len(busy) < WORKERS else None
+        if isinstance(claim, Claim):
+            busy.append(claim)
+        elif busy:
+            done = busy.pop(0)
+            store.reach(done.trial_id, result(done))
+        else:
+            return
+
+
+def test_some_algorithm_claims_it_and_some_does_not():
+    assert {"auto", "tpe", "random", "nsga2", "asha", "bohb"} <= set(ABLE) < set(NAMES)
+
+
+@pytest.mark.parametrize("name", ABLE)
+def test_who_claims_to_take_it_all_plays_such_a_study_to_its_end(make_study, tmp_path, name):
+    study = make_study(**sections(name))
+    check_algorithm(study, setup_of(study, study.config))
+    store = Store.create(f"sqlite:///{tmp_path}/store", study, folder="/s")
+    played(store)
+    rows = store.rows()
+    assert sum(row.decided for row in rows) == len(rows) == TRIALS
+    assert {row.state for row in rows} == {"finished", "stopped"}
+    for row in rows:
+        point = dict(row.params)
+        assert point["params.rank"] * point["params.batch"] <= 512
+        assert ("params.momentum" in point) == (point["params.optimizer"] == "sgd")
+        assert bool(row.breaks) == (memory(point) > MEMORY)
+    assert len({str(sorted(row.params.items())) for row in rows}) == TRIALS
+    front = best_rows(study.config.score.objective, rows)
+    assert front
+    assert not any(row.breaks for row in front)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ABLE])
+def test_the_others_refuse_it_with_every_reason(make_study, name):
+    study = make_study(**sections(name))
+    with pytest.raises(StudyFileError) as refused:
+        check_algorithm(study, setup_of(study, study.config))
+    line = refused.value.mistakes[0]
+    told = [want for want in WANTS if REASON[want] in line]
+    assert told == [want for want in WANTS if not getattr(algorithm(name), want)]
+    assert (
+        f"needs one of {', '.join(n for n in MODULES if n in ABLE and n != 'qmc')}" in line or len(told) < 2
+    )

@@ -1,0 +1,70 @@
+"""How a point comes into a trial: new, within the constraints, whole although its worker died, and nobody else's."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+from optuna.distributions import FloatDistribution
+from optuna.trial import TrialState
+
+from hpotune.search.assign import ANNOUNCED, _rival
+from tests.search.play import Play
+
+LETTERS = {"x": {"choice": ["a", "b", "c", "d"]}}
+
+
+@pytest.mark.parametrize("algorithm", ["grid", "random", "auto", "tpe"])
+def test_the_point_of_an_interrupted_trial_is_not_given_to_another(algorithm, make_study):
+    play = Play(make_study(params=LETTERS, budget={"trials": 4}), algorithm=algorithm)
+    number, first = play.ask()
+    storage = play.study._storage
+    id_ = storage.get_trial_id_from_study_id_trial_number(play.study._study_id, number)
+    storage.set_trial_state_values(id_, TrialState.WAITING)
+    others = [play.ask()[1]["params.x"] for _ in range(3)]
+    assert sorted([first["params.x"], *others]) == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("params", [{"x": {"choice": ["only"]}}, {"y": 3}])
+def test_a_space_without_choice_is_drawn_as_often_as_one_likes(params, make_study):
+    play = Play(make_study(params=params, budget={"trials": 12, "plateau": 0.1}), algorithm="tpe")
+    for _ in range(12):
+        number, _ = play.ask()
+        play.tell(number, float(number))
+    assert len(play.study.trials) == 12
+
+
+def test_constraints_that_leave_little_are_kept_by_every_draw(make_study):
+    params = {name: {"float": [0.0, 1.0]} for name in "xyz"}
+    corner = [f"params.{name} < 0.1" for name in "xyz"]
+    play = Play(make_study(params=params, constraints=corner), algorithm="random")
+    points = [play.ask()[1] for _ in range(8)]
+    assert all(value < 0.1 for point in points for value in point.values())
+
+
+def test_a_point_that_a_dead_worker_had_half_written_is_completed(make_study):
+    params = {"x": {"float": [0.0, 1.0], "prior": 0.5}, "y": {"float": [0.0, 1.0], "prior": 0.25}}
+    play = Play(make_study(params=params), algorithm="random")
+    storage = play.study._storage
+    id_ = storage.create_new_trial(play.study._study_id)
+    storage.set_trial_system_attr(id_, ANNOUNCED, {"params.x": 0.5, "params.y": 0.25})
+    storage.set_trial_param(id_, "params.x", 0.5, FloatDistribution(0.0, 1.0))
+    assert play.resumed(id_) == {"params.x": 0.5, "params.y": 0.25}
+
+
+def test_an_announcement_is_seen_before_while_and_after_it_is_written():
+    study = optuna.create_study()
+    one, other = study.ask(), study.ask()
+    point = {"x": 0.5, "y": 0.25}
+    seen = []
+    for step in ({ANNOUNCED: point}, {"x": 0.5}, {"y": 0.25}):
+        for name, value in step.items():
+            if name == ANNOUNCED:
+                study._storage.set_trial_system_attr(one._trial_id, name, value)
+            else:
+                study._storage.set_trial_param(one._trial_id, name, value, FloatDistribution(0.0, 1.0))
+        seen.append(_rival(study, study.trials[other.number], point, since=0))
+    assert seen == ["first"] * 3
+    elsewhere = {"x": 0.1, "y": 0.1}
+    study._storage.set_trial_system_attr(other._trial_id, ANNOUNCED, elsewhere)
+    assert _rival(study, study.trials[one.number], elsewhere, since=0) == "later"
+    assert _rival(study, study.trials[other.number], point, since=other.number) == ""

@@ -1,0 +1,177 @@
+"""Which points the first trials take, in which order, and what is recommended where the file says nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hpotune.config.load import Study, build_study
+from hpotune.config.yaml_source import parse_source
+from hpotune.search.assign import starts
+from hpotune.search.propose import decode
+from hpotune.search.start_points import (
+    STARTS,
+    Start,
+    distinct,
+    keep_starts,
+    kept_starts,
+    moved,
+    own_starts,
+    told,
+)
+from tests.search.play import Play
+
+EVERYWHERE = ["random", "tpe", "sobol", "auto"]
+SPACE = {
+    "lr": {"float": [1e-4, 1e-2], "log": True},
+    "n": {"int": [1, 9]},
+    "kind": {"choice": ["a", "b", ["c"]]},
+    "size": {"choice": [8, 16, 32], "ordered": True},
+    "only": {"float": [0, 1], "when": {"params.kind": "b"}},
+}
+FINETUNE = """\
+name: s
+model: {path: some/model}
+data: {path: some/data}
+lora:
+  r: {int: [2, 64], log: true}
+  lora_alpha: {int: [1, 24]}
+  lora_dropout: {float: [0.0, 0.2], step: 0.05}
+train:
+  learning_rate: {float: [1.0e-5, 1.0e-2], log: true}
+  weight_decay: {normal: [0.1, 0.02]}
+  optim: {choice: [sgd, adamw_torch]}
+score: {objective: {metric: eval_loss}}
+search: {algorithm: auto}
+budget: {trials: 20}
+"""
+
+
+def finetune(text: str = FINETUNE) -> Study:
+    return build_study(parse_source(text, path=Path("s.yaml")))
+
+
+def asked(study: Study, algorithm: str, *, trials: int = 4) -> list[dict]:
+    play, found = Play(study, algorithm=algorithm), []
+    for _ in range(trials):
+        number, point = play.ask()
+        found.append(point)
+        play.tell(number, 1.0)
+    return found
+
+
+@pytest.mark.parametrize("algorithm", EVERYWHERE)
+def test_points_of_the_file_come_first_and_the_prior_after_them(algorithm, make_study):
+    params = {**SPACE, "n": {"int": [1, 9], "prior": 3}}
+    given = [{"params.lr": 2e-4, "params.kind": ["c"], "params.n": 9, "params.size": 32}, {"params.n": 7.0}]
+    found = asked(make_study(params=params, search={"start_from": given}), algorithm)
+    assert found[0] == {"params.lr": 2e-4, "params.kind": ["c"], "params.n": 9, "params.size": 32}
+    assert found[1]["params.n"] == 7
+    assert isinstance(found[1]["params.n"], int)
+    assert {"params.lr", "params.kind", "params.size"} <= found[1].keys()  # drawn
+    assert found[2] == {
+        "params.lr": pytest.approx(1e-3),
+        "params.kind": "a",
+        "params.n": 3,
+        "params.size": 16,
+    }
+    assert found[3] not in found[:3]
+
+
+@pytest.mark.parametrize("algorithm", EVERYWHERE)
+def test_what_a_start_leaves_open_is_drawn_within_the_constraints(algorithm, make_study):
+    study = make_study(
+        params={"a": {"int": [1, 9]}, "b": {"int": [1, 9]}},
+        constraints=["params.a + params.b == 10"],
+        search={"start_from": [{"params.a": 2}, {"params.b": 3}]},
+    )
+    assert asked(study, algorithm, trials=2) == [
+        {"params.a": 2, "params.b": 8},
+        {"params.a": 7, "params.b": 3},
+    ]
+
+
+def test_points_that_ask_at_once_take_one_start_each(make_study):
+    study = make_study(
+        params=SPACE, search={"start_from": [{"params.n": 1}, {"params.n": 2}, {"params.n": 3}]}
+    )
+    play = Play(study, algorithm="random")
+    assert [play.ask()[1]["params.n"] for _ in range(3)] == [1, 2, 3]
+
+
+def test_the_middle_of_a_prior_that_breaks_a_constraint_is_drawn_instead(make_study):
+    params = {"a": {"int": [1, 9], "prior": 9}, "b": {"int": [1, 9]}}
+    study = make_study(params=params, constraints=["params.a + params.b <= 10"])
+    assert starts(study) == [{"params.a": 9}]
+    assert asked(study, "random", trials=1) == [{"params.a": 9, "params.b": 1}]
+
+
+def test_without_priors_nothing_is_recommended_for_a_function(make_study):
+    assert starts(make_study(params=SPACE)) == []
+
+
+def test_fine_tuning_with_auto_starts_from_the_usual_setting_inside_its_ranges():
+    (start,) = own_starts(finetune(), finetune().config)
+    assert start == Start(
+        params={
+            "lora.r": 16,
+            "lora.lora_alpha": 13,  # 32 lies outside: the middle
+            "lora.lora_dropout": 0.05,
+            "train.learning_rate": 2e-4,
+            "train.weight_decay": pytest.approx(0.1),  # a normal range says itself what is believed
+            "train.optim": "sgd",
+        },
+        of="recommended",
+    )
+
+
+def test_a_prior_of_the_file_wins_over_the_usual_value_and_is_named():
+    study = finetune(FINETUNE.replace("{int: [2, 64], log: true}", "{int: [2, 64], prior: 8}"))
+    (start,) = own_starts(study, study.config)
+    assert (start.params["lora.r"], start.params["train.learning_rate"], start.of) == (
+        8,
+        2e-4,
+        "from `prior`",
+    )
+
+
+def test_other_algorithms_and_other_ranges_get_no_recommendation():
+    assert starts(finetune(FINETUNE.replace("auto", "random"))) == []
+    far = FINETUNE.replace("[1.0e-5, 1.0e-2]", "[1.0e-3, 1.0e-2]").replace("[2, 64]", "[32, 64]")
+    assert starts(finetune(far.replace("[0.0, 0.2], step: 0.05", "[0.1, 0.2]"))) == []
+
+
+def test_starts_that_were_kept_with_the_study_rule(make_study):
+    study = make_study(params=SPACE, search={"start_from": [{"params.n": 1}]})
+    play = Play(study, algorithm="random")
+    storage, id_ = play.study._storage, play.study._study_id
+    assert kept_starts(storage, id_) is None
+    assert keep_starts(storage, id_, [Start(params={"params.n": 5}, of="from ../old", value=0.5)])
+    assert not keep_starts(storage, id_, [])
+    assert kept_starts(storage, id_) == [{"params.n": 5}]
+    assert play.study.user_attrs[STARTS] == [{"params": {"params.n": 5}, "of": "from ../old", "value": 0.5}]
+    assert play.ask()[1]["params.n"] == 5
+
+
+def test_starts_come_too_late_where_a_trial_was_drawn(make_study):
+    play = Play(make_study(params=SPACE), algorithm="random")
+    play.ask()
+    assert not keep_starts(play.study._storage, play.study._study_id, [Start(params={"params.n": 5}, of="")])
+
+
+def test_the_origins_are_told_in_one_line():
+    old = [Start(params={"a": n}, of="from ../old", value=value) for n, value in enumerate((0.61, 0.6))]
+    found = [*old, Start(params={"a": 3}, of="recommended"), old[0]]
+    assert told(distinct(found)) == "3 starting points: 2 from ../old (0.61, 0.6), 1 recommended"
+    assert told(old[:1]) == "1 starting point: 1 from ../old (0.61)"
+    assert told([]) == ""
+
+
+def test_a_point_of_another_study_is_moved_into_the_ranges(make_study):
+    study = make_study(params=SPACE)
+    point = {"params.lr": 1.0, "params.n": 4, "params.kind": "z", "params.size": 16.0, "params.else": 3}
+    found, changed = moved(study, point)
+    assert found == {"params.lr": 1e-2, "params.n": 4, "params.size": 16}
+    assert set(changed) == {"params.lr", "params.kind"}
+    assert decode(study.space, {"params.kind": '["c"]'}) == {"params.kind": ["c"]}

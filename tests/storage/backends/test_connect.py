@@ -1,0 +1,171 @@
+"""Which store a folder gets, what a URL may say, and what happens while the storage is away."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from hpotune.errors import StoreError, StudyFileError
+from hpotune.records.trial import TrialResult
+from hpotune.storage import Store
+from hpotune.storage.backends import filesystem_probe
+from hpotune.storage.backends.connect import choose, connect
+from tests.storage.conftest import worker
+
+
+def test_auto_is_sqlite_on_a_local_file_system(tmp_path):
+    url, why = choose("auto", tmp_path / "study")
+    assert url == f"sqlite:///{tmp_path}/study/store.db"
+    assert "4 processes x 25 locked writes" in why
+
+
+def test_auto_is_a_journal_on_a_network_file_system(tmp_path, monkeypatch):
+    monkeypatch.setattr(filesystem_probe, "mount_type", lambda folder: "nfs4")
+    url, why = choose("auto", tmp_path / "study")
+    assert url == f"journal:///{tmp_path}/study/store.journal"
+    assert why.startswith("nfs4:")
+
+
+def test_auto_is_a_journal_on_a_file_system_that_nobody_knows(tmp_path, monkeypatch):
+    monkeypatch.setattr(filesystem_probe, "mount_type", lambda folder: "fuse.mystery")
+    url, why = choose("auto", tmp_path / "study")
+    assert url.startswith("journal:")
+    assert "fuse.mystery is not known as a local one" in why
+
+
+LOSSY = filesystem_probe._RACER.replace('try: os.symlink("x", path + ".lock"); break', "break").replace(
+    'os.unlink(path + ".lock")', "pass"
+)
+
+
+def test_a_lock_that_does_not_hold_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(filesystem_probe, "mount_type", lambda folder: "nfs")
+    monkeypatch.setattr(filesystem_probe, "_RACER", LOSSY)
+    monkeypatch.setattr(filesystem_probe, "WRITES", 200)
+    with pytest.raises(StoreError, match=r"journal locks do not hold on this file system .nfs.*PostgreSQL"):
+        choose("auto", tmp_path)
+
+
+def test_a_file_system_that_gives_no_locks_is_seen(tmp_path, monkeypatch):
+    monkeypatch.setattr(filesystem_probe, "mount_type", lambda folder: "ext4")
+    refusing = "import sys; sys.exit('sqlite3.OperationalError: disk I/O error')"
+    monkeypatch.setattr(filesystem_probe, "_RACER", refusing)
+    with pytest.raises(StoreError, match=r"sqlite locks do not hold.*disk I/O error"):
+        choose("auto", tmp_path)
+
+
+def test_the_probe_leaves_nothing_behind(tmp_path):
+    filesystem_probe.probe(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_type_of_the_deepest_mount_counts():
+    assert filesystem_probe.mount_type(Path("/proc/self")) == "proc"
+
+
+@pytest.mark.parametrize(
+    ("store", "url"),
+    [
+        ("sqlite", "sqlite:////s/store.db"),
+        ("journal", "journal:////s/store.journal"),
+        ("sqlite:///mine.db", "sqlite:////s/mine.db"),
+        ("sqlite:////else/mine.db", "sqlite:////else/mine.db"),
+        ("journal:///mine.log", "journal:////s/mine.log"),
+        ("journal:////else/mine.log", "journal:////else/mine.log"),
+        ("postgresql://me@host/db", "postgresql://me@host/db"),
+    ],
+)
+def test_a_named_store_lies_in_the_studys_folder_unless_its_path_is_absolute(store, url):
+    assert choose(store, Path("/s")) == (url, "named in the study file")
+
+
+@pytest.mark.parametrize("url", ["postgresql://me:secret@host/db", "postgresql://me@host/db?password=secret"])
+def test_a_password_in_the_url_is_refused_and_not_repeated(url):
+    with pytest.raises(StudyFileError, match=r"PGPASSWORD or ~/.pgpass") as caught:
+        choose(url, Path("/s"))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_url_that_is_none_is_told_as_a_mistake():
+    with pytest.raises(StudyFileError, match=r"is no URL"):
+        choose("postgresql://me@host:port/db", Path("/s"))
+
+
+def test_a_store_in_a_folder_that_is_not_there_is_one_line(tmp_path):
+    with pytest.raises(StoreError, match=r"unable to open database file.*check that the folder exists"):
+        connect(f"sqlite:///{tmp_path}/nowhere/s.db")
+
+
+def test_an_unreachable_server_is_told_in_seconds():
+    begun = time.monotonic()
+    with pytest.raises(StoreError, match=r"cannot be opened .*PGPASSWORD"):
+        connect("postgresql://me@127.0.0.1:9/db")
+    assert time.monotonic() - begun < 10
+
+
+@pytest.mark.postgres
+def test_the_password_comes_from_pgpassword(postgres):
+    connect(postgres)
+
+
+@pytest.mark.postgres
+def test_the_password_comes_from_pgpass(postgres, server, monkeypatch, tmp_path):
+    monkeypatch.delenv("PGPASSWORD")
+    passwords = tmp_path / "pgpass"
+    passwords.write_text(f"127.0.0.1:{server.port}:*:hpotune:{server.password}\n")
+    passwords.chmod(0o600)
+    monkeypatch.setenv("PGPASSFILE", str(passwords))
+    connect(postgres)
+
+
+@pytest.mark.postgres
+def test_without_a_password_the_server_refuses(postgres, monkeypatch):
+    monkeypatch.delenv("PGPASSWORD")
+    monkeypatch.setenv("PGPASSFILE", "/nonexistent")
+    with pytest.raises(StoreError, match="password"):
+        connect(postgres)
+
+
+@pytest.mark.postgres
+def test_a_wrong_password_is_not_repeated(postgres, monkeypatch):
+    monkeypatch.setenv("PGPASSWORD", "wrong-secret")
+    with pytest.raises(StoreError, match=r"password authentication failed") as caught:
+        connect(postgres)
+    assert "wrong-secret" not in str(caught.value)
+
+
+@pytest.mark.postgres
+def test_two_creators_of_the_tables_do_not_hurt_each_other(postgres):
+    code = "import sys; from hpotune.storage.backends.connect import connect; connect(sys.argv[1])"
+    racers = [
+        subprocess.Popen([sys.executable, "-c", code, postgres], stderr=subprocess.PIPE, text=True)
+        for _ in range(4)
+    ]
+    assert [racer.communicate(timeout=120)[1] for racer in racers] == [""] * 4
+
+
+@pytest.mark.postgres
+def test_a_finished_value_is_told_after_the_server_came_back(postgres, server, make_study):
+    store = Store.create(postgres, make_study(), folder="f")
+    patient = Store.open(postgres, make_study(), patient=True)
+    claim = patient.claim(worker())
+    server.stop()
+    threading.Timer(3, server.start).start()
+    patient.finish(claim.trial_id, TrialResult(number=claim.row.number, state="finished", values=[0.5]))
+    assert store.rows()[0].values == (0.5,)
+
+
+@pytest.mark.postgres
+def test_a_reader_is_told_at_once_that_the_server_is_away(postgres, server, make_study):
+    store = Store.create(postgres, make_study(), folder="f")
+    server.stop()
+    try:
+        with pytest.raises(StoreError, match=r"the store gave an error .connection.*hpotune doctor"):
+            store.rows()
+    finally:
+        server.start()

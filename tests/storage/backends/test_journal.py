@@ -1,0 +1,112 @@
+"""What a journal outlasts: half a line, a full disk, a lock whose holder died."""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.study import StudyDirection
+
+from hpotune.storage.backends import journal as own
+from hpotune.storage.backends.journal import Lock, journal
+
+MINIMIZE = [StudyDirection.MINIMIZE]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store"
+
+
+def names(path: Path) -> list[str]:
+    """Of the studies, as a fresh reader of plain Optuna sees them."""
+    backend = optuna.storages.journal.JournalFileBackend(str(path))
+    return [study.study_name for study in optuna.storages.JournalStorage(backend).get_all_studies()]
+
+
+@pytest.mark.parametrize("half", ['{"op_code":0,"wor', "x" * 10_000])
+def test_half_a_line_of_a_dead_writer_goes_with_the_next_append(path, half):
+    writer = journal(str(path))
+    writer.create_new_study(MINIMIZE, "one")
+    with path.open("a") as file:
+        file.write(half)
+    writer.create_new_study(MINIMIZE, "two")
+    assert names(path) == ["one", "two"]
+
+
+def test_a_disk_that_is_full_in_the_middle_of_a_line_leaves_no_half_line(path):
+    """A limit on the size of files acts as a full disk does: some bytes are written, then none."""
+    writer = journal(str(path))
+    writer.create_new_study(MINIMIZE, "one")
+    before = path.read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 7, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            writer.create_new_study(MINIMIZE, "two")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert path.read_bytes() == before
+    writer.create_new_study(MINIMIZE, "two")
+    assert names(path) == ["one", "two"]
+
+
+def held_by_another(path: Path) -> subprocess.Popen[str]:
+    code = (
+        "import sys, time; from hpotune.storage.backends.journal import Lock; "
+        "Lock(sys.argv[1]).acquire(); print('held', flush=True); time.sleep(600)"
+    )
+    holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    return holder
+
+
+def test_the_lock_of_a_process_that_was_killed_here_is_broken_at_once(path):
+    holder = held_by_another(path)
+    holder.kill()
+    holder.wait()
+    begun = time.monotonic()
+    assert Lock(str(path)).acquire()
+    assert time.monotonic() - begun < own.GRACE_S / 2
+
+
+@pytest.mark.parametrize("other", ["another-boot/1 17 x", ""])
+def test_the_lock_of_a_holder_that_cannot_be_seen_is_broken_after_the_grace(path, other, monkeypatch):
+    monkeypatch.setattr(own, "GRACE_S", 0.3)
+    Path(f"{path}.lock").write_text(other)
+    assert Lock(str(path)).acquire()
+
+
+def test_optunas_own_lock_is_waited_for_and_broken_after_the_grace(path, monkeypatch):
+    path.touch()
+    monkeypatch.setattr(own, "GRACE_S", 0.3)
+    theirs = optuna.storages.journal.JournalFileSymlinkLock(str(path))
+    theirs.acquire()
+    assert Lock(str(path)).acquire()
+
+
+def test_a_living_lock_taken_for_a_dead_one_is_put_back(path):
+    """Two waiters saw the dead one; the other has broken it and has its own by now."""
+    living = Lock(str(path))
+    living.acquire()
+    Lock(str(path))._break("the dead one")
+    assert Path(f"{path}.lock").exists()
+    living.release()
+    assert not Path(f"{path}.lock").exists()
+    assert os.listdir(path.parent) == []
+
+
+def test_who_was_taken_for_dead_does_not_release_the_next_ones_lock(path):
+    slow, next_one = Lock(str(path)), Lock(str(path))
+    slow.acquire()
+    slow._break(own._holder(f"{path}.lock"))
+    next_one.acquire()
+    slow.release()
+    assert Path(f"{path}.lock").exists()

@@ -1,0 +1,38 @@
+"""Every test of the store runs on each of the three storages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpotune.config.load import Study
+from hpotune.records.trial import Worker
+from hpotune.storage import Store
+
+STORAGES = ["sqlite", "journal", pytest.param("postgres", marks=pytest.mark.postgres)]
+
+
+@pytest.fixture(params=STORAGES)
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of an empty storage."""
+    if request.param == "postgres":
+        found: str = request.getfixturevalue("postgres")
+        return found
+    return f"{request.param}:///{tmp_path}/store"
+
+
+@pytest.fixture
+def make_store(url: str, make_study: Callable[..., Study]) -> Callable[..., Store]:
+    """A store of a study in its first state."""
+
+    def made(**sections: object) -> Store:
+        return Store.create(url, make_study(**sections), folder="/studies/bowl")
+
+    return made
+
+
+def worker(name: str = "one", *, job: str = "7", task: str = "0.0") -> Worker:
+    """A worker on an imagined host."""
+    return Worker(job=job, host=f"host-{name}", pid=1, task=task)

@@ -1,0 +1,186 @@
+"""The import table: which room (folder of the package) may import which. Read from the source, nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "hpotune"
+HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "lm_eval", "safetensors", "gguf"}
+
+# Room -> rooms of hpotune that it may import, besides itself and errors. A room imports only rooms above it in this
+# list, so there are no circles between rooms. docs/design.md has the same table with what each room holds.
+MAY_IMPORT: dict[str, set[str]] = {
+    "__init__": set(),
+    "errors": set(),
+    "config": set(),
+    "records": {"config"},
+    "workspace": {"config", "records"},
+    "schedule": {"config", "records"},
+    "search": {"config", "records"},
+    "objective": {"config", "records", "workspace"},
+    "finetune": {"config", "records", "workspace"},
+    "storage": {"config", "records", "workspace", "schedule", "search"},
+    "worker": {"config", "records", "workspace", "schedule", "storage", "objective"},
+    "slurm": {"config", "records", "workspace", "schedule"},
+    "warm_start": {"config", "workspace", "schedule", "search", "storage"},
+    "checks": {"config", "workspace", "schedule", "search", "storage", "slurm", "warm_start"},
+    "launch": {
+        "config",
+        "records",
+        "workspace",
+        "schedule",
+        "search",
+        "storage",
+        "slurm",
+        "warm_start",
+        "checks",
+    },
+    "planning": {"config", "records", "workspace", "schedule", "storage", "slurm", "checks", "launch"},
+    "report": {"config", "records", "workspace", "schedule", "storage", "planning"},
+    "exchange": {"config", "records", "workspace", "schedule", "report"},
+    "cli": {
+        "config",
+        "records",
+        "workspace",
+        "schedule",
+        "search",
+        "storage",
+        "worker",
+        "slurm",
+        "checks",
+        "launch",
+        "planning",
+        "report",
+        "exchange",
+    },
+    "__main__": {"cli"},
+}
+
+
+def room(path: Path) -> str:
+    """The first part of a file's path in the package: its room."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0]
+
+
+def imports(path: Path, *, top_only: bool = False) -> set[str]:
+    """Dotted names that a file imports, in bodies too unless `top_only`; what only a type checker sees is left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    checked = {id(n) for node in ast.walk(tree) if _type_checking(node) for n in ast.walk(node)}
+    nodes = [node for node in (tree.body if top_only else ast.walk(tree)) if id(node) not in checked]
+    found = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    return found | {
+        f"{n.module}.{a.name}" for n in nodes if isinstance(n, ast.ImportFrom) and n.module for a in n.names
+    }
+
+
+def _type_checking(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+
+
+FILES = sorted(f for f in PACKAGE.rglob("*.py") if "templates" not in f.relative_to(PACKAGE).parts[:1])
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_a_file_imports_only_rooms_that_the_table_allows(path: Path) -> None:
+    own = room(path)
+    rooms = {
+        name.split(".")[1] for name in imports(path) if name.startswith("hpotune.") and name.count(".") >= 1
+    }
+    assert rooms - {own, "errors", "__version__"} <= MAY_IMPORT[own]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_heavy_libraries_stand_only_in_the_finetune_room(path: Path) -> None:
+    found = {name.split(".")[0] for name in imports(path)} & HEAVY
+    assert not found or room(path) == "finetune"
+
+
+def test_nobody_imports_the_finetune_room() -> None:
+    assert [
+        p
+        for p in FILES
+        if room(p) != "finetune" and any(n.startswith("hpotune.finetune") for n in imports(p))
+    ] == []
+
+
+def test_the_command_line_imports_nothing_of_hpotune_before_a_verb_is_called() -> None:
+    named = {name for path in (PACKAGE / "cli").glob("*.py") for name in imports(path, top_only=True)}
+    assert [name for name in named if name.startswith("hpotune") and not name.startswith("hpotune.cli")] == []
+
+
+def test_rooms_import_only_rooms_above() -> None:
+    order = list(MAY_IMPORT)
+    upward = {
+        (r, other)
+        for r, others in MAY_IMPORT.items()
+        for other in others
+        if order.index(other) > order.index(r)
+    }
+    assert upward == set()
+
+
+def test_files_import_without_circles() -> None:
+    names = {
+        ".".join(f.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): f
+        for f in FILES
+    }
+    arrows = {
+        name: {n if n in names else n.rpartition(".")[0] for n in imports(f) if n.startswith("hpotune")}
+        & names.keys()
+        for name, f in names.items()
+    }
+    left = {name: others - {name} for name, others in arrows.items()}
+    while ground := {name for name, others in left.items() if not others & left.keys()}:
+        left = {name: others for name, others in left.items() if name not in ground}
+    assert left == {}
+
+
+def test_files_fit_in_the_head() -> None:
+    lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
+    assert {str(path): n for path, n in lengths.items() if n > 400} == {}
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["--help"],
+        ["init"],
+        ["check", "--help"],
+        ["status", "--help"],
+        ["submit", "--help"],
+        ["doctor", "--help"],
+    ],
+    ids=" ".join,
+)
+def test_a_verb_on_a_login_node_loads_none_of_the_heavy_libraries(verb: list[str]) -> None:
+    assert loaded_by(verb) & HEAVY == set()
+
+
+def test_check_status_trials_and_best_load_none_of_the_heavy_libraries(tmp_path: Path) -> None:
+    (tmp_path / "f.py").write_text("def f(x):\n    return x\n")
+    (tmp_path / "s.yaml").write_text(
+        "name: s\npython: f.py:f\nparams: {x: {float: [0, 1]}}\n"
+        "score: {objective: {metric: value, direction: minimize}}\nbudget: {trials: 1}\n"
+    )
+    for verb in (["check"], ["run"], ["status"], ["trials"], ["best"]):
+        assert loaded_by([*verb, str(tmp_path / "s.yaml")]) & HEAVY == set(), verb
+
+
+def loaded_by(arguments: list[str]) -> set[str]:
+    """Top-level modules in a fresh interpreter after it has run the command line with these arguments."""
+    import subprocess
+
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print('LOADED', *{m.split('.')[0] for m in sys.modules}))\n"
+        f"sys.argv = ['hpotune', *{arguments!r}]\n"
+        "from hpotune.cli import main\nmain()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(next(line for line in done.stdout.splitlines() if line.startswith("LOADED")).split()[1:])
