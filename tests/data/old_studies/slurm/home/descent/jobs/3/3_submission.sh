@@ -1,0 +1,23 @@
+#!/bin/bash
+
+# Parameters
+#SBATCH --array=0-0%1
+#SBATCH --cpus-per-task=1
+#SBATCH --dependency=afterany:2
+#SBATCH --job-name=descent-step
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=1
+#SBATCH --open-mode=append
+#SBATCH --output=@HOME@/descent/jobs/%A/%A_%a_0_log.out
+#SBATCH --partition=a100
+#SBATCH --signal=USR2@30
+#SBATCH --time=10
+
+# setup
+export HPOTUNE_JOB_START=$(date +%s.%N)
+export PATH=@BIN@:$PATH
+[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK
+
+# command
+export SUBMITIT_EXECUTOR=slurm
+srun --unbuffered --output @HOME@/descent/jobs/%A/%A_%a_%t_log.out @BIN@/python -m hpotune step @HOME@/descent --ended 2
