@@ -94,7 +94,7 @@ def print_json(value: Json) -> None:
 
 
 def show(renderable: object) -> None:
-    from rich.console import Console
+    from hpotune.report.console import plain_console
 
     width = None if sys.stdout.isatty() else 200
-    Console(width=width, highlight=False, soft_wrap=not sys.stdout.isatty()).print(renderable)
+    plain_console(width=width, soft_wrap=not sys.stdout.isatty()).print(renderable)

@@ -6,7 +6,7 @@ import sys
 import time
 from types import TracebackType
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
@@ -14,6 +14,7 @@ from rich.text import Text
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.trial import TrialRow
+from hpotune.report.console import plain_console
 from hpotune.report.format import number, scored
 from hpotune.schedule.stopping_criterion import best_rows
 from hpotune.storage import Store
@@ -30,14 +31,14 @@ class Progress:
         self._told: set[tuple[int, str]] = set()
         self._next_read = 0.0
         self._bar = Bar(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("trials"),
+            TextColumn("trials", markup=False),
             TimeElapsedColumn(),
         )
         self._task = self._bar.add_task(config.name, total=config.budget.trials)
-        console = Console(stderr=True, highlight=False)
+        console = plain_console(stderr=True)
         self._live = (
             Live(console=console, refresh_per_second=4) if sys.stderr.isatty() and not silent else None
         )

@@ -8,12 +8,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
 from hpotune.config.schema.study_config import Json
 from hpotune.errors import StoreError
+from hpotune.report.console import plain_console
 from hpotune.report.status_table import best_so_far, counted, headline, status
 from hpotune.schedule.next_jobs import LIVE
 
@@ -67,7 +68,7 @@ def over(told: Told) -> bool:
 
 
 def _on_terminal(looks: Iterator[tuple[Told, str]], *, now: Callable[[], datetime]) -> None:
-    with Live(console=Console(highlight=False), auto_refresh=False, vertical_overflow="crop") as live:
+    with Live(console=plain_console(), auto_refresh=False, vertical_overflow="crop") as live:
         for told, complaint in looks:
             foot = complaint or f"{now():%H:%M:%S}, Ctrl-C leaves; the study goes on without it"
             live.update(Group(status(told, now=now()), Text(""), Text(foot, style="dim")), refresh=True)
