@@ -40,7 +40,7 @@ class Trial:
         return "3b" if self.run in LARGE else "1b"
 
     @property
-    def untouched(self) -> bool:
+    def is_base_model(self) -> bool:
         """Whether training cannot have moved the model: a rate below 1e-8 through a small scale."""
         return self.values[3] < 1e-8 and self.values[1] / self.values[0] < 0.15
 
@@ -65,9 +65,11 @@ def trials() -> tuple[Trial, ...]:
     )
 
 
-def untouched(size: str, metric: Callable[[Trial], float]) -> float:
+def base_score(size: str, metric: Callable[[Trial], float]) -> float:
     """The median score of runs that left the model as it was: the baseline that nobody measured."""
-    return float(np.median([metric(trial) for trial in trials() if trial.size == size and trial.untouched]))
+    return float(
+        np.median([metric(trial) for trial in trials() if trial.size == size and trial.is_base_model])
+    )
 
 
 def best(size: str, metric: Callable[[Trial], float]) -> float:
@@ -109,17 +111,17 @@ def beta(trial: int, eta: float) -> float:
 def facts() -> str:
     """The slides' statements beside what the published trials say."""
     lines = ["| the slides | the published trials |", "|---|---|"]
-    ground = untouched("1b", lambda t: t.acc_norm)
+    ground = base_score("1b", lambda t: t.acc_norm)
     for run, name in SLIDES.items():
         top = max(t.acc_norm for t in trials() if t.run == run)
         lines.append(
-            f"| {name}: a best of {top:.1%} | the untouched 1B model: {ground:.1%} ± {error(ground):.1%} |"
+            f"| {name}: a best of {top:.1%} | the 1B base model: {ground:.1%} ± {error(ground):.1%} |"
         )
     for size in ("3b", "1b"):
-        ground, top = untouched(size, lambda t: t.acc), best(size, lambda t: t.acc)
+        ground, top = base_score(size, lambda t: t.acc), best(size, lambda t: t.acc)
         gain = (top - ground) / error(ground)
         lines.append(
-            f"| final ranges, {size.upper()}: tuning pays | best of all {top:.4f}, untouched {ground:.4f}: {gain:+.1f} "
+            f"| final ranges, {size.upper()}: tuning pays | best of all {top:.4f}, base model {ground:.4f}: {gain:+.1f} "
             "standard errors, chosen as the best of many |"
         )
         number, pearson, spearman = agreement(size)

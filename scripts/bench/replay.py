@@ -4,7 +4,7 @@
 python scripts/bench/search.py run --algorithms lhs,gp,soo,bamsoo,random,auto --surfaces siblings --mode no-prior \\
     --points --seeds 20 --out FILE          # plays them on surrogates of the published trials
 python scripts/bench/replay.py facts                 # what the published trials say of the slides' statements
-python scripts/bench/replay.py table --out FILE      # the replay beside the untouched model
+python scripts/bench/replay.py table --out FILE      # the replay beside the base model
 python scripts/bench/replay.py draw --out FILE       # docs/pictures/replay-*.svg, from seed 0
 python scripts/bench/replay.py real --folder F [--trials 12] [--minutes 15]     # in small, for real, on this machine
 
@@ -68,8 +68,8 @@ def recorded(name: str, algorithm: str) -> Scored:
 
 
 def ground(name: str) -> float:
-    """The score of the untouched model."""
-    return published.untouched(SIZES[name], lambda trial: trial.acc)
+    """The score of the base model."""
+    return published.base_score(SIZES[name], lambda trial: trial.acc)
 
 
 def place(variable: str, value: float) -> float:
@@ -95,7 +95,7 @@ def evolution(runs: dict[tuple[str, str], Scored], title: str, note: str) -> str
         panels.append(
             Panel(
                 title=f"{SIZES[name].upper()} {algorithm}{top}", x=(0, TRIALS), y=SCORES, series=[dots, line],
-                levels=[(ground(name), "untouched model")],
+                levels=[(ground(name), "base model")],
             )
         )  # fmt: skip
     return svg(panels, columns=len(STUDIED), title=title, note=note, legend=STUDIED)
@@ -161,14 +161,14 @@ def draw(rows: list[Row]) -> None:
         print(f"wrote docs/pictures/{file} ({len(text) // 1024} KB)")
 
 
-def beside_the_untouched(rows: list[Row]) -> str:
-    """What each algorithm's choice after 50 trials is worth beside the untouched model."""
+def compared_with_base_model(rows: list[Row]) -> str:
+    """What each algorithm's choice after 50 trials is worth beside the base model."""
     lines = [
         "| after 50 trials | " + " | ".join(f"{SIZES[name].upper()} | beats it" for name in SIBLING) + " |"
     ]
     lines += ["|---" * (1 + 2 * len(SIBLING)) + "|"]
-    untouched = [f"{ground(name):.4f} | " for name in SIBLING]
-    lines.append("| untouched model | " + " | ".join(untouched) + " |")
+    base_rows = [f"{ground(name):.4f} | " for name in SIBLING]
+    lines.append("| base model | " + " | ".join(base_rows) + " |")
     for algorithm in dict.fromkeys([*STUDIED, *(row["algorithm"] for row in rows)]):
         cells = []
         for name in SIBLING:
@@ -245,8 +245,8 @@ def found(args: argparse.Namespace) -> str:
         best = max((score for score, _ in tried), default=float("nan"))
         least = min((loss for _, loss in tried), default=float("nan"))
         lines.append(f"| {algorithm} | {len(tried)} | {fallen} | {best:.3f} | {least:.3f} |")
-        untouched = [(score, metrics["eval_loss"]) for score, metrics, kind in done if kind == "baseline"]
-        base = "".join(f"| untouched model | 1 | | {score:.3f} | {loss:.3f} |" for score, loss in untouched)
+        base_rows = [(score, metrics["eval_loss"]) for score, metrics, kind in done if kind == "baseline"]
+        base = "".join(f"| base model | 1 | | {score:.3f} | {loss:.3f} |" for score, loss in base_rows)
     return "\n".join([*lines[:2], base, *lines[2:]])
 
 
@@ -271,7 +271,7 @@ def main() -> None:
     elif args.verb == "draw":
         draw(loaded(args.out))
     else:
-        print(beside_the_untouched(loaded(args.out)))
+        print(compared_with_base_model(loaded(args.out)))
 
 
 if __name__ == "__main__":
