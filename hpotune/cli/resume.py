@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hpotune.config.schema.study_config import StudyConfig
+    from hpotune.records.stop_reason import StopKind, StopReason
     from hpotune.records.trial import TrialRow
     from hpotune.workspace.folder import StudyFolder
 
@@ -26,6 +27,8 @@ def resume(
     as_json: AsJson = False,
 ) -> None:
     """Go on with a study that was cancelled, interrupted or extended, where it ran before."""
+    from shlex import quote
+
     from hpotune.cli import run as verbs
     from hpotune.config.load import load_study
     from hpotune.errors import StudyFileError
@@ -39,9 +42,12 @@ def resume(
     edited = load_study(file if file.is_file() else place.resolved_file)
     over = _over(place.in_force(edited).config, rows)
     if over:
-        told = _after(place, over)
-        print_json({"over": over, "next": told}) if as_json else typer.echo(f"over: {over}\nto go on: {told}")
-        raise typer.Exit(1 if " failed" in over else 0)
+        told = how_to_continue(over, quote(str(place.path)))
+        if as_json:
+            print_json({"over": over.text, "next": told})
+        else:
+            typer.echo(f"over: {over.text}\nto continue: {told}")
+        raise typer.Exit(1 if over.is_failure else 0)
     if slurm or (not here and ran_on_slurm(place, rows)):
         verbs.submit(study, folder=folder, data_root=data_root, as_json=as_json)
         return
@@ -132,22 +138,22 @@ def retry(
     typer.echo(f"next: {told}" if mapping else f"nothing to retry: no trial has failed{of}")
 
 
-def _over(config: StudyConfig, rows: Sequence[TrialRow]) -> str:
-    """Why no further trial may start; empty while one may."""
+def _over(config: StudyConfig, rows: Sequence[TrialRow]) -> StopReason | None:
+    """Why no further trial may start; None while one may."""
     from datetime import datetime
 
     from hpotune.schedule.stopping_criterion import stop_reason
 
-    return stop_reason(config, rows, now=datetime.now()) or ""
+    return stop_reason(config, rows, now=datetime.now())
 
 
-def _next(place: StudyFolder, *, running: int, over: str, widened: bool) -> str:
+def _next(place: StudyFolder, *, running: int, over: StopReason | None, widened: bool) -> str:
     """What to do now, in one line."""
     from shlex import quote
 
     here = quote(str(place.path))
     if over:
-        return f"{_after(place, over)} (the study is over still: {over})"
+        return f"{how_to_continue(over, here)} (the study is over still: {over.text})"
     if running and not widened:
         return f"nothing: workers are at it ({running} trials run), and see it by themselves"
     if running:
@@ -155,18 +161,21 @@ def _next(place: StudyFolder, *, running: int, over: str, widened: bool) -> str:
     return f"hpotune resume {here}"
 
 
-def _after(place: StudyFolder, over: str) -> str:
-    """What lets a study that is over go on, by the reason why it is."""
-    from shlex import quote
-
-    here = quote(str(place.path))
-    if "reached the goal" in over:
-        return f"nothing: it has its goal; for a better one copy {here}/study.yaml, change name and goal"
-    if "failed alike" in over:
-        return f"mend the cause, then hpotune retry {here}"
-    if "failed" in over:
-        return f"mend the cause, then hpotune retry {here}; or hpotune extend {here} --max-failed +5"
-    for key, word in (("gpu_hours", "+10"), ("wall_time", "+12:00:00"), ("until", "YYYY-MM-DD")):
-        if f"budget.{key}" in over:
-            return f"hpotune extend {here} --{key.replace('_', '-')} {word}"
-    return f"hpotune extend {here} --trials +10"
+def how_to_continue(reason: StopReason, here: str) -> str:
+    """What the user can do to continue a study that is over. `here`: its folder, quoted for a shell."""
+    extend = f"hpotune extend {here}"
+    advice: dict[StopKind, str] = {
+        "budget_used": f"{extend} --trials +10",
+        "goal_reached": f"nothing: it has reached its goal; for a better result copy {here}/study.yaml, "
+        "change name and goal",
+        "plateau": "nothing: more trials are not expected to find a better one; to continue anyway, lower or remove "
+        "budget.plateau in the study file, then hpotune resume with that file",
+        "max_failed": f"fix the cause, then hpotune retry {here}; or {extend} --max-failed +5",
+        "max_diverged": f"narrow the space in a new study; or {extend} --max-failed +5",
+        "equal_failures": f"fix the cause, then hpotune retry {here}",
+        "gpu_hours": f"{extend} --gpu-hours +10",
+        "wall_time": f"{extend} --wall-time +12:00:00",
+        "until": f"{extend} --until YYYY-MM-DD",
+        "job_too_short": "raise resources.time in the study file",
+    }
+    return advice[reason.kind]

@@ -181,7 +181,7 @@ def _tell_early_end(store: Store) -> None:
     rows = store.rows()
     missing = store.config.budget.trials - sum(row.decided for row in rows)
     if missing > 0 and (reason := stop_reason(store.config, rows, now=datetime.now())):
-        typer.echo(f"ended with {missing} trials left: {reason}", err=True)
+        typer.echo(f"ended with {missing} trials left: {reason.text}", err=True)
 
 
 def exit_by_outcome(store: Store) -> None:

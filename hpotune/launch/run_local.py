@@ -149,7 +149,7 @@ def shortfall(config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime) -
         return ""
     if why := failed_too_often(budget, rows):
         last = max((row for row in rows if row.failure), key=lambda row: row.end or 0.0).failure
-        return f"{why}; the last: {last.message if last else 'unknown'}"
+        return f"{why.text}; the last: {last.message if last else 'unknown'}"
     if stop_reason(config, rows, now=now):
         return ""
     return (

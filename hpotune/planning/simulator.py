@@ -16,6 +16,7 @@ from functools import partial
 
 from hpotune.config.schema.study_config import SearchConfig, StudyConfig
 from hpotune.planning.estimate import Pace
+from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import Attempt, Span, TrialRow, Worker
 from hpotune.schedule.job_fit import fits
 from hpotune.schedule.next_jobs import JobRow, JobSpec, next_jobs
@@ -124,7 +125,7 @@ class _Cluster:
         self.spans: list[Span] = []
         self.claims = 0
         self.last_end = 0.0
-        self.stopped = ""
+        self.stopped: StopReason | None = None
 
     def run(self) -> Outcome:
         self._submit_missing()
@@ -200,7 +201,7 @@ class _Cluster:
             return bool(self.stopped)  # the rows are the budget, and none fails or reaches a goal
         self.claims += 1
         if not self.stopped and self.claims % max(1, len(self.rows) // EXACT) == 0:
-            self.stopped = stop_reason(self.config, self.rows, now=self._moment()) or ""
+            self.stopped = stop_reason(self.config, self.rows, now=self._moment())
         return bool(self.stopped)
 
     def _next_trial(self) -> int | None:
@@ -264,7 +265,7 @@ class _Cluster:
             if attempt.seconds > self.pace.load_s:
                 heapq.heappush(self.waiting, number)
             else:
-                self.stopped = _SHORT.format(self.config.resources.time)
+                self.stopped = self._too_short()
             self._end(job)
             return self._wake()
         self.rows[number] = replace(row, state="finished", attempts=attempts, end=self._unix())
@@ -312,9 +313,12 @@ class _Cluster:
     def _step(self) -> None:
         self.steps_run += 1
         if not any(job.taken or job.id in self.live for job in self.arrays[-1].jobs):
-            self.stopped = self.stopped or _SHORT.format(self.config.resources.time)
+            self.stopped = self.stopped or self._too_short()
         if not self.stopped:
             self._submit_missing()
+
+    def _too_short(self) -> StopReason:
+        return StopReason(kind="job_too_short", text=_SHORT.format(self.config.resources.time))
 
     # Numbers
 
@@ -362,7 +366,7 @@ class _Cluster:
             steps=self.steps_run,
             trials=count,
             idle=1 - useful / held if held else 0.0,
-            reason=reason,
+            reason=reason.text if reason else "",
         )
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 
 from hpotune.config.schema.study_config import Json, Objective, StudyConfig
+from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import TrialRow
 from hpotune.report.forecast import forecast
 from hpotune.report.wait_reasons import explain
@@ -38,7 +39,7 @@ def status(
         "study": config.name,
         "folder": str(folder.path),
         "state": _state(config, rows, jobs, lost, reason=reason),
-        "reason": reason,
+        "reason": reason.text if reason else None,
         "trials": {
             "budget": config.budget.trials,
             "finished": states["finished"],
@@ -71,7 +72,7 @@ def _state(
     jobs: Sequence[JobRow],
     lost: Sequence[int],
     *,
-    reason: str | None,
+    reason: StopReason | None,
 ) -> str:
     """done, stopped (by a budget or failures), running, queued, or idle: trials are left and no job does them."""
     if sum(row.decided for row in rows) >= config.budget.trials:

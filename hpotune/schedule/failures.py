@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from operator import attrgetter
 
 from hpotune.config.schema.execution import Cause
-from hpotune.records.trial import LOCAL, Attempt, TrialRow
+from hpotune.records.trial import LOCAL, Attempt, Failure, TrialRow
 
 ALIKE = 3
 """Failures in a row on one node, in the same words, while other nodes do well: the node is broken."""
@@ -33,10 +33,10 @@ def held_against(rows: Iterable[TrialRow]) -> list[Cause]:
     ]
 
 
-def equal_failures(rows: Iterable[TrialRow], *, limit: int) -> str | None:
-    """Why the next trial would fail too: the last `limit` failures were one, and nothing has finished since the first.
+def equal_failures(rows: Iterable[TrialRow], *, limit: int) -> Failure | None:
+    """The failure that the last `limit` failed trials have in common; None where they differ or one has finished since.
 
-    Forgiven ones, and those that lie in their point, are left out. While a failed trial is tried again nothing is sure.
+    Failures of points (nan, oom), preempted and retried trials are left out. None also while a failed trial is retried.
     """
     rows = list(rows)
     if any(row.retry_of is not None and row.state in ("waiting", "running") for row in rows):
@@ -58,7 +58,7 @@ def equal_failures(rows: Iterable[TrialRow], *, limit: int) -> str | None:
         return None
     if any(a.outcome == "rung" and a.end > since for r in rows for a in r.attempts):
         return None
-    return f"{limit} trials in a row failed alike ({first.cause}: {first.message})"
+    return first
 
 
 def _of_the_study(row: TrialRow) -> bool:

@@ -11,6 +11,7 @@ from math import inf
 from hpotune.config.schema.execution import BudgetConfig
 from hpotune.config.schema.study_config import Objective, StudyConfig
 from hpotune.config.schema.walltime import seconds
+from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.failures import UNCOUNTED, equal_failures, held_against
 from hpotune.schedule.job_fit import expected_s
@@ -18,22 +19,22 @@ from hpotune.schedule.job_fit import expected_s
 
 def stop_reason(
     config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime, starting: bool = True
-) -> str | None:
-    """Why no further trial may start, None while one may. A baseline that meets the goal ends nothing.
+) -> StopReason | None:
+    """Why no further trial may start; None while one may. A baseline that meets the goal does not end a study.
 
-    Not `starting`: why running trials need not finish either; that one more would exceed a budget is no reason then.
+    `starting=False`: why running trials are to end too; that one more trial would exceed a budget is no reason then.
     """
     budget = config.budget
     finished = [row for row in rows if row.state == "finished"]
     stopped = sum(row.state == "stopped" for row in rows)
     if len(finished) + stopped >= budget.trials:
-        early = f", {stopped} of them stopped at a rung" if stopped else ""
-        return f"{budget.trials} trials finished{early}"
+        early = f", {stopped} of them pruned at a rung" if stopped else ""
+        return StopReason(kind="budget_used", text=f"{budget.trials} trials finished{early}")
     objectives = config.score.objective
     if any(objective.goal is not None for objective in objectives):
         reached = [row for row in competing(finished) if _reaches(objectives, row)]
         if reached:
-            return f"trial {reached[0].number} reached the goal"
+            return StopReason(kind="goal_reached", text=f"trial {reached[0].number} reached the goal")
     return (
         _plateau(budget, rows)
         or failed_too_often(budget, rows)
@@ -42,16 +43,17 @@ def stop_reason(
     )
 
 
-def _plateau(budget: BudgetConfig, rows: Sequence[TrialRow]) -> str | None:
-    """Whether the last two looks ahead found nothing worth looking for."""
+def _plateau(budget: BudgetConfig, rows: Sequence[TrialRow]) -> StopReason | None:
+    """Whether the last two regret bounds are below `budget.plateau`."""
     looks = [row.outlook for row in rows if row.outlook is not None][-2:]
     if budget.plateau is None or len(looks) < 2 or max(look.regret for look in looks) > budget.plateau:
         return None
     left = looks[-1].regret
-    return f"no point is expected to beat the best by more than {left:.3g} (95 %; budget.plateau: {budget.plateau:g})"
+    text = f"no point is expected to beat the best by more than {left:.3g} (95 %; budget.plateau: {budget.plateau:g})"
+    return StopReason(kind="plateau", text=text)
 
 
-def failed_too_often(budget: BudgetConfig, rows: Sequence[TrialRow]) -> str | None:
+def failed_too_often(budget: BudgetConfig, rows: Sequence[TrialRow]) -> StopReason | None:
     """Why what has failed ends the study, None where it does not.
 
     A trial that diverged says nothing against the study, and a broken node neither.
@@ -61,14 +63,22 @@ def failed_too_often(budget: BudgetConfig, rows: Sequence[TrialRow]) -> str | No
     failures = held_against(rows)
     failed = sum(cause not in UNCOUNTED for cause in failures)
     if failed > budget.max_failed:
-        return f"{failed} trials failed (budget.max_failed: {budget.max_failed}); `hpotune trials` shows why"
+        text = f"{failed} trials failed (budget.max_failed: {budget.max_failed}); `hpotune trials` shows why"
+        return StopReason(kind="max_failed", text=text)
     if len(failures) > budget.max_failed + budget.trials:
         diverged = failures.count("nan")
-        return f"{len(failures)} trials failed, {diverged} of them diverged; narrow the space, e.g. train.learning_rate"
+        text = f"{len(failures)} trials failed, {diverged} of them diverged; narrow the space, e.g. train.learning_rate"
+        return StopReason(kind="max_diverged", text=text)
     if len(failures) < budget.max_equal_failures:
         return None
-    alike = equal_failures(rows, limit=budget.max_equal_failures)
-    return f"{alike}; mend that, then `hpotune retry`" if alike else None
+    failure = equal_failures(rows, limit=budget.max_equal_failures)
+    if failure is None:
+        return None
+    text = (
+        f"{budget.max_equal_failures} trials in a row failed alike ({failure.cause}: {failure.message}); "
+        "fix the cause, then `hpotune retry`"
+    )
+    return StopReason(kind="equal_failures", text=text)
 
 
 def gpus_of(config: StudyConfig) -> int:
@@ -86,7 +96,7 @@ def gpu_hours_used(config: StudyConfig, rows: Sequence[TrialRow], *, now: dateti
 
 def _gpu_hours_out(
     config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime, starting: bool
-) -> str | None:
+) -> StopReason | None:
     """Whether the next trial would end beyond budget.gpu_hours, the running ones brought to their expected end."""
     limit = config.budget.gpu_hours
     if limit is None:
@@ -98,21 +108,23 @@ def _gpu_hours_out(
     )
     used = gpu_hours_used(config, rows, now=now)
     if used >= limit:
-        return f"{used:.2f} GPU-hours used (budget.gpu_hours: {limit:g})"
+        return StopReason(kind="gpu_hours", text=f"{used:.2f} GPU-hours used (budget.gpu_hours: {limit:g})")
     if starting and used + ahead + each_h > limit:
-        return f"{used + ahead:.2f} GPU-hours used or taken; one more trial would exceed budget.gpu_hours: {limit:g}"
+        text = f"{used + ahead:.2f} GPU-hours used or taken; one more trial would exceed budget.gpu_hours: {limit:g}"
+        return StopReason(kind="gpu_hours", text=text)
     return None
 
 
-def _time_out(budget: BudgetConfig, rows: Sequence[TrialRow], *, now: datetime) -> str | None:
+def _time_out(budget: BudgetConfig, rows: Sequence[TrialRow], *, now: datetime) -> StopReason | None:
     if budget.until is not None and now >= _moment(budget):
-        return f"it is past {budget.until} (budget.until)"
+        return StopReason(kind="until", text=f"it is past {budget.until} (budget.until)")
     if budget.wall_time is None:
         return None
     starts = [row.attempts[0].start if row.attempts else row.start for row in rows]
     begun = min((start for start in starts if start is not None), default=None)
     if begun is not None and now.timestamp() - begun >= seconds(budget.wall_time):
-        return f"{budget.wall_time} are over since the first trial started (budget.wall_time)"
+        text = f"{budget.wall_time} have passed since the first trial started (budget.wall_time)"
+        return StopReason(kind="wall_time", text=text)
     return None
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from hpotune.objective.interface import Evaluate, Setting, failed
 from hpotune.objective.process import PAUSE, Stop
 from hpotune.objective.registry import open_objective
+from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker
 from hpotune.schedule.failures import bad_nodes
 from hpotune.schedule.job_fit import MARGIN_S, expected_s, fits
@@ -117,7 +118,7 @@ def _take_turns(shift: Shift, evaluate: Evaluate, *, trials: int | None) -> int:
             continue
         if reason := _beyond_budget(shift, claim):
             shift.store.pause(claim.trial_id, owner=shift.me)
-            say(f"trial {claim.row.number} is left: {reason}")
+            say(f"trial {claim.row.number} is left: {reason.text}")
             break
         shift.diary.span(phase, since)
         taken += 1
@@ -133,7 +134,7 @@ def _take_turns(shift: Shift, evaluate: Evaluate, *, trials: int | None) -> int:
     return taken
 
 
-def _beyond_budget(shift: Shift, claim: Claim) -> str | None:
+def _beyond_budget(shift: Shift, claim: Claim) -> StopReason | None:
     """Why a trial that was just taken may not run: of several taken at once the first get the rest of the budget."""
     if shift.config.budget.gpu_hours is None:
         return None
@@ -180,7 +181,7 @@ def _over(shift: Shift, rows: Sequence[TrialRow]) -> bool:
         return True
     if reason := stop_reason(shift.config, rows, now=shift.now()):
         _mark_useful(shift)
-        say(f"the study is over: {reason}")
+        say(f"the study is over: {reason.text}")
         return True
     if shift.me.job == LOCAL and shift.folder.cancelled.exists():
         say("the study was cancelled")

@@ -110,7 +110,7 @@ def _look(shift: Shift) -> None:
     if shift.config.budget.on_end == "cancel" and shift.stop.signal is None:
         config = shift.folder.config_now(shift.study)
         if reason := stop_reason(config, shift.store.rows(), now=shift.now(), starting=False):
-            say(f"the study is over: {reason}; its running trials are stopped (budget.on_end: cancel)")
+            say(f"the study is over: {reason.text}; its running trials are stopped (budget.on_end: cancel)")
             shift.stop.ask(SIGTERM)
 
 

@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import pytest
 
 from hpotune.cli import main
+from hpotune.cli.resume import how_to_continue
+from hpotune.records.stop_reason import StopKind, StopReason
 from hpotune.records.trial import TrialRow
 from hpotune.storage import Store
 from hpotune.workspace.folder import StudyFolder, folder_of, write_atomic
@@ -285,3 +287,29 @@ def test_an_edited_file_is_told_to_be_another_study_than_its_folders(finished, c
     for verb, code in (("status", 0), ("check", 0), ("run", 2)):
         assert says in call(verb, edited, code=code).stderr
     assert says not in call("status", finished.parent / "bowl").stderr
+
+
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("budget_used", "hpotune extend S --trials +10"),
+        ("goal_reached", "copy S/study.yaml, change name and goal"),
+        ("plateau", "lower or remove budget.plateau in the study file"),
+        ("max_failed", "hpotune retry S; or hpotune extend S --max-failed +5"),
+        ("max_diverged", "narrow the space in a new study; or hpotune extend S --max-failed +5"),
+        ("equal_failures", "fix the cause, then hpotune retry S"),
+        ("gpu_hours", "hpotune extend S --gpu-hours +10"),
+        ("wall_time", "hpotune extend S --wall-time +12:00:00"),
+        ("until", "hpotune extend S --until YYYY-MM-DD"),
+        ("job_too_short", "raise resources.time"),
+    ],
+)
+def test_advice_of_each_stop_kind(kind, advice):
+    told = how_to_continue(StopReason(kind=kind, text="budget.until failed"), "S")
+    assert advice in told
+    assert ("extend" in told) == (" extend " in advice)
+
+
+def test_every_stop_kind_has_advice():
+    for kind in get_args(StopKind):
+        assert how_to_continue(StopReason(kind=kind, text=""), "S")

@@ -342,7 +342,9 @@ def test_wilcoxons_p_value_is_the_one_worked_by_hand():
 
 def test_stopped_trials_count_for_the_budget():
     rows = [on(0, 9.0, 9.0, 9.0, state="finished"), on(1, 1.0, state="stopped")]
-    assert stop_reason(config(trials=2), rows, now=NOW) == "2 trials finished, 1 of them stopped at a rung"
+    reason = stop_reason(config(trials=2), rows, now=NOW)
+    assert reason is not None
+    assert (reason.kind, reason.text) == ("budget_used", "2 trials finished, 1 of them pruned at a rung")
     assert stop_reason(config(trials=3), rows, now=NOW) is None
 
 
