@@ -36,7 +36,7 @@ def unkeepable(study: Study, *, share: float, never: Collection[int]) -> Iterato
 def narrow(study: Study, *, share: float) -> Iterator[str]:
     """A warning where constraints leave next to nothing."""
     if 0 < share < NARROW:
-        place = study.source.place(("constraints",))
+        place = study.source.location(("constraints",))
         yield (
             f"{place}: constraints: about {100 * share:.1g}% of the points keep them"
             f"{', so few that a trial may find none' * (share < SCARCE)}; narrow the ranges, or tie values with expr, "
@@ -57,7 +57,7 @@ def unheard(study: Study) -> Iterator[str]:
                 if search.algorithm == "auto"
                 else f"{search.algorithm} takes the prior as its first point alone"
             )
-            yield f"{study.source.place(r.where)}: {r.name}: confidence={r.confidence} has no effect: {why}; remove it"
+            yield f"{study.source.location(r.where)}: {r.name}: confidence={r.confidence} has no effect: {why}; remove it"
 
 
 def unmeasured_limits(study: Study, *, training: Collection[str]) -> Iterator[Mistake]:

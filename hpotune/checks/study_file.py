@@ -13,13 +13,13 @@ from hpotune.config import budget_extension, lm_eval_tasks
 from hpotune.config.load import Mistakes, Study, build_study, lines, load_study
 from hpotune.config.paths import Mistake, absolute, data_mistakes
 from hpotune.config.task_metrics import task_metrics
-from hpotune.config.yaml_source import Value, Where
+from hpotune.config.yaml_source import KeyPath, Value
 from hpotune.errors import StudyFileError, nearest
 from hpotune.search.algorithms.registry import check_algorithm
 from hpotune.search.base.study_setup import setup_of
 from hpotune.search.start_points import Start, distinct, recommended
 from hpotune.warm_start.start_point_sources import crowded, start_points
-from hpotune.workspace.folder import StudyFolder, folder_of, home_of, other_study
+from hpotune.workspace.folder import StudyFolder, difference_message, folder_of, home_of
 
 _MEASURED = (
     "train_loss final_train_loss eval_loss eval_accuracy samples_per_second tokens_per_second peak_memory_gb "
@@ -123,7 +123,7 @@ def _metric_mistakes(study: Study) -> Iterator[Mistake]:
             yield where, f"metric={objective.metric!r} needs data.validation above 0, e.g. 0.05"
 
 
-def _objective(study: Study, index: int) -> Where:
+def _objective(study: Study, index: int) -> KeyPath:
     """The place of one objective; a single one stands without a list."""
     score = study.template.get("score")
     several = isinstance(score, dict) and isinstance(score.get("objective"), list)
@@ -133,16 +133,16 @@ def _objective(study: Study, index: int) -> Where:
 def _task_mistakes(study: Study) -> tuple[list[Mistake], list[str]]:
     """Mistakes and warnings about lm-eval tasks: unknown names, a task on both sides of the seal."""
     score = study.config.score
-    named: dict[Where, str] = {
+    named: dict[KeyPath, str] = {
         (*_objective(study, index), "task"): objective.task
         for index, objective in enumerate(score.objective)
         if objective.task
     }
-    recorded: dict[Where, str] = {
+    recorded: dict[KeyPath, str] = {
         ("score", "record", i): name for i, name in enumerate(score.record) if name not in TRAINING_METRICS
     }
-    sealed: dict[Where, str] = {("score", "test", i): name for i, name in enumerate(score.test)}
-    every: dict[Where, str] = named | recorded | sealed
+    sealed: dict[KeyPath, str] = {("score", "test", i): name for i, name in enumerate(score.test)}
+    every: dict[KeyPath, str] = named | recorded | sealed
     if study.config.model is None or not every:
         return [], []
     index = lm_eval_tasks.task_index(score.include_path)
@@ -184,7 +184,7 @@ def _folder_warnings(target: Path, study: Study, values: dict[str, Value]) -> It
     folder = folder_of(target)
     if not folder.resolved_file.is_file():
         return
-    if told := other_study(folder, values):
+    if told := difference_message(folder, values):
         yield told
     yield from budget_extension.overruled(
         study.config.budget, budget_extension.read_extension(folder.extension_file)
@@ -196,7 +196,7 @@ def _warnings(study: Study) -> Iterator[str]:
     resources, trials = study.config.resources, study.config.budget.trials
     if not study.space.searched and trials > 2:
         yield (
-            f"{study.source.place(('budget', 'trials'))}: nothing is searched (the file holds no range), so {trials} "
+            f"{study.source.location(('budget', 'trials'))}: nothing is searched (the file holds no range), so {trials} "
             "trials do the same; write a range, or trials: 1"
         )
     if resources.signal_delay_s >= resources.walltime_min * 60:
@@ -211,6 +211,6 @@ def _warnings(study: Study) -> Iterator[str]:
             and (r.low < DEAD_BELOW or r.high > BROKEN_ABOVE)
         ):
             yield (
-                f"{study.source.place(r.where)}: {r.name}: [{r.low:g}, {r.high:g}] holds rates that teach an adapter "
+                f"{study.source.location(r.where)}: {r.name}: [{r.low:g}, {r.high:g}] holds rates that teach an adapter "
                 f"nothing (below {DEAD_BELOW:g}) or break the model (above {BROKEN_ABOVE:g}); narrow it"
             )

@@ -31,7 +31,7 @@ def rung_warning(study: Study) -> str | None:
     rungs = enumerate(ladder.budgets if ladder is not None else ())
     early = [budget for rung, budget in rungs if ladder and ladder.share(rung) < FIRST_SHARE - 1e-9]
     if ladder is not None and early and not ladder.halves:
-        place = study.source.place(("search", "rungs"))
+        place = study.source.location(("search", "rungs"))
         return f"{place}: {ladder.pruner} stops nothing before a fifth of the run, so rung {early[0]:g} only costs"
     if config.model is not None:
         return None

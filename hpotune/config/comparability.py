@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.config.yaml_source import Value, Where
+from hpotune.config.yaml_source import KeyPath, Value
 
 SEARCHABLE = ("model", "data", "lora", "train", "params")
 BASE = ("path", "revision", "dtype", "tokenizer", "task", "num_labels")
@@ -20,7 +20,7 @@ OF_TRAINING = ("samples_per_second", "tokens_per_second", "train_seconds")
 APART = "make a study for each"
 
 
-def check_place(where: Where, values: dict[str, Value]) -> None:
+def check_place(where: KeyPath, values: dict[str, Value]) -> None:
     """Raises: ValueError where no range may stand."""
     if where and where[0] == "score":
         raise ValueError(f"holds a range, but all trials are measured alike; {APART}")
@@ -36,7 +36,7 @@ def check_place(where: Where, values: dict[str, Value]) -> None:
         _check_rows(where, values)
 
 
-def _check_rows(where: Where, values: dict[str, Value]) -> None:
+def _check_rows(where: KeyPath, values: dict[str, Value]) -> None:
     if where[1] in ("seed", "validation"):
         raise ValueError("holds a range, but all trials keep the same rows out of training; write one value")
     own = [metric for metric in _metrics(values) if metric in OF_ROWS]
@@ -55,14 +55,14 @@ def _metrics(values: dict[str, Value]) -> list[Value]:
     return [one.get("metric") for one in objectives if isinstance(one, dict) and one.get("task") is None]
 
 
-def unmeasured(config: StudyConfig, values: dict[str, Value]) -> Iterator[tuple[Where, str]]:
+def unmeasured(config: StudyConfig, values: dict[str, Value]) -> Iterator[tuple[KeyPath, str]]:
     """Objectives of a fine-tuning that its baseline, or nothing at all, can measure."""
     if config.model is None:
         return
     score = values.get("score")
     several = isinstance(score, dict) and isinstance(score.get("objective"), list)
     for index, objective in enumerate(config.score.objective):
-        where: Where = ("score", "objective", *([index] if several else []), "metric")
+        where: KeyPath = ("score", "objective", *([index] if several else []), "metric")
         if objective.task is not None:
             continue
         if objective.metric == "seconds":

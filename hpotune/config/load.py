@@ -32,13 +32,13 @@ from hpotune.config.space.ranges import (
     without,
 )
 from hpotune.config.unused_keys import unread
-from hpotune.config.yaml_source import Source, Value, Where, read_source
+from hpotune.config.yaml_source import KeyPath, Source, Value, read_source
 from hpotune.errors import StudyFileError, nearest
 
 POINTS_AN_EXPR = 64
 """Combinations of corners at which an expression over several ranges is tried."""
 
-Mistakes = dict[Where, str]
+Mistakes = dict[KeyPath, str]
 """The first mistake found at each place."""
 
 
@@ -99,7 +99,7 @@ def build_study(source: Source) -> Study:
 
 def lines(source: Source, found: Mistakes) -> list[str]:
     """Mistakes as lines of a message, in the order of the file."""
-    placed = [(source.line(where), f"{source.place(where)}: {text}") for where, text in found.items()]
+    placed = [(source.line(where), f"{source.location(where)}: {text}") for where, text in found.items()]
     return [text for _, text in sorted(placed, key=lambda pair: pair[0])]
 
 
@@ -134,7 +134,7 @@ def _space(values: dict[str, Value], found: Mistakes) -> Space | None:
         return None
 
 
-def _dicts(value: Value, where: Where) -> Iterator[tuple[Where, dict[str, Value]]]:
+def _dicts(value: Value, where: KeyPath) -> Iterator[tuple[KeyPath, dict[str, Value]]]:
     if isinstance(value, dict):
         yield where, value
     if isinstance(value, (dict, list)) and (range_kind(value) is None or not where):
@@ -159,7 +159,7 @@ def _around_ranges(values: dict[str, Value], found: Mistakes) -> None:
     """Mistakes beside ranges that are themselves wrong: the rest of the file need not wait for them."""
     places = [where for where, value in _dicts(values, ()) if range_kind(value) and where]
 
-    def touches(where: Where) -> bool:
+    def touches(where: KeyPath) -> bool:
         return any(where[: len(place)] == place or place[: len(where)] == where for place in places)
 
     told: Mistakes = {}

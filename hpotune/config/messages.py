@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.space.ranges import dotted
-from hpotune.config.yaml_source import Value, Where
+from hpotune.config.yaml_source import KeyPath, Value
 from hpotune.errors import nearest
 
 _TYPES = {
@@ -39,9 +39,9 @@ SHOWN = 80
 """Characters of a value in a message."""
 
 
-def mistakes(error: ValidationError, sections: dict[str, Value]) -> Iterator[tuple[Where, str]]:
+def mistakes(error: ValidationError, sections: dict[str, Value]) -> Iterator[tuple[KeyPath, str]]:
     """Place and text of each mistake; the branches of a union (`gpus` is a number or text) are one mistake."""
-    by_place: dict[Where, list[ErrorDetails]] = {}
+    by_place: dict[KeyPath, list[ErrorDetails]] = {}
     for details in error.errors():
         where = _in_file(
             _without_branch(tuple(k for k in details["loc"] if not str(k).startswith(_BRANCH))), sections
@@ -60,7 +60,7 @@ def shown(value: object) -> str:
     return text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
 
 
-def _mistake(where: Where, group: list[ErrorDetails]) -> tuple[Where, str]:
+def _mistake(where: KeyPath, group: list[ErrorDetails]) -> tuple[KeyPath, str]:
     kind, value, name = group[0]["type"], group[0]["input"], dotted(where)
     if kind == "extra_forbidden":
         return where, f"{name}: unknown key; {nearest(str(where[-1]), _siblings(where))}"
@@ -74,7 +74,7 @@ def _mistake(where: Where, group: list[ErrorDetails]) -> tuple[Where, str]:
     return where, f"{name}={shown(value)} {rule}{_hint(group, value)}"
 
 
-def _own_rule(where: Where, text: str, value: Any) -> tuple[Where, str]:  # noqa: ANN401 - whatever the file holds
+def _own_rule(where: KeyPath, text: str, value: Any) -> tuple[KeyPath, str]:  # noqa: ANN401 - whatever the file holds
     """A rule of ours. Between keys it says `KEY: ` first, and KEY is the place."""
     if not isinstance(value, dict):
         return where, f"{dotted(where)}={shown(value)} {text}"
@@ -101,7 +101,7 @@ def _hint(group: list[ErrorDetails], value: object) -> str:
     return ""
 
 
-def _in_file(where: Where, sections: dict[str, Value]) -> Where:
+def _in_file(where: KeyPath, sections: dict[str, Value]) -> KeyPath:
     """The place in the file: a single objective stands there without a list around it."""
     score = sections.get("score")
     single = isinstance(score, dict) and not isinstance(score.get("objective"), list)
@@ -110,7 +110,7 @@ def _in_file(where: Where, sections: dict[str, Value]) -> Where:
     return where
 
 
-def _without_branch(where: Where) -> Where:
+def _without_branch(where: KeyPath) -> KeyPath:
     """Drops the tags pydantic puts behind a place for the branches of a union (`until.date`)."""
     model: type[BaseModel] | None = StudyConfig
     for depth, key in enumerate(where):
@@ -131,7 +131,7 @@ def _holds_mapping(model: type[BaseModel], key: str) -> bool:
     )
 
 
-def _section(where: Where) -> type[BaseModel] | None:
+def _section(where: KeyPath) -> type[BaseModel] | None:
     """The section class at a place, None for a plain value."""
     model: type[BaseModel] = StudyConfig
     for key in where:
@@ -151,12 +151,12 @@ def _classes(annotation: object) -> list[type[BaseModel]]:
     return [c for arg in getattr(annotation, "__args__", ()) for c in _classes(arg)]
 
 
-def _siblings(where: Where) -> Iterable[str]:
+def _siblings(where: KeyPath) -> Iterable[str]:
     section = _section(where[:-1])
     return section.model_fields.keys() if section else ()
 
 
-def _meaning(where: Where) -> str:
+def _meaning(where: KeyPath) -> str:
     section = _section(where[:-1])
     field = section.model_fields.get(str(where[-1])) if section else None
     text = (field.description if field else None) or (section.__doc__ if section else "") or ""

@@ -18,13 +18,13 @@ from hpotune.config.load import Mistakes
 from hpotune.config.schema.study_config import HOLE, PROMPTS, DataConfig, PointConfig
 from hpotune.config.space.ranges import dotted
 from hpotune.config.space.start_from import absolute_items
-from hpotune.config.yaml_source import Value, Where
+from hpotune.config.yaml_source import KeyPath, Value
 from hpotune.errors import nearest
 
 DATA_FILES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 """Endings of data files that a trial reads -> their format."""
 PROMPT_COLUMNS = {"alpaca": ("instruction", "output"), "text": ("text",)}
-_PLACES: tuple[Where, ...] = (
+_PLACES: tuple[KeyPath, ...] = (
     ("data_root",),
     ("model", "path"),
     ("model", "tokenizer"),
@@ -34,9 +34,9 @@ _PLACES: tuple[Where, ...] = (
     ("env", "container"),
     ("python",),
 )
-_CONTAINER: Where = ("env", "container")
-_FOLDERS: tuple[Where, ...] = (("data_root",), ("score", "include_path"), ("env", "venv"))
-Mistake = tuple[Where, str]
+_CONTAINER: KeyPath = ("env", "container")
+_FOLDERS: tuple[KeyPath, ...] = (("data_root",), ("score", "include_path"), ("env", "venv"))
+Mistake = tuple[KeyPath, str]
 
 
 def absolute(template: dict[str, Value], *, home: Path, found: Mistakes) -> dict[str, Value]:
@@ -53,7 +53,7 @@ def absolute(template: dict[str, Value], *, home: Path, found: Mistakes) -> dict
     return values
 
 
-def _all_absolute(value: Value, where: Where, *, home: Path, found: Mistakes) -> Value:
+def _all_absolute(value: Value, where: KeyPath, *, home: Path, found: Mistakes) -> Value:
     if isinstance(value, dict) and isinstance(value.get("choice"), list):
         options = value["choice"]
         assert isinstance(options, list), "checked above"
@@ -70,7 +70,7 @@ def _all_absolute(value: Value, where: Where, *, home: Path, found: Mistakes) ->
         return value
 
 
-def _absolute(where: Where, text: str, *, home: Path) -> str:
+def _absolute(where: KeyPath, text: str, *, home: Path) -> str:
     if where == ("env", "venv") and text == "auto":
         return text
     path, _, function = text.partition(":") if where == ("python",) else (text, "", "")
@@ -92,7 +92,7 @@ def _exists(path: Path) -> bool:
         raise ValueError(f"cannot be looked at ({error.strerror})") from None
 
 
-def _elsewhere(where: Where, text: str, full: Path) -> str:
+def _elsewhere(where: KeyPath, text: str, full: Path) -> str:
     """A name that is no file here: a hub id, a package, an image to fetch.
 
     Raises: ValueError where it can only be a file.
@@ -124,7 +124,7 @@ def _beside(full: Path) -> str:
     return f"; {hint}" if hint else ""
 
 
-def _check_kind(where: Where, full: Path) -> None:
+def _check_kind(where: KeyPath, full: Path) -> None:
     """Raises: ValueError for a file where a folder is needed, or of a format that a trial does not read."""
     if where in _FOLDERS and not full.is_dir():
         raise ValueError("is a file; needs a folder")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.config.yaml_source import Value, Where
+from hpotune.config.yaml_source import KeyPath, Value
 
-_FINETUNE: tuple[Where, ...] = (
+_FINETUNE: tuple[KeyPath, ...] = (
     ("data_root",),
     ("keep",),
     ("checks",),
@@ -18,7 +18,7 @@ _FINETUNE: tuple[Where, ...] = (
 """What only the built-in fine-tuning reads."""
 
 
-def unread(config: StudyConfig, values: dict[str, Value]) -> Iterator[tuple[Where, str]]:
+def unread(config: StudyConfig, values: dict[str, Value]) -> Iterator[tuple[KeyPath, str]]:
     """Place and text of each key without a reader."""
     own = next((key for key in ("python", "command") if getattr(config, key) is not None), None)
     for where in _FINETUNE if own else ():
@@ -32,7 +32,7 @@ def unread(config: StudyConfig, values: dict[str, Value]) -> Iterator[tuple[Wher
         yield ("data", "response"), "data.response: a classification has labels for answers; remove it"
 
 
-def _written(value: Value, where: Where) -> bool:
+def _written(value: Value, where: KeyPath) -> bool:
     for key in where:
         if not isinstance(value, dict) or key not in value:
             return False

@@ -19,7 +19,7 @@ import yaml
 from hpotune.errors import StudyFileError
 
 Value = Union[None, bool, int, float, str, "list[Value]", "dict[str, Value]"]
-Where = tuple[str | int, ...]
+KeyPath = tuple[str | int, ...]
 
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -36,14 +36,14 @@ class Source:
 
     path: Path
     values: dict[str, Value]
-    lines: Mapping[Where, int]
+    lines: Mapping[KeyPath, int]
 
-    def line(self, where: Where) -> int:
+    def line(self, where: KeyPath) -> int:
         """The line of the value, or of the nearest thing around it that stands in the file."""
         near = (where[:end] for end in range(len(where), 0, -1))
         return next((self.lines[place] for place in near if place in self.lines), 1)
 
-    def place(self, where: Where) -> str:
+    def location(self, where: KeyPath) -> str:
         """`file:line` of the same."""
         return f"{self.path.name}:{self.line(where)}"
 
@@ -104,12 +104,12 @@ class _Reader:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines: dict[Where, int] = {}
+        self.lines: dict[KeyPath, int] = {}
         self.mistakes: list[str] = []
         self._open: list[yaml.Node] = []
         """The nodes around the one being read: an alias to one of them would never end."""
 
-    def value(self, node: yaml.Node, where: Where) -> Value:
+    def value(self, node: yaml.Node, where: KeyPath) -> Value:
         if node in self._open:
             self._mistake(
                 node, f"{_name(where)} holds itself (*alias of its own &anchor); write its values out"
@@ -122,7 +122,7 @@ class _Reader:
         self._open.pop()
         return value
 
-    def _inner(self, node: yaml.Node, where: Where) -> Value:
+    def _inner(self, node: yaml.Node, where: KeyPath) -> Value:
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, where)
         if isinstance(node, yaml.SequenceNode):
@@ -134,7 +134,7 @@ class _Reader:
             return items
         return self._scalar(node)
 
-    def _mapping(self, node: yaml.MappingNode, where: Where) -> dict[str, Value]:
+    def _mapping(self, node: yaml.MappingNode, where: KeyPath) -> dict[str, Value]:
         merged = self._merged(node, where)  # first, so that the lines of the mapping's own keys stand
         found: dict[str, Value] = {}
         for key_node, value_node in node.value:
@@ -154,7 +154,7 @@ class _Reader:
             found[key] = self.value(value_node, place)
         return merged | found
 
-    def _merged(self, node: yaml.MappingNode, where: Where) -> dict[str, Value]:
+    def _merged(self, node: yaml.MappingNode, where: KeyPath) -> dict[str, Value]:
         """What `<<: *anchor` or `<<: [*one, *two]` brings; of a list the first wins, as YAML says."""
         merged: dict[str, Value] = {}
         for key_node, value_node in node.value:
@@ -177,7 +177,7 @@ class _Reader:
         self.mistakes.append(f"{self.path.name}:{node.start_mark.line + 1}: {rule}")
 
 
-def _name(where: Where) -> str:
+def _name(where: KeyPath) -> str:
     return ".".join(map(str, where)) or "the file"
 
 

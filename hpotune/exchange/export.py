@@ -12,14 +12,14 @@ from pathlib import Path
 from hpotune.config.load import Study
 from hpotune.config.schema.study_config import Json
 from hpotune.config.space.ranges import put_point, without
-from hpotune.config.yaml_source import Where, write_yaml
+from hpotune.config.yaml_source import KeyPath, write_yaml
 from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.records.trial import TrialRow
 from hpotune.report import summary
 from hpotune.schedule.stopping_criterion import best_rows
 from hpotune.workspace.folder import StudyFolder, write_atomic
 
-OF_RANGES: tuple[Where, ...] = (("constraints",), ("search", "start_from"))
+OF_RANGES: tuple[KeyPath, ...] = (("constraints",), ("search", "start_from"))
 """What speaks of ranges, and is wrong in a file without any."""
 
 

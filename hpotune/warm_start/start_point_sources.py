@@ -54,7 +54,7 @@ def crowded(study: Study, starts: Sequence[Start]) -> Iterator[str]:
     """A warning where the starting points leave the search nothing to do."""
     own = study.config.budget.trials - (study.config.checks.baseline and study.config.model is not None)
     if starts and len(starts) >= own:
-        place = study.source.place(("search", "start_from"))
+        place = study.source.location(("search", "start_from"))
         yield (
             f"{place}: search.start_from gives {len(starts)} points, and the budget has {own} trials to search with: "
             "the algorithm chooses none; raise budget.trials, or take less"

@@ -51,9 +51,9 @@ def test_each_key_and_item_has_its_line():
 
 def test_a_place_that_is_not_in_the_file_is_that_of_the_nearest_around_it():
     source = parse("a: 1\nb:\n  c: 1\n")
-    assert source.place(("b", "c", "x", 0)) == "study.yaml:3"
-    assert source.place(("b", "x")) == "study.yaml:2"
-    assert source.place(("x",)) == "study.yaml:1"
+    assert source.location(("b", "c", "x", 0)) == "study.yaml:3"
+    assert source.location(("b", "x")) == "study.yaml:2"
+    assert source.location(("x",)) == "study.yaml:1"
 
 
 def test_duplicate_keys_are_named_with_both_lines():

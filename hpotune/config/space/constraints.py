@@ -12,7 +12,7 @@ from contextlib import suppress
 from hpotune.config.comparability import SEARCHABLE
 from hpotune.config.space import expressions
 from hpotune.config.space.ranges import Space, active, leaves, without
-from hpotune.config.yaml_source import Value, Where
+from hpotune.config.yaml_source import KeyPath, Value
 from hpotune.errors import nearest
 
 
@@ -54,7 +54,7 @@ def _holds(text: str, known: Mapping[str, Value]) -> bool:
         return False
 
 
-def texts_of(values: Mapping[str, Value]) -> dict[Where, str]:
+def texts_of(values: Mapping[str, Value]) -> dict[KeyPath, str]:
     """The constraints of a file by their places; a single one stands without a list."""
     found = values.get("constraints")
     if isinstance(found, str):
@@ -63,7 +63,7 @@ def texts_of(values: Mapping[str, Value]) -> dict[Where, str]:
     return {("constraints", index): text for index, text in enumerate(listed) if isinstance(text, str)}
 
 
-def mistakes(values: Mapping[str, Value], space: Space) -> Iterator[tuple[Where, str]]:
+def mistakes(values: Mapping[str, Value], space: Space) -> Iterator[tuple[KeyPath, str]]:
     """Place and text of each constraint that is none, or reads what stands nowhere."""
     fixed = fixed_values({key: value for key, value in values.items() if key in SEARCHABLE}, space)
     ranges = {r.name for r in space.ranges}

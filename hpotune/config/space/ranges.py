@@ -16,7 +16,7 @@ from typing import Literal, TypeGuard
 
 from hpotune.config.space import expressions
 from hpotune.config.space.normal_range import measured
-from hpotune.config.yaml_source import Value, Where
+from hpotune.config.yaml_source import KeyPath, Value
 
 KINDS = ("normal", "lognormal", "float", "int", "choice", "expr")
 """As the file writes them; `int: true` may stand beside the first two, so they are looked for first."""
@@ -37,7 +37,7 @@ OPTIONS: dict[str, frozenset[str]] = {
 class Range:
     """One searched or tied value."""
 
-    where: Where
+    where: KeyPath
     kind: Literal["float", "int", "choice", "expr"]
     low: float = 0.0
     high: float = 0.0
@@ -88,7 +88,7 @@ class Space:
         return tuple(r for r in self.ranges if r.kind != "expr")
 
 
-def dotted(where: Where) -> str:
+def dotted(where: KeyPath) -> str:
     """`("lora", "r")` as `lora.r`."""
     return ".".join(map(str, where))
 
@@ -108,7 +108,7 @@ def meant_kind(value: Mapping[str, Value]) -> tuple[str, str] | None:
     return None
 
 
-def parse_range(value: dict[str, Value], where: Where) -> Range:
+def parse_range(value: dict[str, Value], where: KeyPath) -> Range:
     """A range from its YAML value.
 
     Raises: ValueError with the rule that is broken.
@@ -147,7 +147,7 @@ def _conditions(value: Value) -> dict[str, tuple[Value, ...]]:
     return {key: tuple(wanted) if isinstance(wanted, list) else (wanted,) for key, wanted in value.items()}
 
 
-def _expression(text: Value, where: Where, when: dict[str, tuple[Value, ...]]) -> Range:
+def _expression(text: Value, where: KeyPath, when: dict[str, tuple[Value, ...]]) -> Range:
     if not isinstance(text, str):
         raise ValueError(f'expr: {text!r} needs text, such as "2 * lora.r"')
     try:
@@ -157,7 +157,7 @@ def _expression(text: Value, where: Where, when: dict[str, tuple[Value, ...]]) -
     return Range(where=where, kind="expr", text=text, when=when)
 
 
-def _choice(value: dict[str, Value], where: Where) -> Range:
+def _choice(value: dict[str, Value], where: KeyPath) -> Range:
     options = value["choice"]
     if not isinstance(options, list) or not options:
         raise ValueError(f"choice: {options!r} needs a list of at least one value")
@@ -178,7 +178,7 @@ def _choice(value: dict[str, Value], where: Where) -> Range:
     return Range(where=where, kind="choice", options=tuple(options), prior=prior, ordered=ordered)
 
 
-def _interval(value: dict[str, Value], where: Where, kind: str) -> Range:
+def _interval(value: dict[str, Value], where: KeyPath, kind: str) -> Range:
     found = _normal(value, where, kind) if kind in ("normal", "lognormal") else _uniform(value, where)
     prior, low, high = value.get("prior"), found.low, found.high
     if prior is not None and (not _number(prior) or not low <= prior <= high):
@@ -188,7 +188,7 @@ def _interval(value: dict[str, Value], where: Where, kind: str) -> Range:
     return replace(found, prior=prior)
 
 
-def _normal(value: dict[str, Value], where: Where, kind: str) -> Range:
+def _normal(value: dict[str, Value], where: KeyPath, kind: str) -> Range:
     of = measured(value, kind)
     return Range(
         where=where, kind="int" if of.whole else "float", low=of.low, high=of.high, log=kind == "lognormal",
@@ -196,7 +196,7 @@ def _normal(value: dict[str, Value], where: Where, kind: str) -> Range:
     )  # fmt: skip
 
 
-def _uniform(value: dict[str, Value], where: Where) -> Range:
+def _uniform(value: dict[str, Value], where: KeyPath) -> Range:
     kind: Literal["float", "int"] = "int" if "int" in value else "float"
     low, high = _bounds(value[kind], kind)
     log = value.get("log", False)
@@ -305,7 +305,7 @@ def put_point(template: dict[str, Value], space: Space, drawn: Mapping[str, Valu
     return values
 
 
-def leaves(value: Value, where: Where = ()) -> Iterable[tuple[str, Value]]:
+def leaves(value: Value, where: KeyPath = ()) -> Iterable[tuple[str, Value]]:
     """Every scalar and list of a tree by its dotted name."""
     if isinstance(value, dict):
         for key, item in value.items():
@@ -318,7 +318,7 @@ def leaves(value: Value, where: Where = ()) -> Iterable[tuple[str, Value]]:
                     yield from leaves(item, (*where, index))
 
 
-def _parent(values: dict[str, Value], where: Where) -> dict[str, Value] | list[Value]:
+def _parent(values: dict[str, Value], where: KeyPath) -> dict[str, Value] | list[Value]:
     node: Value = values
     for key in where[:-1]:
         node = node[key]  # type: ignore[index]
@@ -326,7 +326,7 @@ def _parent(values: dict[str, Value], where: Where) -> dict[str, Value] | list[V
     return node
 
 
-def without(values: dict[str, Value], places: Iterable[Where]) -> dict[str, Value]:
+def without(values: dict[str, Value], places: Iterable[KeyPath]) -> dict[str, Value]:
     """A copy of the values with these keys left out; items of lists stay, for their number is their name."""
     copy = json.loads(json.dumps(values))
     assert isinstance(copy, dict), "a mapping gives a mapping"
@@ -336,13 +336,13 @@ def without(values: dict[str, Value], places: Iterable[Where]) -> dict[str, Valu
     return copy
 
 
-def _remove(values: dict[str, Value], where: Where) -> None:
+def _remove(values: dict[str, Value], where: KeyPath) -> None:
     parent = _parent(values, where)
     if isinstance(parent, dict):
         parent.pop(str(where[-1]), None)
 
 
-def _put(values: dict[str, Value], where: Where, value: Value) -> None:
+def _put(values: dict[str, Value], where: KeyPath, value: Value) -> None:
     parent, key = _parent(values, where), where[-1]
     if isinstance(parent, dict):
         parent[str(key)] = value

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from hpotune.config.space import constraints
 from hpotune.config.space.ranges import Range, Space
-from hpotune.config.yaml_source import Value, Where
+from hpotune.config.yaml_source import KeyPath, Value
 from hpotune.errors import nearest
 
 BEST = 3
 """Points taken from an earlier study, where the file does not say how many."""
-PLACE: Where = ("search", "start_from")
+PLACE: KeyPath = ("search", "start_from")
 Point = dict[str, Value]
 """Values of the study file by dotted name; some may be missing."""
 
@@ -27,7 +27,7 @@ Point = dict[str, Value]
 class Item:
     """One item of the list."""
 
-    where: Where
+    where: KeyPath
     point: Point = field(default_factory=dict)
     path: str = ""
     """Empty: it is a point."""
@@ -35,7 +35,7 @@ class Item:
     """At most so many; None: 3 of a study, all rows of a file."""
 
 
-def items(values: Mapping[str, Value], found: dict[Where, str] | None = None) -> list[Item]:
+def items(values: Mapping[str, Value], found: dict[KeyPath, str] | None = None) -> list[Item]:
     """The items of a file; `found` gains a mistake for each that is none."""
     search = values.get("search")
     listed = search.get("start_from") if isinstance(search, dict) else None
@@ -52,7 +52,7 @@ def items(values: Mapping[str, Value], found: dict[Where, str] | None = None) ->
     return kept
 
 
-def _item(value: Value, where: Where) -> Item:
+def _item(value: Value, where: KeyPath) -> Item:
     if isinstance(value, str) and value.strip():
         return Item(where=where, path=value)
     if not isinstance(value, dict) or not value:
@@ -69,9 +69,9 @@ def _item(value: Value, where: Where) -> Item:
     return Item(where=where, path=path, take=take)
 
 
-def mistakes(values: Mapping[str, Value], space: Space) -> Iterator[tuple[Where, str]]:
+def mistakes(values: Mapping[str, Value], space: Space) -> Iterator[tuple[KeyPath, str]]:
     """Place and text of what is wrong with the items, and with the points among them."""
-    found: dict[Where, str] = {}
+    found: dict[KeyPath, str] = {}
     for item in items(values, found):
         for name, text in faults(item.point, values, space).items():
             found.setdefault((*item.where, name), f"search.start_from: {text}")

@@ -61,13 +61,13 @@ def check_algorithm(study: Study, setup: Setup) -> None:
     Raises: StudyFileError otherwise, with every reason.
     """
     search, source = study.config.search, study.source
-    place = source.place(("search", "algorithm"))
+    place = source.location(("search", "algorithm"))
     name = search.algorithm
     if name not in MODULES:
         raise StudyFileError(f"{place}: search.algorithm={name!r} is unknown; {nearest(name, MODULES)}")
     found = algorithm(name)
     unknown = [
-        f"{source.place(('search', 'options', option))}: search.options.{option} is no option of {name}; "
+        f"{source.location(('search', 'options', option))}: search.options.{option} is no option of {name}; "
         + (nearest(option, found.options) if found.options else "it takes none: remove it")
         for option in search.options
         if option not in found.options
@@ -82,7 +82,7 @@ def check_algorithm(study: Study, setup: Setup) -> None:
         found.make(setup)
         faults = found.faults(study, setup)
     except (TypeError, ValueError) as error:
-        place = source.place(("search", "options"))
+        place = source.location(("search", "options"))
         raise StudyFileError(
             f"{place}: search.options={search.options!r} do not fit {name} ({error}); correct them"
         ) from None

@@ -183,22 +183,22 @@ def faults(study: StudyFile, setup: Setup) -> list[str]:
     if setup.trials < wanted:
         baseline = config.budget.trials - setup.trials
         found.append(
-            f"{source.place(('budget', 'trials'))}: budget.trials={config.budget.trials} is too few: population "
+            f"{source.location(('budget', 'trials'))}: budget.trials={config.budget.trials} is too few: population "
             f"{shape.population} x {shape.generations} generations{' and the baseline' if baseline else ''} of pbt "
             f"need {wanted + baseline}"
         )
     if setup.workers > shape.population:
         found.append(
-            f"{source.place(('budget', 'parallel'))}: budget.parallel={setup.workers} is more than pbt has members "
+            f"{source.location(('budget', 'parallel'))}: budget.parallel={setup.workers} is more than pbt has members "
             f"(search.options.population: {shape.population}), so that some would have nobody to follow; lower it"
         )
     if config.budget.plateau is not None:
         found.append(
-            f"{source.place(('budget', 'plateau'))}: budget.plateau looks at whole runs, and pbt scores parts of them; "
+            f"{source.location(('budget', 'plateau'))}: budget.plateau looks at whole runs, and pbt scores parts of them; "
             "remove it"
         )
     return found + [
-        f"{source.place(r.where)}: {r.name} cannot change while a model trains, as algorithm: pbt would; give it one "
+        f"{source.location(r.where)}: {r.name} cannot change while a model trains, as algorithm: pbt would; give it one "
         f"value, or search over {_free_names()}"
         for r in study.space.ranges
         if config.model is not None and not _free(r.where) and (r.kind != "expr" or _moves(study, r.name))
