@@ -10,10 +10,10 @@ import platform
 import signal
 
 from hpotune.records.trial import LOCAL
-from hpotune.slurm.jobs import cancel_jobs, job_rows
+from hpotune.slurm.jobs import cancel_jobs, query_jobs
 from hpotune.storage import Store, dead_here
 from hpotune.workspace.folder import StudyFolder
-from hpotune.workspace.lock import alone
+from hpotune.workspace.lock import exclusive_lock
 
 
 def cancel_study(folder: StudyFolder, store: Store) -> list[str]:
@@ -23,11 +23,11 @@ def cancel_study(folder: StudyFolder, store: Store) -> list[str]:
 
     Raises: ClusterError when Slurm does not answer.
     """
-    with alone(
+    with exclusive_lock(
         folder.jobs / ".lock"
     ):  # a step that submits just now comes first, and its jobs are cancelled too
         folder.cancelled.touch()
-        live = [row for row in job_rows(folder, store.rows()) if row.live]
+        live = [row for row in query_jobs(folder, store.rows()) if row.active]
         # Of an array that somebody wrote by hand only the elements that run this study.
         cancel_jobs(
             folder, list(dict.fromkeys(row.id if row.kind == "own" else row.id.split("_")[0] for row in live))

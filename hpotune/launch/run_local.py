@@ -17,15 +17,16 @@ from hpotune.checks.gpus import deal, visible_gpus
 from hpotune.config.load import Study
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import HpotuneError, StoreError, StudyFileError
-from hpotune.launch.stale_workers import sweep as sweep_study
+from hpotune.launch.stale_workers import requeue_lost_trials as sweep_study
+from hpotune.records.jobs import JobRow
 from hpotune.records.trial import LOCAL, TrialRow
-from hpotune.schedule.next_jobs import JobRow, next_jobs
+from hpotune.schedule.next_jobs import next_jobs
 from hpotune.schedule.rounds import width
 from hpotune.schedule.stopping_criterion import failed_too_often, stop_reason
 from hpotune.storage import Store
-from hpotune.workspace.code_snapshot import code_of
+from hpotune.workspace.code_snapshot import find_snapshot
 from hpotune.workspace.folder import StudyFolder
-from hpotune.workspace.lock import the_only
+from hpotune.workspace.lock import try_exclusive_lock
 
 POLL_S = 0.5
 PATIENCE_S = 60
@@ -44,14 +45,14 @@ def check_local(config: StudyConfig) -> None:
     deal(visible_gpus(os.environ), each=config.resources.gpus_per_node)
 
 
-def run_here(folder: StudyFolder, store: Store, config: StudyConfig, *, show: Callable[[], None]) -> bool:
+def run_study(folder: StudyFolder, store: Store, config: StudyConfig, *, show: Callable[[], None]) -> bool:
     """Runs the study with as many workers as it wants and the GPUs carry; False when the user stopped it.
 
     Raises: HpotuneError as `run_workers`, and while another `hpotune run` of this study is at work.
     """
     gpus = deal(visible_gpus(os.environ), each=config.resources.gpus_per_node)
     count = min(width(config), config.budget.trials, len(gpus) or width(config))
-    with the_only(folder.jobs / ".run.lock", what="`hpotune run` of this study"):
+    with try_exclusive_lock(folder.jobs / ".run.lock", what="`hpotune run` of this study"):
         return run_workers(folder, store, count=count, show=show, gpus=gpus)
 
 
@@ -65,78 +66,78 @@ def run_workers(
 
     Raises: HpotuneError when workers end without taking a trial, as often as there are places for them.
     """
-    code = code_of(folder)  # one for all of them, whatever is submitted meanwhile
+    code = find_snapshot(folder)  # one for all of them, whatever is submitted meanwhile
     folder.cancelled.unlink(missing_ok=True)
-    crew = _Crew(
+    pool = _WorkerPool(
         folder=folder,
         study=folder.load(),
         store=store,
-        places=[None] * count,
+        slots=[None] * count,
         gpus=gpus,
         code=code.hash if code else None,
     )
     sweep_study(folder, store)
-    with _asked() as asked:
+    with _stop_signals() as asked:
         try:
-            _watch(crew, asked, show=show)
+            _watch(pool, asked, show=show)
             if asked:
-                _ask_to_end(crew.working, asked)
+                _request_stop(pool.running, asked)
         finally:
-            for worker in crew.working:
+            for worker in pool.running:
                 worker.kill()
                 worker.wait()
             sweep_study(folder, store)
     show()
     if asked or folder.cancelled.exists():
         return False
-    if crew.fruitless >= count and next_jobs(store.config, store.rows(), [], now=datetime.now()):
-        raise HpotuneError(_last_words(folder))
+    if pool.without_trial >= count and next_jobs(store.config, store.rows(), [], now=datetime.now()):
+        raise HpotuneError(_first_error(folder))
     return True
 
 
 @dataclass(kw_only=True)
-class _Crew:
+class _WorkerPool:
     """The workers of this machine, each in its place."""
 
     folder: StudyFolder
     study: Study
     store: Store
-    places: list[subprocess.Popen[bytes] | None]
+    slots: list[subprocess.Popen[bytes] | None]
     gpus: Sequence[str]
     code: str | None
     """The snapshot of the study's code that they run."""
-    fruitless: int = 0
+    without_trial: int = 0
     """Workers in a row that ended without having taken a trial."""
 
     @property
-    def working(self) -> list[subprocess.Popen[bytes]]:
+    def running(self) -> list[subprocess.Popen[bytes]]:
         """Those that have not been seen to end."""
-        return [worker for worker in self.places if worker is not None]
+        return [worker for worker in self.slots if worker is not None]
 
-    def see_ends(self) -> bool:
+    def collect_ended(self) -> bool:
         """Clears the places of those that have ended; whether there was one."""
-        ended = {index for index, worker in enumerate(self.places) if worker and worker.poll() is not None}
+        ended = {index for index, worker in enumerate(self.slots) if worker and worker.poll() is not None}
         if not ended:
             return False
         sweep_study(self.folder, self.store)
         hosts = [(a.worker.job, a.worker.pid) for row in self.store.rows() for a in row.attempts]
         for index in ended:
-            worker = self.places[index]
+            worker = self.slots[index]
             assert worker is not None, "found in its place just now"
-            self.fruitless = 0 if (LOCAL, worker.pid) in hosts else self.fruitless + 1
-            self.places[index] = None
+            self.without_trial = 0 if (LOCAL, worker.pid) in hosts else self.without_trial + 1
+            self.slots[index] = None
         return True
 
     def fill(self) -> None:
         """Starts the workers that are due, where there is a place."""
-        if self.fruitless >= len(self.places) or self.folder.cancelled.exists():
+        if self.without_trial >= len(self.slots) or self.folder.cancelled.exists():
             return
-        config = self.store.config = self.folder.config_now(self.study)
-        jobs = [JobRow(id=f"{LOCAL}:{worker.pid}", state="RUNNING") for worker in self.working]
+        config = self.store.config = self.folder.current_config(self.study)
+        jobs = [JobRow(id=f"{LOCAL}:{worker.pid}", state="RUNNING") for worker in self.running]
         for spec in next_jobs(config, self.store.rows(), jobs, now=datetime.now()):
-            free = [index for index, worker in enumerate(self.places) if worker is None]
+            free = [index for index, worker in enumerate(self.slots) if worker is None]
             for index in free[: min(spec.throttle, spec.count)]:
-                self.places[index] = _start(
+                self.slots[index] = _start_worker(
                     self.folder, index, trials=spec.trials, gpus=self.gpus, code=self.code
                 )
 
@@ -159,7 +160,7 @@ def shortfall(config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime) -
 
 
 @contextmanager
-def _asked() -> Iterator[list[int]]:
+def _stop_signals() -> Iterator[list[int]]:
     """Signals that asked to stop, as they come in; none of them interrupts what is being done."""
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
@@ -174,31 +175,31 @@ def _asked() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _last_words(folder: StudyFolder) -> str:
+def _first_error(folder: StudyFolder) -> str:
     log = folder.jobs / "local" / "worker-0.log"
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     said = lines[-1].removeprefix("error: ") if lines else "it said nothing"
     return f"every worker died; the first: {said}; see {log}, then run again to go on"
 
 
-def _watch(crew: _Crew, asked: Sequence[int], *, show: Callable[[], None]) -> None:
+def _watch(pool: _WorkerPool, asked: Sequence[int], *, show: Callable[[], None]) -> None:
     """Until no worker is due and all have ended, or a signal asks to stop."""
     due = True
-    while not asked and (due or crew.working):
+    while not asked and (due or pool.running):
         try:
             if due:
-                crew.fill()
+                pool.fill()
             show()
             due = False
         except StoreError:  # workers wait for a store that is away, and so does this
-            if not crew.working:
+            if not pool.running:
                 raise
-        time.sleep(POLL_S if crew.working else 0)
+        time.sleep(POLL_S if pool.running else 0)
         with suppress(StoreError):
-            due = crew.see_ends() or due
+            due = pool.collect_ended() or due
 
 
-def _ask_to_end(workers: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]) -> None:
+def _request_stop(workers: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]) -> None:
     """Lets the workers put their trials back in line, for as long as the user is patient."""
     for worker in workers:
         worker.send_signal(signal.SIGTERM)
@@ -209,14 +210,14 @@ def _ask_to_end(workers: Sequence[subprocess.Popen[bytes]], asked: Sequence[int]
         time.sleep(POLL_S)
 
 
-def _start(
+def _start_worker(
     folder: StudyFolder, index: int, *, trials: int | None, gpus: Sequence[str], code: str | None
 ) -> subprocess.Popen[bytes]:
     place = folder.jobs / "local"
     place.mkdir(parents=True, exist_ok=True)
     limit = ["--trials", str(trials)] if trials is not None else []
     limit += ["--code", code] if code is not None else []
-    env = _clean() | ({"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {})
+    env = _environment_without_slurm() | ({"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {})
     with (place / f"worker-{index}.log").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "hpotune", "worker", str(folder.path), *limit],
@@ -224,6 +225,6 @@ def _start(
         )  # fmt: skip
 
 
-def _clean() -> dict[str, str]:
+def _environment_without_slurm() -> dict[str, str]:
     """The environment without Slurm's: `run` inside an allocation is still this machine, its workers are local."""
     return {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "SLURMD_"))}

@@ -10,11 +10,12 @@ from typing import Any
 
 from hpotune.config.schema.study_config import Json, StudyConfig
 from hpotune.planning.estimate import Measured
+from hpotune.records.jobs import JobKind
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.stopping_criterion import gpus_of
-from hpotune.slurm.jobs import recorded_jobs
+from hpotune.slurm.jobs import submitted_jobs
 from hpotune.workspace.folder import StudyFolder
-from hpotune.workspace.heartbeat import Life, read
+from hpotune.workspace.heartbeat import HeartbeatRecord, read_heartbeat
 from hpotune.workspace.timeline import json_lines
 
 _LOADING = ("load", "data")
@@ -30,7 +31,7 @@ class Submission:
     submitted: float
     """Unix seconds, by the file system's clock."""
     throttle: int
-    lives: tuple[Life, ...]
+    lives: tuple[HeartbeatRecord, ...]
     """By their start."""
 
 
@@ -52,14 +53,14 @@ def measured(folder: StudyFolder, rows: Sequence[TrialRow]) -> Measured:
     )
 
 
-def submissions(folder: StudyFolder, *, kind: str = "worker") -> list[Submission]:
+def submissions(folder: StudyFolder, *, kind: JobKind = "worker") -> list[Submission]:
     """Every array of workers, oldest first; or the follow-up steps, which hold no GPU and wait for others."""
-    return [_submission(folder, told) for told in recorded_jobs(folder) if told["kind"] == kind]
+    return [_submission(folder, told) for told in submitted_jobs(folder) if told["kind"] == kind]
 
 
 def _submission(folder: StudyFolder, told: Mapping[str, Any]) -> Submission:
     id_ = str(told["id"])
-    lives = [read(folder, f"{id_}_{index}") for index in range(int(told["count"]))]
+    lives = [read_heartbeat(folder, f"{id_}_{index}") for index in range(int(told["count"]))]
     return Submission(
         id=id_,
         submitted=(folder.jobs / id_ / "job.json").stat().st_mtime,

@@ -24,18 +24,18 @@ from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.yaml_source import Value
 from hpotune.errors import ClusterError, HpotuneError
 from hpotune.launch.cancel import cancel_study
-from hpotune.launch.follow_up import step
-from hpotune.launch.run_local import run_here
+from hpotune.launch.follow_up import follow_up
+from hpotune.launch.run_local import run_study
 from hpotune.planning.estimate import GIVEN, Measured, as_numbers
 from hpotune.planning.measured_times import measured, submissions
 from hpotune.planning.study_plan import probe_file
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.rounds import width
 from hpotune.slurm.commands import require_slurm
-from hpotune.slurm.jobs import job_rows
+from hpotune.slurm.jobs import query_jobs
 from hpotune.storage import Store
 from hpotune.storage.backends import connect
-from hpotune.workspace.code_snapshot import take
+from hpotune.workspace.code_snapshot import snapshot_code
 from hpotune.workspace.folder import StudyFolder, make_folder, write_atomic
 
 AT_ONCE = 4
@@ -97,7 +97,7 @@ def _made(place: StudyFolder, checked: Checked) -> tuple[Store, StudyConfig]:
     study = build_study(replace(checked.study.source, values=values))
     url, _ = connect.choose("auto", place.path)
     make_folder(place, study, values, home=checked.home, store_url=url)
-    take(place, values, home=checked.home)
+    snapshot_code(place, values, home=checked.home)
     return Store.create(url, study, folder=str(place.path)), study.config
 
 
@@ -107,11 +107,11 @@ def _run(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say, unt
         require_slurm()
     except ClusterError:
         say("no Slurm here: the probe runs on this machine")
-        run_here(place, store, config, show=lambda: None)
+        run_study(place, store, config, show=lambda: None)
         _check(place, store)
         return
     try:
-        done = step(place, store, config, now=datetime.now())
+        done = follow_up(place, store, config, now=datetime.now())
         say(
             f"submitted the probe as job {', '.join(done.submitted)}; it waits in the queue like the study's own"
         )
@@ -142,11 +142,11 @@ def _wait(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say, un
 
 def _look(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say) -> None:
     """Says how its jobs are; raises where none of them lives and it has not ended."""
-    rows = job_rows(place, store.rows())
+    rows = query_jobs(place, store.rows())
     states = ", ".join(sorted({row.state.lower() for row in rows}))
     waits = sorted({row.reason for row in rows if row.state == "PENDING" and row.kind == "worker"} - {""})
     say(f"the probe: {states} {' '.join(waits)}".rstrip())
-    if not any(row.live for row in rows) and not _ended(place, store, config):
+    if not any(row.active for row in rows) and not _ended(place, store, config):
         raise ClusterError(
             f"the probe's jobs have ended without its trials; a job said: {_last_words(place)}"
         )
@@ -176,7 +176,7 @@ def _ended(place: StudyFolder, store: Store, config: StudyConfig) -> bool:
 
 def step_spoke(place: StudyFolder) -> float | None:
     """When the follow-up step had done its work, by the time of its log; None before."""
-    for job in submissions(place, kind="step"):
+    for job in submissions(place, kind="follow-up"):
         for log in place.jobs.glob(f"{job.id}/*.out"):
             if "submitted:" in log.read_text(encoding="utf-8", errors="replace"):
                 return log.stat().st_mtime

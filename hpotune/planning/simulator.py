@@ -16,10 +16,11 @@ from functools import partial
 
 from hpotune.config.schema.study_config import SearchConfig, StudyConfig
 from hpotune.planning.estimate import Pace
+from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import Attempt, Span, TrialRow, Worker
 from hpotune.schedule.job_fit import fits
-from hpotune.schedule.next_jobs import JobRow, JobSpec, next_jobs
+from hpotune.schedule.next_jobs import next_jobs
 from hpotune.schedule.rounds import round_start, width
 from hpotune.schedule.stopping_criterion import gpus_of, stop_reason
 
@@ -118,7 +119,7 @@ class _Cluster:
         self.round = 0
         self.arrays: list[_Array] = []
         self.jobs: list[_Job] = []
-        self.live: dict[str, _Job] = {}
+        self.active: dict[str, _Job] = {}
         self.idle: list[_Job] = []
         self.steps: list[_Step] = []
         self.steps_run = 0
@@ -142,12 +143,12 @@ class _Cluster:
 
     def _submit_missing(self) -> None:
         """What `launch/follow_up.py` does: ask the planner, submit, leave a step behind."""
-        rows = [JobRow(id=job.id, state=job.state) for job in self.live.values()]
+        rows = [JobRow(id=job.id, state=job.state) for job in self.active.values()]
         due = next_jobs(self.config, self.rows, rows, now=self._moment())
         new = [self._submit(part) for spec in due for part in self.split(spec)]
-        if self.config.resources.follow_up is True and self.live and (new or not self.steps):
+        if self.config.resources.follow_up is True and self.active and (new or not self.steps):
             any_of = self.config.execution.trials_per_job == "auto"
-            self.steps.append(_Step(after=set(self.live), any_of=any_of))
+            self.steps.append(_Step(after=set(self.active), any_of=any_of))
 
     def _submit(self, spec: JobSpec) -> _Array:
         array = _Array(
@@ -158,7 +159,7 @@ class _Cluster:
         ]
         self.arrays.append(array)
         self.jobs += array.jobs
-        self.live |= {job.id: job for job in array.jobs}
+        self.active |= {job.id: job for job in array.jobs}
         self._at(array.ready, self._start_jobs)
         return array
 
@@ -297,13 +298,13 @@ class _Cluster:
         job.state, job.end = "COMPLETED", self.now
         self._no_longer_idle(job)
         self._at(self.now + self.pace.turn_s, lambda: self._turn(job.array))
-        del self.live[job.id]
+        del self.active[job.id]
         for step in [step for step in self.steps if job.id in step.after]:
             step.after.discard(job.id)
             if step.any_of or not step.after:
                 self.steps.remove(step)
                 self._at(self.now + self.pace.queue_s + self.pace.step_s, self._step)
-        if self.config.resources.follow_up == "worker" and not self.live:
+        if self.config.resources.follow_up == "worker" and not self.active:
             self._at(self.now + self.pace.step_s, self._submit_missing)
 
     def _turn(self, array: _Array) -> None:
@@ -312,7 +313,7 @@ class _Cluster:
 
     def _step(self) -> None:
         self.steps_run += 1
-        if not any(job.taken or job.id in self.live for job in self.arrays[-1].jobs):
+        if not any(job.taken or job.id in self.active for job in self.arrays[-1].jobs):
             self.stopped = self.stopped or self._too_short()
         if not self.stopped:
             self._submit_missing()

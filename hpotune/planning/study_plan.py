@@ -18,11 +18,12 @@ from hpotune.planning.estimate import Figures, Measured, Pace, figures, missing
 from hpotune.planning.measured_times import actual, measured
 from hpotune.planning.mode_comparison import Way, compare, recommend
 from hpotune.planning.simulator import Outcome, Split, simulate
+from hpotune.records.jobs import JobSpec
 from hpotune.records.trial import TrialRow
-from hpotune.schedule.next_jobs import JobSpec, next_jobs
+from hpotune.schedule.next_jobs import next_jobs
 from hpotune.slurm.commands import require_slurm
-from hpotune.slurm.submit import max_array_size, sbatch_text, split
-from hpotune.workspace.code_snapshot import code_of
+from hpotune.slurm.submit import max_array_size, sbatch_text, split_array
+from hpotune.workspace.code_snapshot import find_snapshot
 from hpotune.workspace.folder import StudyFolder, write_atomic
 
 PLAN = "plan.json"
@@ -70,7 +71,7 @@ def make_plan(
     learned = measured(folder, rows) if rows else Measured()
     known = figures(config, learned, read_probe(folder) if probed is None else probed)
     limit, no_slurm = _cluster()
-    cut = partial(split, at_most=limit)
+    cut = partial(split_array, at_most=limit)
     ways = tuple(compare(config, known.pace, begin=now, split=cut))
     chosen, reason = recommend(ways)
     arrays = tuple(part for spec in next_jobs(config, [], [], now=now) for part in cut(spec))
@@ -91,7 +92,7 @@ def make_plan(
 
 
 def _script(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
-    newest = code_of(folder)
+    newest = find_snapshot(folder)
     return sbatch_text(folder, config, spec, code=newest.hash if newest else None)
 
 

@@ -5,66 +5,17 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Literal
 
 from hpotune.config.schema.rungs import Ladder
 from hpotune.config.schema.study_config import StudyConfig
+from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.failures import bad_nodes
 from hpotune.schedule.promotion import turns
 from hpotune.schedule.rounds import may_start, width
 from hpotune.schedule.stopping_criterion import stop_reason
-
-LIVE = (
-    "PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "CONFIGURING", "RESIZING", "STOPPED",
-)  # fmt: skip
-"""Slurm's words for jobs that will still do something."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JobRow:
-    """One Slurm job or array element as the cluster tells it."""
-
-    id: str
-    """JOB, or ARRAY_ELEMENT."""
-    state: str
-    """Slurm's word: PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY, NODE_FAIL, PREEMPTED …
-
-    GONE where the cluster no longer knows it, UNKNOWN where nobody could be asked.
-    """
-    reason: str = ""
-    """Why it waits, as Slurm says."""
-    exit_code: str = ""
-    kind: str = "worker"
-    estimate: str = ""
-    """When it will start, as `squeue --start` guesses (2026-06-01T12:00:00); empty where it does not say."""
-
-    @property
-    def live(self) -> bool:
-        """Whether it will still do something."""
-        return self.state in LIVE
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class JobSpec:
-    """An array to submit: `count` elements, `throttle` of them at a time, each taking `trials`.
-
-    None trials: until the budget or its time is out.
-    """
-
-    kind: Literal["worker", "step"] = "worker"
-    """step: the small job that starts when the others have ended, tells dead trials and submits what is missing."""
-    count: int
-    throttle: int
-    trials: int | None = None
-    after: tuple[str, ...] = ()
-    """Jobs, or elements of arrays, that a step waits for."""
-    any_of: bool = False
-    """Whether it starts when one of them has ended; else when all have."""
-    exclude: tuple[str, ...] = ()
-    """Nodes to leave out."""
 
 
 def next_jobs(
@@ -73,7 +24,7 @@ def next_jobs(
     """The jobs that are missing: nothing while those that live can do the rest, so asking twice changes nothing."""
     if stop_reason(config, rows, now=now):
         return []
-    live = [job for job in jobs if job.live and job.kind == "worker"]
+    live = [job for job in jobs if job.active and job.kind == "worker"]
     each = config.execution.trials_per_job
     found = _workers(config, rows, live) if each == "auto" else _array(config, rows, live, each)
     if found is None:

@@ -9,13 +9,13 @@ from collections.abc import Sequence
 
 from hpotune.errors import ClusterError
 
-ANSWER_S = 60
+TIMEOUT_S = 60
 """How long Slurm's commands may take to answer."""
 _NOT_RUN = (126, 127)
 """A shell's exit codes for a command that it may not run, or does not find: what a site's wrapper gives."""
 
 
-class Absent(ClusterError):
+class CommandMissing(ClusterError):
     """A command is not there: another may do instead."""
 
 
@@ -28,7 +28,7 @@ def require_slurm() -> None:
         )
 
 
-def ask(command: Sequence[str], *, answer_s: float = ANSWER_S) -> str:
+def run_command(command: Sequence[str], *, answer_s: float = TIMEOUT_S) -> str:
     """What a command of Slurm prints.
 
     Raises: Absent when it is missing, ClusterError when it fails or gives no answer.
@@ -40,19 +40,19 @@ def ask(command: Sequence[str], *, answer_s: float = ANSWER_S) -> str:
             command, capture_output=True, text=True, timeout=answer_s, check=True, env=env
         )
     except (FileNotFoundError, PermissionError):
-        raise Absent(absent) from None
+        raise CommandMissing(absent) from None
     except subprocess.TimeoutExpired:
         raise ClusterError(f"{command[0]} gave no answer in {answer_s:g} s; try again later") from None
     except subprocess.CalledProcessError as error:
         if error.returncode in _NOT_RUN:
-            raise Absent(absent) from None
+            raise CommandMissing(absent) from None
         raise ClusterError(
-            f"{command[0]} failed: {words(error.stderr)}; is the controller up? `hpotune doctor` looks"
+            f"{command[0]} failed: {error_line(error.stderr)}; is the controller up? `hpotune doctor` looks"
         ) from None
     return answer.stdout
 
 
-def words(text: str) -> str:
+def error_line(text: str) -> str:
     """Slurm's own complaint out of a longer text: its last line that says error."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "error" in line.lower()]

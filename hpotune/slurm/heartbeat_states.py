@@ -7,16 +7,16 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Literal
 
+from hpotune.records.jobs import JobRow
 from hpotune.records.trial import TrialRow
-from hpotune.schedule.next_jobs import JobRow
 from hpotune.workspace.folder import StudyFolder
-from hpotune.workspace.heartbeat import read
+from hpotune.workspace.heartbeat import read_heartbeat
 
-How = Literal["ended", "cancelled"]
+JobMark = Literal["ended", "cancelled"]
 _NOT_SEEN = "not seen yet; Slurm's commands are not here to ask"
 
 
-def life_rows(
+def states_from_heartbeats(
     folder: StudyFolder, trials: Sequence[TrialRow], ids: Sequence[str], *, lease_s: float
 ) -> dict[str, JobRow]:
     """A row for every id. `lease_s`: how long a job without a sign of life is taken to live."""
@@ -30,7 +30,7 @@ def life_rows(
 
 
 def _row(folder: StudyFolder, id_: str, *, beat: float | None, now: float, lease_s: float) -> JobRow:
-    life = read(folder, id_)
+    life = read_heartbeat(folder, id_)
     signs = [sign for sign in (beat, life.sign if life else None) if sign is not None]
     last = max(signs, default=None)
     ended, cancelled = _marked(folder, id_, "ended"), _marked(folder, id_, "cancelled")
@@ -53,7 +53,7 @@ def _row(folder: StudyFolder, id_: str, *, beat: float | None, now: float, lease
     return JobRow(id=id_, state="GONE", reason=f"no sign of life for {now - last:.0f} s")
 
 
-def mark(folder: StudyFolder, ids: Sequence[str], how: How) -> None:
+def mark_jobs(folder: StudyFolder, ids: Sequence[str], how: JobMark) -> None:
     """Leaves in the folder that Slurm has told the end of jobs or elements, or was told to cancel them."""
     for id_ in ids:
         job, _, element = id_.partition("_")
@@ -62,7 +62,7 @@ def mark(folder: StudyFolder, ids: Sequence[str], how: How) -> None:
         path.touch()
 
 
-def _marked(folder: StudyFolder, id_: str, how: How) -> float | None:
+def _marked(folder: StudyFolder, id_: str, how: JobMark) -> float | None:
     """When the element or its whole job was marked so, in Unix seconds by the file system's clock."""
     job, _, element = id_.partition("_")
     found = []

@@ -11,85 +11,98 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from hpotune.errors import ClusterError
-from hpotune.schedule.next_jobs import JobRow
-from hpotune.slurm.commands import Absent, ask
+from hpotune.records.jobs import JobRow
+from hpotune.slurm.commands import CommandMissing, run_command
 
-Life = Callable[[Sequence[str]], dict[str, JobRow]]
+StatesFromHeartbeats = Callable[[Sequence[str]], dict[str, JobRow]]
 """What jobs' own files tell of those with these ids."""
 _NO_TIME = ("", "N/A", "Unknown", "None", "(null)")
 
 
-def told(ids: Sequence[str], *, life: Life) -> dict[str, JobRow]:
+def query_states(ids: Sequence[str], *, life: StatesFromHeartbeats) -> dict[str, JobRow]:
     """A row for every id; GONE where those who would know it do not.
 
     Raises: ClusterError when the controller's commands are there and get no answer.
     """
     if not ids:
         return {}
-    controller = _controller(ids)
+    controller = _from_controller(ids)
     if controller is None:
-        found = _without_elements(ids, _accounted(ids))
+        found = _without_elements(ids, _from_sacct(ids))
         return found | life([id_ for id_ in ids if id_ not in found])
-    rest = [id_ for id_ in ids if id_ not in controller or not controller[id_].live]
+    rest = [id_ for id_ in ids if id_ not in controller or not controller[id_].active]
     # sacct alone has exit codes, and may be late: what it still calls live has ended where the controller says so
-    ended = {id_: row for id_, row in _accounted(rest).items() if not row.live}
+    ended = {id_: row for id_, row in _from_sacct(rest).items() if not row.active}
     return {id_: ended.get(id_) or controller.get(id_) or JobRow(id=id_, state="GONE") for id_ in ids}
 
 
 def _without_elements(ids: Sequence[str], found: dict[str, JobRow]) -> dict[str, JobRow]:
     """With the elements of known jobs that were cancelled before they started, which have no line of their own."""
-    jobs = {job_of(id_) for id_ in found}
+    jobs = {array_job_id(id_) for id_ in found}
     return {
         id_: found.get(id_) or JobRow(id=id_, state="GONE")
         for id_ in ids
-        if id_ in found or job_of(id_) in jobs
+        if id_ in found or array_job_id(id_) in jobs
     }
 
 
-def _controller(ids: Sequence[str]) -> dict[str, JobRow] | None:
+def _from_controller(ids: Sequence[str]) -> dict[str, JobRow] | None:
     """What the controller knows: jobs that live, and for minutes those that have ended. None: no command asks it."""
-    for asked in (_queued, _shown):
+    for asked in (_from_squeue, _from_scontrol):
         try:
             return asked(ids)
-        except Absent:
+        except CommandMissing:
             continue
     return None
 
 
-def _queued(ids: Sequence[str]) -> dict[str, JobRow]:
+def _from_squeue(ids: Sequence[str]) -> dict[str, JobRow]:
     # A single unknown job is an error to squeue, one among several is not: the last is named twice.
-    jobs = [*jobs_of(ids), job_of(ids[-1])]
-    lines = ask(["squeue", "-h", "-r", "-t", "all", "-j", ",".join(jobs), "-o", "%i|%T|%r|%S"]).splitlines()
+    jobs = [*array_job_ids(ids), array_job_id(ids[-1])]
+    lines = run_command(
+        ["squeue", "-h", "-r", "-t", "all", "-j", ",".join(jobs), "-o", "%i|%T|%r|%S"]
+    ).splitlines()
     rows = [line.strip().split("|") for line in lines if line.count("|") == 3]
     return {id_: _row(id_, state, reason=reason, start=start) for id_, state, reason, start in rows}
 
 
-def _shown(ids: Sequence[str]) -> dict[str, JobRow]:
+def _from_scontrol(ids: Sequence[str]) -> dict[str, JobRow]:
     """The same by scontrol, which tells of one job or of all."""
-    wanted, found = set(jobs_of(ids)), {}
-    for line in ask(["scontrol", "show", "job", "-o"]).splitlines():
-        told = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
-        job, elements = told.get("ArrayJobId") or told.get("JobId", ""), told.get("ArrayTaskId")
-        if job not in wanted or "JobState" not in told:
+    wanted, found = set(array_job_ids(ids)), {}
+    for line in run_command(["scontrol", "show", "job", "-o"]).splitlines():
+        query_states = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
+        job, elements = (
+            query_states.get("ArrayJobId") or query_states.get("JobId", ""),
+            query_states.get("ArrayTaskId"),
+        )
+        if job not in wanted or "JobState" not in query_states:
             continue
-        for id_ in expanded(f"{job}_[{elements}]" if elements else job):
-            row = _row(id_, told["JobState"], reason=told.get("Reason", ""), start=told.get("StartTime", ""))
-            found[id_] = row if row.live else replace(row, exit_code=told.get("ExitCode", ""))
+        for id_ in expand_ids(f"{job}_[{elements}]" if elements else job):
+            row = _row(
+                id_,
+                query_states["JobState"],
+                reason=query_states.get("Reason", ""),
+                start=query_states.get("StartTime", ""),
+            )
+            found[id_] = row if row.active else replace(row, exit_code=query_states.get("ExitCode", ""))
     return found
 
 
-def _accounted(ids: Sequence[str]) -> dict[str, JobRow]:
+def _from_sacct(ids: Sequence[str]) -> dict[str, JobRow]:
     """What accounting knows; empty where it is off. Late by seconds, and hours after a restart of its database."""
     if not ids:
         return {}
     fields = "JobID,State,ExitCode"
     try:
-        text = ask(["sacct", "-n", "-P", "-X", "-j", ",".join(jobs_of(ids)), "-o", fields])
+        text = run_command(["sacct", "-n", "-P", "-X", "-j", ",".join(array_job_ids(ids)), "-o", fields])
     except ClusterError:
         return {}
     rows = [line.split("|") for line in text.splitlines() if line.count("|") == 2]
     return {
-        id_: _row(id_, state, exit_code=code) for name, state, code in rows for id_ in expanded(name) if state
+        id_: _row(id_, state, exit_code=code)
+        for name, state, code in rows
+        for id_ in expand_ids(name)
+        if state
     }
 
 
@@ -106,7 +119,7 @@ def _row(id_: str, state: str, *, reason: str = "", start: str = "", exit_code: 
     )
 
 
-def expanded(name: str) -> Iterator[str]:
+def expand_ids(name: str) -> Iterator[str]:
     """Ids that a name stands for: `7`, `7_3`, or of waiting elements `7_[2-4,8-12:2%2]`."""
     job, _, elements = name.partition("_[")
     if not elements:
@@ -119,11 +132,11 @@ def expanded(name: str) -> Iterator[str]:
             yield from (f"{job}_{n}" for n in range(int(first), int(last or first) + 1, int(step or 1)))
 
 
-def job_of(id_: str) -> str:
+def array_job_id(id_: str) -> str:
     """The job number of an array element's id."""
     return id_.partition("_")[0]
 
 
-def jobs_of(ids: Sequence[str]) -> list[str]:
+def array_job_ids(ids: Sequence[str]) -> list[str]:
     """Job numbers of array elements, each once."""
-    return list(dict.fromkeys(job_of(id_) for id_ in ids))
+    return list(dict.fromkeys(array_job_id(id_) for id_ in ids))

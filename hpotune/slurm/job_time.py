@@ -12,7 +12,7 @@ from datetime import datetime
 from hpotune.config.schema.execution import Cause
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import ClusterError
-from hpotune.slurm.commands import ask
+from hpotune.slurm.commands import run_command
 from hpotune.workspace.folder import StudyFolder
 
 
@@ -30,7 +30,7 @@ def job_end(folder: StudyFolder, config: StudyConfig, env: Mapping[str, str], *,
         minutes = told.get("time_min") or config.resources.walltime_min  # as it was at its submission
         return float(env.get("HPOTUNE_JOB_START") or time.time()) + minutes * 60
     with suppress(ClusterError, ValueError):  # a script that somebody wrote by hand
-        shown = ask(["squeue", "-h", "-j", env["SLURM_JOB_ID"], "-o", "%e"]).split()
+        shown = run_command(["squeue", "-h", "-j", env["SLURM_JOB_ID"], "-o", "%e"]).split()
         return datetime.fromisoformat(shown[0]).timestamp() if shown else None
     return None
 
@@ -40,23 +40,25 @@ def requeue_cause(env: Mapping[str, str]) -> Cause:
     if int(env.get("SLURM_RESTART_COUNT") or 0) == 0:
         return "preempted"
     with suppress(ClusterError):
-        states = ask(["sacct", "-n", "-P", "-X", "-D", "-j", env["SLURM_JOB_ID"], "-o", "State"]).split()
+        states = run_command(
+            ["sacct", "-n", "-P", "-X", "-D", "-j", env["SLURM_JOB_ID"], "-o", "State"]
+        ).split()
         ended = [state for state in states if state not in ("RUNNING", "PENDING", "REQUEUED")]
         if ended and ended[-1] in ("NODE_FAIL", "BOOT_FAIL"):
             return "node"
     return "preempted"
 
 
-def leave_out(job: str, host: str) -> bool:
+def exclude_node(job: str, host: str) -> bool:
     """Asks Slurm to start no further element of this job's array on a node; whether it took that.
 
     A broken node is always free: without this it would take one waiting element after the other.
     """
     array = job.split("_")[0]
     try:
-        shown = re.search(r"ExcNodeList=(\S+)", ask(["scontrol", "show", "job", "-o", array]))
+        shown = re.search(r"ExcNodeList=(\S+)", run_command(["scontrol", "show", "job", "-o", array]))
         before = [] if shown is None or shown[1] == "(null)" else [shown[1]]  # an update replaces the list
-        ask(["scontrol", "update", f"JobId={array}", f"ExcNodeList={','.join([*before, host])}"])
+        run_command(["scontrol", "update", f"JobId={array}", f"ExcNodeList={','.join([*before, host])}"])
     except ClusterError:  # scontrol is not there, or no element waits any more
         return False
     return True

@@ -24,16 +24,22 @@ from submitit.core.utils import FailedJobError
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import ClusterError, StudyFileError, nearest
-from hpotune.schedule.next_jobs import JobSpec
-from hpotune.slurm.commands import ANSWER_S, ask, require_slurm, words
-from hpotune.slurm.jobs import forget
-from hpotune.slurm.user_limits import SubmitLimit, cluster_config, limit_in, refusal, room
+from hpotune.records.jobs import JobSpec
+from hpotune.slurm.commands import TIMEOUT_S, error_line, require_slurm, run_command
+from hpotune.slurm.jobs import invalidate_cache
+from hpotune.slurm.user_limits import (
+    SubmitLimitReached,
+    cluster_config,
+    free_submit_slots,
+    named_limit,
+    refusal_error,
+)
 from hpotune.workspace.folder import StudyFolder, write_atomic
 
-_KEPT = ("SLURM_CONF", "SLURM_CLUSTERS")
+_KEPT_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS")
 _FOLLOW_UP_EXTRA = ("comment", "mail-type", "mail-user", "nice", "reservation")
 """Keys of resources.extra that suit the small job too; others ask for what it does not need, or may not have."""
-_OURS = {
+_RESERVED_KEYS = {
     "array": "budget.parallel and execution.trials_per_job",
     "dependency": "resources.follow_up",
     "output": "nothing: logs lie in the study's folder under jobs/",
@@ -64,7 +70,7 @@ def clean_environment() -> Iterator[None]:
 
     SBATCH_* and SRUN_* are the user's own defaults, but for the one that our job scripts export.
     """
-    leaked = {k: v for k, v in os.environ.items() if k.startswith("SLURM_") and k not in _KEPT}
+    leaked = {k: v for k, v in os.environ.items() if k.startswith("SLURM_") and k not in _KEPT_VARIABLES}
     if "SLURM_JOB_ID" in os.environ and "SRUN_CPUS_PER_TASK" in os.environ:
         leaked["SRUN_CPUS_PER_TASK"] = os.environ["SRUN_CPUS_PER_TASK"]
     for key in leaked:
@@ -93,14 +99,14 @@ def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str
         try:
             job_id = _executor(folder, config, spec).submit_array(command, count=spec.count)
         except (FailedJobError, subprocess.CalledProcessError) as error:
-            raise refusal(str(error)) from None
-    _record(folder, job_id, spec, time_min=config.resources.walltime_min)
-    forget(folder)
+            raise refusal_error(str(error)) from None
+    _write_job_record(folder, job_id, spec, time_min=config.resources.walltime_min)
+    invalidate_cache(folder)
     return job_id
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Taken:
+class SubmitResult:
     """What Slurm took of an array."""
 
     id: str
@@ -110,32 +116,34 @@ class Taken:
     """What it did not take, and why."""
 
 
-def submit_as_many(
+def submit_within_limits(
     folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None
-) -> Taken:
+) -> SubmitResult:
     """Submits an array, or as much of it as limits on queued jobs allow, with room left for the follow-up step.
 
     Raises: ClusterError as `submit`; with the limit explained where not even one element is taken.
     """
     try:
-        return Taken(id=submit(folder, config, spec, code=code), count=spec.count)
-    except SubmitLimit as error:
+        return SubmitResult(id=submit(folder, config, spec, code=code), count=spec.count)
+    except SubmitLimitReached as error:
         refused = error
     room_for_step = 1 if config.resources.follow_up is True and spec.kind == "worker" else 0
-    fewer = _fewer(spec.count, spare=room_for_step, free=room(config.resources))
+    fewer = _smaller_sizes(spec.count, spare=room_for_step, free=free_submit_slots(config.resources))
     for count, spare in [*((count, room_for_step) for count in fewer), (1, 0)]:
         part = replace(spec, count=count, throttle=min(spec.throttle, count))
-        if not _would_take(folder, config, replace(part, count=count + spare)):
+        if not _is_accepted(folder, config, replace(part, count=count + spare)):
             continue
         try:
             job_id = submit(folder, config, part, code=code)
-        except SubmitLimit:
+        except SubmitLimitReached:
             continue
-        return Taken(id=job_id, count=count, said=_fewer_taken(count, of=spec.count, limit=refused.limit))
+        return SubmitResult(
+            id=job_id, count=count, said=_limit_note(count, of=spec.count, limit=refused.limit)
+        )
     raise refused
 
 
-def _fewer(count: int, *, spare: int, free: int | None) -> list[int]:
+def _smaller_sizes(count: int, *, spare: int, free: int | None) -> list[int]:
     """Sizes to try, largest first: what is free, where that is known, then halves."""
     sizes = [free - spare] if free is not None else []
     half = count // 2
@@ -145,20 +153,20 @@ def _fewer(count: int, *, spare: int, free: int | None) -> list[int]:
     return [size for size in dict.fromkeys(sizes) if 0 < size < count]
 
 
-def _fewer_taken(count: int, *, of: int, limit: str) -> str:
+def _limit_note(count: int, *, of: int, limit: str) -> str:
     return (
         f"{count} of {of} jobs were taken, for a limit allows no more at a time ({limit}); the others follow"
     )
 
 
-def _would_take(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> bool:
+def _is_accepted(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> bool:
     """Whether sbatch finds room for so many elements; it looks at limits without submitting anything."""
     with tempfile.TemporaryDirectory() as scratch:
         script = Path(scratch, "job.sh")
         script.write_text(sbatch_text(StudyFolder(path=Path(scratch)), config, spec), encoding="utf-8")
         with clean_environment():
             answer = _test_only(script)
-    return answer.returncode == 0 or not limit_in(answer.stderr)
+    return answer.returncode == 0 or not named_limit(answer.stderr)
 
 
 def _known_nodes(names: Sequence[str]) -> tuple[str, ...]:
@@ -166,13 +174,13 @@ def _known_nodes(names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
     try:
-        known = set(ask(["sinfo", "-h", "-N", "-o", "%N"]).split())
+        known = set(run_command(["sinfo", "-h", "-N", "-o", "%N"]).split())
     except ClusterError:
         return tuple(names)
     return tuple(name for name in names if name in known)
 
 
-def _record(folder: StudyFolder, job_id: str, spec: JobSpec, *, time_min: int) -> None:
+def _write_job_record(folder: StudyFolder, job_id: str, spec: JobSpec, *, time_min: int) -> None:
     recorded = {
         "id": job_id,
         "kind": spec.kind,
@@ -184,16 +192,16 @@ def _record(folder: StudyFolder, job_id: str, spec: JobSpec, *, time_min: int) -
     write_atomic(folder.jobs / job_id / "job.json", json.dumps(recorded) + "\n")
 
 
-def check_accepted(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> None:
+def check_submittable(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> None:
     """Asks Slurm whether it would take the job, before anything is made. Limits on queued jobs are no refusal.
 
     Raises: ClusterError when it is not there or would refuse, StudyFileError for an option that is hpotune's own.
     """
     _check_extra(config)
     require_slurm()
-    spec = split(spec, at_most=max_array_size())[0]
+    spec = split_array(spec, at_most=max_array_size())[0]
     partition = config.resources.partition
-    known = [name.rstrip("*") for name in ask(["sinfo", "-h", "-o", "%R"]).split()]
+    known = [name.rstrip("*") for name in run_command(["sinfo", "-h", "-o", "%R"]).split()]
     if partition and not set(partition.split(",")) <= set(known):
         raise ClusterError(
             f"resources.partition={partition!r} is not on this cluster; {nearest(partition, known)}"
@@ -202,9 +210,9 @@ def check_accepted(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> N
         script = Path(scratch, "job.sh")
         script.write_text(sbatch_text(StudyFolder(path=Path(scratch)), config, spec), encoding="utf-8")
         answer = _test_only(script)
-    if answer.returncode and not limit_in(answer.stderr):
+    if answer.returncode and not named_limit(answer.stderr):
         raise ClusterError(
-            f"Slurm would refuse the job: {words(answer.stderr)}; see resources in the study file"
+            f"Slurm would refuse the job: {error_line(answer.stderr)}; see resources in the study file"
         )
 
 
@@ -214,20 +222,20 @@ def _test_only(script: Path) -> subprocess.CompletedProcess[str]:
             ["sbatch", "--test-only", str(script)],
             capture_output=True,
             text=True,
-            timeout=ANSWER_S,
+            timeout=TIMEOUT_S,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ClusterError(f"sbatch gave no answer in {ANSWER_S} s; try again later") from None
+        raise ClusterError(f"sbatch gave no answer in {TIMEOUT_S} s; try again later") from None
 
 
 def _check_extra(config: StudyConfig) -> None:
     """Raises: StudyFileError for a key of resources.extra that something else sets."""
-    taken = [key for key in config.resources.extra if key.replace("_", "-") in _OURS]
+    taken = [key for key in config.resources.extra if key.replace("_", "-") in _RESERVED_KEYS]
     if taken:
         raise StudyFileError(
             *(
-                f"resources.extra: {key} is set by hpotune; what sets it: {_OURS[key.replace('_', '-')]}"
+                f"resources.extra: {key} is set by hpotune; what sets it: {_RESERVED_KEYS[key.replace('_', '-')]}"
                 for key in taken
             )
         )
@@ -242,7 +250,7 @@ def max_array_size() -> int | None:
     return max(1, int(found)) if found.isdigit() else None
 
 
-def split(spec: JobSpec, *, at_most: int | None) -> list[JobSpec]:
+def split_array(spec: JobSpec, *, at_most: int | None) -> list[JobSpec]:
     """The same as arrays that the cluster takes, which share the throttle among them.
 
     With a throttle below their number only so many are left: the follow-up step adds the rest.
@@ -264,7 +272,7 @@ def worker_command(
     """What a job runs; the same line works in a hand-written sbatch file. `code`: the snapshot that a worker runs."""
     venv = config.env.venv
     python = sys.executable if venv == "auto" else f"{venv}/bin/python" if venv else "python"
-    if spec.kind == "step":
+    if spec.kind == "follow-up":
         # of jobs that it waited for to the last Slurm has told the end by starting it
         ended = ["--ended", ",".join(spec.after)] if spec.after and not spec.any_of else []
         return join([python, "-m", "hpotune", "step", str(folder.path), *ended])
@@ -277,11 +285,11 @@ def worker_command(
 def _executor(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> _Executor:
     require_slurm()
     executor = _Executor(folder=folder.jobs / "%A")
-    executor.update_parameters(**parameters(config, spec))
+    executor.update_parameters(**submitit_parameters(config, spec))
     return executor
 
 
-def parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
+def submitit_parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
     """submitit's parameters of a job: what the study file says and nothing else."""
     resources = config.resources
     asked: dict[str, Any] = {
@@ -295,19 +303,19 @@ def parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
         "stderr_to_stdout": True,
         "setup": setup_lines(config),
     }
-    if spec.kind == "step":
+    if spec.kind == "follow-up":
         asked |= {
             "time": 10,
             "nodes": 1,
             "cpus_per_task": 1,
-            "dependency": dependency(spec),
+            "dependency": dependency_option(spec),
             "signal_delay_s": 30,
         }
     else:
-        asked |= _work_parameters(config)
+        asked |= _worker_parameters(config)
         asked["exclude"] = ",".join(filter(None, [resources.exclude, *spec.exclude])) or None
     extra = dict(resources.extra) | ({"reservation": resources.reservation} if resources.reservation else {})
-    if spec.kind == "step":
+    if spec.kind == "follow-up":
         extra = {key: value for key, value in extra.items() if key.replace("_", "-") in _FOLLOW_UP_EXTRA}
     return {
         **{key: value for key, value in asked.items() if value is not None},
@@ -316,14 +324,14 @@ def parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
     }
 
 
-def dependency(spec: JobSpec) -> str:
+def dependency_option(spec: JobSpec) -> str:
     """sbatch's --dependency: the end of all jobs that it waits for, or of any."""
     if spec.any_of:
         return "?".join(f"afterany:{job}" for job in spec.after)
     return "afterany:" + ":".join(spec.after)
 
 
-def _work_parameters(config: StudyConfig) -> dict[str, Any]:
+def _worker_parameters(config: StudyConfig) -> dict[str, Any]:
     resources = config.resources
     gpus = resources.gpus if resources.gpus_per_node else None
     cpus = resources.cpus or (

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from hpotune.config.schema.resources import ResourcesConfig
 from hpotune.errors import ClusterError
-from hpotune.slurm.commands import ask, words
+from hpotune.slurm.commands import error_line, run_command
 
 _TOO_MANY = re.compile(r"\b\w*(?:Max|Grp)\w*Submit\w*")
 _AS_OF = "Configuration data as of"
@@ -17,7 +17,7 @@ _AS_OF = "Configuration data as of"
 _FULL = ("temporarily unable to accept job", "Resource temporarily unavailable")
 
 
-class SubmitLimit(ClusterError):
+class SubmitLimitReached(ClusterError):
     """So many jobs may not be queued at a time; fewer perhaps may."""
 
     def __init__(self, message: str, *, limit: str) -> None:
@@ -25,7 +25,7 @@ class SubmitLimit(ClusterError):
         self.limit = limit
 
 
-def limit_in(text: str) -> str:
+def named_limit(text: str) -> str:
     """The limit on queued jobs that a refusal of sbatch names; empty where it is another refusal."""
     if found := _TOO_MANY.search(text):
         return found[0]
@@ -34,11 +34,11 @@ def limit_in(text: str) -> str:
     return "MaxJobCount" if any(said in text for said in _FULL) else ""
 
 
-def refusal(text: str) -> ClusterError:
+def refusal_error(text: str) -> ClusterError:
     """sbatch's complaint as an error with the next step."""
-    limit = limit_in(text)
+    limit = named_limit(text)
     if not limit:
-        return ClusterError(f"Slurm refused the job: {words(text)}; see resources in the study file")
+        return ClusterError(f"Slurm refused the job: {error_line(text)}; see resources in the study file")
     if limit == "MaxJobCount":
         said = "the cluster's queue is full (MaxJobCount); `hpotune submit` again later"
     else:
@@ -46,7 +46,7 @@ def refusal(text: str) -> ClusterError:
             f"{_whose(limit)} as many jobs queued as the cluster allows ({limit}); `hpotune submit` again when some "
             "have ended, or ask for fewer with budget.parallel and execution.trials_per_job"
         )
-    return SubmitLimit(f"Slurm refused the job: {said}", limit=limit)
+    return SubmitLimitReached(f"Slurm refused the job: {said}", limit=limit)
 
 
 def _whose(limit: str) -> str:
@@ -60,7 +60,7 @@ def cluster_config() -> Mapping[str, str]:
 
     Raises: ClusterError where it does not answer.
     """
-    lines = ask(["scontrol", "show", "config"]).splitlines()
+    lines = run_command(["scontrol", "show", "config"]).splitlines()
     pairs = (line.replace(_AS_OF, f"{_AS_OF}=").partition("=") for line in lines)
     return {key.strip(): value.strip() for key, mid, value in pairs if mid}
 
@@ -82,7 +82,7 @@ _QOS = (
 )  # fmt: skip
 
 
-def my_limits(*, account: str | None, qos: str | None) -> list[Limit]:
+def user_limits(*, account: str | None, qos: str | None) -> list[Limit]:
     """What accounting limits for me, in the account and the QOS of a study, or in all of mine; empty without limits.
 
     Raises: ClusterError where sacctmgr does not answer.
@@ -102,7 +102,7 @@ def my_limits(*, account: str | None, qos: str | None) -> list[Limit]:
 
 
 def _lines(command: list[str], *, columns: int) -> Iterator[list[str]]:
-    rows = (line.split("|") for line in ask(command).splitlines())
+    rows = (line.split("|") for line in run_command(command).splitlines())
     return (row for row in rows if len(row) == columns)
 
 
@@ -110,15 +110,17 @@ def _set(of: str, names: tuple[str, ...], values: list[str]) -> list[Limit]:
     return [Limit(name=name, of=of, value=value) for name, value in zip(names, values, strict=True) if value]
 
 
-def room(resources: ResourcesConfig) -> int | None:
+def free_submit_slots(resources: ResourcesConfig) -> int | None:
     """How many more jobs I may queue, by accounting's limits and what of mine is queued; None where nobody says."""
     try:
-        limits = my_limits(account=resources.account, qos=resources.qos)
+        limits = user_limits(account=resources.account, qos=resources.qos)
         allowed = [int(limit.value) for limit in limits if "Submit" in limit.name and limit.value.isdigit()]
         if not allowed:
             return None
         return max(
-            0, min(allowed) - len(ask(["squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i"]).split())
+            0,
+            min(allowed)
+            - len(run_command(["squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i"]).split()),
         )
     except ClusterError:
         return None

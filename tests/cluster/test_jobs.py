@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from hpotune.records.jobs import JobSpec
 from hpotune.report.wait_reasons import explain
-from hpotune.schedule.next_jobs import JobSpec
-from hpotune.slurm.jobs import job_rows, rows_or_unknown
-from hpotune.slurm.submit import dependency
+from hpotune.slurm.jobs import cached_jobs, query_jobs
+from hpotune.slurm.submit import dependency_option
 from hpotune.workspace.folder import StudyFolder, write_atomic
 from tests.cluster.test_study import RESOURCES, function_study, hpotune, wait
 
@@ -120,7 +120,7 @@ def recorded(folder: Path, *jobs: tuple[str, int]) -> StudyFolder:
 def settled(place: StudyFolder, until: Callable[[dict], bool]) -> dict:
     """The rows by id once they are so."""
     deadline = time.monotonic() + 60
-    while not until(rows := {row.id: row for row in job_rows(place, [])}):
+    while not until(rows := {row.id: row for row in query_jobs(place, [])}):
         assert time.monotonic() < deadline, rows
         time.sleep(0.5)
     return rows
@@ -180,7 +180,7 @@ def test_a_step_that_waits_for_any_starts_when_the_first_has_ended(
         jobs(
             "true",
             "--array=0",
-            f"--dependency={dependency(JobSpec(kind='step', count=1, throttle=1, after=after, any_of=which))}",
+            f"--dependency={dependency_option(JobSpec(kind='follow-up', count=1, throttle=1, after=after, any_of=which))}",
         )
         for which in (True, False)
     )
@@ -212,7 +212,7 @@ def test_many_readers_ask_once(
     assert len(said) == 1
     assert said <= {"PENDING", "RUNNING"}
     assert log.read_text().split() == ["x"]
-    assert rows_or_unknown(place, []).age_s > 0
+    assert cached_jobs(place, []).age_s > 0
 
 
 def ctld(*command: str) -> None:

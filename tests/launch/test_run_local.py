@@ -16,13 +16,13 @@ import pytest
 from hpotune.checks.doctor import findings
 from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.launch.cancel import cancel_study
-from hpotune.launch.run_local import check_local, run_here, run_workers, shortfall
+from hpotune.launch.run_local import check_local, run_study, run_workers, shortfall
+from hpotune.records.jobs import JobRow
 from hpotune.records.trial import Worker
-from hpotune.schedule.next_jobs import JobRow
-from hpotune.slurm.commands import words
-from hpotune.slurm.jobs import dead_jobs
+from hpotune.slurm.commands import error_line
+from hpotune.slurm.jobs import failure_by_job_state
 from hpotune.storage import Store, dead_here
-from hpotune.workspace.lock import the_only
+from hpotune.workspace.lock import try_exclusive_lock
 
 GONE = 2**22 + 1
 """No process has so large a number."""
@@ -166,17 +166,17 @@ def test_a_local_worker_is_dead_when_its_process_is_gone(worker, dies):
     ],
 )
 def test_the_state_of_a_job_tells_the_death_of_its_worker(state, cause):
-    failure = dead_jobs([JobRow(id="12_1", state=state)])(Worker(job="12_1", host="n1", pid=1))
+    failure = failure_by_job_state([JobRow(id="12_1", state=state)])(Worker(job="12_1", host="n1", pid=1))
     assert (failure.cause if failure else None) == cause
 
 
 def test_a_job_that_the_cluster_does_not_know_tells_nothing():
-    assert dead_jobs([])(Worker(job="12_1", host="n1", pid=1)) is None
+    assert failure_by_job_state([])(Worker(job="12_1", host="n1", pid=1)) is None
 
 
 def test_slurms_complaint_is_the_line_that_says_error():
     text = "sbatch: info\nsbatch: error: invalid partition specified: x\nsbatch: fatal\n"
-    assert words(text) == "invalid partition specified: x"
+    assert error_line(text) == "invalid partition specified: x"
 
 
 def test_doctor_finds_a_store_that_is_not_there(place):
@@ -208,7 +208,7 @@ def test_gpus_are_dealt_to_as_many_workers_as_they_carry(place, monkeypatch):
     code = "echo $CUDA_VISIBLE_DEVICES >> seen; sleep 0.2; echo {x}"
     sections = {"budget": {"trials": 6, "parallel": 3}, "resources": {"gpus": 2}}
     folder, store = place(python=None, command=code, **sections)
-    assert run_here(folder, store, folder.load().config, show=lambda: None)
+    assert run_study(folder, store, folder.load().config, show=lambda: None)
     assert set((folder.path.parent / "home" / "seen").read_text().split()) == {"4,5", "6,7"}
     assert len({row.worker.pid for row in store.rows()}) == 2
 
@@ -224,9 +224,9 @@ def test_a_study_that_ended_short_says_so(place):
 def test_the_only_names_who_holds_the_lock(tmp_path: Path):
     lock = tmp_path / "lock"
     refused = pytest.raises(HpotuneError, match=f"it is at work already: process {os.getpid()} on")
-    with the_only(lock, what="it"), refused, the_only(lock, what="it"):
+    with try_exclusive_lock(lock, what="it"), refused, try_exclusive_lock(lock, what="it"):
         pass
-    with the_only(lock, what="it"):
+    with try_exclusive_lock(lock, what="it"):
         pass
 
 

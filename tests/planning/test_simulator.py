@@ -9,7 +9,7 @@ import pytest
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.planning.estimate import Pace
 from hpotune.planning.simulator import Outcome, simulate
-from hpotune.schedule.next_jobs import JobSpec
+from hpotune.records.jobs import JobSpec
 
 BEGIN = datetime(2026, 6, 1, 12)
 TEN = Pace(trials_s=(10,), load_s=2, start_s=3, queue_s=5, turn_s=1, step_s=4)

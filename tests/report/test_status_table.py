@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from hpotune.config.schema.study_config import StudyConfig
+from hpotune.records.jobs import JobRow
 from hpotune.records.trial import Attempt, Climbed, Failure, TrialRow, Worker
 from hpotune.report import status_table, summary
-from hpotune.schedule.next_jobs import JobRow
 from hpotune.workspace.folder import StudyFolder
 
 NOW = datetime(2026, 11, 20, 12)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from hpotune.errors import StoreError
+from hpotune.records.jobs import JobRow
 from hpotune.report.watch import over, watch
-from hpotune.schedule.next_jobs import JobRow
 from tests.report.test_status_table import failed, finished, running, told
 
 NOW = datetime(2026, 11, 20, 12)
@@ -60,7 +60,7 @@ def test_the_store_is_not_asked_more_often_than_every_five_seconds() -> None:
 
 
 def test_a_study_is_watched_until_nothing_of_it_runs_any_more() -> None:
-    step = JobRow(id="6_0", state="PENDING", reason="Dependency", kind="step")
+    step = JobRow(id="6_0", state="PENDING", reason="Dependency", kind="follow-up")
     assert over(DONE)
     assert not over(told([finished(n) for n in range(10)], [step]))
     assert over(told([failed(n, "user") for n in range(6)]))

@@ -7,8 +7,9 @@ from datetime import date, datetime, timedelta, timezone
 import pytest
 
 from hpotune.config.schema.study_config import Objective, StudyConfig
+from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.records.trial import Attempt, Failure, Outlook, TrialRow, Worker
-from hpotune.schedule.next_jobs import JobRow, JobSpec, next_jobs
+from hpotune.schedule.next_jobs import next_jobs
 from hpotune.schedule.stopping_criterion import best_rows, dropped, stop_reason
 
 NOW = datetime(2026, 6, 1, 12)
@@ -164,7 +165,7 @@ def test_a_running_element_that_has_had_its_trial_promises_no_other():
 
 
 def test_a_follow_up_step_is_no_worker():
-    step = JobRow(id="10_0", state="PENDING", kind="step")
+    step = JobRow(id="10_0", state="PENDING", kind="follow-up")
     assert next_jobs(config({"trials": 2, "parallel": 2}), [], [step], now=NOW)[0].count == 2
 
 

@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from hpotune.config.schema.study_config import StudyConfig
+from hpotune.records.jobs import JobRow
 from hpotune.records.trial import Attempt, Climbed, Failure, TrialRow, Worker
 from hpotune.schedule.job_fit import expected_s, fits
-from hpotune.schedule.next_jobs import JobRow, next_jobs
+from hpotune.schedule.next_jobs import next_jobs
 from hpotune.schedule.promotion import (
     falls_behind,
     first_rung,

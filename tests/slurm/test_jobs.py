@@ -11,16 +11,16 @@ import pytest
 
 from hpotune.errors import ClusterError, StudyFileError
 from hpotune.records.trial import TrialRow, Worker
-from hpotune.slurm.commands import Absent, ask
-from hpotune.slurm.job_states import expanded
+from hpotune.slurm.commands import CommandMissing, run_command
+from hpotune.slurm.job_states import expand_ids
 from hpotune.slurm.jobs import (
+    cached_jobs,
     cancel_jobs,
-    dead_jobs,
-    forget,
-    job_rows,
+    failure_by_job_state,
+    invalidate_cache,
     poll_s,
-    recorded_jobs,
-    rows_or_unknown,
+    query_jobs,
+    submitted_jobs,
 )
 from hpotune.workspace import heartbeat
 from hpotune.workspace.folder import StudyFolder, write_atomic
@@ -62,7 +62,7 @@ def running(job: str, *, beat: float | None = None, number: int = 0) -> TrialRow
 def test_one_squeue_tells_states_reasons_and_estimates(place, fake):
     fake("squeue", QUEUE)
     fake("sacct", SACCT)
-    rows = {row.id: row for row in job_rows(place, [])}
+    rows = {row.id: row for row in query_jobs(place, [])}
     assert states(rows.values()) == {
         "7_0": "RUNNING", "7_1": "TIMEOUT", "7_2": "FAILED", "7_3": "PENDING", "8_0": "PENDING"
     }  # fmt: skip
@@ -70,20 +70,20 @@ def test_one_squeue_tells_states_reasons_and_estimates(place, fake):
     assert (rows["7_3"].reason, rows["8_0"].reason, rows["7_0"].reason) == ("Resources", "Dependency", "")
     assert {row.estimate for id_, row in rows.items() if id_ != "7_3"} == {""}
     assert rows["7_2"].exit_code == "9:0"
-    assert rows["8_0"].kind == "step"
+    assert rows["8_0"].kind == "follow-up"
     assert (fake.calls("squeue"), fake.calls("sacct")) == (1, 1)
 
 
 def test_without_sacct_the_controller_remembers_how_jobs_ended(place, fake):
     fake("squeue", QUEUE)
-    assert states(job_rows(place, []))["7_1"] == "TIMEOUT"
-    assert states(job_rows(place, []))["7_2"] == "GONE"
+    assert states(query_jobs(place, []))["7_1"] == "TIMEOUT"
+    assert states(query_jobs(place, []))["7_2"] == "GONE"
 
 
 def test_accounting_that_is_late_keeps_no_job_alive(place, fake):
     fake("squeue", "8_0|PENDING|Dependency|N/A\n")
     fake("sacct", SACCT)
-    assert states(job_rows(place, []))["7_0"] == "GONE"
+    assert states(query_jobs(place, []))["7_0"] == "GONE"
 
 
 @pytest.mark.parametrize("code", [None, 127], ids=["absent", "a wrapper that finds nothing"])
@@ -91,7 +91,7 @@ def test_without_squeue_scontrol_is_asked(place, fake, code):
     if code:
         fake("squeue", "sh: squeue: not found", code=code)
     fake("scontrol", SHOWN)
-    rows = {row.id: row for row in job_rows(place, [])}
+    rows = {row.id: row for row in query_jobs(place, [])}
     assert states(rows.values()) == {
         "7_0": "RUNNING", "7_1": "TIMEOUT", "7_2": "PENDING", "7_3": "PENDING", "8_0": "GONE"
     }  # fmt: skip
@@ -100,13 +100,13 @@ def test_without_squeue_scontrol_is_asked(place, fake, code):
 
 def test_sacct_alone_tells_waiting_running_and_ended_jobs(place, fake):
     fake("sacct", SACCT.replace("7_1|TIMEOUT|0:0\n", ""))
-    told = states(job_rows(place, []))
+    told = states(query_jobs(place, []))
     assert told == {"7_0": "RUNNING", "7_1": "GONE", "7_2": "FAILED", "7_3": "PENDING", "8_0": "PENDING"}
 
 
 def test_a_job_that_sacct_alone_does_not_know_yet_waits(place, fake):
     fake("sacct", "7_[0-3%2]|PENDING|0:0\n")
-    assert states(job_rows(place, []))["8_0"] == "PENDING"
+    assert states(query_jobs(place, []))["8_0"] == "PENDING"
 
 
 def test_without_any_command_jobs_tell_by_their_files(place, fake):
@@ -114,13 +114,13 @@ def test_without_any_command_jobs_tell_by_their_files(place, fake):
         heartbeat.begin(place, Worker(job=f"7_{element}", host="n1", pid=element), now=1.0)
     heartbeat.end(place, Worker(job="7_1", host="n1", pid=1), now=2.0)
     old = time.time() - 1000
-    os.utime(heartbeat.life_file(place, "7_2"), (old, old))
-    rows = {row.id: row for row in job_rows(place, [], lease_s=300)}
+    os.utime(heartbeat.heartbeat_file(place, "7_2"), (old, old))
+    rows = {row.id: row for row in query_jobs(place, [], lease_s=300)}
     assert states(rows.values()) == {
         "7_0": "RUNNING", "7_1": "COMPLETED", "7_2": "GONE", "7_3": "PENDING", "8_0": "PENDING"
     }  # fmt: skip
     assert "not seen yet" in rows["7_3"].reason
-    failure = dead_jobs(list(rows.values()))(Worker(job="7_2", host="n1", pid=2))
+    failure = failure_by_job_state(list(rows.values()))(Worker(job="7_2", host="n1", pid=2))
     assert "its job 7_2 gave no sign of life for 10" in failure.message
 
 
@@ -128,49 +128,49 @@ def test_a_live_trial_counts_more_than_the_end_of_a_worker_beside_it(place, fake
     me = Worker(job="12", host="n1", pid=1)
     heartbeat.begin(place, me, now=1.0)
     heartbeat.end(place, me, now=2.0)
-    assert states(job_rows(place, [running("12", beat=time.time())]))["12"] == "RUNNING"
-    assert states(job_rows(place, [running("12", beat=time.time() - 1000)]))["12"] == "COMPLETED"
+    assert states(query_jobs(place, [running("12", beat=time.time())]))["12"] == "RUNNING"
+    assert states(query_jobs(place, [running("12", beat=time.time() - 1000)]))["12"] == "COMPLETED"
 
 
 def test_only_the_worker_that_signed_last_signs_the_end(place):
     heartbeat.begin(place, Worker(job="12", host="n1", pid=1), now=1.0)
     heartbeat.begin(place, Worker(job="12", host="n1", pid=2), now=2.0)
     heartbeat.end(place, Worker(job="12", host="n1", pid=1), now=3.0)
-    assert heartbeat.read(place, "12").end is None
+    assert heartbeat.read_heartbeat(place, "12").end is None
     heartbeat.end(place, Worker(job="12", host="n1", pid=2), now=4.0)
-    assert heartbeat.read(place, "12").end == 4.0
+    assert heartbeat.read_heartbeat(place, "12").end == 4.0
 
 
 def test_a_step_signs_its_begin_and_its_end(place, fake):
     me = Worker(job="8_0", host="n1", pid=1)
     with heartbeat.signed(place, me, clock=time.time):
-        assert states(job_rows(place, []))["8_0"] == "RUNNING"
-    assert states(job_rows(place, []))["8_0"] == "COMPLETED"
+        assert states(query_jobs(place, []))["8_0"] == "RUNNING"
+    assert states(query_jobs(place, []))["8_0"] == "COMPLETED"
 
 
 def test_a_sign_of_life_keeps_a_job_that_has_no_trial(place, fake):
     me = Worker(job="7_0", host="n1", pid=1)
     heartbeat.begin(place, me, now=1.0)
-    os.utime(heartbeat.life_file(place, "7_0"), (1.0, 1.0))
+    os.utime(heartbeat.heartbeat_file(place, "7_0"), (1.0, 1.0))
     heartbeat.beat(place, me)
-    assert states(job_rows(place, []))["7_0"] == "RUNNING"
+    assert states(query_jobs(place, []))["7_0"] == "RUNNING"
 
 
 def test_jobs_that_slurm_has_told_to_have_ended_are_gone_from_then_on(place, fake):
     heartbeat.begin(place, Worker(job="7_0", host="n1", pid=1), now=1.0)
     trials = [running("7_0", beat=time.time() - 1)]
-    assert states(job_rows(place, trials))["7_0"] == "RUNNING"
-    for told in (job_rows(place, trials, ended=["7"]), job_rows(place, trials)):
+    assert states(query_jobs(place, trials))["7_0"] == "RUNNING"
+    for told in (query_jobs(place, trials, ended=["7"]), query_jobs(place, trials)):
         assert {state for id_, state in states(told).items() if id_ != "8_0"} == {"GONE"}
     heartbeat.begin(place, Worker(job="7_0", host="n1", pid=3), now=1.0)  # requeued by hand
-    os.utime(heartbeat.life_file(place, "7_0"), (time.time() + 1, time.time() + 1))
-    assert states(job_rows(place, []))["7_0"] == "RUNNING"
+    os.utime(heartbeat.heartbeat_file(place, "7_0"), (time.time() + 1, time.time() + 1))
+    assert states(query_jobs(place, []))["7_0"] == "RUNNING"
 
 
 def test_the_end_of_one_element_is_not_that_of_its_array(place, fake):
     for element in (0, 1):
         heartbeat.begin(place, Worker(job=f"7_{element}", host="n1", pid=element), now=1.0)
-    assert states(job_rows(place, [], ended=["7_0"])) == {
+    assert states(query_jobs(place, [], ended=["7_0"])) == {
         "7_0": "GONE", "7_1": "RUNNING", "7_2": "PENDING", "7_3": "PENDING", "8_0": "PENDING"
     }  # fmt: skip
 
@@ -178,19 +178,19 @@ def test_the_end_of_one_element_is_not_that_of_its_array(place, fake):
 def test_jobs_that_were_cancelled_before_they_started_are_not_waited_for(place, fake):
     fake("scancel")
     cancel_jobs(place, ["7", "8"])
-    assert set(states(job_rows(place, [])).values()) == {"CANCELLED"}
+    assert set(states(query_jobs(place, [])).values()) == {"CANCELLED"}
 
 
 def test_a_silent_controller_is_an_error_although_sacct_answers(place, fake):
     fake("squeue", "slurm_load_jobs error: Unable to contact slurm controller", code=1)
     fake("sacct", SACCT)
     with pytest.raises(ClusterError, match="Unable to contact"):
-        job_rows(place, [])
+        query_jobs(place, [])
 
 
 def test_those_who_only_look_ask_once_in_thirty_seconds(place, fake):
     fake("squeue", QUEUE)
-    first, second = rows_or_unknown(place, []), rows_or_unknown(place, [])
+    first, second = cached_jobs(place, []), cached_jobs(place, [])
     assert first.rows == second.rows
     assert first.age_s == 0
     assert 0 < second.age_s < 30
@@ -199,10 +199,10 @@ def test_those_who_only_look_ask_once_in_thirty_seconds(place, fake):
 
 def test_whoever_acts_asks_anew_and_those_who_look_see_it(place, fake):
     fake("squeue", QUEUE)
-    rows_or_unknown(place, [])
+    cached_jobs(place, [])
     fake("squeue", "")
-    assert set(states(job_rows(place, [])).values()) == {"GONE"}
-    assert set(states(rows_or_unknown(place, []).rows).values()) == {"GONE"}
+    assert set(states(query_jobs(place, [])).values()) == {"GONE"}
+    assert set(states(cached_jobs(place, []).rows).values()) == {"GONE"}
     assert fake.calls("squeue") == 2
 
 
@@ -211,7 +211,7 @@ def test_the_age_of_an_answer_is_a_variable(place, fake, monkeypatch, poll, aske
     monkeypatch.setenv("HPOTUNE_POLL_S", poll)
     fake("squeue", QUEUE)
     for _ in range(3):
-        rows_or_unknown(place, [])
+        cached_jobs(place, [])
     assert fake.calls("squeue") == asked
 
 
@@ -224,36 +224,36 @@ def test_an_age_that_is_no_number_is_the_users_mistake(monkeypatch):
 @pytest.mark.parametrize("asked_s", [-40, 500], ids=["old", "from a clock that is ahead"])
 def test_an_answer_that_is_not_young_is_asked_again(place, fake, asked_s):
     fake("squeue", QUEUE)
-    rows_or_unknown(place, [])
+    cached_jobs(place, [])
     path = place.jobs / ".queue.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"asked": time.time() + asked_s}))
-    rows_or_unknown(place, [])
+    cached_jobs(place, [])
     assert fake.calls("squeue") == 2
 
 
 def test_a_submission_since_is_seen_at_once(place, fake):
     fake("squeue", QUEUE)
-    rows_or_unknown(place, [])
+    cached_jobs(place, [])
     job = {"id": "9", "kind": "worker", "count": 1, "throttle": 1, "trials": None}
     write_atomic(place.jobs / "9" / "job.json", json.dumps(job))
-    assert states(rows_or_unknown(place, []).rows)["9_0"] == "GONE"
+    assert states(cached_jobs(place, []).rows)["9_0"] == "GONE"
     assert fake.calls("squeue") == 2
 
 
 def test_a_job_written_by_hand_is_unknown_until_the_next_question(place, fake):
     fake("squeue", QUEUE + "12|RUNNING|None|N/A\n")
-    rows_or_unknown(place, [])
-    told = rows_or_unknown(place, [running("12")])
+    cached_jobs(place, [])
+    told = cached_jobs(place, [running("12")])
     assert [(row.state, row.kind) for row in told.rows if row.id == "12"] == [("UNKNOWN", "own")]
-    forget(place)
-    told = rows_or_unknown(place, [running("12")])
+    invalidate_cache(place)
+    told = cached_jobs(place, [running("12")])
     assert [(row.state, row.kind) for row in told.rows if row.id == "12"] == [("RUNNING", "own")]
 
 
 def test_the_silence_of_a_controller_is_remembered_too(place, fake):
     fake("squeue", "slurm_load_jobs error: Unable to contact slurm controller", code=1)
     for _ in range(2):
-        told = rows_or_unknown(place, [])
+        told = cached_jobs(place, [])
         assert "Unable to contact" in told.silent
         assert set(states(told.rows).values()) == {"UNKNOWN"}
     assert fake.calls("squeue") == 1
@@ -262,12 +262,12 @@ def test_the_silence_of_a_controller_is_remembered_too(place, fake):
 def test_a_damaged_answer_is_asked_again(place, fake):
     fake("squeue", QUEUE)
     write_atomic(place.jobs / ".queue.json", "{")
-    assert states(rows_or_unknown(place, []).rows)["7_0"] == "RUNNING"
+    assert states(cached_jobs(place, []).rows)["7_0"] == "RUNNING"
 
 
 def test_what_a_study_has_submitted_is_read_oldest_first(place):
     write_atomic(place.jobs / "12" / "job.json", '{"id": "12", "kind": "worker", "count": 1}')
-    assert [job["id"] for job in recorded_jobs(place)] == ["7", "8", "12"]
+    assert [job["id"] for job in submitted_jobs(place)] == ["7", "8", "12"]
 
 
 @pytest.mark.parametrize(
@@ -280,19 +280,19 @@ def test_what_a_study_has_submitted_is_read_oldest_first(place):
     ],
 )
 def test_a_name_of_waiting_elements_stands_for_each(name, ids):
-    assert list(expanded(name)) == ids
+    assert list(expand_ids(name)) == ids
 
 
 def test_a_command_that_is_not_there_is_told_from_one_that_fails(fake):
-    with pytest.raises(Absent, match="sinfo not found"):
-        ask(["sinfo"])
+    with pytest.raises(CommandMissing, match="sinfo not found"):
+        run_command(["sinfo"])
     fake("sinfo", "slurm_load: error: no", code=1)
     with pytest.raises(ClusterError, match="sinfo failed") as told:
-        ask(["sinfo"])
-    assert not isinstance(told.value, Absent)
+        run_command(["sinfo"])
+    assert not isinstance(told.value, CommandMissing)
 
 
 def test_slurm_is_asked_for_long_lists_in_full(fake, tmp_path, monkeypatch):
     (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\necho $SLURM_BITSTR_LEN\n")
     (tmp_path / "bin" / "squeue").chmod(0o755)
-    assert ask(["squeue"]).strip() == "0"
+    assert run_command(["squeue"]).strip() == "0"

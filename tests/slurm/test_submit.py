@@ -13,27 +13,27 @@ import pytest
 from hpotune.checks.gpus import deal, visible_gpus
 from hpotune.errors import ClusterError, StudyFileError
 from hpotune.launch import follow_up
-from hpotune.launch.stale_workers import lost
+from hpotune.launch.stale_workers import lost_trials
+from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.records.trial import Worker
-from hpotune.schedule.next_jobs import JobRow, JobSpec
 from hpotune.slurm import commands
-from hpotune.slurm.jobs import rows_or_unknown
+from hpotune.slurm.jobs import cached_jobs
 from hpotune.slurm.submit import (
-    Taken,
+    SubmitResult,
     _check_extra,
     clean_environment,
-    parameters,
     setup_lines,
-    split,
-    submit_as_many,
+    split_array,
+    submit_within_limits,
+    submitit_parameters,
     worker_command,
 )
-from hpotune.slurm.user_limits import SubmitLimit, limit_in, refusal
+from hpotune.slurm.user_limits import SubmitLimitReached, named_limit, refusal_error
 from hpotune.storage import Store
 from hpotune.workspace.folder import StudyFolder, write_atomic
 
 WORKER = JobSpec(count=4, throttle=2)
-STEP = JobSpec(kind="step", count=1, throttle=1, after=("7",))
+STEP = JobSpec(kind="follow-up", count=1, throttle=1, after=("7",))
 
 
 @pytest.fixture
@@ -67,7 +67,7 @@ def silent(monkeypatch):
     ],
 )
 def test_a_long_array_is_split_and_its_throttle_shared(count, throttle, at_most, parts):
-    found = split(JobSpec(count=count, throttle=throttle, trials=1), at_most=at_most)
+    found = split_array(JobSpec(count=count, throttle=throttle, trials=1), at_most=at_most)
     assert [(spec.count, spec.throttle) for spec in found] == parts
     assert all(spec.trials == 1 for spec in found)
 
@@ -85,9 +85,9 @@ def test_a_job_runs_the_python_of_its_environment(make_study, tmp_path, venv, py
 def test_the_follow_up_gets_no_option_that_asks_for_resources(make_study):
     extra = {"licenses": "matlab", "exclusive": True, "requeue": False, "mail_type": "END"}
     config = make_study(resources={"extra": extra}).config
-    assert parameters(config, STEP)["additional_parameters"] == {"mail_type": "END"}
+    assert submitit_parameters(config, STEP)["additional_parameters"] == {"mail_type": "END"}
     worker = {"licenses": "matlab", "exclusive": True, "mail_type": "END"}
-    assert parameters(config, WORKER)["additional_parameters"] == worker
+    assert submitit_parameters(config, WORKER)["additional_parameters"] == worker
 
 
 def test_an_option_that_is_ours_is_refused_with_what_sets_it(make_study):
@@ -122,7 +122,7 @@ def test_a_step_is_told_what_has_ended_where_slurm_says_it(make_study, tmp_path)
 )
 def test_a_step_waits_for_all_or_for_any(make_study, any_of, text):
     spec = replace(STEP, after=("7_0", "7_1"), any_of=any_of)
-    assert parameters(make_study().config, spec)["dependency"] == text
+    assert submitit_parameters(make_study().config, spec)["dependency"] == text
 
 
 @pytest.mark.parametrize(
@@ -131,8 +131,8 @@ def test_a_step_waits_for_all_or_for_any(make_study, any_of, text):
 )
 def test_nodes_that_failed_are_left_out_beside_those_of_the_file(make_study, named, bad, excluded):
     config = make_study(resources={"exclude": named} if named else None).config
-    assert parameters(config, replace(WORKER, exclude=bad)).get("exclude") == excluded
-    assert "exclude" not in parameters(config, replace(STEP, exclude=bad))
+    assert submitit_parameters(config, replace(WORKER, exclude=bad)).get("exclude") == excluded
+    assert "exclude" not in submitit_parameters(config, replace(STEP, exclude=bad))
 
 
 @pytest.mark.parametrize(
@@ -146,7 +146,7 @@ def test_nodes_that_failed_are_left_out_beside_those_of_the_file(make_study, nam
     ids=["none", "mem", "mem_per_cpu", "mem_per_gpu"],
 )
 def test_only_the_form_of_memory_that_was_chosen_is_sent(make_study, asked, emitted):
-    found = parameters(make_study(resources=asked).config, WORKER)
+    found = submitit_parameters(make_study(resources=asked).config, WORKER)
     assert {key: value for key, value in found.items() if key.startswith("mem")} == emitted
 
 
@@ -154,7 +154,7 @@ def test_only_the_form_of_memory_that_was_chosen_is_sent(make_study, asked, emit
 def test_the_wckey_is_the_users_or_none(make_study, named):
     config = make_study(resources={"wckey": named}).config
     for spec in (WORKER, STEP):
-        assert parameters(config, spec)["wckey"] == named
+        assert submitit_parameters(config, spec)["wckey"] == named
 
 
 def test_a_job_hands_its_cpus_to_its_steps(make_study):
@@ -178,9 +178,9 @@ REFUSED = (
     ],
 )
 def test_a_refusal_tells_whether_fewer_jobs_might_be_taken(text, limit):
-    assert limit_in(text) == limit
-    error = refusal(text)
-    assert isinstance(error, SubmitLimit) == bool(limit)
+    assert named_limit(text) == limit
+    error = refusal_error(text)
+    assert isinstance(error, SubmitLimitReached) == bool(limit)
     assert limit in str(error)
 
 
@@ -194,7 +194,7 @@ def limited(monkeypatch):
         def submit(_: object, __: object, spec: JobSpec, *, code: str | None) -> str:
             sizes.append(spec.count)
             if spec.count > most:
-                raise SubmitLimit("Slurm refused the job: too many", limit="AssocMaxSubmitJobLimit")
+                raise SubmitLimitReached("Slurm refused the job: too many", limit="AssocMaxSubmitJobLimit")
             return "8"
 
         monkeypatch.setattr(submit, "submit", submit)
@@ -222,7 +222,7 @@ def test_an_array_beyond_a_limit_shrinks_until_it_fits_with_the_step(
 ):
     sizes = limited(most, known=known)
     spec = JobSpec(count=16, throttle=8)
-    found = submit_as_many(StudyFolder(path=tmp_path), make_study().config, spec)
+    found = submit_within_limits(StudyFolder(path=tmp_path), make_study().config, spec)
     assert (found.id, found.count) == ("8", taken)
     assert sizes[-1] == taken
     assert bool(found.said) == (taken < 16)
@@ -231,13 +231,13 @@ def test_an_array_beyond_a_limit_shrinks_until_it_fits_with_the_step(
 def test_without_a_follow_up_job_no_room_is_left_for_it(make_study, tmp_path, limited):
     limited(8, known=False)
     config = make_study(resources={"follow_up": "worker"}).config
-    assert submit_as_many(StudyFolder(path=tmp_path), config, JobSpec(count=16, throttle=8)).count == 8
+    assert submit_within_limits(StudyFolder(path=tmp_path), config, JobSpec(count=16, throttle=8)).count == 8
 
 
 def test_where_not_even_one_job_is_taken_the_limit_is_the_error(make_study, tmp_path, limited):
     limited(0, known=True)
-    with pytest.raises(SubmitLimit, match="too many"):
-        submit_as_many(StudyFolder(path=tmp_path), make_study().config, JobSpec(count=4, throttle=4))
+    with pytest.raises(SubmitLimitReached, match="too many"):
+        submit_within_limits(StudyFolder(path=tmp_path), make_study().config, JobSpec(count=4, throttle=4))
 
 
 def test_the_users_own_defaults_reach_sbatch(monkeypatch):
@@ -252,14 +252,14 @@ def test_the_users_own_defaults_reach_sbatch(monkeypatch):
 def test_where_slurm_is_silent_its_jobs_are_unknown_and_no_trial_is_lost(place, silent):
     folder, store = place
     store.claim(Worker(job="7_0", host="n1", pid=1))
-    told = rows_or_unknown(folder, store.rows())
+    told = cached_jobs(folder, store.rows())
     jobs, why = told.rows, told.silent
     assert [(job.id, job.state, job.kind) for job in jobs] == [
         ("7_0", "UNKNOWN", "worker"),
         ("7_1", "UNKNOWN", "worker"),
     ]
     assert "Unable to contact" in why
-    assert lost(store.rows(), jobs, lease_s=300) == []
+    assert lost_trials(store.rows(), jobs, lease_s=300) == []
 
 
 def test_a_follow_up_asks_a_silent_slurm_again(place, silent, monkeypatch):
@@ -269,7 +269,7 @@ def test_a_follow_up_asks_a_silent_slurm_again(place, silent, monkeypatch):
     monkeypatch.setattr(follow_up.time, "sleep", waits.append)
     monkeypatch.setattr(follow_up.time, "monotonic", lambda: next(clock))
     with pytest.raises(ClusterError, match="Unable to contact"):
-        follow_up.step(folder, store, folder.load().config, now=datetime.now(), alone_at_work=True)
+        follow_up.follow_up(folder, store, folder.load().config, now=datetime.now(), alone_at_work=True)
     assert len(waits) > 3
 
 
@@ -287,7 +287,7 @@ def test_a_follow_up_submits_nothing_that_the_user_cancelled(place, monkeypatch,
     monkeypatch.setattr(follow_up, "job_rows", lambda *_, **__: rows)
     if marked:
         folder.cancelled.touch()
-    done = follow_up.step(folder, store, folder.load().config, now=datetime.now(), alone_at_work=True)
+    done = follow_up.follow_up(folder, store, folder.load().config, now=datetime.now(), alone_at_work=True)
     assert done.submitted == ()
     assert said in done.warning
 
@@ -308,10 +308,10 @@ def test_a_follow_up_submits_nothing_that_the_user_cancelled(place, monkeypatch,
 def test_only_a_step_that_is_still_to_look_stands_for_the_follow_up(place, monkeypatch, state, reason, left):
     folder, store = place
     rows = [JobRow(id=f"7_{index}", state="RUNNING") for index in range(9)]
-    rows.append(JobRow(id="8_0", state=state, kind="step", reason=reason))
+    rows.append(JobRow(id="8_0", state=state, kind="follow-up", reason=reason))
     monkeypatch.setattr(follow_up, "job_rows", lambda *_, **__: rows)
     monkeypatch.setattr(follow_up, "submit", lambda *_: "9")
-    done = follow_up.step(folder, store, folder.load().config, now=datetime.now(), alone_at_work=True)
+    done = follow_up.follow_up(folder, store, folder.load().config, now=datetime.now(), alone_at_work=True)
     assert done.submitted == left
 
 
@@ -324,9 +324,9 @@ def test_a_follow_up_that_is_refused_is_a_warning(place, monkeypatch):
 
     monkeypatch.setattr(follow_up, "job_rows", lambda *_, **__: [])
     monkeypatch.setattr(follow_up, "submit", submit)
-    monkeypatch.setattr(follow_up, "submit_as_many", lambda *_, **__: Taken(id="8", count=1))
+    monkeypatch.setattr(follow_up, "submit_as_many", lambda *_, **__: SubmitResult(id="8", count=1))
     monkeypatch.setattr(follow_up, "max_array_size", lambda: None)
-    done = follow_up.step(folder, store, folder.load().config, now=datetime.now())
+    done = follow_up.follow_up(folder, store, folder.load().config, now=datetime.now())
     assert done.submitted == ("8",)
     assert "submitted 8, and not the follow-up step" in done.warning
     assert not folder.cancelled.exists()

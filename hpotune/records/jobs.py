@@ -1,0 +1,71 @@
+"""Jobs of a study, as plain data: what the cluster reports of one, and what is to be submitted. Never asks Slurm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+ACTIVE_STATES = (
+    "PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "CONFIGURING", "RESIZING", "STOPPED",
+)  # fmt: skip
+"""Slurm's states of jobs that have not ended."""
+
+JobKind = Literal["worker", "follow-up", "own"]
+"""worker: evaluates trials. follow-up: submits the jobs that are missing after others have ended.
+
+own: a job that hpotune did not submit (a hand-written batch script) and that runs a trial of the study.
+"""
+
+
+def job_kind(stored: str) -> JobKind:
+    """The kind that a file of the study names; "step" is what earlier versions wrote for "follow-up".
+
+    Raises: ValueError for any other word.
+    """
+    kinds: dict[str, JobKind] = {
+        "worker": "worker", "follow-up": "follow-up", "step": "follow-up", "own": "own",
+    }  # fmt: skip
+    if stored not in kinds:
+        raise ValueError(f"kind: {stored!r} is not a kind of job; needs one of {', '.join(kinds)}")
+    return kinds[stored]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobRow:
+    """One Slurm job, or one element of a job array, as the cluster reports it."""
+
+    id: str
+    """JOB, or ARRAY_ELEMENT."""
+    state: str
+    """Slurm's state: PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY, NODE_FAIL, PREEMPTED …
+
+    GONE: Slurm no longer knows the job. UNKNOWN: Slurm did not answer.
+    """
+    reason: str = ""
+    """Why it is pending, in Slurm's word."""
+    exit_code: str = ""
+    kind: JobKind = "worker"
+    estimate: str = ""
+    """Expected start as `squeue --start` prints it (2026-06-01T12:00:00); empty where Slurm gives none."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it is pending or running."""
+        return self.state in ACTIVE_STATES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobSpec:
+    """A job array to submit: `count` elements, at most `throttle` of them at a time."""
+
+    kind: Literal["worker", "follow-up"] = "worker"
+    count: int
+    throttle: int
+    trials: int | None = None
+    """Trials that each element evaluates; None: until the study is over or the job's time is used up."""
+    after: tuple[str, ...] = ()
+    """Jobs, or elements of arrays, that a follow-up job depends on."""
+    any_of: bool = False
+    """True: it starts when one of them has ended. False: when all have."""
+    exclude: tuple[str, ...] = ()
+    """Nodes to exclude."""
