@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpotune.records.trial import TrialRow
-from hpotune.schedule.stopping_criterion import best_rows
+from hpotune.schedule.best_trials import best_trials
 from hpotune.workspace.folder import StudyFolder
 from tests.pool import STEPS, made
 from tests.test_rungs_end_to_end import pool, rows, steps_of
@@ -103,7 +103,7 @@ def test_a_line_that_kept_its_values_ends_as_one_run_of_them(folder: StudyFolder
 
 
 def test_the_best_is_one_that_was_trained_to_the_end(folder: StudyFolder) -> None:
-    [best] = best_rows(folder.load().config.score.objective, rows(folder))
+    [best] = best_trials(folder.load().config.score.objective, rows(folder))
     assert best.generation == PARTS - 1
     kept = {int(path.parent.name) for path in folder.path.glob("trials/*/adapter")}
     assert best.number in kept <= set(range(TRIALS - MEMBERS, TRIALS))

@@ -1,4 +1,4 @@
-"""Takes a trial's adapter out of the study, with a model card and its setting as a study file without ranges."""
+"""Exports a trial: its adapter or merged weights with a model card, and its values as a study file without ranges."""
 
 from __future__ import annotations
 
@@ -10,44 +10,46 @@ from datetime import date
 from pathlib import Path
 
 from hpotune.config.load import Study
-from hpotune.config.schema.study_config import Json
 from hpotune.config.space.ranges import put_point, without
-from hpotune.config.yaml_source import KeyPath, write_yaml
+from hpotune.config.yaml_source import KeyPath, Value, write_yaml
 from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.records.trial import TrialRow
-from hpotune.report import summary
-from hpotune.schedule.stopping_criterion import best_rows
+from hpotune.report.json_output import as_json
+from hpotune.report.views.best import best_result
+from hpotune.report.views.trial import trial_view
+from hpotune.schedule.best_trials import best_trials
 from hpotune.workspace.folder import StudyFolder, write_atomic
 
-OF_RANGES: tuple[KeyPath, ...] = (("constraints",), ("search", "start_from"))
-"""What speaks of ranges, and is wrong in a file without any."""
+_ONLY_WITH_RANGES: tuple[KeyPath, ...] = (("constraints",), ("search", "start_from"))
+"""Keys that are errors in a study file without ranges."""
 
 
 def export_trial(
     folder: StudyFolder, study: Study, rows: Sequence[TrialRow], *, out: Path, number: int | None, merge: bool
 ) -> Path:
-    """Writes `out` and returns it: adapter or merged weights where the study trained one, README.md, setting.yaml.
+    """Writes the folder `out` and returns its path: setting.yaml; of a fine-tuning study also weights and README.md.
 
-    Raises: HpotuneError where the trial has not finished or its adapter was not kept.
+    Raises: HpotuneError where the trial has not finished or its adapter was not kept, StudyFileError where `out`
+    exists.
     """
     row = _chosen(study, rows, number)
     if out.exists():
-        raise StudyFileError(f"{out}: exists already; name a folder that does not")
+        raise StudyFileError(f"{out}: exists already; give a folder that does not exist")
     if study.config.model is None:
         out.mkdir(parents=True)
     else:
         _adapter(folder, study, rows, row, out=out, merge=merge)
-    setting = without(put_point(study.template, study.space, row.params), OF_RANGES)
+    setting = without(put_point(study.template, study.space, row.params), _ONLY_WITH_RANGES)
     write_atomic(out / "setting.yaml", write_yaml(setting))
     return out
 
 
 def _chosen(study: Study, rows: Sequence[TrialRow], number: int | None) -> TrialRow:
     if number is None:
-        front = best_rows(study.config.score.objective, rows)
+        front = best_trials(study.config.score.objective, rows)
         if not front:
             raise HpotuneError(
-                f"{study.config.name}: no trial has finished that keeps the limits; `hpotune status` shows where it is"
+                f"{study.config.name}: no finished trial satisfies score.constraints; see `hpotune status`"
             )
         return front[0]
     for row in rows:
@@ -62,7 +64,7 @@ def _adapter(
     adapter = folder.trial(row.number) / "adapter"
     if not adapter.is_dir():
         raise HpotuneError(
-            f"trial {row.number}: its adapter was not kept ({adapter}); raise keep.best in the next study"
+            f"trial {row.number}: its adapter was not kept ({adapter}); raise keep.best in a new study"
         )
     command = [
         sys.executable,
@@ -79,19 +81,21 @@ def _adapter(
         raise HpotuneError(f"trial {row.number} could not be exported: {lines[-1]}")
 
 
-def _card(folder: StudyFolder, study: Study, rows: Sequence[TrialRow], row: TrialRow) -> dict[str, Json]:
-    told = summary.best(folder, study.config, rows)
+def _card(folder: StudyFolder, study: Study, rows: Sequence[TrialRow], row: TrialRow) -> Value:
+    """What the model card says, as `hpotune.finetune.model.adapter_export` reads it."""
     model = study.point(row.params).model
     assert model is not None, "asked for fine-tuning studies only"
-    baseline = told["baseline"]
-    return {
-        "base": model.path,
-        "revision": model.revision,
-        "tokenizer": model.tokenizer,
-        "trust_remote_code": model.trust_remote_code,
-        "offline": study.config.env.offline,
-        "params": dict(row.params),
-        "score": summary.trial(study.config.score.objective, row)["values"],
-        "baseline": baseline["values"] if baseline else None,
-        "date": date.today().isoformat(),
-    }
+    baseline = best_result(folder, study.config, rows).baseline
+    return as_json(
+        {
+            "base": model.path,
+            "revision": model.revision,
+            "tokenizer": model.tokenizer,
+            "trust_remote_code": model.trust_remote_code,
+            "offline": study.config.env.offline,
+            "params": row.params,
+            "score": trial_view(study.config.score.objective, row).values,
+            "baseline": baseline.values if baseline else None,
+            "date": date.today().isoformat(),
+        }
+    )

@@ -12,7 +12,7 @@ from hpotune.config.schema.study_config import Json, StudyConfig
 from hpotune.planning.estimate import Measured
 from hpotune.records.jobs import JobKind
 from hpotune.records.trial import TrialRow
-from hpotune.schedule.stopping_criterion import gpus_of
+from hpotune.schedule.gpu_hours import gpus_per_job
 from hpotune.slurm.jobs import submitted_jobs
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.heartbeat import HeartbeatRecord, read_heartbeat
@@ -147,7 +147,7 @@ def actual(
     return {
         "state": "running" if running else "done" if finished >= config.budget.trials else "stopped",
         "wall_s": round(end - begun, 1),
-        "gpu_hours": round(held_s * gpus_of(config) / 3600, 4),
+        "gpu_hours": round(held_s * gpus_per_job(config) / 3600, 4),
         "job_hours": round(held_s / 3600, 4),
         "trials": finished,
         "trials_per_hour": round(finished / max(end - begun, 1e-9) * 3600, 2),

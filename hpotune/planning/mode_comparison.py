@@ -11,8 +11,8 @@ from typing import Literal
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.planning.estimate import Pace
 from hpotune.planning.simulator import Outcome, Split, simulate
+from hpotune.schedule.gpu_hours import gpus_per_job
 from hpotune.schedule.rounds import width
-from hpotune.schedule.stopping_criterion import gpus_of
 
 Mode = Literal["sequential", "batch", "async"]
 MODES: tuple[Mode, ...] = ("sequential", "batch", "async")
@@ -93,7 +93,7 @@ def recommend(ways: Sequence[Way]) -> tuple[Way, str]:
 
 
 def _reason(chosen: Way, near: Sequence[Way], whole: Sequence[Way]) -> str:
-    unit = "GPU-hours" if gpus_of(chosen.config) else "hours of jobs"
+    unit = "GPU-hours" if gpus_per_job(chosen.config) else "hours of jobs"
     if len(near) > 1:
         why = f"fewest {unit} of the {len(near)} ways within 10 % of the shortest wall time"
     else:

@@ -33,7 +33,7 @@ from hpotune.records.trial import TrialRow
 from hpotune.schedule.rounds import width
 from hpotune.slurm.commands import require_slurm
 from hpotune.slurm.jobs import query_jobs
-from hpotune.storage import Store
+from hpotune.storage import TrialQueue
 from hpotune.storage.backends import connect
 from hpotune.workspace.code_snapshot import snapshot_code
 from hpotune.workspace.folder import StudyFolder, make_folder, write_atomic
@@ -92,16 +92,16 @@ def short(values: Mapping[str, Value], *, at_once: int) -> dict[str, Value]:
     return copy
 
 
-def _made(place: StudyFolder, checked: Checked) -> tuple[Store, StudyConfig]:
+def _made(place: StudyFolder, checked: Checked) -> tuple[TrialQueue, StudyConfig]:
     values = short(checked.values, at_once=min(width(checked.study.config), AT_ONCE))
     study = build_study(replace(checked.study.source, values=values))
     url, _ = connect.choose("auto", place.path)
     make_folder(place, study, values, home=checked.home, store_url=url)
     snapshot_code(place, values, home=checked.home)
-    return Store.create(url, study, folder=str(place.path)), study.config
+    return TrialQueue.create(url, study, folder=str(place.path)), study.config
 
 
-def _run(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say, until: float) -> None:
+def _run(place: StudyFolder, store: TrialQueue, config: StudyConfig, *, say: Say, until: float) -> None:
     """All its trials, and the step after them."""
     try:
         require_slurm()
@@ -121,7 +121,7 @@ def _run(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say, unt
             cancel_study(place, store)
 
 
-def _wait(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say, until: float) -> None:
+def _wait(place: StudyFolder, store: TrialQueue, config: StudyConfig, *, say: Say, until: float) -> None:
     """Until its trials have ended and the step has spoken; looks at files, and at Slurm twice a minute.
 
     Raises: ClusterError where they do not end in time, or their jobs have ended without them.
@@ -140,7 +140,7 @@ def _wait(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say, un
     _check(place, store)
 
 
-def _look(place: StudyFolder, store: Store, config: StudyConfig, *, say: Say) -> None:
+def _look(place: StudyFolder, store: TrialQueue, config: StudyConfig, *, say: Say) -> None:
     """Says how its jobs are; raises where none of them lives and it has not ended."""
     rows = query_jobs(place, store.rows())
     states = ", ".join(sorted({row.state.lower() for row in rows}))
@@ -162,7 +162,7 @@ def _last_words(place: StudyFolder) -> str:
     return "nothing"
 
 
-def _ended(place: StudyFolder, store: Store, config: StudyConfig) -> bool:
+def _ended(place: StudyFolder, store: TrialQueue, config: StudyConfig) -> bool:
     rows = store.rows()
     if any(row.state == "failed" for row in rows):
         return True
@@ -183,7 +183,7 @@ def step_spoke(place: StudyFolder) -> float | None:
     return None
 
 
-def _check(place: StudyFolder, store: Store) -> None:
+def _check(place: StudyFolder, store: TrialQueue) -> None:
     """Raises: HpotuneError with the reason where a trial of the probe has failed."""
     for row in store.rows():
         if row.state == "failed" and row.failure:

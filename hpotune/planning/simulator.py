@@ -19,10 +19,11 @@ from hpotune.planning.estimate import Pace
 from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import Attempt, Span, TrialRow, Worker
+from hpotune.schedule.gpu_hours import gpus_per_job
 from hpotune.schedule.job_fit import fits
 from hpotune.schedule.next_jobs import next_jobs
 from hpotune.schedule.rounds import round_start, width
-from hpotune.schedule.stopping_criterion import gpus_of, stop_reason
+from hpotune.schedule.stopping_criterion import stop_reason
 
 SEEN = 32
 """Finished trials by which a worker judges what fits: the last ones, so that large studies stay quick."""
@@ -257,7 +258,7 @@ class _Cluster:
             end=self._unix(),
             outcome="finished" if finished else "paused",
             cause=None if finished else "timeout",
-            gpus=gpus_of(self.config),
+            gpus=gpus_per_job(self.config),
         )
         attempts = (*row.attempts, attempt)
         self.last_end = max(self.last_end, self.now)
@@ -361,7 +362,7 @@ class _Cluster:
             spans=tuple(self.spans),
             wall_s=self.last_end,
             held_s=held,
-            gpu_hours=held * gpus_of(self.config) / 3600,
+            gpu_hours=held * gpus_per_job(self.config) / 3600,
             jobs=len(ran),
             arrays=len(self.arrays),
             steps=self.steps_run,

@@ -1,4 +1,4 @@
-"""The display of `hpotune run`: a live line on a terminal, a line a change elsewhere."""
+"""The display of `hpotune run`: a progress bar on a terminal; elsewhere one line for each change."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rich.text import Text
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.trial import TrialRow
 from hpotune.report.console import plain_console
-from hpotune.report.format import number, scored
-from hpotune.schedule.stopping_criterion import best_rows
-from hpotune.storage import Store
+from hpotune.report.format import point, score
+from hpotune.schedule.best_trials import best_trials
+from hpotune.storage import TrialQueue
 from hpotune.workspace.folder import StudyFolder
 
 READ_EVERY_S = 1.0
 
 
 class Progress:
-    """Shows finished, running and failed trials and the best so far, on stderr; a context manager."""
+    """Shows finished, running and failed trials and the best so far on stderr; a context manager."""
 
-    def __init__(self, folder: StudyFolder, config: StudyConfig, store: Store, *, silent: bool) -> None:
+    def __init__(self, folder: StudyFolder, config: StudyConfig, store: TrialQueue, *, silent: bool) -> None:
         self._folder, self._config, self._store = folder, config, store
-        self._told: set[tuple[int, str]] = set()
+        self._printed: set[tuple[int, str]] = set()
         self._next_read = 0.0
         self._bar = Bar(
             TextColumn("{task.description}", markup=False),
@@ -58,38 +58,41 @@ class Progress:
             self._live.stop()
 
     def show(self) -> None:
-        """Reads the store, at most once a second, and shows what is new."""
+        """Reads the store, at most once a second, and shows what has changed."""
         if self._silent or time.monotonic() < self._next_read:
             return
         self._next_read = time.monotonic() + READ_EVERY_S
         rows = self._store.rows()
         if self._live:
-            self._live.update(self._picture(rows))
+            self._live.update(self._display(rows))
             return
         for row in rows:
-            drawing = row.state == "running" and not row.params and row.kind != "baseline"
-            if row.state != "waiting" and not drawing and (row.number, row.state) not in self._told:
-                self._told.add((row.number, row.state))
+            has_no_point = row.state == "running" and not row.params and row.kind != "baseline"
+            if row.state != "waiting" and not has_no_point and (row.number, row.state) not in self._printed:
+                self._printed.add((row.number, row.state))
                 print(self._line(row), file=sys.stderr, flush=True)  # noqa: T201 - not a terminal: a line a change
 
-    def _picture(self, rows: list[TrialRow]) -> Group:
+    def _display(self, rows: list[TrialRow]) -> Group:
         self._bar.update(self._task, completed=sum(row.decided for row in rows))
         lines = [Text(self._line(row)) for row in rows if row.state == "running"]
-        best = best_rows(self._config.score.objective, rows)
+        best = best_trials(self._config.score.objective, rows)
         if best:
             lines.append(Text(f"best so far: {self._line(best[0])}", style="bold"))
         failed = sum(row.state == "failed" for row in rows)
         if failed:
-            lines.append(Text(f"{failed} failed; `hpotune trials {self._folder.path}` shows why"))
+            lines.append(Text(f"{failed} failed; `hpotune trials {self._folder.path}` lists the causes"))
         return Group(self._bar, *lines)
 
     def _line(self, row: TrialRow) -> str:
-        point = ", ".join(f"{name}={number(value)}" for name, value in row.params.items()) or row.kind
+        labels = [objective.label for objective in self._config.score.objective]
+        stderrs = row.stderrs or (None,) * len(labels)
         values = ", ".join(
-            f"{objective.label} {scored(value, row.stderrs[index] if index < len(row.stderrs) else None)}"
-            for index, (objective, value) in enumerate(
-                zip(self._config.score.objective, row.values, strict=False)
-            )
+            f"{label} {score(value, stderr)}"
+            for label, value, stderr in zip(labels, row.values, stderrs, strict=False)
         )
         why = f"{row.failure.cause}: {row.failure.message}" if row.state == "failed" and row.failure else ""
-        return " ".join(filter(None, [f"trial {row.number} {row.state}:", values, why, f"[{point}]"]))
+        return " ".join(
+            filter(
+                None, [f"trial {row.number} {row.state}:", values, why, f"[{point(row.params) or row.kind}]"]
+            )
+        )

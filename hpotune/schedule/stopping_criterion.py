@@ -1,20 +1,21 @@
-"""When a study is over, and what the best of it is. Exact over all workers because it reads rows, not counters."""
+"""When a study is over: budgets, goal, plateau, failures. Exact over all workers because it reads rows, not counters.
+
+A pure function: it ends nothing by itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from datetime import datetime, time
-from heapq import nsmallest
-from math import inf
 
 from hpotune.config.schema.execution import BudgetConfig
 from hpotune.config.schema.study_config import Objective, StudyConfig
 from hpotune.config.schema.walltime import seconds
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import TrialRow
+from hpotune.schedule.best_trials import eligible_trials
 from hpotune.schedule.failures import UNCOUNTED, equal_failures, held_against
-from hpotune.schedule.job_fit import expected_s
+from hpotune.schedule.gpu_hours import gpu_hours_of_running, gpu_hours_per_trial, gpu_hours_used
 
 
 def stop_reason(
@@ -32,7 +33,7 @@ def stop_reason(
         return StopReason(kind="budget_used", text=f"{budget.trials} trials finished{early}")
     objectives = config.score.objective
     if any(objective.goal is not None for objective in objectives):
-        reached = [row for row in competing(finished) if _reaches(objectives, row)]
+        reached = [row for row in eligible_trials(finished) if _reaches(objectives, row)]
         if reached:
             return StopReason(kind="goal_reached", text=f"trial {reached[0].number} reached the goal")
     return (
@@ -81,19 +82,6 @@ def failed_too_often(budget: BudgetConfig, rows: Sequence[TrialRow]) -> StopReas
     return StopReason(kind="equal_failures", text=text)
 
 
-def gpus_of(config: StudyConfig) -> int:
-    """GPUs of one job."""
-    return config.resources.nodes * config.resources.gpus_per_node
-
-
-def gpu_hours_used(config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime) -> float:
-    """GPU-hours of all attempts at trials, those that run now counted up to now."""
-    running = sum(
-        max(0.0, now.timestamp() - row.start) for row in rows if row.state == "running" and row.start
-    )
-    return sum(row.gpu_hours for row in rows) + running * gpus_of(config) / 3600
-
-
 def _gpu_hours_out(
     config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime, starting: bool
 ) -> StopReason | None:
@@ -101,15 +89,12 @@ def _gpu_hours_out(
     limit = config.budget.gpu_hours
     if limit is None:
         return None
-    each_h = (expected_s(config, rows) or 0.0) / 3600 * gpus_of(config)
-    running = [row for row in rows if row.state == "running" and row.start]
-    ahead = sum(
-        max(0.0, each_h - (now.timestamp() - (row.start or 0.0)) / 3600 * gpus_of(config)) for row in running
-    )
+    per_trial = gpu_hours_per_trial(config, rows)
+    ahead = gpu_hours_of_running(config, rows, now=now)
     used = gpu_hours_used(config, rows, now=now)
     if used >= limit:
         return StopReason(kind="gpu_hours", text=f"{used:.2f} GPU-hours used (budget.gpu_hours: {limit:g})")
-    if starting and used + ahead + each_h > limit:
+    if starting and used + ahead + per_trial > limit:
         text = f"{used + ahead:.2f} GPU-hours used or taken; one more trial would exceed budget.gpu_hours: {limit:g}"
         return StopReason(kind="gpu_hours", text=text)
     return None
@@ -143,69 +128,3 @@ def _reaches(objectives: Sequence[Objective], row: TrialRow) -> bool:
         for o, value in goals
         if o.goal is not None
     )
-
-
-def best_rows(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """Finished trials that no other beats: the best one, or the Pareto front of several objectives.
-
-    The baseline competes not, nor does a trial that breaks a limit of `score.constraints`. While no trial has run to
-    its end, those on the highest rung compete; of trials that trained parts of a run those of the last part.
-    """
-    tried = competing(rows)
-    if not any(row.state == "finished" and row.kind == "trial" for row in rows):
-        tried = _on_the_way(rows)
-    ordered = sorted(tried, key=lambda row: (_gains(objectives, row), row.number))
-    if len(objectives) == 1:
-        return ordered[:1]
-    front: list[TrialRow] = []
-    for row in ordered:  # in this order a trial is beaten by one of the front, or by none
-        if not any(_beats(objectives, other, row) for other in front):
-            front.append(row)
-    return front
-
-
-def _on_the_way(rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """Trials on the highest rung that any has reached, with the values they had there."""
-    climbed = [row for row in rows if row.climbed and row.state != "failed" and not row.climbed[-1].breaks]
-    height = max((row.climbed[-1].rung for row in climbed), default=0)
-    return [
-        replace(row, values=row.climbed[-1].values, stderrs=row.climbed[-1].stderrs)
-        for row in climbed
-        if row.climbed[-1].rung == height
-    ]
-
-
-def competing(rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """Finished trials that may be the best one; of several generations those of the highest."""
-    found = [row for row in rows if row.state == "finished" and row.kind == "trial" and not row.breaks]
-    if all(row.lineage is None for row in found):
-        return found
-    height = max((row.generation for row in found), default=0)
-    return [row for row in found if row.generation == height]
-
-
-def _gains(objectives: Sequence[Objective], row: TrialRow) -> tuple[float, ...]:
-    """Values turned so that smaller is better."""
-    return tuple(-v if o.sense == "maximize" else v for o, v in zip(objectives, row.values, strict=True))
-
-
-def _beats(objectives: Sequence[Objective], one: TrialRow, other: TrialRow) -> bool:
-    mine, theirs = _gains(objectives, one), _gains(objectives, other)
-    return mine != theirs and all(a <= b for a, b in zip(mine, theirs, strict=True))
-
-
-def dropped(objectives: Sequence[Objective], rows: Sequence[TrialRow], *, keep: int) -> list[int]:
-    """Numbers of ended trials whose adapters are not kept: neither among the `keep` best nor on the Pareto front.
-
-    Of those that were stopped at a rung none is.
-    """
-    finished = [row for row in rows if row.state == "finished"]
-    sign = -1 if objectives[0].sense == "maximize" else 1
-    able = competing(finished)
-    tried = [sign * row.values[0] for row in able]
-    last = max(nsmallest(keep, tried), default=-inf)
-    near = [(sign * row.values[0], row.number) for row in able if sign * row.values[0] <= last]
-    kept = {number for _, number in sorted(near)[:keep]}
-    if keep and len(objectives) > 1:
-        kept |= {row.number for row in best_rows(objectives, finished)}
-    return [row.number for row in rows if row.decided and row.number not in kept]

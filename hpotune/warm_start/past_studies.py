@@ -17,8 +17,8 @@ from hpotune.config.space.ranges import Range, leaves, put_point
 from hpotune.config.space.start_from import Point, option
 from hpotune.config.yaml_source import Value, plain
 from hpotune.errors import HpotuneError, nearest
-from hpotune.schedule.stopping_criterion import competing
-from hpotune.search.base.history import CONSTRAINTS
+from hpotune.schedule.best_trials import eligible_trials
+from hpotune.search.base.history import CONSTRAINTS_KEY
 from hpotune.search.base.storage_view import is_baseline
 from hpotune.storage.readers.read_only import rows_of
 from hpotune.workspace.folder import StudyFolder, folder_of
@@ -53,7 +53,7 @@ def of_folder(path: Path) -> Earlier:
     study = folder.load()
     rows = rows_of(str(folder.provenance()["store"]), study)
     sign = 1.0 if study.config.score.objective[0].sense == "maximize" else -1.0
-    told = sorted(competing(rows), key=lambda row: (-sign * row.values[0], row.number))
+    told = sorted(eligible_trials(rows), key=lambda row: (-sign * row.values[0], row.number))
     return Earlier(
         name=study.config.name,
         searched=frozenset(r.name for r in study.space.searched),
@@ -85,7 +85,7 @@ def in_store(storage: BaseStorage, study: Study, *, but: str) -> Iterator[Earlie
 
 def _scored(trial: FrozenTrial) -> bool:
     done = trial.state == TrialState.COMPLETE and bool(trial.params) and not is_baseline(trial)
-    return done and not any(excess > 0 for excess in trial.system_attrs.get(CONSTRAINTS) or ())
+    return done and not any(excess > 0 for excess in trial.system_attrs.get(CONSTRAINTS_KEY) or ())
 
 
 def _of_trials(

@@ -13,22 +13,32 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
-from hpotune.objective.interface import Evaluate, Setting, failed
-from hpotune.objective.process import PAUSE, Stop
+from hpotune.objective.interface import Evaluate, TrialContext, failed_result
+from hpotune.objective.process import PAUSE_SIGNAL, StopRequest
 from hpotune.objective.registry import open_objective
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker
 from hpotune.schedule.failures import bad_nodes
+from hpotune.schedule.gpu_hours import gpus_per_job
 from hpotune.schedule.job_fit import MARGIN_S, expected_s, fits
-from hpotune.schedule.retention import spent
+from hpotune.schedule.retention import adapters_to_delete, checkpoints_to_delete
 from hpotune.schedule.rounds import look_s
-from hpotune.schedule.stopping_criterion import dropped, gpus_of, stop_reason
-from hpotune.storage import Claim, Store, Wait, alive, dead_here, results_in, silent, written
+from hpotune.schedule.stopping_criterion import stop_reason
+from hpotune.storage import (
+    Claim,
+    TrialQueue,
+    Wait,
+    is_worker_process,
+    lease_expired,
+    newest_write,
+    output_reader,
+    stale_on_host,
+)
 from hpotune.worker.monitor import Now, Shift, say, watched
 from hpotune.worker.rival import surely_worse_than
 from hpotune.worker.spec import spec_without_point, with_point
-from hpotune.workspace.code_snapshot import code_of
-from hpotune.workspace.folder import StudyFolder, wait_for_room
+from hpotune.workspace.code_snapshot import find_snapshot
+from hpotune.workspace.folder import StudyFolder, wait_for_disk_space
 from hpotune.workspace.timeline import Diary
 
 PATIENCE_S = 120
@@ -67,17 +77,17 @@ def work(
     """
     study = folder.load()
     provenance = folder.provenance()
-    store = Store.open(str(provenance["store"]), study, patient=True)
-    stop = Stop()
+    store = TrialQueue.open(str(provenance["store"]), study, patient=True)
+    stop = StopRequest()
     stop.listen()
     diary = Diary(folder=folder, me=me, started=float(env.get("HPOTUNE_JOB_START") or time.time()))
     shift = Shift(
         folder=folder, study=study, store=store, me=me, stop=stop, diary=diary, now=now, deadline=deadline,
-        home=str(provenance["home"]), code=code_of(folder, code),
+        home=str(provenance["home"]), code=find_snapshot(folder, code),
     )  # fmt: skip
     diary.begin()
     _sweep_own(shift, requeued)
-    with open_objective(Setting(config=study.config, env=env, stop=stop)) as evaluate, watched(shift):
+    with open_objective(TrialContext(config=study.config, env=env, stop=stop)) as evaluate, watched(shift):
         taken = _take_turns(shift, evaluate, trials=trials)
     stop.go_deaf()
     diary.end()
@@ -86,20 +96,20 @@ def work(
 
 def _sweep_own(shift: Shift, requeued: Cause) -> None:
     """Settles what this job, or this machine, left running in an earlier life."""
-    left = results_in(shift.folder)
+    left = output_reader(shift.folder)
     if shift.me.job == LOCAL:
-        dead = dead_here(shift.me.host)
-        shift.store.sweep(lambda row: dead(row.worker) if row.worker else None, left=left)
+        dead = stale_on_host(shift.me.host)
+        shift.store.requeue_stale(lambda row: dead(row.worker) if row.worker else None, read_output=left)
     else:
-        alive = partial(_beside, shift.me)
-        shift.store.put_back(shift.me, alive=alive, left=left, cause=requeued)
+        is_worker_process = partial(_beside, shift.me)
+        shift.store.requeue_own(shift.me, is_running=is_worker_process, read_output=left, cause=requeued)
 
 
 def _take_turns(shift: Shift, evaluate: Evaluate, *, trials: int | None) -> int:
     """Trial after trial; returns how many were taken."""
     taken, since, phase = 0, shift.diary.started, "start"
     while trials is None or taken < trials:
-        shift.store.config = shift.folder.config_now(shift.study)
+        shift.store.config = shift.folder.current_config(shift.study)
         rows = shift.store.rows()
         _drop_adapters(shift, rows)
         if _over(shift, rows):
@@ -151,13 +161,13 @@ def _beyond_budget(shift: Shift, claim: Claim) -> StopReason | None:
 def _wait(shift: Shift, rows: Sequence[TrialRow]) -> None:
     """For the others of the round; tells those that gave no sign of life."""
     shift.over.wait(look_s(expected_s(shift.config, rows)))
-    dead = silent(shift.config.execution.lease_s)
-    shift.store.sweep(dead, left=results_in(shift.folder))
+    dead = lease_expired(shift.config.execution.lease_s)
+    shift.store.requeue_stale(dead, read_output=output_reader(shift.folder))
 
 
 def _wait_for_room(shift: Shift) -> None:
     """Until the study's folder takes files again: the next trial would fail as this one did."""
-    wait_for_room(
+    wait_for_disk_space(
         shift.folder, patience_s=PATIENCE_S, pause_s=ROOM_POLL_S, say=say,
         stop=lambda: shift.stop.signal is not None,
     )  # fmt: skip
@@ -171,7 +181,7 @@ def _mark_useful(shift: Shift) -> None:
 
 def _beside(me: Worker, other: Worker) -> bool:
     """Whether another worker lives here: one batch script may start several by hand, all of one job and task."""
-    return other.host == me.host and other.pid != me.pid and alive(other.pid)
+    return other.host == me.host and other.pid != me.pid and is_worker_process(other.pid)
 
 
 def _over(shift: Shift, rows: Sequence[TrialRow]) -> bool:
@@ -203,7 +213,7 @@ def _one(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
     shift.holding = None
     seconds = time.time() - begun
     cost = {
-        "gpu_hours": seconds / 3600 * gpus_of(shift.config)
+        "gpu_hours": seconds / 3600 * gpus_per_job(shift.config)
     }  # where its own processes have not counted it
     result = result.model_copy(update={"metrics": {**cost, **result.metrics, "seconds": round(seconds, 3)}})
     say(f"trial {number} {_told(claim, result, shift)}")
@@ -213,21 +223,21 @@ def _one(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
 def _told(claim: Claim, result: TrialResult, shift: Shift) -> str:
     """Tells the result and says what became of it; of a trial that has failed the large files in its folder go."""
     store, own = shift.store, shift.folder.trial(claim.row.number)
-    checkpoint = written(own / "checkpoint")
+    checkpoint = newest_write(own / "checkpoint")
     if result.state == "finished" and result.rung is not None:
         worse = partial(surely_worse_than, shift.folder, shift.config)
-        reached = store.reach(
-            claim.trial_id, result, owner=claim.row.worker, checkpoint=checkpoint, worse=worse
+        reached = store.record_rung(
+            claim.trial_id, result, owner=claim.row.worker, checkpoint=checkpoint, is_worse=worse
         )
         return f"{_REACHED[reached].format(rung=result.rung + 1)}: {result.values}"
     if result.state == "finished":
-        done = store.finish(claim.trial_id, result)
+        done = store.complete(claim.trial_id, result)
         return f"finished: {result.values}" if done else "finished, but somebody else has ended it"
     failure = result.failure or _taken_away(shift)
     if failure is None:
         store.pause(claim.trial_id, owner=claim.row.worker, checkpoint=checkpoint)
         return "paused: it goes back in line"
-    outcome = store.fail(
+    outcome = store.record_failure(
         claim.trial_id, failure, metrics=result.metrics, owner=claim.row.worker, checkpoint=checkpoint
     )
     if outcome == "failed":
@@ -247,7 +257,7 @@ _REACHED = {
 
 def _taken_away(shift: Shift) -> Failure | None:
     """Why the cluster took the job that a paused trial ran in; None where somebody asked for its end."""
-    if shift.stop.signal != PAUSE:
+    if shift.stop.signal != PAUSE_SIGNAL:
         return None
     if shift.left_s is not None and shift.left_s > 2 * MARGIN_S:
         return Failure(
@@ -269,7 +279,7 @@ def _evaluated(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
         cause = (
             "user" if isinstance(error, ValueError) else "store" if isinstance(error, OSError) else "unknown"
         )
-        return failed(spec, cause, f"{type(error).__name__}: {error}")
+        return failed_result(spec, cause, f"{type(error).__name__}: {error}")
 
 
 def _drop_adapters(shift: Shift, rows: Sequence[TrialRow]) -> None:
@@ -281,8 +291,8 @@ def _drop_adapters(shift: Shift, rows: Sequence[TrialRow]) -> None:
     # one that was worse than `keep` others stays so: of thousands of trials only the rest is looked at again
     left = [row for row in rows if (row.number, "adapter") not in shift.dropped]
     gone = {
-        "checkpoint": [row.number for row in rows if row.state == "stopped"] + spent(rows),
-        "adapter": [] if keep == "all" else dropped(shift.config.score.objective, left, keep=keep),
+        "checkpoint": checkpoints_to_delete(rows),
+        "adapter": [] if keep == "all" else adapters_to_delete(shift.config.score.objective, left, keep=keep),
     }
     for name, numbers in gone.items():
         for number in numbers:

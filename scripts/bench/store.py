@@ -27,8 +27,9 @@ from hpotune.config.load import Study, load_study
 from hpotune.records.trial import TrialResult, Worker
 from hpotune.schedule.failures import bad_nodes
 from hpotune.schedule.job_fit import fits
-from hpotune.schedule.stopping_criterion import dropped, stop_reason
-from hpotune.storage import Claim, Store
+from hpotune.schedule.retention import adapters_to_delete
+from hpotune.schedule.stopping_criterion import stop_reason
+from hpotune.storage import Claim, TrialQueue
 from hpotune.storage.backends.connect import connect
 from tests.storage.trials.swarm import Fates, race
 
@@ -59,7 +60,7 @@ def make_study(place: Path, *, trials: int, sampler: str = "random") -> Study:
     return load_study(place / "study.yaml")
 
 
-def by_hpotune(store: Store, me: Worker, gone: set[int]) -> dict[str, float]:
+def by_hpotune(store: TrialQueue, me: Worker, gone: set[int]) -> dict[str, float]:
     """Seconds of what hpotune/worker/ asks of the store and makes of its rows, for one trial.
 
     `gone`: trials whose adapters were dropped before.
@@ -67,7 +68,7 @@ def by_hpotune(store: Store, me: Worker, gone: set[int]) -> dict[str, float]:
     begun = time.perf_counter()
     rows = store.rows()
     left = [row for row in rows if row.number not in gone]
-    gone.update(dropped(store.config.score.objective, left, keep=3))
+    gone.update(adapters_to_delete(store.config.score.objective, left, keep=3))
     assert stop_reason(store.config, rows, now=datetime.now()) is None
     assert me.host not in bad_nodes(rows)
     looked = time.perf_counter()
@@ -78,7 +79,7 @@ def by_hpotune(store: Store, me: Worker, gone: set[int]) -> dict[str, float]:
     result = TrialResult(
         number=claim.row.number, state="finished", values=[0.5], stderrs=[0.01], metrics=metrics
     )
-    assert store.finish(claim.trial_id, result)
+    assert store.complete(claim.trial_id, result)
     return {"look": looked - begun, "claim": claimed - looked, "tell": time.perf_counter() - claimed}
 
 
@@ -120,8 +121,8 @@ def measure(urls: Urls, place: Path, *, trials: int, runs: int, sampler: str) ->
     for url, name, attrs in ((one, "many", grown.ours), (other, "plain", grown.plain)):
         grown.grow(url, connect(url), name, trials, attrs)
     me = Worker(job="1_1", host=socket.gethostname(), pid=os.getpid())
-    Store.create(one, study, folder=str(place))
-    store = Store.open(one, study, patient=True)
+    TrialQueue.create(one, study, folder=str(place))
+    store = TrialQueue.open(one, study, patient=True)
     theirs = optuna.load_study(
         study_name="plain", storage=grown.plain_storage(other), sampler=sampler_of(sampler)
     )
@@ -223,7 +224,7 @@ def raced(name: str, database: Urls, scratch: Path, *, fates: Fates, times: int)
         place = scratch / own
         study = make_study(place / "home", trials=trials)
         url = database(own) if kind == "postgres" else f"{kind}:///{place / 'store'}"
-        Store.create(url, study, folder=str(place))
+        TrialQueue.create(url, study, folder=str(place))
         found.append(race(url, study, place / "told", racers=racers, fates=fates))
     finished = {sum(row.state == "finished" for row in one.rows) for one in found}
     faults = [fault for one in found for fault in one.faults(trials)]

@@ -9,8 +9,10 @@ import pytest
 from hpotune.config.schema.study_config import Objective, StudyConfig
 from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.records.trial import Attempt, Failure, Outlook, TrialRow, Worker
+from hpotune.schedule.best_trials import best_trials
 from hpotune.schedule.next_jobs import next_jobs
-from hpotune.schedule.stopping_criterion import best_rows, dropped, stop_reason
+from hpotune.schedule.retention import adapters_to_delete
+from hpotune.schedule.stopping_criterion import stop_reason
 
 NOW = datetime(2026, 6, 1, 12)
 DOWN = [Objective(metric="loss")]
@@ -250,38 +252,38 @@ def test_a_goal_is_reached_at_its_value_and_by_a_trial(kind, value, stops):
 
 def test_the_best_is_the_smallest_loss_and_the_earlier_of_equals():
     tried = [row(n, "finished", value=value) for n, value in enumerate((3.0, 1.0, 1.0))]
-    assert [best.number for best in best_rows(DOWN, tried)] == [1]
+    assert [best.number for best in best_trials(DOWN, tried)] == [1]
 
 
 def test_the_best_is_the_largest_value_where_more_is_better():
     tried = [row(n, "finished", value=value) for n, value in enumerate((3.0, 1.0))]
-    assert [best.number for best in best_rows(UP, tried)] == [0]
+    assert [best.number for best in best_trials(UP, tried)] == [0]
 
 
 def test_the_baseline_is_never_the_best():
     tried = [row(0, "finished", value=0.0, kind="baseline"), row(1, "finished", value=9.0)]
-    assert [best.number for best in best_rows(DOWN, tried)] == [1]
+    assert [best.number for best in best_trials(DOWN, tried)] == [1]
 
 
 def test_the_best_of_two_objectives_is_their_pareto_front():
     points = [(1.0, 1.0), (2.0, 3.0), (0.5, 0.5), (3.0, 2.0), (1.0, 3.0)]
     tried = [row(n, "finished", value=point) for n, point in enumerate(points)]
-    assert sorted(best.number for best in best_rows([*DOWN, *UP], tried)) == [2, 4]
+    assert sorted(best.number for best in best_trials([*DOWN, *UP], tried)) == [2, 4]
 
 
 def test_adapters_of_all_but_the_best_are_dropped():
     tried = [row(n, "finished", value=value) for n, value in enumerate((2.0, 3.0, 1.0, 4.0))]
-    assert dropped(DOWN, tried, keep=2) == [1, 3]
+    assert adapters_to_delete(DOWN, tried, keep=2) == [1, 3]
 
 
 def test_adapters_on_the_pareto_front_are_kept():
     points = [(2.0, 0.2), (2.0, 3.0), (0.5, 0.5)]
     tried = [row(n, "finished", value=point) for n, point in enumerate(points)]
-    assert dropped([*DOWN, *UP], tried, keep=1) == [0]
+    assert adapters_to_delete([*DOWN, *UP], tried, keep=1) == [0]
 
 
 def test_nothing_is_kept_where_keep_is_zero():
-    assert dropped(DOWN, rows("ff"), keep=0) == [0, 1]
+    assert adapters_to_delete(DOWN, rows("ff"), keep=0) == [0, 1]
 
 
 def test_that_one_more_trial_would_be_too_much_is_no_reason_to_stop_those_that_run():

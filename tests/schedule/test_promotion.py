@@ -11,6 +11,7 @@ import pytest
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.jobs import JobRow
 from hpotune.records.trial import Attempt, Climbed, Failure, TrialRow, Worker
+from hpotune.schedule.best_trials import best_trials
 from hpotune.schedule.job_fit import expected_s, fits
 from hpotune.schedule.next_jobs import next_jobs
 from hpotune.schedule.promotion import (
@@ -22,7 +23,7 @@ from hpotune.schedule.promotion import (
     surely_worse,
     turns,
 )
-from hpotune.schedule.stopping_criterion import best_rows, stop_reason
+from hpotune.schedule.stopping_criterion import stop_reason
 from tests.schedule.test_next_jobs import NOW
 
 ME = Worker(job="7_0", host="n", pid=1)
@@ -236,7 +237,7 @@ def test_nobody_is_held_against_a_trial_that_breaks_a_limit():
     assert rival(wilcoxon, rows, rows[1], "maximize") == 5
     assert rival(wilcoxon, [breaking(row) for row in rows[1:]], rows[1], "maximize") is None
     assert rival(wilcoxon, [*map(breaking, rows[:3]), *rows[3:]], rows[3], "maximize") is None  # three others
-    assert [row.number for row in best_rows(config().score.objective, rows)] == [5]
+    assert [row.number for row in best_trials(config().score.objective, rows)] == [5]
 
 
 def test_of_two_objectives_the_front_is_promoted():
@@ -352,8 +353,8 @@ def test_stopped_trials_count_for_the_budget():
 def test_only_whole_runs_compete_unless_there_is_none():
     objectives = config().score.objective
     whole = replace(on(0, 1.0, 1.0, 1.0, state="finished"), values=(1.0,))
-    assert [row.number for row in best_rows(objectives, [whole, on(1, 9.0, 9.0)])] == [0]
-    best = best_rows(objectives, [on(1, 9.0), on(2, 5.0, 4.0), on(3, 5.0, 6.0)])
+    assert [row.number for row in best_trials(objectives, [whole, on(1, 9.0, 9.0)])] == [0]
+    best = best_trials(objectives, [on(1, 9.0), on(2, 5.0, 4.0), on(3, 5.0, 6.0)])
     assert [(row.number, row.values) for row in best] == [(3, (6.0,))]
 
 

@@ -7,8 +7,8 @@ import pytest
 from hpotune.config.schema.study_config import Objective
 from hpotune.records.lineage import Lineage
 from hpotune.records.trial import TrialRow
-from hpotune.schedule.retention import spent
-from hpotune.schedule.stopping_criterion import best_rows, dropped
+from hpotune.schedule.best_trials import best_trials
+from hpotune.schedule.retention import adapters_to_delete, checkpoints_to_delete
 
 LOSS = [Objective(metric="loss", direction="minimize")]
 
@@ -45,15 +45,15 @@ SECOND = [row(n, 1, parent=n - 3) for n in range(3, 6)]
     ],
 )
 def test_a_checkpoint_goes_when_nobody_can_go_on_from_it(more, gone):
-    assert spent([*FIRST, *more]) == gone
+    assert checkpoints_to_delete([*FIRST, *more]) == gone
 
 
 def test_where_runs_are_whole_nothing_is_spent():
-    assert spent([row(n, None) for n in range(4)]) == []
+    assert checkpoints_to_delete([row(n, None) for n in range(4)]) == []
 
 
 def test_only_those_of_the_highest_generation_compete():
     rows = [row(0, 0, value=0.1), row(1, 0, value=0.2), row(2, 1, value=0.5), row(3, 1, value=0.4)]
-    assert [one.number for one in best_rows(LOSS, rows[:2])] == [0]
-    assert [one.number for one in best_rows(LOSS, rows)] == [3]
-    assert dropped(LOSS, rows, keep=1) == [0, 1, 2]
+    assert [one.number for one in best_trials(LOSS, rows[:2])] == [0]
+    assert [one.number for one in best_trials(LOSS, rows)] == [3]
+    assert adapters_to_delete(LOSS, rows, keep=1) == [0, 1, 2]

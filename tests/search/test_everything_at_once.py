@@ -9,10 +9,10 @@ import pytest
 from hpotune.config.schema.rungs import ALGORITHMS, LINEAGES
 from hpotune.errors import StudyFileError
 from hpotune.records.trial import TrialResult, Worker
-from hpotune.schedule.stopping_criterion import best_rows
+from hpotune.schedule.best_trials import best_trials
 from hpotune.search.algorithms.registry import MODULES, algorithm, check_algorithm
-from hpotune.search.base.study_setup import setup_of
-from hpotune.storage import Claim, Store
+from hpotune.search.base.study_setup import sampler_setup
+from hpotune.storage import Claim, TrialQueue
 
 TRIALS, WORKERS = 24, 3
 MEMORY = 60.0
@@ -68,7 +68,7 @@ def result(claim: Claim) -> TrialResult:
     return TrialResult(number=0, state="finished", values=values, metrics=metrics, rung=claim.row.rung)
 
 
-def played(store: Store) -> None:
+def played(store: TrialQueue) -> None:
     """Three workers side by side; who has begun first ends first."""
     busy: list[Claim] = []
     while True:
@@ -77,7 +77,7 @@ def played(store: Store) -> None:
             busy.append(claim)
         elif busy:
             done = busy.pop(0)
-            store.reach(done.trial_id, result(done))
+            store.record_rung(done.trial_id, result(done))
         else:
             return
 
@@ -89,8 +89,8 @@ def test_some_algorithm_claims_it_and_some_does_not():
 @pytest.mark.parametrize("name", ABLE)
 def test_who_claims_to_take_it_all_plays_such_a_study_to_its_end(make_study, tmp_path, name):
     study = make_study(**sections(name))
-    check_algorithm(study, setup_of(study, study.config))
-    store = Store.create(f"sqlite:///{tmp_path}/store", study, folder="/s")
+    check_algorithm(study, sampler_setup(study, study.config))
+    store = TrialQueue.create(f"sqlite:///{tmp_path}/store", study, folder="/s")
     played(store)
     rows = store.rows()
     assert sum(row.decided for row in rows) == len(rows) == TRIALS
@@ -101,7 +101,7 @@ def test_who_claims_to_take_it_all_plays_such_a_study_to_its_end(make_study, tmp
         assert ("params.momentum" in point) == (point["params.optimizer"] == "sgd")
         assert bool(row.breaks) == (memory(point) > MEMORY)
     assert len({str(sorted(row.params.items())) for row in rows}) == TRIALS
-    front = best_rows(study.config.score.objective, rows)
+    front = best_trials(study.config.score.objective, rows)
     assert front
     assert not any(row.breaks for row in front)
 
@@ -110,7 +110,7 @@ def test_who_claims_to_take_it_all_plays_such_a_study_to_its_end(make_study, tmp
 def test_the_others_refuse_it_with_every_reason(make_study, name):
     study = make_study(**sections(name))
     with pytest.raises(StudyFileError) as refused:
-        check_algorithm(study, setup_of(study, study.config))
+        check_algorithm(study, sampler_setup(study, study.config))
     line = refused.value.mistakes[0]
     told = [want for want in WANTS if REASON[want] in line]
     assert told == [want for want in WANTS if not getattr(algorithm(name), want)]

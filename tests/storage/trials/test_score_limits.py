@@ -12,14 +12,16 @@ from optuna.study import StudyDirection
 
 from hpotune.config.schema.study_config import Limit
 from hpotune.records.trial import TrialResult
-from hpotune.schedule.stopping_criterion import best_rows, dropped, stop_reason
-from hpotune.search.base.history import CONSTRAINTS, history_of
+from hpotune.schedule.best_trials import best_trials
+from hpotune.schedule.retention import adapters_to_delete
+from hpotune.schedule.stopping_criterion import stop_reason
+from hpotune.search.base.history import CONSTRAINTS_KEY, history_of
 from hpotune.search.base.storage_view import SearchView
 from hpotune.search.base.unit_cube import Cube
-from hpotune.storage import Claim, Store
+from hpotune.storage import Claim, TrialQueue
 from hpotune.storage.backends.connect import connect
 from hpotune.storage.readers.read_only import rows_of
-from hpotune.storage.trials.score_limits import broken, excesses, tell_broken
+from hpotune.storage.trials.score_limits import broken, excesses, record_limits
 from tests.storage.conftest import worker
 
 LIMITS = [{"metric": "memory", "max": 40}, {"metric": "acc", "min": 0.5, "max": 0.9}]
@@ -39,12 +41,12 @@ def limits() -> list[Limit]:
     return [Limit.model_validate(limit) for limit in LIMITS]
 
 
-def played(store: Store) -> None:
+def played(store: TrialQueue) -> None:
     for value, metrics in RESULTS:
         claim = store.claim(worker())
         assert isinstance(claim, Claim)
         result = TrialResult(number=claim.row.number, state="finished", values=[value], metrics=metrics)
-        assert store.finish(claim.trial_id, result)
+        assert store.complete(claim.trial_id, result)
 
 
 @pytest.mark.parametrize(
@@ -68,7 +70,7 @@ def test_a_finished_trial_carries_its_excesses_and_the_words(make_store, url):
     store = make_store(score=LIMITED)
     played(store)
     study = optuna.load_study(study_name="bowl", storage=connect(url))
-    found = [trial.system_attrs.get(CONSTRAINTS) for trial in study.trials[:4]]
+    found = [trial.system_attrs.get(CONSTRAINTS_KEY) for trial in study.trials[:4]]
     assert [[excess > 0 for excess in told] for told in found] == [
         [True, False, False, False, False],
         [False] * 5,
@@ -85,8 +87,8 @@ def test_the_best_keeps_the_limits_and_a_goal_counts_only_then(make_store):
     store = make_store(score=LIMITED)
     played(store)
     rows, config = store.rows(), store.config
-    assert [row.number for row in best_rows(config.score.objective, rows)] == [2]
-    assert dropped(config.score.objective, rows[:4], keep=2) == [0, 3]
+    assert [row.number for row in best_trials(config.score.objective, rows)] == [2]
+    assert adapters_to_delete(config.score.objective, rows[:4], keep=2) == [0, 3]
     assert stop_reason(config, rows, now=datetime.now()) is None
 
 
@@ -96,9 +98,9 @@ def test_the_front_of_two_objectives_keeps_the_limits(make_store):
     for values in ([0.0, 3.0], [1.0, 2.0], [2.0, 1.0]):
         claim = store.claim(worker())
         assert isinstance(claim, Claim)
-        store.finish(claim.trial_id, TrialResult(number=claim.row.number, state="finished", values=values))
+        store.complete(claim.trial_id, TrialResult(number=claim.row.number, state="finished", values=values))
     rows = store.rows()
-    assert [row.number for row in best_rows(store.config.score.objective, rows)] == [1, 2]
+    assert [row.number for row in best_trials(store.config.score.objective, rows)] == [1, 2]
     assert rows[0].breaks == ("b 3 > 2",)
 
 
@@ -107,14 +109,16 @@ def test_words_of_an_attempt_whose_end_was_never_told_are_gone_with_the_next(mak
     claim = store.claim(worker())
     assert isinstance(claim, Claim)
     store._storage.set_trial_user_attr(claim.trial_id, "breaks", ["memory 99 > 40"])
-    store.finish(claim.trial_id, TrialResult(number=0, state="finished", values=[0.0], metrics={"memory": 9}))
+    store.complete(
+        claim.trial_id, TrialResult(number=0, state="finished", values=[0.0], metrics={"memory": 9})
+    )
     assert store.rows()[0].breaks == ()
 
 
 def test_without_limits_nothing_is_written(make_store, url):
     played(make_store())
     study = optuna.load_study(study_name="bowl", storage=connect(url))
-    assert all(CONSTRAINTS not in trial.system_attrs for trial in study.trials)
+    assert all(CONSTRAINTS_KEY not in trial.system_attrs for trial in study.trials)
 
 
 def test_at_a_rung_only_limits_count_that_more_training_cannot_keep(make_store):
@@ -134,21 +138,21 @@ def test_at_a_rung_only_limits_count_that_more_training_cannot_keep(make_store):
             metrics={"memory": memory, **metrics},
             rung=claim.row.rung,
         )
-        store.reach(claim.trial_id, told)
+        store.record_rung(claim.trial_id, told)
         seen.append((claim.row.number, claim.row.rung, store.rows()[claim.row.number].breaks))
     assert seen[:3] == [(0, 0, ()), (1, 0, ("memory 43 > 40",)), (2, 0, ())]
     [study_id] = [one._study_id for one in store._storage.get_all_studies()]
     history = history_of(
         SearchView(store._storage).get_all_trials(study_id), Cube({}), StudyDirection.MINIMIZE
     )
-    assert (len(history), len(history.broken)) == (2, 1)
+    assert (len(history), len(history.failed)) == (2, 1)
     last = TrialResult(number=0, state="finished", values=[-9.0], metrics=metrics, rung=2)
     claim = next(row for row in store.rows() if row.climbed)
     storage, id_ = (
         store._storage,
         store._storage.get_trial_id_from_study_id_trial_number(study_id, claim.number),
     )
-    whole = tell_broken(storage, storage.get_trial(id_), store.config, last, [])
+    whole = record_limits(storage, storage.get_trial(id_), store.config, last, [])
     assert whole
     assert store.rows()[claim.number].breaks == ("value -9 < -5", "eval_loss 2 > 1", "arc/acc 0.1 < 0.5")
 
@@ -157,7 +161,7 @@ def test_the_time_of_all_attempts_is_limited(make_store, monkeypatch):
     store = make_store(score={**LIMITED, "constraints": [{"metric": "seconds", "max": 1e-9}]})
     claim = store.claim(worker())
     assert isinstance(claim, Claim)
-    store.finish(claim.trial_id, TrialResult(number=0, state="finished", values=[0.0]))
+    store.complete(claim.trial_id, TrialResult(number=0, state="finished", values=[0.0]))
     (words,) = store.rows()[0].breaks
     assert words.startswith("seconds ")
 
@@ -167,7 +171,7 @@ def test_the_baseline_is_exempt(make_store, url):
     claim = store.claim(worker())
     assert isinstance(claim, Claim)
     store._storage.set_trial_user_attr(claim.trial_id, "kind", "baseline")
-    store.finish(
+    store.complete(
         claim.trial_id, TrialResult(number=0, state="finished", values=[0.0], metrics={"memory": 99})
     )
     assert store.rows()[0].breaks == ()
