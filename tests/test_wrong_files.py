@@ -131,12 +131,12 @@ KEYS = [
     Row("+train:", "eval_strategy: steps", "a trial is evaluated once"),
     Row("budget:", "budget: {parallel: 4}", "budget.trials is missing; add it (Trials that finished"),
     Row(
-        "+", "budget: {trials: 8}", "budget stands twice (first on line 16); a key may stand once: remove one"
+        "+", "budget: {trials: 8}", "budget is given twice (first on line 16); remove one of them"
     ),
     Row(
         "+lora:",
         "target_modules: all-linear\ntarget_modules: [q_proj]  # <--",
-        "lora.target_modules stands twice",
+        "lora.target_modules is given twice",
     ),
 ]
 RANGES = [
@@ -150,7 +150,7 @@ RANGES = [
     Row("r:", "r: {int: [4]}", "int: [4] needs two numbers, [low, high]"),
     Row("r:", "r: {int: [4, 8, 16]}", "needs two numbers, [low, high]"),
     Row("r:", "r: {int: [4, many]}", "needs two numbers, [low, high]"),
-    Row("r:", "r: {int: [0.5, 8]}", "needs whole numbers; for others write float"),
+    Row("r:", "r: {int: [0.5, 8]}", "needs whole numbers; write float for others"),
     Row("learning_rate:", "learning_rate: {float: [1e-5, .inf]}", "needs finite numbers"),
     Row(
         "r:",
@@ -162,47 +162,47 @@ RANGES = [
     Row("r:", "r: {int: [4, 64], log: yes}", "log: 'yes' needs true or false"),
     Row("r:", "r: {int: [4, 64], prior: 128}", "prior: 128 needs a number from 4 to 64"),
     Row("r:", "r: {int: [4, 64], prior: 4.5}", "prior: 4.5 needs a whole number"),
-    Row("optim:", "optim: {choice: [sgd, adagrad], prior: lion}", "prior: 'lion' is none of the choices"),
+    Row("optim:", "optim: {choice: [sgd, adagrad], prior: lion}", "prior: 'lion' is not one of the choices"),
     Row("optim:", "optim: {choice: []}", "needs a list of at least one value"),
     Row("optim:", "optim: {choice: sgd}", "choice: 'sgd' needs a list of at least one value"),
-    Row("optim:", "optim: {choice: [sgd, sgd]}", 'choice: "sgd" stands twice; needs different values'),
+    Row("optim:", "optim: {choice: [sgd, sgd]}", 'choice: "sgd" is given twice; needs different values'),
     Row("r:", "r: {choice: [8, {int: [16, 64]}]}", "is a range inside a range"),
     Row(
         "r:",
         "r: {int: [4, 64], float: [4, 64]}",
-        "'int' may not stand beside 'float'; needs one of float, int",
+        "'int' is not allowed beside 'float'; needs one of float, int",
     ),
     Row(
         "r:",
         "r: {int: [4, 64], lgo: true}",
-        "'lgo' may not stand beside 'int'; needs int, confidence, log, prior, step, when",
+        "'lgo' is not allowed beside 'int'; needs int, confidence, log, prior, step, when",
     ),
     Row(
         "budget:",
         "budget: {trials: {int: [4, 8]}}",
-        "budget.trials: holds a range; ranges may stand under model, data",
+        "budget.trials: is a range; ranges are allowed under model, data",
     ),
-    Row("+", "params: {choice: [a, b]}", "params: holds a range as a whole; a range stands at one value"),
+    Row("+", "params: {choice: [a, b]}", "params: is a range as a whole; give a range for one value"),
     Row(
         "objective:",
         "objective: {metric: {choice: [eval_loss, train_loss]}}",
-        "all trials are measured alike",
+        "all trials are scored in the same way",
     ),
     Row(
         "+score:",
         "batch_size: {int: [4, 16]}",
-        "score.batch_size: holds a range, but all trials are measured",
+        "score.batch_size: is a range, but all trials are scored",
     ),
     Row(
         "model:",
         "model: {path: a/b, dtype: {choice: [float32, bfloat16]}}",
-        "model.dtype: holds a range, but the baseline and all trials are compared on one base",
+        "model.dtype: is a range, but the baseline and all trials share one base model",
     ),
-    Row("+data:", "validation: {float: [0.1, 0.2]}", "keep the same rows out of training", HELLASWAG),
+    Row("+data:", "validation: {float: [0.1, 0.2]}", "use the same rows for validation", HELLASWAG),
     Row(
         "+data:",
         "max_length: {int: [64, 512]}",
-        "data.max_length: holds a range, but the objective eval_loss is measured on these rows",
+        "data.max_length: is a range, but the objective eval_loss is measured on these rows",
     ),
     Row(
         "+lora:",
@@ -300,7 +300,7 @@ NAMES = [
     Row(
         "sgd_momentum:",
         "sgd_momentum: {float: [0, 0.9], when: {train.optm: sgd}}",
-        "when reads 'train.optm', which stands nowhere; did you mean 'train.optim'?",
+        "when reads 'train.optm', which does not exist; did you mean 'train.optim'?",
     ),
     Row(
         "sgd_momentum:",
@@ -310,7 +310,7 @@ NAMES = [
     Row(
         "sgd_momentum:",
         "sgd_momentum: {float: [0, 0.9], when: {lora.r: 128}}",
-        "lora.r is never 128: it lies from 4 to 64",
+        "lora.r is never 128: its range is 4 to 64",
     ),
     Row(
         "sgd_momentum:",
@@ -321,20 +321,20 @@ NAMES = [
     Row(
         "optim:",
         "optim: {choice: [sgd, adagrad], when: {train.sgd_momentum: 0.5}}",
-        "reads itself in a circle (train.optim -> train.sgd_momentum -> train.optim)",
+        "depends on itself (train.optim -> train.sgd_momentum -> train.optim)",
     ),
     Row(
         "lora_alpha:",
         'lora_alpha: {expr: "lora.lora_alpha + 1"}',
-        "reads itself in a circle (lora.lora_alpha -> lora.lora_alpha)",
+        "depends on itself (lora.lora_alpha -> lora.lora_alpha)",
     ),
     Row(
-        "lora_alpha:", 'lora_alpha: {expr: "2 * lora.rank"}', "expr reads 'lora.rank', which stands nowhere; "
+        "lora_alpha:", 'lora_alpha: {expr: "2 * lora.rank"}', "expr reads 'lora.rank', which does not exist; "
     ),
     Row(
         "lora_alpha:",
         'lora_alpha: {expr: "2 * budget.trials"}',
-        "expr reads 'budget.trials', which stands nowhere; ",
+        "expr reads 'budget.trials', which does not exist; ",
     ),
     Row(
         "lora_alpha:",
@@ -398,12 +398,12 @@ NAMES = [
     Row(
         "objective:",
         "objective: {metric: seconds, direction: minimize}",
-        "metric='seconds' is not measured by a fine-tuning",
+        "metric='seconds' is not measured by fine-tuning",
     ),
     Row(
         "objective:",
         "objective: {metric: samples_per_second, direction: maximize}",
-        "is one that the untouched base does not have; write checks: {baseline: false}",
+        "is not defined for the base model; write checks: {baseline: false}",
     ),
     Row(
         "objective:",
@@ -653,11 +653,11 @@ COMMANDS = [
     Row("command:", "command: [echo, '{x}']", "command=['echo', '{x}'] needs text"),
 ]
 WHOLE: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "study.yaml:1: holds no `key: value` lines; `hpotune init` shows a study file"),
-    "only remarks": (b"# soon\n", "study.yaml:1: holds no `key: value` lines"),
-    "a list": (b"- name: a\n", "study.yaml:1: holds no `key: value` lines"),
-    "one word": (b"study\n", "study.yaml:1: holds no `key: value` lines"),
-    "a tab": (b"name: a\nbudget:\n\ttrials: 4\n", "study.yaml:3: a tab stands at the start"),
+    "empty": (b"", "study.yaml:1: has no `key: value` lines; `hpotune init` shows a study file"),
+    "only remarks": (b"# soon\n", "study.yaml:1: has no `key: value` lines"),
+    "a list": (b"- name: a\n", "study.yaml:1: has no `key: value` lines"),
+    "one word": (b"study\n", "study.yaml:1: has no `key: value` lines"),
+    "a tab": (b"name: a\nbudget:\n\ttrials: 4\n", "study.yaml:3: a tab is used for indentation"),
     "an open bracket": (b"name: a\nbudget: {trials: 4\n", "study.yaml:3: not YAML: "),
     "a lost indentation": (
         b"name: a\n  budget: 4\n",
@@ -669,8 +669,8 @@ WHOLE: dict[str, tuple[bytes, str]] = {
         "study.yaml: is not text in UTF-8; needs a YAML file",
     ),
     "a binary file": (bytes(range(256)), "is not text in UTF-8"),
-    "a NUL": (b"name: a\nparams: \0\n", "study.yaml:2: holds a character that is no text"),
-    "a value inside itself": (b"name: a\nparams: &p {x: *p}\n", "study.yaml:2: params.x holds itself"),
+    "a NUL": (b"name: a\nparams: \0\n", "study.yaml:2: contains a control character"),
+    "a value inside itself": (b"name: a\nparams: &p {x: *p}\n", "study.yaml:2: params.x contains itself"),
     "a tag": (b"name: !!python/object:os.system a\n", "study.yaml:1: name has the tag"),
 }
 CASES = [

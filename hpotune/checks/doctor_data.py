@@ -72,13 +72,13 @@ def store_findings(folder: StudyFolder) -> Iterator[Finding]:
     """Whether the study's store answers, its version, and how many workers it bears; nothing without a study."""
     if not folder.provenance_file.is_file():
         return
-    from hpotune.storage import Store
+    from hpotune.storage import TrialQueue
 
     url = ""
     try:
-        url = str(folder.provenance()["store"])
+        url = folder.provenance().store
         study = folder.load()
-        rows = Store.open(url, study, read_only=True).rows()
+        rows = TrialQueue.open(url, study, read_only=True).rows()
     except HpotuneError as error:
         yield Finding(level="bad", what="store", found=str(error), change="see the message")
         return

@@ -15,8 +15,8 @@ from hpotune.checks.finding import Finding
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.schema.walltime import seconds
 from hpotune.errors import HpotuneError, nearest
-from hpotune.slurm.commands import Absent, ask
-from hpotune.slurm.user_limits import cluster_config, my_limits
+from hpotune.slurm.commands import CommandMissing, run_command
+from hpotune.slurm.user_limits import cluster_config, user_limits
 
 SLOW_S = 10.0
 """An answer that takes longer is worth a word."""
@@ -63,9 +63,9 @@ def _commands() -> Iterator[Finding]:
     for name, command in _ASKED.items():
         begun = time.monotonic()
         try:
-            ask(command, answer_s=ANSWER_S)
+            run_command(command, answer_s=ANSWER_S)
             took[name] = time.monotonic() - begun
-        except Absent:
+        except CommandMissing:
             found = f"no {name}"
             level = "bad" if name == "srun" else "note"
             change = _WITHOUT.get(name, "submitting needs it: ask your centre")
@@ -169,7 +169,7 @@ def clock(whose: str, there: float, *, here: float, blur_s: float = 1) -> Findin
 def _my_limits(config: StudyConfig | None) -> Iterator[Finding]:
     resources = config.resources if config else None
     try:
-        limits = my_limits(
+        limits = user_limits(
             account=resources.account if resources else None, qos=resources.qos if resources else None
         )
     except HpotuneError:
@@ -198,7 +198,7 @@ class _Partition:
 
 def _partitions(config: StudyConfig | None) -> Iterator[Finding]:
     try:
-        lines = ask(["sinfo", "-h", "-o", "%P|%l|%G|%T|%D|%a"]).splitlines()
+        lines = run_command(["sinfo", "-h", "-o", "%P|%l|%G|%T|%D|%a"]).splitlines()
     except HpotuneError:
         return
     found: dict[str, _Partition] = {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from hpotune.config.load import Study
-from hpotune.config.paths import Mistake
 from hpotune.config.space.constraints import texts_of
+from hpotune.config.yaml_source import Mistake
 from hpotune.errors import nearest
-from hpotune.search.propose import share_kept
+from hpotune.search.propose import feasible_share
 
 NARROW = 0.01
 """Share of the space below which constraints are told to be narrow: a draw tries a hundred thousand points at most."""
@@ -18,7 +18,7 @@ SCARCE = 1e-4
 
 def kept(study: Study) -> tuple[float, set[int]]:
     """The share of the space that keeps the constraints known before; where none does, which are never kept."""
-    return share_kept(study.space, study.template) if study.space.constraints else (1.0, set())
+    return feasible_share(study.space, study.template) if study.space.constraints else (1.0, set())
 
 
 def unkeepable(study: Study, *, share: float, never: Collection[int]) -> Iterator[Mistake]:

@@ -10,14 +10,14 @@ from pathlib import Path
 from hpotune.checks.feasibility import kept, narrow, unheard, unkeepable, unmeasured_limits
 from hpotune.checks.user_code import command_mistakes, function_mistakes, rung_mistakes, rung_warning
 from hpotune.config import budget_extension, lm_eval_tasks
-from hpotune.config.load import Mistakes, Study, build_study, lines, load_study
-from hpotune.config.paths import Mistake, absolute, data_mistakes
+from hpotune.config.load import Study, build_study, load_study
+from hpotune.config.paths import absolute, data_mistakes
 from hpotune.config.task_metrics import task_metrics
-from hpotune.config.yaml_source import KeyPath, Value
+from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Value
 from hpotune.errors import StudyFileError, nearest
 from hpotune.search.algorithms.registry import check_algorithm
-from hpotune.search.base.study_setup import setup_of
-from hpotune.search.start_points import Start, distinct, recommended
+from hpotune.search.base.study_setup import sampler_setup
+from hpotune.search.start_points import StartPoint, distinct_start_points, recommended_start_points
 from hpotune.warm_start.start_point_sources import crowded, start_points
 from hpotune.workspace.folder import StudyFolder, difference_message, folder_of, home_of
 
@@ -42,7 +42,7 @@ class Checked:
     """With absolute paths."""
     home: Path
     warnings: list[str]
-    starts: list[Start]
+    starts: list[StartPoint]
     """Points that the first trials will take, but for those of the portfolio; none where the study stands."""
     notes: list[str]
     """What had to be changed in the points of earlier studies."""
@@ -75,13 +75,13 @@ def check(target: Path, *, data_root: str | None = None, made: bool = False) -> 
     starts, notes = ([], []) if made or found else start_points(study, home=home, found=found)
     tasks_found, warnings = _task_mistakes(study) if ("score", "include_path") not in found else ([], [])
     _keep(found, iter(tasks_found))
-    told = [*_algorithm_mistakes(study), *lines(study.source, found)]
+    told = [*_algorithm_mistakes(study), *study.source.messages(found)]
     if told:
         raise StudyFileError(*told)
     warnings += filter(None, [rung_warning(study)])
     warnings += [*_warnings(study), *_folder_warnings(target, study, values)]
     warnings += [*narrow(study, share=share), *unheard(study), *crowded(study, starts)]
-    starts = [] if made else distinct([*starts, *recommended(study, study.config)])
+    starts = [] if made else distinct_start_points([*starts, *recommended_start_points(study, study.config)])
     return Checked(study=study, values=values, home=home, warnings=warnings, starts=starts, notes=notes)
 
 
@@ -92,7 +92,7 @@ def _keep(found: Mistakes, more: Iterator[Mistake]) -> None:
 
 def _algorithm_mistakes(study: Study) -> list[str]:
     try:
-        check_algorithm(study, setup_of(study, study.config))
+        check_algorithm(study, sampler_setup(study, study.config))
     except StudyFileError as error:
         return list(error.mistakes)
     return []

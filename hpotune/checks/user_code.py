@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpotune.config.load import Study
-from hpotune.config.paths import Mistake, template_names
+from hpotune.config.paths import template_names
+from hpotune.config.yaml_source import Mistake
 from hpotune.errors import nearest
 from hpotune.schedule.promotion import FIRST_SHARE
 

@@ -1,6 +1,6 @@
-"""What all trials of a study and its baseline must share, so that their numbers can be compared.
+"""Rules over the whole study file: where ranges are not allowed, objectives that cannot be measured, unused keys.
 
-Where ranges may not stand, and objectives that the untouched base has no number for.
+All trials of a study and its baseline must share a model, rows and scoring, so that their numbers can be compared.
 """
 
 from __future__ import annotations
@@ -8,42 +8,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.config.yaml_source import KeyPath, Value
+from hpotune.config.yaml_source import KeyPath, Mistake, Value
 
 SEARCHABLE = ("model", "data", "lora", "train", "params")
 BASE = ("path", "revision", "dtype", "tokenizer", "task", "num_labels")
-"""Keys of `model` that make another base of it."""
+"""Keys of `model` that change the base model."""
 OF_ROWS = ("eval_loss", "eval_accuracy", "train_loss", "final_train_loss")
 """Metrics that are measured on the study's own rows."""
 OF_TRAINING = ("samples_per_second", "tokens_per_second", "train_seconds")
-"""Metrics that only a training has."""
+"""Metrics that only training has."""
 APART = "make a study for each"
 
 
-def check_place(where: KeyPath, values: dict[str, Value]) -> None:
-    """Raises: ValueError where no range may stand."""
+def check_range_allowed(where: KeyPath, values: dict[str, Value]) -> None:
+    """Raises: ValueError for a key that cannot be a range."""
     if where and where[0] == "score":
-        raise ValueError(f"holds a range, but all trials are measured alike; {APART}")
+        raise ValueError(f"is a range, but all trials are scored in the same way; {APART}")
     if not where or where[0] not in SEARCHABLE:
-        raise ValueError(f"holds a range; ranges may stand under {', '.join(SEARCHABLE)}")
+        raise ValueError(f"is a range; ranges are allowed under {', '.join(SEARCHABLE)}")
     if len(where) == 1:
-        raise ValueError(
-            "holds a range as a whole; a range stands at one value, such as lora.r: {int: [4, 64]}"
-        )
+        raise ValueError("is a range as a whole; give a range for one value, such as lora.r: {int: [4, 64]}")
     if where[0] == "model" and where[1] in BASE:
-        raise ValueError(f"holds a range, but the baseline and all trials are compared on one base; {APART}")
+        raise ValueError(f"is a range, but the baseline and all trials share one base model; {APART}")
     if where[0] == "data":
         _check_rows(where, values)
 
 
 def _check_rows(where: KeyPath, values: dict[str, Value]) -> None:
     if where[1] in ("seed", "validation"):
-        raise ValueError("holds a range, but all trials keep the same rows out of training; write one value")
+        raise ValueError("is a range, but all trials use the same rows for validation; give one value")
     own = [metric for metric in _metrics(values) if metric in OF_ROWS]
     if own:
         raise ValueError(
-            f"holds a range, but the objective {own[0]} is measured on these rows: each trial would have another "
-            f"yardstick; judge by an lm-eval task, or {APART}"
+            f"is a range, but the objective {own[0]} is measured on these rows, so trials could not be compared; "
+            f"use an lm-eval task as the objective, or {APART}"
         )
 
 
@@ -55,8 +53,8 @@ def _metrics(values: dict[str, Value]) -> list[Value]:
     return [one.get("metric") for one in objectives if isinstance(one, dict) and one.get("task") is None]
 
 
-def unmeasured(config: StudyConfig, values: dict[str, Value]) -> Iterator[tuple[KeyPath, str]]:
-    """Objectives of a fine-tuning that its baseline, or nothing at all, can measure."""
+def unmeasured_objectives(values: dict[str, Value], config: StudyConfig) -> Iterator[Mistake]:
+    """Objectives of a fine-tuning that nothing measures, or that its baseline does not have."""
     if config.model is None:
         return
     score = values.get("score")
@@ -66,10 +64,40 @@ def unmeasured(config: StudyConfig, values: dict[str, Value]) -> Iterator[tuple[
         if objective.task is not None:
             continue
         if objective.metric == "seconds":
-            yield where, "metric='seconds' is not measured by a fine-tuning; did you mean 'train_seconds'?"
+            yield where, "metric='seconds' is not measured by fine-tuning; did you mean 'train_seconds'?"
         if objective.metric in OF_TRAINING and config.checks.baseline:
             yield (
                 where,
-                f"metric={objective.metric!r} is one that the untouched base does not have; write checks: "
-                "{baseline: false}, or record it beside another objective",
+                f"metric={objective.metric!r} is not defined for the base model; write checks: "
+                "{baseline: false}, or put it under score.record and choose another objective",
             )
+
+
+_FINE_TUNING_ONLY: tuple[KeyPath, ...] = (
+    ("data_root",),
+    ("keep",),
+    ("checks",),
+    ("env", "offline"),
+    ("score", "batch_size"),
+    ("score", "include_path"),
+)
+"""Keys that only the built-in fine-tuning reads."""
+
+
+def unused_keys(values: dict[str, Value], config: StudyConfig) -> Iterator[Mistake]:
+    """An error for each key that nothing would read."""
+    own = next((key for key in ("python", "command") if getattr(config, key) is not None), None)
+    for key in _FINE_TUNING_ONLY if own else ():
+        if _is_given(values, key):
+            yield key, f"{'.'.join(map(str, key))}: is used by fine-tuning only, not by `{own}:`; remove it"
+    classifies = config.model is not None and config.model.task == "sequence_classification"
+    if classifies and config.data is not None and config.data.response is not None:
+        yield ("data", "response"), "data.response: is not used by sequence_classification; remove it"
+
+
+def _is_given(value: Value, key: KeyPath) -> bool:
+    for part in key:
+        if not isinstance(value, dict) or part not in value:
+            return False
+        value = value[str(part)]
+    return True

@@ -14,11 +14,10 @@ import string
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from hpotune.config.load import Mistakes
 from hpotune.config.schema.study_config import HOLE, PROMPTS, DataConfig, PointConfig
 from hpotune.config.space.ranges import dotted
 from hpotune.config.space.start_from import absolute_items
-from hpotune.config.yaml_source import KeyPath, Value
+from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Value
 from hpotune.errors import nearest
 
 DATA_FILES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
@@ -36,7 +35,6 @@ _PLACES: tuple[KeyPath, ...] = (
 )
 _CONTAINER: KeyPath = ("env", "container")
 _FOLDERS: tuple[KeyPath, ...] = (("data_root",), ("score", "include_path"), ("env", "venv"))
-Mistake = tuple[KeyPath, str]
 
 
 def absolute(template: dict[str, Value], *, home: Path, found: Mistakes) -> dict[str, Value]:

@@ -1,14 +1,16 @@
 """Which keys of `lora` and `train` a trial honours, and why it refuses the others: nothing is silently ignored.
 
-The names come from the installed libraries, or from a recorded list, through `library.py`; neither is imported here.
-A field that stands in no table of this file is refused too: a new release of a library adds nothing unseen.
+The names come from the installed libraries, or from a recorded list, through library_fields.py; neither is imported.
+A field that is in no table of this file is refused too, so that a new release of a library adds nothing unnoticed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from hpotune.config.library_fields import OWN_TYPES, field_types
+from hpotune.config.space.ranges import range_kind
+from hpotune.config.yaml_source import Mistake, Value
 from hpotune.errors import nearest
 
 OWN = frozenset(OWN_TYPES)
@@ -121,3 +123,13 @@ def _complaint(key: str, *, valid: Iterable[str], refused: dict[str, str]) -> st
     if key in refused:
         return f"{key} is not honoured: {refused[key]}"
     return None if key in set(valid) else f"unknown key {key!r}; {nearest(key, valid)}"
+
+
+def unknown_keys(values: Mapping[str, Value]) -> Iterator[Mistake]:
+    """An error for each key of `lora` and `train` that the libraries do not have or a trial cannot honour."""
+    for section, check in (("lora", check_lora_key), ("train", check_train_key)):
+        keys = values.get(section)
+        for key in keys if isinstance(keys, dict) and range_kind(keys) is None else ():
+            complaint = check(key)
+            if complaint:
+                yield (section, key), f"{section}.{key}: {complaint}"

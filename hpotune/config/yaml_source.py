@@ -1,8 +1,8 @@
-"""A YAML file as plain values, each with the line it stands on.
+"""A YAML file as plain values, each with its line. Reads and writes YAML; knows nothing of studies.
 
-YAML 1.1, which PyYAML speaks, reads `1e-5` as text, `no` as false, `12:30:00` as 45000 and keeps the
-last of two equal keys without a word. Here the core schema of YAML 1.2 decides (`1e-5` is a number,
-only true and false are booleans, times and dates stay text) and a duplicate key is an error.
+YAML 1.1, which PyYAML implements, reads `1e-5` as text, `no` as false, `12:30:00` as 45000, and silently keeps the
+last of two equal keys. This module uses the core schema of YAML 1.2 (`1e-5` is a number, only true and false are
+booleans, times and dates stay text), and a duplicate key is an error.
 Source: https://yaml.org/spec/1.2.2/#103-core-schema
 """
 
@@ -20,6 +20,11 @@ from hpotune.errors import StudyFileError
 
 Value = Union[None, bool, int, float, str, "list[Value]", "dict[str, Value]"]
 KeyPath = tuple[str | int, ...]
+"""The path of a value in the file: ("search", "options", "eta"), ("score", "objective", 0, "metric")."""
+Mistake = tuple[KeyPath, str]
+"""One error of a file: the path of its key, and the message without the location."""
+Mistakes = dict[KeyPath, str]
+"""The first error of each key."""
 
 _NULL = {"", "~", "null", "Null", "NULL"}
 _BOOL = {"true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False}
@@ -32,42 +37,52 @@ _SPECIAL = {".inf": "inf", "+.inf": "inf", "-.inf": "-inf", ".nan": "nan"}
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Source:
-    """The values of one file and the line (1-based) of each key and list item."""
+    """The values of one file, and the line (from 1) of each key and list item."""
 
     path: Path
     values: dict[str, Value]
     lines: Mapping[KeyPath, int]
+    text: str = ""
+    """The file's content; empty for values that were in no file."""
 
-    def line(self, where: KeyPath) -> int:
-        """The line of the value, or of the nearest thing around it that stands in the file."""
-        near = (where[:end] for end in range(len(where), 0, -1))
-        return next((self.lines[place] for place in near if place in self.lines), 1)
+    def line(self, key: KeyPath) -> int:
+        """The line of a value, or of the nearest value around it that is in the file."""
+        around = (key[:end] for end in range(len(key), 0, -1))
+        return next((self.lines[outer] for outer in around if outer in self.lines), 1)
 
-    def location(self, where: KeyPath) -> str:
-        """`file:line` of the same."""
-        return f"{self.path.name}:{self.line(where)}"
+    def location(self, key: KeyPath) -> str:
+        """`file:line` of a value."""
+        return f"{self.path.name}:{self.line(key)}"
+
+    def messages(self, mistakes: Mistakes) -> list[str]:
+        """One line for each error, `file:line: text`, in the order of the file."""
+        by_line = [(self.line(key), f"{self.location(key)}: {text}") for key, text in mistakes.items()]
+        return [text for _, text in sorted(by_line, key=lambda pair: pair[0])]
 
 
 def read_source(path: Path) -> Source:
-    """Reads one YAML file.
+    """The values and lines of one YAML file.
 
-    Raises: StudyFileError when it cannot be read, is not YAML, holds no mapping, or repeats a key.
+    Raises: StudyFileError if it cannot be read, is not YAML, is not a mapping, or repeats a key.
     """
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise StudyFileError(f"{path}: no such file; `hpotune init` lists templates to start from") from None
     except UnicodeDecodeError:
-        raise StudyFileError(f"{path}: is not text in UTF-8; needs a YAML file") from None
+        raise StudyFileError(f"{path}: is not UTF-8 text; needs a YAML file") from None
     except OSError as error:
         raise StudyFileError(
-            f"{path}: cannot be read ({error.strerror}); needs a file you may read"
+            f"{path}: cannot be read ({error.strerror}); needs a file that you can read"
         ) from None
     return parse_source(text, path=path)
 
 
 def parse_source(text: str, *, path: Path) -> Source:
-    """The same for text that is already in hand; `path` only names it in messages."""
+    """The values and lines of a text; `path` only names it in messages.
+
+    Raises: StudyFileError if it is not YAML, is not a mapping, or repeats a key.
+    """
     try:
         root = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -77,94 +92,94 @@ def parse_source(text: str, *, path: Path) -> Source:
     except yaml.reader.ReaderError as error:
         line = f":{text.count(chr(10), 0, error.position) + 1}"
         raise StudyFileError(
-            f"{path.name}{line}: holds a character that is no text ({error.character!r}); needs a YAML file"
+            f"{path.name}{line}: contains a control character ({error.character!r}); needs a YAML text file"
         ) from None
     if not isinstance(root, yaml.MappingNode):
-        raise StudyFileError(f"{path.name}:1: holds no `key: value` lines; `hpotune init` shows a study file")
+        raise StudyFileError(f"{path.name}:1: has no `key: value` lines; `hpotune init` writes an example")
     reader = _Reader(path)
     values = reader.value(root, ())
     if reader.mistakes:
         raise StudyFileError(*reader.mistakes)
     assert isinstance(values, dict), "a mapping node gives a dict"
-    return Source(path=path, values=values, lines=reader.lines)
+    return Source(path=path, values=values, lines=reader.lines, text=text)
 
 
 def _not_yaml(error: yaml.MarkedYAMLError) -> str:
-    """What PyYAML found, and what to do about it."""
+    """PyYAML's error, and the next step."""
     problem = error.problem or error.context or "unreadable"
     if "\\t" in problem:
-        return "a tab stands at the start of a value or line; YAML needs spaces"
+        return "a tab is used for indentation; YAML needs spaces"
     if "another document" in problem:
-        return "a second document starts here (---); a study file holds one"
+        return "a second document starts here (---); a study file contains one"
     return f"not YAML: {problem}; check indentation, brackets and quotes"
 
 
 class _Reader:
-    """Walks the node tree once: values out, lines and mistakes kept."""
+    """Reads the tree of YAML nodes once; collects lines and errors."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.lines: dict[KeyPath, int] = {}
         self.mistakes: list[str] = []
         self._open: list[yaml.Node] = []
-        """The nodes around the one being read: an alias to one of them would never end."""
+        """The nodes around the current one: an alias to one of them would recurse without end."""
 
-    def value(self, node: yaml.Node, where: KeyPath) -> Value:
+    def value(self, node: yaml.Node, key: KeyPath) -> Value:
         if node in self._open:
             self._mistake(
-                node, f"{_name(where)} holds itself (*alias of its own &anchor); write its values out"
+                node, f"{_name(key)} contains itself (*alias of its own &anchor); write its values out"
             )
             return None
         if node.tag.startswith("!") or "python/" in node.tag:
-            self._mistake(node, f"{_name(where)} has the tag {node.tag}; a study file holds plain values")
+            self._mistake(
+                node, f"{_name(key)} has the tag {node.tag}; a study file contains plain values only"
+            )
         self._open.append(node)
-        value = self._inner(node, where)
+        value = self._inner(node, key)
         self._open.pop()
         return value
 
-    def _inner(self, node: yaml.Node, where: KeyPath) -> Value:
+    def _inner(self, node: yaml.Node, key: KeyPath) -> Value:
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, where)
+            return self._mapping(node, key)
         if isinstance(node, yaml.SequenceNode):
             items: list[Value] = []
             for index, item in enumerate(node.value):
-                place = (*where, index)
-                self.lines[place] = item.start_mark.line + 1
-                items.append(self.value(item, place))
+                item_key = (*key, index)
+                self.lines[item_key] = item.start_mark.line + 1
+                items.append(self.value(item, item_key))
             return items
         return self._scalar(node)
 
-    def _mapping(self, node: yaml.MappingNode, where: KeyPath) -> dict[str, Value]:
-        merged = self._merged(node, where)  # first, so that the lines of the mapping's own keys stand
+    def _mapping(self, node: yaml.MappingNode, at: KeyPath) -> dict[str, Value]:
+        merged = self._merged(node, at)  # first, so that the mapping's own keys overwrite its lines
         found: dict[str, Value] = {}
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
                 continue
-            line = key_node.start_mark.line + 1
             if not isinstance(key_node, yaml.ScalarNode):
-                self._mistake(key_node, f"a key of {_name(where)} is a list or mapping; needs a word")
+                self._mistake(key_node, f"a key of {_name(at)} is a list or mapping; needs text")
                 continue
-            key = str(key_node.value)
-            place = (*where, key)
-            if key in found:
-                first, name = self.lines[place], _name(place)
-                rule = f"stands twice (first on line {first}); a key may stand once: remove one"
-                self._mistake(key_node, f"{name} {rule}")
-            self.lines[place] = line
-            found[key] = self.value(value_node, place)
+            name = str(key_node.value)
+            key = (*at, name)
+            if name in found:
+                rule = f"is given twice (first on line {self.lines[key]}); remove one of them"
+                self._mistake(key_node, f"{_name(key)} {rule}")
+            self.lines[key] = key_node.start_mark.line + 1
+            found[name] = self.value(value_node, key)
         return merged | found
 
-    def _merged(self, node: yaml.MappingNode, where: KeyPath) -> dict[str, Value]:
-        """What `<<: *anchor` or `<<: [*one, *two]` brings; of a list the first wins, as YAML says."""
+    def _merged(self, node: yaml.MappingNode, key: KeyPath) -> dict[str, Value]:
+        """The keys that `<<: *anchor` or `<<: [*one, *two]` merges; in a list, the first wins, as in YAML."""
         merged: dict[str, Value] = {}
         for key_node, value_node in node.value:
             if key_node.tag != _MERGE:
                 continue
             bases = value_node.value if isinstance(value_node, yaml.SequenceNode) else [value_node]
             for base_node in reversed(bases):
-                base = self.value(base_node, where)
+                base = self.value(base_node, key)
                 if not isinstance(base, dict):
-                    self._mistake(key_node, f"<< in {_name(where)} needs a mapping, such as *anchor")
+                    self._mistake(key_node, f"<< in {_name(key)} needs a mapping, such as *anchor")
                     continue
                 merged |= base
         return merged
@@ -177,8 +192,8 @@ class _Reader:
         self.mistakes.append(f"{self.path.name}:{node.start_mark.line + 1}: {rule}")
 
 
-def _name(where: KeyPath) -> str:
-    return ".".join(map(str, where)) or "the file"
+def _name(key: KeyPath) -> str:
+    return ".".join(map(str, key)) or "the file"
 
 
 def plain(text: str) -> Value:
@@ -199,7 +214,7 @@ def plain(text: str) -> Value:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `plain` reads back: numbers that PyYAML would write as text keep their dot."""
+    """Writes values that `plain` reads back: floats keep a dot, so that they stay numbers."""
 
 
 def _float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
@@ -212,7 +227,7 @@ def _float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
 
 
 def _text(dumper: yaml.SafeDumper, value: str) -> yaml.Node:
-    quotes = None if plain(value) == value else "'"  # PyYAML leaves 1e-5 bare: to it that is text
+    quotes = None if plain(value) == value else "'"  # PyYAML would write '1e-5' without quotes
     return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=quotes)
 
 

@@ -51,7 +51,7 @@ def of_folder(path: Path) -> Earlier:
     """
     folder = folder_of(path) if path.suffix in (".yaml", ".yml") else StudyFolder(path=path)
     study = folder.load()
-    rows = rows_of(str(folder.provenance()["store"]), study)
+    rows = rows_of(folder.provenance().store, study)
     sign = 1.0 if study.config.score.objective[0].sense == "maximize" else -1.0
     told = sorted(eligible_trials(rows), key=lambda row: (-sign * row.values[0], row.number))
     return Earlier(

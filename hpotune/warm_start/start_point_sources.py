@@ -9,14 +9,20 @@ from pathlib import Path
 
 import numpy as np
 
-from hpotune.config.load import Mistakes, Study
-from hpotune.config.paths import Mistake
+from hpotune.config.load import Study
 from hpotune.config.space.constraints import fixed_values
 from hpotune.config.space.start_from import BEST, Item, Point, faults, items
+from hpotune.config.yaml_source import Mistake, Mistakes
 from hpotune.errors import HpotuneError
 from hpotune.search.base.unit_cube import Cube, Hint
-from hpotune.search.propose import distribution, fits
-from hpotune.search.start_points import Start, distinct, moved, recommended, stored_point
+from hpotune.search.propose import distribution, is_feasible
+from hpotune.search.start_points import (
+    StartPoint,
+    distinct_start_points,
+    encode_point,
+    point_within_ranges,
+    recommended_start_points,
+)
 from hpotune.storage.backends import connect
 from hpotune.warm_start.past_studies import Earlier, beside, column_of, in_store, of_csv, of_folder
 from hpotune.warm_start.portfolio import FEWEST, SIZE, Source, portfolio
@@ -25,32 +31,34 @@ SOURCES = 20
 """Earlier studies that a portfolio looks at, the latest."""
 
 
-def start_points(study: Study, *, home: Path, found: Mistakes) -> tuple[list[Start], list[str]]:
+def start_points(study: Study, *, home: Path, found: Mistakes) -> tuple[list[StartPoint], list[str]]:
     """The points of `search.start_from`, and what had to be changed in those of earlier studies.
 
     `study`: with absolute paths; `home`: where the file's relative ones begin. `found` gains a mistake for each file
     that gives no points, and each value that the study's ranges do not hold.
     """
-    starts: list[Start] = []
+    starts: list[StartPoint] = []
     notes: list[str] = []
     for item in items(study.template):
         if not item.path:
-            starts.append(Start(params=stored_point(study, item.point), of="from the file"))
+            starts.append(StartPoint(params=encode_point(study, item.point), of="from the file"))
         elif Path(item.path).suffix == ".csv":
             starts += _from_csv(study, item, home, found)
         else:
             told, changed = _from_study(study, item, home, found)
             starts += told
             notes += changed
-    return distinct(starts), notes
+    return distinct_start_points(starts), notes
 
 
-def with_rest(study: Study, starts: Sequence[Start], *, folder: Path, url: str) -> list[Start]:
+def with_rest(study: Study, starts: Sequence[StartPoint], *, folder: Path, url: str) -> list[StartPoint]:
     """The same, then a portfolio of earlier studies, then the recommended setting."""
-    return distinct([*starts, *_portfolio(study, folder=folder, url=url), *recommended(study, study.config)])
+    return distinct_start_points(
+        [*starts, *_portfolio(study, folder=folder, url=url), *recommended_start_points(study, study.config)]
+    )
 
 
-def crowded(study: Study, starts: Sequence[Start]) -> Iterator[str]:
+def crowded(study: Study, starts: Sequence[StartPoint]) -> Iterator[str]:
     """A warning where the starting points leave the search nothing to do."""
     own = study.config.budget.trials - (study.config.checks.baseline and study.config.model is not None)
     if starts and len(starts) >= own:
@@ -67,7 +75,7 @@ def _shown(path: str, home: Path) -> str:
     return near if len(near) < len(path) else path
 
 
-def _from_csv(study: Study, item: Item, home: Path, found: Mistakes) -> list[Start]:
+def _from_csv(study: Study, item: Item, home: Path, found: Mistakes) -> list[StartPoint]:
     path, shown = Path(item.path), _shown(item.path, home)
     if not path.is_file():
         found[item.where] = f"search.start_from: {shown!r} is not there; paths are relative to the study file"
@@ -83,18 +91,18 @@ def _from_csv(study: Study, item: Item, home: Path, found: Mistakes) -> list[Sta
             place = f"{path.name}:{line}" + (f", column {column_of(path, name)}" if name else "")
             found.setdefault((*item.where, line, name), f"search.start_from: {place}: {text}")
         if not faults(point, study.template, study.space):
-            starts.append(Start(params=stored_point(study, point), of=f"from {shown}"))
+            starts.append(StartPoint(params=encode_point(study, point), of=f"from {shown}"))
     return starts
 
 
-def _from_study(study: Study, item: Item, home: Path, found: Mistakes) -> tuple[list[Start], list[str]]:
+def _from_study(study: Study, item: Item, home: Path, found: Mistakes) -> tuple[list[StartPoint], list[str]]:
     shown = _shown(item.path, home)
     told = list(_source_mistakes(study, item, shown))
     if told:
         found.update(told)
         return [], []
     earlier, take = of_folder(Path(item.path)), item.take or BEST
-    starts: list[Start] = []
+    starts: list[StartPoint] = []
     notes, left_out = [], 0
     for point, value in zip(earlier.points, earlier.values, strict=True):
         start, moved_names = _taken(study, point, of=f"from {shown}", value=value)
@@ -135,19 +143,19 @@ def _source_mistakes(study: Study, item: Item, shown: str) -> Iterator[Mistake]:
         )
 
 
-def _taken(study: Study, point: Point, *, of: str, value: float) -> tuple[Start | None, list[str]]:
+def _taken(study: Study, point: Point, *, of: str, value: float) -> tuple[StartPoint | None, list[str]]:
     """A setting of an earlier study as a start of this one, and the names whose values had to change.
 
     None where no value of it lies in this study, or a constraint forbids it.
     """
-    inside, changed = moved(study, point)
-    params = stored_point(study, inside)
-    if not params or not fits(study.space, params, fixed_values(study.template, study.space)):
+    inside, changed = point_within_ranges(study, point)
+    params = encode_point(study, inside)
+    if not params or not is_feasible(study.space, params, fixed_values(study.template, study.space)):
         return None, changed
-    return Start(params=params, of=of, value=value), changed
+    return StartPoint(params=params, of=of, value=value), changed
 
 
-def _portfolio(study: Study, *, folder: Path, url: str) -> list[Start]:
+def _portfolio(study: Study, *, folder: Path, url: str) -> list[StartPoint]:
     """Settings chosen from earlier studies over the same names; none where there is no such study."""
     wanted = study.config.search.portfolio
     size = (SIZE if study.config.search.algorithm == "auto" else 0) if wanted == "auto" else wanted
@@ -158,7 +166,7 @@ def _portfolio(study: Study, *, folder: Path, url: str) -> list[Start]:
         {r.name: distribution(r) for r in study.space.searched},
         {r.name: Hint(ordered=r.ordered, normal=r.measure) for r in study.space.searched},
     )
-    kept: list[tuple[Earlier, list[Start]]] = []
+    kept: list[tuple[Earlier, list[StartPoint]]] = []
     sources: list[Source] = []
     for earlier in islice(_earlier(study, names, folder=folder, url=url), SOURCES):
         of = f"of the portfolio from {earlier.name}"
@@ -174,7 +182,7 @@ def _portfolio(study: Study, *, folder: Path, url: str) -> list[Start]:
     return [kept[index][1][at] for index, at in portfolio(cube, sources, size=size)]
 
 
-def _unit(cube: Cube, start: Start) -> np.ndarray:
+def _unit(cube: Cube, start: StartPoint) -> np.ndarray:
     """A start in the cube; what it does not have stands in the middle."""
     return np.array(
         [axis.unit(start.params[axis.name]) if axis.name in start.params else 0.5 for axis in cube.axes]

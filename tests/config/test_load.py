@@ -161,6 +161,6 @@ def test_a_misspelt_kind_of_range_is_no_plain_value() -> None:
         "score: {objective: {metric: loss}}\nbudget: {trials: 2}\n"
     )
     with pytest.raises(
-        StudyFileError, match="s.yaml:3: params.x: 'itn' is no kind of range; did you mean 'int'?"
+        StudyFileError, match="s.yaml:3: params.x: 'itn' is not a kind of range; did you mean 'int'?"
     ):
         build_study(parse_source(text, path=Path("s.yaml")))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from hpotune.config.load import Mistakes
 from hpotune.config.paths import absolute, data_mistakes, template_names
 from hpotune.config.schema.study_config import PointConfig
+from hpotune.config.yaml_source import Mistakes
 
 
 def made_absolute(values, home):

@@ -60,8 +60,8 @@ def test_duplicate_keys_are_named_with_both_lines():
     with pytest.raises(StudyFileError) as told:
         parse("a:\n  b: 1\n  b: 2\nc: 1\nc: 2\n")
     assert [line.partition(";")[0] for line in told.value.mistakes] == [
-        "study.yaml:3: a.b stands twice (first on line 2)",
-        "study.yaml:5: c stands twice (first on line 4)",
+        "study.yaml:3: a.b is given twice (first on line 2)",
+        "study.yaml:5: c is given twice (first on line 4)",
     ]
 
 
@@ -86,12 +86,12 @@ def test_an_alias_is_the_value_of_its_anchor():
         ("a:\n\tb: 1\n", "study.yaml:2: a tab"),
         ("a: [1\n", "study.yaml:2: not YAML"),
         ("a: *b\n", "study.yaml:1: not YAML: found undefined alias"),
-        ("a: &a [*a]\n", "study.yaml:1: a.0 holds itself"),
+        ("a: &a [*a]\n", "study.yaml:1: a.0 contains itself"),
         ("a: {<<: 3}\n", "study.yaml:1: << in a needs a mapping"),
         ("? [a]\n: 1\n", "study.yaml:1: a key of the file is a list or mapping"),
         ("a: !own 3\n", "study.yaml:1: a has the tag !own"),
-        ("", "study.yaml:1: holds no `key: value` lines"),
-        ("- a\n", "study.yaml:1: holds no `key: value` lines"),
+        ("", "study.yaml:1: has no `key: value` lines"),
+        ("- a\n", "study.yaml:1: has no `key: value` lines"),
     ],
 )
 def test_what_is_no_mapping_of_plain_values_is_refused_with_its_line(text, says):

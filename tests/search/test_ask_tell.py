@@ -13,7 +13,7 @@ import pytest
 
 from hpotune.errors import StudyFileError
 from hpotune.search.algorithms.registry import MODULES, algorithm
-from hpotune.search.ask_tell import Search, answers
+from hpotune.search.ask_tell import AskTellSearch, answers
 
 BENCH = Path(os.environ.get("HPOTUNE_SEARCHBENCH", Path(__file__).parents[3] / "shared" / "searchbench"))
 NUMBERS = [
@@ -41,7 +41,7 @@ def replies(*messages: dict | str, name: str = "random", options: dict | None = 
 
 def played(name: str, *, seed: int = 0, asks: int = 20, pending: int = 4) -> list[dict]:
     """Points of a session in which `pending` trials run at a time; each fifth fails."""
-    search = Search(init(name, seed=seed), algorithm=name, options=NEEDED.get(name, {}))
+    search = AskTellSearch(init(name, seed=seed), algorithm=name, options=NEEDED.get(name, {}))
     running, points = [], []
     for _ in range(asks):
         number, point = search.ask()
@@ -54,7 +54,7 @@ def played(name: str, *, seed: int = 0, asks: int = 20, pending: int = 4) -> lis
     return points
 
 
-ASKED = sorted(name for name in MODULES if not algorithm(name).lineage)
+ASKED = sorted(name for name in MODULES if not algorithm(name).assign_lineage)
 """The others go on from checkpoints, which no answer names."""
 
 
@@ -125,7 +125,7 @@ def test_a_range_may_say_what_a_study_files_range_says():
         ([init(space=[{"name": "x", "type": "real"}])], "x: type='real' is unknown; valid: float, int, cat"),
         ([init(space=[NUMBERS[0], NUMBERS[0]], default={})], "holds a name twice"),
         ([init(space=[{**NUMBERS[0], "low": 0}], default={})], "lr: float[0]=0 with log: true"),
-        ([init(space=[{**NUMBERS[0], "hihg": 0}], default={})], "'hihg' may not stand beside 'float'"),
+        ([init(space=[{**NUMBERS[0], "hihg": 0}], default={})], "'hihg' is not allowed beside 'float'"),
         ([init(default={"lrr": 1})], "default names 'lrr'; did you mean 'lr'?"),
         ([init(default={"lr": 1})], "lr: prior: 1 needs a number from 1e-05 to 0.1"),
         ([init(direction="up")], "direction"),
@@ -133,11 +133,11 @@ def test_a_range_may_say_what_a_study_files_range_says():
         ([init(n_trials=0)], "trials"),
         ([init(options={"x": 1})], "options.x is no option of random"),
         ([init(start_from=[3])], "start_from=[3] needs a list of objects"),
-        ([init(start_from=[{"rank": 99}])], "start_from: rank=99 lies outside the range from 2 to 64"),
-        ([init(start_from=[{"target": "mlp"}])], 'start_from: target="mlp" is none of the choices'),
+        ([init(start_from=[{"rank": 99}])], "start_from: rank=99 is outside the range from 2 to 64"),
+        ([init(start_from=[{"target": "mlp"}])], 'start_from: target="mlp" is not one of the choices'),
         (
             [init(start_from=[{"ranks": 9}])],
-            "start_from: ranks=9 is no range of this file; did you mean 'rank'",
+            "start_from: ranks=9 is not a range of this file; did you mean 'rank'",
         ),
         ([init(), {"op": "tell", "id": 0, "value": 1}], "tell: id=0 was never handed out"),
         ([init(), ASK, {"op": "tell", "id": 0, "value": "1"}], "tell: value='1' needs 1 number, or null"),
@@ -154,7 +154,7 @@ def test_a_mistake_is_one_line_that_says_what_is_needed(messages, told):
 
 def test_an_unknown_algorithm_is_told_with_the_nearest():
     with pytest.raises(StudyFileError, match="'soboll' is unknown; did you mean 'sobol'"):
-        Search(init(), algorithm="soboll", options={})
+        AskTellSearch(init(), algorithm="soboll", options={})
 
 
 def test_a_session_goes_on_after_a_mistake():

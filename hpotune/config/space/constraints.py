@@ -1,7 +1,7 @@
-"""Constraints known before a trial runs: conditions over the values of a point, such as `lora.r * train.x <= 64`.
+"""Constraints that are checked before a trial runs: conditions over a point's values, such as `lora.r * train.x <= 64`.
 
-One that reads a value which a point does not have (a range whose `when` does not hold) says nothing of that point; one
-that cannot be computed there (a division by zero) is broken.
+A constraint that reads a value which the point does not have (a range whose `when` does not hold) is kept; one that
+cannot be computed (a division by zero) is broken.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from contextlib import suppress
 from hpotune.config.comparability import SEARCHABLE
 from hpotune.config.space import expressions
 from hpotune.config.space.ranges import Space, active, leaves, without
-from hpotune.config.yaml_source import KeyPath, Value
+from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Value
 from hpotune.errors import nearest
 
 
 def fixed_values(template: Mapping[str, Value], space: Space) -> dict[str, Value]:
-    """The values that no range stands at, by dotted name."""
+    """The values that are not ranges, by dotted name."""
     names = {r.name for r in space.ranges}
     values = without(dict(template), [r.where for r in space.ranges])
     return {name: value for name, value in leaves(values) if name not in names}
 
 
 def known_at(space: Space, drawn: Mapping[str, Value], fixed: Mapping[str, Value]) -> dict[str, Value]:
-    """Every value of a point by name, as far as it can be told: drawn ones may be missing, expressions may fail."""
+    """The known values of a point by name: drawn ones may be missing, expressions may fail."""
     known = dict(fixed)
     for r in space.ranges:
         if not active(r, known):
@@ -38,7 +38,7 @@ def known_at(space: Space, drawn: Mapping[str, Value], fixed: Mapping[str, Value
 
 
 def broken(space: Space, drawn: Mapping[str, Value], fixed: Mapping[str, Value]) -> list[int]:
-    """Which constraints a point breaks, by their place in the file."""
+    """The indices of the constraints that a point breaks."""
     if not space.constraints:
         return []
     known = known_at(space, drawn, fixed)
@@ -55,7 +55,7 @@ def _holds(text: str, known: Mapping[str, Value]) -> bool:
 
 
 def texts_of(values: Mapping[str, Value]) -> dict[KeyPath, str]:
-    """The constraints of a file by their places; a single one stands without a list."""
+    """The constraints of a file by their keys; a single one is not in a list."""
     found = values.get("constraints")
     if isinstance(found, str):
         return {("constraints",): found}
@@ -63,8 +63,14 @@ def texts_of(values: Mapping[str, Value]) -> dict[KeyPath, str]:
     return {("constraints", index): text for index, text in enumerate(listed) if isinstance(text, str)}
 
 
-def mistakes(values: Mapping[str, Value], space: Space) -> Iterator[tuple[KeyPath, str]]:
-    """Place and text of each constraint that is none, or reads what stands nowhere."""
+def valid(values: Mapping[str, Value], mistakes: Mistakes) -> tuple[str, ...]:
+    """The constraints of a file; none of them if one is among the mistakes."""
+    texts = texts_of(values)
+    return () if texts.keys() & mistakes.keys() else tuple(texts.values())
+
+
+def mistakes(values: Mapping[str, Value], space: Space) -> Iterator[Mistake]:
+    """An error for each constraint that is not an expression of searched values."""
     fixed = fixed_values({key: value for key, value in values.items() if key in SEARCHABLE}, space)
     ranges = {r.name for r in space.ranges}
     for where, text in texts_of(values).items():
@@ -76,8 +82,8 @@ def mistakes(values: Mapping[str, Value], space: Space) -> Iterator[tuple[KeyPat
         unknown = sorted(read - fixed.keys() - ranges)
         if unknown:
             known = nearest(unknown[0], [*fixed, *ranges])
-            yield where, f"constraints: {text!r} reads {unknown[0]!r}, which stands nowhere; {known}"
+            yield where, f"constraints: {text!r} reads {unknown[0]!r}, which does not exist; {known}"
         elif not expressions.is_condition(text):
-            yield where, f"constraints: {text!r} says neither yes nor no; needs a comparison, such as a <= b"
+            yield where, f"constraints: {text!r} is not a condition; needs a comparison, such as a <= b"
         elif not read & ranges:
-            yield where, f"constraints: {text!r} reads nothing that is searched; remove it, or name a range"
+            yield where, f"constraints: {text!r} reads no searched value; remove it, or use a range"

@@ -1,4 +1,4 @@
-"""`search.start_from`: what the first trials take. Points are checked here; files are only named, others read them.
+"""`search.start_from`: the points of the first trials. Validates points; reads no files (warm_start/ does).
 
 An item is a point (`{lora.r: 16}`: names have dots), a path (a study's folder, a .csv file), or `{path: …, take: n}`.
 """
@@ -13,12 +13,12 @@ from pathlib import Path
 
 from hpotune.config.space import constraints
 from hpotune.config.space.ranges import Range, Space
-from hpotune.config.yaml_source import KeyPath, Value
+from hpotune.config.yaml_source import KeyPath, Mistake, Value
 from hpotune.errors import nearest
 
 BEST = 3
-"""Points taken from an earlier study, where the file does not say how many."""
-PLACE: KeyPath = ("search", "start_from")
+"""Points that are taken from an earlier study by default."""
+KEY: KeyPath = ("search", "start_from")
 Point = dict[str, Value]
 """Values of the study file by dotted name; some may be missing."""
 
@@ -30,25 +30,25 @@ class Item:
     where: KeyPath
     point: Point = field(default_factory=dict)
     path: str = ""
-    """Empty: it is a point."""
+    """Empty for a point."""
     take: int | None = None
-    """At most so many; None: 3 of a study, all rows of a file."""
+    """Largest number of points; None: 3 of a study, all rows of a .csv file."""
 
 
 def items(values: Mapping[str, Value], found: dict[KeyPath, str] | None = None) -> list[Item]:
-    """The items of a file; `found` gains a mistake for each that is none."""
+    """The valid items of a file; `found` gains an error for each that is invalid."""
     search = values.get("search")
     listed = search.get("start_from") if isinstance(search, dict) else None
     if listed is None:
         return []
-    places = enumerate(listed) if isinstance(listed, list) else [(None, listed)]
-    told, kept = {} if found is None else found, []
-    for index, value in places:
-        where = PLACE if index is None else (*PLACE, index)
+    indexed = enumerate(listed) if isinstance(listed, list) else [(None, listed)]
+    mistakes, kept = {} if found is None else found, []
+    for index, value in indexed:
+        where = KEY if index is None else (*KEY, index)
         try:
             kept.append(_item(value, where))
         except ValueError as error:
-            told.setdefault(where, f"search.start_from: {error}")
+            mistakes.setdefault(where, f"search.start_from: {error}")
     return kept
 
 
@@ -56,21 +56,21 @@ def _item(value: Value, where: KeyPath) -> Item:
     if isinstance(value, str) and value.strip():
         return Item(where=where, path=value)
     if not isinstance(value, dict) or not value:
-        raise ValueError(f"{value!r} is no point, no path and no {{path: …, take: n}}")
+        raise ValueError(f"{value!r} is neither a point, nor a path, nor {{path: …, take: n}}")
     if "path" not in value:
         return Item(where=where, point=value)
     path, take, stray = value["path"], value.get("take"), sorted(value.keys() - {"path", "take"})
     if stray:
-        raise ValueError(f"{stray[0]!r} may not stand beside path; valid: path, take")
+        raise ValueError(f"{stray[0]!r} is not allowed beside path; valid: path, take")
     if not isinstance(path, str) or not path.strip():
-        raise ValueError(f"path: {path!r} needs a folder of a study, or a .csv file")
+        raise ValueError(f"path: {path!r} needs the folder of a study or a .csv file")
     if take is not None and (not isinstance(take, int) or isinstance(take, bool) or take < 1):
         raise ValueError(f"take: {take!r} needs a whole number from 1")
     return Item(where=where, path=path, take=take)
 
 
-def mistakes(values: Mapping[str, Value], space: Space) -> Iterator[tuple[KeyPath, str]]:
-    """Place and text of what is wrong with the items, and with the points among them."""
+def mistakes(values: Mapping[str, Value], space: Space) -> Iterator[Mistake]:
+    """The errors of the items, and of the points among them."""
     found: dict[KeyPath, str] = {}
     for item in items(values, found):
         for name, text in faults(item.point, values, space).items():
@@ -79,14 +79,14 @@ def mistakes(values: Mapping[str, Value], space: Space) -> Iterator[tuple[KeyPat
 
 
 def faults(point: Point, values: Mapping[str, Value], space: Space) -> dict[str, str]:
-    """What is wrong with a point, by the name that it is wrong with; a broken constraint by an empty one."""
+    """The errors of a point by the name of the value; a broken constraint has an empty name."""
     ranges = {r.name: r for r in space.ranges}
     found = {}
     for name, value in point.items():
         r = ranges.get(name)
-        told = fault(r, value) if r else _unsearched(name, values, space)
-        if told:
-            found[name] = f"{name}={json.dumps(value)} {told}"
+        error = fault(r, value) if r else _unsearched(name, values, space)
+        if error:
+            found[name] = f"{name}={json.dumps(value)} {error}"
     if not found:
         for index in constraints.broken(space, point, constraints.fixed_values(values, space))[:1]:
             found[""] = f"the point breaks the constraint {space.constraints[index]!r}; change one of the two"
@@ -99,30 +99,30 @@ def _unsearched(name: str, values: Mapping[str, Value], space: Space) -> str:
         return (
             f"is not searched: the file sets it to {json.dumps(fixed[name])}; remove it, or make it a range"
         )
-    return f"is no range of this file; {nearest(name, [r.name for r in space.searched])}"
+    return f"is not a range of this file; {nearest(name, [r.name for r in space.searched])}"
 
 
 def fault(r: Range, value: Value) -> str:
-    """Why a range does not hold a value; empty where it does."""
+    """Why a value is not in a range; empty if it is."""
     if r.kind == "expr":
-        return f"follows from others (expr {r.text!r}); leave it out"
+        return f"is computed (expr {r.text!r}); leave it out"
     if r.kind == "choice":
         if option(r, value) is not None:
             return ""
-        return f"is none of the choices {json.dumps(list(r.options))}"
+        return f"is not one of the choices {json.dumps(list(r.options))}"
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return "needs a number"
     if not r.low <= value <= r.high:
-        return f"lies outside the range from {r.low:g} to {r.high:g}; write one inside, or widen the range"
+        return f"is outside the range from {r.low:g} to {r.high:g}; give a value inside, or widen the range"
     near = near_value(r, value)
     whole = r.kind == "int" and value != int(value)
     if whole or (r.step is not None and near != value and abs(float(str(near)) - value) > 1e-9 * r.step):
-        return f"lies between two values of the range; the nearest is {near:g}" if near is not None else ""
+        return f"is between two values of the range; the nearest is {near:g}" if near is not None else ""
     return ""
 
 
 def option(r: Range, value: Value) -> int | None:
-    """The place of a choice among its options: 1 and 1.0 are the same, 1 and true and "1" are not."""
+    """The index of a value among the options: 1 and 1.0 are equal, 1 and true and "1" are not; None: not an option."""
     texts = [json.dumps(one) for one in r.options]
     if json.dumps(value) in texts:
         return texts.index(json.dumps(value))
@@ -133,7 +133,7 @@ def option(r: Range, value: Value) -> int | None:
 
 
 def near_value(r: Range, value: Value) -> int | float | None:
-    """The value of an interval that is nearest to a number; None for what is no number."""
+    """The value of an interval that is nearest to a number; None for other values."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         return None
     inside = min(max(value, r.low), r.high)

@@ -77,11 +77,11 @@ def test_a_constraint_is_reckoned_at_a_point(constraint, drawn, wrong):
 @pytest.mark.parametrize(
     ("constraint", "says"),
     [
-        ("params.aa < 3", "reads 'params.aa', which stands nowhere; did you mean 'params.a'?"),
-        ("params.a + 3", "says neither yes nor no; needs a comparison, such as a <= b"),
+        ("params.aa < 3", "reads 'params.aa', which does not exist; did you mean 'params.a'?"),
+        ("params.a + 3", "is not a condition; needs a comparison, such as a <= b"),
         ("params.a <", "is not an expression"),
         ("open('x') < params.a", "calls open('x')"),
-        ("params.ten < 11", "reads nothing that is searched"),
+        ("params.ten < 11", "reads no searched value"),
         ("params.a in [1]", "holds 'params.a in [1]'"),
     ],
 )

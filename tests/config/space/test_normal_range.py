@@ -6,7 +6,8 @@ import math
 
 import pytest
 
-from hpotune.config.space.ranges import Range, parse_range
+from hpotune.config.space.range_parsing import parse_range
+from hpotune.config.space.ranges import Range
 
 
 def ranged(value: dict) -> Range:
@@ -61,21 +62,21 @@ def test_ends_whole_numbers_and_steps(value, kind, low, high, step):
         ({"normal": [0.5, 0.1], "int": True}, "holds less than two values from 1 to 0"),
         ({"normal": [0, 1], "step": -1}, "step: -1 needs a positive number"),
         ({"normal": [0, 9], "int": True, "step": 1.5}, "step: 1.5 needs a positive whole number"),
-        ({"lognormal": [0, 1], "step": 1}, "'step' may not stand beside 'lognormal'"),
-        ({"normal": [0, 1], "log": True}, "'log' may not stand beside 'normal'"),
+        ({"lognormal": [0, 1], "step": 1}, "'step' is not allowed beside 'lognormal'"),
+        ({"normal": [0, 1], "log": True}, "'log' is not allowed beside 'normal'"),
         (
             {"normal": [0, 1], "float": [0, 1]},
-            "'float' may not stand beside 'normal'; needs one of float, int, normal",
+            "'float' is not allowed beside 'normal'; needs one of float, int, normal",
         ),
         ({"normal": [0, 1], "prior": 4}, "prior: 4 needs a number from -3 to 3"),
         ({"normal": [9, 1], "int": True, "prior": 8.5}, "prior: 8.5 needs a whole number"),
         (
             {"float": [0, 1], "confidence": "weak"},
-            "confidence: weak says how good a prior is, and there is none",
+            "confidence: weak is the confidence in a prior, and none is given",
         ),
         ({"float": [0, 1], "prior": 0.5, "confidence": "sure"}, "needs one of weak, medium, strong"),
         ({"choice": [1, 2], "ordered": "yes"}, "ordered: 'yes' needs true or false"),
-        ({"float": [0, 1], "ordered": True}, "'ordered' may not stand beside 'float'"),
+        ({"float": [0, 1], "ordered": True}, "'ordered' is not allowed beside 'float'"),
     ],
 )
 def test_a_wrong_range_names_its_rule(value, says):

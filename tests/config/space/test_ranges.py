@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from hpotune.config.space.range_parsing import CircleError, ordered, parse_range
 from hpotune.config.space.ranges import (
-    CircleError,
     Range,
     leaves,
-    ordered,
-    parse_range,
     put_point,
     range_kind,
     without,

@@ -1,0 +1,147 @@
+"""The config of a study at the corners of its space: every end of a range is validated, and the first corner is kept.
+
+An error is kept once for each key, so a value that is wrong at ten corners is reported once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping
+
+from pydantic import ValidationError
+
+from hpotune.config import messages
+from hpotune.config.library_fields import Library, value_complaint
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.config.space import constraints
+from hpotune.config.space.conditions import possible_values
+from hpotune.config.space.range_parsing import mappings
+from hpotune.config.space.ranges import (
+    ExpressionError,
+    Range,
+    Space,
+    dotted,
+    leaves,
+    needs,
+    put_point,
+    range_kind,
+    without,
+)
+from hpotune.config.yaml_source import KeyPath, Mistakes, Value
+
+EXPRESSION_CORNERS = 64
+"""Combinations of corners at which an expression that reads several ranges is computed."""
+
+
+def config_at_corners(values: dict[str, Value], space: Space, mistakes: Mistakes) -> StudyConfig | None:
+    """The config at the first corner; None if it is wrong. `mistakes` gains the errors of every corner.
+
+    Corners that break a constraint are left out.
+    """
+    fixed, every = constraints.fixed_values(values, space), [*_points(space)]
+    points = [drawn for drawn in every if not constraints.broken(space, drawn, fixed)] or every
+    configs = [_at(values, space, drawn, mistakes) for drawn in points]
+    return configs[0]
+
+
+def config_without_ranges(values: dict[str, Value], mistakes: Mistakes) -> None:
+    """`mistakes` gains the errors of a file whose ranges are wrong, as far as they concern no range."""
+    ranges = [key for key, value in mappings(values) if range_kind(value) and key]
+
+    def touches(key: KeyPath) -> bool:
+        return any(key[: len(other)] == other or other[: len(key)] == key for other in ranges)
+
+    found: Mistakes = {}
+    _validated(without(values, ranges), found)
+    for key, text in found.items():
+        if not touches(key):
+            mistakes.setdefault(key, text)
+
+
+def _points(space: Space) -> Iterator[dict[str, Value]]:
+    """Drawn values: all first corners, then every other corner of each range, then those that expressions combine."""
+    first = {r.name: r.corners[0] for r in space.searched}
+    yield first
+    by_name = {r.name: r for r in space.ranges}
+    for r in space.searched:
+        activating = _activating(r, by_name)
+        for corner in r.corners[1:]:
+            yield first | activating | {r.name: corner}
+    for r in space.ranges:
+        read = sorted(name for name in _sources(r, by_name) if by_name[name].kind != "expr")
+        if r.kind == "expr" and len(read) > 1:
+            combined = itertools.product(*(by_name[name].corners for name in read))
+            for corners in itertools.islice(combined, EXPRESSION_CORNERS):
+                yield first | _activating(r, by_name) | dict(zip(read, corners, strict=True))
+
+
+def _sources(r: Range, by_name: Mapping[str, Range]) -> set[str]:
+    """The ranges that an expression reads, directly or through others."""
+    direct = {name for name in needs(r) if name in by_name}
+    return direct.union(*(_sources(by_name[name], by_name) for name in direct))
+
+
+def _activating(r: Range, by_name: Mapping[str, Range]) -> dict[str, Value]:
+    """Values of other ranges at which this one is active."""
+    drawn: dict[str, Value] = {}
+    for name, wanted in r.when.items():
+        other = by_name.get(name)
+        if other and other.kind != "expr":
+            value = next(iter(possible_values(wanted, other)), other.corners[0])
+            drawn |= _activating(other, by_name) | {name: value}
+    return drawn
+
+
+def _at(
+    values: dict[str, Value], space: Space, drawn: Mapping[str, Value], mistakes: Mistakes
+) -> StudyConfig | None:
+    """The config at one point. Errors are kept, but for those of expressions that read a wrong value."""
+    found: Mistakes = {}
+    failed: Mistakes = {}
+    try:
+        sections = put_point(values, space, drawn)
+    except ExpressionError as error:
+        failed[error.range.where] = f"{error}{_values_read(error.range, values, drawn)}"
+        sections = put_point(values, Space(ranges=space.searched), drawn)
+    config = _validated(sections, found)
+    known = dict(leaves(sections))
+    expressions = {r.where: r for r in space.ranges if r.kind == "expr"}
+    wrong = {dotted(key) for key in found.keys() | mistakes.keys()}
+    for key, text in (found | failed).items():
+        expression = expressions.get(key)
+        if expression is None:
+            mistakes.setdefault(key, text)
+        elif not needs(expression) & wrong and not any(other[: len(key)] == key for other in mistakes):
+            mistakes.setdefault(key, text + (_origin(expression, known) if key in found else ""))
+    return None if failed else config
+
+
+def _origin(r: Range, known: dict[str, Value]) -> str:
+    """The expression and the values that gave a wrong value: the file shows neither."""
+    hint = "; // and round() give whole numbers" if isinstance(known.get(r.name), float) else ""
+    return f" (expr {r.text!r}{_values_read(r, known, {})}{hint})"
+
+
+def _values_read(r: Range, values: dict[str, Value], drawn: Mapping[str, Value]) -> str:
+    """` at lora.r=2`: the values that an expression reads; empty if it reads none."""
+    known = dict(leaves(values)) | values | dict(drawn)
+    read = [f"{name}={known[name]!r}" for name in sorted(needs(r) - set(r.when)) if name in known]
+    return " at " + ", ".join(read) if read else ""
+
+
+def _validated(sections: dict[str, Value], mistakes: Mistakes) -> StudyConfig | None:
+    """Values without ranges as the config; None if they are wrong."""
+    libraries: tuple[Library, ...] = ("lora", "train")
+    for key in libraries:
+        section = sections.get(key)
+        for name, value in section.items() if isinstance(section, dict) else ():
+            complaint = value_complaint(key, name, value)
+            if complaint:
+                mistakes.setdefault((key, name), f"{key}.{name}={messages.shown(value)} {complaint}")
+    try:
+        config = StudyConfig.model_validate(sections)
+    except ValidationError as error:
+        for where, text in messages.mistakes(error, sections):
+            mistakes.setdefault(where, text)
+        return None
+    return None if mistakes else config

@@ -1,0 +1,52 @@
+"""The names that `when` and `expr` read, and conditions that can never hold. Pure functions of a file's values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from hpotune.config.comparability import SEARCHABLE
+from hpotune.config.space.ranges import Range, Space, leaves, needs, without
+from hpotune.config.yaml_source import Mistake, Value
+from hpotune.errors import nearest
+
+
+def mistakes(values: dict[str, Value], space: Space) -> Iterator[Mistake]:
+    """An error for each name that is read and does not exist, and for each condition that can never hold."""
+    searchable = {key: value for key, value in values.items() if key in SEARCHABLE}
+    fixed = dict(leaves(without(searchable, [r.where for r in space.ranges])))
+    by_name = {r.name: r for r in space.ranges}
+    for r in space.ranges:
+        for name in sorted(needs(r)):
+            part = "when" if name in r.when else "expr"
+            if name not in by_name and name not in fixed:
+                known = nearest(name, [*fixed, *by_name])
+                yield (
+                    (*r.where, part, name),
+                    f"{r.name}: {part} reads {name!r}, which does not exist; {known}",
+                )
+        for name, wanted in r.when.items():
+            exists = name in by_name or name in fixed
+            never = _never(wanted, by_name.get(name), fixed.get(name)) if exists else None
+            if never:
+                yield (*r.where, "when", name), f"{r.name}: when: {name} is never {never}"
+
+
+def possible_values(wanted: tuple[Value, ...], r: Range) -> list[Value]:
+    """The values of a condition that a range can take."""
+    if r.kind == "choice":
+        return [value for value in wanted if value in r.options]
+    return [value for value in wanted if isinstance(value, (int, float)) and r.low <= value <= r.high]
+
+
+def _never(wanted: tuple[Value, ...], other: Range | None, fixed: Value) -> str | None:
+    """Why a condition cannot hold; None if it can, or if it depends on an expression."""
+    asked = " or ".join(map(repr, wanted))
+    if other is None:
+        return None if fixed in wanted else f"{asked}: it is {fixed!r}"
+    if other.kind == "expr" or possible_values(wanted, other):
+        return None
+    if other.kind == "choice":
+        lists = any(isinstance(option, list) for option in other.options)
+        hint = "; a list as one value is written [[…]]" if lists else ""
+        return f"{asked}; its choices are {', '.join(map(repr, other.options))}{hint}"
+    return f"{asked}: its range is {other.low:g} to {other.high:g}"
