@@ -80,10 +80,10 @@ def test_each_trial_trains_one_part_of_the_run(folder: StudyFolder) -> None:
 
 def test_some_copy_better_ones_with_other_values(folder: StudyFolder) -> None:
     found = rows(folder)
-    copies = [row for row in found[MEMBERS:] if row.lineage and not row.lineage.keeps]
+    copies = [row for row in found[MEMBERS:] if row.lineage and not row.lineage.keeps_values]
     assert len(copies) == PARTS - 1  # one of four, in each generation but the first
     for row in copies:
-        parent, place = (found[n] for n in (row.lineage.parent, row.lineage.place))
+        parent, place = (found[n] for n in (row.lineage.parent, row.lineage.predecessor))
         assert parent.values < place.values
         assert row.params != parent.params
 

@@ -29,7 +29,7 @@ def pool(mode: str, folder: StudyFolder, out: Path) -> subprocess.Popen[bytes]:
 
 
 def rows(folder: StudyFolder) -> list[TrialRow]:
-    return rows_of(str(folder.provenance()["store"]), folder.load())
+    return rows_of(folder.provenance().store, folder.load())
 
 
 def steps_of(folder: StudyFolder, number: int) -> int:
@@ -39,7 +39,7 @@ def steps_of(folder: StudyFolder, number: int) -> int:
 
 def promoted(found: Sequence[TrialRow]) -> dict[int, list[tuple[int, float]]]:
     """Which rungs each trial reached, with what."""
-    return {row.number: [(one.rung, one.values[0]) for one in row.climbed] for row in found}
+    return {row.number: [(one.rung, one.values[0]) for one in row.rung_scores] for row in found}
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_the_best_of_the_pool_is_found_for_less_than_half_of_its_cost(
     assert len(found) == len(values) == TRIALS
     assert min(finished, key=lambda row: row.values).number == min(values, key=values.__getitem__)
     cost = sum(steps_of(climbed, row.number) for row in found)
-    assert cost == sum({0: 4, 1: 12, 2: STEPS}[row.climbed[-1].rung] for row in found)
+    assert cost == sum({0: 4, 1: 12, 2: STEPS}[row.rung_scores[-1].rung] for row in found)
     assert cost < TRIALS * STEPS / 2
 
 

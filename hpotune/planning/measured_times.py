@@ -6,17 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
-from typing import Any
 
 from hpotune.config.schema.study_config import Json, StudyConfig
 from hpotune.planning.estimate import Measured
 from hpotune.records.jobs import JobKind
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.gpu_hours import gpus_per_job
-from hpotune.slurm.jobs import submitted_jobs
+from hpotune.slurm.jobs import SubmittedJob, submitted_jobs
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.heartbeat import HeartbeatRecord, read_heartbeat
-from hpotune.workspace.timeline import json_lines
+from hpotune.workspace.timeline import read_spans
 
 _LOADING = ("load", "data")
 _MOST_READ = 50
@@ -55,16 +54,15 @@ def measured(folder: StudyFolder, rows: Sequence[TrialRow]) -> Measured:
 
 def submissions(folder: StudyFolder, *, kind: JobKind = "worker") -> list[Submission]:
     """Every array of workers, oldest first; or the follow-up steps, which hold no GPU and wait for others."""
-    return [_submission(folder, told) for told in submitted_jobs(folder) if told["kind"] == kind]
+    return [_submission(folder, job) for job in submitted_jobs(folder) if job.kind == kind]
 
 
-def _submission(folder: StudyFolder, told: Mapping[str, Any]) -> Submission:
-    id_ = str(told["id"])
-    lives = [read_heartbeat(folder, f"{id_}_{index}") for index in range(int(told["count"]))]
+def _submission(folder: StudyFolder, job: SubmittedJob) -> Submission:
+    lives = [read_heartbeat(folder, f"{job.id}_{index}") for index in range(job.count)]
     return Submission(
-        id=id_,
-        submitted=(folder.jobs / id_ / "job.json").stat().st_mtime,
-        throttle=int(told["throttle"]),
+        id=job.id,
+        submitted=(folder.jobs / job.id / "job.json").stat().st_mtime,
+        throttle=job.throttle,
         lives=tuple(sorted((life for life in lives if life), key=lambda life: life.start)),
     )
 
@@ -99,12 +97,11 @@ def _spans(folder: StudyFolder) -> tuple[list[float], dict[int, list[tuple[float
     starts: list[float] = []
     trials: dict[int, list[tuple[float, float]]] = {}
     for file in folder.jobs.glob("*/spans-*.jsonl"):
-        for line in json_lines(file):
-            begun, ended = float(line["start"]), float(line["end"])
-            if line["phase"] == "start":
-                starts.append(ended - begun)
-            elif line.get("trial") is not None:
-                trials.setdefault(int(line["trial"]), []).append((begun, ended))
+        for span in read_spans(file):
+            if span.phase == "start":
+                starts.append(span.end - span.start)
+            elif span.trial is not None:
+                trials.setdefault(span.trial, []).append((span.start, span.end))
     return starts, trials
 
 
@@ -118,11 +115,11 @@ def _loading(
 ) -> float | None:
     """From the last start of a trial to the end of its loading; None where it wrote no phases."""
     begun, ended = max(at.get(row.number, ((row.attempts[-1].start, row.attempts[-1].end),)))
-    lines = [line for line in json_lines(folder.trial(row.number) / "spans.jsonl") if line["end"] >= begun]
-    if not lines:
+    spans = [span for span in read_spans(folder.trial(row.number) / "spans.jsonl") if span.end >= begun]
+    if not spans:
         return None
-    starting = max(0.0, min(float(line["start"]) for line in lines) - begun)
-    loading = sum(float(line["end"]) - float(line["start"]) for line in lines if line["phase"] in _LOADING)
+    starting = max(0.0, min(span.start for span in spans) - begun)
+    loading = sum(span.end - span.start for span in spans if span.phase in _LOADING)
     return min(starting + loading, ended - begun)
 
 
@@ -142,7 +139,7 @@ def actual(
     begun = min(first, since) if since is not None else first
     end = now if running else max(attempt.end for attempt in attempts)
     held_s = sum(_held(job, now=now) for job in submissions(folder)) or sum(row.seconds for row in rows)
-    places = {attempt.worker.place for attempt in attempts}
+    places = {attempt.worker.job_key for attempt in attempts}
     seen = measured(folder, rows)
     return {
         "state": "running" if running else "done" if finished >= config.budget.trials else "stopped",
@@ -158,4 +155,4 @@ def actual(
 
 def _held(job: Submission, *, now: float) -> float:
     """Seconds that its elements ran: to their end, else to their last sign of life."""
-    return sum(max(0.0, (life.end or min(life.sign, now)) - life.start) for life in job.lives)
+    return sum(max(0.0, (life.end or min(life.last_beat, now)) - life.start) for life in job.lives)

@@ -35,8 +35,9 @@ from hpotune.slurm.commands import require_slurm
 from hpotune.slurm.jobs import query_jobs
 from hpotune.storage import TrialQueue
 from hpotune.storage.backends import connect
+from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.code_snapshot import snapshot_code
-from hpotune.workspace.folder import StudyFolder, make_folder, write_atomic
+from hpotune.workspace.folder import StudyFolder, make_folder
 
 AT_ONCE = 4
 """Jobs of a probe at once, at most: many that start together are slower than one. One more comes after them."""

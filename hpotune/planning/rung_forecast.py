@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from hpotune.config.schema.rungs import Ladder
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.records.trial import Climbed, TrialRow
+from hpotune.records.trial import RungScore, TrialRow
 from hpotune.schedule.promotion import next_rung, turns
 
 MOST = 243
@@ -38,7 +38,7 @@ def climbs(config: StudyConfig, ladder: Ladder) -> list[list[int]]:
             rows[number] = replace(rows[number], state="running", rung=rung)
             busy.append((number, rung))
         if not busy:
-            return [[one.rung for one in row.climbed] for row in rows]
+            return [[one.rung for one in row.rung_scores] for row in rows]
         number, rung = busy.pop(0)
         rows[number] = _reached(rows[number], ladder, rung, score=float(luck[number]))
 
@@ -49,10 +49,13 @@ def _due(config: StudyConfig, ladder: Ladder, rows: Sequence[TrialRow]) -> list[
 
 
 def _reached(row: TrialRow, ladder: Ladder, rung: int, *, score: float) -> TrialRow:
-    one = Climbed(rung=rung, budget=ladder.budgets[rung], values=(score,))
+    one = RungScore(rung=rung, budget=ladder.budgets[rung], values=(score,))
     ended = rung == ladder.last
     return replace(
-        row, state="finished" if ended else "waiting", climbed=(*row.climbed, one), values=(score,) * ended
+        row,
+        state="finished" if ended else "waiting",
+        rung_scores=(*row.rung_scores, one),
+        values=(score,) * ended,
     )
 
 

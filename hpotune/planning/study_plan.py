@@ -23,8 +23,9 @@ from hpotune.records.trial import TrialRow
 from hpotune.schedule.next_jobs import next_jobs
 from hpotune.slurm.commands import require_slurm
 from hpotune.slurm.submit import max_array_size, sbatch_text, split_array
+from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.code_snapshot import find_snapshot
-from hpotune.workspace.folder import StudyFolder, write_atomic
+from hpotune.workspace.folder import StudyFolder
 
 PLAN = "plan.json"
 PROBE = "probe.json"

@@ -1,12 +1,14 @@
-"""Lineages: trials that go on from other trials' checkpoints (algorithm: pbt), and what may change on the way.
+"""Lineages: which trial's checkpoint a trial continues from (algorithm: pbt), and which keys may change there.
 
-A run is cut into as many parts as there are generations; its learning-rate schedule is that of the whole run.
+A run is divided into one part per generation; its learning-rate schedule is that of the whole run. Population based
+training: Jaderberg et al. 2017, arXiv:1711.09846.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from hpotune.config.schema.rungs import Rung
 
@@ -18,30 +20,44 @@ FREE: Mapping[str, frozenset[str]] = {
     "lora": frozenset({"lora_dropout"}),
     "train": frozenset(_TRAIN.split()),
 }
-"""Section -> keys that another part of a run may have otherwise: they shape no weights, no data, and not its length."""
+"""Section -> keys that may change between parts of a run: neither weights, data nor length depend on them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Lineage:
-    """Where a trial stands among its forebears."""
+    """The generation, parent and predecessor of a trial."""
 
     generation: int
-    """From 0: which part of the run it trains."""
-    of: int
-    """Generations there are."""
+    """Which part of the run it trains, from 0."""
+    generations: int
+    """Parts that a run has."""
     parent: int | None = None
-    """The trial whose checkpoint it goes on from; None: it begins at the first step."""
-    place: int | None = None
-    """The trial of an earlier generation that it follows; another than `parent` where that one was among the worst."""
-    keeps: bool = False
+    """The trial whose checkpoint it continues from; None: it starts at the first step."""
+    predecessor: int | None = None
+    """The trial of an earlier generation that it replaces in the population; its parent, unless that was too bad."""
+    keeps_values: bool = False
     """Whether it keeps the parent's values."""
 
     @property
     def rung(self) -> Rung:
-        """How far its process is told to go."""
+        """Where its part of the run ends."""
         return Rung(
             index=self.generation,
             unit="share",
-            budget=(self.generation + 1) / self.of,
-            last=self.generation + 1 == self.of,
+            budget=(self.generation + 1) / self.generations,
+            last=self.generation + 1 == self.generations,
         )
+
+    @classmethod
+    def from_stored(cls, stored: Mapping[str, Any]) -> Lineage:
+        """The lineage that a trial's user attribute holds."""
+        return cls(**{_FIELDS.get(key, key): value for key, value in stored.items()})
+
+    def as_stored(self) -> dict[str, int | bool | None]:
+        """The same as the user attribute holds it."""
+        keys = {field: key for key, field in _FIELDS.items()}
+        return {keys.get(field, field): value for field, value in asdict(self).items()}
+
+
+_FIELDS = {"of": "generations", "place": "predecessor", "keeps": "keeps_values"}
+"""Stored key -> field, where they differ: stored keys never change."""

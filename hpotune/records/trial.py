@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
+from pydantic import Field
+
 from hpotune.config.schema.execution import Cause as Cause
 from hpotune.config.schema.rungs import Rung
 from hpotune.config.schema.study_config import ChecksConfig, Json, PointConfig, Section
@@ -48,6 +50,8 @@ class Failure(Section):
     cause: Cause
     message: str
     """One line for the table."""
+    cancelled: bool = Field(default=False, exclude=True)
+    """Whether somebody cancelled the job. Not stored: such a trial waits again."""
 
 
 class TrialResult(Section):
@@ -68,7 +72,7 @@ class TrialResult(Section):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Climbed:
+class RungScore:
     """A rung that a trial has reached."""
 
     rung: int
@@ -81,7 +85,7 @@ class Climbed:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outlook:
+class RegretBound:
     """What more trials would bring, as seen when a trial was drawn; in the unit of the objective, never negative."""
 
     regret: float
@@ -112,7 +116,7 @@ class TrialRow:
     start: float | None = None
     """Unix seconds, of the attempt that runs or ran last."""
     end: float | None = None
-    beat: float | None = None
+    last_heartbeat: float | None = None
     """When its worker last said that it lives, in Unix seconds by the worker's clock."""
     attempts: tuple[Attempt, ...] = ()
     """Those that have ended, oldest first."""
@@ -124,9 +128,9 @@ class TrialRow:
     """Limits of `score.constraints` that its numbers break, in words; it is never the best."""
     rung: int | None = None
     """The highest rung that it was let onto; None: the study has none, or it has not begun."""
-    climbed: tuple[Climbed, ...] = ()
+    rung_scores: tuple[RungScore, ...] = ()
     """The rungs it has reached, lowest first."""
-    outlook: Outlook | None = None
+    regret_bound: RegretBound | None = None
     """What was to be expected of more trials when it was drawn; None: nobody looked."""
     lineage: Lineage | None = None
     """Whom it goes on from; None: each trial of the study begins at its first step."""
@@ -137,14 +141,14 @@ class TrialRow:
         return self.lineage.generation if self.lineage is not None else 0
 
     @property
-    def resting(self) -> bool:
+    def awaits_promotion(self) -> bool:
         """Whether it has reached its rung, and waits for the word that it may go on."""
-        return self.state == "waiting" and bool(self.climbed) and self.climbed[-1].rung == self.rung
+        return self.state == "waiting" and bool(self.rung_scores) and self.rung_scores[-1].rung == self.rung
 
     @property
     def paused(self) -> bool:
         """Whether it was begun and waits for a worker to go on."""
-        return self.state == "waiting" and bool(self.attempts) and not self.resting
+        return self.state == "waiting" and bool(self.attempts) and not self.awaits_promotion
 
     @property
     def decided(self) -> bool:
@@ -183,7 +187,7 @@ class Worker:
     """Slurm's STEP.RANK, so that several workers in one job are told apart."""
 
     @property
-    def place(self) -> str:
+    def job_key(self) -> str:
         """The job it works for; outside Slurm every process is a job of its own."""
         return self.job if self.job != LOCAL else f"{LOCAL}:{self.pid}"
 
@@ -203,7 +207,7 @@ class Attempt:
     message: str = ""
     gpus: int = 0
     """Held by its job while it ran."""
-    swept: bool = False
+    ended_by_other: bool = False
     """Whether others found its worker dead; else the worker told its end itself."""
     checkpoint: float | None = None
     """When the checkpoint that it left was written, in Unix seconds; None: it left none."""
@@ -211,7 +215,7 @@ class Attempt:
     """Which it was to reach; None: the study has none."""
 
     @property
-    def went_well(self) -> bool:
+    def succeeded(self) -> bool:
         """Whether it gave values."""
         return self.outcome in ("finished", "rung")
 

@@ -1,58 +1,81 @@
-"""What to do about a failure: one sentence a cause, with the values of the trial that failed."""
+"""What to do about a failed trial, and about a study that has stopped: one sentence a cause or kind of stop reason."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from shlex import quote
 
 from hpotune.config.schema.execution import Cause
 from hpotune.config.schema.study_config import StudyConfig
+from hpotune.records.stop_reason import StopKind, StopReason
 from hpotune.records.trial import Attempt, TrialRow
 from hpotune.report.format import number
 
 _MEMORY_KEYS = ("train.per_device_train_batch_size", "data.max_length", "lora.r")
-"""What a fine-tuning's memory grows with."""
-
-
-def advice(config: StudyConfig, row: TrialRow, attempts: Sequence[Attempt], cause: Cause) -> str:
-    """One sentence: what to change, or that nothing is to be done."""
-    if cause == "oom":
-        return _oom(config, row)
-    if cause == "nan":
-        return _nan(config, row)
-    host = attempts[-1].worker.host if attempts else "its node"
-    return _SENTENCES[cause].format(host=host, time=config.resources.time, trial=row.number)
-
-
-_SENTENCES: Mapping[Cause, str] = {
-    "node": "node {host} is at fault, not the trial: tell the cluster's staff, and name it in resources.exclude to "
-    "keep away for good; `hpotune retry` tries the trial elsewhere",
-    "timeout": "raise resources.time (now {time}), or let the trial checkpoint more often, so that an attempt gets "
-    "further than the one before",
-    "preempted": "nothing to do: its job made room for another, and the trial goes on from its checkpoint; a partition "
-    "or QOS that is not preempted would spare the wait",
-    "killed": "somebody or something killed it: look for the kernel's out-of-memory killer (raise resources.mem), for "
-    "scancel, and for a reboot of {host}",
-    "store": "the store or the disk was away: `hpotune doctor` looks at both, then `hpotune retry`",
-    "truth": "a truth check failed, so its number would have been a lie: read the check's words above; checks: in the "
-    "study file says what is checked",
-    "data": "the data is not what the study file says: mend data: (path, split, prompt, columns), then `hpotune retry`",
-    "user": "your program or this point is at fault: mend what the lines below show, then `hpotune retry`",
-    "unknown": "nothing is known but what the lines below show; `hpotune logs STUDY {trial} -n 0` prints the whole log",
+"""Keys that a fine-tuning's memory depends on most."""
+_OF_A_FAILURE: Mapping[Cause, str] = {
+    "node": "the node {host} is at fault, not the trial: report it to the cluster's staff, and add it to "
+    "resources.exclude to avoid it; `hpotune retry` repeats the trial on another node",
+    "timeout": "raise resources.time (now {time}), or write checkpoints more often, so that each attempt "
+    "gets further than the last",
+    "preempted": "nothing to do: its job was preempted, and the trial continues from its checkpoint; a partition or "
+    "QOS without preemption avoids the wait",
+    "killed": "its process was killed: look for the kernel's out-of-memory killer (raise resources.mem), for scancel, "
+    "and for a reboot of {host}",
+    "store": "the store or the disk was not available: `hpotune doctor` checks both, then `hpotune retry`",
+    "truth": "a sanity check failed, so the trial's score would be wrong: read the check's message above; `checks` "
+    "in the study file says what is checked",
+    "data": "the data does not match the study file: correct `data` (path, split, prompt, columns), then "
+    "`hpotune retry`",
+    "user": "your program fails at this point: correct what the lines below show, then `hpotune retry`",
+    "unknown": "the cause is not known; the lines below are the end of the log, `hpotune logs STUDY {trial} -n 0` "
+    "prints all of it",
+}
+_OF_A_STOP: Mapping[StopKind, str] = {
+    "budget_used": "hpotune extend {folder} --trials +10",
+    "goal_reached": "nothing to do: the goal is reached; for a better score copy {folder}/study.yaml, change "
+    "name and goal",
+    "plateau": "stop here: the search expects no better point; or copy {folder}/study.yaml, change name, and lower or "
+    "remove budget.plateau",
+    "max_failed": "correct the cause, then hpotune retry {folder}; or hpotune extend {folder} --max-failed +5",
+    "max_diverged": "copy {folder}/study.yaml, change name, and narrow the ranges that diverge; or hpotune extend "
+    "{folder} --max-failed +5",
+    "equal_failures": "correct the cause, then hpotune retry {folder}",
+    "gpu_hours": "hpotune extend {folder} --gpu-hours +10",
+    "wall_time": "hpotune extend {folder} --wall-time +12:00:00",
+    "until": "hpotune extend {folder} --until YYYY-MM-DD",
+    "job_too_short": "raise resources.time",
 }
 
 
-def _oom(config: StudyConfig, row: TrialRow) -> str:
-    if row.failure and "OUT_OF_MEMORY" in row.failure.message:
-        asked = config.resources.mem or config.resources.mem_per_gpu or config.resources.mem_per_cpu
-        return f"the job's main memory was too small: raise resources.mem (now {asked or 'the default of the cluster'})"
+def stop_advice(reason: StopReason, folder: Path) -> str:
+    """What to do about a study that has stopped, by the kind of its stop reason: one line."""
+    return _OF_A_STOP[reason.kind].format(folder=quote(str(folder)))
+
+
+def failure_advice(config: StudyConfig, row: TrialRow, attempts: Sequence[Attempt], cause: Cause) -> str:
+    """What to do about a failed or interrupted trial, by its cause: one line."""
+    if cause == "oom":
+        return _oom(config, row, attempts)
+    if cause == "nan":
+        return _nan(config, row)
+    host = attempts[-1].worker.host if attempts else "its node"
+    return _OF_A_FAILURE[cause].format(host=host, time=config.resources.time, trial=row.number)
+
+
+def _oom(config: StudyConfig, row: TrialRow, attempts: Sequence[Attempt]) -> str:
+    if attempts and attempts[-1].ended_by_other:  # Slurm killed the job: its main memory, not the GPU's
+        mem = config.resources.mem or config.resources.mem_per_gpu or config.resources.mem_per_cpu
+        return f"the job used more main memory than it has: raise resources.mem (now {mem or 'the cluster default'})"
     peak = row.metrics.get("peak_memory_gb")
-    seen = f"it held {number(peak)} GB at its peak: " if isinstance(peak, (int, float)) else ""
+    used = f"it used {number(peak)} GB at its peak: " if isinstance(peak, (int, float)) else ""
     if config.model is None:
-        return f"{seen}let your program use less memory, or ask for a larger GPU or more resources.mem"
+        return f"{used}reduce your program's memory, or request a larger GPU or more resources.mem"
     drawn = [f"{key} (here {number(row.params[key])})" for key in _MEMORY_KEYS if key in row.params]
     keys = drawn + [key for key in _MEMORY_KEYS if key not in row.params]
     return (
-        f"{seen}lower {', '.join(keys[:-1])} or {keys[-1]}, set train.gradient_checkpointing: true, or shard the model "
+        f"{used}lower {', '.join(keys[:-1])} or {keys[-1]}, set train.gradient_checkpointing: true, or shard the model "
         "over more resources.gpus"
     )
 
@@ -63,6 +86,6 @@ def _nan(config: StudyConfig, row: TrialRow) -> str:
     }
     if rates:
         drawn = ", ".join(f"{name}={number(value)}" for name, value in rates.items())
-        return f"it diverged with {drawn}: the search learns from that; if many do, lower the upper end of its range"
+        return f"it diverged at {drawn}: the search learns from it; if many trials do, lower the upper end of the range"
     lower = "lower train.learning_rate" if config.model is not None else "lower the step size"
-    return f"it diverged: {lower}, or clip gradients harder"
+    return f"it diverged: {lower}, or clip gradients more strongly"

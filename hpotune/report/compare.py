@@ -1,7 +1,8 @@
-"""Whether one trial is better than another, or only luckier: differences with their standard errors.
+"""Whether one trial is significantly better than another: their difference with its standard error. Prints nothing.
 
-Two scores on the same items share most of their noise, so their difference is told item by item where items were
-kept; the two standard errors alone would make it look several times less sure.
+Two scores on the same items share most of their noise. So where the scores of single items were kept, the difference is
+paired: its standard error is that of the mean of the items' differences, which is much smaller than that of two
+independent means.
 Source: paired differences of means, Student 1908; see also Card et al. 2020, arXiv 2010.06595.
 """
 
@@ -10,30 +11,41 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from hpotune.config.schema.study_config import Objective
 from hpotune.records.trial import TrialRow
 from hpotune.workspace.folder import StudyFolder
 
-SURE = 1.96
-"""Standard errors that count as more than the error allows (two-sided 5 %)."""
+if TYPE_CHECKING:  # imported in bodies: `status` does without numpy
+    import numpy as np
+    import numpy.typing as npt
+
+Z_95 = 1.96
+"""Standard errors on each side of a two-sided 95 % confidence interval of a normal distribution."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Difference:
-    """One trial minus another, by one objective, turned so that positive is better."""
+    """One trial minus another by one objective, with the sign chosen so that positive is better."""
 
-    gain: float
+    value: float
     stderr: float | None
-    """null where nothing tells the error."""
+    """Standard error; None where it is not known."""
     paired: bool
+    """Whether the standard error is of the items' differences."""
 
     @property
-    def sure(self) -> bool | None:
-        """Whether the gain is more than the error allows; null where no error is known, and nothing can be said."""
-        return None if self.stderr is None else self.gain > SURE * self.stderr
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % confidence interval; None where the standard error is not known."""
+        if self.stderr is None:
+            return None
+        return self.value - Z_95 * self.stderr, self.value + Z_95 * self.stderr
+
+    @property
+    def significant(self) -> bool | None:
+        """Whether it is significantly better than zero; None where the standard error is not known."""
+        return None if self.stderr is None else self.value > Z_95 * self.stderr
 
 
 def difference(
@@ -41,25 +53,25 @@ def difference(
 ) -> Difference:
     """`one` minus `other` by objective number `index`."""
     sign = 1.0 if objective.sense == "maximize" else -1.0
-    gain = sign * (one.values[index] - other.values[index])
+    value = sign * (one.values[index] - other.values[index])
     paired = _paired_stderr(folder, objective, one, other)
     if paired is not None:
-        return Difference(gain=gain, stderr=paired, paired=True)
+        return Difference(value=value, stderr=paired, paired=True)
     errors = [row.stderrs[index] if index < len(row.stderrs) else None for row in (one, other)]
-    if any(error is None for error in errors):
-        return Difference(gain=gain, stderr=None, paired=False)
-    return Difference(
-        gain=gain, stderr=math.hypot(*(error for error in errors if error is not None)), paired=False
-    )
+    known = [error for error in errors if error is not None]
+    stderr = math.hypot(*known) if len(known) == 2 else None
+    return Difference(value=value, stderr=stderr, paired=False)
 
 
 def _paired_stderr(folder: StudyFolder, objective: Objective, one: TrialRow, other: TrialRow) -> float | None:
-    """Standard error of the mean difference over the items both trials scored; None where they kept none in common.
+    """Standard error of the mean difference over the items; None where the two did not score the same items.
 
-    Groups (mmlu) have no items of their own: told by their standard errors instead.
+    Task groups (mmlu) keep no items of their own.
     """
     if objective.task is None:
         return None
+    import numpy as np
+
     mine, theirs = (_items(folder, objective, row) for row in (one, other))
     if mine is None or theirs is None or len(mine[0]) < 2 or not np.array_equal(mine[0], theirs[0]):
         return None
@@ -67,11 +79,15 @@ def _paired_stderr(folder: StudyFolder, objective: Objective, one: TrialRow, oth
     return float(delta.std(ddof=1) / math.sqrt(len(delta)))
 
 
-def _items(folder: StudyFolder, objective: Objective, row: TrialRow) -> tuple[np.ndarray, np.ndarray] | None:
-    """Document numbers and the objective's metric item by item, each of shape (items,).
+def _items(
+    folder: StudyFolder, objective: Objective, row: TrialRow
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]] | None:
+    """Document numbers and the objective's metric of each item, both of shape (items,).
 
-    None where none were kept, or where the score is not their mean (perplexity is an exponential of one).
+    None where no items were kept, or where the score is not their mean (perplexity is an exponential of one).
     """
+    import numpy as np
+
     names = [f"{objective.task}/doc_id", f"{objective.task}/{objective.metric}"]
     try:
         with np.load(folder.trial(row.number) / "items.npz") as kept:
@@ -84,15 +100,18 @@ def _items(folder: StudyFolder, objective: Objective, row: TrialRow) -> tuple[np
     return (ids, values) if is_mean else None
 
 
-def tied_with(
+def not_significantly_worse(
     folder: StudyFolder, objective: Objective, best: TrialRow, rows: Sequence[TrialRow]
-) -> list[TrialRow]:
-    """Trials the best cannot be told from, by the first objective; none where no error is known."""
-    tied = []
+) -> list[tuple[TrialRow, Difference]]:
+    """Trials that `best` is not significantly better than by the first objective, and `best` minus each.
+
+    Trials without a known standard error are left out: nothing can be said of them.
+    """
+    found = []
     for row in rows:
         if row.number == best.number or row.kind == "baseline" or row.state != "finished" or row.breaks:
             continue
-        found = difference(folder, objective, 0, best, row)
-        if found.sure is False:
-            tied.append(row)
-    return tied
+        delta = difference(folder, objective, 0, best, row)
+        if delta.significant is False:
+            found.append((row, delta))
+    return found

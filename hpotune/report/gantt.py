@@ -8,8 +8,9 @@ from html import escape
 
 from hpotune.records.trial import Span
 from hpotune.report.format import length
+from hpotune.workspace import timeline
 from hpotune.workspace.folder import StudyFolder
-from hpotune.workspace.timeline import json_lines
+from hpotune.workspace.heartbeat import read_heartbeat
 
 LOOK: dict[str, tuple[str, str, str]] = {
     "queue": ("·", "#d9d9d9", "waits in the queue"),
@@ -195,7 +196,7 @@ def _legend(used: set[str], *, y: float) -> list[str]:
 
 def read_spans(folder: StudyFolder) -> list[Span]:
     """What really went on: the jobs' own spans, each trial cut into its phases, and the wait in the queue before."""
-    own = [_span(line) for path in sorted(folder.jobs.glob("*/spans-*.jsonl")) for line in json_lines(path)]
+    own = [span for path in sorted(folder.jobs.glob("*/spans-*.jsonl")) for span in timeline.read_spans(path)]
     spans = []
     for span in own:
         inside = _phases(folder, span) if span.trial is not None else []
@@ -220,7 +221,7 @@ def _filled(whole: Span, inside: Sequence[Span]) -> list[Span]:
 def _phases(folder: StudyFolder, whole: Span) -> list[Span]:
     """The phases that the trial's own process wrote in this attempt, which lie inside it."""
     file = folder.trial(whole.trial if whole.trial is not None else -1) / "spans.jsonl"
-    found = [_span({"job": whole.job, **line}) for line in json_lines(file)]
+    found = timeline.read_spans(file, job=whole.job)
     return sorted(
         (span for span in found if whole.start <= span.start and span.end <= whole.end + 1),
         key=lambda span: span.start,
@@ -233,19 +234,9 @@ def _queues(folder: StudyFolder) -> list[Span]:
     for submitted in folder.jobs.glob("*/job.json"):
         begun = submitted.stat().st_mtime
         for life in submitted.parent.glob("life-*.json"):
-            start = next((float(str(line["start"])) for line in json_lines(life) if "start" in line), begun)
             job = f"{submitted.parent.name}_{life.stem.removeprefix('life-')}"
+            heartbeat = read_heartbeat(folder, job)
+            start = heartbeat.start if heartbeat is not None else begun
             if start > begun:
                 found.append(Span(job=job, trial=None, phase="queue", start=begun, end=start))
     return found
-
-
-def _span(line: dict[str, object]) -> Span:
-    trial = line.get("trial")
-    return Span(
-        job=str(line["job"]),
-        trial=None if trial is None else int(str(trial)),
-        phase=str(line["phase"]),
-        start=float(str(line["start"])),
-        end=float(str(line["end"])),
-    )

@@ -1,4 +1,4 @@
-"""A plan in numbers for `--json`, and drawn for the terminal from the same mapping."""
+"""A plan for the terminal: what would be submitted, the modes side by side, the study file's mode as a gantt."""
 
 from __future__ import annotations
 
@@ -8,126 +8,111 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hpotune.config.schema.study_config import Json
+from hpotune.config.yaml_source import Value
 from hpotune.planning.estimate import MEANS
 from hpotune.records.trial import Span
+from hpotune.report.console import plain_table
 from hpotune.report.format import length
 from hpotune.report.gantt import text
+from hpotune.report.views.plan import ArrayView, ModeView, PlanView
 
 
-def plan(told: Mapping[str, Json], spans: Sequence[Span]) -> RenderableType:
-    """What would be submitted and why so, the ways side by side, the gantt of the study's own; then what came of it."""
-    own = next(way for way in told["modes"] if way["own"])
-    lines: list[RenderableType] = [Text(_headline(told, own), style="bold")]
-    lines += [Text(note, style="yellow") for note in told["notes"]]
-    lines += [Text(""), _figures(told["figures"]), Text(""), *map(Text, _jobs(told["jobs"]))]
-    if told["no_slurm"]:
-        lines.append(Text(told["no_slurm"]))
-    if told["sbatch"]:
-        lines += [Text(""), Text("the first job:", style="bold"), Text(told["sbatch"].rstrip())]
-    lines += [Text(""), _ways(told), Text(_recommended(told))]
-    lines += [
-        Text(""),
-        Text(f"as the study file says ({_name(own)}):", style="bold"),
-        Text(text(spans), no_wrap=True),
-    ]
-    if told["planned"] or told["actual"]:
-        lines += [Text(""), _beside(told["planned"] or {}, told["actual"] or {})]
+def plan_table(plan: PlanView, spans: Sequence[Span]) -> RenderableType:
+    """The plan; `spans` are those of the study file's mode. Below them the recorded plan beside what was measured."""
+    own = plan.own
+    lines: list[RenderableType] = [Text(_headline(plan), style="bold")]
+    lines += [Text(note, style="yellow") for note in plan.notes]
+    lines += [Text(""), _figures(plan), Text(""), *(Text(_array(array)) for array in plan.jobs)]
+    if plan.no_slurm:
+        lines.append(Text(plan.no_slurm))
+    if plan.sbatch:
+        lines += [Text(""), Text("script of the first job:", style="bold"), Text(plan.sbatch.rstrip())]
+    lines += [Text(""), _modes(plan), Text(_recommended(plan))]
+    title = f"the study file's mode ({own.mode}, trials_per_job: {own.trials_per_job}):"
+    lines += [Text(""), Text(title, style="bold"), Text(text(spans), no_wrap=True)]
+    if plan.planned or plan.actual:
+        lines += [Text(""), _planned_and_actual(plan.planned or {}, plan.actual or {})]
     return Group(*lines)
 
 
-def _headline(told: Mapping[str, Json], own: Mapping[str, Json]) -> str:
-    cost = (
-        f"{own['gpu_hours']:.2f} GPU-hours" if own["gpu_hours"] else f"{own['job_hours']:.2f} hours of jobs"
-    )
+def _headline(plan: PlanView) -> str:
+    own = plan.own
+    cost = f"{own.gpu_hours:.2f} GPU-hours" if own.gpu_hours else f"{own.job_hours:.2f} job-hours"
     short = (
         ""
-        if own["trials"] == told["trials"]
-        else f"; only {own['trials']} of them end: {own['reason'] or 'no job does the rest'}"
+        if own.trials == plan.trials
+        else f"; only {own.trials} of them finish: {own.reason or 'no job runs the rest'}"
     )
-    comes_to = f"{length(own['wall_s'])}, {cost}, {own['jobs']} jobs{short}"
-    return f"{told['study']}: {told['trials']} trials in about {comes_to}"
+    jobs = f"{own.jobs} job{'s' if own.jobs != 1 else ''}"
+    return f"{plan.study}: {plan.trials} trials in about {length(own.wall_s)}, {cost}, {jobs}{short}"
 
 
-def _figures(figures: Mapping[str, Json]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("figure", "seconds", "what it is", "where it is from"):
-        table.add_column(column)
-    for name, figure in figures.items():
-        table.add_row(name, f"{figure['value']:.1f}", MEANS[name], figure["source"])  # type: ignore[index]
+def _figures(plan: PlanView) -> Table:
+    table = plain_table(("time", "seconds", "meaning", "source"), fold=False)
+    for name, meaning in MEANS.items():
+        if (figure := plan.figures.get(name)) is not None:
+            table.add_row(name, f"{figure.value:.1f}", meaning, figure.source)
     return table
 
 
-def _jobs(arrays: Sequence[Mapping[str, Json]]) -> list[str]:
-    lines = []
-    for array in arrays:
-        each = array["trials_per_job"]
-        takes = "trials until the end" if each is None else f"{each} trial{'s' if each > 1 else ''}"
-        lines.append(
-            f"submits an array of {array['count']}, {array['throttle']} at a time, each takes {takes}"
-        )
-    return lines
+def _array(array: ArrayView) -> str:
+    each = array.trials_per_job
+    trials = "trials until the study is over" if each is None else f"{each} trial{'s' if each > 1 else ''}"
+    return f"submits an array of {array.count} jobs, {array.throttle} at a time; each runs {trials}"
 
 
-def _name(way: Mapping[str, Json]) -> str:
-    each = way["trials_per_job"]
-    return f"{way['mode']}, trials_per_job: {each}"
-
-
-def _ways(told: Mapping[str, Json]) -> Table:
-    gpus = any(way["gpu_hours"] for way in told["modes"])
-    table = Table(box=None, pad_edge=False, header_style="bold")
+def _modes(plan: PlanView) -> Table:
+    gpus = any(mode.gpu_hours for mode in plan.modes)
     cost = "GPU-hours" if gpus else "job-hours"
-    for column in ("mode", "trials per job", "wall time", cost, "jobs", "idle", "trials", ""):
-        table.add_column(column, justify="left" if column in ("mode", "") else "right")
-    for way in told["modes"]:
-        marks = [
-            word for word, true in (("study file", way["own"]), ("recommended", way["recommended"])) if true
-        ]
-        table.add_row(
-            way["mode"],
-            str(way["trials_per_job"]),
-            length(way["wall_s"]),
-            f"{way['gpu_hours' if gpus else 'job_hours']:.2f}",
-            str(way["jobs"]),
-            f"{way['idle']:.0%}",
-            str(way["trials"]),
-            ", ".join(marks),
-        )
+    numbers = ("trials per job", "wall time", cost, "jobs", "idle", "trials")
+    table = plain_table(("mode", *numbers, ""), right=numbers, fold=False)
+    for mode in plan.modes:
+        marks = [word for word, true in (("study file", mode.own), ("recommended", mode.recommended)) if true]
+        table.add_row(*_cells(mode, gpus=gpus), ", ".join(marks))
     return table
 
 
-def _recommended(told: Mapping[str, Json]) -> str:
-    chosen = told["recommended"]
-    line = f"execution: {{mode: {chosen['mode']}, trials_per_job: {chosen['trials_per_job']}}}"
-    return f"recommended: {line}: {chosen['reason']}"
+def _cells(mode: ModeView, *, gpus: bool) -> tuple[str, ...]:
+    return (
+        mode.mode,
+        str(mode.trials_per_job),
+        length(mode.wall_s),
+        f"{mode.gpu_hours if gpus else mode.job_hours:.2f}",
+        str(mode.jobs),
+        f"{mode.idle:.0%}",
+        str(mode.trials),
+    )
 
 
-_BESIDE = (
+def _recommended(plan: PlanView) -> str:
+    chosen = plan.recommended
+    line = f"execution: {{mode: {chosen.mode}, trials_per_job: {chosen.trials_per_job}}}"
+    return f"recommended: {line}: {chosen.reason}"
+
+
+_COMPARED = (
     ("wall_s", "wall time"),
     ("gpu_hours", "GPU-hours"),
-    ("job_hours", "hours of jobs"),
+    ("job_hours", "job-hours"),
     ("trials", "trials"),
     ("trials_per_hour", "trials per hour"),
-    ("queue_s", "wait in the queue"),
+    ("queue_s", "time in the queue"),
     ("jobs", "jobs"),
 )
 
 
-def _beside(planned: Mapping[str, Json], actual: Mapping[str, Json]) -> Table:
-    """The recorded plan and what came of it so far."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("")
-    table.add_column("planned", justify="right")
-    table.add_column(f"actual ({actual.get('state', 'not started')})", justify="right")
-    for key, label in _BESIDE:
+def _planned_and_actual(planned: Mapping[str, Value], actual: Mapping[str, Value]) -> Table:
+    """The recorded plan and what was measured so far."""
+    numbers = ("planned", f"actual ({actual.get('state', 'not started')})")
+    table = plain_table(("", *numbers), right=numbers, fold=False)
+    for key, label in _COMPARED:
         if key == "gpu_hours" and not (planned.get(key) or actual.get(key)):
             continue
         table.add_row(label, _cell(key, planned.get(key)), _cell(key, actual.get(key)))
     return table
 
 
-def _cell(key: str, value: Json) -> str:
-    if value is None:
+def _cell(key: str, value: Value) -> str:
+    if not isinstance(value, (int, float)):
         return "-"
     return length(value) if key.endswith("_s") else f"{value:g}"

@@ -1,169 +1,151 @@
-"""The status of a study for the terminal: what `status` prints, what `status --watch` keeps up to date."""
+"""The status of a study for the terminal: what `status` prints and `status --watch` keeps up to date."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from hpotune.config.schema.study_config import Json
-from hpotune.report.format import length, moment, number, scored
+from hpotune.report.advice import stop_advice
+from hpotune.report.console import plain_table
+from hpotune.report.format import counts, length, moment, number, score
+from hpotune.report.views.status import JobView, RunningTrial, StudyStatus
 
 SHOWN = 16
 """Running trials and jobs that are listed one by one."""
 _STATES = ("stopped", "running", "resting", "waiting", "paused", "failed", "lost")
+_WORDS = {"stopped": "pruned", "resting": "waiting for promotion"}
+"""State of a trial -> how it is called here."""
 
 
-def status(told: Mapping[str, Json], *, now: datetime) -> RenderableType:
+def status_table(status: StudyStatus, *, now: datetime) -> RenderableType:
     """The study, its trials by state, the best so far, what runs, its jobs and why they wait, cost and forecast."""
-    lines: list[RenderableType] = [Text(headline(told), style="bold")]
-    lines += [Text(line) for line in sentences(told, now=now)]
-    if told["running_trials"]:
-        lines += [Text(""), _running(told["running_trials"])]
-    if told["jobs"]:
-        lines += [Text(""), _jobs(told["jobs"], now=now)]
+    lines: list[RenderableType] = [Text(headline(status), style="bold")]
+    lines += [Text(line) for line in sentences(status, now=now)]
+    if status.running_trials:
+        lines += [Text(""), _running(status.running_trials)]
+    if status.jobs:
+        lines += [Text(""), _jobs(status.jobs, now=now)]
     return Group(*lines)
 
 
-def headline(told: Mapping[str, Json]) -> str:
+def headline(status: StudyStatus) -> str:
     """`bowl: running (12 of 50 finished, 4 running, 34 waiting)`."""
-    counts = told["trials"]
-    parts = [f"{counts['finished']} of {counts['budget']} finished"]
-    left = "not tried" if told["state"] in ("done", "stopped") else "waiting"
-    parts += [f"{counts[word]} {left if word == 'waiting' else word}" for word in _STATES if counts.get(word)]
-    return f"{told['study']}: {told['state']} ({', '.join(parts)})"
+    trials = status.trials
+    parts = [f"{trials.finished} of {trials.budget} finished"]
+    over = status.state in ("done", "stopped")
+    for state in _STATES:
+        if count := getattr(trials, state):
+            word = "not started" if state == "waiting" and over else _WORDS.get(state, state)
+            parts.append(f"{count} {word}")
+    return f"{status.study}: {status.state} ({', '.join(parts)})"
 
 
-def best_so_far(told: Mapping[str, Json]) -> list[str]:
+def best_so_far(status: StudyStatus) -> list[str]:
     """The best trials, a line each; at most three of a Pareto front."""
     lines = []
-    for row in told["best"][:3]:
-        values = ", ".join(
-            f"{label} {scored(value, row['stderrs'].get(label))}" for label, value in row["values"].items()
-        )
-        lines.append(f"best so far: trial {row['number']}, {values}")
+    for row in status.best[:3]:
+        values = ", ".join(f"{label} {score(v, row.stderrs.get(label))}" for label, v in row.values.items())
+        note = " (± standard error)" if any(error is not None for error in row.stderrs.values()) else ""
+        lines.append(f"best so far: trial {row.number}, {values}{note}")
     return lines
 
 
-def sentences(told: Mapping[str, Json], *, now: datetime) -> list[str]:
-    """What is to be said in a line each."""
+def sentences(status: StudyStatus, *, now: datetime) -> list[str]:
+    """Everything but the tables, a line each."""
     lines = []
-    if told["reason"] and told["state"] != "done":
-        lines.append(f"ended because {told['reason']}")
-    if told["state"] == "idle":
+    if status.stop and status.state != "done":
+        lines.append(f"stopped: {status.stop.text}")
+    if status.stop and status.state == "stopped":
+        lines.append(f"next: {stop_advice(status.stop, status.folder)}")
+    if status.state == "idle":
+        lines.append("trials are left, but no job runs or waits: continue with `hpotune resume`")
+    lines += best_so_far(status)
+    if status.failures:
+        lines.append(f"failed: {counts(status.failures)}; `hpotune why STUDY N` explains one")
+    if status.interrupted:
+        lines.append(f"interrupted and continued: {counts(status.interrupted)}")
+    if bound := status.regret_bound:
         lines.append(
-            "trials are left and no job is there to do them: `hpotune run` or `hpotune submit` goes on"
+            f"the next {bound.ahead} trials are expected to gain {bound.gain:.2g}; no point is better than the best by "
+            f"more than {bound.regret:.2g} (95 % confidence, from {bound.trials} trials)"
         )
-    lines += best_so_far(told)
-    if told["failures"]:
-        lines.append(f"failed: {counted(told['failures'])}; `hpotune why STUDY N` says why")
-    if told["interrupted"]:
-        lines.append(f"interrupted and put back in line: {counted(told['interrupted'])}")
-    if ahead := told["outlook"]:
-        lines.append(
-            f"the next {ahead['ahead']} trials are expected to gain {ahead['gain']:.2g}; at most "
-            f"{ahead['regret']:.2g} is left to gain (95 %, from {ahead['trials']} trials)"
-        )
-    lines += [f"node {host} is left out: {why}" for host, why in told["bad_nodes"].items()]
-    lines += _cost(told, now=now)
-    if told.get("cluster"):
-        lines.append(f"the cluster is {told['cluster']}")
-    elif (told.get("queue_age_s") or 0) >= 1:
-        lines.append(f"jobs as the cluster told them {length(told['queue_age_s'])} ago")
+    lines += [f"new jobs exclude node {host}: {why}" for host, why in status.bad_nodes.items()]
+    lines += _cost(status, now=now)
+    if status.cluster:
+        lines.append(f"Slurm: {status.cluster}")
+    elif (status.queue_age_s or 0) >= 1:
+        lines.append(f"job states are {length(status.queue_age_s or 0)} old")
     return lines
 
 
-def counted(causes: Mapping[str, int]) -> str:
-    """`2 x oom, 1 x nan`."""
-    return ", ".join(f"{count} x {cause}" for cause, count in causes.items())
-
-
-def _cost(told: Mapping[str, Json], *, now: datetime) -> list[str]:
-    ahead = told["forecast"]
-    used = f"{told['gpu_hours']:.2f} GPU-hours used" if told["gpu_hours"] else ""
-    if not ahead["trials_left"]:
+def _cost(status: StudyStatus, *, now: datetime) -> list[str]:
+    ahead = status.forecast
+    used = f"{status.gpu_hours:.2f} GPU-hours used" if status.gpu_hours else ""
+    if not ahead.trials_left:
         return [used] if used else []
-    if ahead["seconds"] is None:
-        return [
-            ", ".join(
-                filter(None, [used, "how long the rest will take is not known: no trial has finished yet"])
-            )
-        ]
-    rest = f"the rest ({ahead['trials_left']} trials) takes about {length(ahead['seconds'])}"
-    more = f" and {ahead['gpu_hours']:.2f} GPU-hours" if ahead["gpu_hours"] else ""
-    end = moment(datetime.fromisoformat(ahead["end"]), now=now) if ahead["end"] else ""
-    until = f", until {end}" if end and told["state"] in ("running", "queued") else ""
-    return ["; ".join(filter(None, [used, f"{rest}{more}{until}"]))]
+    if ahead.seconds is None:
+        unknown = "the time left is not known: no trial has finished yet"
+        return [", ".join(filter(None, [used, unknown]))]
+    rest = f"the remaining {ahead.trials_left} trials take about {length(ahead.seconds)}"
+    cost = f" and {ahead.gpu_hours:.2f} GPU-hours" if ahead.gpu_hours else ""
+    end = moment(datetime.fromisoformat(ahead.end), now=now) if ahead.end else ""
+    until = f", until {end}" if end and status.state in ("running", "queued") else ""
+    return ["; ".join(filter(None, [used, f"{rest}{cost}{until}"]))]
 
 
-def _running(rows: Sequence[Mapping[str, Json]]) -> Table:
-    attempts = any(row["attempt"] > 1 for row in rows)
-    table = _table("trial", "for", "on", "job", *(["attempt"] if attempts else []))
+def _running(rows: Sequence[RunningTrial]) -> Table:
+    attempts = any(row.attempt > 1 for row in rows)
+    table = plain_table(("trial", "time", "host", "job", *(["attempt"] if attempts else [])))
     for row in rows[:SHOWN]:
-        since = "" if row["seconds"] is None else length(row["seconds"])
-        more = [str(row["attempt"])] if attempts else []
-        table.add_row(str(row["number"]), since, row["host"] or "", row["job"] or "", *more)
+        since = "" if row.seconds is None else length(row.seconds)
+        more = [str(row.attempt)] if attempts else []
+        table.add_row(str(row.number), since, row.host or "", row.job or "", *more)
     if len(rows) > SHOWN:
         table.add_row("…", f"and {len(rows) - SHOWN} more")
     return table
 
 
-def _jobs(jobs: Sequence[Mapping[str, Json]], *, now: datetime) -> Table:
-    """Jobs that run one by one; those that wait, and those that have ended, together where they are alike."""
-    table = _table("job", "what", "state", "trial", "why", "starts")
-    groups: dict[tuple[Json, ...], list[Mapping[str, Json]]] = {}
+def _jobs(jobs: Sequence[JobView], *, now: datetime) -> Table:
+    """Running jobs one by one; pending and ended ones together where all their columns are equal."""
+    table = plain_table(("job", "kind", "state", "trial", "why", "start"))
+    groups: dict[tuple[object, ...], list[JobView]] = {}
     for job in jobs:
-        alone = job["trial"] is not None
-        why = _why(job)
-        key = (
-            job["id"] if alone else _array(job),
-            job["kind"],
-            job["state"],
-            job["trial"],
-            why,
-            job["estimate"],
-        )
+        group = job.id if job.trial is not None else _array(job)
+        key = (group, job.kind, job.state, job.trial, _why(job), job.estimate)
         groups.setdefault(key, []).append(job)
-    order = sorted(groups.items(), key=lambda one: (one[0][2] != "RUNNING", not one[1][0]["why"]))
-    for (_, kind, state, trial, why, estimate), alike in order[:SHOWN]:
-        starts = moment(datetime.fromisoformat(estimate), now=now) if _is_time(estimate) else ""
-        table.add_row(_name(alike), kind, state, number(trial), why, starts)
+    order = sorted(groups.values(), key=lambda alike: (alike[0].state != "RUNNING", not alike[0].why))
+    for alike in order[:SHOWN]:
+        one = alike[0]
+        start = _start(one, now=now)
+        table.add_row(_name(alike), one.kind, one.state, number(one.trial), _why(one), start)
     if len(order) > SHOWN:
-        table.add_row("…", f"and {sum(len(alike) for _, alike in order[SHOWN:])} more")
+        table.add_row("…", f"and {sum(len(alike) for alike in order[SHOWN:])} more")
     return table
 
 
-def _why(job: Mapping[str, Json]) -> str:
-    if job["why"]:
-        return str(job["why"])
-    return f"exit {job['exit_code']}" if job["exit_code"] not in ("", "0:0") else ""
+def _why(job: JobView) -> str:
+    return job.why or (f"exit {job.exit_code}" if job.exit_code not in ("", "0:0") else "")
 
 
-def _array(job: Mapping[str, Json]) -> str:
-    """The array of an element that waits; nothing in common for those that have ended but their state."""
-    return str(job["id"]).split("_")[0] if job["why"] else ""
+def _array(job: JobView) -> str:
+    """The array of a pending element; empty for ended ones, which are grouped by their state alone."""
+    return job.id.split("_")[0] if job.why else ""
 
 
-def _name(jobs: Sequence[Mapping[str, Json]]) -> str:
-    first, last = jobs[0]["id"], jobs[-1]["id"]
+def _name(jobs: Sequence[JobView]) -> str:
+    first, last = jobs[0].id, jobs[-1].id
     if len(jobs) == 1:
-        return str(first)
-    same = str(first).split("_")[0] == str(last).split("_")[0] and "_" in str(last)
-    return f"{first}-{str(last).split('_')[1]}" if same else f"{len(jobs)} jobs"
+        return first
+    same = first.split("_")[0] == last.split("_")[0] and "_" in last
+    return f"{first}-{last.split('_')[1]}" if same else f"{len(jobs)} jobs"
 
 
-def _is_time(text: Json) -> bool:
+def _start(job: JobView, *, now: datetime) -> str:
     try:
-        return bool(text) and bool(datetime.fromisoformat(str(text)))
-    except ValueError:
-        return False
-
-
-def _table(*columns: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    return table
+        return moment(datetime.fromisoformat(job.estimate), now=now) if job.estimate else ""
+    except ValueError:  # Slurm's N/A
+        return ""

@@ -42,12 +42,14 @@ def eligible_trials(rows: Sequence[TrialRow]) -> list[TrialRow]:
 
 def _trials_on_highest_rung(rows: Sequence[TrialRow]) -> list[TrialRow]:
     """Trials that were scored at the highest rung so far, with their values there."""
-    scored = [row for row in rows if row.climbed and row.state != "failed" and not row.climbed[-1].breaks]
-    highest = max((row.climbed[-1].rung for row in scored), default=0)
+    scored = [
+        row for row in rows if row.rung_scores and row.state != "failed" and not row.rung_scores[-1].breaks
+    ]
+    highest = max((row.rung_scores[-1].rung for row in scored), default=0)
     return [
-        replace(row, values=row.climbed[-1].values, stderrs=row.climbed[-1].stderrs)
+        replace(row, values=row.rung_scores[-1].values, stderrs=row.rung_scores[-1].stderrs)
         for row in scored
-        if row.climbed[-1].rung == highest
+        if row.rung_scores[-1].rung == highest
     ]
 
 

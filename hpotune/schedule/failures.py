@@ -74,10 +74,10 @@ def bad_nodes(rows: Iterable[TrialRow]) -> dict[str, str]:
     troubled = [row for row in rows if row.state != "finished" or len(row.attempts) > 1]
     if not any(_of_the_node(attempt) for row in troubled for attempt in row.attempts):
         return {}
-    told = [a for row in rows for a in row.attempts if not a.swept and a.worker.job != LOCAL]
+    told = [a for row in rows for a in row.attempts if not a.ended_by_other and a.worker.job != LOCAL]
     since: dict[str, list[Attempt]] = {}
     for attempt in sorted(told, key=attrgetter("end")):
-        if attempt.went_well:
+        if attempt.succeeded:
             since.pop(attempt.worker.host, None)
         else:
             since.setdefault(attempt.worker.host, []).append(attempt)
@@ -98,5 +98,5 @@ def _fault(host: str, since: Sequence[Attempt], ended: Sequence[Attempt]) -> str
     told = [attempt for attempt in since if _of_the_node(attempt)][-ALIKE:]
     if len(told) < ALIKE or len({(a.cause, alike(a.message)) for a in told}) > 1:
         return ""
-    elsewhere = any(a.went_well and a.end > told[0].start and a.worker.host != host for a in ended)
+    elsewhere = any(a.succeeded and a.end > told[0].start and a.worker.host != host for a in ended)
     return f"{ALIKE} trials in a row failed there alike: {told[-1].message}" if elsewhere else ""

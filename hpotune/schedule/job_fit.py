@@ -47,7 +47,7 @@ def expected_s(
 
 def _turn_s(config: StudyConfig, ladder: Ladder, rows: Sequence[TrialRow], rung: int) -> float | None:
     """Seconds to a rung from the one before; of one that none has reached its share of what `plan` says."""
-    ended = (row for row in reversed(rows) if any(one.rung == rung for one in row.climbed))
+    ended = (row for row in reversed(rows) if any(one.rung == rung for one in row.rung_scores))
     took = [_seconds_at(row, rung) for row in islice(ended, LAST)]
     if took or config.plan.trial_s is None:
         return _safe(took) if took else None

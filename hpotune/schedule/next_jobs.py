@@ -53,13 +53,13 @@ def _array(
     if len(live) >= (1 if batch else width(config)):
         # a second array beside the first would exceed `parallel`, or begin a round before its time; the step adds it
         return None
-    had = Counter(row.worker.place for row in rows if row.worker and row.state != "waiting")
+    had = Counter(row.worker.job_key for row in rows if row.worker and row.state != "waiting")
     limit = _limit(config, rows)
     if (
         ladder := config.search.ladder
     ) is not None:  # a turn is a rung: a trial takes several, of any workers
-        had = Counter(attempt.worker.place for row in rows for attempt in row.attempts)
-        had += Counter(row.worker.place for row in rows if row.worker and row.state == "running")
+        had = Counter(attempt.worker.job_key for row in rows for attempt in row.attempts)
+        had += Counter(row.worker.job_key for row in rows if row.worker and row.state == "running")
         left = _due(config, ladder, rows)
     else:
         alive = [row.state for row in rows if row.state != "failed"]
@@ -84,4 +84,4 @@ def _limit(config: StudyConfig, rows: Sequence[TrialRow]) -> int:
     """How many of the leading trials that have not failed may start."""
     if config.execution.mode != "batch":
         return config.budget.trials
-    return may_start(config, [row.decided or bool(row.climbed) for row in rows if row.state != "failed"])
+    return may_start(config, [row.decided or bool(row.rung_scores) for row in rows if row.state != "failed"])

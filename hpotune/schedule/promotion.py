@@ -17,7 +17,7 @@ from typing import Literal
 
 from hpotune.config.schema.rungs import Ladder
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.records.trial import Climbed, TrialRow
+from hpotune.records.trial import RungScore, TrialRow
 
 Sense = Literal["maximize", "minimize"]
 TRIED = 3
@@ -51,8 +51,8 @@ def turns(
     """The turns of a study with rungs; `rows` by number. `limit`: leading rows that may start; None: the budget."""
     live = [row for row in rows if row.state != "failed"][: config.budget.trials]
     senses = [objective.sense for objective in config.score.objective]
-    resting = [row for row in live if row.resting]
-    waiting = [row for row in live if row.state == "waiting" and not row.resting]
+    resting = [row for row in live if row.awaits_promotion]
+    waiting = [row for row in live if row.state == "waiting" and not row.awaits_promotion]
     new = [row.number for row in waiting if row.rung is None and not row.attempts]
     paused = [row.number for row in waiting if row.number not in new]
     allowed = {row.number for row in live[:limit]}
@@ -75,8 +75,8 @@ def _none_to_choose(live: Sequence[TrialRow], resting: Sequence[TrialRow]) -> bo
     None has come to the end, being too few for a third of them; or all that came there break a limit, and one that
     rests breaks none so far. Of those only a few are tried: where all break it, the rest would too.
     """
-    ended = [row for row in live if row.state == "finished" and row.climbed]
-    hope = any(not row.climbed[-1].breaks for row in resting)
+    ended = [row for row in live if row.state == "finished" and row.rung_scores]
+    hope = any(not row.rung_scores[-1].breaks for row in resting)
     return not ended or (all(row.breaks for row in ended) and hope and len(ended) < TRIED)
 
 
@@ -89,23 +89,23 @@ def next_rung(ladder: Ladder, row: TrialRow) -> int:
     """The rung that a trial goes to in its next turn."""
     if row.rung is None:
         return first_rung(ladder, row.number)
-    return row.rung + row.resting
+    return row.rung + row.awaits_promotion
 
 
-def reached(rows: Sequence[TrialRow], rung: int) -> list[tuple[TrialRow, Climbed]]:
+def reached(rows: Sequence[TrialRow], rung: int) -> list[tuple[TrialRow, RungScore]]:
     """Trials that have been scored at a rung, whatever became of them, with what they reached there."""
-    return [(row, one) for row in rows for one in row.climbed if one.rung == rung]
+    return [(row, one) for row in rows for one in row.rung_scores if one.rung == rung]
 
 
 def _promoted(ladder: Ladder, rows: Sequence[TrialRow], senses: Sequence[Sense]) -> list[int]:
     """Numbers that may go on to their next rung, the highest rung first, of each the best first."""
     if not ladder.halves:  # those that were to stop have been stopped when they reached it
-        resting = [row for row in rows if row.resting]
+        resting = [row for row in rows if row.awaits_promotion]
         return [row.number for row in sorted(resting, key=lambda row: (-(row.rung or 0), row.number))]
     found = []
     brackets: dict[int, list[TrialRow]] = {}
     for row in rows:
-        if row.climbed:
+        if row.rung_scores:
             brackets.setdefault(first_rung(ladder, row.number), []).append(row)
     for rung in range(ladder.last - 1, -1, -1):
         for _, members in sorted(brackets.items()):
@@ -115,7 +115,7 @@ def _promoted(ladder: Ladder, rows: Sequence[TrialRow], senses: Sequence[Sense])
                 [one.values for _, one in there], senses, first=room, broken=[one.breaks for _, one in there]
             )
             top = [there[index][0] for index in best[:room]]
-            found += [row.number for row in top if row.resting and row.rung == rung]
+            found += [row.number for row in top if row.awaits_promotion and row.rung == rung]
     return found
 
 
@@ -123,7 +123,7 @@ def _furthest(resting: Sequence[TrialRow], senses: Sequence[Sense]) -> int:
     """The best of those on the highest rung."""
     height = max(row.rung or 0 for row in resting)
     there = [row for row in resting if row.rung == height]
-    last = [row.climbed[-1] for row in there]
+    last = [row.rung_scores[-1] for row in there]
     best = ranked([one.values for one in last], senses, first=1, broken=[one.breaks for one in last])
     return there[best[0]].number
 
@@ -202,17 +202,17 @@ def falls_behind(
     if ladder.pruner not in ("median", "percentile") or _too_early(ladder, row, warm=warm):
         return False
     sign = 1.0 if sense == "maximize" else -1.0
-    there = reached(rows, row.climbed[-1].rung)
+    there = reached(rows, row.rung_scores[-1].rung)
     others = [one.values[0] for other, one in there if other.number != row.number and not one.breaks]
     if len(others) < ladder.options["n_startup_trials"]:
         return False
     share = ladder.options.get("percentile", 50.0)
-    own = max(sign * one.values[0] for one in row.climbed)
+    own = max(sign * one.values[0] for one in row.rung_scores)
     return own < _quantile([sign * value for value in others], 1 - share / 100)
 
 
 def _too_early(ladder: Ladder, row: TrialRow, *, warm: bool) -> bool:
-    rung = row.climbed[-1].rung
+    rung = row.rung_scores[-1].rung
     return rung >= ladder.last or warm or ladder.share(rung) < FIRST_SHARE - 1e-9
 
 
@@ -234,7 +234,7 @@ def rival(
     """
     if ladder.pruner != "wilcoxon" or _too_early(ladder, row, warm=warm):
         return None
-    there = [(other, one) for other, one in reached(rows, row.climbed[-1].rung) if not one.breaks]
+    there = [(other, one) for other, one in reached(rows, row.rung_scores[-1].rung) if not one.breaks]
     others = sum(other.number != row.number for other, _ in there)
     if not others or others < ladder.options["n_startup_trials"]:
         return None

@@ -17,9 +17,7 @@ def adapters_to_delete(objectives: Sequence[Objective], rows: Sequence[TrialRow]
     sign = -1 if objectives[0].sense == "maximize" else 1
     eligible = eligible_trials(finished)
     worst_kept = max(nsmallest(keep, (sign * row.values[0] for row in eligible)), default=-inf)
-    near = [
-        (sign * row.values[0], row.number) for row in eligible if sign * row.values[0] <= worst_kept
-    ]
+    near = [(sign * row.values[0], row.number) for row in eligible if sign * row.values[0] <= worst_kept]
     kept = {number for _, number in sorted(near)[:keep]}
     if keep and len(objectives) > 1:
         kept |= {row.number for row in best_trials(objectives, finished)}

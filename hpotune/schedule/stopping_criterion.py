@@ -46,7 +46,7 @@ def stop_reason(
 
 def _plateau(budget: BudgetConfig, rows: Sequence[TrialRow]) -> StopReason | None:
     """Whether the last two regret bounds are below `budget.plateau`."""
-    looks = [row.outlook for row in rows if row.outlook is not None][-2:]
+    looks = [row.regret_bound for row in rows if row.regret_bound is not None][-2:]
     if budget.plateau is None or len(looks) < 2 or max(look.regret for look in looks) > budget.plateau:
         return None
     left = looks[-1].regret

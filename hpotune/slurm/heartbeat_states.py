@@ -1,4 +1,4 @@
-"""States of jobs by what they leave in the study's folder: where none of Slurm's commands can be asked."""
+"""States of jobs by the heartbeats that they write into the study's folder, for clusters where Slurm cannot be asked."""
 
 from __future__ import annotations
 
@@ -13,29 +13,30 @@ from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.heartbeat import read_heartbeat
 
 JobMark = Literal["ended", "cancelled"]
-_NOT_SEEN = "not seen yet; Slurm's commands are not here to ask"
+_NOT_SEEN = "not seen yet; Slurm's commands are not installed here"
 
 
 def states_from_heartbeats(
     folder: StudyFolder, trials: Sequence[TrialRow], ids: Sequence[str], *, lease_s: float
 ) -> dict[str, JobRow]:
-    """A row for every id. `lease_s`: how long a job without a sign of life is taken to live."""
-    beats: dict[str, float] = {}
+    """A row for every id. `lease_s`: seconds for which a job counts as running after its last heartbeat."""
+    heartbeats: dict[str, float] = {}
     for row in trials:
         if row.state == "running" and row.worker:
-            said = row.beat or row.start or 0.0
-            beats[row.worker.job] = max(said, beats.get(row.worker.job, 0.0))
+            latest = row.last_heartbeat or row.start or 0.0
+            heartbeats[row.worker.job] = max(latest, heartbeats.get(row.worker.job, 0.0))
     now = time.time()
-    return {id_: _row(folder, id_, beat=beats.get(id_), now=now, lease_s=lease_s) for id_ in ids}
+    return {id_: _row(folder, id_, trial_beat=heartbeats.get(id_), now=now, lease_s=lease_s) for id_ in ids}
 
 
-def _row(folder: StudyFolder, id_: str, *, beat: float | None, now: float, lease_s: float) -> JobRow:
-    life = read_heartbeat(folder, id_)
-    signs = [sign for sign in (beat, life.sign if life else None) if sign is not None]
-    last = max(signs, default=None)
+def _row(folder: StudyFolder, id_: str, *, trial_beat: float | None, now: float, lease_s: float) -> JobRow:
+    heartbeat = read_heartbeat(folder, id_)
+    known = [time_ for time_ in (trial_beat, heartbeat.last_beat if heartbeat else None) if time_ is not None]
+    last = max(known, default=None)
     ended, cancelled = _marked(folder, id_, "ended"), _marked(folder, id_, "cancelled")
     if ended is not None and (last is None or ended >= last):
-        state = "COMPLETED" if life and life.end is not None and beat is None else "GONE"
+        signed_off = heartbeat is not None and heartbeat.end is not None and trial_beat is None
+        state = "COMPLETED" if signed_off else "GONE"
         return JobRow(id=id_, state=state)
     if last is None:
         return (
@@ -43,18 +44,18 @@ def _row(folder: StudyFolder, id_: str, *, beat: float | None, now: float, lease
             if cancelled
             else JobRow(id=id_, state="PENDING", reason=_NOT_SEEN)
         )
-    # A live trial counts more than an end: several workers may share a job that somebody wrote by hand.
-    if beat is not None and now - beat <= lease_s:
+    # A running trial counts more than a sign-off: several workers may share a hand-written job.
+    if trial_beat is not None and now - trial_beat <= lease_s:
         return JobRow(id=id_, state="RUNNING")
-    if life and life.end is not None:
+    if heartbeat and heartbeat.end is not None:
         return JobRow(id=id_, state="COMPLETED")
     if now - last <= lease_s:
         return JobRow(id=id_, state="RUNNING")
-    return JobRow(id=id_, state="GONE", reason=f"no sign of life for {now - last:.0f} s")
+    return JobRow(id=id_, state="GONE", reason=f"no heartbeat for {now - last:.0f} s")
 
 
 def mark_jobs(folder: StudyFolder, ids: Sequence[str], how: JobMark) -> None:
-    """Leaves in the folder that Slurm has told the end of jobs or elements, or was told to cancel them."""
+    """Write to the folder that jobs or elements have ended by Slurm's word, or that their cancellation was requested."""
     for id_ in ids:
         job, _, element = id_.partition("_")
         path = folder.jobs / job / (f"{how}-{element}" if element else how)
@@ -63,7 +64,7 @@ def mark_jobs(folder: StudyFolder, ids: Sequence[str], how: JobMark) -> None:
 
 
 def _marked(folder: StudyFolder, id_: str, how: JobMark) -> float | None:
-    """When the element or its whole job was marked so, in Unix seconds by the file system's clock."""
+    """When the element or its whole job was marked, in Unix seconds by the file system's clock."""
     job, _, element = id_.partition("_")
     found = []
     for name in (how, f"{how}-{element}"):

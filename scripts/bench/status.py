@@ -39,6 +39,7 @@ from sqlalchemy.orm import Session
 from hpotune.config.load import load_study
 from hpotune.records.trial import Attempt, Worker
 from hpotune.storage.backends.connect import connect
+from hpotune.storage.readers.trial_record import stored_attempts
 from hpotune.workspace.folder import StudyFolder, make_folder
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -103,7 +104,7 @@ def attributes(number: int, state: str, rng: random.Random) -> dict[str, Any]:
     attrs: dict[str, Any] = {"kind": "trial", "worker": asdict(worker), "beat": end}
     if state == "running":
         return attrs
-    attrs["attempts"] = [asdict(attempt)]
+    attrs["attempts"] = stored_attempts([attempt])
     metrics = {f"metric_{n}": rng.random() for n in range(10)} | {"gpu_hours": 0.2, "seconds": end - start}
     if state == "failed":
         return attrs | {
@@ -233,7 +234,7 @@ def process(*arguments: str) -> float:
 
 def measure(kind: str, url: str, place: Path, trials: int) -> None:
     from hpotune.report import summary
-    from hpotune.storage import Store
+    from hpotune.storage import TrialQueue
     from hpotune.storage.readers.read_only import rows_of
 
     folder = make(place, url, trials)
@@ -245,7 +246,9 @@ def measure(kind: str, url: str, place: Path, trials: int) -> None:
         "hpotune --help": process("--help"),
         "read the study": timed(folder.load),
         "read the rows": timed(lambda: rows_of(url, study)),
-        "read the rows through Optuna": timed(lambda: Store.open(url, study, read_only=True).rows(), runs=1),
+        "read the rows through Optuna": timed(
+            lambda: TrialQueue.open(url, study, read_only=True).rows(), runs=1
+        ),
         "sum them up": timed(lambda: summary.status(folder, study.config, rows, [], [], now=datetime.now())),
     }
     for name, seconds in parts.items():

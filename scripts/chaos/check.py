@@ -20,7 +20,7 @@ OF_JOBS = ("timeout",)
 """Kinds that strike a job's later trials too: a limit that was cut stays cut."""
 FORGETFUL_S = 15.0
 """slurmctld writes a new job to its disk some seconds after it has told its number."""
-UNEXPLAINED = ("has left the queue", "gave no sign of life")
+UNEXPLAINED = ("is gone from the queue", "no heartbeat")
 """What hpotune says of such a death: nobody told it more."""
 LATE_S = 30.0
 """A dead worker's last sign of life is so old at most."""
@@ -138,7 +138,9 @@ def struck_by(fault: Fault, number: int, attempt: Attempt) -> bool:
     aims = [(number_aimed, number), (fault.job, attempt.worker.job), (fault.node, attempt.worker.host)]
     if any(aim is not None and aim != own for aim, own in aims):
         return False
-    after = attempt.end if not attempt.swept else min(attempt.end + LATE_S, max(attempt.end, fault.at))
+    after = (
+        attempt.end if not attempt.ended_by_other else min(attempt.end + LATE_S, max(attempt.end, fault.at))
+    )
     return fault.at - 1 <= after and attempt.end <= fault.until + KINDS[fault.kind].slow_s
 
 
@@ -150,7 +152,7 @@ def fate(fault: Fault, run: Run) -> Attempt | None:
         if number == fault.trial and attempt.worker.job == fault.job and attempt.start <= fault.at + 0.5
     ]
     last = max(ours, key=lambda attempt: attempt.start, default=None)
-    return last if last and (last.swept or last.end >= fault.at - 0.5) else None
+    return last if last and (last.ended_by_other or last.end >= fault.at - 0.5) else None
 
 
 def unfit_fates(run: Run) -> list[str]:

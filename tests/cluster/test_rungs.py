@@ -94,8 +94,10 @@ def test_rungs_and_populations_go_on_where_they_were_although_a_worker_is_killed
     assert states["finished"] >= 1
     assert states["finished"] + states["stopped"] == 9
     for row in found:
-        assert [len(told) for told in left[row.number]] == list(range(1, len(row.climbed) + 1))  # none twice
-        assert left[row.number][-1] == [[row.params["params.x"], one.budget] for one in row.climbed]
+        assert [len(told) for told in left[row.number]] == list(
+            range(1, len(row.rung_scores) + 1)
+        )  # none twice
+        assert left[row.number][-1] == [[row.params["params.x"], one.budget] for one in row.rung_scores]
     assert [a.cause for row in found for a in row.attempts if a.cause] == ["killed"]
 
     found, left = seen(pbt, None)[2], turns(pbt.parent)
@@ -105,4 +107,4 @@ def test_rungs_and_populations_go_on_where_they_were_although_a_worker_is_killed
         parent = row.lineage.parent if row.lineage else None
         assert told[:-1] == ([] if parent is None else left[parent][0])
         assert told[-1][0] == row.params["params.x"]
-    assert any(row.lineage and row.lineage.parent != row.lineage.place for row in found)
+    assert any(row.lineage and row.lineage.parent != row.lineage.predecessor for row in found)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from scipy import stats
 
 from hpotune.config.schema.study_config import Objective
 from hpotune.records.trial import TrialRow
-from hpotune.report.compare import difference, tied_with
+from hpotune.report.compare import difference, not_significantly_worse
 from hpotune.workspace.folder import StudyFolder
 
 ACC = Objective(task="toy", metric="acc")
+LOSS = Objective(metric="eval_loss")
 
 
 def row(number: int, value: float, stderr: float | None = 0.05) -> TrialRow:
@@ -22,67 +24,73 @@ def row(number: int, value: float, stderr: float | None = 0.05) -> TrialRow:
     )
 
 
-def keep_items(folder: StudyFolder, number: int, items: np.ndarray) -> TrialRow:
+def keep_items(folder: StudyFolder, number: int, items: npt.NDArray[np.float64]) -> TrialRow:
     path = folder.trial(number) / "items.npz"
     path.parent.mkdir(parents=True)
     np.savez(path, **{"toy/acc": items, "toy/doc_id": np.arange(len(items))})
     return row(number, float(items.mean()), float(items.std(ddof=1) / np.sqrt(len(items))))
 
 
-def test_a_paired_difference_has_the_error_of_a_paired_t_test(tmp_path: Path) -> None:
+@pytest.fixture
+def folder(tmp_path: Path) -> StudyFolder:
+    return StudyFolder(path=tmp_path)
+
+
+def test_paired_difference_equals_t_test(folder: StudyFolder) -> None:
     rng = np.random.default_rng(0)
     base = rng.integers(0, 2, 200).astype(float)
     better = np.where(rng.random(200) < 0.1, 1.0, base)
-    folder = StudyFolder(path=tmp_path)
     found = difference(folder, ACC, 0, keep_items(folder, 1, better), keep_items(folder, 2, base))
     test = stats.ttest_rel(better, base)
     assert found.paired
-    assert found.gain == pytest.approx(float((better - base).mean()))
-    assert found.gain / (found.stderr or 1) == pytest.approx(float(test.statistic))
+    assert found.value == pytest.approx(float((better - base).mean()))
+    assert found.value / (found.stderr or 1) == pytest.approx(float(test.statistic))
 
 
-def test_pairing_sees_a_difference_that_two_blurred_means_hide(tmp_path: Path) -> None:
+def test_pairing_finds_a_small_difference(folder: StudyFolder, tmp_path: Path) -> None:
+    """The standard errors of the two means alone would hide it."""
     base = np.tile([0.0, 1.0], 100)
     better = base.copy()
     better[:20:2] = 1.0
-    folder = StudyFolder(path=tmp_path)
     one, other = keep_items(folder, 1, better), keep_items(folder, 2, base)
-    assert difference(folder, ACC, 0, one, other).sure
-    assert not difference(StudyFolder(path=tmp_path / "no-items"), ACC, 0, one, other).sure
+    assert difference(folder, ACC, 0, one, other).significant
+    assert not difference(StudyFolder(path=tmp_path / "no-items"), ACC, 0, one, other).significant
 
 
-def test_without_items_the_errors_add_in_squares(tmp_path: Path) -> None:
-    found = difference(StudyFolder(path=tmp_path), ACC, 0, row(1, 0.6, 0.03), row(2, 0.5, 0.04))
+def test_standard_errors_add_in_squares(folder: StudyFolder) -> None:
+    found = difference(folder, ACC, 0, row(1, 0.6, 0.03), row(2, 0.5, 0.04))
     assert (found.stderr, found.paired) == (pytest.approx(0.05), False)
 
 
-def test_a_smaller_loss_is_a_gain(tmp_path: Path) -> None:
-    loss = Objective(metric="eval_loss")
-    assert difference(StudyFolder(path=tmp_path), loss, 0, row(1, 1.5, None), row(2, 2.0, None)).gain == 0.5
+def test_interval_is_that_of_a_normal(folder: StudyFolder) -> None:
+    found = difference(folder, ACC, 0, row(1, 0.6, 0.03), row(2, 0.5, 0.04))
+    expected = stats.norm.interval(0.95, loc=0.1, scale=0.05)
+    assert found.interval == pytest.approx(expected, abs=1e-5)  # 1.96 for 1.95996
+    assert found.significant is bool(expected[0] > 0)
 
 
-def test_without_a_known_error_nothing_is_sure(tmp_path: Path) -> None:
-    loss = Objective(metric="eval_loss")
-    found = difference(StudyFolder(path=tmp_path), loss, 0, row(1, 1.5, None), row(2, 2.0, None))
-    assert found.sure is None
-    assert tied_with(StudyFolder(path=tmp_path), loss, row(1, 1.5, None), [row(2, 1.5, None)]) == []
+def test_smaller_loss_is_better(folder: StudyFolder) -> None:
+    assert difference(folder, LOSS, 0, row(1, 1.5, None), row(2, 2.0, None)).value == 0.5
 
 
-def test_a_score_that_is_no_mean_of_its_items_is_not_paired(tmp_path: Path) -> None:
-    folder = StudyFolder(path=tmp_path)
+def test_unknown_error_has_no_significance(folder: StudyFolder) -> None:
+    found = difference(folder, LOSS, 0, row(1, 1.5, None), row(2, 2.0, None))
+    assert (found.significant, found.interval) == (None, None)
+    assert not_significantly_worse(folder, LOSS, row(1, 1.5, None), [row(2, 1.5, None)]) == []
+
+
+def test_score_that_is_no_mean_is_unpaired(folder: StudyFolder) -> None:
     one, other = keep_items(folder, 1, np.ones(10)), keep_items(folder, 2, np.zeros(10))
     assert difference(folder, ACC, 0, one, other).paired
     assert not difference(folder, ACC, 0, row(1, 2.72), row(2, 1.0)).paired
 
 
-def test_items_of_different_length_are_not_paired(tmp_path: Path) -> None:
-    folder = StudyFolder(path=tmp_path)
-    found = difference(
-        folder, ACC, 0, keep_items(folder, 1, np.ones(10)), keep_items(folder, 2, np.zeros(12))
-    )
-    assert not found.paired
+def test_different_items_are_unpaired(folder: StudyFolder) -> None:
+    one, other = keep_items(folder, 1, np.ones(10)), keep_items(folder, 2, np.zeros(12))
+    assert not difference(folder, ACC, 0, one, other).paired
 
 
-def test_the_best_is_tied_with_those_within_the_error_only(tmp_path: Path) -> None:
+def test_ties_are_within_the_error(folder: StudyFolder) -> None:
     rows = [row(1, 0.9), row(2, 0.85), row(3, 0.3)]
-    assert [r.number for r in tied_with(StudyFolder(path=tmp_path), ACC, rows[0], rows)] == [2]
+    [(tied, delta)] = not_significantly_worse(folder, ACC, rows[0], rows)
+    assert (tied.number, delta.value) == (2, pytest.approx(0.05))

@@ -1,50 +1,47 @@
-"""`status --watch` off a terminal: a line a change, an end of its own, and a store that is away is borne."""
+"""`status --watch`: a line a change off a terminal, its own end, and a store that does not answer."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from datetime import datetime
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from hpotune.errors import StoreError
 from hpotune.records.jobs import JobRow
-from hpotune.report.watch import over, watch
-from tests.report.test_status_table import failed, finished, running, told
+from hpotune.report.views.status import StudyStatus
+from hpotune.report.watch import is_over, watch
+from tests.fixtures.report_rows import NOW, failed, finished, running, status_of
 
-NOW = datetime(2026, 11, 20, 12)
-Look = Callable[[], dict[str, Any]]
+Read = Callable[[], StudyStatus]
+DONE = status_of([finished(n) for n in range(10)])
+STARTED = status_of([finished(0), running(1)])
 
 
-def looks(*answers: dict[str, Any] | Exception) -> tuple[Look, list[float]]:
-    """A reader of these answers in turn, and what was slept between."""
-    left, slept = list(answers), []
+def reader(*answers: StudyStatus | Exception) -> Read:
+    """Returns or raises these answers, one a call."""
+    left = list(answers)
 
-    def read() -> dict[str, Any]:
+    def read() -> StudyStatus:
         answer = left.pop(0)
         if isinstance(answer, Exception):
             raise answer
         return answer
 
-    return read, slept
+    return read
 
 
-def watched(*answers: dict[str, Any] | Exception, every_s: float = 10, as_json: bool = False) -> list[float]:
-    read, slept = looks(*answers)
-    watch(read, every_s=every_s, as_json=as_json, sleep=slept.append, now=lambda: NOW)
+def watched(*answers: StudyStatus | Exception, every_s: float = 10, as_json: bool = False) -> list[float]:
+    """Watches these answers and returns the pauses between them, in seconds."""
+    slept: list[float] = []
+    watch(reader(*answers), every_s=every_s, as_json=as_json, sleep=slept.append, now=lambda: NOW)
     return slept
 
 
-DONE = told([finished(n) for n in range(10)])
-BEGUN = told([finished(0), running(1)])
-
-
-def test_a_line_is_printed_when_something_changed_and_only_then(capsys: pytest.CaptureFixture[str]) -> None:
-    slept = watched(
-        BEGUN, BEGUN | {"gpu_hours": 99.0}, told([finished(0), finished(1, 0.9), running(2)]), DONE
-    )
+def test_each_change_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    better = status_of([finished(0), finished(1, 0.9), running(2)])
+    slept = watched(STARTED, replace(STARTED, gpu_hours=99.0), better, DONE)
     lines = capsys.readouterr().out.splitlines()
     assert [line.split(";")[0] for line in lines] == [
         "12:00:00 s: running (1 of 10 finished, 1 running, 8 waiting)",
@@ -55,48 +52,48 @@ def test_a_line_is_printed_when_something_changed_and_only_then(capsys: pytest.C
     assert slept == [10, 10, 10]
 
 
-def test_the_store_is_not_asked_more_often_than_every_five_seconds() -> None:
-    assert watched(BEGUN, DONE, every_s=0.1) == [5]
+def test_store_is_read_every_five_seconds() -> None:
+    assert watched(STARTED, DONE, every_s=0.1) == [5]
 
 
-def test_a_study_is_watched_until_nothing_of_it_runs_any_more() -> None:
-    step = JobRow(id="6_0", state="PENDING", reason="Dependency", kind="follow-up")
-    assert over(DONE)
-    assert not over(told([finished(n) for n in range(10)], [step]))
-    assert over(told([failed(n, "user") for n in range(6)]))
-    assert not over(told([finished(0)]))
+def test_watch_ends_with_the_last_job() -> None:
+    follow_up = JobRow(id="6_0", state="PENDING", reason="Dependency", kind="follow-up")
+    assert is_over(DONE)
+    assert not is_over(status_of([finished(n) for n in range(10)], [follow_up]))
+    assert is_over(status_of([failed(n, "user") for n in range(6)]))
+    assert not is_over(status_of([finished(0)]))
 
 
-def test_a_store_that_is_away_is_told_and_asked_again(capsys: pytest.CaptureFixture[str]) -> None:
-    watched(BEGUN, StoreError("the store gave an error"), BEGUN, DONE)
+def test_silent_store_is_read_again(capsys: pytest.CaptureFixture[str]) -> None:
+    watched(STARTED, StoreError("the store gave an error"), STARTED, DONE)
     lines = capsys.readouterr().out.splitlines()
-    assert lines[1] == "12:00:00 the store gave an error; asking again"
+    assert lines[1] == "12:00:00 the store gave an error; trying again"
     assert len(lines) == 4
 
 
-def test_a_store_that_was_never_there_is_an_error() -> None:
+def test_missing_store_is_an_error() -> None:
     with pytest.raises(StoreError):
         watched(StoreError("is not there"))
 
 
-def test_ctrl_c_leaves_in_peace() -> None:
+def test_ctrl_c_ends_the_watch() -> None:
     def interrupted(_: float) -> None:
         raise KeyboardInterrupt
 
-    watch(lambda: BEGUN, every_s=10, sleep=interrupted, now=lambda: NOW)
+    watch(lambda: STARTED, every_s=10, sleep=interrupted, now=lambda: NOW)
 
 
-def test_in_json_each_change_is_one_document_a_line(capsys: pytest.CaptureFixture[str]) -> None:
-    watched(BEGUN, DONE, as_json=True)
+def test_json_prints_one_document_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    watched(STARTED, DONE, as_json=True)
     documents = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [document["state"] for document in documents] == ["running", "done"]
 
 
-def test_on_a_terminal_the_board_is_drawn(
+def test_terminal_shows_the_table(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
-    watched(BEGUN, DONE)
-    said = capsys.readouterr().out
-    assert "best so far: trial 0" in said
-    assert "done (10 of 10 finished)" in said
+    watched(STARTED, DONE)
+    shown = capsys.readouterr().out
+    assert "best so far: trial 0" in shown
+    assert "done (10 of 10 finished)" in shown

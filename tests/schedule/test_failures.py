@@ -28,7 +28,7 @@ def test_a_node_that_has_finished_a_trial_since_is_not():
 
 
 def test_a_node_that_died_is_slurms_to_see():
-    assert bad_nodes(trials(attempt("n1", 1, "node", "NODE_FAIL", swept=True))) == {}
+    assert bad_nodes(trials(attempt("n1", 1, "node", "NODE_FAIL", ended_by_other=True))) == {}
 
 
 def test_a_node_where_all_fails_alike_while_others_do_well_is_broken():

@@ -8,7 +8,7 @@ import pytest
 
 from hpotune.config.schema.study_config import Objective, StudyConfig
 from hpotune.records.jobs import JobRow, JobSpec
-from hpotune.records.trial import Attempt, Failure, Outlook, TrialRow, Worker
+from hpotune.records.trial import Attempt, Failure, RegretBound, TrialRow, Worker
 from hpotune.schedule.best_trials import best_trials
 from hpotune.schedule.next_jobs import next_jobs
 from hpotune.schedule.retention import adapters_to_delete
@@ -304,8 +304,8 @@ def test_that_one_more_trial_would_be_too_much_is_no_reason_to_stop_those_that_r
     ],
 )
 def test_a_plateau_ends_the_study_after_two_looks_in_a_row(regrets, ends):
-    looks = [Outlook(regret=regret, gain=0.0, ahead=10, trials=20) for regret in regrets]
-    seen = [row(number, "finished", outlook=look) for number, look in enumerate(looks)]
+    looks = [RegretBound(regret=regret, gain=0.0, ahead=10, trials=20) for regret in regrets]
+    seen = [row(number, "finished", regret_bound=look) for number, look in enumerate(looks)]
     blind = [row(50 + number, "running") for number in range(3)]
     settings = config({"trials": 200, "plateau": 0.05})
     reason = stop_reason(settings, [*seen, *blind], now=NOW)

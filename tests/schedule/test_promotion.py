@@ -10,7 +10,7 @@ import pytest
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.jobs import JobRow
-from hpotune.records.trial import Attempt, Climbed, Failure, TrialRow, Worker
+from hpotune.records.trial import Attempt, Failure, RungScore, TrialRow, Worker
 from hpotune.schedule.best_trials import best_trials
 from hpotune.schedule.job_fit import expected_s, fits
 from hpotune.schedule.next_jobs import next_jobs
@@ -49,7 +49,7 @@ def new(number: int) -> TrialRow:
 def on(number: int, *values: float | tuple[float, ...], state: str = "waiting", first: int = 0) -> TrialRow:
     """A trial that has reached one rung for each value."""
     climbed = tuple(
-        Climbed(rung=first + index, budget=1.0, values=value if isinstance(value, tuple) else (value,))
+        RungScore(rung=first + index, budget=1.0, values=value if isinstance(value, tuple) else (value,))
         for index, value in enumerate(values)
     )
     attempts = tuple(
@@ -57,7 +57,7 @@ def on(number: int, *values: float | tuple[float, ...], state: str = "waiting", 
         for c in climbed
     )
     rung = climbed[-1].rung + (state == "running")
-    return replace(new(number), state=state, rung=rung, climbed=climbed, attempts=attempts)
+    return replace(new(number), state=state, rung=rung, rung_scores=climbed, attempts=attempts)
 
 
 def asked(study: StudyConfig, rows: list[TrialRow]):
@@ -89,11 +89,11 @@ class Play:
         """Its value at the rung it was let onto."""
         row, ladder = self.rows[number], self.study.search.ladder
         value = self.value(number, row.rung)
-        reached = Climbed(rung=row.rung, budget=ladder.budgets[row.rung], values=(value,))
+        reached = RungScore(rung=row.rung, budget=ladder.budgets[row.rung], values=(value,))
         self.cost[row.rung] += 1
         last = row.rung == ladder.last
         self.rows[number] = replace(
-            row, state="finished" if last else "waiting", climbed=(*row.climbed, reached),
+            row, state="finished" if last else "waiting", rung_scores=(*row.rung_scores, reached),
             values=(value,) if last else (),
         )  # fmt: skip
 
@@ -116,7 +116,7 @@ def test_of_27_trials_in_falling_order_9_and_then_3_go_on():
     play = Play(config(), falling).run()
     assert play.cost == {0: 27, 1: 9, 2: 3}
     assert [row.number for row in play.rows if row.state == "finished"] == [0, 1, 2]
-    assert [row.number for row in play.rows if len(row.climbed) == 2] == [3, 4, 5, 6, 7, 8]
+    assert [row.number for row in play.rows if len(row.rung_scores) == 2] == [3, 4, 5, 6, 7, 8]
     assert Counter(row.state for row in play.rows) == {"finished": 3, "stopped": 24}
 
 
@@ -200,9 +200,10 @@ def test_in_any_order_of_ends_each_trial_is_decided_and_the_best_is_found(worker
     assert shares < 27 / 2
     for rung in (0, 1):  # none beyond the best third and those that were promoted before better ones came
         there = sorted(
-            (row.climbed[rung].values[0] for row in play.rows if len(row.climbed) > rung), reverse=True
+            (row.rung_scores[rung].values[0] for row in play.rows if len(row.rung_scores) > rung),
+            reverse=True,
         )
-        went_on = {row.climbed[rung].values[0] for row in play.rows if len(row.climbed) > rung + 1}
+        went_on = {row.rung_scores[rung].values[0] for row in play.rows if len(row.rung_scores) > rung + 1}
         assert went_on >= set(there[: len(there) // 3])
 
 
@@ -220,7 +221,7 @@ def test_who_breaks_a_limit_ranks_behind_all_that_keep_it():
 
 
 def breaking(row: TrialRow) -> TrialRow:
-    return replace(row, climbed=tuple(replace(one, breaks=True) for one in row.climbed))
+    return replace(row, rung_scores=tuple(replace(one, breaks=True) for one in row.rung_scores))
 
 
 def test_a_trial_that_breaks_a_limit_goes_on_only_where_too_few_keep_it():
@@ -276,7 +277,7 @@ def test_brackets_of_hyperband_do_not_compete():
 
 def test_hyperband_runs_some_trials_to_their_end_at_once():
     play = Play(config(pruner="hyperband", trials=17), falling).run()
-    straight = [row for row in play.rows if [c.rung for c in row.climbed] == [2]]
+    straight = [row for row in play.rows if [c.rung for c in row.rung_scores] == [2]]
     assert len(straight) == 3
     assert all(row.state == "finished" for row in straight)
 

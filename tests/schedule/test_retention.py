@@ -14,7 +14,7 @@ LOSS = [Objective(metric="loss", direction="minimize")]
 
 
 def row(number: int, generation: int | None, *, parent: int | None = None, state="finished", value=None):
-    line = None if generation is None else Lineage(generation=generation, of=3, parent=parent)
+    line = None if generation is None else Lineage(generation=generation, generations=3, parent=parent)
     values = (float(number if value is None else value),) if state == "finished" else ()
     return TrialRow(number=number, kind="trial", state=state, params={}, values=values, lineage=line)
 

@@ -22,8 +22,9 @@ from hpotune.slurm.jobs import (
     query_jobs,
     submitted_jobs,
 )
-from hpotune.workspace import heartbeat
-from hpotune.workspace.folder import StudyFolder, write_atomic
+from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.heartbeat import Heartbeat, heartbeat_file, read_heartbeat
 
 QUEUE = (
     "7_0|RUNNING|None|2026-06-01T12:00:00\n7_1|TIMEOUT|TimeLimit|2026-06-01T12:00:00\n"
@@ -55,7 +56,7 @@ def states(rows) -> dict[str, str]:
 def running(job: str, *, beat: float | None = None, number: int = 0) -> TrialRow:
     worker = Worker(job=job, host="n1", pid=1)
     return TrialRow(
-        number=number, kind="trial", state="running", params={}, worker=worker, start=1.0, beat=beat
+        number=number, kind="trial", state="running", params={}, worker=worker, start=1.0, last_heartbeat=beat
     )
 
 
@@ -111,65 +112,65 @@ def test_a_job_that_sacct_alone_does_not_know_yet_waits(place, fake):
 
 def test_without_any_command_jobs_tell_by_their_files(place, fake):
     for element in (0, 1, 2):
-        heartbeat.begin(place, Worker(job=f"7_{element}", host="n1", pid=element), now=1.0)
-    heartbeat.end(place, Worker(job="7_1", host="n1", pid=1), now=2.0)
+        Heartbeat(folder=place, worker=Worker(job=f"7_{element}", host="n1", pid=element)).start(now=1.0)
+    Heartbeat(folder=place, worker=Worker(job="7_1", host="n1", pid=1)).end(now=2.0)
     old = time.time() - 1000
-    os.utime(heartbeat.heartbeat_file(place, "7_2"), (old, old))
+    os.utime(heartbeat_file(place, "7_2"), (old, old))
     rows = {row.id: row for row in query_jobs(place, [], lease_s=300)}
     assert states(rows.values()) == {
         "7_0": "RUNNING", "7_1": "COMPLETED", "7_2": "GONE", "7_3": "PENDING", "8_0": "PENDING"
     }  # fmt: skip
     assert "not seen yet" in rows["7_3"].reason
     failure = failure_by_job_state(list(rows.values()))(Worker(job="7_2", host="n1", pid=2))
-    assert "its job 7_2 gave no sign of life for 10" in failure.message
+    assert "its job 7_2 gave no heartbeat for 10" in failure.message
 
 
 def test_a_live_trial_counts_more_than_the_end_of_a_worker_beside_it(place, fake):
     me = Worker(job="12", host="n1", pid=1)
-    heartbeat.begin(place, me, now=1.0)
-    heartbeat.end(place, me, now=2.0)
+    Heartbeat(folder=place, worker=me).start(now=1.0)
+    Heartbeat(folder=place, worker=me).end(now=2.0)
     assert states(query_jobs(place, [running("12", beat=time.time())]))["12"] == "RUNNING"
     assert states(query_jobs(place, [running("12", beat=time.time() - 1000)]))["12"] == "COMPLETED"
 
 
 def test_only_the_worker_that_signed_last_signs_the_end(place):
-    heartbeat.begin(place, Worker(job="12", host="n1", pid=1), now=1.0)
-    heartbeat.begin(place, Worker(job="12", host="n1", pid=2), now=2.0)
-    heartbeat.end(place, Worker(job="12", host="n1", pid=1), now=3.0)
-    assert heartbeat.read_heartbeat(place, "12").end is None
-    heartbeat.end(place, Worker(job="12", host="n1", pid=2), now=4.0)
-    assert heartbeat.read_heartbeat(place, "12").end == 4.0
+    Heartbeat(folder=place, worker=Worker(job="12", host="n1", pid=1)).start(now=1.0)
+    Heartbeat(folder=place, worker=Worker(job="12", host="n1", pid=2)).start(now=2.0)
+    Heartbeat(folder=place, worker=Worker(job="12", host="n1", pid=1)).end(now=3.0)
+    assert read_heartbeat(place, "12").end is None
+    Heartbeat(folder=place, worker=Worker(job="12", host="n1", pid=2)).end(now=4.0)
+    assert read_heartbeat(place, "12").end == 4.0
 
 
 def test_a_step_signs_its_begin_and_its_end(place, fake):
     me = Worker(job="8_0", host="n1", pid=1)
-    with heartbeat.signed(place, me, clock=time.time):
+    with Heartbeat(folder=place, worker=me).recorded(clock=time.time):
         assert states(query_jobs(place, []))["8_0"] == "RUNNING"
     assert states(query_jobs(place, []))["8_0"] == "COMPLETED"
 
 
 def test_a_sign_of_life_keeps_a_job_that_has_no_trial(place, fake):
     me = Worker(job="7_0", host="n1", pid=1)
-    heartbeat.begin(place, me, now=1.0)
-    os.utime(heartbeat.heartbeat_file(place, "7_0"), (1.0, 1.0))
-    heartbeat.beat(place, me)
+    Heartbeat(folder=place, worker=me).start(now=1.0)
+    os.utime(heartbeat_file(place, "7_0"), (1.0, 1.0))
+    Heartbeat(folder=place, worker=me).renew()
     assert states(query_jobs(place, []))["7_0"] == "RUNNING"
 
 
 def test_jobs_that_slurm_has_told_to_have_ended_are_gone_from_then_on(place, fake):
-    heartbeat.begin(place, Worker(job="7_0", host="n1", pid=1), now=1.0)
+    Heartbeat(folder=place, worker=Worker(job="7_0", host="n1", pid=1)).start(now=1.0)
     trials = [running("7_0", beat=time.time() - 1)]
     assert states(query_jobs(place, trials))["7_0"] == "RUNNING"
     for told in (query_jobs(place, trials, ended=["7"]), query_jobs(place, trials)):
         assert {state for id_, state in states(told).items() if id_ != "8_0"} == {"GONE"}
-    heartbeat.begin(place, Worker(job="7_0", host="n1", pid=3), now=1.0)  # requeued by hand
-    os.utime(heartbeat.heartbeat_file(place, "7_0"), (time.time() + 1, time.time() + 1))
+    Heartbeat(folder=place, worker=Worker(job="7_0", host="n1", pid=3)).start(now=1.0)  # requeued by hand
+    os.utime(heartbeat_file(place, "7_0"), (time.time() + 1, time.time() + 1))
     assert states(query_jobs(place, []))["7_0"] == "RUNNING"
 
 
 def test_the_end_of_one_element_is_not_that_of_its_array(place, fake):
     for element in (0, 1):
-        heartbeat.begin(place, Worker(job=f"7_{element}", host="n1", pid=element), now=1.0)
+        Heartbeat(folder=place, worker=Worker(job=f"7_{element}", host="n1", pid=element)).start(now=1.0)
     assert states(query_jobs(place, [], ended=["7_0"])) == {
         "7_0": "GONE", "7_1": "RUNNING", "7_2": "PENDING", "7_3": "PENDING", "8_0": "PENDING"
     }  # fmt: skip
@@ -254,7 +255,7 @@ def test_the_silence_of_a_controller_is_remembered_too(place, fake):
     fake("squeue", "slurm_load_jobs error: Unable to contact slurm controller", code=1)
     for _ in range(2):
         told = cached_jobs(place, [])
-        assert "Unable to contact" in told.silent
+        assert "Unable to contact" in told.error
         assert set(states(told.rows).values()) == {"UNKNOWN"}
     assert fake.calls("squeue") == 1
 
@@ -267,7 +268,7 @@ def test_a_damaged_answer_is_asked_again(place, fake):
 
 def test_what_a_study_has_submitted_is_read_oldest_first(place):
     write_atomic(place.jobs / "12" / "job.json", '{"id": "12", "kind": "worker", "count": 1}')
-    assert [job["id"] for job in submitted_jobs(place)] == ["7", "8", "12"]
+    assert [job.id for job in submitted_jobs(place)] == ["7", "8", "12"]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from hpotune.config.load import Study
 from hpotune.records.trial import Worker
-from hpotune.storage import Store
+from hpotune.storage import TrialQueue
 
 STORAGES = ["sqlite", "journal", pytest.param("postgres", marks=pytest.mark.postgres)]
 
@@ -24,11 +24,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def make_store(url: str, make_study: Callable[..., Study]) -> Callable[..., Store]:
+def make_store(url: str, make_study: Callable[..., Study]) -> Callable[..., TrialQueue]:
     """A store of a study in its first state."""
 
-    def made(**sections: object) -> Store:
-        return Store.create(url, make_study(**sections), folder="/studies/bowl")
+    def made(**sections: object) -> TrialQueue:
+        return TrialQueue.create(url, make_study(**sections), folder="/studies/bowl")
 
     return made
 

@@ -6,7 +6,7 @@ import signal
 
 import pytest
 
-from hpotune.storage import Store
+from hpotune.storage import TrialQueue
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def place(make_study, make_study_folder, tmp_path):
         study = make_study(**sections)
         url = url or f"sqlite:///{tmp_path}/{folder_name}.db"
         folder = make_study_folder(study, url, folder_name)
-        return folder, Store.create(url, study, folder=str(folder.path))
+        return folder, TrialQueue.create(url, study, folder=str(folder.path))
 
     return made
 

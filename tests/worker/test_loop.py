@@ -11,9 +11,9 @@ from datetime import datetime
 
 import pytest
 
-from hpotune.objective.process import marked
+from hpotune.objective.process import marked_processes
 from hpotune.records.trial import Failure, TrialResult, Worker
-from hpotune.storage import dead_here, results_in
+from hpotune.storage import output_reader, stale_on_host
 from hpotune.worker import this_worker, work
 
 LOCAL = Worker(job="local", host="h", pid=os.getpid())
@@ -98,7 +98,10 @@ def test_a_worker_on_this_machine_tells_the_death_of_others_before_it_starts(pla
     work(folder, me=LOCAL, trials=1, env=os.environ)
     row = store.rows()[0]
     assert row.state == "finished"
-    assert [(attempt.cause, attempt.swept) for attempt in row.attempts] == [("killed", True), (None, False)]
+    assert [(attempt.cause, attempt.ended_by_other) for attempt in row.attempts] == [
+        ("killed", True),
+        (None, False),
+    ]
 
 
 SLOW = {"python": None, "command": "touch $HPOTUNE_TRIAL_DIR/ready; sleep 60; echo {x}"}
@@ -122,7 +125,7 @@ def test_a_worker_killed_with_9_leaves_a_running_trial_and_no_process(place, tmp
     assert until((folder.trial(0) / "ready").exists)
     worker.kill()
     worker.wait()
-    assert until(lambda: not marked(f"OF_THIS={tmp_path}"), 25)
+    assert until(lambda: not marked_processes(f"OF_THIS={tmp_path}"), 25)
     assert store.rows()[0].state == "running"
 
 
@@ -133,7 +136,9 @@ def test_a_value_that_its_worker_could_not_tell_is_told_by_the_sweep(place):
     folder.trial(0).mkdir(parents=True)
     left = TrialResult(number=0, state="finished", values=[0.125], metrics={"loss": 0.125})
     (folder.trial(0) / "result.json").write_text(left.model_dump_json())
-    assert store.sweep(lambda row: dead_here("h")(row.worker), left=results_in(folder)) == [claim.row.number]
+    assert store.requeue_stale(
+        lambda row: stale_on_host("h")(row.worker), read_output=output_reader(folder)
+    ) == [claim.row.number]
     assert (store.rows()[0].state, store.rows()[0].values) == ("finished", (0.125,))
 
 
@@ -142,7 +147,7 @@ def test_half_a_result_is_no_result(place):
     store.claim(Worker(job="local", host="h", pid=2**22 + 1))
     folder.trial(0).mkdir(parents=True)
     (folder.trial(0) / "result.json").write_text('{"number": 0, "sta')
-    store.sweep(lambda row: dead_here("h")(row.worker), left=results_in(folder))
+    store.requeue_stale(lambda row: stale_on_host("h")(row.worker), read_output=output_reader(folder))
     row = store.rows()[0]
     assert (row.state, row.attempts[0].cause) == ("waiting", "killed")
 
@@ -215,5 +220,5 @@ def test_a_worker_whose_store_stays_away_ends_with_the_stores_exit_code(place, p
     finally:
         server.start()
     assert worker.returncode == 4, complaint
-    assert store.sweep(lambda _: FAILED, left=results_in(folder)) == [0]
+    assert store.requeue_stale(lambda _: FAILED, read_output=output_reader(folder)) == [0]
     assert store.rows()[0].values == (store.rows()[0].params["params.x"],)

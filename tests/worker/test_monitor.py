@@ -91,7 +91,7 @@ def test_a_worker_says_that_it_lives_while_a_trial_runs(place):
     folder, store = place(python=None, command=command, budget={"trials": 1}, execution=QUICK_LEASE)
     work(folder, me=ME, trials=None, env=os.environ)
     row = store.rows()[0]
-    assert row.attempts[0].start < row.beat <= row.attempts[0].end
+    assert row.attempts[0].start < row.last_heartbeat <= row.attempts[0].end
 
 
 def test_a_worker_on_a_broken_node_leaves_its_trial_to_others_and_ends(place):

@@ -58,7 +58,7 @@ def test_a_function_is_told_its_budget_and_each_rung_once(place):
     assert work(folder, me=LOCAL, trials=None, env=os.environ).taken == sum(map(len, turns(folder).values()))
     for row in store.rows():
         told = turns(folder)[row.number]
-        assert told == [[0, 1 / 9], [1, 1 / 3], [2, 1.0]][: len(row.climbed)]
+        assert told == [[0, 1 / 9], [1, 1 / 3], [2, 1.0]][: len(row.rung_scores)]
     states = [row.state for row in store.rows()]
     assert states.count("finished") + states.count("stopped") == 9
     assert states.count("finished") >= 1
@@ -97,8 +97,8 @@ def test_killed_with_9_in_a_rung_and_run_again_it_comes_to_the_same(place):
     time.sleep(1)
     assert start(folder).wait(120) == 0
     one, two = store.rows(), again.rows()
-    assert [(r.number, r.state, r.values, r.climbed) for r in two] == [
-        (r.number, r.state, r.values, r.climbed) for r in one
+    assert [(r.number, r.state, r.values, r.rung_scores) for r in two] == [
+        (r.number, r.state, r.values, r.rung_scores) for r in one
     ]
     assert [a.outcome for a in two[running.number].attempts] == ["rung", "rung", "paused", "finished"]
     assert turns(folder)[running.number] == [[0, 1 / 9], [1, 1 / 3], [2, 1.0], [2, 1.0]]
@@ -109,7 +109,7 @@ def test_workers_side_by_side_decide_exactly_the_budget(place):
     assert start(folder).wait(240) == 0
     rows = store.rows()
     assert sum(row.decided for row in rows) == len(rows) == 12
-    assert {row.number: len(row.climbed) for row in rows} == {
+    assert {row.number: len(row.rung_scores) for row in rows} == {
         n: len(told) for n, told in turns(folder).items()
     }
     best = min(rows, key=lambda row: (row.params["params.x"] - 1) ** 2)

@@ -18,21 +18,21 @@ from optuna.trial import FrozenTrial
 
 from hpotune.records.lineage import Lineage
 from hpotune.search.algorithms.algorithm import Algorithm
-from hpotune.search.algorithms.lhs import latin
+from hpotune.search.algorithms.lhs import latin_hypercube
 from hpotune.search.base.history import History
 from hpotune.search.base.lineages import (
-    LINEAGE,
+    LINEAGE_KEY,
     POPULATION,
     QUANTILE,
-    faults,
-    kept_shape,
-    lineage_among,
-    lineage_of,
-    shape_of,
-    widened,
+    assign_lineage,
+    extended_setup,
+    generation_plan,
+    load_or_save_plan,
+    next_lineage,
+    study_errors,
 )
-from hpotune.search.base.options import number
-from hpotune.search.base.sampler import CubeSampler, Setup, Turn
+from hpotune.search.base.options import float_option
+from hpotune.search.base.sampler import CubeSampler, SamplerSetup, SamplingContext
 from hpotune.search.base.unit_cube import Axis, Cube
 
 RESAMPLE, FACTORS = 0.25, (0.8, 1.25)
@@ -41,7 +41,7 @@ DESIGNS = 20
 """Designs compared for the first generation."""
 
 
-def explored(
+def perturbed_value(
     axis: Axis,
     value: Any,  # noqa: ANN401 - whatever the distribution holds
     rng: np.random.Generator,
@@ -74,7 +74,7 @@ def explored(
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Descent(History):
+class ParentHistory(History):
     """The history with the values that a trial starts from."""
 
     parent: Mapping[str, Any] | None
@@ -84,40 +84,42 @@ class Descent(History):
 class PopulationBasedSampler(CubeSampler):
     """Points of a first generation, and points near a parent's. Values that a child keeps are not drawn (point.py)."""
 
-    def __init__(self, setup: Setup | None = None) -> None:
+    def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
         options = self.setup.options
-        self.shape = shape_of(self.setup)
-        number(options, "quantile", QUANTILE, low=0.0, high=0.5)
-        self.resample = number(options, "resample", RESAMPLE, low=0.0, high=1.0)
+        self.shape = generation_plan(self.setup)
+        float_option(options, "quantile", QUANTILE, low=0.0, high=0.5)
+        self.resample = float_option(options, "resample", RESAMPLE, low=0.0, high=1.0)
         self.factors = _factors(options.get("factors", FACTORS))
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Reads the shape that the study began with."""
-        self.shape = kept_shape(study, self.setup)
+        self.shape = load_or_save_plan(study, self.setup)
 
     def read(
         self, trials: Sequence[FrozenTrial], cube: Cube, direction: StudyDirection, trial: FrozenTrial
-    ) -> Descent:
+    ) -> ParentHistory:
         """What the other trials tell, and the parent."""
         history = super().read(trials, cube, direction, trial)
-        written = trial.user_attrs.get(LINEAGE)
+        written = trial.user_attrs.get(LINEAGE_KEY)
         line = (
-            Lineage(**written)
+            Lineage.from_stored(written)
             if written
-            else lineage_among(trials, direction, trial, self.setup, shape=self.shape)
+            else next_lineage(trials, direction, trial, self.setup, shape=self.shape)
         )
         parent = next((other.params for other in trials if other.number == line.parent), None)
-        if parent is not None and not cube.holds(parent):
+        if parent is not None and not cube.contains(parent):
             parent = None
-        return Descent(**{one.name: getattr(history, one.name) for one in fields(History)}, parent=parent)
+        return ParentHistory(
+            **{one.name: getattr(history, one.name) for one in fields(History)}, parent=parent
+        )
 
-    def place(self, cube: Cube, history: History, turn: Turn) -> np.ndarray:
+    def propose(self, cube: Cube, history: History, turn: SamplingContext) -> np.ndarray:
         """A row of a Latin hypercube, or a point near the parent's."""
-        parent = cast(Descent, history).parent
+        parent = cast(ParentHistory, history).parent
         if parent is not None:
             values = {
-                axis.name: explored(
+                axis.name: perturbed_value(
                     axis, parent[axis.name], turn.rng, resample=self.resample, factors=self.factors
                 )
                 for axis in cube.axes
@@ -127,7 +129,7 @@ class PopulationBasedSampler(CubeSampler):
             return turn.rng.random(len(cube))
         looks, size = tuple((axis.size, axis.unordered) for axis in cube.axes), self.shape.population
         rows = {
-            shared: latin(
+            shared: latin_hypercube(
                 seed=self.setup.seed, first=size, size=size, looks=looks, designs=DESIGNS, shared=shared
             )[turn.rank]
             for shared in (True, False)
@@ -156,7 +158,7 @@ ALGORITHM = Algorithm(
         "resample": f"the probability that a value is drawn anew after a copy (default {RESAMPLE})",
         "factors": f"what the other values are multiplied by, one of them (default {list(FACTORS)})",
     },
-    lineage=lineage_of,
-    faults=faults,
-    widened=widened,
+    assign_lineage=assign_lineage,
+    study_errors=study_errors,
+    extended_setup=extended_setup,
 )

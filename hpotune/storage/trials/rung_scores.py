@@ -1,4 +1,4 @@
-"""Rungs in the storage: what a trial has reached, who goes on, who ends there. schedule/promotion.py decides."""
+"""Rungs in the storage: record a trial's score, prune it there, list who may go on. schedule/promotion.py decides."""
 
 from __future__ import annotations
 
@@ -13,90 +13,91 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.config.schema.rungs import Ladder
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.records.trial import Climbed, TrialResult, TrialRow
+from hpotune.records.trial import RungScore, TrialResult, TrialRow
 from hpotune.schedule.promotion import Turns, falls_behind, rival, turns
-from hpotune.storage.trials.rows import in_turn
+from hpotune.storage.trials.study_trials import claim_order
 
-Worse = Callable[[int, int, int], bool]
-"""Whether a trial is surely worse than another, item by item, at a rung: (number, the other's number, rung)."""
-Reached = Literal["finished", "stopped", "rung", ""]
-"""What became of a trial at its rung: it has finished, it ends there, it rests, or it was not the teller's."""
+IsWorse = Callable[[int, int, int], bool]
+"""Whether a trial is significantly worse than another, compared item by item: (number, the other's number, rung)."""
+RungOutcome = Literal["finished", "stopped", "rung", ""]
+"""What became of a trial at its rung: it has finished, was pruned, waits for promotion, or another worker has it."""
 
 
 def record(
     storage: BaseStorage, trial: FrozenTrial, result: TrialResult, ladder: Ladder, *, breaks: bool
 ) -> None:
-    """Tells what a trial reached, once; as Optuna's intermediate value too, so that samplers and dashboards see it.
+    """Write a rung's score, once; also as Optuna's intermediate value, so that samplers and dashboards see it.
 
-    `breaks`: whether it broke a limit there.
+    `breaks`: whether it breaks a limit there.
+    Raises: UpdateFinishedTrialError where the trial has ended.
     """
     before = trial.user_attrs.get("rungs", [])
-    assert result.rung is not None, "asked only of rungs"
-    if any(told["rung"] == result.rung for told in before):
+    assert result.rung is not None, "called for results of rungs"
+    if any(stored["rung"] == result.rung for stored in before):
         return
-    this = Climbed(
+    score = RungScore(
         rung=result.rung,
         budget=ladder.budgets[result.rung],
         values=tuple(result.values),
         stderrs=tuple(result.stderrs),
         breaks=breaks,
     )
-    if len(result.values) == 1:  # Optuna knows none of several objectives
+    if len(result.values) == 1:  # Optuna has no intermediate values of several objectives
         storage.set_trial_intermediate_value(trial._trial_id, result.rung, result.values[0])
-    storage.set_trial_user_attr(trial._trial_id, "rungs", [*before, asdict(this)])
+    storage.set_trial_user_attr(trial._trial_id, "rungs", [*before, asdict(score)])
 
 
-def in_line(config: StudyConfig, trials: Sequence[FrozenTrial], found: Turns) -> list[FrozenTrial]:
-    """Trials that may be taken, in their order; of new ones each of many workers tries another first."""
+def claimable(config: StudyConfig, trials: Sequence[FrozenTrial], found: Turns) -> list[FrozenTrial]:
+    """Trials that may be claimed, in their order: paused, promoted, new; `found` says which."""
     by_number = {trial.number: trial for trial in trials}
-    fresh = in_turn([by_number[number] for number in found.fresh], workers=config.budget.parallel)
+    fresh = claim_order([by_number[number] for number in found.fresh], workers=config.budget.parallel)
     return [*(by_number[number] for number in (*found.paused, *found.promoted)), *fresh]
 
 
-def same_turn(seen: FrozenTrial, now: FrozenTrial) -> bool:
-    """Whether nobody has climbed with a trial between our look at it and our taking it."""
+def is_unchanged(before: FrozenTrial, now: FrozenTrial) -> bool:
+    """Whether no other worker has trained the trial to a rung between the two reads."""
     keys = ("rung", "rungs")
-    return all(seen.user_attrs.get(key) == now.user_attrs.get(key) for key in keys)
+    return all(before.user_attrs.get(key) == now.user_attrs.get(key) for key in keys)
 
 
-def ends_here(
+def is_pruned(
     config: StudyConfig,
     ladder: Ladder,
     rows: Sequence[TrialRow],
     row: TrialRow,
     *,
     metrics: Mapping[str, object],
-    worse: Worse | None,
+    is_worse: IsWorse | None,
 ) -> bool:
-    """Whether median, percentile or wilcoxon ends a trial at the rung it has just reached."""
+    """Whether median, percentile or wilcoxon prunes a trial at the rung that it has just reached."""
     sense = config.score.objective[0].sense
     warm = _number(metrics, "steps") < _number(metrics, "warmup_steps")
     if falls_behind(ladder, rows, row, sense, warm=warm):
         return True
     other = rival(ladder, rows, row, sense, warm=warm)
-    return other is not None and worse is not None and worse(row.number, other, row.climbed[-1].rung)
+    return (
+        other is not None and is_worse is not None and is_worse(row.number, other, row.rung_scores[-1].rung)
+    )
 
 
 def _number(metrics: Mapping[str, object], name: str) -> float:
-    found = metrics.get(name)
-    return float(found) if isinstance(found, (int, float)) else 0.0
+    value = metrics.get(name)
+    return float(value) if isinstance(value, (int, float)) else 0.0
 
 
-def close(
+def prune_unpromotable(
     storage: BaseStorage, config: StudyConfig, trials: Sequence[FrozenTrial], rows: Sequence[TrialRow]
-) -> Turns:
-    """What may be taken; trials that rest where nothing will let them go on any more are ended at their last values."""
+) -> None:
+    """Prune the trials that wait for a promotion that can no longer come; `trials` and their `rows`: all, by number."""
     ladder = config.search.ladder
-    assert ladder is not None, "asked only of studies with rungs"
-    found = turns(config, ladder, rows)
+    assert ladder is not None, "called for studies with rungs"
     by_number = {trial.number: trial for trial in trials}
-    for number in found.stop:
-        stop(storage, by_number[number])
-    return found
+    for number in turns(config, ladder, rows).stop:
+        prune(storage, by_number[number])
 
 
-def stop(storage: BaseStorage, trial: FrozenTrial) -> None:
-    """Ends a trial at what it has reached."""
-    with suppress(UpdateFinishedTrialError):  # somebody else saw it too
+def prune(storage: BaseStorage, trial: FrozenTrial) -> None:
+    """Set a trial PRUNED with the values of its last rung."""
+    with suppress(UpdateFinishedTrialError):  # another process pruned it first
         values = trial.user_attrs["rungs"][-1]["values"]
         storage.set_trial_state_values(trial._trial_id, TrialState.PRUNED, values)

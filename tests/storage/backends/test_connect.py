@@ -12,7 +12,7 @@ import pytest
 
 from hpotune.errors import StoreError, StudyFileError
 from hpotune.records.trial import TrialResult
-from hpotune.storage import Store
+from hpotune.storage import TrialQueue
 from hpotune.storage.backends import filesystem_probe
 from hpotune.storage.backends.connect import choose, connect
 from tests.storage.conftest import worker
@@ -151,18 +151,18 @@ def test_two_creators_of_the_tables_do_not_hurt_each_other(postgres):
 
 @pytest.mark.postgres
 def test_a_finished_value_is_told_after_the_server_came_back(postgres, server, make_study):
-    store = Store.create(postgres, make_study(), folder="f")
-    patient = Store.open(postgres, make_study(), patient=True)
+    store = TrialQueue.create(postgres, make_study(), folder="f")
+    patient = TrialQueue.open(postgres, make_study(), patient=True)
     claim = patient.claim(worker())
     server.stop()
     threading.Timer(3, server.start).start()
-    patient.finish(claim.trial_id, TrialResult(number=claim.row.number, state="finished", values=[0.5]))
+    patient.complete(claim.trial_id, TrialResult(number=claim.row.number, state="finished", values=[0.5]))
     assert store.rows()[0].values == (0.5,)
 
 
 @pytest.mark.postgres
 def test_a_reader_is_told_at_once_that_the_server_is_away(postgres, server, make_study):
-    store = Store.create(postgres, make_study(), folder="f")
+    store = TrialQueue.create(postgres, make_study(), folder="f")
     server.stop()
     try:
         with pytest.raises(StoreError, match=r"the store gave an error .connection.*hpotune doctor"):

@@ -14,7 +14,7 @@ import pytest
 from hpotune.config.load import Study
 from hpotune.errors import StoreError
 from hpotune.records.trial import Failure, TrialResult
-from hpotune.storage import Claim, Remains, Store
+from hpotune.storage import Claim, TrialOutput, TrialQueue
 from hpotune.storage.readers import read_only
 from hpotune.storage.readers.read_only import rows_of
 from hpotune.storage.readers.sql_tables import Unreadable
@@ -36,7 +36,7 @@ DIED = Failure(cause="killed", message="its worker died")
 MakeStudy = Callable[..., Study]
 
 
-def played(store: Store, *, seed: int, take: int = 25) -> None:
+def played(store: TrialQueue, *, seed: int, take: int = 25) -> None:
     """A study in the middle of its life: finished, failed, paused, tried again, running, waiting trials."""
     rng = random.Random(seed)
     fates = [rng.choice(["finished", "failed", "node", "paused", "running", "swept"]) for _ in range(take)]
@@ -54,18 +54,20 @@ def played(store: Store, *, seed: int, take: int = 25) -> None:
             result = TrialResult(
                 number=claim.row.number, state="finished", values=[rng.random()], stderrs=[None], metrics=told
             )
-            store.finish(claim.trial_id, result)
+            store.complete(claim.trial_id, result)
         elif fate in ("failed", "node"):
             cause = "node" if fate == "node" else "user"
-            store.fail(
+            store.record_failure(
                 claim.trial_id, Failure.model_validate({"cause": cause, "message": "bad 'luck'"}), owner=me
             )
         elif fate == "paused":
             store.pause(claim.trial_id, owner=me, checkpoint=12.5)
         elif fate == "swept":
-            store.sweep(lambda row, me=me: DIED if row.worker == me else None, left=lambda _: Remains())
+            store.requeue_stale(
+                lambda row, me=me: DIED if row.worker == me else None, read_output=lambda _: TrialOutput()
+            )
         else:
-            store.beat(claim.trial_id, owner=me)
+            store.renew_heartbeat(claim.trial_id, owner=me)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -73,12 +75,12 @@ def test_a_quick_look_gives_the_rows_that_the_store_gives(
     url: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     study = make_study(**SECTIONS)
-    store = Store.create(url, study, folder="/studies/bowl")
+    store = TrialQueue.create(url, study, folder="/studies/bowl")
     played(store, seed=seed)
     failed = next(row.number for row in store.rows() if row.state == "failed")
     store.retry([failed])
     expected = store.rows()
-    monkeypatch.setattr(Store, "open", lambda *_, **__: pytest.fail("Optuna's way was gone"))
+    monkeypatch.setattr(TrialQueue, "open", lambda *_, **__: pytest.fail("Optuna's way was gone"))
     assert rows_of(url, study) == expected
     assert {row.state for row in expected} == {"waiting", "running", "finished", "failed"}
     assert any(row.forgiven for row in expected)
@@ -91,13 +93,13 @@ def test_of_trials_that_go_on_from_others_it_gives_the_parents(
 ) -> None:
     search = {"algorithm": "pbt", "options": {"population": 2, "generations": 3}}
     study = make_study(budget={"trials": 6}, search=search)
-    store = Store.create(url, study, folder="/studies/bowl")
+    store = TrialQueue.create(url, study, folder="/studies/bowl")
     for _ in range(4):
         claim = store.claim(worker("0", job="0_0"))
         assert isinstance(claim, Claim)
-        store.finish(claim.trial_id, TrialResult(number=claim.row.number, state="finished", values=[1.0]))
+        store.complete(claim.trial_id, TrialResult(number=claim.row.number, state="finished", values=[1.0]))
     expected = store.rows()
-    monkeypatch.setattr(Store, "open", lambda *_, **__: pytest.fail("Optuna's way was gone"))
+    monkeypatch.setattr(TrialQueue, "open", lambda *_, **__: pytest.fail("Optuna's way was gone"))
     assert rows_of(url, study) == expected
     assert [row.lineage.parent for row in expected[:4] if row.lineage] == [None, None, 0, 1]
 
@@ -111,22 +113,22 @@ def test_two_objectives_infinities_and_a_study_beside_it_are_read_right(
         },
         "name": "two",
     }
-    Store.create(url, make_study(), folder="/studies/bowl")
+    TrialQueue.create(url, make_study(), folder="/studies/bowl")
     study = make_study(**both)
-    store = Store.create(url, study, folder="/studies/two")
+    store = TrialQueue.create(url, study, folder="/studies/two")
     claim = store.claim(worker())
     assert isinstance(claim, Claim)
-    store.finish(
+    store.complete(
         claim.trial_id, TrialResult(number=0, state="finished", values=[float("-inf"), float("inf")])
     )
     expected = store.rows()
-    monkeypatch.setattr(Store, "open", lambda *_, **__: pytest.fail("Optuna's way was gone"))
+    monkeypatch.setattr(TrialQueue, "open", lambda *_, **__: pytest.fail("Optuna's way was gone"))
     assert expected[0].values == (float("-inf"), float("inf"))
     assert rows_of(url, study) == expected
 
 
 def test_rows_beyond_a_smaller_budget_are_left_out(url: str, make_study: MakeStudy) -> None:
-    Store.create(url, make_study(), folder="/studies/bowl")
+    TrialQueue.create(url, make_study(), folder="/studies/bowl")
     fewer = make_study(budget={"trials": 2})
     assert [row.number for row in rows_of(url, fewer)] == [0, 1]
 
@@ -140,7 +142,7 @@ def test_where_the_tables_are_others_optuna_is_asked(
     url: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = make_study()
-    expected = Store.create(url, study, folder="/studies/bowl").rows()
+    expected = TrialQueue.create(url, study, folder="/studies/bowl").rows()
 
     def strange(*_: object) -> None:
         raise Unreadable("a newer Optuna")
@@ -151,7 +153,7 @@ def test_where_the_tables_are_others_optuna_is_asked(
 
 def test_a_journal_line_that_is_being_written_is_left_out(tmp_path: Path, make_study: MakeStudy) -> None:
     study, file = make_study(), tmp_path / "store"
-    expected = Store.create(f"journal:///{file}", study, folder="/studies/bowl").rows()
+    expected = TrialQueue.create(f"journal:///{file}", study, folder="/studies/bowl").rows()
     with file.open("a") as journal:
         journal.write('{"op_code":6,"trial_id":0,"state"')
     assert rows_of(f"journal:///{file}", study) == expected
@@ -159,10 +161,10 @@ def test_a_journal_line_that_is_being_written_is_left_out(tmp_path: Path, make_s
 
 def test_operations_after_a_trials_end_count_for_nothing(tmp_path: Path, make_study: MakeStudy) -> None:
     study, file = make_study(), tmp_path / "store"
-    store = Store.create(f"journal:///{file}", study, folder="/studies/bowl")
+    store = TrialQueue.create(f"journal:///{file}", study, folder="/studies/bowl")
     claim = store.claim(worker())
     assert isinstance(claim, Claim)
-    store.finish(claim.trial_id, TrialResult(number=0, state="finished", values=[1.0]))
+    store.complete(claim.trial_id, TrialResult(number=0, state="finished", values=[1.0]))
     line = f'"worker_id":"other","trial_id":{claim.trial_id}'
     with file.open("a") as journal:
         journal.write(f'{{"op_code":8,{line},"user_attr":{{"metrics":{{"a":1}}}}}}\n')
@@ -170,14 +172,14 @@ def test_operations_after_a_trials_end_count_for_nothing(tmp_path: Path, make_st
         journal.write(
             f'{{"op_code":6,{line},"state":0,"values":null,"datetime_start":"2026-01-01T00:00:00+00:00"}}\n'
         )
-    expected = Store.open(f"journal:///{file}", study).rows()
+    expected = TrialQueue.open(f"journal:///{file}", study).rows()
     assert expected[0].state == "finished"
     assert rows_of(f"journal:///{file}", study) == expected
 
 
 def test_reading_changes_nothing(tmp_path: Path, make_study: MakeStudy) -> None:
     study, file = make_study(), tmp_path / "store"
-    Store.create(f"sqlite:///{file}", study, folder="/studies/bowl")
+    TrialQueue.create(f"sqlite:///{file}", study, folder="/studies/bowl")
     before = file.read_bytes()
     rows_of(f"sqlite:///{file}", study)
     assert file.read_bytes() == before
@@ -186,7 +188,7 @@ def test_reading_changes_nothing(tmp_path: Path, make_study: MakeStudy) -> None:
 
 def test_a_quick_look_does_without_optuna(tmp_path: Path, make_study: MakeStudy) -> None:
     study, file = make_study(), tmp_path / "store"
-    Store.create(f"sqlite:///{file}", study, folder="/studies/bowl")
+    TrialQueue.create(f"sqlite:///{file}", study, folder="/studies/bowl")
     code = (
         "import sys; from pathlib import Path; from hpotune.storage.readers.read_only import rows_of; "
         "from hpotune.config.load import load_study; import hpotune.launch.stale_workers; "

@@ -14,12 +14,12 @@ from pathlib import Path
 
 from hpotune.config.load import load_study
 from hpotune.records.trial import Failure, TrialResult, Worker
-from hpotune.storage import Claim, Store
+from hpotune.storage import Claim, TrialQueue
 
 
 def main(url: str, study_file: str, seed: int) -> None:
     """Takes turns until none is left."""
-    store = Store.open(url, load_study(Path(study_file)), patient=True)
+    store = TrialQueue.open(url, load_study(Path(study_file)), patient=True)
     me = Worker(job="local", host="here", pid=os.getpid())
     rng = random.Random(seed)
     while isinstance(claim := store.claim(me), Claim):
@@ -28,13 +28,13 @@ def main(url: str, study_file: str, seed: int) -> None:
         if fate < 0.03:
             os.kill(os.getpid(), signal.SIGKILL)
         elif fate < 0.08:
-            store.fail(claim.trial_id, Failure(cause="user", message="as planned"), owner=me)
+            store.record_failure(claim.trial_id, Failure(cause="user", message="as planned"), owner=me)
         elif fate < 0.2:
             store.pause(claim.trial_id, owner=me)
         else:
             value = [row.params["params.x"] ** 2]
             result = TrialResult(number=row.number, state="finished", values=value, rung=row.rung)
-            if store.reach(claim.trial_id, result, owner=me):
+            if store.record_rung(claim.trial_id, result, owner=me):
                 print(f"{row.number} {row.rung}", flush=True)
 
 

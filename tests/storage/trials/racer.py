@@ -14,12 +14,12 @@ from pathlib import Path
 
 from hpotune.config.load import load_study
 from hpotune.records.trial import Failure, TrialResult, Worker
-from hpotune.storage import Store
+from hpotune.storage import TrialQueue
 
 
 def main(url: str, study_file: str, seed: int) -> None:
     """Takes trials until none is left."""
-    store = Store.open(url, load_study(Path(study_file)), patient=True)
+    store = TrialQueue.open(url, load_study(Path(study_file)), patient=True)
     me = Worker(job="local", host="here", pid=os.getpid())
     rng = random.Random(seed)
     while claim := store.claim(me):
@@ -28,11 +28,13 @@ def main(url: str, study_file: str, seed: int) -> None:
         if fate < 0.05:
             os.kill(os.getpid(), signal.SIGKILL)
         elif fate < 0.15:
-            store.fail(claim.trial_id, Failure(cause="user", message="as planned"), owner=me)
+            store.record_failure(claim.trial_id, Failure(cause="user", message="as planned"), owner=me)
         elif fate < 0.3:
             store.pause(claim.trial_id, owner=me)
         else:
-            store.finish(claim.trial_id, TrialResult(number=claim.row.number, state="finished", values=[1.0]))
+            store.complete(
+                claim.trial_id, TrialResult(number=claim.row.number, state="finished", values=[1.0])
+            )
             print(claim.row.number, flush=True)
 
 

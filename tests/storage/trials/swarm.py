@@ -18,7 +18,7 @@ from pathlib import Path
 
 from hpotune.config.load import Study
 from hpotune.records.trial import Failure, TrialResult, TrialRow, Worker
-from hpotune.storage import Remains, Store
+from hpotune.storage import TrialOutput, TrialQueue
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,14 +76,14 @@ def race(
         ended = _turn(url, study, folder / f"told-{turn}", racers=racers, fates=fates, seed=turn)
         killed += sum(status == signal.SIGKILL for status in ended)
         broken += sum(status not in (0, signal.SIGKILL) for status in ended)
-        store = Store.open(url, study, patient=True)
-        store.sweep(_dead, left=_nothing, unowned_s=1e-6)
+        store = TrialQueue.open(url, study, patient=True)
+        store.requeue_stale(_dead, read_output=_nothing, unowned_s=1e-6)
         if broken or sum(row.state == "finished" for row in store.rows()) >= study.config.budget.trials:
             break
     told = [int(line) for path in sorted(folder.glob("told-*")) for line in path.read_text().splitlines()]
     return Race(
         told=told,
-        rows=Store.open(url, study).rows(),
+        rows=TrialQueue.open(url, study).rows(),
         seconds=time.monotonic() - begun,
         killed=killed,
         broken=broken,
@@ -123,7 +123,7 @@ def _watched(url: str, study: Study, living: set[int], *, fates: Fates, rng: ran
     doomed = rng.sample(sorted(living), round(fates.killed * len(living)))
     strikes = sorted((time.monotonic() + rng.uniform(0.05, fates.kill_s), pid) for pid in doomed)
     ended: list[int] = []
-    store = Store.open(url, study, patient=True) if doomed else None
+    store = TrialQueue.open(url, study, patient=True) if doomed else None
     while living:
         time.sleep(0.02)
         while strikes and strikes[0][0] < time.monotonic():
@@ -136,21 +136,21 @@ def _watched(url: str, study: Study, living: set[int], *, fates: Fates, rng: ran
                 living.discard(pid)
                 ended.append(status)
         if store is not None and rng.random() < 0.2:
-            store.sweep(_dead, left=_nothing)
+            store.requeue_stale(_dead, read_output=_nothing)
     return ended
 
 
 def run(url: str, study: Study, told: Path, *, fates: Fates, rng: random.Random) -> None:
     """One racer: takes trials until none is left for it."""
-    store = Store.open(url, study, patient=True)
+    store = TrialQueue.open(url, study, patient=True)
     me = Worker(job="local", host="here", pid=os.getpid())
     while claim := store.claim(me):
         number, fate = claim.row.number, rng.random()
         if fate < fates.failed:
-            store.fail(claim.trial_id, Failure(cause="user", message="as planned"), owner=me)
+            store.record_failure(claim.trial_id, Failure(cause="user", message="as planned"), owner=me)
         elif fate < fates.failed + fates.paused:
             store.pause(claim.trial_id, owner=me)
-        elif store.finish(
+        elif store.complete(
             claim.trial_id, TrialResult(number=number, state="finished", values=[rng.random()])
         ):
             with told.open("a") as out:
@@ -163,5 +163,5 @@ def _dead(row: TrialRow) -> Failure | None:
     return Failure(cause="preempted", message="it was killed")
 
 
-def _nothing(_: int) -> Remains:
-    return Remains()
+def _nothing(_: int) -> TrialOutput:
+    return TrialOutput()

@@ -7,7 +7,7 @@ import secrets
 import psycopg
 import pytest
 
-from hpotune.storage import Store
+from hpotune.storage import TrialQueue
 from tests.storage.trials.swarm import Fates, race
 
 MANY = [
@@ -21,7 +21,7 @@ def prepared(request, make_study, tmp_path, kind: str, *, trials: int, algorithm
     """The URL of a study's store, and the study."""
     url = request.getfixturevalue("postgres") if kind == "postgres" else f"{kind}:///{tmp_path}/store"
     study = make_study(budget={"trials": trials, "max_failed": 1000}, search={"algorithm": algorithm})
-    Store.create(url, study, folder="/f")
+    TrialQueue.create(url, study, folder="/f")
     return url, study
 
 
@@ -54,7 +54,7 @@ def test_racers_struck_by_kill_9_anywhere_leave_nothing_behind(request, make_stu
 def test_a_server_that_refuses_connections_only_delays_racers(postgres, server, make_study, tmp_path):
     """Four connections for twenty workers."""
     study = make_study(budget={"trials": 24}, search={"algorithm": "random"})
-    Store.create(postgres, study, folder="/f")
+    TrialQueue.create(postgres, study, folder="/f")
     role = f"few{secrets.token_hex(4)}"
     with psycopg.connect(postgres, autocommit=True) as admin:
         admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{server.password}' CONNECTION LIMIT 4")

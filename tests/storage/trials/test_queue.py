@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import optuna
@@ -14,8 +13,9 @@ import pytest
 from hpotune.errors import HpotuneError, StoreError
 from hpotune.records.trial import Attempt, Failure, TrialResult, Worker
 from hpotune.search.algorithms.gp import GpSampler
-from hpotune.storage import Remains, Store, Wait, silent
+from hpotune.storage import TrialOutput, TrialQueue, Wait, lease_expired
 from hpotune.storage.backends.connect import connect
+from hpotune.storage.readers.trial_record import stored_attempts
 from hpotune.storage.trials.queue import UNOWNED_S
 from tests.storage.conftest import worker
 
@@ -25,15 +25,15 @@ TUNED = {**MODEL, "train": {"learning_rate": {"float": [1e-5, 1e-1], "log": True
 EVAL_LOSS = {"objective": {"metric": "eval_loss"}}
 
 
-def nothing_left(_: int) -> Remains:
-    return Remains()
+def nothing_left(_: int) -> TrialOutput:
+    return TrialOutput()
 
 
-def finish(store: Store, claim, value: float = 1.0) -> None:
-    store.finish(claim.trial_id, TrialResult(number=claim.row.number, state="finished", values=[value]))
+def finish(store: TrialQueue, claim, value: float = 1.0) -> None:
+    store.complete(claim.trial_id, TrialResult(number=claim.row.number, state="finished", values=[value]))
 
 
-def race(url: str, study, store: Store, *, trials: int) -> list[str]:
+def race(url: str, study, store: TrialQueue, *, trials: int) -> list[str]:
     """Racers until the study is over: six at a time, the dead swept and replaced. Returns what they printed."""
     printed: list[str] = []
     for turn in range(20):
@@ -46,9 +46,9 @@ def race(url: str, study, store: Store, *, trials: int) -> list[str]:
         ]  # fmt: skip
         for racer in racers:
             printed += racer.communicate(timeout=300)[0].split()
-        store.sweep(
+        store.requeue_stale(
             lambda row: None if alive(row.worker) else Failure(cause="killed", message="died"),
-            left=nothing_left,
+            read_output=nothing_left,
         )
         if sum(row.state == "finished" for row in store.rows()) >= trials:
             return printed
@@ -61,7 +61,7 @@ def alive(one: Worker) -> bool:
 
 def test_racers_that_fail_pause_and_die_finish_exactly_the_budget(url, make_study):
     study = make_study(budget={"trials": 30, "max_failed": 1000}, search={"algorithm": "random"})
-    store = Store.create(url, study, folder="/f")
+    store = TrialQueue.create(url, study, folder="/f")
     printed = race(url, study, store, trials=30)
     rows = store.rows()
     finished = [row for row in rows if row.state == "finished"]
@@ -93,13 +93,13 @@ def test_nothing_is_left_to_claim_while_the_whole_budget_runs(make_store):
 def test_a_failed_trial_frees_its_slot(make_store):
     store = make_store(budget={"trials": 1})
     first = store.claim(worker())
-    store.fail(first.trial_id, FAILURE)
+    store.record_failure(first.trial_id, FAILURE)
     assert store.claim(worker()).row.number == first.row.number + 1
 
 
 def test_a_failed_trial_keeps_its_reason(make_store):
     store = make_store()
-    store.fail(store.claim(worker()).trial_id, FAILURE, metrics={"peak_memory_gb": 0.5})
+    store.record_failure(store.claim(worker()).trial_id, FAILURE, metrics={"peak_memory_gb": 0.5})
     row = store.rows()[0]
     assert (row.state, row.failure, row.metrics) == ("failed", FAILURE, {"peak_memory_gb": 0.5})
 
@@ -110,7 +110,7 @@ def test_a_finished_trial_keeps_everything_that_was_measured(make_store):
     result = TrialResult(
         number=claim.row.number, state="finished", values=[0.5], stderrs=[0.1], metrics={"loss": 2.0}
     )
-    store.finish(claim.trial_id, result)
+    store.complete(claim.trial_id, result)
     row = store.rows()[0]
     assert (row.state, row.values, row.stderrs, row.metrics) == ("finished", (0.5,), (0.1,), {"loss": 2.0})
 
@@ -145,29 +145,29 @@ def test_a_worker_that_lost_its_trial_cannot_fail_it(make_store):
     lost = store.claim(worker("one"))
     store.pause(lost.trial_id)
     store.claim(worker("two"))
-    assert not store.fail(lost.trial_id, FAILURE, owner=worker("one"))
+    assert not store.record_failure(lost.trial_id, FAILURE, owner=worker("one"))
     assert store.rows()[0].state == "running"
 
 
 def test_a_trial_that_was_swept_by_mistake_cannot_finish_a_second_time(make_store):
     store = make_store(budget={"trials": 1})
     claim = store.claim(worker())
-    store.sweep(lambda _: FAILURE, left=nothing_left)
-    assert not store.finish(claim.trial_id, TrialResult(number=0, state="finished", values=[1.0]))
+    store.requeue_stale(lambda _: FAILURE, read_output=nothing_left)
+    assert not store.complete(claim.trial_id, TrialResult(number=0, state="finished", values=[1.0]))
     assert [row.state for row in store.rows()] == ["failed", "waiting"]
 
 
 def test_a_trial_whose_worker_lives_is_not_swept(make_store):
     store = make_store()
     store.claim(worker())
-    assert store.sweep(lambda _: None, left=nothing_left) == []
+    assert store.requeue_stale(lambda _: None, read_output=nothing_left) == []
 
 
 def test_a_dead_workers_finished_result_is_told_by_the_sweep(make_store):
     store = make_store()
     claim = store.claim(worker())
     left = TrialResult(number=claim.row.number, state="finished", values=[0.25])
-    store.sweep(lambda _: FAILURE, left=lambda number: Remains(result=left))
+    store.requeue_stale(lambda _: FAILURE, read_output=lambda number: TrialOutput(result=left))
     row = store.rows()[0]
     assert (row.state, row.values) == ("finished", (0.25,))
 
@@ -176,11 +176,11 @@ def test_a_dead_workers_checkpointed_trial_goes_back_in_line(make_store):
     store = make_store()
     store.claim(worker())
     paused = TrialResult(number=0, state="paused")
-    store.sweep(lambda _: FAILURE, left=lambda _: Remains(result=paused))
+    store.requeue_stale(lambda _: FAILURE, read_output=lambda _: TrialOutput(result=paused))
     assert store.rows()[0].state == "waiting"
 
 
-CANCELLED = Failure(cause="killed", message="its job 7 ended as CANCELLED (exit 0:15) on n1")
+CANCELLED = Failure(cause="killed", message="its job 7 ended as CANCELLED (exit 0:15) on n1", cancelled=True)
 CRASHED = Failure(cause="killed", message="its job 7 ended as FAILED (exit 9:0) on n1")
 TIMED_OUT = Failure(cause="timeout", message="its job 7 ended as TIMEOUT (exit 0:0) on n1")
 
@@ -199,7 +199,7 @@ def test_a_dead_workers_trial_goes_back_in_line_as_often_as_its_cause_allows(mak
     store = make_store(budget={"trials": 1})
     for state in states:
         assert store.claim(worker()).row.number == 0
-        assert store.sweep(lambda _: failure, left=nothing_left) == [0]
+        assert store.requeue_stale(lambda _: failure, read_output=nothing_left) == [0]
         assert store.rows()[0].state == state
 
 
@@ -207,7 +207,9 @@ def test_a_trial_that_the_cluster_takes_again_and_again_fails_when_it_gets_no_fu
     store = make_store(budget={"trials": 1})
     for checkpoint in (1.0, 2.0, 3.0, 3.0, 3.0, 3.0):
         assert store.claim(worker()).row.number == 0
-        store.sweep(lambda _: TIMED_OUT, left=lambda _, at=checkpoint: Remains(checkpoint=at))
+        store.requeue_stale(
+            lambda _: TIMED_OUT, read_output=lambda _, at=checkpoint: TrialOutput(checkpoint=at)
+        )
     row = store.rows()[0]
     assert (row.state, len(row.attempts)) == ("failed", 6)
     assert "taken 3 times without a newer checkpoint" in row.failure.message
@@ -223,14 +225,14 @@ def test_a_user_may_stop_a_trial_as_often_as_he_likes(make_store):
 
 def test_retry_says_how_often_a_failure_is_tried_again(make_store):
     store = make_store(budget={"trials": 1}, retry={"user": 1})
-    told = [store.fail(store.claim(worker()).trial_id, FAILURE) for _ in range(2)]
+    told = [store.record_failure(store.claim(worker()).trial_id, FAILURE) for _ in range(2)]
     assert told == ["again", "failed"]
 
 
 def test_every_attempt_is_kept_with_what_it_held(make_store):
     store = make_store(budget={"trials": 1}, resources={"gpus": 4})
     claim = store.claim(worker("one"))
-    store.fail(claim.trial_id, TIMED_OUT, owner=claim.row.worker)
+    store.record_failure(claim.trial_id, TIMED_OUT, owner=claim.row.worker)
     finish(store, store.claim(worker("two")))
     row = store.rows()[0]
     assert [(a.worker.host, a.outcome, a.cause, a.gpus) for a in row.attempts] == [
@@ -243,18 +245,23 @@ def test_every_attempt_is_kept_with_what_it_held(make_store):
 def test_a_dead_workers_attempt_ends_with_its_last_sign_of_life(make_store):
     store = make_store(budget={"trials": 1})
     claim = store.claim(worker())
-    assert store.beat(claim.trial_id, owner=worker())
-    beat = store.rows()[0].beat
-    store.sweep(silent(60, now=beat + 61), left=nothing_left)
+    assert store.renew_heartbeat(claim.trial_id, owner=worker())
+    beat = store.rows()[0].last_heartbeat
+    store.requeue_stale(lease_expired(60, now=beat + 61), read_output=nothing_left)
     attempt = store.rows()[0].attempts[0]
-    assert (attempt.end, attempt.swept, attempt.cause) == (beat, True, "killed")
+    assert (attempt.end, attempt.ended_by_other, attempt.cause) == (beat, True, "killed")
 
 
 def test_a_worker_that_gave_a_sign_of_life_within_its_lease_is_not_dead(make_store):
     store = make_store(budget={"trials": 1})
     claim = store.claim(worker())
-    store.beat(claim.trial_id, owner=worker())
-    assert store.sweep(silent(60, now=store.rows()[0].beat + 59), left=nothing_left) == []
+    store.renew_heartbeat(claim.trial_id, owner=worker())
+    assert (
+        store.requeue_stale(
+            lease_expired(60, now=store.rows()[0].last_heartbeat + 59), read_output=nothing_left
+        )
+        == []
+    )
 
 
 def test_a_worker_hears_that_its_trial_is_somebody_elses(make_store):
@@ -262,7 +269,7 @@ def test_a_worker_hears_that_its_trial_is_somebody_elses(make_store):
     lost = store.claim(worker("one"))
     store.pause(lost.trial_id)
     store.claim(worker("two"))
-    assert not store.beat(lost.trial_id, owner=worker("one"))
+    assert not store.renew_heartbeat(lost.trial_id, owner=worker("one"))
 
 
 def test_a_round_starts_when_the_one_before_has_finished(make_store):
@@ -278,7 +285,7 @@ def test_a_round_starts_when_the_one_before_has_finished(make_store):
 def test_a_failed_trial_is_replaced_within_its_round(make_store):
     store = make_store(budget={"trials": 4, "parallel": 2}, execution={"mode": "batch"})
     finish(store, store.claim(worker()))
-    store.fail(store.claim(worker()).trial_id, FAILURE)
+    store.record_failure(store.claim(worker()).trial_id, FAILURE)
     third = store.claim(worker())
     assert third.row.number == 2
     assert store.claim(worker()) == Wait(why="round")
@@ -317,7 +324,7 @@ def test_a_trial_that_does_not_fit_is_left_for_another(make_store):
 def test_a_failed_trial_is_tried_again_at_its_point_and_forgiven(make_store):
     store = make_store(budget={"trials": 3})
     failed = store.claim(worker())
-    store.fail(failed.trial_id, FAILURE)
+    store.record_failure(failed.trial_id, FAILURE)
     assert store.retry([failed.row.number]) == {0: 1}
     again = store.claim(worker())
     assert (again.row.number, again.row.params, again.row.retry_of) == (1, failed.row.params, 0)
@@ -333,7 +340,7 @@ def test_what_has_not_failed_is_not_tried_again(make_store):
 
 def test_a_retry_needs_room_in_the_budget(make_store):
     store = make_store(budget={"trials": 1})
-    store.fail(store.claim(worker()).trial_id, FAILURE)
+    store.record_failure(store.claim(worker()).trial_id, FAILURE)
     finish(store, store.claim(worker()))
     with pytest.raises(HpotuneError, match=r"room for 0 of 1 trials; `hpotune extend --trials \+1`"):
         store.retry([0])
@@ -345,9 +352,9 @@ def test_a_trial_taken_by_a_worker_that_died_before_it_signed_goes_back_in_line(
     trial = storage.get_all_trials(storage.get_study_id_from_name("bowl"))[0]
     storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.RUNNING)
     later = storage.get_trial(trial._trial_id).datetime_start.timestamp() + UNOWNED_S + 1
-    store.sweep(lambda _: None, left=nothing_left, now=later - 60)
+    store.requeue_stale(lambda _: None, read_output=nothing_left, now=later - 60)
     assert store.rows()[0].state == "running"
-    store.sweep(lambda _: None, left=nothing_left, now=later)
+    store.requeue_stale(lambda _: None, read_output=nothing_left, now=later)
     assert store.rows()[0].state == "waiting"
 
 
@@ -357,14 +364,14 @@ def test_a_requeued_job_puts_back_its_own_trial_only(make_store):
     store.claim(worker("sibling", job="7", task="0.1"))
     store.claim(worker("other", job="8", task="0.0"))
     me = worker("new", job="7", task="0.0")
-    assert store.put_back(me, alive=lambda _: False, left=nothing_left) == [mine]
+    assert store.requeue_own(me, is_running=lambda _: False, read_output=nothing_left) == [mine]
     assert [row.state for row in store.rows()][:3] == ["waiting", "running", "running"]
 
 
 def test_a_worker_beside_another_in_one_script_leaves_its_trial_alone(make_store):
     store = make_store()
     store.claim(worker("old"))
-    assert store.put_back(worker("new"), alive=lambda _: True, left=nothing_left) == []
+    assert store.requeue_own(worker("new"), is_running=lambda _: True, read_output=nothing_left) == []
 
 
 def test_the_baseline_is_trial_zero_and_has_no_params(make_store):
@@ -374,7 +381,7 @@ def test_the_baseline_is_trial_zero_and_has_no_params(make_store):
 
 def test_a_failed_baseline_is_made_again(make_store):
     store = make_store(**TUNED, score=EVAL_LOSS, budget={"trials": 3})
-    store.fail(store.claim(worker()).trial_id, FAILURE)
+    store.record_failure(store.claim(worker()).trial_id, FAILURE)
     kinds = []
     while claim := store.claim(worker()):
         kinds.append(claim.row.kind)
@@ -387,7 +394,7 @@ def test_a_second_baseline_made_by_a_race_becomes_a_trial(make_store, url):
     storage = connect(url)
     storage.create_new_trial(storage.get_study_id_from_name("bowl"), template_trial=twin)
     store.claim(worker())
-    store.fail(store.claim(worker()).trial_id, FAILURE)
+    store.record_failure(store.claim(worker()).trial_id, FAILURE)
     assert store.claim(worker()).row.kind == "trial"
 
 
@@ -410,7 +417,7 @@ def test_rows_beyond_the_budget_are_neither_shown_nor_claimed(make_store, url):
 
 
 def test_a_large_budget_opens_rows_as_they_are_needed(make_store, monkeypatch):
-    monkeypatch.setattr("hpotune.storage.trials.outcomes.AHEAD", 3)
+    monkeypatch.setattr("hpotune.storage.trials.outcome_writer.AHEAD", 3)
     store = make_store(budget={"trials": 8}, search={"algorithm": "random"})
     assert len(store.rows()) == 3
     taken = 0
@@ -450,14 +457,14 @@ def test_a_choice_of_lists_comes_back_as_a_list(make_store):
 def test_a_storage_that_holds_another_folders_study_is_refused(make_store, url, make_study):
     make_store()
     with pytest.raises(StoreError, match=r"another study named 'bowl' .of /studies/bowl.; rename"):
-        Store.create(url, make_study(), folder="/studies/other")
+        TrialQueue.create(url, make_study(), folder="/studies/other")
 
 
 def test_a_storage_that_holds_other_sections_of_the_same_folder_is_refused(make_store, url, make_study):
     make_store()
     other = make_study(params={"x": {"float": [-3.0, 4.0]}})
     with pytest.raises(StoreError, match=r"rename this one.*optuna delete-study --study-name bowl --storage"):
-        Store.create(url, other, folder="/studies/bowl")
+        TrialQueue.create(url, other, folder="/studies/bowl")
 
 
 def test_a_study_is_opened_again_with_another_budget_and_a_number_written_otherwise(
@@ -465,20 +472,20 @@ def test_a_study_is_opened_again_with_another_budget_and_a_number_written_otherw
 ):
     make_store()
     same = make_study(params={"x": {"float": [-3, 3]}}, budget={"trials": 9})
-    assert len(Store.create(url, same, folder="/studies/bowl").rows()) == 9
+    assert len(TrialQueue.create(url, same, folder="/studies/bowl").rows()) == 9
 
 
 def test_a_storage_without_the_study_is_refused(make_store, url, make_study):
     make_store()
     with pytest.raises(StoreError, match="has no study 'cup'"):
-        Store.open(url, make_study(name="cup"))
+        TrialQueue.open(url, make_study(name="cup"))
 
 
 def test_one_worker_and_one_seed_give_the_same_trials_twice(make_study, url, tmp_path):
     drawn = []
     for name, place in (("once", url), ("again", f"sqlite:///{tmp_path}/again.db")):
         study = make_study(name=name, budget={"trials": 12}, search={"algorithm": "tpe", "seed": 4})
-        store = Store.create(place, study, folder=name)
+        store = TrialQueue.create(place, study, folder=name)
         while claim := store.claim(worker()):
             finish(store, claim, (claim.row.params["params.x"] - 1) ** 2)
         drawn.append([(row.params, row.values) for row in store.rows()])
@@ -490,7 +497,7 @@ def test_a_sampler_learns_beside_a_baseline_without_params(algorithm, make_study
     lora = {"r": {"int": [1, 64], "log": True}}
     sections = {**TUNED, "lora": lora, "score": EVAL_LOSS, "budget": {"trials": 12}}
     study = make_study(**sections, search={"algorithm": algorithm})
-    store = Store.create(f"sqlite:///{tmp_path}/s.db", study, folder="f")
+    store = TrialQueue.create(f"sqlite:///{tmp_path}/s.db", study, folder="f")
     spaces = []
     own = {"tpe": optuna.samplers.TPESampler, "gp": GpSampler, "cmaes": optuna.samplers.CmaEsSampler}
     sampler = own[algorithm]
@@ -509,7 +516,7 @@ def test_a_sampler_learns_beside_a_baseline_without_params(algorithm, make_study
 def test_every_storage_opens_for_reading_while_a_writer_works(make_store, url, make_study):
     store = make_store()
     claim = store.claim(worker())
-    reader = Store.open(url, make_study(), read_only=True)
+    reader = TrialQueue.open(url, make_study(), read_only=True)
     assert reader.rows()[0].state == "running"
     finish(store, claim)
     assert reader.rows()[0].state == "finished"
@@ -519,13 +526,13 @@ def test_a_reader_waits_for_nobody_who_holds_the_write_lock_of_sqlite(make_study
     import sqlite3
 
     url = f"sqlite:///{tmp_path}/s.db"
-    Store.create(url, make_study(), folder="f")
+    TrialQueue.create(url, make_study(), folder="f")
     holder = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
     holder.execute("BEGIN IMMEDIATE")
     code = (
-        "import sys; from pathlib import Path; from hpotune.storage import Store; "
+        "import sys; from pathlib import Path; from hpotune.storage import TrialQueue; "
         "from hpotune.config.load import load_study; "
-        "print(len(Store.open(sys.argv[1], load_study(Path(sys.argv[2])), read_only=True).rows()))"
+        "print(len(TrialQueue.open(sys.argv[1], load_study(Path(sys.argv[2])), read_only=True).rows()))"
     )
     command = [sys.executable, "-c", code, url, str(make_study().source.path)]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=os.environ)
@@ -535,7 +542,7 @@ def test_a_reader_waits_for_nobody_who_holds_the_write_lock_of_sqlite(make_study
 
 def test_opening_a_store_that_is_not_there_makes_none(make_study, tmp_path):
     with pytest.raises(StoreError, match="is not there"):
-        Store.open(f"sqlite:///{tmp_path}/s.db", make_study())
+        TrialQueue.open(f"sqlite:///{tmp_path}/s.db", make_study())
     assert not (tmp_path / "s.db").exists()
 
 
@@ -566,12 +573,14 @@ def test_a_trial_whose_releaser_died_half_way_goes_back_in_line(make_store):
     claim = store.claim(worker())
     store._storage.set_trial_user_attr(claim.trial_id, "worker", None)
     assert (
-        store.sweep(lambda _: FAILURE, left=nothing_left) == []
+        store.requeue_stale(lambda _: FAILURE, read_output=nothing_left) == []
     )  # taken just now by one that has not signed yet
     ended = Attempt(worker=worker(), start=claim.row.start, end=claim.row.start + 1, outcome="paused")
-    store._storage.set_trial_user_attr(claim.trial_id, "attempts", [asdict(ended)])
-    assert store.sweep(lambda _: None, left=nothing_left) == []  # its releaser lives and goes on
-    assert store.sweep(lambda _: FAILURE, left=nothing_left) == [0]
+    store._storage.set_trial_user_attr(claim.trial_id, "attempts", stored_attempts([ended]))
+    assert (
+        store.requeue_stale(lambda _: None, read_output=nothing_left) == []
+    )  # its releaser lives and goes on
+    assert store.requeue_stale(lambda _: FAILURE, read_output=nothing_left) == [0]
     assert store.claim(worker("two")).row.number == 0
 
 
@@ -579,7 +588,7 @@ def test_a_trial_whose_releaser_died_half_way_goes_back_in_line(make_store):
 def test_a_requeued_jobs_trial_says_why(make_store, cause):
     store = make_store(budget={"trials": 1})
     store.claim(worker("old"))
-    store.put_back(worker("new"), alive=lambda _: False, left=nothing_left, cause=cause)
+    store.requeue_own(worker("new"), is_running=lambda _: False, read_output=nothing_left, cause=cause)
     assert [attempt.cause for attempt in store.rows()[0].attempts] == [cause]
 
 
@@ -591,10 +600,14 @@ def test_a_worker_without_time_is_told_so_while_many_rows_wait(make_store):
 def test_one_death_is_told_once_however_many_sweep(make_store):
     store = make_store(budget={"trials": 1})
     claim = store.claim(worker())
-    ended = Attempt(worker=worker(), start=claim.row.start, end=claim.row.start, outcome="paused", swept=True)
-    store._storage.set_trial_user_attr(claim.trial_id, "attempts", [asdict(ended)])  # the other is half-way
-    store.sweep(lambda _: CRASHED, left=nothing_left)
-    assert [attempt.swept for attempt in store.rows()[0].attempts] == [True]
+    ended = Attempt(
+        worker=worker(), start=claim.row.start, end=claim.row.start, outcome="paused", ended_by_other=True
+    )
+    store._storage.set_trial_user_attr(
+        claim.trial_id, "attempts", stored_attempts([ended])
+    )  # the other is half-way
+    store.requeue_stale(lambda _: CRASHED, read_output=nothing_left)
+    assert [attempt.ended_by_other for attempt in store.rows()[0].attempts] == [True]
 
 
 def test_a_slow_sweep_does_not_take_a_trial_from_its_next_worker(make_store):
@@ -613,5 +626,5 @@ def test_a_slow_sweep_does_not_take_a_trial_from_its_next_worker(make_store):
             assert store.claim(worker("two")).row.number == 0
 
     store._storage._inner.set_trial_user_attr = interrupted
-    store.sweep(lambda _: CRASHED, left=nothing_left)
+    store.requeue_stale(lambda _: CRASHED, read_output=nothing_left)
     assert (store.rows()[0].state, store.rows()[0].worker) == ("running", worker("two"))

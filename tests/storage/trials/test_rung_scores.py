@@ -10,7 +10,7 @@ import optuna
 import pytest
 
 from hpotune.records.trial import Failure, TrialResult, TrialRow
-from hpotune.storage import Claim, Remains, Store
+from hpotune.storage import Claim, TrialOutput, TrialQueue
 from hpotune.storage.backends.connect import connect
 from hpotune.storage.readers.read_only import rows_of
 from tests.storage.conftest import worker
@@ -25,12 +25,12 @@ def result(claim: Claim, *values: float, rung: int | None = None) -> TrialResult
     return TrialResult(number=claim.row.number, state="finished", values=list(values), rung=at)
 
 
-def climb(store: Store, value, *, turns: int = 10**6) -> list[tuple[int, int]]:
+def climb(store: TrialQueue, value, *, turns: int = 10**6) -> list[tuple[int, int]]:
     """One worker's turns: (number, rung) of each."""
     taken = []
     while len(taken) < turns and isinstance(claim := store.claim(worker()), Claim):
         taken.append((claim.row.number, claim.row.rung))
-        store.reach(claim.trial_id, result(claim, value(claim.row.number)), owner=worker())
+        store.record_rung(claim.trial_id, result(claim, value(claim.row.number)), owner=worker())
     return taken
 
 
@@ -42,7 +42,7 @@ def test_one_worker_climbs_as_the_ladder_says(make_store):
     ]  # fmt: skip
     rows = store.rows()
     assert Counter(row.state for row in rows) == {"finished": 1, "stopped": 8}
-    assert [len(row.climbed) for row in rows] == [3, 2, 2, 1, 1, 1, 1, 1, 1]
+    assert [len(row.rung_scores) for row in rows] == [3, 2, 2, 1, 1, 1, 1, 1, 1]
     assert (rows[0].values, rows[1].values) == ((0.0,), (1.0,))
     assert [attempt.outcome for attempt in rows[0].attempts] == ["rung", "rung", "finished"]
     assert [attempt.rung for attempt in rows[0].attempts] == [0, 1, 2]
@@ -51,13 +51,13 @@ def test_one_worker_climbs_as_the_ladder_says(make_store):
 def test_a_worker_that_comes_and_goes_takes_the_same_turns(make_store, url, make_study):
     straight = climb(make_store(**ASHA), float)
     study = make_study(**ASHA, name="again")
-    Store.create(url, study, folder="/studies/again")
+    TrialQueue.create(url, study, folder="/studies/again")
     broken = []
-    while more := climb(Store.open(url, study), float, turns=2):
+    while more := climb(TrialQueue.open(url, study), float, turns=2):
         broken += more
-        claim = Store.open(url, study).claim(worker())
+        claim = TrialQueue.open(url, study).claim(worker())
         if isinstance(claim, Claim):  # it dies in the middle of this one
-            Store.open(url, study).sweep(lambda row: DIED, left=nothing_left)
+            TrialQueue.open(url, study).requeue_stale(lambda row: DIED, read_output=nothing_left)
     assert broken == straight
 
 
@@ -67,16 +67,16 @@ def test_a_quick_look_sees_the_rungs_too(make_store, url, make_study, monkeypatc
     store.claim(worker("other"))
     expected = store.rows()
     assert {row.state for row in expected} == {"waiting", "running"}
-    assert any(row.resting for row in expected)
+    assert any(row.awaits_promotion for row in expected)
     study = make_study(**ASHA)
 
     def quickly() -> list[TrialRow]:
         with monkeypatch.context() as patch:
-            patch.setattr(Store, "open", lambda *_, **__: pytest.fail("Optuna's way was gone"))
+            patch.setattr(TrialQueue, "open", lambda *_, **__: pytest.fail("Optuna's way was gone"))
             return rows_of(url, study)
 
     assert quickly() == expected
-    store.sweep(lambda row: DIED, left=nothing_left)
+    store.requeue_stale(lambda row: DIED, read_output=nothing_left)
     climb(store, float)
     expected = store.rows()
     assert {row.state for row in expected} == {"finished", "stopped"}
@@ -96,11 +96,11 @@ def test_optuna_sees_rungs_as_intermediate_values_and_stopped_trials_as_pruned(m
 def test_a_rung_is_told_once(make_store):
     store = make_store(**ASHA)
     claim = store.claim(worker())
-    assert store.reach(claim.trial_id, result(claim, 1.0), owner=worker()) == "rung"
-    assert store.reach(claim.trial_id, result(claim, 5.0), owner=worker()) == ""
+    assert store.record_rung(claim.trial_id, result(claim, 1.0), owner=worker()) == "rung"
+    assert store.record_rung(claim.trial_id, result(claim, 5.0), owner=worker()) == ""
     row = store.rows()[0]
-    assert [one.values for one in row.climbed] == [(1.0,)]
-    assert row.resting
+    assert [one.values for one in row.rung_scores] == [(1.0,)]
+    assert row.awaits_promotion
     assert not row.paused
 
 
@@ -109,8 +109,8 @@ def test_a_worker_that_lost_its_trial_cannot_tell_its_rung(make_store):
     lost = store.claim(worker("one"))
     store.pause(lost.trial_id)
     assert store.claim(worker("two")).row.number == lost.row.number
-    assert store.reach(lost.trial_id, result(lost, 1.0), owner=worker("one")) == ""
-    assert store.rows()[0].climbed == ()
+    assert store.record_rung(lost.trial_id, result(lost, 1.0), owner=worker("one")) == ""
+    assert store.rows()[0].rung_scores == ()
 
 
 def test_a_trial_whose_worker_died_goes_on_towards_its_rung(make_store):
@@ -118,32 +118,32 @@ def test_a_trial_whose_worker_died_goes_on_towards_its_rung(make_store):
     climb(store, float, turns=3)
     before = store.claim(worker("one")).row
     assert (before.number, before.rung) == (0, 1)
-    assert store.sweep(lambda row: DIED, left=nothing_left) == [0]
+    assert store.requeue_stale(lambda row: DIED, read_output=nothing_left) == [0]
     after = store.claim(worker("two")).row
     assert (after.number, after.rung, after.params) == (0, 1, before.params)
-    assert [one.rung for one in after.climbed] == [0]
+    assert [one.rung for one in after.rung_scores] == [0]
 
 
 def test_what_a_dead_worker_could_not_tell_is_told_by_the_sweep(make_store):
     store = make_store(**ASHA)
     climb(store, float, turns=3)
     claim = store.claim(worker("one"))
-    left = Remains(result=result(claim, 0.5))
-    store.sweep(lambda row: DIED, left=lambda _: left)
+    left = TrialOutput(result=result(claim, 0.5))
+    store.requeue_stale(lambda row: DIED, read_output=lambda _: left)
     row = store.rows()[0]
-    assert row.resting
-    assert [one.values for one in row.climbed] == [(0.0,), (0.5,)]
-    assert [(a.outcome, a.swept) for a in row.attempts] == [("rung", False), ("rung", True)]
+    assert row.awaits_promotion
+    assert [one.values for one in row.rung_scores] == [(0.0,), (0.5,)]
+    assert [(a.outcome, a.ended_by_other) for a in row.attempts] == [("rung", False), ("rung", True)]
 
 
 def test_what_stands_from_the_rung_before_is_no_result_of_this_one(make_store):
     store = make_store(**ASHA)
     climb(store, float, turns=3)
     claim = store.claim(worker("one"))
-    left = Remains(result=result(claim, 0.0, rung=0))
-    store.sweep(lambda row: DIED, left=lambda _: left)
+    left = TrialOutput(result=result(claim, 0.0, rung=0))
+    store.requeue_stale(lambda row: DIED, read_output=lambda _: left)
     row = store.rows()[0]
-    assert (row.rung, row.paused, len(row.climbed)) == (1, True, 1)
+    assert (row.rung, row.paused, len(row.rung_scores)) == (1, True, 1)
     assert [(a.outcome, a.cause) for a in row.attempts] == [("rung", None), ("paused", "killed")]
 
 
@@ -151,13 +151,13 @@ def test_a_death_between_telling_a_rung_and_letting_go_is_mended(make_store, mon
     store = make_store(**ASHA)
     claim = store.claim(worker("one"))
     monkeypatch.setattr(store, "_release", lambda *_: False)  # the worker dies here
-    store.reach(claim.trial_id, result(claim, 1.0), owner=worker("one"))
+    store.record_rung(claim.trial_id, result(claim, 1.0), owner=worker("one"))
     monkeypatch.undo()
     assert store.rows()[0].state == "running"
-    store.sweep(lambda row: DIED, left=lambda _: Remains(result=result(claim, 1.0)))
+    store.requeue_stale(lambda row: DIED, read_output=lambda _: TrialOutput(result=result(claim, 1.0)))
     row = store.rows()[0]
-    assert row.resting
-    assert [one.values for one in row.climbed] == [(1.0,)]
+    assert row.awaits_promotion
+    assert [one.values for one in row.rung_scores] == [(1.0,)]
     assert [a.outcome for a in row.attempts] == ["rung"]
 
 
@@ -168,18 +168,18 @@ def test_a_trial_that_has_climbed_since_it_was_seen_is_put_back(make_store):
     assert climb(store, float, turns=1) == [(0, 1)]
     assert not store._take(seen)
     row = store.rows()[0]
-    assert (row.resting, row.rung) == (True, 1)
+    assert (row.awaits_promotion, row.rung) == (True, 1)
 
 
 def test_a_failed_trial_is_replaced_and_keeps_its_rungs(make_store):
     store = make_store(**ASHA)
     climb(store, float, turns=3)
     claim = store.claim(worker())
-    assert store.fail(claim.trial_id, Failure(cause="nan", message="x"), owner=worker()) == "failed"
+    assert store.record_failure(claim.trial_id, Failure(cause="nan", message="x"), owner=worker()) == "failed"
     climb(store, float)
     rows = store.rows()
     assert Counter(row.state for row in rows) == {"failed": 1, "finished": 1, "stopped": 8}
-    assert len(rows[0].climbed) == 1
+    assert len(rows[0].rung_scores) == 1
 
 
 def test_median_stops_at_once_and_lets_the_others_go_straight_on(make_store):
@@ -201,7 +201,7 @@ def test_while_it_warms_up_a_trial_is_not_stopped(make_store):
     climb(store, float, turns=8)
     claim = store.claim(worker())
     cold = result(claim, 9.0).model_copy(update={"metrics": {"steps": 10, "warmup_steps": 20}})
-    assert store.reach(claim.trial_id, cold, owner=worker()) == "rung"
+    assert store.record_rung(claim.trial_id, cold, owner=worker()) == "rung"
 
 
 def test_a_trial_that_is_surely_worse_item_by_item_is_stopped(make_store, make_study, url):
@@ -214,10 +214,10 @@ def test_a_trial_that_is_surely_worse_item_by_item_is_stopped(make_store, make_s
     for number, worse in ((4, False), (5, True)):
         claim = store.claim(worker())
         asked = lambda *pair, worse=worse: told.append(pair) or worse  # noqa: E731
-        store.reach(claim.trial_id, result(claim, 9.0), owner=worker(), worse=asked)
+        store.record_rung(claim.trial_id, result(claim, 9.0), owner=worker(), is_worse=asked)
         if not worse:
             claim = store.claim(worker())
-            store.reach(claim.trial_id, result(claim, 9.0), owner=worker())
+            store.record_rung(claim.trial_id, result(claim, 9.0), owner=worker())
         assert told[-1] == (number, 0, 0)
     assert [row.state for row in store.rows()] == [*["finished"] * 5, "stopped"]
 
@@ -227,13 +227,13 @@ def test_in_a_round_a_resting_trial_is_not_waited_for(make_store):
     first = [store.claim(worker(str(n))) for n in range(3)]
     assert store.claim(worker("x")).why == "round"
     for claim in first:
-        store.reach(claim.trial_id, result(claim, claim.row.number), owner=claim.row.worker)
+        store.record_rung(claim.trial_id, result(claim, claim.row.number), owner=claim.row.worker)
     then = [store.claim(worker(str(n))).row for n in range(4)]
     assert [(row.number, row.rung) for row in then] == [(0, 1), (3, 0), (4, 0), (5, 0)]
 
 
 def test_resting_trials_do_not_keep_new_rows_from_being_made(make_store, monkeypatch):
-    monkeypatch.setattr("hpotune.storage.trials.outcomes.AHEAD", 2)
+    monkeypatch.setattr("hpotune.storage.trials.outcome_writer.AHEAD", 2)
     store = make_store(**ASHA)
     assert len(store.rows()) == 2
     assert len({number for number, _ in climb(store, float)}) == 9
@@ -241,7 +241,7 @@ def test_resting_trials_do_not_keep_new_rows_from_being_made(make_store, monkeyp
 
 def test_racers_that_fail_pause_and_die_decide_exactly_the_budget_and_tell_each_rung_once(url, make_study):
     study = make_study(search={"algorithm": "asha"}, budget={"trials": 18, "parallel": 4, "max_failed": 1000})
-    store = Store.create(url, study, folder="/f")
+    store = TrialQueue.create(url, study, folder="/f")
     printed: list[str] = []
     for turn in range(40):
         command = [sys.executable, "-m", "tests.storage.trials.climber", url, str(study.source.path)]
@@ -251,13 +251,15 @@ def test_racers_that_fail_pause_and_die_decide_exactly_the_budget_and_tell_each_
         ]
         for racer in racers:
             printed += racer.communicate(timeout=300)[0].splitlines()
-        store.sweep(lambda row: None if alive(row.worker) else DIED, left=nothing_left, unowned_s=0)
+        store.requeue_stale(
+            lambda row: None if alive(row.worker) else DIED, read_output=nothing_left, unowned_s=0
+        )
         if sum(row.decided for row in store.rows()) >= 18:
             break
     rows = store.rows()
     assert sum(row.decided for row in rows) == 18
     assert {row.state for row in rows} <= {"finished", "stopped", "failed"}
-    told = [f"{row.number} {one.rung}" for row in rows for one in row.climbed]
+    told = [f"{row.number} {one.rung}" for row in rows for one in row.rung_scores]
     assert len(set(told)) == len(told)
     assert sorted(printed) == sorted(told)
     tried = {row.number: row.params["params.x"] ** 2 for row in rows if row.decided}

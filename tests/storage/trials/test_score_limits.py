@@ -147,7 +147,7 @@ def test_at_a_rung_only_limits_count_that_more_training_cannot_keep(make_store):
     )
     assert (len(history), len(history.failed)) == (2, 1)
     last = TrialResult(number=0, state="finished", values=[-9.0], metrics=metrics, rung=2)
-    claim = next(row for row in store.rows() if row.climbed)
+    claim = next(row for row in store.rows() if row.rung_scores)
     storage, id_ = (
         store._storage,
         store._storage.get_trial_id_from_study_id_trial_number(study_id, claim.number),
