@@ -1,4 +1,4 @@
-"""The verbs. Each takes a study file or a study's folder; imports stand inside bodies so that `--help` is instant."""
+"""The command line: its verbs and how errors are reported. Verbs import in their bodies, so that `--help` is fast."""
 
 from __future__ import annotations
 
@@ -12,49 +12,48 @@ from hpotune.cli import inspect, plan, resume, run, search, setup  # noqa: F401 
 from hpotune.cli.common import app
 
 ORDER = (
-    "init", "check", "plan", "run", "submit", "status", "trials", "best", "logs", "why", "cancel", "resume", "extend",
-    "retry", "export", "algorithms", "ask_tell", "doctor", "worker", "step",
+    "init", "check", "doctor", "plan", "run", "submit", "cancel", "resume", "extend", "retry", "status", "trials",
+    "best", "why", "logs", "export", "algorithms", "ask_tell", "worker", "follow_up", "step",
 )  # fmt: skip
-"""As `--help` lists them: in the order of a study's life."""
+"""Verbs as `--help` lists them within each panel."""
 app.registered_commands.sort(key=lambda command: ORDER.index(getattr(command.callback, "__name__", "")))
 
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
 ) -> None:
     os.environ["HPOTUNE_DEBUG"] = "1" if debug else os.environ.get("HPOTUNE_DEBUG", "")
 
 
 def main() -> NoReturn:
-    """The command line; every error of ours is one line on stderr and an exit code."""
+    """Runs the command line; an error is one line on stderr and an exit code."""
     from hpotune.errors import HpotuneError
 
     try:
-        code = app(standalone_mode=False)  # typer hands an Exit's code back here instead of raising it
+        code = app(standalone_mode=False)  # returns the code of a typer.Exit instead of raising it
     except HpotuneError as error:
-        _complain(error, str(error), error.exit_code)
+        _exit_with(error, str(error), error.exit_code)
     except (typer.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(0)
     except Exception as error:  # the edge: no traceback reaches a user
-        _others(error)
+        _exit_with_unexpected(error)
     sys.exit(code or 0)
 
 
-def _others(error: Exception) -> NoReturn:
-    """Errors of the command line, of a store in use, and bugs."""
-    usage = getattr(
-        error, "format_message", None
-    )  # typer's own click or the separate one, whichever this typer brings
+def _exit_with_unexpected(error: Exception) -> NoReturn:
+    """Reports errors in arguments, in the store and the file system, and bugs."""
+    # errors of click, or of the copy of it that newer typers contain
+    usage = getattr(error, "format_message", None)
     if usage is not None:
         if type(error).__name__ == "NoArgsIsHelpError":
             typer.echo(usage())
             sys.exit(2)
-        _complain(
+        _exit_with(
             error,
-            f"{usage().rstrip('.')}; `hpotune --help` lists verbs, `hpotune VERB --help` their options",
+            f"{usage().rstrip('.')}; `hpotune --help` lists the verbs, `hpotune VERB --help` their options",
             2,
         )
     from sqlalchemy.exc import SQLAlchemyError
@@ -62,19 +61,21 @@ def _others(error: Exception) -> NoReturn:
     if isinstance(error, SQLAlchemyError):
         from hpotune.storage.backends.connect import store_failure
 
-        _complain(error, str(store_failure(error)), 4)
+        _exit_with(error, str(store_failure(error)), 4)
     if isinstance(error, OSError):
-        _complain(
-            error, f"{error.filename or 'file'}: {error.strerror or error}; check space and permissions", 1
+        _exit_with(
+            error,
+            f"{error.filename or 'file'}: {error.strerror or error}; check disk space and permissions",
+            1,
         )
-    _complain(
+    _exit_with(
         error,
-        f"{type(error).__name__}: {error}; this is a bug of hpotune: run again with --debug and report the trace",
+        f"{type(error).__name__}: {error}; this is a bug in hpotune: run again with --debug and report the traceback",
         1,
     )
 
 
-def _complain(error: Exception, text: str, code: int) -> NoReturn:
+def _exit_with(error: Exception, text: str, code: int) -> NoReturn:
     if os.environ.get("HPOTUNE_DEBUG"):
         import traceback
 

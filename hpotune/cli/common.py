@@ -1,4 +1,4 @@
-"""What all verbs share: their arguments, the study they name, and how an answer is printed."""
+"""What all verbs share: their arguments, how the study is opened, and how results are printed."""
 
 from __future__ import annotations
 
@@ -9,15 +9,45 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
+    from typer._click import Context, HelpFormatter
+
     from hpotune.config.load import Study
-    from hpotune.config.schema.study_config import Json
-    from hpotune.storage import Store
+    from hpotune.storage import TrialQueue
     from hpotune.workspace.folder import StudyFolder
 
+SET_UP = "Set up"
+RUN = "Run"
+LOOK = "Look"
+RESULTS = "Results"
+SEARCH = "Search without a study"
+JOBS = "Jobs"
+PANELS = (SET_UP, RUN, LOOK, RESULTS, SEARCH, JOBS)
+"""Groups of verbs, in the order of `--help`."""
+
+
+class VerbGroup(TyperGroup):
+    """All verbs; `--help` lists them by their panel, each with the first sentence of its help."""
+
+    def format_commands(self, ctx: Context, formatter: HelpFormatter) -> None:
+        """Writes the verbs of each panel. Click's own list has no panels without rich, which is slow to import."""
+        verbs = [(name, self.get_command(ctx, name)) for name in self.list_commands(ctx)]
+        wide = max(len(name) for name, _ in verbs)
+        for panel in PANELS:
+            rows = [
+                (f"{name:<{wide}}", verb.get_short_help_str(limit=1000))
+                for name, verb in verbs
+                if verb is not None and not verb.hidden and getattr(verb, "rich_help_panel", None) == panel
+            ]
+            with formatter.section(panel):
+                formatter.write_dl(rows)
+
+
 app = typer.Typer(
-    help="Finds good hyperparameters for fine-tuning a language model, here or on a Slurm cluster.",
+    cls=VerbGroup,
+    help="Finds good hyperparameters for fine-tuning language models, here or on Slurm.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -25,42 +55,45 @@ app = typer.Typer(
 )
 
 Target = Annotated[Path, typer.Argument(metavar="STUDY", help="The study file, or the study's folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document instead of a table.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Folder = Annotated[
-    Path | None, typer.Option("--folder", help="The study's folder [NAME beside the study file].")
+    Path | None,
+    typer.Option("--folder", help="The study's folder [default: NAME, beside the study file]."),
 ]
 DataRoot = Annotated[
     str | None,
     typer.Option(
-        "--data-root", envvar="HPOTUNE_DATA_ROOT", help="A folder in which NAMESPACE/NAME wins over the hub."
+        "--data-root",
+        envvar="HPOTUNE_DATA_ROOT",
+        help="A folder of datasets: NAMESPACE/NAME in it is preferred to the hub's.",
     ),
 ]
 
 
-def opened(
+def open_study(
     target: Path, chosen: Path | None, *, write: bool = False, patient: bool = False
-) -> tuple[StudyFolder, Study, Store]:
-    """The folder, the study and its store; for reading unless asked otherwise."""
-    from hpotune.storage import Store
+) -> tuple[StudyFolder, Study, TrialQueue]:
+    """The folder, the study and its store, which is read-only unless `write`."""
+    from hpotune.storage import TrialQueue
 
-    place, study = located(target, chosen)
-    url = str(place.provenance()["store"])
-    return place, study, Store.open(url, study, read_only=not write, patient=patient)
+    folder, study = load_study_of(target, chosen)
+    url = folder.provenance().store
+    return folder, study, TrialQueue.open(url, study, read_only=not write, patient=patient)
 
 
-def located(target: Path, chosen: Path | None) -> tuple[StudyFolder, Study]:
-    """The folder and the study in it; tells where the file that was named has become another one."""
+def load_study_of(target: Path, chosen: Path | None) -> tuple[StudyFolder, Study]:
+    """The folder and its study. Prints a note where the study file has changed into another study since."""
     from hpotune.workspace.folder import folder_of
 
-    place = folder_of(target, chosen=chosen)
-    study = place.load()
-    tell(_edited(target, place))
-    return place, study
+    folder = folder_of(target, chosen=chosen)
+    study = folder.load()
+    print_notes(_changed_file(target, folder))
+    return folder, study
 
 
-def _edited(target: Path, place: StudyFolder) -> list[str]:
-    """Whether the study file that was named has become another study than its folder's, which is the one told of."""
-    if not target.is_file() or target.resolve().parent == place.path:
+def _changed_file(target: Path, folder: StudyFolder) -> list[str]:
+    """A note where the study file differs from the study in the folder, which is the one that is shown."""
+    if not target.is_file() or target.resolve().parent == folder.path:
         return []
     from hpotune.config.paths import absolute
     from hpotune.config.yaml_source import read_source
@@ -69,31 +102,37 @@ def _edited(target: Path, place: StudyFolder) -> list[str]:
 
     try:
         values = absolute(read_source(target).values, home=home_of(target), found={})
-        values.setdefault("data_root", read_source(place.resolved_file).values.get("data_root"))
-        told = other_study(place, {key: value for key, value in values.items() if value is not None})
-    except StudyFileError:  # `check` tells what is wrong with it
+        values.setdefault("data_root", read_source(folder.resolved_file).values.get("data_root"))
+        note = other_study(folder, {key: value for key, value in values.items() if value is not None})
+    except StudyFileError:  # `check` reports its errors
         return []
-    return [told] if told else []
+    return [note] if note else []
 
 
-def tell(notes: Sequence[str]) -> None:
-    """Lines that the user should see, whatever else is printed."""
+def print_notes(notes: Sequence[str]) -> None:
+    """Prints a line a note to stderr."""
     for note in notes:
         typer.echo(f"note: {note}", err=True)
 
 
-def tell_best(place: StudyFolder, study: Study, store: Store, *, as_json: bool) -> None:
-    from hpotune.report import summary, tables
+def print_best(folder: StudyFolder, study: Study, store: TrialQueue, *, as_json: bool) -> None:
+    """Prints the best trial so far."""
+    from hpotune.report.best_table import best_table
+    from hpotune.report.views.best import best_result
 
-    told = summary.best(place, study.config, store.rows())
-    print_json(told) if as_json else show(tables.best(told))
+    result = best_result(folder, study.config, store.rows())
+    print_json(result) if as_json else show(best_table(result))
 
 
-def print_json(value: Json) -> None:
-    typer.echo(json.dumps(value, indent=1))
+def print_json(result: object) -> None:
+    """Prints a view, a list of views, or plain values as one JSON document."""
+    from hpotune.report.json_output import as_json
+
+    typer.echo(json.dumps(as_json(result), indent=1))
 
 
 def show(renderable: object) -> None:
+    """Prints a table or text; lines are not wrapped where stdout is no terminal."""
     from hpotune.report.console import plain_console
 
     width = None if sys.stdout.isatty() else 200

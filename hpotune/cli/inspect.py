@@ -1,4 +1,4 @@
-"""Verbs that look: status, trials, best, logs, why."""
+"""Verbs that show a study: status, trials, best, why, logs."""
 
 from __future__ import annotations
 
@@ -7,99 +7,129 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpotune.cli.common import AsJson, Folder, Target, app, located, print_json, show
+from hpotune.cli.common import LOOK, AsJson, Folder, Target, app, load_study_of, print_json, show
 
 if TYPE_CHECKING:
-    from hpotune.config.schema.study_config import Json, StudyConfig
+    from hpotune.config.schema.study_config import StudyConfig
     from hpotune.records.trial import TrialRow
+    from hpotune.report.views.status import StudyStatus
     from hpotune.workspace.folder import StudyFolder
 
 Number = Annotated[int, typer.Argument(help="The trial's number.")]
 
 
-def seen(target: Path, chosen: Path | None) -> tuple[StudyFolder, StudyConfig, list[TrialRow]]:
+def read_trials(target: Path, chosen: Path | None) -> tuple[StudyFolder, StudyConfig, list[TrialRow]]:
     """The folder, the study as it is now, and its trials."""
     from hpotune.storage.readers.read_only import rows_of
 
-    place, study = located(target, chosen)
-    return place, study.config, rows_of(str(place.provenance()["store"]), study)
+    folder, study = load_study_of(target, chosen)
+    return folder, study.config, rows_of(folder.provenance().store, study)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def status(
     study: Target,
     folder: Folder = None,
     watch: Annotated[
-        bool, typer.Option("--watch", help="Keep showing it until the study is over; Ctrl-C leaves.")
+        bool, typer.Option("--watch", help="Keep it up to date until the study is over; Ctrl-C leaves.")
     ] = False,
     every: Annotated[
-        float, typer.Option("--every", min=5, metavar="SECONDS", help="Seconds between two looks.")
+        float, typer.Option("--every", min=5, metavar="SECONDS", help="Seconds between two updates.")
     ] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Trials, the best so far, jobs and why they wait, failures by cause, cost so far and forecast."""
+    """Show progress, the best trial so far, jobs, failures and cost.
+
+    Also why jobs wait, when the study is expected to end, and what to do where it has stopped.
+    """
     from datetime import datetime
 
     if watch:
-        from hpotune.report.watch import watch as keep_watching
+        from hpotune.report.watch import watch as show_updates
 
-        keep_watching(lambda: _status(study, folder), every_s=every, as_json=as_json)
+        show_updates(lambda: _status(study, folder), every_s=every, as_json=as_json)
         return
-    told = _status(study, folder)
-    if "cluster" in told:
-        typer.echo(f"warning: the cluster is {told['cluster']}", err=True)
+    found = _status(study, folder)
+    if found.cluster is not None:
+        typer.echo(f"warning: Slurm: {found.cluster}", err=True)
     if as_json:
-        print_json(told)
+        print_json(found)
         return
-    from hpotune.report import status_table
+    from hpotune.report.status_table import status_table
 
-    show(status_table.status(told, now=datetime.now()))
+    show(status_table(found, now=datetime.now()))
 
 
-def _status(target: Path, chosen: Path | None) -> dict[str, Json]:
+def _status(target: Path, chosen: Path | None) -> StudyStatus:
     from datetime import datetime
 
-    from hpotune.launch.stale_workers import lost
-    from hpotune.report import summary
-    from hpotune.slurm.jobs import rows_or_unknown
+    from hpotune.launch.stale_workers import lost_trials
+    from hpotune.report.views.status import study_status
+    from hpotune.slurm.jobs import cached_jobs
 
-    place, config, rows = seen(target, chosen)
-    queue = rows_or_unknown(place, rows, lease_s=config.execution.lease_s)
-    gone = lost(rows, queue.rows, lease_s=config.execution.lease_s)
-    told = summary.status(place, config, rows, queue.rows, gone, now=datetime.now())
-    told["queue_age_s"] = round(queue.age_s, 1) if queue.rows else None
-    return told | {"cluster": f"not reachable: {queue.silent}"} if queue.silent else told
+    folder, config, rows = read_trials(target, chosen)
+    lease_s = config.execution.lease_s
+    queue = cached_jobs(folder, rows, lease_s=lease_s)
+    return study_status(
+        folder,
+        config,
+        rows,
+        queue.rows,
+        lost_trials(rows, queue.rows, lease_s=lease_s),
+        now=datetime.now(),
+        queue_age_s=round(queue.age_s, 1) if queue.rows else None,
+        cluster=f"not reachable: {queue.error}" if queue.error else None,
+    )
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def trials(study: Target, folder: Folder = None, as_json: AsJson = False) -> None:
-    """The table of trials."""
-    from hpotune.report import summary, tables
+    """List the trials: states, scores, parameters, times, failures."""
+    from hpotune.report.tables import trials_table
+    from hpotune.report.views.trial import trial_view
 
-    _, config, rows = seen(study, folder)
-    begun = [row for row in rows if row.state != "waiting" or row.attempts]
-    told = [summary.trial(config.score.objective, row) for row in begun]
-    print_json(told) if as_json else show(tables.trials(told))
+    _, config, rows = read_trials(study, folder)
+    started = [row for row in rows if row.state != "waiting" or row.attempts]
+    views = [trial_view(config.score.objective, row) for row in started]
+    print_json(views) if as_json else show(trials_table(views))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def best(study: Target, folder: Folder = None, as_json: AsJson = False) -> None:
-    """The best setting, with its error, its gain over the untouched model, and what it cannot be told from."""
-    from hpotune.report import summary, tables
+    """Show the best trial and whether it beats the base model.
 
-    place, config, rows = seen(study, folder)
-    told = summary.best(place, config, rows)
-    print_json(told) if as_json else show(tables.best(told))
+    Differences from the base model and from other trials come with their 95 % confidence intervals.
+    """
+    from hpotune.report.best_table import best_table
+    from hpotune.report.views.best import best_result
+
+    result = best_result(*read_trials(study, folder))
+    print_json(result) if as_json else show(best_table(result))
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
+def why(study: Target, number: Number, folder: Folder = None, as_json: AsJson = False) -> None:
+    """Explain why a trial ended as it did, and what to do.
+
+    Shows its attempts, what the study's retry rules did, and the lines of its log that matter.
+    """
+    from datetime import datetime
+
+    from hpotune.report.views.why import why_result
+    from hpotune.report.why_table import why_table
+
+    result = why_result(*read_trials(study, folder), number)
+    print_json(result) if as_json else show(why_table(result, now=datetime.now()))
+
+
+@app.command(rich_help_panel=LOOK)
 def logs(
     study: Target,
     number: Number,
     folder: Folder = None,
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines; 0: all.")] = 40,
 ) -> None:
-    """A trial's log."""
+    """Print a trial's log."""
     from hpotune.errors import StudyFileError
     from hpotune.workspace.folder import folder_of
 
@@ -110,16 +140,3 @@ def logs(
         )
     text = path.read_text(encoding="utf-8", errors="replace").splitlines()
     typer.echo("\n".join(text[-lines:] if lines else text))
-
-
-@app.command()
-def why(study: Target, number: Number, folder: Folder = None, as_json: AsJson = False) -> None:
-    """Why a trial ended as it did: its attempts, what was made of them, what to do, and the log's lines that matter."""
-    from datetime import datetime
-
-    from hpotune.report import tables
-    from hpotune.report.why import why as reasons
-
-    place, config, rows = seen(study, folder)
-    told = reasons(place, config, rows, number)
-    print_json(told) if as_json else show(tables.why(told, now=datetime.now()))

@@ -1,4 +1,4 @@
-"""The verb that looks ahead: plan."""
+"""The verb that estimates time and cost: plan."""
 
 from __future__ import annotations
 
@@ -7,78 +7,81 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpotune.cli.common import AsJson, DataRoot, Folder, Target, app, print_json, show
+from hpotune.cli.common import SET_UP, AsJson, DataRoot, Folder, Target, app, print_json, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hpotune.config.schema.study_config import StudyConfig
-    from hpotune.records.trial import TrialRow
+    from hpotune.records.trial import Span, TrialRow
     from hpotune.workspace.folder import StudyFolder
 
 
-@app.command()
+@app.command(rich_help_panel=SET_UP)
 def plan(
     study: Target,
     folder: Folder = None,
     data_root: DataRoot = None,
     probe: Annotated[
         bool,
-        typer.Option("--probe", help="Measure first, by a copy of the study with a few short trials."),
+        typer.Option("--probe", help="Measure times first, with a few short trials of a copy of the study."),
     ] = False,
     gantt: Annotated[
         Path | None,
-        typer.Option("--gantt", metavar="FILE.svg", help="Draw it: what has run, else what is planned."),
+        typer.Option("--gantt", metavar="FILE.svg", help="Draw what has run, or else what is planned."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """What a study would submit, how long it takes and what it costs, in each mode. Submits nothing but a probe."""
+    """Estimate jobs, time and cost in each mode; submit nothing.
+
+    With --probe it runs a few short trials first, to measure the times that the estimate is made from.
+    """
     from datetime import datetime
 
     from hpotune.errors import StudyFileError
-    from hpotune.planning.probe import probe as measure
-    from hpotune.planning.study_plan import as_json as told_by
+    from hpotune.planning.probe import probe as run_probe
     from hpotune.planning.study_plan import make_plan
-    from hpotune.report import plan_table
+    from hpotune.report.plan_table import plan_table
+    from hpotune.report.views.plan import plan_view
 
     if gantt is not None and gantt.suffix != ".svg":
-        raise StudyFileError(f"--gantt {gantt}: is drawn as SVG; needs a name that ends in .svg")
-    place, config, rows = _study(study, folder, data_root)
-    found = measure(study, place, data_root=data_root, say=_say) if probe else None
-    made = make_plan(place, config, rows, probed=found, now=datetime.now())
+        raise StudyFileError(f"--gantt {gantt}: the chart is an SVG file; give a name that ends in .svg")
+    found, config, rows = _read_study(study, folder, data_root)
+    probed = run_probe(study, found, data_root=data_root, say=_print_progress) if probe else None
+    made = make_plan(found, config, rows, probed=probed, now=datetime.now())
     if gantt is not None:
-        _draw(gantt, place, made.own.outcome.spans, title=f"{config.name}: {made.own.name}")
-    told = told_by(made)
-    print_json(told) if as_json else show(plan_table.plan(told, made.own.outcome.spans))
+        _write_gantt(gantt, found, made.own.outcome.spans, title=f"{config.name}: {made.own.name}")
+    view = plan_view(made)
+    print_json(view) if as_json else show(plan_table(view, made.own.outcome.spans))
 
 
-def _study(
-    study: Path, folder: Path | None, data_root: str | None
+def _read_study(
+    study: Path, chosen: Path | None, data_root: str | None
 ) -> tuple[StudyFolder, StudyConfig, Sequence[TrialRow]]:
-    """The study as it stands in its folder, or as its file would make it; no folder is made."""
+    """The study in its folder, or as its file would make it; makes no folder."""
     from hpotune.checks.study_file import check
-    from hpotune.storage import Store
+    from hpotune.storage import TrialQueue
     from hpotune.workspace.folder import folder_of
 
-    place = folder_of(study, chosen=folder)
+    folder = folder_of(study, chosen=chosen)
     rows: Sequence[TrialRow] = ()
-    if place.resolved_file.is_file():
-        ours = place.load()
-        rows = Store.open(str(place.provenance()["store"]), ours, read_only=True).rows()
+    if folder.resolved_file.is_file():
+        stored = folder.load()
+        rows = TrialQueue.open(folder.provenance().store, stored, read_only=True).rows()
     if study.is_dir():
-        return place, place.load().config, rows
-    return place, place.in_force(check(study, data_root=data_root).study).config, rows
+        return folder, folder.load().config, rows
+    return folder, folder.in_force(check(study, data_root=data_root).study).config, rows
 
 
-def _draw(file: Path, place: StudyFolder, planned: Sequence[object], *, title: str) -> None:
+def _write_gantt(file: Path, folder: StudyFolder, planned: Sequence[Span], *, title: str) -> None:
     from hpotune.report.gantt import read_spans, svg
-    from hpotune.workspace.folder import write_atomic
+    from hpotune.workspace.atomic_files import write_atomic
 
-    real = read_spans(place)
-    note = "what has run" if real else "planned"
-    write_atomic(file, svg(real or planned, title=title, note=note))  # type: ignore[arg-type]
+    measured = read_spans(folder)
+    note = "measured" if measured else "planned"
+    write_atomic(file, svg(measured or planned, title=title, note=note))
     typer.echo(f"wrote {file} ({note})", err=True)
 
 
-def _say(text: str) -> None:
+def _print_progress(text: str) -> None:
     typer.echo(text, err=True)

@@ -1,4 +1,4 @@
-"""Verbs that go on with a study that was there before: resume, extend, retry."""
+"""Verbs that continue a study: resume, extend, retry."""
 
 from __future__ import annotations
 
@@ -6,72 +6,74 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpotune.cli.common import AsJson, DataRoot, Folder, Target, app, opened, print_json, tell
+from hpotune.cli.common import RUN, AsJson, DataRoot, Folder, Target, app, open_study, print_json, print_notes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from hpotune.config.schema.study_config import StudyConfig
-    from hpotune.records.stop_reason import StopKind, StopReason
+    from hpotune.records.stop_reason import StopReason
     from hpotune.records.trial import TrialRow
     from hpotune.workspace.folder import StudyFolder
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def resume(
     study: Target,
-    here: Annotated[bool, typer.Option("--here", help="On this machine, wherever it ran before.")] = False,
-    slurm: Annotated[bool, typer.Option("--slurm", help="On Slurm, wherever it ran before.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="On this machine, even if it ran on Slurm.")] = False,
+    slurm: Annotated[bool, typer.Option("--slurm", help="On Slurm, even if it ran on this machine.")] = False,
     folder: Folder = None,
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a study that was cancelled, interrupted or extended, where it ran before."""
-    from shlex import quote
+    """Continue a cancelled, interrupted or extended study.
 
-    from hpotune.cli import run as verbs
+    It runs where it ran before: on this machine or on Slurm.
+    """
+
+    from hpotune.cli.run import run, submit
     from hpotune.config.load import load_study
     from hpotune.errors import StudyFileError
     from hpotune.launch.extend import ran_on_slurm
+    from hpotune.report.advice import stop_advice
 
     if here and slurm:
-        raise StudyFileError("--here and --slurm exclude each other; keep one")
-    place, _, store = opened(study, folder)
+        raise StudyFileError("--here and --slurm exclude each other; give one of them")
+    found, _, store = open_study(study, folder)
     rows = store.rows()
-    file = study if study.is_file() else place.study_file  # where its budget may have been raised by hand
-    edited = load_study(file if file.is_file() else place.resolved_file)
-    over = _over(place.in_force(edited).config, rows)
-    if over:
-        told = how_to_continue(over, quote(str(place.path)))
-        if as_json:
-            print_json({"over": over.text, "next": told})
-        else:
-            typer.echo(f"over: {over.text}\nto continue: {told}")
-        raise typer.Exit(1 if over.is_failure else 0)
-    if slurm or (not here and ran_on_slurm(place, rows)):
-        verbs.submit(study, folder=folder, data_root=data_root, as_json=as_json)
+    file = study if study.is_file() else found.study_file  # where its budget may have been raised by hand
+    edited = load_study(file if file.is_file() else found.resolved_file)
+    if reason := _stop_reason(found.in_force(edited).config, rows):
+        advice = stop_advice(reason, found.path)
+        print_json({"over": reason.text, "next": advice}) if as_json else typer.echo(
+            f"the study is over: {reason.text}\nnext: {advice}"
+        )
+        raise typer.Exit(1 if reason.is_failure else 0)
+    if slurm or (not here and ran_on_slurm(found, rows)):
+        submit(study, folder=folder, data_root=data_root, as_json=as_json)
         return
-    place.cancelled.unlink(missing_ok=True)
-    verbs.run(study, folder=folder, data_root=data_root, as_json=as_json)
+    found.cancelled.unlink(missing_ok=True)
+    run(study, folder=folder, data_root=data_root, as_json=as_json)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def extend(
     study: Target,
-    trials: Annotated[str | None, typer.Option(help="Finished trials: +20, or 70 in all.")] = None,
-    gpu_hours: Annotated[
-        str | None, typer.Option(help="GPU-hours: +50, 200 in all, or none: no limit.")
-    ] = None,
+    trials: Annotated[str | None, typer.Option(help="Finished trials: +20, or 70 in total.")] = None,
+    gpu_hours: Annotated[str | None, typer.Option(help="GPU-hours: +50, 200 in total, or none.")] = None,
     wall_time: Annotated[
         str | None, typer.Option(help="Time since the first trial: +12:00:00, or none.")
     ] = None,
-    until: Annotated[str | None, typer.Option(help="The last moment: 2026-12-31, or none.")] = None,
-    max_failed: Annotated[str | None, typer.Option(help="Failed trials: +5, or 10 in all.")] = None,
-    parallel: Annotated[str | None, typer.Option(help="Trials at a time: +4, or 8 in all.")] = None,
+    until: Annotated[str | None, typer.Option(help="Latest date or time: 2026-12-31, or none.")] = None,
+    max_failed: Annotated[str | None, typer.Option(help="Failed trials: +5, or 10 in total.")] = None,
+    parallel: Annotated[str | None, typer.Option(help="Trials at the same time: +4, or 8 in total.")] = None,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Raise the budget of a finished or running study; a value with + is added to the one in force."""
+    """Raise the budget of a finished or running study.
+
+    A value with + is added to the present limit; `none` removes it.
+    """
     from hpotune.errors import StudyFileError
     from hpotune.launch.extend import extend_study
 
@@ -79,66 +81,72 @@ def extend(
         "trials": trials, "gpu_hours": gpu_hours, "wall_time": wall_time, "until": until, "max_failed": max_failed,
         "parallel": parallel,
     }  # fmt: skip
-    words = {key: word for key, word in asked.items() if word is not None}
-    if not words:
+    given = {key: text for key, text in asked.items() if text is not None}
+    if not given:
         raise StudyFileError(
-            "extend needs what to raise, such as --trials +20; `hpotune extend --help` lists all"
+            "extend needs a limit to raise, e.g. --trials +20; `hpotune extend --help` lists them"
         )
-    place, _, store = opened(study, folder, write=True)
+    found, _, store = open_study(study, folder, write=True)
     rows = store.rows()
-    changed, now = extend_study(place, words, finished=sum(row.decided for row in rows))
-    store = opened(place.path, None, write=True)[2]
-    store.fill()
+    changed, config = extend_study(found, given, finished=sum(row.decided for row in rows))
+    store = open_study(found.path, None, write=True)[2]
+    store.append_waiting()
     running = sum(row.state == "running" for row in rows)
-    over = _over(now, rows)
-    told = _next(place, running=running, over=over, widened="parallel" in changed)
+    advice = _next(
+        found, running=running, reason=_stop_reason(config, rows), more_parallel="parallel" in changed
+    )
     if as_json:
-        print_json(
-            {"changed": {key: list(pair) for key, pair in changed.items()}, "running": running, "next": told}
-        )
+        print_json({"changed": changed, "running": running, "next": advice})
         return
-    for key, (before, after) in changed.items():
-        was, now_is = ("no limit" if value is None else value for value in (before, after))
-        typer.echo(f"budget.{key}: {was} -> {now_is}")
-    typer.echo("nothing has changed: that is in force already" if not changed else f"next: {told}")
+    for key, pair in changed.items():
+        before, after = ("no limit" if value is None else value for value in pair)
+        typer.echo(f"budget.{key}: {before} -> {after}")
+    typer.echo(f"next: {advice}" if changed else "nothing changed: these limits are in force already")
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def retry(
     study: Target,
     numbers: Annotated[
-        list[int] | None, typer.Argument(metavar="[N]...", help="Numbers of failed trials [all].")
+        list[int] | None, typer.Argument(metavar="[N]...", help="Numbers of failed trials [default: all].")
     ] = None,
-    cause: Annotated[str | None, typer.Option("--cause", help="Only those that failed of it: oom.")] = None,
+    cause: Annotated[
+        str | None, typer.Option("--cause", help="Only trials that failed with this cause, e.g. oom.")
+    ] = None,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Give failed trials another chance: each point again, under a new number, after its cause was mended."""
+    """Repeat failed trials, once their cause is corrected.
+
+    Each point is tried again under a new number; the old failures no longer count against the budget.
+    """
     from hpotune.launch.extend import failed_again
     from hpotune.launch.prepare import retaken
 
-    place, ours, store = opened(study, folder, write=True)
+    found, loaded, store = open_study(study, folder, write=True)
     rows = store.rows()
-    again = failed_again(rows, numbers=numbers or [], cause=cause)
-    mapping = store.retry([row.number for row in again]) if again else {}
+    failed = failed_again(rows, numbers=numbers or [], cause=cause)
+    retried = store.retry([row.number for row in failed]) if failed else {}
     running = sum(row.state == "running" for row in rows)
-    now = store.rows()
-    told = _next(place, running=running, over=_over(ours.config, now), widened=False) if mapping else ""
-    if mapping:
-        tell(retaken(place).notes)
+    reason = _stop_reason(loaded.config, store.rows())
+    advice = _next(found, running=running, reason=reason, more_parallel=False) if retried else ""
+    if retried:
+        print_notes(retaken(found).notes)
     if as_json:
-        print_json(
-            {"retried": {str(old): new for old, new in mapping.items()}, "running": running, "next": told}
-        )
+        print_json({"retried": retried, "running": running, "next": advice})
         return
-    of = f" of {cause} (or all are tried again)" if cause else " (or all are tried again)"
-    for row in again:
+    for row in failed:
         why = f"{row.failure.cause}: {row.failure.message}" if row.failure else "unknown"
-        typer.echo(f"trial {row.number} ({why}) -> trial {mapping[row.number]}")
-    typer.echo(f"next: {told}" if mapping else f"nothing to retry: no trial has failed{of}")
+        typer.echo(f"trial {row.number} ({why}) -> trial {retried[row.number]}")
+    of_cause = f" with cause {cause}" if cause else ""
+    typer.echo(
+        f"next: {advice}"
+        if retried
+        else f"nothing to retry: no failed trial{of_cause} that is not retried already"
+    )
 
 
-def _over(config: StudyConfig, rows: Sequence[TrialRow]) -> StopReason | None:
+def _stop_reason(config: StudyConfig, rows: Sequence[TrialRow]) -> StopReason | None:
     """Why no further trial may start; None while one may."""
     from datetime import datetime
 
@@ -147,35 +155,17 @@ def _over(config: StudyConfig, rows: Sequence[TrialRow]) -> StopReason | None:
     return stop_reason(config, rows, now=datetime.now())
 
 
-def _next(place: StudyFolder, *, running: int, over: StopReason | None, widened: bool) -> str:
+def _next(folder: StudyFolder, *, running: int, reason: StopReason | None, more_parallel: bool) -> str:
     """What to do now, in one line."""
     from shlex import quote
 
-    here = quote(str(place.path))
-    if over:
-        return f"{how_to_continue(over, here)} (the study is over still: {over.text})"
-    if running and not widened:
-        return f"nothing: workers are at it ({running} trials run), and see it by themselves"
+    from hpotune.report.advice import stop_advice
+
+    path = quote(str(folder.path))
+    if reason:
+        return f"{stop_advice(reason, folder.path)} (the study is still over: {reason.text})"
+    if running and not more_parallel:
+        return f"nothing: the workers of the {running} running trials continue with it"
     if running:
-        return f"hpotune submit {here} (adds workers; those that run, and `hpotune run`, keep their number)"
-    return f"hpotune resume {here}"
-
-
-def how_to_continue(reason: StopReason, here: str) -> str:
-    """What the user can do to continue a study that is over. `here`: its folder, quoted for a shell."""
-    extend = f"hpotune extend {here}"
-    advice: dict[StopKind, str] = {
-        "budget_used": f"{extend} --trials +10",
-        "goal_reached": f"nothing: it has reached its goal; for a better result copy {here}/study.yaml, "
-        "change name and goal",
-        "plateau": "nothing: more trials are not expected to find a better one; to continue anyway, lower or remove "
-        "budget.plateau in the study file, then hpotune resume with that file",
-        "max_failed": f"fix the cause, then hpotune retry {here}; or {extend} --max-failed +5",
-        "max_diverged": f"narrow the space in a new study; or {extend} --max-failed +5",
-        "equal_failures": f"fix the cause, then hpotune retry {here}",
-        "gpu_hours": f"{extend} --gpu-hours +10",
-        "wall_time": f"{extend} --wall-time +12:00:00",
-        "until": f"{extend} --until YYYY-MM-DD",
-        "job_too_short": "raise resources.time in the study file",
-    }
-    return advice[reason.kind]
+        return f"hpotune submit {path} (adds workers; a `hpotune run` keeps its number of workers)"
+    return f"hpotune resume {path}"

@@ -1,4 +1,4 @@
-"""Verbs that make a study run or stop: run, submit, cancel, and what jobs run: worker, step."""
+"""Verbs that start and stop a study: run, submit, cancel; and what jobs run: worker, follow-up."""
 
 from __future__ import annotations
 
@@ -8,57 +8,72 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpotune.cli.common import AsJson, DataRoot, Folder, Target, app, opened, print_json, tell, tell_best
+from hpotune.cli.common import (
+    JOBS,
+    RUN,
+    AsJson,
+    DataRoot,
+    Folder,
+    Target,
+    app,
+    open_study,
+    print_best,
+    print_json,
+    print_notes,
+)
 
 if TYPE_CHECKING:
     from hpotune.config.load import Study
-    from hpotune.storage import Store
+    from hpotune.storage import TrialQueue
     from hpotune.workspace.folder import StudyFolder
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def run(study: Target, folder: Folder = None, data_root: DataRoot = None, as_json: AsJson = False) -> None:
-    """Run the study here and now, on this machine; running it again goes on."""
+    """Run the study on this machine; running it again continues it."""
     from hpotune.launch.prepare import prepare
-    from hpotune.launch.run_local import check_local, run_here
+    from hpotune.launch.run_local import check_local, run_study
     from hpotune.planning.study_plan import record_plan
     from hpotune.report.progress import Progress
 
     ready = prepare(
-        study, chosen=folder, data_root=data_root, accept=lambda _, ours: check_local(ours.config)
+        study, chosen=folder, data_root=data_root, accept=lambda _, checked: check_local(checked.config)
     )
     config = ready.study.config
     typer.echo(f"{config.name}: {ready.folder.path}\nstore: {ready.store_url} ({ready.why})", err=True)
-    tell(ready.notes)
+    print_notes(ready.notes)
     record_plan(ready.folder, config, local=True)
     with Progress(ready.folder, config, ready.store, silent=as_json) as progress:
-        done = run_here(ready.folder, ready.store, config, show=progress.show)
-    tell_best(ready.folder, ready.study, ready.store, as_json=as_json)
+        done = run_study(ready.folder, ready.store, config, show=progress.show)
+    print_best(ready.folder, ready.study, ready.store, as_json=as_json)
     if not done:
-        typer.echo(f"stopped; `hpotune run {study}` goes on where it was", err=True)
+        typer.echo(f"interrupted; `hpotune run {study}` continues it", err=True)
         raise typer.Exit(130)
-    exit_by_outcome(ready.store)
-    _tell_early_end(ready.store)
+    _check_outcome(ready.store)
+    _print_early_stop(ready.store)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def submit(study: Target, folder: Folder = None, data_root: DataRoot = None, as_json: AsJson = False) -> None:
-    """Submit the study to Slurm; returns at once. Submitting again adds only what is missing."""
+    """Submit the study to Slurm and return at once.
+
+    Submitting again adds only the jobs that are missing.
+    """
     from datetime import datetime
 
-    from hpotune.launch.follow_up import first_jobs, step
+    from hpotune.launch.follow_up import first_jobs, follow_up
     from hpotune.launch.prepare import prepare
     from hpotune.planning.study_plan import record_plan
-    from hpotune.slurm.submit import check_accepted
+    from hpotune.slurm.submit import check_submittable
 
-    def accept(place: StudyFolder, ours: Study) -> None:
-        for spec in first_jobs(ours.config, now=datetime.now()):
-            check_accepted(place, ours.config, spec)
+    def accept(found: StudyFolder, checked: Study) -> None:
+        for spec in first_jobs(checked.config, now=datetime.now()):
+            check_submittable(found, checked.config, spec)
 
     ready = prepare(study, chosen=folder, data_root=data_root, accept=accept)
     record_plan(ready.folder, ready.study.config)
-    done = step(ready.folder, ready.store, ready.study.config, now=datetime.now())
-    tell(ready.notes)
+    done = follow_up(ready.folder, ready.store, ready.study.config, now=datetime.now())
+    print_notes(ready.notes)
     if done.warning:
         typer.echo(f"warning: {done.warning}", err=True)
     if as_json:
@@ -67,7 +82,7 @@ def submit(study: Target, folder: Folder = None, data_root: DataRoot = None, as_
                 "folder": str(ready.folder.path),
                 "store": ready.store_url,
                 "submitted": list(done.submitted),
-                "swept": list(done.swept),
+                "swept": list(done.requeued),
             }
         )
         return
@@ -77,38 +92,46 @@ def submit(study: Target, folder: Folder = None, data_root: DataRoot = None, as_
     typer.echo(
         f"next: hpotune status {ready.folder.path}"
         if done.submitted
-        else "nothing is missing: no job was submitted"
+        else "no job is missing: nothing was submitted"
     )
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def cancel(study: Target, folder: Folder = None, as_json: AsJson = False) -> None:
-    """Stop the study's queued and running jobs; what is finished stays, running trials go back in line."""
+    """Stop the study's jobs; `resume` continues it later.
+
+    Finished trials stay; running trials are interrupted and wait for a worker.
+    """
     from hpotune.launch.cancel import cancel_study
 
-    place, _, store = opened(study, folder, write=True)
-    stopped = cancel_study(place, store)
+    found, _, store = open_study(study, folder, write=True)
+    stopped = cancel_study(found, store)
     print_json({"cancelled": stopped}) if as_json else typer.echo(
-        f"stopped: {', '.join(stopped) or 'nothing was there to stop'}"
+        f"stopped: {', '.join(stopped) or 'nothing was running'}"
     )
 
 
-@app.command()
+@app.command(rich_help_panel=JOBS)
 def worker(
     study: Target,
     trials: Annotated[
-        int | None, typer.Option("--trials", min=1, help="End after so many [until the study is over].")
+        int | None,
+        typer.Option("--trials", min=1, help="End after this many [default: when the study is over]."),
     ] = None,
     code: Annotated[
-        str | None, typer.Option("--code", help="The snapshot of the study's code that it runs [a new one].")
+        str | None,
+        typer.Option("--code", help="The code snapshot to run [default: a new one]."),
     ] = None,
     follow_up: Annotated[
         bool,
-        typer.Option("--follow-up", help="At the end submit what is missing, as the follow-up job does."),
+        typer.Option("--follow-up", help="At the end submit what is missing, as a follow-up job does."),
     ] = False,
     data_root: DataRoot = None,
 ) -> None:
-    """What a job runs: take trials, evaluate them. In your own sbatch file the first worker makes the study."""
+    """Run trials until the study is over; jobs call this.
+
+    It may stand in an sbatch file of your own: the first worker makes the study.
+    """
     import platform
 
     env = dict(os.environ)  # of its trials
@@ -116,64 +139,72 @@ def worker(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from hpotune.launch.prepare import prepare, retaken
-    from hpotune.slurm.job_time import job_end, leave_out, requeue_cause
-    from hpotune.worker import this_worker, work
+    from hpotune.slurm.job_time import job_end, requeue_cause
+    from hpotune.slurm.jobs import exclude_node
+    from hpotune.worker import WorkerLoop, this_worker
     from hpotune.workspace.folder import folder_of
 
-    place = folder_of(study)
-    if not place.resolved_file.is_file():
-        place = prepare(study, chosen=None, data_root=data_root).folder
-    elif code is None:  # typed by hand, or in an sbatch file of your own: the code as it is now
-        taken = retaken(place).code
-        code = taken.hash if taken else None
+    folder = folder_of(study)
+    if not folder.resolved_file.is_file():
+        folder = prepare(study, chosen=None, data_root=data_root).folder
+    elif code is None:  # started by hand, or in an sbatch file of the user's own: the code as it is now
+        snapshot = retaken(folder).code
+        code = snapshot.hash if snapshot else None
     me = this_worker(os.environ, host=platform.node())
-    end = job_end(place, place.load().config, os.environ, job=me.job)
-    again = requeue_cause(os.environ)
+    end = job_end(folder, folder.load().config, os.environ, job=me.job)
+    requeued = requeue_cause(os.environ)
     try:
-        done = work(place, me=me, trials=trials, env=env, deadline=end, code=code, requeued=again)
-        if done.broken_node and leave_out(me.job, me.host):
-            typer.echo(
-                f"asked Slurm to start nothing more of job {me.job.split('_')[0]} on {me.host}", err=True
-            )
+        loop = WorkerLoop.open(folder, worker=me, env=env, deadline=end, code=code, requeue_cause=requeued)
+        done = loop.run(trials=trials)
+        if done.broken_node and exclude_node(me.job, me.host):
+            typer.echo(f"asked Slurm to start no more of job {me.job.split('_')[0]} on {me.host}", err=True)
     finally:
         if follow_up:
-            _step(place.path, ended=[me.job])
+            _follow_up(folder.path, ended=[me.job])
 
 
-@app.command()
-def step(
-    study: Target,
-    ended: Annotated[
-        str, typer.Option("--ended", help="Jobs that Slurm has told to have ended: 12,13.")
-    ] = "",
-) -> None:
-    """What the follow-up job runs: tell dead trials, submit what is missing."""
+Ended = Annotated[str, typer.Option("--ended", help="Jobs that Slurm reports as ended: 12,13.")]
+
+
+@app.command(rich_help_panel=JOBS)
+def follow_up(study: Target, ended: Ended = "") -> None:
+    """Submit the jobs that are missing; follow-up jobs call this.
+
+    Trials of stale workers are requeued or fail first.
+    """
     import platform
     import time
 
     from hpotune.worker import this_worker
-    from hpotune.workspace import heartbeat
     from hpotune.workspace.folder import folder_of
+    from hpotune.workspace.heartbeat import Heartbeat
 
     me = this_worker(os.environ, host=platform.node())
-    with heartbeat.signed(folder_of(study), me, clock=time.time):
-        _step(study, ended=[job for job in ended.split(",") if job])
+    with Heartbeat(folder=folder_of(study), worker=me).recorded(clock=time.time):
+        _follow_up(study, ended=[job for job in ended.split(",") if job])
 
 
-def _step(study: Path, *, ended: list[str]) -> None:
+@app.command(hidden=True)
+def step(study: Target, ended: Ended = "") -> None:
+    """The old name of `follow-up`, for job scripts that are already in a queue."""
+    follow_up(study, ended)
+
+
+def _follow_up(study: Path, *, ended: list[str]) -> None:
     from datetime import datetime
 
-    from hpotune.launch.follow_up import step as do_step
+    from hpotune.launch.follow_up import follow_up as submit_missing
 
-    place, ours, store = opened(study, None, write=True, patient=True)
-    done = do_step(place, store, ours.config, now=datetime.now(), alone_at_work=True, ended=ended)
-    typer.echo(f"told dead: {list(done.swept)}; submitted: {list(done.submitted)}")
+    folder, loaded, store = open_study(study, None, write=True, patient=True)
+    done = submit_missing(folder, store, loaded.config, now=datetime.now(), unattended=True, ended=ended)
+    lost, jobs = (", ".join(map(str, found)) or "none" for found in (done.requeued, done.submitted))
+    typer.echo(f"trials of stale workers: {lost}; submitted jobs: {jobs}")
     if done.warning:
         typer.echo(f"warning: {done.warning}", err=True)
 
 
-def _tell_early_end(store: Store) -> None:
-    """Says why a study ended before all its trials: a date, a goal, hours."""
+def _print_early_stop(store: TrialQueue) -> None:
+    """Prints why a study stopped before its last trial: a goal, a date, hours."""
     from datetime import datetime
 
     from hpotune.schedule.stopping_criterion import stop_reason
@@ -181,11 +212,11 @@ def _tell_early_end(store: Store) -> None:
     rows = store.rows()
     missing = store.config.budget.trials - sum(row.decided for row in rows)
     if missing > 0 and (reason := stop_reason(store.config, rows, now=datetime.now())):
-        typer.echo(f"ended with {missing} trials left: {reason.text}", err=True)
+        typer.echo(f"stopped with {missing} trials left: {reason.text}", err=True)
 
 
-def exit_by_outcome(store: Store) -> None:
-    """Exit code 1 when the study ended with fewer trials than its budget, unless it was to stop there."""
+def _check_outcome(store: TrialQueue) -> None:
+    """Raises HpotuneError where the study ended with fewer trials than its budget and no stop reason."""
     from datetime import datetime
 
     from hpotune.errors import HpotuneError

@@ -6,56 +6,63 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpotune.cli.common import AsJson, app, print_json, show
+from hpotune.cli.common import SEARCH, AsJson, app, print_json, show
 
 if TYPE_CHECKING:
-    from hpotune.config.schema.study_config import Json
+    from hpotune.report.views.algorithm import AlgorithmView
 
-Named = Annotated[str | None, typer.Argument(metavar="[NAME]", help="One algorithm, with its options.")]
+Named = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one algorithm, with its options.")]
 
 
-@app.command()
+@app.command(rich_help_panel=SEARCH)
 def algorithms(name: Named = None, as_json: AsJson = False) -> None:
-    """What `search.algorithm` may be: when to use each, its cost, how it takes many workers, what it cannot do."""
+    """List the search algorithms, or show one with its options.
+
+    For each: what to use it for, the cost of a proposal, how it works with many workers, what it does not support.
+    """
     from hpotune.errors import StudyFileError, nearest
-    from hpotune.report.algorithm_table import page, table
+    from hpotune.report.tables import algorithm_page, algorithms_table
     from hpotune.search.algorithms.registry import MODULES
 
-    if name is not None and name not in MODULES:
-        raise StudyFileError(f"{name!r} is no algorithm; {nearest(name, MODULES)}")
-    told = [_told(each) for each in ([name] if name is not None else MODULES)]
-    if as_json:
-        print_json(told[0] if name is not None else told)
-    else:
-        show(page(told[0]) if name is not None else table(told))
+    if name is not None:
+        if name not in MODULES:
+            raise StudyFileError(f"{name!r} is not an algorithm; {nearest(name, MODULES)}")
+        view = _view(name)
+        print_json(view) if as_json else show(algorithm_page(view))
+        return
+    views = [_view(each) for each in MODULES]
+    print_json(views) if as_json else show(algorithms_table(views))
 
 
-def _told(name: str) -> dict[str, Json]:
-    """What an algorithm says of itself."""
+def _view(name: str) -> AlgorithmView:
+    from hpotune.report.views.algorithm import AlgorithmView
     from hpotune.search.algorithms.registry import algorithm
 
     found = algorithm(name)
-    return {
-        "name": name,
-        "when": found.when,
-        "cost": found.cost,
-        "parallel": found.parallel,
-        "cannot": found.cannot,
-        "source": found.source,
-        "options": dict(found.options),
-    }
+    return AlgorithmView(
+        name=name,
+        when=found.when,
+        cost=found.cost,
+        parallel=found.parallel,
+        cannot=tuple(found.cannot),
+        source=found.source,
+        options=found.options,
+    )
 
 
-@app.command()
+@app.command(rich_help_panel=SEARCH)
 def ask_tell(
     algorithm: Annotated[
         str, typer.Option("--algorithm", "-a", metavar="NAME", help="As `hpotune algorithms` lists them.")
     ] = "auto",
     options: Annotated[
-        str, typer.Option("--options", metavar="JSON", help="As `search.options` of a study file.")
+        str, typer.Option("--options", metavar="JSON", help="As `search.options` in a study file.")
     ] = "{}",
 ) -> None:
-    """Drive a search from any language: one JSON object a line in, one out; docs/search.md has the protocol."""
+    """Drive a search from any language over stdin and stdout.
+
+    Reads one JSON object a line and answers each with one; docs/search.md describes the protocol.
+    """
     import json
     import sys
 
@@ -65,12 +72,12 @@ def ask_tell(
     try:
         chosen = json.loads(options)
     except ValueError as error:
-        raise StudyFileError(f"--options {options!r} is no JSON ({error}); needs an object") from None
+        raise StudyFileError(f"--options {options!r}: is not JSON ({error}); needs an object") from None
     if not isinstance(chosen, dict):
-        raise StudyFileError(f"--options {options!r} needs an object such as '{{\"n_startup_trials\": 5}}'")
-    wrong = False
+        raise StudyFileError(f"--options {options!r}: needs an object such as '{{\"n_startup_trials\": 5}}'")
+    failed = False
     for answer in answers(sys.stdin, algorithm=algorithm, options=chosen):
-        wrong = wrong or "error" in answer
+        failed = failed or "error" in answer
         print(json.dumps(answer), flush=True)  # noqa: T201 - typer.echo looks for a terminal at each line
-    if wrong:
+    if failed:
         raise typer.Exit(2)

@@ -1,4 +1,4 @@
-"""Verbs before a study runs: init, check, doctor, and export after it."""
+"""Verbs before a study runs: init, check, doctor; and export after it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,28 @@ from typing import Annotated
 
 import typer
 
-from hpotune.cli.common import AsJson, DataRoot, Folder, Target, app, opened, print_json, show
+from hpotune.cli.common import (
+    RESULTS,
+    SET_UP,
+    AsJson,
+    DataRoot,
+    Folder,
+    Target,
+    app,
+    open_study,
+    print_json,
+    show,
+)
 
 
-@app.command()
+@app.command(rich_help_panel=SET_UP)
 def init(
     template: Annotated[
         str | None, typer.Argument(help="A template's name; without one they are listed.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Where to write [TEMPLATE.yaml].")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", "-o", help="The file to write [default: TEMPLATE.yaml].")
+    ] = None,
 ) -> None:
     """Write a commented study file to start from."""
     from hpotune.config.templates import copy_template, list_templates
@@ -27,29 +40,29 @@ def init(
     typer.echo(f"wrote {copy_template(template, out)}; next: hpotune check {out or template + '.yaml'}")
 
 
-@app.command()
+@app.command(rich_help_panel=SET_UP)
 def check(study: Target, data_root: DataRoot = None, as_json: AsJson = False) -> None:
-    """Read the file and report every mistake with its line."""
+    """Check a study file and report every error with its line."""
     from hpotune.checks.study_file import check as check_file
     from hpotune.errors import StudyFileError
-    from hpotune.search.start_points import told
+    from hpotune.search.start_points import start_points_text
 
     try:
         checked = check_file(study / "resolved.yaml" if study.is_dir() else study, data_root=data_root)
     except StudyFileError as error:
         if as_json:
-            print_json({"ok": False, "mistakes": list(error.mistakes), "warnings": []})
+            print_json({"ok": False, "mistakes": error.mistakes, "warnings": []})
             raise typer.Exit(error.exit_code) from None
         raise
-    config, space = checked.study.config, checked.study.space
+    config, searched = checked.study.config, [one.name for one in checked.study.space.searched]
     if as_json:
         print_json(
             {
                 "ok": True,
                 "mistakes": [],
                 "warnings": checked.warnings,
-                "parameters": [r.name for r in space.searched],
-                "starts": told(checked.starts),
+                "parameters": searched,
+                "starts": start_points_text(checked.starts),
             }
         )
         return
@@ -57,41 +70,50 @@ def check(study: Target, data_root: DataRoot = None, as_json: AsJson = False) ->
         typer.echo(f"warning: {warning}", err=True)
     for note in checked.notes:
         typer.echo(f"note: {note}", err=True)
-    names = ", ".join(r.name for r in space.searched) or "nothing"
-    typer.echo(f"{study}: right. {config.name}: {config.budget.trials} trials over {names}")
+    typer.echo(
+        f"{study} is valid: {config.budget.trials} trials over {', '.join(searched) or 'no parameter'}"
+    )
     if checked.starts:
-        typer.echo(told(checked.starts))
+        typer.echo(start_points_text(checked.starts))
 
 
-@app.command()
+@app.command(rich_help_panel=SET_UP)
 def doctor(
-    place: Annotated[
-        Path, typer.Argument(metavar="[STUDY]", help="A study file or folder; [this folder].")
+    study: Annotated[
+        Path, typer.Argument(metavar="[STUDY]", help="A study file or folder [default: this folder].")
     ] = Path(),
     as_json: AsJson = False,
 ) -> None:
-    """Look at Slurm, the file system's locks, GPUs, libraries, caches and the store; say what to change."""
-    from hpotune.checks.doctor import exit_code, findings
-    from hpotune.report.tables import doctor as doctor_table
+    """Check this machine: Slurm, file locks, GPUs, libraries, store.
 
-    found = findings(place)
-    print_json([finding.as_json() for finding in found]) if as_json else show(
-        doctor_table([finding.as_json() for finding in found])
-    )
+    Each finding says what to change, where something is wrong.
+    """
+    from hpotune.checks.doctor import exit_code, findings
+    from hpotune.report.tables import findings_table
+
+    found = findings(study)
+    print_json(found) if as_json else show(findings_table(found))
     if code := exit_code(found):
         raise typer.Exit(code)
 
 
-@app.command()
+@app.command(rich_help_panel=RESULTS)
 def export(
     study: Target,
-    out: Annotated[Path, typer.Argument(help="The folder to write; must not exist.")],
+    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
     folder: Folder = None,
-    trial: Annotated[int | None, typer.Option("--trial", help="Another trial than the best.")] = None,
-    merge: Annotated[bool, typer.Option("--merge", help="Whole weights instead of an adapter.")] = False,
+    trial: Annotated[
+        int | None, typer.Option("--trial", help="The trial's number [default: the best].")
+    ] = None,
+    merge: Annotated[
+        bool, typer.Option("--merge", help="Write merged weights instead of the adapter.")
+    ] = False,
 ) -> None:
-    """Write the best adapter (or merged weights) with a model card, and its setting as a study file without ranges."""
+    """Write the best adapter with a model card, to use or publish.
+
+    Also writes its values as a study file without ranges (setting.yaml). --merge writes merged weights instead.
+    """
     from hpotune.exchange.export import export_trial
 
-    place, ours, store = opened(study, folder)
-    typer.echo(f"wrote {export_trial(place, ours, store.rows(), out=out, number=trial, merge=merge)}")
+    found, config, store = open_study(study, folder)
+    typer.echo(f"wrote {export_trial(found, config, store.rows(), out=out, number=trial, merge=merge)}")

@@ -18,7 +18,8 @@ from hpotune.report.json_output import as_json
 from hpotune.report.views.best import best_result
 from hpotune.report.views.trial import trial_view
 from hpotune.schedule.best_trials import best_trials
-from hpotune.workspace.folder import StudyFolder, write_atomic
+from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.folder import StudyFolder
 
 _ONLY_WITH_RANGES: tuple[KeyPath, ...] = (("constraints",), ("search", "start_from"))
 """Keys that are errors in a study file without ranges."""

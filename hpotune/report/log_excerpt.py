@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpotune.workspace.trial_log import AGAIN
+from hpotune.workspace.folder import NEW_ATTEMPT_LINE
 
 LINES = 20
 WIDTH = 300
@@ -85,8 +85,8 @@ def excerpt(text: str, *, cause: str | None = None, message: str = "", limit: in
 
 
 def _last_attempt(text: str) -> str:
-    before, mark, last = text.rpartition(AGAIN)
-    return before.rpartition(AGAIN)[2] if mark and not last.strip() else last
+    before, mark, last = text.rpartition(NEW_ATTEMPT_LINE)
+    return before.rpartition(NEW_ATTEMPT_LINE)[2] if mark and not last.strip() else last
 
 
 def _plain(text: str) -> list[str]:

@@ -233,7 +233,7 @@ def process(*arguments: str) -> float:
 
 
 def measure(kind: str, url: str, place: Path, trials: int) -> None:
-    from hpotune.report import summary
+    from hpotune.report.views.status import study_status
     from hpotune.storage import TrialQueue
     from hpotune.storage.readers.read_only import rows_of
 
@@ -249,7 +249,7 @@ def measure(kind: str, url: str, place: Path, trials: int) -> None:
         "read the rows through Optuna": timed(
             lambda: TrialQueue.open(url, study, read_only=True).rows(), runs=1
         ),
-        "sum them up": timed(lambda: summary.status(folder, study.config, rows, [], [], now=datetime.now())),
+        "sum them up": timed(lambda: study_status(folder, study.config, rows, [], [], now=datetime.now())),
     }
     for name, seconds in parts.items():
         print(f"{kind:<9} {name:<30} {seconds * 1000:8.0f} ms")

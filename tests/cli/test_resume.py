@@ -18,8 +18,9 @@ from hpotune.cli import main
 from hpotune.cli.resume import how_to_continue
 from hpotune.records.stop_reason import StopKind, StopReason
 from hpotune.records.trial import TrialRow
-from hpotune.storage import Store
-from hpotune.workspace.folder import StudyFolder, folder_of, write_atomic
+from hpotune.storage import TrialQueue
+from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.folder import StudyFolder, folder_of
 
 STUDY = """\
 name: bowl
@@ -99,7 +100,7 @@ def command(verb: str, *words: object) -> list[str]:
 
 def rows(file: Path) -> list[TrialRow]:
     folder = folder_of(file)
-    return Store.open(str(folder.provenance()["store"]), folder.load(), read_only=True).rows()
+    return TrialQueue.open(folder.provenance().store, folder.load(), read_only=True).rows()
 
 
 def adds(file: Path) -> list[int]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from hpotune.cli.inspect import seen
+from hpotune.cli.inspect import read_trials
 from tests.cluster.test_study import RESOURCES, ended, hpotune, wait
 
 pytestmark = pytest.mark.slurm
@@ -88,7 +88,7 @@ def test_rungs_and_populations_go_on_where_they_were_although_a_worker_is_killed
     wait(asha, ended)
     wait(pbt, ended)
 
-    found, left = seen(asha, None)[2], turns(asha.parent)
+    found, left = read_trials(asha, None)[2], turns(asha.parent)
     assert [row.number for row in found] == list(range(9))
     states = Counter(row.state for row in found)
     assert states["finished"] >= 1
@@ -100,7 +100,7 @@ def test_rungs_and_populations_go_on_where_they_were_although_a_worker_is_killed
         assert left[row.number][-1] == [[row.params["params.x"], one.budget] for one in row.rung_scores]
     assert [a.cause for row in found for a in row.attempts if a.cause] == ["killed"]
 
-    found, left = seen(pbt, None)[2], turns(pbt.parent)
+    found, left = read_trials(pbt, None)[2], turns(pbt.parent)
     assert [(row.state, row.generation) for row in found] == [("finished", n // 4) for n in range(12)]
     for row in found:
         [told] = left[row.number]

@@ -12,7 +12,7 @@ import typer
 from hpotune.cli import app
 
 ROOT = Path(__file__).parents[2]
-VERBS = typer.main.get_command(app).commands
+VERBS = {n: verb for n, verb in typer.main.get_command(app).commands.items() if not verb.hidden}
 
 
 def test_the_reference_pages_are_what_the_code_says() -> None:

@@ -13,13 +13,14 @@ from pathlib import Path
 import pytest
 
 import hpotune
+from hpotune.checks.finding import Finding
 from hpotune.cli.common import show
-from hpotune.report import status_table as board
-from hpotune.report import tables
 from hpotune.report.console import plain_console
-from tests.report.test_status_table import NOW, running, told
+from hpotune.report.status_table import status_table
+from hpotune.report.tables import findings_table
+from tests.fixtures.report_rows import NOW, running, status_of
 
-HOUSE = Path(hpotune.__file__).parent
+PACKAGE = Path(hpotune.__file__).parent
 TEXT = "no end [/x], [value] and [bold]this[/bold] :smile: stay"
 STUDY = """\
 name: brackets
@@ -67,38 +68,39 @@ def in_pipe(*words: object) -> str:
 
 
 @pytest.mark.parametrize("verb", [("trials",), ("why", "0"), ("logs", "0")], ids=lambda verb: verb[0])
-def test_a_failures_text_is_shown_as_it_is(verb: tuple[str, ...], study: tuple[Path, str]) -> None:
+def test_failure_text_is_shown_unchanged(verb: tuple[str, ...], study: tuple[Path, str]) -> None:
     words = (verb[0], study[0], *verb[1:])
     assert TEXT in in_pipe(*words)
     assert TEXT in on_terminal(*words)
 
 
-def test_a_parameters_text_is_shown_as_it_is(study: tuple[Path, str]) -> None:
+def test_parameter_text_is_shown_unchanged(study: tuple[Path, str]) -> None:
     assert re.search(r"\[/x\]|\[red\]y", in_pipe("trials", study[0]))
     assert re.search(r"kind=(\[/x\]|\[red\]y)", study[1])  # the display of `run`
 
 
-def test_the_board_shows_hosts_and_jobs_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
-    found = told([running(3, "[/5]", host="[/n7]")])
-    show(board.status(found, now=NOW))
+def test_status_shows_hosts_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
+    show(status_table(status_of([running(3, "[/5]", host="[/n7]")]), now=NOW))
     assert re.search(r"^3 .* \[/n7\] +\[/5\]", capsys.readouterr().out, re.MULTILINE)
 
 
-def test_doctor_shows_the_extra_of_a_package(capsys: pytest.CaptureFixture[str]) -> None:
+def test_doctor_shows_extras_of_packages(capsys: pytest.CaptureFixture[str]) -> None:
     change = "trials need it: pip install 'hpotune[trial]'"
-    show(tables.doctor([{"level": "note", "what": "library", "found": "no [/peft]", "change": change}]))
-    said = capsys.readouterr().out
-    assert change in said
-    assert "no [/peft]" in said
+    show(findings_table([Finding(level="note", what="library", found="no [/peft]", change=change)]))
+    shown = capsys.readouterr().out
+    assert change in shown
+    assert "no [/peft]" in shown
 
 
-def test_a_plain_console_reads_nothing_into_a_text(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_console_prints_text_unchanged(capsys: pytest.CaptureFixture[str]) -> None:
     plain_console(width=100).print(TEXT)
     plain_console(stderr=True, width=100).print(TEXT)
     assert tuple(capsys.readouterr()) == (f"{TEXT}\n", f"{TEXT}\n")
 
 
-@pytest.mark.parametrize("path", sorted(HOUSE.rglob("*.py")), ids=lambda path: str(path.relative_to(HOUSE)))
+@pytest.mark.parametrize(
+    "path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE))
+)
 def test_consoles_are_made_in_one_file(path: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Call)]
     names = [ast.unparse(call.func).split(".")[-1] for call in calls]

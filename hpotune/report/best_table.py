@@ -1,0 +1,111 @@
+"""The best trial for the terminal: its point, how it compares with the base model, other trials as good."""
+
+from __future__ import annotations
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from hpotune.report.compare import Difference
+from hpotune.report.format import STDERR_NOTE, interval, number, score
+from hpotune.report.views.best import BestResult
+from hpotune.report.views.trial import TrialView
+
+_MOST_LISTED = 5
+"""Trials that one line lists."""
+
+
+def best_table(result: BestResult) -> RenderableType:
+    """The best trial with its scores and point, the comparisons, and where its files are."""
+    best = result.best
+    if best is None and result.left_out:
+        none = Text(f"{result.study}: no trial satisfies score.constraints yet")
+        return Group(none, *map(Text, _limits(result)))
+    if best is None:
+        return Text(f"{result.study}: no trial has finished yet")
+    lines = [Text(_headline(result, best), style="bold"), *map(Text, _point(best))]
+    if result.tuned_model:
+        lines.append(Text(base_model_comparison(result)))
+    lines += map(Text, _tied(result))
+    if result.front:
+        first = result.objectives[0].label
+        numbers = ", ".join(str(one.number) for one in result.front)
+        lines.append(Text(f"Pareto front, best {first} first: trials {numbers}"))
+    lines += map(Text, _limits(result))
+    lines.append(Text(f"files: {result.adapter or result.folder}"))
+    return Group(*lines)
+
+
+def _headline(result: BestResult, best: TrialView) -> str:
+    count = result.finished + result.stopped
+    pruned = f" ({result.stopped} pruned)" if result.stopped else ""
+    by = f" by {result.objectives[0].label}" if result.front else ""
+    return f"best of {count} trials{pruned}{by}: trial {best.number}"
+
+
+def _point(best: TrialView) -> list[str]:
+    lines = []
+    for label, value in best.values.items():
+        stderr = best.stderrs.get(label)
+        note = f"  ({STDERR_NOTE})" if stderr is not None and not lines else ""
+        lines.append(f"  {label:<28} {score(value, stderr)}{note}")
+    return lines + [f"  {name:<28} {number(value)}" for name, value in best.params.items()]
+
+
+def base_model_comparison(result: BestResult) -> str:
+    """Whether the best trial is significantly better than the base model: one sentence."""
+    gain, baseline = result.gain, result.baseline
+    if gain is None or baseline is None:
+        return "the base model was not scored: no comparison"
+    label = result.objectives[0].label
+    base = f"the base model ({score(baseline.values.get(label), baseline.stderrs.get(label))})"
+    if gain.significant is None:
+        better = "better" if gain.value > 0 else "worse"
+        by = number(abs(gain.value))
+        return f"{better} than {base} by {by}; significance unknown: this metric has no standard error"
+    if gain.significant:
+        return f"better than {base} by {_value(gain)} ({_interval(gain)})"
+    return f"not significantly better than {base}: difference {_value(gain)} ({_interval(gain)})"
+
+
+def _tied(result: BestResult) -> list[str]:
+    if not result.tied:
+        return []
+    shown = [
+        f"trial {one.number} (difference {_value(one.difference)}, {_interval(one.difference)})"
+        for one in result.tied[:_MOST_LISTED]
+    ]
+    more = len(result.tied) - len(shown)
+    rest = [f"{more} more (`hpotune best --json` lists them)"] if more else []
+    return [f"not significantly different from: {'; '.join(shown + rest)}"]
+
+
+def _value(difference: Difference) -> str:
+    ends = difference.interval
+    return number(difference.value) if ends is None else interval(difference.value, *ends)[0]
+
+
+def _interval(difference: Difference) -> str:
+    ends = difference.interval
+    if ends is None:
+        return "no standard error"
+    _, low, high = interval(difference.value, *ends)
+    return f"95 % confidence interval {low} to {high}{', paired' if difference.paired else ''}"
+
+
+def _limits(result: BestResult) -> list[str]:
+    """Trials that violate limits of `score.constraints`, and limits that could not be checked."""
+    lines = []
+    if result.left_out:
+        number, broken = next(iter(result.left_out.items()))
+        count = len(result.left_out)
+        one = f"trial {number} ({', '.join(broken)})"
+        lines.append(
+            f"excluded by score.constraints: {one}"
+            if count == 1
+            else f"excluded by score.constraints: {count} trials, e.g. {one}"
+        )
+    for name, numbers in result.unmeasured.items():
+        trials = ", ".join(map(str, numbers[:_MOST_LISTED]))
+        more = ", …" if len(numbers) > _MOST_LISTED else ""
+        lines.append(f"warning: trial {trials}{more} did not measure {name}: its limit was not checked there")
+    return lines

@@ -1,0 +1,1 @@
+"""What reports show, as frozen dataclasses: read by tables, `--json`, and Python programs. Nothing here prints."""

@@ -1,0 +1,230 @@
+"""Where a study stands: what `status` and `status --watch` show."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Literal
+
+from hpotune.config.schema.execution import Cause
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.records.jobs import JobKind, JobRow
+from hpotune.records.stop_reason import StopReason
+from hpotune.records.trial import RegretBound, TrialRow
+from hpotune.report.views.forecast import Forecast, forecast
+from hpotune.report.views.trial import TrialView, trial_view
+from hpotune.report.wait_reasons import explain
+from hpotune.schedule.best_trials import best_trials
+from hpotune.schedule.failures import bad_nodes
+from hpotune.schedule.gpu_hours import gpu_hours_used
+from hpotune.schedule.stopping_criterion import stop_reason
+from hpotune.workspace.folder import StudyFolder
+
+StudyState = Literal["done", "stopped", "running", "queued", "idle"]
+"""stopped: by a budget, a goal or failures. idle: trials are left and no job runs or waits."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialCounts:
+    """Trials by state."""
+
+    budget: int
+    """`budget.trials`."""
+    finished: int
+    running: int
+    stopped: int
+    """Pruned at a rung."""
+    waiting: int
+    """Not started."""
+    paused: int
+    """Interrupted; they continue when a worker is free."""
+    resting: int
+    """Scored at a rung; they wait for promotion."""
+    lost: int
+    """Their worker is gone; a follow-up or another worker starts them again."""
+    failed: int
+    left: int
+    """Of the budget: neither finished, pruned nor running."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RunningTrial:
+    """A trial and the worker that runs it."""
+
+    number: int
+    host: str | None
+    job: str | None
+    attempt: int
+    """From 1."""
+    rung: int | None
+    """The rung it trains to, from 0; None without rungs."""
+    seconds: float | None
+    """Since this attempt started."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobView:
+    """A Slurm job or array element of the study."""
+
+    id: str
+    """JOB or ARRAY_ELEMENT."""
+    kind: JobKind
+    """own: submitted by the user."""
+    state: str
+    """Slurm's job state."""
+    reason: str
+    """Slurm's pending reason."""
+    why: str
+    """The pending reason explained, with what to do; empty for jobs that do not wait."""
+    estimate: str | None
+    """Expected start by Slurm, local time, ISO 8601."""
+    exit_code: str
+    """Slurm's EXIT:SIGNAL; empty while it runs."""
+    trial: int | None
+    """The trial that it runs."""
+
+    @property
+    def active(self) -> bool:
+        """Whether Slurm still has it, pending or running."""
+        return JobRow(id=self.id, state=self.state).active
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StudyStatus:
+    """A study: its trials, the best so far, its jobs, its cost, and what is left."""
+
+    study: str
+    folder: Path
+    state: StudyState
+    stop: StopReason | None
+    """Why no further trial may start; None while one may."""
+    trials: TrialCounts
+    running_trials: tuple[RunningTrial, ...]
+    """Longest first."""
+    failures: Mapping[Cause, int]
+    """Failed trials by cause."""
+    interrupted: Mapping[Cause, int]
+    """Attempts that were interrupted and continued, by cause."""
+    best: tuple[TrialView, ...]
+    """The best trial so far, or the Pareto front."""
+    gpu_hours: float
+    """Used by all attempts, up to now."""
+    regret_bound: RegretBound | None
+    """What more trials could gain, by the latest estimate; None without `budget.plateau`."""
+    forecast: Forecast
+    bad_nodes: Mapping[str, str]
+    """Nodes that new jobs exclude, and why."""
+    jobs: tuple[JobView, ...]
+    queue_age_s: float | None = None
+    """Age of Slurm's answer in seconds; None for a study without jobs."""
+    cluster: str | None = None
+    """Why Slurm did not answer; None where it did."""
+
+
+def study_status(
+    folder: StudyFolder,
+    config: StudyConfig,
+    rows: Sequence[TrialRow],
+    jobs: Sequence[JobRow],
+    lost: Sequence[int],
+    *,
+    now: datetime,
+    queue_age_s: float | None = None,
+    cluster: str | None = None,
+) -> StudyStatus:
+    """The status of a study. `lost`: running trials whose worker is stale and that nobody has requeued yet."""
+    running = [row for row in rows if row.state == "running" and row.number not in lost]
+    stop = stop_reason(config, rows, now=now)
+    return StudyStatus(
+        study=config.name,
+        folder=folder.path,
+        state=_state(config, rows, jobs, lost, stop=stop),
+        stop=stop,
+        trials=_counts(config, rows, running=len(running), lost=len(lost)),
+        running_trials=tuple(_running(row, now=now) for row in sorted(running, key=lambda r: r.start or 0.0)),
+        failures=Counter(row.failure.cause for row in rows if row.state == "failed" and row.failure),
+        interrupted=Counter(
+            a.cause for row in rows for a in row.attempts if a.cause and a.outcome == "paused"
+        ),
+        best=tuple(
+            trial_view(config.score.objective, row) for row in best_trials(config.score.objective, rows)
+        ),
+        gpu_hours=round(gpu_hours_used(config, rows, now=now), 4),
+        regret_bound=next((row.regret_bound for row in reversed(rows) if row.regret_bound), None),
+        forecast=forecast(config, rows, jobs, lost, over=stop is not None, now=now),
+        bad_nodes=bad_nodes(rows),
+        jobs=_jobs(jobs, running),
+        queue_age_s=queue_age_s,
+        cluster=cluster,
+    )
+
+
+def _counts(config: StudyConfig, rows: Sequence[TrialRow], *, running: int, lost: int) -> TrialCounts:
+    states = Counter(row.state for row in rows)
+    left = max(0, config.budget.trials - states["finished"] - states["stopped"] - running)
+    paused, resting = sum(row.paused for row in rows), sum(row.awaits_promotion for row in rows)
+    return TrialCounts(
+        budget=config.budget.trials,
+        finished=states["finished"],
+        running=running,
+        stopped=states["stopped"],
+        waiting=max(0, left - paused - resting - lost),
+        paused=paused,
+        resting=resting,
+        lost=lost,
+        failed=states["failed"],
+        left=left,
+    )
+
+
+def _state(
+    config: StudyConfig,
+    rows: Sequence[TrialRow],
+    jobs: Sequence[JobRow],
+    lost: Sequence[int],
+    *,
+    stop: StopReason | None,
+) -> StudyState:
+    if sum(row.decided for row in rows) >= config.budget.trials:
+        return "done"
+    if any(row.state == "running" and row.number not in lost for row in rows):
+        return "running"
+    if stop:
+        return "stopped"
+    states = {job.state for job in jobs if job.active}
+    return "running" if "RUNNING" in states else "queued" if states else "idle"
+
+
+def _running(row: TrialRow, *, now: datetime) -> RunningTrial:
+    return RunningTrial(
+        number=row.number,
+        host=row.worker.host if row.worker else None,
+        job=row.worker.job if row.worker else None,
+        attempt=row.tries + 1,
+        rung=row.rung,
+        seconds=round(max(0.0, now.timestamp() - row.start), 1) if row.start is not None else None,
+    )
+
+
+def _jobs(jobs: Sequence[JobRow], running: Sequence[TrialRow]) -> tuple[JobView, ...]:
+    trials: dict[str, int] = {}
+    for row in running:
+        if row.worker:
+            trials.setdefault(row.worker.job, row.number)
+    return tuple(_job(job, trials.get(job.id)) for job in jobs)
+
+
+def _job(job: JobRow, trial: int | None) -> JobView:
+    return JobView(
+        id=job.id,
+        kind=job.kind,
+        state=job.state,
+        reason=job.reason,
+        why=explain(job.reason) if job.active and job.reason else "",
+        estimate=job.estimate or None,
+        exit_code=job.exit_code,
+        trial=trial,
+    )
