@@ -16,12 +16,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from hpotune.launch.prepare import prepare
-from hpotune.objective.interface import Evaluate, Setting, begun, from_file
-from hpotune.objective.process import Ended, Stop
+from hpotune.objective.interface import Evaluate, TrialContext, read_result, write_spec
+from hpotune.objective.process import ProcessExit, StopRequest
 from hpotune.records.trial import TrialResult, TrialSpec
-from hpotune.storage import Store
+from hpotune.storage import TrialQueue
 from hpotune.worker import loop, this_worker
-from hpotune.worker.spec import spec_without_point, with_point
+from hpotune.worker.trial_spec import base_spec, spec_at_point
 from hpotune.workspace.folder import StudyFolder
 from tests.tiny import tiny_model, topic_task
 
@@ -55,33 +55,33 @@ def made(home: Path, *, study: str = STUDY) -> StudyFolder:
 
 
 @contextmanager
-def in_this_process(setting: Setting) -> Iterator[Evaluate]:
+def in_this_process(setting: TrialContext) -> Iterator[Evaluate]:
     """The built-in objective without a process of its own for each trial."""
     yield lambda pack: [trained(spec, setting) for spec in pack]
 
 
-def trained(spec: TrialSpec, setting: Setting) -> TrialResult:
+def trained(spec: TrialSpec, setting: TrialContext) -> TrialResult:
     """What `python -m hpotune.finetune` does."""
     from hpotune.finetune.__main__ import main
 
-    code = main(begun(spec))
-    return from_file(spec, Ended(code=code), stop=setting.stop)
+    code = main(write_spec(spec))
+    return read_result(spec, ProcessExit(code=code), stop=setting.stop)
 
 
 def climb(folder: StudyFolder) -> None:
     """Works until the study is over."""
     loop.open_objective = in_this_process
-    loop.work(folder, me=this_worker({}, host=socket.gethostname()), trials=None, env=os.environ)
+    loop.WorkerLoop.open(folder, worker=this_worker({}, host=socket.gethostname()), env=os.environ).run()
 
 
 def whole(folder: StudyFolder) -> dict[int, float]:
     """The last value of every trial of a study that has been run, each trained again in a folder of its own."""
 
     study = folder.load()
-    setting = Setting(config=study.config, env=os.environ, stop=Stop())
+    setting = TrialContext(config=study.config, env=os.environ, stop=StopRequest())
     found = {}
-    for row in Store.open(str(folder.provenance()["store"]), study).rows():
-        spec = with_point(spec_without_point(row, study, folder, home=str(folder.path.parent)), row, study)
+    for row in TrialQueue.open(folder.provenance().store, study).rows():
+        spec = spec_at_point(base_spec(row, study, folder, home=str(folder.path.parent)), row, study)
         own = folder.path / "whole" / str(row.number)
         own.mkdir(parents=True)
         found[row.number] = trained(

@@ -33,11 +33,11 @@ def cache_findings(config: StudyConfig | None) -> Iterator[Finding]:
     datasets = Path(env.get("HF_DATASETS_CACHE") or home / "datasets").expanduser()
     if home.is_relative_to(Path.home()):
         change = "set HF_HOME to project storage that compute nodes see, in your shell and in env.vars"
-        yield Finding(level="note", what="cache", found=f"HF_HOME is {home}", change=change)
+        yield Finding(level="note", kind="cache", text=f"HF_HOME is {home}", advice=change)
     held = sorted(path.name for path in hub.glob("*--*")) if hub.is_dir() else []
-    yield Finding(what="cache", found=f"{len(held)} models and datasets in {hub}")
+    yield Finding(kind="cache", text=f"{len(held)} models and datasets in {hub}")
     if not os.path.isdir(datasets):
-        yield Finding(what="cache", found=f"no prepared datasets: {datasets} is not there")
+        yield Finding(kind="cache", text=f"no prepared datasets: {datasets} is not there")
     if config is not None:
         yield from _needed(config, hub, datasets)
 
@@ -51,13 +51,13 @@ def _needed(config: StudyConfig, hub: Path, datasets: Path) -> Iterator[Finding]
         files = hub / f"{kind}s--{name.replace('/', '--')}" / "snapshots"
         prepared = datasets / name.replace("/", "___")
         if (files.is_dir() and any(files.iterdir())) or (kind == "dataset" and prepared.is_dir()):
-            yield Finding(what="cache", found=f"{kind} {name} is in the cache")
+            yield Finding(kind="cache", text=f"{kind} {name} is in the cache")
             continue
         option = " --repo-type dataset" if kind == "dataset" else ""
         found = f"{kind} {name} is not in the cache, and trials run {'offline' if config.env.offline else 'online'}"
         yield Finding(
-            level="bad" if config.env.offline else "note", what="cache", found=found,
-            change=f"on a node with internet: hf download {name}{option}",
+            level="bad" if config.env.offline else "note", kind="cache", text=found,
+            advice=f"on a node with internet: hf download {name}{option}",
         )  # fmt: skip
 
 
@@ -80,10 +80,10 @@ def store_findings(folder: StudyFolder) -> Iterator[Finding]:
         study = folder.load()
         rows = TrialQueue.open(url, study, read_only=True).rows()
     except HpotuneError as error:
-        yield Finding(level="bad", what="store", found=str(error), change="see the message")
+        yield Finding(level="bad", kind="store", text=str(error), advice="see the message")
         return
     version = f"SQLite {sqlite3.sqlite_version}, " if url.startswith("sqlite:") else ""
-    yield Finding(what="store", found=f"{version}{url}: {len(rows)} trials")
+    yield Finding(kind="store", text=f"{version}{url}: {len(rows)} trials")
     if url.startswith("postgresql"):
         yield from _postgres(url, parallel=study.config.budget.parallel)
 
@@ -97,18 +97,18 @@ def _postgres(url: str, *, parallel: int) -> Iterator[Finding]:
             told = _asked_postgres(server)
     except psycopg.Error as error:
         said = str(error).strip().splitlines()[0]
-        yield Finding(level="bad", what="store", found=f"PostgreSQL: {said}", change="see the message")
+        yield Finding(level="bad", kind="store", text=f"PostgreSQL: {said}", advice="see the message")
         return
     free = told["most"] - told["reserved"] - told["used"]
     found = f"PostgreSQL {told['version'] // 10000}: {told['most']} connections, {told['used']} in use"
     if parallel + SPARE > free:
         yield Finding(
-            level="bad", what="store", found=f"{found}; budget.parallel is {parallel}",
-            change=f"raise max_connections to {told['reserved'] + told['used'] + parallel + SPARE} or more, or write a "
+            level="bad", kind="store", text=f"{found}; budget.parallel is {parallel}",
+            advice=f"raise max_connections to {told['reserved'] + told['used'] + parallel + SPARE} or more, or write a "
             "smaller budget.parallel",
         )  # fmt: skip
     else:
-        yield Finding(what="store", found=found)
+        yield Finding(kind="store", text=found)
     yield clock("the PostgreSQL server", told["now"], here=here)
 
 

@@ -95,15 +95,15 @@ def _changed_file(target: Path, folder: StudyFolder) -> list[str]:
     """A note where the study file differs from the study in the folder, which is the one that is shown."""
     if not target.is_file() or target.resolve().parent == folder.path:
         return []
-    from hpotune.config.paths import absolute
+    from hpotune.config.paths import resolve
     from hpotune.config.yaml_source import read_source
     from hpotune.errors import StudyFileError
-    from hpotune.workspace.folder import home_of, other_study
+    from hpotune.workspace.folder import difference_message, home_of
 
     try:
-        values = absolute(read_source(target).values, home=home_of(target), found={})
+        values = resolve(read_source(target), home=home_of(target))[0].values
         values.setdefault("data_root", read_source(folder.resolved_file).values.get("data_root"))
-        note = other_study(folder, {key: value for key, value in values.items() if value is not None})
+        note = difference_message(folder, {key: value for key, value in values.items() if value is not None})
     except StudyFileError:  # `check` reports its errors
         return []
     return [note] if note else []

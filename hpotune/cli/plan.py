@@ -63,14 +63,17 @@ def _read_study(
     from hpotune.storage import TrialQueue
     from hpotune.workspace.folder import folder_of
 
-    folder = folder_of(study, chosen=chosen)
+    if study.is_dir():
+        folder = folder_of(study, chosen=chosen)
+        planned = folder.load()
+    else:
+        checked = check(study, chosen=chosen, data_root=data_root)
+        folder, planned = checked.folder, checked.folder.in_force(checked.study)
     rows: Sequence[TrialRow] = ()
     if folder.resolved_file.is_file():
-        stored = folder.load()
+        stored = planned if study.is_dir() else folder.load()
         rows = TrialQueue.open(folder.provenance().store, stored, read_only=True).rows()
-    if study.is_dir():
-        return folder, folder.load().config, rows
-    return folder, folder.in_force(check(study, data_root=data_root).study).config, rows
+    return folder, planned.config, rows
 
 
 def _write_gantt(file: Path, folder: StudyFolder, planned: Sequence[Span], *, title: str) -> None:

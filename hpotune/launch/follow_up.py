@@ -1,6 +1,6 @@
-"""One step of a study on Slurm: tell dead trials, submit what is missing, leave a step behind.
+"""What a follow-up job does: requeue lost trials, submit the jobs that are missing, submit the next follow-up.
 
-Running it twice changes nothing more.
+Running it twice submits nothing twice.
 """
 
 from __future__ import annotations
@@ -19,87 +19,91 @@ from hpotune.errors import ClusterError
 from hpotune.launch.stale_workers import stale_failure
 from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.schedule.next_jobs import next_jobs
+from hpotune.slurm.commands import ControllerUnreachable, NoAnswer
 from hpotune.slurm.jobs import query_jobs, submitted_jobs
 from hpotune.slurm.submit import max_array_size, split_array, submit, submit_within_limits
-from hpotune.storage import Store, results_in
+from hpotune.storage import TrialQueue, output_reader
+from hpotune.workspace.atomic_files import wait_for_disk_space
 from hpotune.workspace.code_snapshot import find_snapshot
-from hpotune.workspace.folder import StudyFolder, wait_for_disk_space
+from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.heartbeat import read_heartbeat
 from hpotune.workspace.lock import exclusive_lock
 
 PATIENCE_S = 120
-"""How long a follow-up job asks again when Slurm does not answer; its job may last ten minutes."""
+"""Seconds for which a follow-up job repeats its calls while Slurm does not answer; its job may last ten minutes."""
 PAUSE_S = 30
-ROOM_PAUSE_S = 6
-ALONE_S = 5
-"""A trial that runs for so long and names no worker belongs to nobody, where no job of the study lives."""
-_AWAY = ("contact", "connect", "fetch config")
-_SLOW = (*_AWAY, "no answer", "timed out")
-"""For questions only: a job whose submission timed out may have been taken, and would be submitted twice."""
+DISK_PAUSE_S = 6
+UNSIGNED_S = 5
+"""Seconds after which a running trial without a worker's name is lost, where no job of the study is active."""
 MAX_FRUITLESS = 2
-"""Jobs in a row that took no trial: the next would not either."""
-_TAKEN = ("CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "TIMEOUT", "GONE")
+"""Jobs in a row that took no trial: the next one would not either."""
+_ENDED_BY_CLUSTER = ("CANCELLED", "PREEMPTED", "NODE_FAIL", "BOOT_FAIL", "TIMEOUT", "GONE")
+_TRANSIENT = (ControllerUnreachable,)
+_TRANSIENT_QUESTION = (ControllerUnreachable, NoAnswer)
+"""For questions only: a submission without an answer may have been accepted, and would be repeated."""
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class FollowUpResult:
-    """What one step did."""
+    """What a follow-up did."""
 
     submitted: tuple[str, ...] = ()
     """Job ids."""
-    swept: tuple[int, ...] = ()
-    """Trials told dead."""
+    requeued: tuple[int, ...] = ()
+    """Numbers of lost trials that were requeued or failed."""
     warning: str = ""
-    """What of it did not succeed, or why nothing was submitted though trials are missing."""
+    """What did not succeed, or why nothing was submitted although trials are missing."""
 
 
 def follow_up(
     folder: StudyFolder,
-    store: Store,
+    store: TrialQueue,
     config: StudyConfig,
     *,
     now: datetime,
-    alone_at_work: bool = False,
+    unattended: bool = False,
     ended: Sequence[str] = (),
 ) -> FollowUpResult:
-    """Does what is due and returns it. `alone_at_work`: no user looks on (the follow-up job, the last worker).
+    """Requeue lost trials and submit the missing jobs. `unattended`: called by a job, not by a user.
 
     `ended`: jobs, or elements, that are known to have ended.
 
-    Raises: ClusterError when Slurm does not answer or refuses the first job, and where no user looks on when the jobs
-    before took no trial at all: the next ones would do no better, and so on for ever.
+    Raises: ClusterError when Slurm does not answer or refuses the first job; unattended also when the last jobs took no
+        trial at all, since the next ones would not either.
     """
-    patience_s = PATIENCE_S if alone_at_work else 0
+    patience_s = PATIENCE_S if unattended else 0
     lease_s = config.execution.lease_s
-    wait_for_disk_space(folder, patience_s=patience_s, pause_s=ROOM_PAUSE_S)
-    with exclusive_lock(folder.jobs / ".lock"):  # so that two steps at once do not both submit
+    wait_for_disk_space(folder.path, patience_s=patience_s, pause_s=DISK_PAUSE_S)
+    with exclusive_lock(folder.jobs / ".lock"):  # two follow-ups at once must not both submit
         ask = partial(query_jobs, folder, store.rows(), lease_s=lease_s, ended=ended)
-        found = _retry_while_away(ask, seconds=patience_s, away=_SLOW)
+        found = _retry_while_away(ask, seconds=patience_s, transient=_TRANSIENT_QUESTION)
         rows = [row for row in found if row.id not in ended and not _has_signed_off(folder, row)]
-        unowned_s = None if any(row.active and row.kind != "follow-up" for row in rows) else ALONE_S
-        dead = stale_failure(rows, lease_s=lease_s)
-        swept = tuple(store.sweep(dead, left=results_in(folder), unowned_s=unowned_s))
-        store.fill()
-        if not alone_at_work:
+        unsigned_s = None if any(row.active and row.kind != "follow-up" for row in rows) else UNSIGNED_S
+        failure = stale_failure(rows, lease_s=lease_s)
+        requeued = tuple(
+            store.requeue_stale(failure, read_output=output_reader(folder), unowned_s=unsigned_s)
+        )
+        store.append_waiting()
+        if not unattended:
             folder.cancelled.unlink(missing_ok=True)
         due = next_jobs(config, store.rows(), rows, now=now)
-        if alone_at_work and (stopped := _stopped_by_user(folder, rows)):
-            return FollowUpResult(swept=swept, warning=stopped if due else "")
-        if due and alone_at_work:
+        if unattended and (stopped := _stopped_by_user(folder, rows)):
+            return FollowUpResult(requeued=requeued, warning=stopped if due else "")
+        if due and unattended:
             _refuse_to_repeat(folder, rows)
-        leave = partial(_submit_follow_up, folder, config, rows, patience_s=patience_s)
+        submit_next = partial(_submit_follow_up, folder, config, rows, patience_s=patience_s)
         # a job that could not be recorded would be submitted twice
-        wait_for_disk_space(folder, patience_s=patience_s, pause_s=ROOM_PAUSE_S)
-        ids, warning = _submit_all(folder, config, due, leave=leave, patience_s=patience_s)
-    return FollowUpResult(submitted=tuple(ids), swept=swept, warning=warning)
+        wait_for_disk_space(folder.path, patience_s=patience_s, pause_s=DISK_PAUSE_S)
+        ids, warning = _submit_all(folder, config, due, submit_next=submit_next, patience_s=patience_s)
+    return FollowUpResult(submitted=tuple(ids), requeued=requeued, warning=warning)
 
 
 def _has_signed_off(folder: StudyFolder, row: JobRow) -> bool:
-    """Whether a worker has ended that Slurm is still clearing away: of several that end at once none waits."""
+    """Whether a worker has ended whose job Slurm has not closed yet: workers that end together do not wait."""
     clearing = row.kind == "worker" and row.state in ("RUNNING", "COMPLETING")
-    life = read_heartbeat(folder, row.id) if clearing else None
-    return life is not None and life.end is not None
+    heartbeat = read_heartbeat(folder, row.id) if clearing else None
+    return heartbeat is not None and heartbeat.end is not None
 
 
 def _submit_all(
@@ -107,61 +111,59 @@ def _submit_all(
     config: StudyConfig,
     due: Sequence[JobSpec],
     *,
-    leave: Callable[[Sequence[str]], list[str]],
+    submit_next: Callable[[Sequence[str]], list[str]],
     patience_s: float,
 ) -> tuple[list[str], str]:
-    """Ids of the jobs, and a complaint about those that were refused after others had been submitted."""
+    """Submit the jobs; returns their ids, and a warning about those that were refused after others were accepted."""
     at_most = max_array_size() if any(spec.count > 1 for spec in due) else None
     newest = find_snapshot(folder)
     code = newest.hash if newest else None
     ids: list[str] = []
     elements: list[str] = []
-    said: list[str] = []
+    warnings: list[str] = []
     for spec in [part for whole in due for part in split_array(whole, at_most=at_most)]:
         try:
-            taken = _retry_while_away(
+            result = _retry_while_away(
                 partial(submit_within_limits, folder, config, spec, code=code), seconds=patience_s
             )
         except ClusterError as error:
             if not ids:
                 raise
-            said.append(f"submitted {', '.join(ids)}, but no further job: {error}")
+            warnings.append(f"submitted {', '.join(ids)}, but no further job: {error}")
             break
-        ids.append(taken.id)
-        elements += [f"{taken.id}_{index}" for index in range(taken.count)]
-        if taken.said:
-            said.append(taken.said)
+        ids.append(result.id)
+        elements += [f"{result.id}_{index}" for index in range(result.count)]
+        if result.note:
+            warnings.append(result.note)
             break
     try:
-        ids += leave(elements)
+        ids += submit_next(elements)
     except ClusterError as error:
-        said.append(
-            f"submitted {', '.join(ids) or 'nothing'}, and not the follow-up step: {error}; {_BY_HAND}"
-        )
-    return ids, "; ".join(said)
+        warnings.append(f"submitted {', '.join(ids) or 'nothing'}, but no follow-up: {error}; {_BY_HAND}")
+    return ids, "; ".join(warnings)
 
 
 def _submit_follow_up(
     folder: StudyFolder, config: StudyConfig, rows: Sequence[JobRow], new: Sequence[str], *, patience_s: float
 ) -> list[str]:
-    """Submits the step that comes after these elements and those that still live, unless one waits for them already."""
-    mine = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
-    waiting = any(_will_still_run(row) for row in rows if row.id.split("_")[0] != mine)
+    """Submit the next follow-up, dependent on these elements and on active ones, unless one waits for them already."""
+    own_job = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
+    waiting = any(_will_still_run(row) for row in rows if row.id.split("_")[0] != own_job)
     after = [row.id for row in rows if row.active and row.kind == "worker"] + list(new)
     if config.resources.follow_up is not True or not after or (waiting and not new):
         return []
-    # Without a question to the controller only Slurm's own word tells an end, and that is of all of them.
-    asks = any(shutil.which(command) for command in ("squeue", "scontrol"))
-    any_of = config.execution.trials_per_job == "auto" and asks
+    # Without a command that asks the controller, an end is known only by Slurm's start of the dependent job: of all jobs.
+    can_ask = any(shutil.which(command) for command in ("squeue", "scontrol"))
+    any_of = config.execution.trials_per_job == "auto" and can_ask
     jobs = after if any_of else list(dict.fromkeys(id_.split("_")[0] for id_ in after))
     spec = JobSpec(kind="follow-up", count=1, throttle=1, after=tuple(jobs), any_of=any_of)
     return [_retry_while_away(partial(submit, folder, config, spec), seconds=patience_s)]
 
 
 def _will_still_run(row: JobRow) -> bool:
-    """Whether a step will still look at what is there now.
+    """Whether a follow-up job will still see the present state.
 
-    One that runs may have looked already, and count on this one. One that was requeued with its node is held for
+    A running one may have looked already, and may rely on this one. One that was requeued with its node is held for
     minutes (BeginTime), or until an administrator releases it.
     """
     reason = row.reason.lower()
@@ -169,31 +171,33 @@ def _will_still_run(row: JobRow) -> bool:
     return row.kind == "follow-up" and row.state == "PENDING" and not held
 
 
-_BY_HAND = "dead trials will not be replaced by themselves: `hpotune resume` when the jobs have ended"
+_BY_HAND = "lost trials will not be replaced automatically: run `hpotune resume` when the jobs have ended"
 
 
-def _retry_while_away(call: Callable[[], _T], *, seconds: float, away: Sequence[str] = _AWAY) -> _T:
-    """The call's answer; calls again while Slurm's complaint holds one of the words that say it is away."""
+def _retry_while_away(
+    call: Callable[[], _T], *, seconds: float, transient: tuple[type[ClusterError], ...] = _TRANSIENT
+) -> _T:
+    """The call's answer; repeats the call for so many seconds while it fails with a transient error."""
     until = time.monotonic() + seconds
     while True:
         try:
             return call()
-        except ClusterError as error:
-            if not any(word in str(error).lower() for word in away) or time.monotonic() + PAUSE_S > until:
+        except transient:
+            if time.monotonic() + PAUSE_S > until:
                 raise
         time.sleep(PAUSE_S)
 
 
 def _stopped_by_user(folder: StudyFolder, rows: Sequence[JobRow]) -> str:
-    """Why the missing trials are not wanted any more; empty when they are."""
-    resume = f"`hpotune resume {folder.path}` goes on"
+    """Why the user does not want the missing trials any more; empty if they are wanted."""
+    resume = f"`hpotune resume {folder.path}` continues it"
     if folder.cancelled.exists():
         return f"the study was cancelled, so no further job was submitted; {resume}"
     if any(row.active and row.kind == "worker" for row in rows):
         return ""
-    last = next((job["id"] for job in reversed(submitted_jobs(folder)) if job["kind"] == "worker"), None)
+    last = next((job.id for job in reversed(submitted_jobs(folder)) if job.kind == "worker"), None)
     unfinished = {row.state for row in rows if row.id.split("_")[0] == last and row.state != "COMPLETED"}
-    # elements that were cancelled before they started have no line of their own
+    # sacct has no line for elements that were cancelled before they started
     if "CANCELLED" in unfinished and unfinished <= {"CANCELLED", "GONE"}:
         return f"job {last} was cancelled, so no further one was submitted; {resume}"
     return ""
@@ -201,19 +205,19 @@ def _stopped_by_user(folder: StudyFolder, rows: Sequence[JobRow]) -> str:
 
 def _refuse_to_repeat(folder: StudyFolder, rows: Sequence[JobRow]) -> None:
     """Raises: ClusterError where the last FRUITLESS jobs have ended by themselves and took no trial."""
-    live = {row.id.split("_")[0] for row in rows if row.active}
-    taken_away = {row.id.split("_")[0] for row in rows if row.state in _TAKEN}
-    ended = [job["id"] for job in submitted_jobs(folder) if job["kind"] == "worker" and job["id"] not in live]
+    active = {row.id.split("_")[0] for row in rows if row.active}
+    by_cluster = {row.id.split("_")[0] for row in rows if row.state in _ENDED_BY_CLUSTER}
+    ended = [job.id for job in submitted_jobs(folder) if job.kind == "worker" and job.id not in active]
     last = ended[-MAX_FRUITLESS:]
     if len(last) == MAX_FRUITLESS and not any(
-        folder.took_trial(id_).exists() or id_ in taken_away for id_ in last
+        folder.took_trial(id_).exists() or id_ in by_cluster for id_ in last
     ):
         raise ClusterError(
             f"jobs {' and '.join(last)} ended without taking a trial, so no further one was submitted; see the log in "
-            f"{folder.jobs / last[-1]}, mend the cause, then `hpotune resume {folder.path}`"
+            f"{folder.jobs / last[-1]}, fix the cause, then `hpotune resume {folder.path}`"
         )
 
 
 def first_jobs(config: StudyConfig, *, now: datetime) -> list[JobSpec]:
-    """What a study without trials or jobs would submit."""
+    """What a study without trials and jobs would submit."""
     return next_jobs(config, [], [], now=now)

@@ -10,28 +10,22 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpotune.checks.study_file import Checked, check
+from hpotune.checks.study_file import Checked, check, check_source
 from hpotune.config.budget_extension import overruled, read_extension
-from hpotune.config.load import Mistakes, Study, lines
-from hpotune.config.paths import absolute
-from hpotune.config.yaml_source import read_source
+from hpotune.config.load import Study, build_study
+from hpotune.config.paths import resolve
+from hpotune.config.yaml_source import Mistakes, Source, read_source
 from hpotune.errors import StoreError, StudyFileError
 from hpotune.launch.preparation_lock import preparing, wait_until_made
-from hpotune.search.algorithms.registry import check_widened
-from hpotune.search.start_points import told
-from hpotune.storage import Store
+from hpotune.search.algorithms.registry import check_extended
+from hpotune.search.start_points import start_points_text
+from hpotune.storage import TrialQueue
 from hpotune.storage.backends import connect
 from hpotune.warm_start.start_point_sources import start_points, with_rest
-from hpotune.workspace.code_snapshot import Taken, take
-from hpotune.workspace.folder import (
-    StudyFolder,
-    check_same,
-    check_writable,
-    folder_of,
-    home_of,
-    make_folder,
-)
-from hpotune.workspace.lock import alone
+from hpotune.workspace.atomic_files import check_writable
+from hpotune.workspace.code_snapshot import SnapshotResult, snapshot_code
+from hpotune.workspace.folder import StudyFolder, check_same_study, home_of, make_folder
+from hpotune.workspace.lock import exclusive_lock
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,7 +34,7 @@ class Ready:
 
     folder: StudyFolder
     study: Study
-    store: Store
+    store: TrialQueue
     store_url: str
     why: str
     """Why this store."""
@@ -62,64 +56,72 @@ def prepare(
     `accept` may still refuse before anything is written.
     Raises: HpotuneError of any kind; a folder that was not there before is not there after either.
     """
-    folder = folder_of(target, chosen=chosen)
     if target.is_dir():
+        folder = StudyFolder(path=(chosen or target).resolve())
         wait_until_made(folder)
-        data_root = data_root or _data_root_before(folder)
-        if not _edited(folder, data_root):
-            return _reopened(folder, accept)
-        target = folder.study_file
-    stood = folder.resolved_file.is_file()
-    checked = check(target, data_root=data_root, made=stood)
-    if stood:
-        check_same(folder, checked.values)
+        resolved = folder.read_resolved()
+        edited = _edited_file(folder, resolved, data_root=data_root)
+        if edited is None:
+            return _reopened(folder, build_study(resolved), accept)
+        checked = check_source(edited, folder)
+    else:
+        checked = check(target, chosen=chosen, data_root=data_root)
+        folder = checked.folder
+    study = checked.study
+    if folder.resolved_file.is_file():
+        check_same_study(folder, study.source.values)
     if accept:
-        accept(folder, folder.in_force(checked.study))
-    check_writable(folder)
+        accept(folder, folder.in_force(study))
+    check_writable(folder.path)
     with preparing(folder) as hold:
-        check_same(folder, checked.values)
+        check_same_study(folder, study.source.values)
         if hold.made:
-            return _made(folder, checked, str(folder.provenance()["store"]), "as before")
-        url, why = connect.choose(checked.study.config.store, folder.path)
+            return _made(checked, folder.provenance().store, "as before")
+        url, why = connect.choose(study.config.store, folder.path)
         with hold.making(url):
-            return _made(folder, checked, url, why)
+            return _made(checked, url, why)
 
 
-def retaken(folder: StudyFolder) -> Taken:
+def retaken(folder: StudyFolder) -> SnapshotResult:
     """A snapshot of the code as it is now, of a study that stands in its folder.
 
     Raises: StudyFileError where its program cannot be read.
     """
-    return take(folder, folder.load().source.values, home=Path(str(folder.provenance()["home"])))
+    return snapshot_code(folder, folder.load().source.values, home=folder.provenance().home)
 
 
-def _made(folder: StudyFolder, checked: Checked, url: str, why: str) -> Ready:
-    taken = take(folder, checked.values, home=checked.home)
+def _made(checked: Checked, url: str, why: str) -> Ready:
+    """Makes the study's folder and store, or refreshes those that exist."""
+    folder, source = checked.folder, checked.study.source
+    snapshot = snapshot_code(folder, source.values, home=checked.home)
     study = folder.in_force(checked.study)
     store = _store(folder, study, url)
     notes = overruled(checked.study.config.budget, read_extension(folder.extension_file))
-    notes = [*notes, *_begun(folder, checked, store, url)]
-    make_folder(folder, checked.study, checked.values, home=checked.home, store_url=url)
-    return _ready(folder, study, store, taken, url=url, why=why, notes=notes)
+    notes = [*notes, *_store_start_points(checked, store, url)]
+    make_folder(folder, source, home=checked.home, store_url=url)
+    return _ready(folder, study, store, snapshot, url=url, why=why, notes=notes)
 
 
-def _begun(folder: StudyFolder, checked: Checked, store: Store, url: str) -> list[str]:
-    """Settles the starting points of a study that has none yet; what the user should know of them."""
-    if store.begun:
+def _store_start_points(checked: Checked, store: TrialQueue, url: str) -> list[str]:
+    """Stores the start points of a study that has none yet; returns notes for the user."""
+    if store.has_start_points:
         return []
-    found: Mistakes = {}
-    first, notes = start_points(checked.study, home=checked.home, found=found)
-    if found:  # the folder stood without them, so `check` did not look
-        raise StudyFileError(*lines(checked.study.source, found))
-    starts = with_rest(checked.study, first, folder=folder.path, url=url)
-    return [*notes, *filter(None, [told(starts)])] if store.begin_with(starts) else []
+    study, points, notes = checked.study, checked.start_points, checked.notes
+    if points is None:  # the folder existed without start points, so they have not been read
+        mistakes: Mistakes = {}
+        read, found = start_points(study, home=checked.home, found=mistakes)
+        if mistakes:
+            raise StudyFileError(*study.source.messages(mistakes))
+        points, notes = tuple(read), tuple(found)
+    starts = with_rest(study, points, folder=checked.folder.path, url=url)
+    return [*notes, *filter(None, [start_points_text(starts)])] if store.set_start_points(starts) else []
 
 
 def _ready(
     folder: StudyFolder,
     study: Study,
-    store: Store,
-    taken: Taken,
+    store: TrialQueue,
+    taken: SnapshotResult,
     *,
     url: str,
     why: str,
@@ -131,7 +133,7 @@ def _ready(
     )  # fmt: skip
 
 
-def _store(folder: StudyFolder, study: Study, url: str) -> Store:
+def _store(folder: StudyFolder, study: Study, url: str) -> TrialQueue:
     """The study's store, made where it is missing; one inside the folder is its own, wherever the folder was before.
 
     Raises: StoreError where trials lie in the folder and their store is gone: a new one would do them all again.
@@ -144,11 +146,11 @@ def _store(folder: StudyFolder, study: Study, url: str) -> Store:
                 "the study's folder to start over"
             )
         with suppress(StoreError):  # it is not there yet
-            store = Store.open(url, study)
-            store.fill()
+            store = TrialQueue.open(url, study)
+            store.append_waiting()
             return store
     with _sole_maker(folder, url):
-        return Store.create(url, study, folder=str(folder.path))
+        return TrialQueue.create(url, study, folder=str(folder.path))
 
 
 def _sole_maker(folder: StudyFolder, url: str) -> AbstractContextManager[None]:
@@ -158,38 +160,35 @@ def _sole_maker(folder: StudyFolder, url: str) -> AbstractContextManager[None]:
     file = Path(url.partition(":///")[2])
     if file.is_relative_to(folder.path) or not file.parent.is_dir():
         return nullcontext()
-    return alone(file.with_name(f".hpotune-{file.name}.lock"))
+    return exclusive_lock(file.with_name(f".hpotune-{file.name}.lock"))
 
 
-def _data_root_before(folder: StudyFolder) -> str | None:
-    """The --data-root that the study was made with, where its file names none itself."""
-    if not (folder.resolved_file.is_file() and folder.study_file.is_file()):
+def _edited_file(folder: StudyFolder, resolved: Source, *, data_root: str | None) -> Source | None:
+    """The folder's study.yaml, if it no longer says what resolved.yaml was made from; None: nothing has changed.
+
+    A `--data-root` that the study was made with is kept.
+    """
+    if not folder.study_file.is_file():
         return None
-    root = read_source(folder.resolved_file).values.get("data_root")
-    own = read_source(folder.study_file).values.get("data_root")
-    return root if own is None and isinstance(root, str) else None
+    file = read_source(folder.study_file)
+    root = resolved.values.get("data_root")
+    if data_root is None and file.values.get("data_root") is None and isinstance(root, str):
+        data_root = root
+    now, _ = resolve(file, home=home_of(file.path), data_root=data_root)
+    return None if now.values == resolved.values else now
 
 
-def _edited(folder: StudyFolder, data_root: str | None) -> bool:
-    """Whether the folder's study.yaml says something else than what was resolved from it."""
-    if not (folder.resolved_file.is_file() and folder.study_file.is_file()):
-        return False
-    values = absolute(read_source(folder.study_file).values, home=home_of(folder.study_file), found={})
-    if data_root is not None:
-        values["data_root"] = str(Path(data_root).absolute())
-    return values != read_source(folder.resolved_file).values
-
-
-def _reopened(folder: StudyFolder, accept: Callable[[StudyFolder, Study], None] | None) -> Ready:
-    begun = folder.begun()
+def _reopened(
+    folder: StudyFolder, begun: Study, accept: Callable[[StudyFolder, Study], None] | None
+) -> Ready:
     study = folder.in_force(begun)
-    check_widened(begun, study.config)  # an older version may have taken more
+    check_extended(begun, study.config)  # an older version may have taken more
     if accept:
         accept(folder, study)
     provenance = folder.provenance()
-    url = str(provenance["store"])
+    url = provenance.store
     with preparing(folder):
-        store = Store.open(url, study)
-        store.fill()
-        taken = take(folder, study.source.values, home=Path(str(provenance["home"])))
+        store = TrialQueue.open(url, study)
+        store.append_waiting()
+        taken = snapshot_code(folder, study.source.values, home=provenance.home)
     return _ready(folder, study, store, taken, url=url, why="as before")

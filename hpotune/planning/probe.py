@@ -59,7 +59,7 @@ def probe(
 
     Raises: HpotuneError where the copy does not run, or does not end in time; nothing of it is left.
     """
-    checked = check(folder.resolved_file if target.is_dir() else target, data_root=data_root)
+    checked = check(target, data_root=data_root)
     parent = folder.path.parent
     parent.mkdir(parents=True, exist_ok=True)
     hidden = tempfile.TemporaryDirectory(
@@ -94,10 +94,11 @@ def short(values: Mapping[str, Value], *, at_once: int) -> dict[str, Value]:
 
 
 def _made(place: StudyFolder, checked: Checked) -> tuple[TrialQueue, StudyConfig]:
-    values = short(checked.values, at_once=min(width(checked.study.config), AT_ONCE))
-    study = build_study(replace(checked.study.source, values=values))
+    values = short(checked.study.source.values, at_once=min(width(checked.study.config), AT_ONCE))
+    source = replace(checked.study.source, values=values)
+    study = build_study(source)
     url, _ = connect.choose("auto", place.path)
-    make_folder(place, study, values, home=checked.home, store_url=url)
+    make_folder(place, source, home=checked.home, store_url=url)
     snapshot_code(place, values, home=checked.home)
     return TrialQueue.create(url, study, folder=str(place.path)), study.config
 

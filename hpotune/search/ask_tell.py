@@ -32,14 +32,14 @@ from hpotune.config.yaml_source import Source, Value
 from hpotune.errors import HpotuneError, StudyFileError, nearest
 from hpotune.search.algorithms.registry import algorithm as algorithm_of
 from hpotune.search.algorithms.registry import check_algorithm
-from hpotune.search.assign import draw_trial
-from hpotune.search.base.storage_view import Ended
-from hpotune.search.base.study_setup import setup_of
-from hpotune.search.propose import decode
+from hpotune.search.assign import assign_point
+from hpotune.search.base.storage_view import FinishedTrials
+from hpotune.search.base.unit_cube import decode
+from hpotune.search.sampler_setup import sampler_setup
 
 KINDS = {"float": "float", "int": "int", "cat": "choice"}
 """The protocol's word -> a study file's."""
-PLACE = "ask-tell"
+NAME = "ask-tell"
 PARAMS = "params."
 """Where a study file would hold the ranges."""
 TRIALS = 50
@@ -51,8 +51,8 @@ KEYS = {
     "close": (),
 }
 """What a message of each kind may hold beside `op`; `close` may hold anything, since its sender waits for the end."""
-WORDS = {
-    f"{PLACE}:1: ": "",
+PROTOCOL_WORDS = {
+    f"{NAME}:1: ": "",
     PARAMS: "",
     "score.objective.0.direction": "direction",
     "score.objective.direction": "direction",
@@ -63,33 +63,33 @@ WORDS = {
 }
 """A study file's words for what the protocol names otherwise."""
 
-_WORD = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, WORDS))})")
+_STUDY_FILE_WORD = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, PROTOCOL_WORDS))})")
 """Where they stand by themselves, not inside a name of the user's."""
 Message = Mapping[str, Json]
 
 
-class Search:
+class AskTellSearch:
     """One search in memory, from its `init` message on."""
 
     def __init__(self, message: Message, *, algorithm: str, options: Mapping[str, Json]) -> None:
         """Raises: StudyFileError for a message, algorithm, or option that is wrong."""
-        self.file = study_of(message, algorithm=algorithm, options=options)
-        check_algorithm(self.file, setup_of(self.file, self.file.config))
-        if algorithm_of(self.file.config.search.algorithm).lineage is not None:
+        self.file = study_from_init(message, algorithm=algorithm, options=options)
+        check_algorithm(self.file, sampler_setup(self.file, self.file.config))
+        if algorithm_of(self.file.config.search.algorithm).assign_lineage is not None:
             raise StudyFileError(
                 f"init: {algorithm} goes on from checkpoints of earlier trials, which no answer names; take another"
             )
         self.storage = InMemoryStorage()
         senses = [objective.sense for objective in self.file.config.score.objective]
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self.ended = Ended()
-        self.study = optuna.create_study(storage=self.storage, study_name=PLACE, directions=senses)
+        self.finished = FinishedTrials()
+        self.study = optuna.create_study(storage=self.storage, study_name=NAME, directions=senses)
 
     def ask(self) -> tuple[int, dict[str, Value]]:
         """The next trial's number, and its values by name."""
         id_ = self.storage.create_new_trial(self.study._study_id)
         trial = self.storage.get_trial(id_)
-        draw_trial(self.storage, self.file, self.file.config, trial, ended=self.ended)
+        assign_point(self.storage, self.file, self.file.config, trial, finished=self.finished)
         drawn = decode(self.file.space, self.storage.get_trial(id_).params)
         return trial.number, {name.removeprefix(PARAMS): value for name, value in drawn.items()}
 
@@ -118,7 +118,7 @@ class Search:
         return found._trial_id
 
 
-def study_of(message: Message, *, algorithm: str, options: Mapping[str, Json]) -> Study:
+def study_from_init(message: Message, *, algorithm: str, options: Mapping[str, Json]) -> Study:
     """The study that an `init` message describes.
 
     Raises: StudyFileError with every mistake.
@@ -132,7 +132,7 @@ def study_of(message: Message, *, algorithm: str, options: Mapping[str, Json]) -
     if not isinstance(own, dict):
         raise StudyFileError(f"init: options={own!r} needs an object")
     values: dict[str, Json] = {
-        "name": PLACE,
+        "name": NAME,
         "python": "ask.py:tell",
         "params": params,
         "score": {"objective": [{"metric": _metric(i), "direction": d} for i, d in enumerate(several)]},
@@ -144,7 +144,7 @@ def study_of(message: Message, *, algorithm: str, options: Mapping[str, Json]) -
         },
         "budget": {"trials": message.get("n_trials", TRIALS), "parallel": message.get("workers", 1)},
     }
-    return build_study(Source(path=Path(PLACE), values=cast(dict[str, Value], values), lines={}))
+    return build_study(Source(path=Path(NAME), values=cast(dict[str, Value], values), lines={}))
 
 
 def _params(message: Message) -> dict[str, Json]:
@@ -167,7 +167,7 @@ def answers(
     lines: Iterable[str], *, algorithm: str, options: Mapping[str, Json]
 ) -> Iterator[dict[str, Json]]:
     """One answer to each line until `close`; a mistake is answered by {"error": ...} and changes nothing."""
-    search: Search | None = None
+    search: AskTellSearch | None = None
     for line in filter(str.strip, lines):
         try:
             message = _message(line)
@@ -176,7 +176,7 @@ def answers(
             if message["op"] == "init":
                 if search is not None:
                     raise StudyFileError("init: came before; a session holds one search")
-                search = Search(message, algorithm=algorithm, options=options)
+                search = AskTellSearch(message, algorithm=algorithm, options=options)
                 yield {"ok": True}
                 continue
             if search is None:
@@ -184,20 +184,20 @@ def answers(
             yield OPS[str(message["op"])](search, message)
         except (HpotuneError, ValueError) as error:
             text = "; ".join(str(error).splitlines())
-            yield {"error": _WORD.sub(lambda found: WORDS[found.group()], text)}
+            yield {"error": _STUDY_FILE_WORD.sub(lambda found: PROTOCOL_WORDS[found.group()], text)}
 
 
-def _ask(search: Search, message: Message) -> dict[str, Json]:
+def _ask(search: AskTellSearch, message: Message) -> dict[str, Json]:
     number, params = search.ask()
     return {"id": number, "params": cast(Json, params)}
 
 
-def _tell(search: Search, message: Message) -> dict[str, Json]:
+def _tell(search: AskTellSearch, message: Message) -> dict[str, Json]:
     search.tell(message)
     return {"ok": True}
 
 
-OPS: Mapping[str, Callable[[Search, Message], dict[str, Json]]] = {"ask": _ask, "tell": _tell}
+OPS: Mapping[str, Callable[[AskTellSearch, Message], dict[str, Json]]] = {"ask": _ask, "tell": _tell}
 
 
 def _message(line: str) -> dict[str, Json]:

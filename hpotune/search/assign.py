@@ -1,4 +1,13 @@
-"""The point of a trial: what the search says, written to the trial's row in the storage."""
+"""Assigning a point to a running trial: the only file of the search that writes the trial's row and waits.
+
+`assign_point` writes, in this order:
+- where the algorithm is pbt: the user attributes `lineage` and `rung` (base/lineages.py);
+- the system attribute `hpotune:announced`: the point that the trial is about to take, before its parameters;
+- the parameters of the trial, one by one;
+- at some trials the user attribute `outlook`: the regret bound (regret_bound.py).
+Which point that is, propose.py decides. A sampler may keep its own state in the storage besides (CMA-ES, NSGA-II, the
+partition trees, the rows of a Latin hypercube).
+"""
 
 from __future__ import annotations
 
@@ -14,20 +23,21 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.config.load import Study
 from hpotune.config.schema.study_config import StudyConfig
+from hpotune.records.lineage import Lineage
 from hpotune.search.algorithms.registry import algorithm
 from hpotune.search.base.storage_view import FinishedTrials, SearchView, trials_from
-from hpotune.search.base.study_setup import sampler_setup
-from hpotune.search.base.unit_cube import Params
-from hpotune.search.propose import Drawn, distribution, propose_point
+from hpotune.search.base.unit_cube import Params, distribution
+from hpotune.search.propose import Proposal, propose_point
 from hpotune.search.regret_bound import scheduled_regret_bound
+from hpotune.search.sampler_setup import sampler_setup
 from hpotune.search.start_points import file_start_points, saved_start_points
 
 ANNOUNCED_KEY = "hpotune:announced"
-"""The system attribute of a trial that holds the point it is about to take."""
+"""System attribute of a trial: the point that it is about to take."""
 MAX_ANNOUNCEMENTS = 8
-"""Points that are announced by one trial before one is taken anyway."""
+"""Points that a trial announces before it takes the last one even if another trial has announced it too."""
 MAX_WAIT_S, POLL_S = 2.0, 0.02
-"""How long a trial waits for one that announced the same point, and how often it looks."""
+"""Longest wait for a higher-numbered trial with the same announced point, and the time between two looks."""
 
 
 def assign_point(
@@ -39,98 +49,109 @@ def assign_point(
     unseen: frozenset[int] = frozenset(),
     finished: FinishedTrials | None = None,
 ) -> None:
-    """Draws what is not drawn yet of a running trial; the first trials are the starting points.
+    """Write the missing parameters of a running trial (see the top of the file). The first trials take start points.
 
-    `unseen`: trials whose ends the search must not know. `finished`: kept from one draw of this study to the next.
+    Polls the storage for at most MAX_WAIT_S per announced point, and only if a higher-numbered trial announced it too.
+    `unseen`: numbers of trials whose results the search must not use. `finished`: a cache, kept by the caller from one
+    trial of this study to the next.
+    Raises: ValueError where no point satisfies the constraints.
     """
     finished = finished or FinishedTrials()
     view = cast(BaseStorage, SearchView(storage, unseen=unseen - {trial.number}, finished=finished))
     seen = optuna.Study(config.name, storage=view)
-    beginnings = saved_start_points(storage, seen._study_id)
-    beginnings = starts(study, config) if beginnings is None else beginnings
-    setup = partial(sampler_setup, study, config, number=trial.number, start_points=beginnings)
+    start_points = saved_start_points(storage, seen._study_id)
+    if start_points is None:
+        start_points = [start.params for start in file_start_points(study, config)]
+    setup = partial(sampler_setup, study, config, number=trial.number, start_points=start_points)
     found = algorithm(config.search.algorithm)
-    line = found.assign_lineage(seen, trial, setup()) if found.assign_lineage is not None else None
-    if line is not None:  # others may end meanwhile, so a sampler reads what was chosen
-        trial = storage.get_trial(trial._trial_id)
-    fixed = {**trial.system_attrs.get("fixed_params", {}), **_begun(trial)}
-    if not fixed and trial.number <= len(beginnings) + 1:
-        rank = sum(other.number < trial.number for other in seen.get_trials(deepcopy=False))
-        begins = rank < len(beginnings) and (line is None or line.generation == 0)
-        fixed = dict(beginnings[rank]) if begins else {}
-    if line is not None and line.keeps_values:  # settled, so that it may repeat a point
-        parents = (other for other in seen.get_trials(deepcopy=False) if other.number == line.parent)
-        fixed = {**next(parents).params, **fixed}
+    lineage = None
+    if found.assign_lineage is not None:
+        lineage = found.assign_lineage(seen, trial, setup())
+        trial = storage.get_trial(trial._trial_id)  # the sampler reads the lineage from the trial
+    fixed = _fixed_values(seen, trial, start_points, lineage)
 
-    def drawn(announced: Sequence[Params]) -> Drawn:
+    def propose(excluded: Sequence[Params]) -> Proposal:
         return propose_point(
-            study.space, seen, trial, template=study.template, fixed=fixed, announced=announced, finished=finished,
-            make=lambda attempt: found.make(setup(salt=attempt)),
+            study.space, seen, trial, template=study.template, fixed=fixed, excluded=excluded, finished=finished,
+            make_sampler=lambda salt: found.make(setup(salt=salt)),
         )  # fmt: skip
 
-    point = _alone(seen, trial, drawn, finished=finished)
+    point = _announce_unique_point(seen, trial, propose, finished=finished)
     for r in study.space.searched:
         if r.name in point and r.name not in trial.params:
             d = distribution(r)
             storage.set_trial_param(trial._trial_id, r.name, d.to_internal_repr(point[r.name]), d)
-    if (
-        line is None
-        and not trial.params
-        and (told := scheduled_regret_bound(seen, setup(), plateau=config.budget.plateau is not None))
-    ):
-        storage.set_trial_user_attr(trial._trial_id, "outlook", asdict(told))
+    if lineage is None and not trial.params:
+        bound = scheduled_regret_bound(seen, setup(), plateau=config.budget.plateau is not None)
+        if bound is not None:
+            storage.set_trial_user_attr(trial._trial_id, "outlook", asdict(bound))
 
 
-def _begun(trial: FrozenTrial) -> Params:
-    """What a worker that died had settled: the point that it had announced, where it had begun to write it."""
+def _fixed_values(
+    study: optuna.Study, trial: FrozenTrial, start_points: Sequence[Params], lineage: Lineage | None
+) -> Params:
+    """Values that the sampler may not choose: enqueued, announced, of a start point, or kept from the parent."""
+    fixed = {**trial.system_attrs.get("fixed_params", {}), **_interrupted_values(trial)}
+    if not fixed and trial.number <= len(start_points) + 1:
+        rank = sum(other.number < trial.number for other in study.get_trials(deepcopy=False))
+        if rank < len(start_points) and (lineage is None or lineage.generation == 0):
+            fixed = dict(start_points[rank])
+    if lineage is not None and lineage.keeps_values:
+        parents = (t for t in study.get_trials(deepcopy=False) if t.number == lineage.parent)
+        fixed = {**next(parents).params, **fixed}
+    return fixed
+
+
+def _interrupted_values(trial: FrozenTrial) -> Params:
+    """The announced point of a trial whose worker was lost while it wrote the parameters; empty for other trials."""
     return {**trial.system_attrs.get(ANNOUNCED_KEY, {}), **trial.params} if trial.params else {}
 
 
-def _alone(
+def _announce_unique_point(
     study: optuna.Study,
     trial: FrozenTrial,
-    drawn: Callable[[Sequence[Params]], Drawn],
+    propose: Callable[[Sequence[Params]], Proposal],
     *,
     finished: FinishedTrials,
 ) -> Params:
-    """A point that no other worker draws at this moment: announced, then looked for among the others'.
+    """Announce a point that no other trial has or takes at this moment, and return it.
 
-    Of two that announce the same, whoever looks last sees the other's; the higher number draws again, the lower waits
-    for that. Nothing is locked: a worker that dies meanwhile holds nobody up for longer than PATIENCE_S.
+    Each trial first writes its announcement and then reads those of the others, so of two trials with the same point
+    the later reader sees the conflict: the higher number draws again, the lower waits for that. No lock is held: a
+    worker that is lost in between delays others by at most MAX_WAIT_S.
     """
-    tried: list[Params] = []
+    announced: list[Params] = []
     while True:
-        known = finished.searched_count  # of these a new point is none
-        point, new = drawn(tried)
-        study._storage.set_trial_system_attr(trial._trial_id, ANNOUNCED_KEY, point)
-        if not new:  # settled, or nothing else is left
-            return point
-        until = time.monotonic() + MAX_WAIT_S
-        while (rival := _conflict(study, trial, point, since=known)) == "later" and time.monotonic() < until:
+        checked = finished.searched_count  # the proposal differs from the points of the trials before
+        proposal = propose(announced)
+        study._storage.set_trial_system_attr(trial._trial_id, ANNOUNCED_KEY, proposal.params)
+        if not proposal.is_new:
+            return proposal.params
+        deadline = time.monotonic() + MAX_WAIT_S
+        while True:
+            conflict = _conflict(study, trial, proposal.params, since=checked)
+            if conflict != "higher" or time.monotonic() >= deadline:
+                break
             time.sleep(POLL_S)
-        tried.append(point)
-        if rival != "first" or len(tried) == MAX_ANNOUNCEMENTS:
-            return point
+        announced.append(proposal.params)
+        if conflict != "lower" or len(announced) == MAX_ANNOUNCEMENTS:
+            return proposal.params
 
 
 def _conflict(
     study: optuna.Study, trial: FrozenTrial, point: Params, *, since: int
-) -> Literal["first", "later", ""]:
-    """Whether another trial has this point or is about to take it before this one, or will draw another after all.
+) -> Literal["lower", "higher", ""]:
+    """Which trial, numbered `since` or higher, has the same point; empty: none.
 
-    `since`: the lowest number that is looked at.
+    lower: a trial has the point, or a lower-numbered one has announced it: this trial draws again. higher: only
+    higher-numbered trials have announced it: they draw again.
     """
-    found: Literal["first", "later", ""] = ""
+    found: Literal["lower", "higher", ""] = ""
     for other in trials_from(study.get_trials(deepcopy=False), since):
         if other.number == trial.number or other.state == TrialState.WAITING:
             continue
         if other.params == point:
-            return "first"
+            return "lower"
         if other.state == TrialState.RUNNING and other.system_attrs.get(ANNOUNCED_KEY) == point:
-            found = "first" if other.number < trial.number else found or "later"
+            found = "lower" if other.number < trial.number else found or "higher"
     return found
-
-
-def starts(study: Study, config: StudyConfig | None = None) -> list[Params]:
-    """The points that the file itself gives to the first trials, as Optuna stores them."""
-    return [one.params for one in file_start_points(study, config or study.config)]

@@ -1,7 +1,8 @@
-"""One trial's point, drawn without writing: where a condition holds, within what is known beforehand, and new.
+"""Proposing a point: which point a trial gets. Nothing is written here, and nothing waits (that is assign.py).
 
-A sampler proposes; a proposal that breaks a constraint, or repeats a point that was tried or runs, is drawn again with
-other random numbers. Where that does not help, any free point is taken, so that no GPU-hour buys a known result.
+A sampler proposes. A proposal that violates a constraint, or repeats the point of another trial, is drawn again with
+other random numbers. Where that does not help, any new feasible point is taken, so that no GPU-hour repeats a known
+result. A point maps names of active ranges to values as Optuna stores them (`Params`).
 """
 
 from __future__ import annotations
@@ -9,167 +10,149 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
 from optuna import Study
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.config.space import expressions
 from hpotune.config.space.constraints import broken, fixed_values
-from hpotune.config.space.ranges import Range, Space, active
-from hpotune.config.space.start_from import option
+from hpotune.config.space.ranges import Space, active
 from hpotune.config.yaml_source import Value
-from hpotune.search.base.storage_view import Ended, behind
-from hpotune.search.base.unit_cube import Axis, Params
+from hpotune.search.base.storage_view import FinishedTrials, trials_from
+from hpotune.search.base.unit_cube import Axis, Params, decode, distribution
 
-AGAIN = 10
-"""Proposals of the algorithm before any free point is taken: a model that proposes known points has converged."""
-Drawn = tuple[Params, bool]
-"""A point, and whether it is new: neither settled beforehand nor, where nothing else is left, a repeated one."""
-ANY = 2_000
+MAX_PROPOSALS = 10
+"""Proposals of the sampler before any new point is taken: a model that repeats known points has converged."""
+RANDOM_POINTS = 2_000
 """Random points tried after that."""
-RARE = 100_000
-"""The same where constraints leave little of the space: `check` warns below 1 %, and refuses if none of these fits."""
-COUNTED = 20_000
-"""Points of a finite space that are looked through for a free one, when random ones find none."""
+RANDOM_POINTS_CONSTRAINED = 100_000
+"""The same where every proposal violated a constraint: `check` warns below 1 % feasible points, and refuses 0."""
+MAX_ENUMERATED = 20_000
+"""Points of a finite space that are enumerated where no random point is new."""
 
 
-def draw(
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Proposal:
+    """A point for a trial."""
+
+    params: Params
+    is_new: bool
+    """Whether no other trial may have it. False: it was fixed beforehand, or every other point is taken."""
+
+
+def propose_point(
     space: Space,
     study: Study,
     trial: FrozenTrial,
     *,
     template: Mapping[str, Value],
-    make: Callable[[int], BaseSampler],
+    make_sampler: Callable[[int], BaseSampler],
     fixed: Mapping[str, Value],
-    announced: Sequence[Params] = (),
-    ended: Ended,
-) -> Drawn:
-    """Values as Optuna stores them, by name, of every active range; and whether nobody has them. Writes nothing.
+    excluded: Sequence[Params] = (),
+    finished: FinishedTrials,
+) -> Proposal:
+    """A feasible point for a trial, new where there is one. Writes nothing itself; a sampler may keep its own state.
 
-    `make`: the sampler, by the number of the attempt. `fixed`: values that are settled, as Optuna stores them.
-    `announced`: points that others are about to take. `ended`: what is known of the trials that lead.
-    Raises: ValueError where no point keeps the constraints.
+    `study`: as samplers see it (SearchView). `make_sampler`: the sampler, by the number of the attempt. `fixed`: values
+    that are given, as Optuna stores them; a point that they determine completely may repeat another trial's.
+    `excluded`: further points that are not new. `finished`: the leading finished trials of the study.
+    Raises: ValueError where no point satisfies the constraints.
     """
     known = fixed_values(template, space)
     trials = study.get_trials(deepcopy=False)
 
-    def points(among: Sequence[FrozenTrial]) -> list[Params]:
-        return [other.params for other in among if _counts(other) and other.number != trial.number]
+    def points_of(among: Sequence[FrozenTrial]) -> list[Params]:
+        return [other.params for other in among if _has_point(other) and other.number != trial.number]
 
-    late = points(behind(trials, ended.count))
+    unfinished = points_of(trials_from(trials, finished.searched_count))
 
-    def new(point: Params) -> bool:
-        return point not in announced and not ended.has(point) and point not in late
+    def is_new(point: Params) -> bool:
+        return point not in excluded and not finished.has_point(point) and point not in unfinished
 
-    settled = _settled(space, known, fixed)
-    if settled is not None:
-        return settled, False
-    allowed: list[Params] = []
-    for attempt in range(AGAIN):
+    given = _fixed_point(space, known, fixed)
+    if given is not None:
+        return Proposal(params=given, is_new=False)
+    feasible: list[Params] = []
+    for attempt in range(MAX_PROPOSALS):
         try:
-            point = _proposed(space, study, trial, known, sampler=make(attempt), fixed=fixed)
-        except np.linalg.LinAlgError:  # a model that cannot be computed proposes nothing
+            point = _sampled_point(space, study, trial, known, sampler=make_sampler(attempt), fixed=fixed)
+        except np.linalg.LinAlgError:  # a model that cannot be fitted proposes nothing
             continue
-        if fits(space, point, known):
-            if new(point):
-                return point, True
-            allowed.append(point)
-    taken = {_key(point) for point in [*announced, *points(trials)]}
+        if is_feasible(space, point, known):
+            if is_new(point):
+                return Proposal(params=point, is_new=True)
+            feasible.append(point)
+    taken = {_point_key(point) for point in [*excluded, *points_of(trials)]}
     rng = random.Random(f"{study.study_name}:{trial.number}")
-    tries = RARE if space.constraints and not allowed else ANY
-    any_ = (_walk(space, known, fixed, lambda axis: axis.value(rng.random())) for _ in range(tries))
-    every = islice(_every(space, known, fixed), COUNTED) if _finite(space) else iter(())
-    for source in (any_, every) if len(taken) < COUNTED else (any_,):
+    tries = RANDOM_POINTS_CONSTRAINED if space.constraints and not feasible else RANDOM_POINTS
+    random_points = (
+        _assembled_point(space, known, fixed, lambda axis: axis.value(rng.random())) for _ in range(tries)
+    )
+    enumerated = (
+        islice(_enumerated_points(space, known, fixed), MAX_ENUMERATED) if _is_finite(space) else iter(())
+    )
+    for source in (random_points, enumerated) if len(taken) < MAX_ENUMERATED else (random_points,):
         for point in source:
-            if fits(space, point, known):
-                if _key(point) not in taken:
-                    return point, True
-                allowed.append(point)
-    if not allowed:
-        raise ValueError(
-            "no point of the space was found that keeps the constraints; widen a range or a constraint"
-        )
-    return allowed[0], False
+            if is_feasible(space, point, known):
+                if _point_key(point) not in taken:
+                    return Proposal(params=point, is_new=True)
+                feasible.append(point)
+    if not feasible:
+        raise ValueError("no point of the space satisfies the constraints; widen a range or a constraint")
+    return Proposal(params=feasible[0], is_new=False)
 
 
-def _settled(space: Space, known: Mapping[str, Value], fixed: Mapping[str, Value]) -> Params | None:
-    """The point, where `fixed` holds every value of it: a start, or one that is tried again."""
-    left: list[str] = []
+def is_feasible(space: Space, point: Params, known: Mapping[str, Value]) -> bool:
+    """Whether a point satisfies the constraints that can be computed before it runs.
 
-    def value(axis: Axis) -> Value:
-        left.append(axis.name)
-        found: Value = axis.value(0.5)
-        return found
-
-    point = _walk(space, known, fixed, value) if fixed else {}
-    return point if fixed and not left else None
-
-
-def fits(space: Space, point: Params, known: Mapping[str, Value]) -> bool:
-    """Whether a point, as Optuna stores it, keeps the constraints that are known before it runs."""
+    `known`: values of the study file that no range holds, by dotted name.
+    """
     return not space.constraints or not broken(space, decode(space, point), known)
 
 
-def share_kept(space: Space, template: Mapping[str, Value]) -> tuple[float, set[int]]:
-    """The share of points that keeps the constraints known before: of random ones, until enough of them were seen to.
+def feasible_share(space: Space, template: Mapping[str, Value]) -> tuple[float, set[int]]:
+    """The share of random points that satisfy the constraints, and the indices of constraints that none satisfies.
 
-    Of a finite space at least one point's. Nought: a draw would find none either; then also the places of constraints
-    that no point keeps, whatever the others say.
+    The share is estimated from RANDOM_POINTS to RANDOM_POINTS_CONSTRAINED points; where none of them is feasible, a
+    finite space is enumerated, and one feasible point counts as 1 / MAX_ENUMERATED. The indices are
+    empty unless the share is 0.
     """
     known, rng = fixed_values(template, space), random.Random(0)
     kept, never = 0, set(range(len(space.constraints)))
 
-    def keeps(point: Params) -> bool:
-        breaks = broken(space, decode(space, point), known)
-        never.intersection_update(breaks)
-        return not breaks
+    def satisfies(point: Params) -> bool:
+        violated = broken(space, decode(space, point), known)
+        never.intersection_update(violated)
+        return not violated
 
-    for tried in range(1, RARE + 1):
-        kept += keeps(_walk(space, known, {}, lambda axis: axis.value(rng.random())))
-        if kept and tried >= ANY:
+    for tried in range(1, RANDOM_POINTS_CONSTRAINED + 1):
+        kept += satisfies(_assembled_point(space, known, {}, lambda axis: axis.value(rng.random())))
+        if kept and tried >= RANDOM_POINTS:
             return kept / tried, set()
-    every = islice(_every(space, known, {}), COUNTED) if _finite(space) else iter(())
-    return (1 / COUNTED, set()) if any(map(keeps, every)) else (0.0, never)
+    enumerated = (
+        islice(_enumerated_points(space, known, {}), MAX_ENUMERATED) if _is_finite(space) else iter(())
+    )
+    return (1 / MAX_ENUMERATED, set()) if any(map(satisfies, enumerated)) else (0.0, never)
 
 
-def distribution(r: Range) -> BaseDistribution:
-    """The range as Optuna knows it."""
-    if r.kind == "choice":
-        return CategoricalDistribution(r.labels)
-    if r.kind == "int":
-        return IntDistribution(int(r.low), int(r.high), step=int(r.step or 1), log=r.log)
-    return FloatDistribution(r.low, r.high, step=r.step, log=r.log)
+def _fixed_point(space: Space, known: Mapping[str, Value], fixed: Mapping[str, Value]) -> Params | None:
+    """The point that `fixed` determines completely; None where a value is missing."""
+    missing: list[str] = []
+
+    def value(axis: Axis) -> Value:
+        missing.append(axis.name)
+        found: Value = axis.value(0.5)
+        return found
+
+    point = _assembled_point(space, known, fixed, value) if fixed else {}
+    return point if fixed and not missing else None
 
 
-def stored(r: Range, value: Value) -> bool | int | float | str | None:
-    """A value that the range holds, as Optuna stores it."""
-    if r.kind == "choice":
-        index = option(r, value)
-        assert index is not None, "the value is one of the choices"
-        return r.labels[index]
-    assert isinstance(value, (int, float)), "a value of an interval is a number"
-    return int(value) if r.kind == "int" else float(value)
-
-
-def decode(space: Space, params: Mapping[str, Value]) -> dict[str, Value]:
-    """Optuna's stored parameters as the study file's values (lists come back from their JSON text)."""
-    ranges = {r.name: r for r in space.searched if r.kind == "choice"}
-    return {
-        name: ranges[name].options[ranges[name].labels.index(value)] if name in ranges else value
-        for name, value in params.items()
-    }
-
-
-def _proposed(
+def _sampled_point(
     space: Space,
     study: Study,
     trial: FrozenTrial,
@@ -178,7 +161,7 @@ def _proposed(
     sampler: BaseSampler,
     fixed: Mapping[str, Value],
 ) -> Params:
-    """What a sampler says, as Optuna's `Trial` would ask it."""
+    """The point that a sampler proposes, asked in the order in which Optuna's own `Trial` asks."""
     sampler.before_trial(study, trial)
     together = sampler.infer_relative_search_space(study, trial)
     relative = sampler.sample_relative(study, trial, together)
@@ -191,15 +174,15 @@ def _proposed(
         found = sampler.sample_independent(study, trial, axis.name, d)
         return found
 
-    return _walk(space, known, fixed, value)
+    return _assembled_point(space, known, fixed, value)
 
 
-def _walk(
+def _assembled_point(
     space: Space, known: Mapping[str, Value], fixed: Mapping[str, Value], value: Callable[[Axis], Value]
 ) -> Params:
-    """Values of the active ranges in their order, each from `fixed`, its only value, or `value`.
+    """Values of the active ranges in their order: from `fixed`, the only value of a range, or from `value`.
 
-    An expression that cannot be computed here holds no condition; the trial's point tells it as a mistake.
+    An expression that cannot be evaluated activates no condition here; the trial's resolved point reports the error.
     """
     seen, drawn = dict(known), Params()
     for r in space.ranges:
@@ -217,35 +200,41 @@ def _walk(
     return drawn
 
 
-def _finite(space: Space) -> bool:
+def _is_finite(space: Space) -> bool:
     return all(Axis(name=r.name, distribution=distribution(r)).size is not None for r in space.searched)
 
 
-def _every(space: Space, known: Mapping[str, Value], fixed: Mapping[str, Value]) -> Iterator[Params]:
-    """Every point of a finite space, once: an odometer over the choices that `_walk` meets."""
-    turns: list[int] = []
+def _enumerated_points(
+    space: Space, known: Mapping[str, Value], fixed: Mapping[str, Value]
+) -> Iterator[Params]:
+    """Every point of a finite space once.
+
+    Counts like an odometer: `digits` are the indices of the values chosen so far. Which ranges are active, and so how
+    many digits there are, depends on the earlier digits; hence each point is assembled anew.
+    """
+    digits: list[int] = []
 
     def value(axis: Axis) -> Value:
         size = axis.size or 1
-        index = turns[len(sizes)] if len(sizes) < len(turns) else 0
+        index = digits[len(sizes)] if len(sizes) < len(digits) else 0
         sizes.append(size)
         found: Value = axis.nth(index)
         return found
 
     while True:
         sizes: list[int] = []
-        yield _walk(space, known, fixed, value)
-        turns = (turns + [0] * len(sizes))[: len(sizes)]
-        while turns and turns[-1] + 1 >= sizes[len(turns) - 1]:
-            turns.pop()
-        if not turns:
+        yield _assembled_point(space, known, fixed, value)
+        digits = (digits + [0] * len(sizes))[: len(sizes)]
+        while digits and digits[-1] + 1 >= sizes[len(digits) - 1]:
+            digits.pop()
+        if not digits:
             return
-        turns[-1] += 1
+        digits[-1] += 1
 
 
-def _counts(trial: FrozenTrial) -> bool:
+def _has_point(trial: FrozenTrial) -> bool:
     return bool(trial.params) and trial.state != TrialState.WAITING
 
 
-def _key(params: Mapping[str, Value]) -> frozenset[tuple[str, Value]]:
+def _point_key(params: Mapping[str, Value]) -> frozenset[tuple[str, Value]]:
     return frozenset(params.items())

@@ -1,27 +1,34 @@
-"""The one door to the Optuna storage, and what the dead leave behind.
+"""The only way to a study's trials: open a storage (backends/), read it (readers/), work on its trial queue (trials/).
 
-The store itself is imported when it is asked for: Optuna takes longer than a look at a study (quick.py) does.
+The queue is imported when it is asked for: importing Optuna takes longer than `hpotune status`, which uses readers/.
 """
 
 from typing import TYPE_CHECKING
 
-from hpotune.storage.trials.stale import Left, Remains, alive, dead_here, results_in, silent, written
+from hpotune.storage.trials.stale import (
+    OutputReader,
+    TrialOutput,
+    is_worker_process,
+    lease_expired,
+    newest_write,
+    output_reader,
+    stale_on_host,
+)
 
 if TYPE_CHECKING:
-    from hpotune.storage.trials.queue import Claim, Outcome, Store, Wait
+    from hpotune.storage.trials.queue import Claim, TrialQueue, Wait
 
 __all__ = [
     "Claim",
-    "Left",
-    "Outcome",
-    "Remains",
-    "Store",
+    "OutputReader",
+    "TrialOutput",
+    "TrialQueue",
     "Wait",
-    "alive",
-    "dead_here",
-    "results_in",
-    "silent",
-    "written",
+    "is_worker_process",
+    "lease_expired",
+    "newest_write",
+    "output_reader",
+    "stale_on_host",
 ]
 
 

@@ -1,4 +1,7 @@
-"""The worker: claim, evaluate, tell, until nothing is left to start. The only writer of trials' ends; one a job."""
+"""The worker: claim a trial, evaluate it, record its outcome, until no trial is left or the job's time is out.
+
+No other code records the outcome of a trial that runs. One worker runs in a job.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,11 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 
+from hpotune.config.load import Study
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.objective import open_objective
 from hpotune.objective.interface import Evaluate, TrialContext, failed_result
 from hpotune.objective.process import PAUSE_SIGNAL, StopRequest
-from hpotune.objective.registry import open_objective
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker
 from hpotune.schedule.failures import bad_nodes
@@ -30,279 +35,323 @@ from hpotune.storage import (
     Wait,
     is_worker_process,
     lease_expired,
-    newest_write,
     output_reader,
     stale_on_host,
 )
-from hpotune.worker.monitor import Now, Shift, say, watched
-from hpotune.worker.rival import surely_worse_than
-from hpotune.worker.spec import spec_without_point, with_point
-from hpotune.workspace.code_snapshot import find_snapshot
-from hpotune.workspace.folder import StudyFolder, wait_for_disk_space
-from hpotune.workspace.timeline import Diary
+from hpotune.worker.monitor import Monitor, Now, log
+from hpotune.worker.outcome import outcome_text, record_outcome
+from hpotune.worker.trial_spec import base_spec, spec_at_point
+from hpotune.workspace.atomic_files import wait_for_disk_space
+from hpotune.workspace.code_snapshot import CodeSnapshot, find_snapshot
+from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.heartbeat import Heartbeat
+from hpotune.workspace.timeline import Timeline
 
-PATIENCE_S = 120
+DISK_PATIENCE_S = 120
 """How long a worker waits for a disk that is full."""
-ROOM_POLL_S = 5.0
-"""How often it looks whether there is room again."""
+DISK_POLL_S = 5.0
+"""How often it checks whether the disk has space again."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Done:
-    """What a worker came to."""
+class WorkerResult:
+    """What a worker did before it ended."""
 
-    taken: int
-    """Trials."""
+    trials: int
+    """Trials that it evaluated, failed attempts included."""
     broken_node: bool
-    """Whether its node breaks what runs on it."""
+    """Whether its node makes the trials of any worker fail; never on this machine, outside Slurm."""
 
 
-def work(
-    folder: StudyFolder,
-    *,
-    me: Worker,
-    trials: int | None,
-    env: Mapping[str, str],
-    deadline: float | None = None,
-    code: str | None = None,
-    requeued: Cause = "preempted",
-    now: Now = datetime.now,
-) -> Done:
-    """Evaluates trials until the study stops, `trials` have been taken, its time is out, or a signal asks to end.
+class WorkerLoop:
+    """One worker on one study: `WorkerLoop.open(folder, ...).run()`."""
 
-    `deadline`: when its job ends, in Unix seconds. `code`: the snapshot to run; None: the newest.
-    `requeued`: why Slurm started the job again, if it did.
+    def __init__(
+        self,
+        *,
+        folder: StudyFolder,
+        study: Study,
+        queue: TrialQueue,
+        worker: Worker,
+        env: Mapping[str, str],
+        code: CodeSnapshot | None,
+        deadline: float | None,
+        requeue_cause: Cause,
+        now: Now,
+    ) -> None:
+        self._folder = folder
+        self._study = study
+        self._queue = queue
+        self._worker = worker
+        self._env = env
+        self._code = code
+        self._deadline = deadline
+        self._requeue_cause = requeue_cause
+        self._now = now
+        self._home = str(folder.provenance().home)
+        self._stop = StopRequest()
+        self._heartbeat = Heartbeat(folder=folder, worker=worker)
+        self._timeline = Timeline(folder=folder, worker=worker)
+        self._monitor = Monitor(
+            queue=queue,
+            heartbeat=self._heartbeat,
+            stop=self._stop,
+            left_s=self._left_s,
+            current_config=partial(folder.current_config, study),
+            now=now,
+        )
+        self._deleted: set[tuple[int, str]] = set()
+        """Adapters and checkpoints that this worker has deleted or found deleted: trial, name."""
 
-    Raises: StoreError when the store is away for minutes, HpotuneError when the disk is full for minutes.
-    """
-    study = folder.load()
-    provenance = folder.provenance()
-    store = TrialQueue.open(str(provenance["store"]), study, patient=True)
-    stop = StopRequest()
-    stop.listen()
-    diary = Diary(folder=folder, me=me, started=float(env.get("HPOTUNE_JOB_START") or time.time()))
-    shift = Shift(
-        folder=folder, study=study, store=store, me=me, stop=stop, diary=diary, now=now, deadline=deadline,
-        home=str(provenance["home"]), code=find_snapshot(folder, code),
-    )  # fmt: skip
-    diary.begin()
-    _sweep_own(shift, requeued)
-    with open_objective(TrialContext(config=study.config, env=env, stop=stop)) as evaluate, watched(shift):
-        taken = _take_turns(shift, evaluate, trials=trials)
-    stop.go_deaf()
-    diary.end()
-    return Done(taken=taken, broken_node=me.job != LOCAL and me.host in bad_nodes(store.rows()))
+    @classmethod
+    def open(
+        cls,
+        folder: StudyFolder,
+        *,
+        worker: Worker,
+        env: Mapping[str, str],
+        deadline: float | None = None,
+        code: str | None = None,
+        requeue_cause: Cause = "preempted",
+        now: Now = datetime.now,
+    ) -> WorkerLoop:
+        """The loop of a worker on the study in a folder.
 
+        `env`: of its trials. `deadline`: when its job ends, in Unix seconds; None: not known. `code`: the hash of the
+        code snapshot to run; None: the newest. `requeue_cause`: why Slurm started the job again, if it did.
 
-def _sweep_own(shift: Shift, requeued: Cause) -> None:
-    """Settles what this job, or this machine, left running in an earlier life."""
-    left = output_reader(shift.folder)
-    if shift.me.job == LOCAL:
-        dead = stale_on_host(shift.me.host)
-        shift.store.requeue_stale(lambda row: dead(row.worker) if row.worker else None, read_output=left)
-    else:
-        is_worker_process = partial(_beside, shift.me)
-        shift.store.requeue_own(shift.me, is_running=is_worker_process, read_output=left, cause=requeued)
+        Raises: StoreError when the storage does not answer for minutes, StudyFileError where there is no such study.
+        """
+        study = folder.load()
+        return cls(
+            folder=folder,
+            study=study,
+            queue=TrialQueue.open(folder.provenance().store, study, patient=True),
+            worker=worker,
+            env=env,
+            code=find_snapshot(folder, code),
+            deadline=deadline,
+            requeue_cause=requeue_cause,
+            now=now,
+        )
 
+    def run(self, *, trials: int | None = None) -> WorkerResult:
+        """Evaluate trials until the study is over, `trials` are done, the job's time is out, or a signal asks to end.
 
-def _take_turns(shift: Shift, evaluate: Evaluate, *, trials: int | None) -> int:
-    """Trial after trial; returns how many were taken."""
-    taken, since, phase = 0, shift.diary.started, "start"
-    while trials is None or taken < trials:
-        shift.store.config = shift.folder.current_config(shift.study)
-        rows = shift.store.rows()
-        _drop_adapters(shift, rows)
-        if _over(shift, rows):
-            break
-        enough = partial(fits, shift.config, rows, left_s=shift.left_s)
-        claim = shift.store.claim(shift.me, fits=enough)
-        if isinstance(claim, Wait) and claim.why == "time":
-            say("no trial fits into what is left of this job")
-            break
-        if not isinstance(claim, Claim):
-            _mark_useful(shift)  # that others were quicker is no fault of the job's
+        Raises: StoreError when the storage does not answer for minutes, HpotuneError when the disk is full for minutes.
+        """
+        self._stop.handle_signals()
+        started = float(self._env.get("HPOTUNE_JOB_START") or time.time())
+        with suppress(OSError):
+            self._heartbeat.start(now=started)
+        self._requeue_earlier_trials()
+        context = TrialContext(config=self._study.config, env=self._env, stop=self._stop)
+        with open_objective(context) as evaluate, self._monitor.running():
+            done = self._run_trials(evaluate, trials=trials, started=started)
+        self._stop.ignore_pause_signal()
+        self._heartbeat.end(now=time.time())
+        broken = self._worker.job != LOCAL and self._worker.host in bad_nodes(self._queue.rows())
+        return WorkerResult(trials=done, broken_node=broken)
+
+    @property
+    def _config(self) -> StudyConfig:
+        """The config with the budget as it was when the loop last read it: budgets may be extended meanwhile."""
+        return self._queue.config
+
+    def _left_s(self) -> float | None:
+        """Seconds until Slurm asks the job to end; None: not known."""
+        if self._deadline is None:
+            return None
+        warning_s = self._config.resources.signal_delay_s if self._worker.job != LOCAL else 0
+        return self._deadline - time.time() - warning_s
+
+    def _requeue_earlier_trials(self) -> None:
+        """Requeue the trials that this job ran before it was requeued, or that stale workers of this machine ran."""
+        read_output = output_reader(self._folder)
+        if self._worker.job == LOCAL:
+            stale = stale_on_host(self._worker.host)
+            self._queue.requeue_stale(
+                lambda row: stale(row.worker) if row.worker else None, read_output=read_output
+            )
+        else:
+            self._queue.requeue_own(
+                self._worker,
+                is_running=self._is_running_beside,
+                read_output=read_output,
+                cause=self._requeue_cause,
+            )
+
+    def _is_running_beside(self, other: Worker) -> bool:
+        """Whether another worker runs on this host: one batch script may start several, all of one job and task."""
+        return (
+            other.host == self._worker.host and other.pid != self._worker.pid and is_worker_process(other.pid)
+        )
+
+    def _run_trials(self, evaluate: Evaluate, *, trials: int | None, started: float) -> int:
+        """Evaluate trials one after the other; returns how many."""
+        done, since, phase = 0, started, "start"
+        while trials is None or done < trials:
+            claim = self._claim()
             if claim is None:
-                say("no trial is left to start")
                 break
-            _wait(shift, rows)
-            continue
-        if reason := _beyond_budget(shift, claim):
-            shift.store.pause(claim.trial_id, owner=shift.me)
-            say(f"trial {claim.row.number} is left: {reason.text}")
-            break
-        shift.diary.span(phase, since)
-        taken += 1
-        _mark_useful(shift)
-        begun = time.time()
-        result = _one(claim, shift, evaluate)
-        shift.diary.span("trial", begun, trial=claim.row.number)
-        if result.failure is not None and result.failure.cause == "store":
-            _wait_for_room(shift)
-        since, phase = time.time(), "idle"
-    if trials is not None and taken >= trials:  # else the last look has done it
-        _drop_adapters(shift, shift.store.rows())
-    return taken
+            self._timeline.add_span(phase, since)
+            done += 1
+            self._mark_job_useful()
+            claimed = time.time()
+            result = self._run_trial(claim, evaluate)
+            self._timeline.add_span("trial", claimed, trial=claim.row.number)
+            if result.failure is not None and result.failure.cause == "store":
+                self._wait_for_disk_space()
+            since, phase = time.time(), "idle"
+        if trials is not None and done >= trials:  # else the last claim has done it
+            self._delete_large_files(self._queue.rows())
+        return done
 
+    def _claim(self) -> Claim | None:
+        """Claim the next trial, waiting for one if need be; None, with a line in the log, when the worker is to end."""
+        while True:
+            self._queue.config = self._folder.current_config(self._study)
+            rows = self._queue.rows()
+            self._delete_large_files(rows)
+            if self._is_over(rows):
+                return None
+            claim = self._queue.claim(
+                self._worker, fits=partial(fits, self._config, rows, left_s=self._left_s())
+            )
+            if isinstance(claim, Claim):
+                if reason := self._beyond_budget(claim):
+                    self._queue.pause(claim.trial_id, owner=self._worker)
+                    log(f"trial {claim.row.number} is not started: {reason.text}")
+                    return None
+                return claim
+            if isinstance(claim, Wait) and claim.why == "time":
+                log("no trial fits into the rest of this job's time")
+                return None
+            self._mark_job_useful()  # other workers were quicker, which says nothing against this job
+            if claim is None:
+                log("no trial is left to start")
+                return None
+            self._wait_for_others(rows)
 
-def _beyond_budget(shift: Shift, claim: Claim) -> StopReason | None:
-    """Why a trial that was just taken may not run: of several taken at once the first get the rest of the budget."""
-    if shift.config.budget.gpu_hours is None:
-        return None
-    mine = (claim.row.start or 0.0, claim.row.number)
-    before = [
-        row
-        for row in shift.store.rows()
-        if row.number != claim.row.number
-        and not (row.state == "running" and (row.start or 0.0, row.number) > mine)
-    ]
-    return stop_reason(shift.config, before, now=shift.now())
-
-
-def _wait(shift: Shift, rows: Sequence[TrialRow]) -> None:
-    """For the others of the round; tells those that gave no sign of life."""
-    shift.over.wait(look_s(expected_s(shift.config, rows)))
-    dead = lease_expired(shift.config.execution.lease_s)
-    shift.store.requeue_stale(dead, read_output=output_reader(shift.folder))
-
-
-def _wait_for_room(shift: Shift) -> None:
-    """Until the study's folder takes files again: the next trial would fail as this one did."""
-    wait_for_disk_space(
-        shift.folder, patience_s=PATIENCE_S, pause_s=ROOM_POLL_S, say=say,
-        stop=lambda: shift.stop.signal is not None,
-    )  # fmt: skip
-
-
-def _mark_useful(shift: Shift) -> None:
-    """Says that this job was worth submitting; a full disk is the trial's to meet."""
-    with suppress(OSError):
-        shift.folder.took_trial(shift.me.job).touch()
-
-
-def _beside(me: Worker, other: Worker) -> bool:
-    """Whether another worker lives here: one batch script may start several by hand, all of one job and task."""
-    return other.host == me.host and other.pid != me.pid and is_worker_process(other.pid)
-
-
-def _over(shift: Shift, rows: Sequence[TrialRow]) -> bool:
-    """Whether this worker has nothing more to do, and says why."""
-    if shift.stop.signal is not None:
-        say(f"asked to end (signal {shift.stop.signal})")
+    def _is_over(self, rows: Sequence[TrialRow]) -> bool:
+        """Whether this worker has nothing more to do; the log says why."""
+        if self._stop.signal is not None:
+            log(f"asked to end (signal {self._stop.signal})")
+        elif reason := stop_reason(self._config, rows, now=self._now()):
+            self._mark_job_useful()
+            log(f"the study is over: {reason.text}")
+        elif self._worker.job == LOCAL and self._folder.cancelled.exists():
+            log("the study was cancelled")
+        elif self._worker.job != LOCAL and (why := bad_nodes(rows).get(self._worker.host)):
+            log(f"trials fail because of this node ({self._worker.host}), so this worker ends: {why.text}")
+        else:
+            return False
         return True
-    if reason := stop_reason(shift.config, rows, now=shift.now()):
-        _mark_useful(shift)
-        say(f"the study is over: {reason.text}")
-        return True
-    if shift.me.job == LOCAL and shift.folder.cancelled.exists():
-        say("the study was cancelled")
-        return True
-    if shift.me.job != LOCAL and (why := bad_nodes(rows).get(shift.me.host)):
-        say(f"this node ({shift.me.host}) breaks what runs on it, so this worker ends: {why}")
-        return True
-    return False
 
+    def _beyond_budget(self, claim: Claim) -> StopReason | None:
+        """Why a claimed trial may not start: of several claimed at once the first ones get the rest of the budget."""
+        if self._config.budget.gpu_hours is None:
+            return None
+        own = (claim.row.start or 0.0, claim.row.number)
+        before = [
+            row
+            for row in self._queue.rows()
+            if row.number != claim.row.number
+            and not (row.state == "running" and (row.start or 0.0, row.number) > own)
+        ]
+        return stop_reason(self._config, before, now=self._now())
 
-def _one(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
-    number, begun = claim.row.number, time.time()
-    way = "" if claim.row.rung is None else f", towards rung {claim.row.rung + 1}"
-    if claim.row.lineage is not None:
-        way = f", generation {claim.row.generation + 1}, from trial {claim.row.lineage.parent}"
-    say(f"trial {number} starts: {dict(claim.row.params) or claim.row.kind}{way}")
-    shift.holding = claim
-    result = _evaluated(claim, shift, evaluate)
-    shift.holding = None
-    seconds = time.time() - begun
-    cost = {
-        "gpu_hours": seconds / 3600 * gpus_per_job(shift.config)
-    }  # where its own processes have not counted it
-    result = result.model_copy(update={"metrics": {**cost, **result.metrics, "seconds": round(seconds, 3)}})
-    say(f"trial {number} {_told(claim, result, shift)}")
-    return result
+    def _wait_for_others(self, rows: Sequence[TrialRow]) -> None:
+        """Wait for the other trials of the round; requeue those whose worker sends no heartbeat."""
+        time.sleep(look_s(expected_s(self._config, rows)))
+        stale = lease_expired(self._config.execution.lease_s)
+        self._queue.requeue_stale(stale, read_output=output_reader(self._folder))
 
-
-def _told(claim: Claim, result: TrialResult, shift: Shift) -> str:
-    """Tells the result and says what became of it; of a trial that has failed the large files in its folder go."""
-    store, own = shift.store, shift.folder.trial(claim.row.number)
-    checkpoint = newest_write(own / "checkpoint")
-    if result.state == "finished" and result.rung is not None:
-        worse = partial(surely_worse_than, shift.folder, shift.config)
-        reached = store.record_rung(
-            claim.trial_id, result, owner=claim.row.worker, checkpoint=checkpoint, is_worse=worse
+    def _wait_for_disk_space(self) -> None:
+        """Wait until the study's folder is writable: the next trial would fail as the last one did."""
+        wait_for_disk_space(
+            self._folder.path,
+            patience_s=DISK_PATIENCE_S,
+            pause_s=DISK_POLL_S,
+            say=log,
+            stop=lambda: self._stop.signal is not None,
         )
-        return f"{_REACHED[reached].format(rung=result.rung + 1)}: {result.values}"
-    if result.state == "finished":
-        done = store.complete(claim.trial_id, result)
-        return f"finished: {result.values}" if done else "finished, but somebody else has ended it"
-    failure = result.failure or _taken_away(shift)
-    if failure is None:
-        store.pause(claim.trial_id, owner=claim.row.worker, checkpoint=checkpoint)
-        return "paused: it goes back in line"
-    outcome = store.record_failure(
-        claim.trial_id, failure, metrics=result.metrics, owner=claim.row.worker, checkpoint=checkpoint
-    )
-    if outcome == "failed":
-        for name in ("checkpoint", "adapter"):
-            shutil.rmtree(own / name, ignore_errors=True)
-    words = {"failed": "failed", "again": "goes back in line", "": "failed, but somebody else runs it by now"}
-    return f"{words[outcome]} ({failure.cause}): {failure.message}"
 
+    def _mark_job_useful(self) -> None:
+        """Record that this job was worth submitting; a full disk is reported by the trial."""
+        with suppress(OSError):
+            self._folder.took_trial(self._worker.job).touch()
 
-_REACHED = {
-    "finished": "finished",
-    "rung": "reached rung {rung}, where it rests until it may go on",
-    "stopped": "reached rung {rung} and was stopped there, others were better",
-    "": "reached rung {rung}, but somebody else runs it by now",
-}
-
-
-def _taken_away(shift: Shift) -> Failure | None:
-    """Why the cluster took the job that a paused trial ran in; None where somebody asked for its end."""
-    if shift.stop.signal != PAUSE_SIGNAL:
-        return None
-    if shift.left_s is not None and shift.left_s > 2 * MARGIN_S:
-        return Failure(
-            cause="preempted", message=f"its job {shift.me.job} had to make room on {shift.me.host}"
+    def _run_trial(self, claim: Claim, evaluate: Evaluate) -> TrialResult:
+        """Evaluate a trial and record its outcome."""
+        row, started = claim.row, time.time()
+        aim = "" if row.rung is None else f", to rung {row.rung + 1}"
+        if row.lineage is not None:
+            aim = f", generation {row.generation + 1}, from trial {row.lineage.parent}"
+        log(f"trial {row.number} starts: {dict(row.params) or row.kind}{aim}")
+        with self._monitor.watching(claim):
+            result = self._evaluate(claim, evaluate)
+        seconds = time.time() - started
+        # where the trial's own processes have not counted the GPU-hours
+        cost = {"gpu_hours": seconds / 3600 * gpus_per_job(self._config)}
+        result = result.model_copy(
+            update={"metrics": {**cost, **result.metrics, "seconds": round(seconds, 3)}}
         )
-    return Failure(cause="timeout", message=f"the time of its job {shift.me.job} was out on {shift.me.host}")
+        outcome = record_outcome(self._queue, self._folder, claim, result, job_loss=self._job_loss())
+        log(f"trial {row.number} {outcome_text(outcome)}")
+        return result
 
+    def _evaluate(self, claim: Claim, evaluate: Evaluate) -> TrialResult:
+        """The trial's result; any error here (a point that breaks a rule, a full disk) becomes its failure."""
+        spec = base_spec(claim.row, self._study, self._folder, home=self._home)
+        try:
+            spec = spec_at_point(spec, claim.row, self._study, code=self._code)
+            Path(spec.folder).mkdir(parents=True, exist_ok=True)
+            return evaluate([spec])[0]
+        except Exception as error:  # the worker's edge: it continues with the next trial
+            with suppress(OSError):  # the log may be on a full disk
+                traceback.print_exc()
+            cause = (
+                "user"
+                if isinstance(error, ValueError)
+                else "store"
+                if isinstance(error, OSError)
+                else "unknown"
+            )
+            return failed_result(spec, cause, f"{type(error).__name__}: {error}")
 
-def _evaluated(claim: Claim, shift: Shift, evaluate: Evaluate) -> TrialResult:
-    """The trial's result; whatever goes wrong here (a point that breaks a rule, a full disk) is its failure."""
-    spec = spec_without_point(claim.row, shift.study, shift.folder, home=shift.home)
-    try:
-        spec = with_point(spec, claim.row, shift.study)
-        Path(spec.folder).mkdir(parents=True, exist_ok=True)
-        return evaluate([shift.code.applied(spec) if shift.code else spec])[0]
-    except Exception as error:  # the worker's edge: it lives on
-        with suppress(OSError):  # the log may lie on a full disk
-            traceback.print_exc()
-        cause = (
-            "user" if isinstance(error, ValueError) else "store" if isinstance(error, OSError) else "unknown"
-        )
-        return failed_result(spec, cause, f"{type(error).__name__}: {error}")
+    def _job_loss(self) -> Failure | None:
+        """Why the cluster takes the job away from a trial that paused; None where someone asked for its end."""
+        if self._stop.signal != PAUSE_SIGNAL:
+            return None
+        job, left_s = f"its job {self._worker.job}", self._left_s()
+        if left_s is not None and left_s > 2 * MARGIN_S:
+            return Failure(cause="preempted", message=f"{job} was preempted on {self._worker.host}")
+        return Failure(cause="timeout", message=f"the time of {job} was out on {self._worker.host}")
 
+    def _delete_large_files(self, rows: Sequence[TrialRow]) -> None:
+        """Delete adapters beyond `keep.best`, and checkpoints that no trial continues from.
 
-def _drop_adapters(shift: Shift, rows: Sequence[TrialRow]) -> None:
-    """Removes adapters that `keep` does not want; two workers doing so at once do no harm.
-
-    Checkpoints of trials that were stopped at a rung go too, and those that nobody will go on from.
-    """
-    keep = shift.config.keep.best
-    # one that was worse than `keep` others stays so: of thousands of trials only the rest is looked at again
-    left = [row for row in rows if (row.number, "adapter") not in shift.dropped]
-    gone = {
-        "checkpoint": checkpoints_to_delete(rows),
-        "adapter": [] if keep == "all" else adapters_to_delete(shift.config.score.objective, left, keep=keep),
-    }
-    for name, numbers in gone.items():
-        for number in numbers:
-            if (number, name) not in shift.dropped:
-                shutil.rmtree(shift.folder.trial(number) / name, ignore_errors=True)
-                shift.dropped.add((number, name))
+        Two workers may do so at once.
+        """
+        keep = self._config.keep.best
+        # a trial that is worse than `keep` others stays so: only the rest of thousands of trials is checked again
+        left = [row for row in rows if (row.number, "adapter") not in self._deleted]
+        unwanted = {
+            "checkpoint": checkpoints_to_delete(rows),
+            "adapter": []
+            if keep == "all"
+            else adapters_to_delete(self._config.score.objective, left, keep=keep),
+        }
+        for name, numbers in unwanted.items():
+            for number in numbers:
+                if (number, name) not in self._deleted:
+                    shutil.rmtree(self._folder.trial(number) / name, ignore_errors=True)
+                    self._deleted.add((number, name))
 
 
 def this_worker(env: Mapping[str, str], *, host: str) -> Worker:
-    """Who this process is, by Slurm's variables where it is in a job."""
+    """This process as a worker, by Slurm's variables if it is in a job."""
     job = env.get("SLURM_JOB_ID", LOCAL)
     if "SLURM_ARRAY_JOB_ID" in env:
         job = f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"

@@ -1,127 +1,130 @@
-"""One worker's time at work, and the thread that watches over it: signs of life, the end of the job, lost trials."""
+"""The thread beside the worker's loop: it renews heartbeats, and stops a trial that must not go on.
+
+A trial is stopped when the time of its job is nearly out, when another worker has claimed it, or when the study is over
+and `budget.on_end` is cancel. The thread starts no trial and records no result.
+"""
 
 from __future__ import annotations
 
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from signal import SIGTERM
 
-from hpotune.config.load import Study
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import StoreError
-from hpotune.objective.process import PAUSE, Stop
-from hpotune.records.trial import LOCAL, Worker
+from hpotune.objective.process import PAUSE_SIGNAL, StopRequest
 from hpotune.schedule.stopping_criterion import stop_reason
-from hpotune.storage import Claim, Store
-from hpotune.workspace.code_snapshot import Code
-from hpotune.workspace.folder import StudyFolder
-from hpotune.workspace.timeline import Diary
+from hpotune.storage import Claim, TrialQueue
+from hpotune.workspace.heartbeat import Heartbeat
 
 Now = Callable[[], datetime]
-CANCEL_S = 5.0
-"""How often a worker looks whether its running trial is still wanted, where the budget's end stops it."""
-BEATS = 5
-"""Signs of life in the time of one lease."""
+CANCEL_POLL_S = 5.0
+"""How often the monitor checks whether the study is over, where that cancels running trials."""
+HEARTBEATS_PER_LEASE = 5
 
 
-@dataclass(kw_only=True)
-class Shift:
-    """One worker's time at work: who it is, what it works on, and until when."""
+class Monitor:
+    """The monitor thread of one worker. It knows the loop by two functions: the job's time left, and the config now."""
 
-    folder: StudyFolder
-    study: Study
-    store: Store
-    me: Worker
-    stop: Stop
-    diary: Diary
-    now: Now
-    home: str
-    """The folder of the study file."""
-    deadline: float | None
-    """When its job ends, in Unix seconds; None: nobody knows."""
-    code: Code | None = None
-    """The snapshot of the study's code that it runs."""
-    holding: Claim | None = None
-    """The trial that it evaluates."""
-    dropped: set[tuple[int, str]] = field(default_factory=set)
-    """Adapters and checkpoints that this worker has seen gone: trial, name."""
-    abandoned: int | None = None
-    """The trial id that was told to end because it is somebody else's."""
-    over: threading.Event = field(default_factory=threading.Event)
+    def __init__(
+        self,
+        *,
+        queue: TrialQueue,
+        heartbeat: Heartbeat,
+        stop: StopRequest,
+        left_s: Callable[[], float | None],
+        current_config: Callable[[], StudyConfig],
+        now: Now,
+    ) -> None:
+        self._queue = queue
+        self._heartbeat = heartbeat
+        self._stop = stop
+        self._left_s = left_s
+        self._current_config = current_config
+        self._now = now
+        self._claim: Claim | None = None
+        """The trial that the loop evaluates."""
+        self._ended_trial: int | None = None
+        """Storage id of a trial that was asked to end because another worker has claimed it."""
+        self._closed = threading.Event()
 
-    @property
-    def config(self) -> StudyConfig:
-        """As it stands now: budgets may be extended while the study runs."""
-        return self.store.config
-
-    @property
-    def left_s(self) -> float | None:
-        """Seconds until its job is told to end."""
-        if self.deadline is None:
-            return None
-        return self.deadline - time.time() - self.config.resources.signal_delay_s * (self.me.job != LOCAL)
-
-
-@contextmanager
-def watched(shift: Shift) -> Iterator[None]:
-    """While inside, a thread says that the worker lives, and stops a trial whose time is out or that is not its own."""
-    thread = threading.Thread(target=_watch, args=(shift,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        shift.over.set()
-        thread.join(timeout=5)
-
-
-def _watch(shift: Shift) -> None:
-    pause_s = max(1.0, shift.config.execution.lease_s / BEATS)
-    if shift.config.budget.on_end == "cancel":
-        pause_s = min(pause_s, CANCEL_S)
-    while not shift.over.wait(_until_look(shift, pause_s)):
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """Run the thread while the body runs."""
+        thread = threading.Thread(target=self._run, daemon=True)
+        thread.start()
         try:
-            _look(shift)
-        except StoreError:  # it is away: the worker's own calls wait for it
-            continue
-        except Exception:  # a thread that died would look like a worker that did
-            with suppress(OSError):  # the log may lie on a full disk
-                traceback.print_exc()
+            yield
+        finally:
+            self._closed.set()
+            thread.join(timeout=5)
+
+    @contextmanager
+    def watching(self, claim: Claim) -> Iterator[None]:
+        """Renew this trial's heartbeat while the body runs."""
+        self._claim = claim
+        try:
+            yield
+        finally:
+            self._claim = None
+
+    def _run(self) -> None:
+        config = self._queue.config
+        period_s = max(1.0, config.execution.lease_s / HEARTBEATS_PER_LEASE)
+        if config.budget.on_end == "cancel":
+            period_s = min(period_s, CANCEL_POLL_S)
+        while not self._closed.wait(self._next_check_s(period_s)):
+            try:
+                self._check()
+            except StoreError:  # the storage does not answer: the loop's own calls wait for it
+                continue
+            except Exception:  # without this thread the worker would look stale
+                with suppress(OSError):  # the log may be on a full disk
+                    traceback.print_exc()
+
+    def _next_check_s(self, period_s: float) -> float:
+        """Seconds until the next check: at the end of the job at the latest."""
+        left_s = self._left_s()
+        if left_s is None or self._stop.signal is not None:
+            return period_s
+        return min(period_s, max(0.1, left_s))
+
+    def _check(self) -> None:
+        left_s = self._left_s()
+        if left_s is not None and left_s <= 0 and self._stop.signal is None:
+            log("the time of this job is nearly out: its trial is asked to write a checkpoint and end")
+            self._stop.request(PAUSE_SIGNAL)
+        self._heartbeat.renew()
+        claim = self._claim
+        if claim is not None:
+            self._renew_claim(claim)
+            self._stop_if_study_over()
+
+    def _renew_claim(self, claim: Claim) -> None:
+        """Renew the trial's heartbeat; end its process, at the second check by SIGKILL, if another worker has it."""
+        if (
+            self._queue.renew_heartbeat(claim.trial_id, owner=self._heartbeat.worker)
+            or self._claim is not claim
+        ):
+            return
+        log(f"another worker has claimed trial {claim.row.number}: its process here is ended")
+        self._stop.end_process(kill=self._ended_trial == claim.trial_id)
+        self._ended_trial = claim.trial_id
+
+    def _stop_if_study_over(self) -> None:
+        if self._queue.config.budget.on_end != "cancel" or self._stop.signal is not None:
+            return
+        reason = stop_reason(self._current_config(), self._queue.rows(), now=self._now(), starting=False)
+        if reason:
+            log(f"the study is over: {reason.text}; its running trials are stopped (budget.on_end: cancel)")
+            self._stop.request(SIGTERM)
 
 
-def _look(shift: Shift) -> None:
-    """Gives a sign of life; stops the trial whose time is out, that is not its own, or that is not wanted any more."""
-    if shift.left_s is not None and shift.left_s <= 0 and shift.stop.signal is None:
-        say("the time of this job is nearly out: its trial is told to checkpoint")
-        shift.stop.ask(PAUSE)
-    shift.diary.beat()
-    holding = shift.holding
-    if holding is None:
-        return
-    if not shift.store.beat(holding.trial_id, owner=shift.me) and shift.holding is holding:
-        say(f"trial {holding.row.number} is somebody else's by now: it is ended here")
-        shift.stop.abandon(kill=shift.abandoned == holding.trial_id)
-        shift.abandoned = holding.trial_id
-    if shift.config.budget.on_end == "cancel" and shift.stop.signal is None:
-        config = shift.folder.config_now(shift.study)
-        if reason := stop_reason(config, shift.store.rows(), now=shift.now(), starting=False):
-            say(f"the study is over: {reason.text}; its running trials are stopped (budget.on_end: cancel)")
-            shift.stop.ask(SIGTERM)
-
-
-def _until_look(shift: Shift, pause_s: float) -> float:
-    """Seconds until the next look: at the end of the job at the latest."""
-    if shift.left_s is None or shift.stop.signal is not None:
-        return pause_s
-    return min(pause_s, max(0.1, shift.left_s))
-
-
-def say(text: str) -> None:
-    """A line in the job's log."""
-    with suppress(OSError):  # a full disk costs a line of the log, not the worker
+def log(text: str) -> None:
+    """Write a line with the time into the job's log (stderr); a full disk loses the line, not the worker."""
+    with suppress(OSError):
         print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", file=sys.stderr, flush=True)  # noqa: T201 - a job's log

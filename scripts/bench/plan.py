@@ -22,7 +22,7 @@ from hpotune.config.schema.study_config import Json
 from hpotune.planning.estimate import figures
 from hpotune.planning.measured_times import measured, submissions
 from hpotune.planning.study_plan import expected
-from hpotune.storage import Store
+from hpotune.storage import TrialQueue
 from hpotune.workspace.folder import StudyFolder
 
 WAYS = [(mode, size) for mode in ("sequential", "batch", "async") for size in ("1", "auto")]
@@ -64,7 +64,7 @@ def wait(folder: StudyFolder, trials: int) -> None:
     """Until all trials have finished and all workers have ended."""
     until = time.monotonic() + PATIENCE_S
     study = folder.load()
-    store = Store.open(str(folder.provenance()["store"]), study, read_only=True)
+    store = TrialQueue.open(folder.provenance().store, study, read_only=True)
     while time.monotonic() < until:
         time.sleep(3)
         done = sum(row.state == "finished" for row in store.rows()) >= trials
@@ -78,7 +78,7 @@ def wait(folder: StudyFolder, trials: int) -> None:
 def learned(folder: StudyFolder) -> float:
     """The wall time that the figures of this very run give: what is wrong with the model, not with the figures."""
     study = folder.load()
-    rows = Store.open(str(folder.provenance()["store"]), study, read_only=True).rows()
+    rows = TrialQueue.open(folder.provenance().store, study, read_only=True).rows()
     known = figures(study.config, measured(folder, rows), {})
     return expected(study.config, known.pace, begin=datetime.now(), local=False).wall_s
 

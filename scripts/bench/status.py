@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -200,7 +200,7 @@ def make(place: Path, url: str, trials: int) -> StudyFolder:
     (home / "study.yaml").write_text(FILE.format(trials=trials, url=url))
     study = load_study(home / "study.yaml")
     values = {**study.source.values, "python": f"{home}/own.py:f"}
-    make_folder(folder, study, values, home=home, store_url=url)
+    make_folder(folder, replace(study.source, values=values), home=home, store_url=url)
     if url.startswith("journal"):
         fill_journal(Path(url.removeprefix("journal:///")), trials)
         return folder

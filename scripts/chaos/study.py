@@ -18,9 +18,9 @@ from place import ROOT, Place, answer
 
 from hpotune.errors import HpotuneError
 from hpotune.records.trial import TrialRow
-from hpotune.storage import Store
+from hpotune.storage import TrialQueue
 from hpotune.workspace.folder import StudyFolder
-from hpotune.workspace.heartbeat import read
+from hpotune.workspace.heartbeat import read_heartbeat
 
 POLL_S = 0.5
 LOOK_S = 10.0
@@ -84,7 +84,7 @@ class Study:
     repairs: list[str] = field(default_factory=list)
     words: str = ""
     _threads: list[threading.Thread] = field(default_factory=list)
-    _store: Store | None = None
+    _store: TrialQueue | None = None
     _struck: int = 0
     _over: bool = False
     """Whether every trial has finished and no fault is at work."""
@@ -128,8 +128,8 @@ class Study:
         """Every trial; none while the store is away."""
         try:
             if self._store is None:
-                ours, url = self.folder.load(), str(self.folder.provenance()["store"])
-                self._store = Store.open(url, ours, read_only=True)
+                ours, url = self.folder.load(), self.folder.provenance().store
+                self._store = TrialQueue.open(url, ours, read_only=True)
             return self._store.rows()
         except (HpotuneError, OSError):
             return []
@@ -198,8 +198,10 @@ class Study:
                 self.place.slurm("scontrol", "release", job)
                 self.repairs.append(f"released {job} ({reason})")
         for job in self.place.slurm("squeue", "-h", "-r", "-t", "R", "-o", "%i").split():
-            life = read(self.folder, job)  # a restarted controller may take an ended job for one that runs
-            if life is not None and life.end is not None and time.time() - life.sign > PHANTOM_S:
+            life = read_heartbeat(
+                self.folder, job
+            )  # a restarted controller may take an ended job for one that runs
+            if life is not None and life.end is not None and time.time() - life.last_beat > PHANTOM_S:
                 self.place.slurm("scancel", job)
                 self.repairs.append(f"cancelled {job} (it had ended)")
         for line in self.place.slurm("sinfo", "-h", "-N", "-p", "a100", "-o", "%N|%T").splitlines():

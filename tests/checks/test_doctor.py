@@ -13,7 +13,7 @@ from hpotune.checks.doctor import findings
 from hpotune.checks.doctor_data import cache_findings, disk_clock, store_findings
 from hpotune.checks.doctor_slurm import clock, slurm_findings
 from hpotune.checks.finding import Finding, exit_code
-from hpotune.storage import Store
+from hpotune.storage import TrialQueue
 
 CONFIG = """Configuration data as of {now}
 AccountingStorageEnforce = associations,limits
@@ -172,7 +172,7 @@ def test_a_postgres_is_told_by_its_connections_and_its_clock(make_study, make_st
         study = make_study(budget={"trials": 6, "parallel": parallel})
         folder = make_study_folder(study, postgres, name=f"study{parallel}")
         if parallel == 4:
-            Store.create(postgres, study, folder=str(folder.path))
+            TrialQueue.create(postgres, study, folder=str(folder.path))
         found = list(store_findings(folder))
         [connections] = [f for f in found if "connections" in f.found]
         assert connections.level == level, connections
@@ -184,8 +184,8 @@ def test_a_postgres_is_told_by_its_connections_and_its_clock(make_study, make_st
     ("what", "code"), [((), 0), (("disk",), 1), (("disk", "partition"), 3), (("slurm", "store"), 4)]
 )
 def test_the_exit_code_is_that_of_the_worst_finding(what, code):
-    found = [Finding(level="bad", what=name, found="") for name in what]
-    assert exit_code([Finding(level="note", what="store", found=""), *found]) == code
+    found = [Finding(level="bad", kind=name, text="") for name in what]
+    assert exit_code([Finding(level="note", kind="store", text=""), *found]) == code
 
 
 def test_a_study_file_is_looked_at_before_its_folder_is_made(make_study, cluster):

@@ -1,4 +1,4 @@
-"""resume, extend and retry by the command line, on studies that really run; and code that is edited between."""
+"""`resume`, `extend` and `retry` on studies that really run, and code that is edited in between."""
 
 from __future__ import annotations
 
@@ -10,13 +10,11 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import pytest
 
 from hpotune.cli import main
-from hpotune.cli.resume import how_to_continue
-from hpotune.records.stop_reason import StopKind, StopReason
 from hpotune.records.trial import TrialRow
 from hpotune.storage import TrialQueue
 from hpotune.workspace.atomic_files import write_atomic
@@ -42,7 +40,7 @@ ENV = {key: value for key, value in os.environ.items() if not key.startswith("SL
 
 
 def written(home: Path) -> Path:
-    """A study whose trials wait for a file, then give x plus what their neighbour says."""
+    """A study whose trials wait for a file and then return x plus a constant of another module."""
     (home / "own.py").write_text(PROGRAM)
     (home / "beside.py").write_text("ADDS = 0\n")
     (home / "go").touch()
@@ -58,13 +56,13 @@ def file(tmp_path) -> Path:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> Path:
-    """A study that has run to its end; to be looked at, not changed."""
+    """A finished study; tests do not change it."""
     file = written(tmp_path_factory.mktemp("finished"))
     subprocess.run(command("run", file), check=True, env=ENV, capture_output=True)
     return file
 
 
-class Told(NamedTuple):
+class Output(NamedTuple):
     """What a verb printed."""
 
     stdout: str
@@ -72,25 +70,25 @@ class Told(NamedTuple):
 
 
 @pytest.fixture
-def call(capsys, monkeypatch) -> Callable[..., Told]:
-    """Runs a verb in this process and finds its exit code right."""
+def call(capsys, monkeypatch) -> Callable[..., Output]:
+    """Runs a verb in this process and checks its exit code."""
     for key in [key for key in os.environ if key.startswith("SLURM_")]:
         monkeypatch.delenv(key)
 
-    def call(verb: str, *words: object, code: int = 0) -> Told:
+    def call(verb: str, *words: object, code: int = 0) -> Output:
         monkeypatch.setattr(sys, "argv", ["hpotune", verb, *map(str, words)])
         with pytest.raises(SystemExit) as stop:
             main()
-        told = Told(*capsys.readouterr())
-        assert int(stop.value.code or 0) == code, told.stderr
-        return told
+        output = Output(*capsys.readouterr())
+        assert int(stop.value.code or 0) == code, output.stderr
+        return output
 
     return call
 
 
 @pytest.fixture
-def told(call) -> Callable[..., Any]:
-    """What a verb says in JSON."""
+def json_of(call) -> Callable[..., Any]:
+    """What a verb prints with --json."""
     return lambda verb, *words: json.loads(call(verb, *words, "--json").stdout)
 
 
@@ -104,7 +102,7 @@ def rows(file: Path) -> list[TrialRow]:
 
 
 def adds(file: Path) -> list[int]:
-    """What the neighbour said in each finished trial."""
+    """The constant that each finished trial added."""
     return [
         round(row.values[0] - float(row.params["params.x"])) for row in rows(file) if row.state == "finished"
     ]
@@ -113,12 +111,12 @@ def adds(file: Path) -> list[int]:
 def until(condition, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < end, "it never came"
+        assert time.monotonic() < end, "the condition never held"
         time.sleep(0.1)
 
 
 def in_background(file: Path, verb: str, *words: object) -> subprocess.Popen[str]:
-    """A verb at work, once its first trial runs."""
+    """A process of a verb, whose first trial runs."""
     process = subprocess.Popen(
         command(verb, *words), stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=ENV
     )
@@ -126,10 +124,10 @@ def in_background(file: Path, verb: str, *words: object) -> subprocess.Popen[str
     return process
 
 
-def test_a_finished_study_is_extended_and_resumed_with_its_code_of_then(file, call, told):
+def test_extended_study_resumes_with_new_code(file, call, json_of):
     call("run", file)
     (file.parent / "beside.py").write_text("ADDS = 100\n")
-    assert told("extend", file, "--trials", "+2")["changed"] == {"trials": [3, 5]}
+    assert json_of("extend", file, "--trials", "+2")["changed"] == {"trials": [3, 5]}
     resumed = call("resume", file)
     assert "the code changed since the earlier trials (beside.py)" in resumed.stderr
     assert adds(file) == [0, 0, 0, 100, 100]
@@ -140,18 +138,18 @@ def test_a_finished_study_is_extended_and_resumed_with_its_code_of_then(file, ca
     assert specs[3]["code"] == specs[4]["code"] != specs[0]["code"]
 
 
-def test_a_grid_is_not_extended_beyond_its_points_nor_resumed_where_it_was(file, call, told):
+def test_grid_is_not_extended_beyond_its_points(file, call, json_of):
     text = file.read_text() + "search: {algorithm: grid, options: {points: 3}}\n"
     file.write_text(text)
     call("run", file)
     refused = call("extend", file, "--trials", "+1", code=2).stderr
     assert "the grid has 3 points, fewer than the 4 trials of the budget" in refused
-    assert told("extend", file, "--max-failed", "9")["changed"]  # nothing was written of the first
+    assert json_of("extend", file, "--max-failed", "9")["changed"]  # nothing was written of the first
     (file.parent / "bowl" / "extension.json").write_text('{"trials": {"to": 4, "over": 3}}')
     assert "the grid has 3 points" in call("resume", file.parent / "bowl", code=2).stderr
 
 
-def test_an_edit_while_a_study_runs_does_not_reach_its_workers(file):
+def test_edit_does_not_change_running_workers(file):
     (file.parent / "go").unlink()
     run = in_background(file, "run", file)
     (file.parent / "beside.py").write_text("ADDS = 100\n")
@@ -161,7 +159,7 @@ def test_an_edit_while_a_study_runs_does_not_reach_its_workers(file):
     assert adds(file) == [0, 0, 0]
 
 
-def test_a_worker_runs_the_snapshot_that_it_is_told_and_by_hand_the_code_of_now(file, call):
+def test_worker_runs_the_given_snapshot(file, call):
     call("run", file)
     (old,) = [path.name for path in (file.parent / "bowl" / "code").iterdir() if path.is_dir()]
     (file.parent / "beside.py").write_text("ADDS = 100\n")
@@ -174,18 +172,18 @@ def test_a_worker_runs_the_snapshot_that_it_is_told_and_by_hand_the_code_of_now(
     )
 
 
-def test_a_running_study_is_extended_by_its_own_workers(file, told):
+def test_running_study_is_extended(file, json_of):
     (file.parent / "go").unlink()
     run = in_background(file, "run", file)
-    extended = told("extend", file, "--trials", "+3")
+    extended = json_of("extend", file, "--trials", "+3")
     assert extended["running"] == 1
-    assert "see it by themselves" in extended["next"]
+    assert "continue with it" in extended["next"]
     (file.parent / "go").touch()
     assert run.wait(120) == 0
     assert adds(file) == [0] * 6
 
 
-def test_the_unchanged_file_does_not_shrink_an_extension_and_an_edited_one_is_told(file, call):
+def test_unchanged_file_keeps_an_extension(file, call):
     call("run", file)
     call("extend", file, "--trials", "4")
     call("run", file)
@@ -199,19 +197,19 @@ def test_the_unchanged_file_does_not_shrink_an_extension_and_an_edited_one_is_to
     assert len(rows(file)) == 6
 
 
-def test_a_wrong_extension_is_one_line_and_changes_nothing(finished, call):
+def test_wrong_extension_changes_nothing(finished, call):
     for words, says in (
         (["--trials", "2"], "--trials 2: 3 trials have finished; needs 3 or more"),
         (["--trials", "+x", "--parallel", "2"], "--trials +x: needs +20 or 70"),
         (["--gpu-hours", "+5"], "--gpu-hours +5: budget.gpu_hours has no limit"),
-        ([], "extend needs what to raise"),
+        ([], "extend needs a limit to raise"),
     ):
         (line,) = call("extend", finished, *words, code=2).stderr.splitlines()
         assert says in line
     assert not (finished.parent / "bowl" / "extension.json").exists()
 
 
-def test_resume_goes_on_with_a_run_that_was_cancelled(file, call):
+def test_resume_continues_a_cancelled_run(file, call):
     (file.parent / "go").unlink()
     run = in_background(file, "run", file)
     call("cancel", file)
@@ -224,19 +222,19 @@ def test_resume_goes_on_with_a_run_that_was_cancelled(file, call):
     assert not (file.parent / "bowl" / "jobs" / "cancelled").exists()
 
 
-def test_resume_of_a_study_that_is_over_says_how_to_go_on(finished, told):
-    over = told("resume", finished)
+def test_resume_of_finished_study_advises(finished, json_of):
+    over = json_of("resume", finished)
     assert over["over"] == "3 trials finished"
     assert "hpotune extend" in over["next"]
     assert len(rows(finished)) == 3
 
 
-def test_resume_needs_a_study_and_one_place(file, call):
+def test_resume_needs_a_study(file, call):
     assert "holds no study" in call("resume", file, code=2).stderr
     assert "exclude each other" in call("resume", file, "--here", "--slurm", code=2).stderr
 
 
-def test_resume_goes_where_the_study_ran_before(file, call, monkeypatch):
+def test_resume_uses_the_former_backend(file, call, monkeypatch):
     call("run", file)
     call("extend", file, "--trials", "+1")
     folder = StudyFolder(path=file.parent / "bowl")
@@ -250,26 +248,26 @@ def test_resume_goes_where_the_study_ran_before(file, call, monkeypatch):
     assert len(rows(file)) == 4
 
 
-def test_failed_trials_are_tried_again_at_their_points_once_their_cause_is_mended(file, call, told):
+def test_failed_trials_are_retried(file, call, json_of):
     (file.parent / "own.py").write_text("def bowl(x):\n    raise ValueError('bug')\n")
     file.write_text(STUDY.replace("trials: 3", "trials: 3, max_failed: 1"))
     call("run", file, code=1)
     before = rows(file)
     assert [row.state for row in before if row.state != "waiting"] == ["failed", "failed"]
-    assert "mend the cause, then hpotune retry" in call("resume", file, code=1).stdout
+    assert "fix the cause, then hpotune retry" in call("resume", file, code=1).stdout
     for words, says in (
         (["7"], "trial 7: there is none of that number"),
         (["2"], "trial 2: has not failed, it is waiting"),
         (["--cause", "ooom"], "--cause ooom: is no cause of failure; did you mean 'oom'?"),
     ):
         assert says in call("retry", file, *words, code=2).stderr
-    assert told("retry", file, "--cause", "oom")["retried"] == {}
+    assert json_of("retry", file, "--cause", "oom")["retried"] == {}
     (file.parent / "own.py").write_text(PROGRAM)
     retried = call("retry", file, "1", "--cause", "user")
     assert "the code changed since the earlier trials (" in retried.stderr
     assert "trial 1 (user: ValueError: bug) -> trial " in retried.stdout
     assert "hpotune resume" in retried.stdout
-    mapping = told("retry", file)["retried"]
+    mapping = json_of("retry", file)["retried"]
     assert set(mapping) == {"0"}
     assert "trial 1: is tried again already" in call("retry", file, "1", code=2).stderr
     call("resume", file)
@@ -280,7 +278,7 @@ def test_failed_trials_are_tried_again_at_their_points_once_their_cause_is_mende
     assert [row.state for row in after.values()].count("finished") == 3
 
 
-def test_an_edited_file_is_told_to_be_another_study_than_its_folders(finished, call):
+def test_edited_file_is_another_study(finished, call):
     says = "holds a study whose `params` differs from this file's"
     assert "note:" not in call("status", finished).stderr
     edited = finished.parent / "edited.yaml"
@@ -288,29 +286,3 @@ def test_an_edited_file_is_told_to_be_another_study_than_its_folders(finished, c
     for verb, code in (("status", 0), ("check", 0), ("run", 2)):
         assert says in call(verb, edited, code=code).stderr
     assert says not in call("status", finished.parent / "bowl").stderr
-
-
-@pytest.mark.parametrize(
-    ("kind", "advice"),
-    [
-        ("budget_used", "hpotune extend S --trials +10"),
-        ("goal_reached", "copy S/study.yaml, change name and goal"),
-        ("plateau", "lower or remove budget.plateau in the study file"),
-        ("max_failed", "hpotune retry S; or hpotune extend S --max-failed +5"),
-        ("max_diverged", "narrow the space in a new study; or hpotune extend S --max-failed +5"),
-        ("equal_failures", "fix the cause, then hpotune retry S"),
-        ("gpu_hours", "hpotune extend S --gpu-hours +10"),
-        ("wall_time", "hpotune extend S --wall-time +12:00:00"),
-        ("until", "hpotune extend S --until YYYY-MM-DD"),
-        ("job_too_short", "raise resources.time"),
-    ],
-)
-def test_advice_of_each_stop_kind(kind, advice):
-    told = how_to_continue(StopReason(kind=kind, text="budget.until failed"), "S")
-    assert advice in told
-    assert ("extend" in told) == (" extend " in advice)
-
-
-def test_every_stop_kind_has_advice():
-    for kind in get_args(StopKind):
-        assert how_to_continue(StopReason(kind=kind, text=""), "S")

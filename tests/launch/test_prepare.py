@@ -10,8 +10,8 @@ import pytest
 from hpotune.checks.study_file import check
 from hpotune.errors import HpotuneError, StoreError, StudyFileError
 from hpotune.launch.extend import extend_study
-from hpotune.launch.prepare import Ready, _data_root_before, _edited, prepare
-from hpotune.workspace.code_snapshot import code_of
+from hpotune.launch.prepare import Ready, _edited_file, prepare
+from hpotune.workspace.code_snapshot import find_snapshot
 from hpotune.workspace.folder import StudyFolder
 
 
@@ -46,7 +46,7 @@ def test_a_store_that_cannot_be_made_leaves_no_folder_and_empties_an_empty_one(f
     def refuse(*_: object, **__: object) -> None:
         raise HpotuneError("no store")
 
-    monkeypatch.setattr("hpotune.launch.prepare.Store.create", refuse)
+    monkeypatch.setattr("hpotune.launch.prepare.TrialQueue.create", refuse)
     for stood in (False, True):
         if stood:
             (file.parent / "bowl").mkdir()
@@ -86,14 +86,15 @@ def test_an_edit_of_the_file_in_the_folder_is_taken_in(file, by):
         again(folder.path)
 
 
-def test_a_data_root_given_by_hand_is_no_edit(tmp_path):
+def test_data_root_by_hand_is_no_edit(tmp_path):
     folder = StudyFolder(path=tmp_path)
-    folder.study_file.write_text("name: a\n")
-    folder.resolved_file.write_text("name: a\ndata_root: /data\n")
+    folder.study_file.write_text("name: a\nmodel: {}\n")
+    folder.resolved_file.write_text("name: a\nmodel: {}\ndata_root: /data\n")
     folder.provenance_file.write_text('{"home": "/", "store": ""}')
-    assert _data_root_before(folder) == "/data"
-    assert not _edited(folder, "/data")
-    assert _edited(folder, None)
+    resolved = folder.read_resolved()
+    assert _edited_file(folder, resolved, data_root=None) is None
+    assert _edited_file(folder, resolved, data_root="/data") is None
+    assert _edited_file(folder, resolved, data_root="/other") is not None
 
 
 def test_a_data_root_in_the_environment_is_nothing_to_a_function(file, tmp_path):
@@ -120,13 +121,13 @@ def test_a_store_that_is_gone_is_not_replaced_where_trials_lie(file):
 
 def test_a_study_that_is_made_takes_its_code_and_one_that_cannot_be_made_leaves_none(file, monkeypatch):
     ready = again(file)
-    assert ready.code == code_of(ready.folder).hash
+    assert ready.code == find_snapshot(ready.folder).hash
     assert ready.notes == again(ready.folder.path).notes == ()
     (file.parent / "own.py").write_text("def bowl(x): return 1")
-    assert again(ready.folder.path).code == code_of(ready.folder).hash != ready.code
+    assert again(ready.folder.path).code == find_snapshot(ready.folder).hash != ready.code
     shutil.rmtree(ready.folder.path)
-    monkeypatch.setattr("hpotune.workspace.code_snapshot.MOST_FILES", 0)
-    with pytest.raises(StudyFileError, match="too large for a snapshot"):
+    monkeypatch.setattr("hpotune.workspace.code_snapshot.MAX_FILES", 0)
+    with pytest.raises(StudyFileError, match="too large for a code snapshot"):
         again(file)
     assert not ready.folder.path.exists()
 

@@ -21,7 +21,7 @@ from hpotune.records.jobs import JobRow
 from hpotune.records.trial import Worker
 from hpotune.slurm.commands import error_line
 from hpotune.slurm.jobs import failure_by_job_state
-from hpotune.storage import Store, dead_here
+from hpotune.storage import TrialQueue, stale_on_host
 from hpotune.workspace.lock import try_exclusive_lock
 
 GONE = 2**22 + 1
@@ -35,7 +35,7 @@ def place(make_study, make_study_folder, tmp_path):
     def made(**sections):
         study, url = make_study(**sections), f"sqlite:///{tmp_path}/store.db"
         folder = make_study_folder(study, url)
-        return folder, Store.create(url, study, folder=str(folder.path))
+        return folder, TrialQueue.create(url, study, folder=str(folder.path))
 
     return made
 
@@ -47,7 +47,7 @@ def until(condition, seconds: float = 40) -> bool:
     return bool(condition())
 
 
-def states(store: Store) -> list[str]:
+def states(store: TrialQueue) -> list[str]:
     return [row.state for row in store.rows()]
 
 
@@ -147,7 +147,7 @@ def test_cancel_asks_local_workers_to_end(place):
     ids=["gone", "of_another_host", "of_a_job", "whose_number_another_process_has"],
 )
 def test_a_local_worker_is_dead_when_its_process_is_gone(worker, dies):
-    assert (dead_here("here")(worker) is not None) == dies
+    assert (stale_on_host("here")(worker) is not None) == dies
 
 
 @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ def test_a_study_that_ended_short_says_so(place):
 
 def test_the_only_names_who_holds_the_lock(tmp_path: Path):
     lock = tmp_path / "lock"
-    refused = pytest.raises(HpotuneError, match=f"it is at work already: process {os.getpid()} on")
+    refused = pytest.raises(HpotuneError, match=f"it is already running: process {os.getpid()} on")
     with try_exclusive_lock(lock, what="it"), refused, try_exclusive_lock(lock, what="it"):
         pass
     with try_exclusive_lock(lock, what="it"):

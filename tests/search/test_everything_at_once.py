@@ -11,7 +11,7 @@ from hpotune.errors import StudyFileError
 from hpotune.records.trial import TrialResult, Worker
 from hpotune.schedule.best_trials import best_trials
 from hpotune.search.algorithms.registry import MODULES, algorithm, check_algorithm
-from hpotune.search.base.study_setup import sampler_setup
+from hpotune.search.sampler_setup import sampler_setup
 from hpotune.storage import Claim, TrialQueue
 
 TRIALS, WORKERS = 24, 3

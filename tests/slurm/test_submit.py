@@ -29,8 +29,9 @@ from hpotune.slurm.submit import (
     worker_command,
 )
 from hpotune.slurm.user_limits import SubmitLimitReached, named_limit, refusal_error
-from hpotune.storage import Store
-from hpotune.workspace.folder import StudyFolder, write_atomic
+from hpotune.storage import TrialQueue
+from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.folder import StudyFolder
 
 WORKER = JobSpec(count=4, throttle=2)
 STEP = JobSpec(kind="follow-up", count=1, throttle=1, after=("7",))
@@ -43,7 +44,7 @@ def place(make_study, make_study_folder, tmp_path):
     folder = make_study_folder(study, url)
     recorded = '{"id": "7", "kind": "worker", "count": 2, "throttle": 2, "trials": 1}'
     write_atomic(folder.jobs / "7" / "job.json", recorded)
-    return folder, Store.create(url, study, folder=str(folder.path))
+    return folder, TrialQueue.create(url, study, folder=str(folder.path))
 
 
 @pytest.fixture
@@ -225,7 +226,7 @@ def test_an_array_beyond_a_limit_shrinks_until_it_fits_with_the_step(
     found = submit_within_limits(StudyFolder(path=tmp_path), make_study().config, spec)
     assert (found.id, found.count) == ("8", taken)
     assert sizes[-1] == taken
-    assert bool(found.said) == (taken < 16)
+    assert bool(found.note) == (taken < 16)
 
 
 def test_without_a_follow_up_job_no_room_is_left_for_it(make_study, tmp_path, limited):
@@ -253,7 +254,7 @@ def test_where_slurm_is_silent_its_jobs_are_unknown_and_no_trial_is_lost(place, 
     folder, store = place
     store.claim(Worker(job="7_0", host="n1", pid=1))
     told = cached_jobs(folder, store.rows())
-    jobs, why = told.rows, told.silent
+    jobs, why = told.rows, told.error
     assert [(job.id, job.state, job.kind) for job in jobs] == [
         ("7_0", "UNKNOWN", "worker"),
         ("7_1", "UNKNOWN", "worker"),
@@ -269,7 +270,7 @@ def test_a_follow_up_asks_a_silent_slurm_again(place, silent, monkeypatch):
     monkeypatch.setattr(follow_up.time, "sleep", waits.append)
     monkeypatch.setattr(follow_up.time, "monotonic", lambda: next(clock))
     with pytest.raises(ClusterError, match="Unable to contact"):
-        follow_up.follow_up(folder, store, folder.load().config, now=datetime.now(), alone_at_work=True)
+        follow_up.follow_up(folder, store, folder.load().config, now=datetime.now(), unattended=True)
     assert len(waits) > 3
 
 
@@ -287,7 +288,7 @@ def test_a_follow_up_submits_nothing_that_the_user_cancelled(place, monkeypatch,
     monkeypatch.setattr(follow_up, "job_rows", lambda *_, **__: rows)
     if marked:
         folder.cancelled.touch()
-    done = follow_up.follow_up(folder, store, folder.load().config, now=datetime.now(), alone_at_work=True)
+    done = follow_up.follow_up(folder, store, folder.load().config, now=datetime.now(), unattended=True)
     assert done.submitted == ()
     assert said in done.warning
 
@@ -311,7 +312,7 @@ def test_only_a_step_that_is_still_to_look_stands_for_the_follow_up(place, monke
     rows.append(JobRow(id="8_0", state=state, kind="follow-up", reason=reason))
     monkeypatch.setattr(follow_up, "job_rows", lambda *_, **__: rows)
     monkeypatch.setattr(follow_up, "submit", lambda *_: "9")
-    done = follow_up.follow_up(folder, store, folder.load().config, now=datetime.now(), alone_at_work=True)
+    done = follow_up.follow_up(folder, store, folder.load().config, now=datetime.now(), unattended=True)
     assert done.submitted == left
 
 

@@ -1,17 +1,20 @@
-"""Studies in folders of their own, for workers to work on."""
+"""Studies in folders of their own, and workers on them."""
 
 from __future__ import annotations
 
+import os
 import signal
+import time
 
 import pytest
 
 from hpotune.storage import TrialQueue
+from hpotune.worker import WorkerLoop
 
 
 @pytest.fixture
-def place(make_study, make_study_folder, tmp_path):
-    """A study's folder and its store, on SQLite unless a URL is given."""
+def new_study(make_study, make_study_folder, tmp_path):
+    """Makes a study's folder and its trial queue, on SQLite unless a URL is given."""
 
     def made(url: str | None = None, *, folder_name: str = "study", **sections):
         study = make_study(**sections)
@@ -22,9 +25,32 @@ def place(make_study, make_study_folder, tmp_path):
     return made
 
 
+@pytest.fixture
+def work():
+    """Runs a worker in this process to its end."""
+
+    def run(folder, *, trials: int | None = None, **options):
+        return WorkerLoop.open(folder, **{"env": os.environ, **options}).run(trials=trials)
+
+    return run
+
+
+@pytest.fixture
+def until():
+    """Waits for a condition; returns whether it came true in time."""
+
+    def wait(condition, seconds: float = 40) -> bool:
+        end = time.monotonic() + seconds
+        while not condition() and time.monotonic() < end:
+            time.sleep(0.1)
+        return bool(condition())
+
+    return wait
+
+
 @pytest.fixture(autouse=True)
-def _signals_as_before():
-    """`work` listens to signals; what comes after must not."""
+def _signal_handlers_restored():
+    """A worker handles signals; the next test must not."""
     numbers = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2)
     before = [signal.getsignal(number) for number in numbers]
     yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,9 +15,10 @@ import pytest
 from hpotune.objective.process import marked_processes
 from hpotune.records.trial import Failure, TrialResult, Worker
 from hpotune.storage import output_reader, stale_on_host
-from hpotune.worker import this_worker, work
+from hpotune.worker import WorkerLoop, this_worker
 
 LOCAL = Worker(job="local", host="h", pid=os.getpid())
+IN_JOB = Worker(job="7_0", host="n1", pid=os.getpid(), task="0.0")
 FAILED = Failure(cause="killed", message="its worker died")
 
 
@@ -28,74 +30,67 @@ def start(folder, *arguments: str, **env: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-def until(condition, seconds: float = 40) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.1)
-    return bool(condition())
-
-
-def test_a_worker_takes_trials_until_the_budget_is_out(place):
-    folder, store = place(budget={"trials": 3})
-    assert work(folder, me=LOCAL, trials=None, env=os.environ).taken == 3
+def test_worker_runs_whole_budget(new_study, work):
+    folder, store = new_study(budget={"trials": 3})
+    assert work(folder, worker=LOCAL).trials == 3
     assert [row.state for row in store.rows()] == ["finished"] * 3
     assert all(row.values == ((row.params["params.x"] - 1) ** 2,) for row in store.rows())
 
 
-def test_a_worker_takes_no_more_trials_than_it_is_told(place):
-    folder, store = place()
-    assert work(folder, me=LOCAL, trials=1, env=os.environ).taken == 1
+def test_worker_runs_given_trials(new_study, work):
+    folder, store = new_study()
+    assert work(folder, worker=LOCAL, trials=1).trials == 1
     assert [row.state for row in store.rows()].count("finished") == 1
 
 
-def test_a_worker_takes_nothing_after_the_studys_last_moment(place):
-    folder, _ = place(budget={"trials": 3, "until": "2026-01-01"})
-    assert work(folder, me=LOCAL, trials=None, env=os.environ, now=lambda: datetime(2026, 1, 2)).taken == 0
+def test_no_trial_starts_after_until(new_study, work):
+    folder, _ = new_study(budget={"trials": 3, "until": "2026-01-01"})
+    assert work(folder, worker=LOCAL, now=lambda: datetime(2026, 1, 2)).trials == 0
 
 
-def test_a_worker_ends_when_too_many_trials_have_failed(place):
-    folder, store = place(python=None, command="exit {x}3", budget={"trials": 5, "max_failed": 1})
-    assert work(folder, me=LOCAL, trials=None, env=os.environ).taken == 2
+def test_too_many_failures_end_worker(new_study, work):
+    folder, store = new_study(python=None, command="exit {x}3", budget={"trials": 5, "max_failed": 1})
+    assert work(folder, worker=LOCAL).trials == 2
     assert [row.failure.cause for row in store.rows() if row.failure] == ["user", "user"]
 
 
-def test_a_point_that_breaks_a_rule_fails_its_trial_and_the_worker_lives(place):
+def test_invalid_point_fails_its_trial(new_study, work):
     params = {"x": {"int": [0, 2], "prior": 1}, "root": {"expr": "1 / (params.x - 1)"}}
-    folder, store = place(params=params, budget={"trials": 1, "max_failed": 0})
-    assert work(folder, me=LOCAL, trials=None, env=os.environ).taken == 1
+    folder, store = new_study(params=params, budget={"trials": 1, "max_failed": 0})
+    assert work(folder, worker=LOCAL).trials == 1
     assert store.rows()[0].failure.cause == "user"
 
 
-def test_a_full_disk_fails_the_trial_and_not_the_worker(place):
-    folder, store = place(budget={"trials": 2, "max_failed": 0})
+def test_full_disk_fails_the_trial(new_study, work):
+    folder, store = new_study(budget={"trials": 2, "max_failed": 0})
     (folder.path / "trials").write_text("in the way")
-    assert work(folder, me=LOCAL, trials=None, env=os.environ).taken == 3
+    assert work(folder, worker=LOCAL).trials == 3
     row = store.rows()[0]
     assert (row.failure.cause, len(row.attempts)) == ("store", 3)
 
 
-def test_a_trial_tells_how_long_it_took(place):
-    folder, store = place(budget={"trials": 1})
-    work(folder, me=LOCAL, trials=None, env=os.environ)
+def test_seconds_are_recorded(new_study, work):
+    folder, store = new_study(budget={"trials": 1})
+    work(folder, worker=LOCAL)
     assert 0 < store.rows()[0].metrics["seconds"] < 60
 
 
-def test_a_failed_trial_counts_the_gpus_it_held_and_keeps_no_large_files(place):
+def test_failed_trial_keeps_no_large_files(new_study, work):
     resources = {"gpus": 2, "nodes": 3}
     command = "mkdir $HPOTUNE_TRIAL_DIR/checkpoint $HPOTUNE_TRIAL_DIR/adapter; exit {x}3"
     budget = {"trials": 1, "max_failed": 0}
-    folder, store = place(python=None, command=command, budget=budget, resources=resources)
-    work(folder, me=LOCAL, trials=None, env=os.environ)
+    folder, store = new_study(python=None, command=command, budget=budget, resources=resources)
+    work(folder, worker=LOCAL)
     row = store.rows()[0]
     assert row.seconds >= row.metrics["seconds"] > 0
     assert row.gpu_hours == pytest.approx(6 * row.seconds / 3600)
     assert {path.name for path in folder.trial(0).iterdir()} == {"spec.json", "result.json", "log.txt"}
 
 
-def test_a_worker_on_this_machine_tells_the_death_of_others_before_it_starts(place):
-    folder, store = place(budget={"trials": 2})
+def test_stale_local_worker_is_requeued(new_study, work):
+    folder, store = new_study(budget={"trials": 2})
     store.claim(Worker(job="local", host="h", pid=2**22 + 1))
-    work(folder, me=LOCAL, trials=1, env=os.environ)
+    work(folder, worker=LOCAL, trials=1)
     row = store.rows()[0]
     assert row.state == "finished"
     assert [(attempt.cause, attempt.ended_by_other) for attempt in row.attempts] == [
@@ -108,8 +103,8 @@ SLOW = {"python": None, "command": "touch $HPOTUNE_TRIAL_DIR/ready; sleep 60; ec
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR2])
-def test_a_worker_that_is_asked_to_end_puts_its_trial_back_in_line(place, number):
-    folder, store = place(**SLOW)
+def test_stopped_worker_releases_its_trial(new_study, number, until):
+    folder, store = new_study(**SLOW)
     worker = start(folder)
     assert until((folder.trial(0) / "ready").exists)
     before = store.rows()[0]
@@ -119,8 +114,8 @@ def test_a_worker_that_is_asked_to_end_puts_its_trial_back_in_line(place, number
     assert (after.state, after.params) == ("waiting", before.params)
 
 
-def test_a_worker_killed_with_9_leaves_a_running_trial_and_no_process(place, tmp_path):
-    folder, store = place(**SLOW)
+def test_killed_worker_leaves_running_trial(new_study, tmp_path, until):
+    folder, store = new_study(**SLOW)
     worker = start(folder, OF_THIS=str(tmp_path))
     assert until((folder.trial(0) / "ready").exists)
     worker.kill()
@@ -129,8 +124,8 @@ def test_a_worker_killed_with_9_leaves_a_running_trial_and_no_process(place, tmp
     assert store.rows()[0].state == "running"
 
 
-def test_a_value_that_its_worker_could_not_tell_is_told_by_the_sweep(place):
-    folder, store = place()
+def test_unrecorded_value_is_recorded_later(new_study):
+    folder, store = new_study()
     dead = Worker(job="local", host="h", pid=2**22 + 1)
     claim = store.claim(dead)
     folder.trial(0).mkdir(parents=True)
@@ -142,8 +137,8 @@ def test_a_value_that_its_worker_could_not_tell_is_told_by_the_sweep(place):
     assert (store.rows()[0].state, store.rows()[0].values) == ("finished", (0.125,))
 
 
-def test_half_a_result_is_no_result(place):
-    folder, store = place()
+def test_half_result_is_no_result(new_study):
+    folder, store = new_study()
     store.claim(Worker(job="local", host="h", pid=2**22 + 1))
     folder.trial(0).mkdir(parents=True)
     (folder.trial(0) / "result.json").write_text('{"number": 0, "sta')
@@ -152,24 +147,24 @@ def test_half_a_result_is_no_result(place):
     assert (row.state, row.attempts[0].cause) == ("waiting", "killed")
 
 
-def test_a_requeued_job_goes_on_with_the_trial_it_left(place):
-    folder, store = place(budget={"trials": 2})
+def test_requeued_job_continues_its_trial(new_study, work):
+    folder, store = new_study(budget={"trials": 2})
     earlier = Worker(job="7_1", host="elsewhere", pid=1, task="0.0")
     before = store.claim(earlier).row
     again = Worker(job="7_1", host="here", pid=os.getpid(), task="0.0")
-    assert work(folder, me=again, trials=1, env=os.environ).taken == 1
+    assert work(folder, worker=again, trials=1).trials == 1
     row = store.rows()[before.number]
     assert (row.state, row.params, row.worker) == ("finished", before.params, again)
 
 
-def test_two_workers_started_by_hand_in_one_job_share_the_study(place):
-    folder, store = place(python=None, command="sleep 1; echo {x}", budget={"trials": 4})
+def test_two_workers_share_one_job(new_study):
+    folder, store = new_study(python=None, command="sleep 1; echo {x}", budget={"trials": 4})
     workers = [start(folder, SLURM_JOB_ID="7") for _ in range(2)]
     assert [worker.wait(90) for worker in workers] == [0, 0]
     assert [row.state for row in store.rows()] == ["finished"] * 4
 
 
-def test_a_worker_knows_its_array_element_and_its_task():
+def test_worker_has_element_and_task():
     env = {
         "SLURM_JOB_ID": "13", "SLURM_ARRAY_JOB_ID": "12", "SLURM_ARRAY_TASK_ID": "1",
         "SLURM_STEP_ID": "0", "SLURM_PROCID": "3",
@@ -178,23 +173,23 @@ def test_a_worker_knows_its_array_element_and_its_task():
     assert (me.job, me.task, me.host, me.pid) == ("12_1", "0.3", "n1", os.getpid())
 
 
-def test_outside_slurm_a_worker_is_local():
+def test_worker_outside_slurm_is_local():
     assert this_worker({}, host="n1").job == "local"
 
 
-def test_adapters_that_are_not_among_the_best_are_removed(place):
-    folder, store = place(budget={"trials": 5})
+def test_other_adapters_are_deleted(new_study, work):
+    folder, store = new_study(budget={"trials": 5})
     for number in range(5):
         (folder.trial(number) / "adapter").mkdir(parents=True)
-    work(folder, me=LOCAL, trials=None, env=os.environ)
+    work(folder, worker=LOCAL)
     kept = [n for n in range(5) if (folder.trial(n) / "adapter").exists()]
     best = sorted(store.rows(), key=lambda row: row.values)[:3]
     assert kept == sorted(row.number for row in best)
 
 
 @pytest.mark.postgres
-def test_a_worker_outlives_a_restart_of_its_server(place, postgres, server):
-    folder, store = place(postgres, python=None, command="sleep 1; echo {x}", budget={"trials": 5})
+def test_worker_survives_server_restart(new_study, postgres, server, until):
+    folder, store = new_study(postgres, python=None, command="sleep 1; echo {x}", budget={"trials": 5})
     worker = start(folder)
     assert until(lambda: any(row.state == "finished" for row in store.rows()))
     server.stop()
@@ -205,8 +200,8 @@ def test_a_worker_outlives_a_restart_of_its_server(place, postgres, server):
 
 
 @pytest.mark.postgres
-def test_a_worker_whose_store_stays_away_ends_with_the_stores_exit_code(place, postgres, server, monkeypatch):
-    folder, store = place(postgres, python=None, command="sleep 3; echo {x}", budget={"trials": 2})
+def test_missing_store_has_exit_code(new_study, postgres, server, monkeypatch, until):
+    folder, store = new_study(postgres, python=None, command="sleep 3; echo {x}", budget={"trials": 2})
     code = (
         "import sys, hpotune.storage.trials.queue as s; s.PATIENCE_S = 2; from hpotune.cli import main; "
         "sys.argv[1:] = ['worker', sys.argv[1]]; main()"
@@ -222,3 +217,85 @@ def test_a_worker_whose_store_stays_away_ends_with_the_stores_exit_code(place, p
     assert worker.returncode == 4, complaint
     assert store.requeue_stale(lambda _: FAILED, read_output=output_reader(folder)) == [0]
     assert store.rows()[0].values == (store.rows()[0].params["params.x"],)
+
+
+ECC = "echo 'CUDA error: uncorrectable ECC error encountered'; exit 1; echo {x}"
+
+
+def spans(folder):
+    lines = (folder.jobs / "7" / "spans-7_0.jsonl").read_text().splitlines()
+    return [(span["phase"], span["trial"]) for span in map(json.loads, lines)]
+
+
+def test_too_long_trial_is_not_started(new_study, work):
+    folder, store = new_study(plan={"trial_s": 600}, resources={"time": "60", "signal_delay_s": 0})
+    assert work(folder, worker=IN_JOB, deadline=time.time() + 300).trials == 0
+    assert not any(row.attempts for row in store.rows())
+
+
+def test_trial_longer_than_any_job_starts(new_study, work):
+    folder, _ = new_study(
+        plan={"trial_s": 6000}, resources={"time": "60", "signal_delay_s": 0}, budget={"trials": 1}
+    )
+    assert work(folder, worker=IN_JOB, deadline=time.time() + 3600).trials == 1
+
+
+def test_measured_time_replaces_plan(new_study, work):
+    resources = {"time": "60", "signal_delay_s": 0}
+    folder, store = new_study(plan={"trial_s": 6000}, resources=resources, budget={"trials": 2})
+    work(folder, worker=IN_JOB, trials=1)
+    assert work(folder, worker=IN_JOB, deadline=time.time() + 300).trials == 1
+    assert [row.state for row in store.rows()] == ["finished", "finished"]
+
+
+def test_broken_node_ends_worker(new_study, work):
+    folder, store = new_study(python=None, command=ECC)
+    done = work(folder, worker=IN_JOB)
+    assert (done.trials, done.broken_node) == (1, True)
+    row = store.rows()[0]
+    assert (row.state, row.attempts[0].cause) == ("waiting", "node")
+    assert "uncorrectable ECC error" in row.attempts[0].message
+
+
+def test_broken_node_starts_no_trial(new_study, work):
+    folder, _ = new_study(python=None, command=ECC)
+    work(folder, worker=IN_JOB)
+    assert work(folder, worker=IN_JOB).trials == 0
+
+
+def test_local_host_is_never_broken(new_study, work):
+    folder, store = new_study(python=None, command=ECC, budget={"trials": 1, "max_failed": 0})
+    local = Worker(job="local", host="n1", pid=os.getpid())
+    assert not work(folder, worker=local, trials=3).broken_node
+    assert [attempt.cause for attempt in store.rows()[0].attempts] == ["node"] * 3
+
+
+def test_timeline_has_spans(new_study, work):
+    folder, _ = new_study(budget={"trials": 2})
+    work(folder, worker=IN_JOB)
+    assert spans(folder) == [("start", None), ("trial", 0), ("idle", None), ("trial", 1)]
+
+
+def test_modes_agree_for_one_worker(new_study, work):
+    search = {"algorithm": "tpe", "seed": 3, "options": {"n_startup_trials": 2}}
+    found = []
+    for mode in ("sequential", "batch", "async"):
+        sections = {"search": search, "budget": {"trials": 6}, "execution": {"mode": mode}}
+        folder, store = new_study(folder_name=mode, **sections)
+        work(folder, worker=IN_JOB)
+        found.append([(row.params, row.values) for row in store.rows()])
+    assert len(found[0]) == 6
+    assert found[0] == found[1] == found[2]
+
+
+def test_first_claim_gets_rest_of_budget(new_study, monkeypatch, work):
+    """Both workers looked while there was room for one; the other had taken its trial a moment before."""
+    folder, store = new_study(
+        budget={"trials": 9, "gpu_hours": 2.5}, resources={"gpus": 1}, plan={"trial_s": 3600}
+    )
+    assert store.claim(Worker(job="8_0", host="n2", pid=1)).row.number == 0
+    assert store.claim(Worker(job="8_1", host="n2", pid=1)).row.number == 1
+    monkeypatch.setattr(WorkerLoop, "_is_over", lambda loop, rows: False)
+    assert work(folder, worker=IN_JOB).trials == 0
+    row = store.rows()[2]
+    assert (row.state, row.attempts[0].outcome) == ("waiting", "paused")

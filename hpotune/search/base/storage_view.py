@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import copy
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import Lock
 from typing import Any
 
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
-from hpotune.search.base.history import CONSTRAINTS
+from hpotune.records.trial import TrialRow
+from hpotune.search.base.history import CONSTRAINTS_KEY
 
-ENOUGH = 4
+MIN_LEVEL_TRIALS = 4
 """Trials that a level needs at least, and one more than there are parameters: fewer make no model."""
 
 
@@ -27,48 +28,91 @@ def is_baseline(trial: FrozenTrial) -> bool:
     return trial.user_attrs.get("kind") == "baseline"
 
 
-def behind(trials: Sequence[FrozenTrial], number: int) -> Sequence[FrozenTrial]:
+def trials_from(trials: Sequence[FrozenTrial], number: int) -> Sequence[FrozenTrial]:
     """Those of `trials`, which are in the order of their numbers, that have this one or a higher one."""
     return trials[bisect_left(trials, number, key=lambda trial: trial.number) :]
 
 
-class Ended:
-    """The leading trials of one study that have ended and climbed no rung, as samplers see them.
+class FinishedTrials:
+    """The leading finished trials of one study, kept from one look to the next: a finished trial never changes.
 
-    They never change, so a look begins behind them. It grows with every look; one is kept for as long as the study is
-    worked at, or each ask of a study of 10,000 trials goes through all of them several times.
+    Each look starts after them; otherwise every claim and every proposal in a study of 10,000 trials would go through
+    all of them several times. The search sees them up to the first that has rung scores, because what is shown of such
+    a trial depends on the others.
     """
 
-    def __init__(self) -> None:
-        self._shown: list[FrozenTrial] = []
-        self._points: set[frozenset[tuple[str, Any]]] = set()
+    def __init__(self, row_of: Callable[[FrozenTrial], TrialRow] | None = None) -> None:
+        """`row_of`: makes the row of a trial; None: nobody asks for rows."""
+        self._row_of = row_of
+        self._rows: list[TrialRow] = []
+        self._row_by_id: dict[int, TrialRow] = {}
+        """Rows of all finished trials, also of those after an unfinished one, by trial id."""
         self._count = 0
-        self._lock = Lock()
+        self._not_failed = 0
+        self._searched: list[FrozenTrial] = []
+        self._points: set[frozenset[tuple[str, Any]]] = set()
+        self._searched_count = 0
+        self._lock = Lock()  # a worker and its monitor look at the same time
+
+    def split(self, trials: Sequence[FrozenTrial]) -> tuple[int, int, Sequence[FrozenTrial]]:
+        """How many trials lead, how many of these have not failed, and the trials after them.
+
+        `trials`: all trials by number.
+        """
+        with self._lock:
+            self._extend(trials)
+            return self._count, self._not_failed, trials[self._count :]
+
+    def rows(self, count: int) -> list[TrialRow]:
+        """The rows of the first `count` leading trials."""
+        return self._rows[:count]
+
+    def row(self, trial: FrozenTrial) -> TrialRow:
+        """The row of any trial; that of a finished trial is made once."""
+        assert self._row_of is not None, "made without rows"
+        row = self._row_by_id.get(trial._trial_id)
+        if row is None:
+            row = self._row_of(trial)
+            if trial.state.is_finished():
+                self._row_by_id[trial._trial_id] = row
+        return row
 
     @property
-    def count(self) -> int:
-        """How many lead: trials of lower numbers have ended."""
-        return self._count
+    def searched_count(self) -> int:
+        """How many trials lead and have no rung scores."""
+        return self._searched_count
 
-    def has(self, point: Mapping[str, Any]) -> bool:
-        """Whether one of them has this point."""
+    def has_point(self, point: Mapping[str, Any]) -> bool:
+        """Whether one of the `searched_count` leading trials has this point."""
         return frozenset(point.items()) in self._points
 
-    def split(self, trials: Sequence[FrozenTrial], *, below: int) -> tuple[list[FrozenTrial], int]:
-        """Those that lead of `trials` (all, by number), of numbers under `below`; and where the others begin."""
+    def searched(self, trials: Sequence[FrozenTrial], *, below: int) -> tuple[list[FrozenTrial], int]:
+        """The leading trials without rung scores, less the baseline, of numbers below `below`; where the others start.
+
+        `trials`: all trials by number.
+        """
         with self._lock:
-            for trial in trials[self._count :]:
-                if not trial.state.is_finished() or _climbed(trial):
-                    break
-                self._count += 1
+            self._extend(trials)
+            start = min(self._searched_count, below)
+            if start == self._searched_count:
+                return list(self._searched), start
+            end = bisect_left(self._searched, start, key=lambda trial: trial.number)
+            return self._searched[:end], start
+
+    def _extend(self, trials: Sequence[FrozenTrial]) -> None:
+        for trial in trials[self._count :]:
+            if not trial.state.is_finished():
+                break
+            if self._row_of is not None:
+                self._rows.append(self.row(trial))
+            if self._searched_count == self._count and not _rung_scores(trial):
+                self._searched_count += 1
                 if not is_baseline(trial):
-                    self._shown.append(trial)
+                    self._searched.append(trial)
                     if trial.params:
                         self._points.add(frozenset(trial.params.items()))
-            begin = min(self._count, below)
-            if begin == self._count:
-                return list(self._shown), begin
-            return self._shown[: bisect_left(self._shown, begin, key=lambda trial: trial.number)], begin
+            self._count += 1
+            self._not_failed += trial.state != TrialState.FAIL
 
 
 class SearchView:
@@ -79,11 +123,15 @@ class SearchView:
     """
 
     def __init__(
-        self, inner: BaseStorage, *, unseen: frozenset[int] = frozenset(), ended: Ended | None = None
+        self,
+        inner: BaseStorage,
+        *,
+        unseen: frozenset[int] = frozenset(),
+        finished: FinishedTrials | None = None,
     ) -> None:
         self._inner = inner
         self._unseen = unseen
-        self._ended = ended or Ended()
+        self._finished = finished or FinishedTrials()
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._inner, name)
@@ -94,55 +142,59 @@ class SearchView:
         """Trials that were drawn."""
         wanted = tuple(states) if states is not None else None
         found = self._inner.get_all_trials(study_id, deepcopy=deepcopy, states=None)
-        lead, begin = self._ended.split(found, below=min(self._unseen, default=len(found)))
+        lead, begin = self._finished.searched(found, below=min(self._unseen, default=len(found)))
         trials = [trial for trial in found[begin:] if not is_baseline(trial)]
         if self._unseen:
-            trials = [_running(trial) if trial.number in self._unseen else trial for trial in trials]
-        trials = [_goes_on(trial) if trial.params else trial for trial in trials]
-        trials = on_one_level(lead + trials) if any(map(_climbed, trials)) else lead + trials
+            trials = [
+                _with_result_hidden(trial) if trial.number in self._unseen else trial for trial in trials
+            ]
+        trials = [_interrupted_as_running(trial) if trial.params else trial for trial in trials]
+        trials = trials_at_level(lead + trials) if any(map(_rung_scores, trials)) else lead + trials
         return trials if wanted is None else [trial for trial in trials if trial.state in wanted]
 
 
-def _goes_on(trial: FrozenTrial) -> FrozenTrial:
+def _interrupted_as_running(trial: FrozenTrial) -> FrozenTrial:
     """A trial that was interrupted as one that runs: its point is taken, and its value is still to come."""
-    if trial.state != TrialState.WAITING or _climbed(trial):
+    if trial.state != TrialState.WAITING or _rung_scores(trial):
         return trial
     shown = copy.copy(trial)
     shown.state = TrialState.RUNNING
     return shown
 
 
-def _running(trial: FrozenTrial) -> FrozenTrial:
+def _with_result_hidden(trial: FrozenTrial) -> FrozenTrial:
     shown = copy.copy(trial)
-    if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or _climbed(trial):
+    if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or _rung_scores(trial):
         shown.values, shown.datetime_complete, shown.state = None, None, TrialState.RUNNING
         shown.intermediate_values = {}
         shown.user_attrs = {key: value for key, value in trial.user_attrs.items() if key != "rungs"}
-        shown.system_attrs = {key: value for key, value in trial.system_attrs.items() if key != CONSTRAINTS}
+        shown.system_attrs = {
+            key: value for key, value in trial.system_attrs.items() if key != CONSTRAINTS_KEY
+        }
     return shown
 
 
-def on_one_level(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
+def trials_at_level(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """Trials as they were on the level that a model is made of; unchanged where none has climbed a rung."""
-    climbed = [trial for trial in trials if trial.state != TrialState.FAIL and _climbed(trial)]
+    climbed = [trial for trial in trials if trial.state != TrialState.FAIL and _rung_scores(trial)]
     if not climbed:
         return list(trials)
-    needed = max(ENOUGH, 1 + max(len(trial.params) for trial in climbed))
-    there = [rung for trial in climbed for rung in _climbed(trial)]
+    needed = max(MIN_LEVEL_TRIALS, 1 + max(len(trial.params) for trial in climbed))
+    there = [rung for trial in climbed for rung in _rung_scores(trial)]
     enough = [rung for rung in set(there) if there.count(rung) >= needed]
     level = max(enough, default=min(there))
     numbers = {trial.number for trial in climbed}
-    return [_at(trial, level) if trial.number in numbers else trial for trial in trials]
+    return [_trial_at_level(trial, level) if trial.number in numbers else trial for trial in trials]
 
 
-def _climbed(trial: FrozenTrial) -> dict[int, dict[str, Any]]:
+def _rung_scores(trial: FrozenTrial) -> dict[int, dict[str, Any]]:
     """What a trial reached, by rung."""
     return {told["rung"]: told for told in trial.user_attrs.get("rungs", ())}
 
 
-def _at(trial: FrozenTrial, level: int) -> FrozenTrial:
+def _trial_at_level(trial: FrozenTrial, level: int) -> FrozenTrial:
     """A trial with the values it had on a level; pruned where it has none there."""
-    shown, reached = copy.copy(trial), _climbed(trial)
+    shown, reached = copy.copy(trial), _rung_scores(trial)
     shown.datetime_complete = trial.datetime_complete or trial.datetime_start
     there = reached.get(level)
     if there is None:

@@ -139,7 +139,7 @@ def require_file(url: str) -> None:
 class _Patient:
     """A storage whose calls outlast its absence; every one of them may be made twice.
 
-    A row appended twice is surplus; a take whose answer was lost is put back by `Store.sweep`.
+    A row appended twice is surplus; a take whose answer was lost is put back by `TrialQueue.requeue_stale`.
     """
 
     def __init__(self, inner: BaseStorage, *, patience_s: float) -> None:

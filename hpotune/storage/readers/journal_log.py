@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpotune.storage.readers.sql_tables import Raw, RawStudy, Unreadable, kind_of, outer, unix
+from hpotune.storage.readers.sql_tables import StudyRecord, Unreadable, kind_of, outer, unix
+from hpotune.storage.readers.trial_record import TrialRecord
 
 _CREATE_STUDY, _DELETE_STUDY, _STUDY_ATTR, _STUDY_SYSTEM = 0, 1, 2, 3
 _CREATE_TRIAL, _PARAM, _STATE, _INTERMEDIATE, _ATTR, _SYSTEM, _DISCARD = 4, 5, 6, 7, 8, 9, 10
@@ -25,7 +26,7 @@ _ENDED = ("COMPLETE", "PRUNED", "FAIL")
 
 @dataclass(kw_only=True, slots=True)
 class _Study:
-    trials: list[Raw] = field(default_factory=list)
+    trials: list[TrialRecord] = field(default_factory=list)
     forgiven: frozenset[int] = frozenset()
     kinds: dict[str, object] = field(default_factory=dict)
     """Of the distributions of each parameter."""
@@ -37,11 +38,11 @@ class _Replay:
     names: dict[str, int] = field(default_factory=dict)
     made: int = 0
     """Studies that were ever made: the next one's id."""
-    trials: list[tuple[Raw, _Study]] = field(default_factory=list)
+    trials: list[tuple[TrialRecord, _Study]] = field(default_factory=list)
     """By id."""
 
 
-def read_journal(path: str, name: str) -> RawStudy:
+def read_journal(path: str, name: str) -> StudyRecord:
     """A study out of a journal file; a last line that is being written just now is left out.
 
     Raises: Unreadable, OSError, ValueError for a damaged line.
@@ -57,7 +58,7 @@ def read_journal(path: str, name: str) -> RawStudy:
     if name not in replay.names:
         raise Unreadable(f"no study {name!r}")
     study = replay.studies[replay.names[name]]
-    return RawStudy(trials=study.trials, forgiven=study.forgiven)
+    return StudyRecord(trials=study.trials, forgiven=study.forgiven)
 
 
 def _apply(replay: _Replay, log: dict[str, Any]) -> None:
@@ -98,7 +99,7 @@ def _create(replay: _Replay, log: dict[str, Any]) -> None:
         return
     spreads = log.get("distributions", {})
     value = log.get("value")
-    trial = Raw(
+    trial = TrialRecord(
         number=len(study.trials),
         state=_STATES[log.get("state", 0)],
         start=unix(log["datetime_start"]),
@@ -113,7 +114,7 @@ def _create(replay: _Replay, log: dict[str, Any]) -> None:
         study.kinds.setdefault(key, kind_of(text))
 
 
-def _open_trial(replay: _Replay, log: dict[str, Any]) -> Raw | None:
+def _open_trial(replay: _Replay, log: dict[str, Any]) -> TrialRecord | None:
     """The trial of a line, unless it is not there or has ended."""
     id_ = log["trial_id"]
     if id_ >= len(replay.trials):

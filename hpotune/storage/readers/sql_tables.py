@@ -6,7 +6,7 @@ import json
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import cache
 from math import inf
@@ -14,25 +14,10 @@ from typing import Any
 from urllib.parse import quote
 
 from hpotune.config.yaml_source import Value
+from hpotune.storage.readers.trial_record import ROW_KEYS, TrialRecord
 
 WAIT_S = 20
 """How long SQLite waits for another process's write."""
-KEYS = (
-    "kind",
-    "stderrs",
-    "metrics",
-    "failure",
-    "worker",
-    "beat",
-    "attempts",
-    "retry_of",
-    "breaks",
-    "rung",
-    "rungs",
-    "outlook",
-    "lineage",
-)
-"""User attributes that a row is made of."""
 Ask = Callable[[str], Sequence[tuple[Any, ...]]]
 """The answer to one query."""
 
@@ -47,31 +32,16 @@ class Unreadable(Exception):
     """The storage is not as expected here; Optuna may know better."""
 
 
-@dataclass(kw_only=True, slots=True)
-class Raw:
-    """One trial of the storage."""
-
-    number: int
-    state: str
-    """Optuna's word: WAITING, RUNNING, COMPLETE, PRUNED, FAIL."""
-    start: float | None = None
-    """Unix seconds."""
-    end: float | None = None
-    params: dict[str, Value] = field(default_factory=dict)
-    values: list[float] = field(default_factory=list)
-    attrs: dict[str, Any] = field(default_factory=dict)
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
-class RawStudy:
+class StudyRecord:
     """One study of the storage."""
 
-    trials: Sequence[Raw]
+    trials: Sequence[TrialRecord]
     """By number."""
     forgiven: frozenset[int] = frozenset()
 
 
-def read_sqlite(path: str, name: str) -> RawStudy:
+def read_sqlite(path: str, name: str) -> StudyRecord:
     """A study out of an SQLite file.
 
     Raises: Unreadable.
@@ -86,7 +56,7 @@ def read_sqlite(path: str, name: str) -> RawStudy:
         raise Unreadable(str(error)) from error
 
 
-def read_postgres(url: str, name: str) -> RawStudy:
+def read_postgres(url: str, name: str) -> StudyRecord:
     """A study out of a PostgreSQL database; psycopg takes the password from PGPASSWORD or ~/.pgpass.
 
     Raises: Unreadable.
@@ -101,7 +71,7 @@ def read_postgres(url: str, name: str) -> RawStudy:
         raise Unreadable(str(error)) from error
 
 
-def _read(ask: Ask, name: str) -> RawStudy:
+def _read(ask: Ask, name: str) -> StudyRecord:
     text = name.replace("'", "''")
     found = ask(f"SELECT study_id FROM studies WHERE study_name = '{text}'")
     if len(found) != 1:
@@ -109,7 +79,7 @@ def _read(ask: Ask, name: str) -> RawStudy:
     study = int(found[0][0])
     said = ask(f"SELECT value_json FROM study_user_attributes WHERE study_id = {study} AND key = 'forgiven'")
     trials = {
-        row[0]: Raw(number=row[1], state=row[2], start=unix(row[3]), end=unix(row[4]))
+        row[0]: TrialRecord(number=row[1], state=row[2], start=unix(row[3]), end=unix(row[4]))
         for row in ask(_TRIALS.format(study))
     }
     for id_, value, kind in ask(
@@ -119,7 +89,7 @@ def _read(ask: Ask, name: str) -> RawStudy:
     columns = "x.trial_id, param_name, param_value, distribution_json"
     for id_, key, inner, text in ask(_part(columns, "trial_params", study, order="param_id")):
         trials[id_].params[key] = outer(text, inner)
-    keys = ", ".join(f"'{key}'" for key in KEYS)
+    keys = ", ".join(f"'{key}'" for key in ROW_KEYS)
     where = f"AND key IN ({keys})"
     found = ask(_part("x.trial_id, key, value_json", "trial_user_attributes", study, where=where))
     parsed = json.loads(
@@ -128,7 +98,7 @@ def _read(ask: Ask, name: str) -> RawStudy:
     for (id_, key, _), value in zip(found, parsed, strict=True):
         trials[id_].attrs[key] = value
     forgiven = frozenset(json.loads(said[0][0])) if said else frozenset()
-    return RawStudy(trials=list(trials.values()), forgiven=forgiven)
+    return StudyRecord(trials=list(trials.values()), forgiven=forgiven)
 
 
 def _part(columns: str, table: str, study: int, *, where: str = "", order: str = "") -> str:

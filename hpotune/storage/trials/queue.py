@@ -1,8 +1,11 @@
-"""The one door to the Optuna storage: claim a trial, tell its end, read the rows.
+"""The trial queue of a study: claim a trial, record how it ends, read the rows.
 
-A study here is an ordinary Optuna study. Its budget is its rows: trials stand in state WAITING until a worker claims
-one by the change WAITING -> RUNNING, which the storage grants once. Only the first `budget.trials` rows that have not
-failed may be claimed, so no race of workers can finish more; a failed row frees the next. No torch here.
+A study here is an ordinary Optuna study. Its budget is its rows: trials are WAITING until a worker claims one by the
+change WAITING -> RUNNING, which the storage grants once. Only the first `budget.trials` rows that have not failed may
+be claimed, so no race of workers can finish more; a failed row frees the next.
+
+The queue has a reader of its trials (study_trials.py, which keeps the finished ones), a writer of their ends
+(outcome_writer.py), and a search that draws their points (search/assign.py). It never trains or scores.
 """
 
 from __future__ import annotations
@@ -10,36 +13,44 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Literal
 
-import optuna
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.config.load import Study
-from hpotune.errors import HpotuneError, StoreError
-from hpotune.records.trial import Cause, Failure, TrialRow, Worker
-from hpotune.schedule.promotion import next_rung, turns
+from hpotune.config.schema.study_config import Json, StudyConfig
+from hpotune.errors import HpotuneError
+from hpotune.records.trial import Cause, Failure, TrialResult, TrialRow, Worker
+from hpotune.schedule.promotion import next_rung, rung_decisions
 from hpotune.schedule.rounds import may_start, round_start
-from hpotune.search.assign import draw_trial
-from hpotune.search.base.storage_view import Ended, is_baseline
-from hpotune.search.start_points import Start, keep_starts, settled
-from hpotune.storage.backends.connect import PATIENCE_S, connect, require_file
+from hpotune.search.assign import assign_point
+from hpotune.search.base.storage_view import is_baseline
+from hpotune.search.start_points import StartPoint, save_start_points, start_points_settled
+from hpotune.storage.backends.connect import PATIENCE_S
+from hpotune.storage.backends.optuna_study import create_study, open_study
 from hpotune.storage.trials import rung_scores
-from hpotune.storage.trials.identity import identity, other_study
-from hpotune.storage.trials.outcomes import Ends
-from hpotune.storage.trials.outcomes import Outcome as Outcome
-from hpotune.storage.trials.rows import blank, finished_of, half_released, in_turn, live_ones
-from hpotune.storage.trials.stale import Left, Remains, asked
+from hpotune.storage.trials.attempts import is_half_released
+from hpotune.storage.trials.outcome_writer import FailureOutcome, OutcomeWriter
+from hpotune.storage.trials.rung_scores import IsWorse, RungOutcome
+from hpotune.storage.trials.stale import OutputReader, TrialOutput
+from hpotune.storage.trials.study_trials import (
+    StudyTrials,
+    claim_order,
+    finished_for_round,
+    has_no_point,
+    not_failed,
+)
 
 UNOWNED_S = 2.5 * PATIENCE_S
-"""A trial that runs for so long and names no worker was taken by one that died before it could sign."""
+"""A trial that has run for so long without a worker's name was claimed by a process that ended before it wrote one."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Claim:
-    """A trial that is now this worker's."""
+    """A trial that this worker has claimed."""
 
     trial_id: int
     row: TrialRow
@@ -47,228 +58,284 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Wait:
-    """Nothing to take now, though trials are left."""
+    """Nothing may be claimed now, though trials are left."""
 
     why: Literal["round", "time"]
-    """round: those of the round before go on, or no point could be drawn. time: none of the rest fits into the job."""
+    """round: the round before still runs, or no point could be drawn. time: no other trial fits into the job."""
 
 
-class Store(Ends):
-    """One study in one storage."""
+class TrialQueue:
+    """The trials of one study in one storage, handed out to any number of workers."""
 
     def __init__(self, storage: BaseStorage, study: Study, *, study_id: int) -> None:
-        super().__init__(storage, study, study_id=study_id)
-        self._seen = Ended()
+        self._storage = storage
+        self._id = study_id
+        self._trials = StudyTrials(storage, study, study_id=study_id)
+        self._outcomes = OutcomeWriter(self._trials)
+        self._assign_point = partial(assign_point, storage, study, finished=self._trials.finished)
 
     @classmethod
-    def create(cls, url: str, study: Study, *, folder: str) -> Store:
-        """Makes the study, or opens it when it is there and is this one; its first rows stand ready.
+    def create(cls, url: str, study: Study, *, folder: str) -> TrialQueue:
+        """The queue of a new study, or of one that was made before and is this one; its first trials are waiting.
 
         Raises: StoreError when the storage cannot be reached or holds another study of that name.
         """
-        storage = connect(url)
-        senses = [objective.sense for objective in study.config.score.objective]
-        made = optuna.create_study(
-            storage=storage, study_name=study.config.name, directions=senses, load_if_exists=True
-        )
-        owner = made.user_attrs.get("folder")
-        if owner not in (None, folder) or [d.name.lower() for d in made.directions] != senses:
-            raise StoreError(
-                f"{url}: holds another study named {study.config.name!r} (of {owner}); rename this one (name:)"
-            )
-        same = identity(study)
-        if made.user_attrs.get("identity", same) != same:
-            raise StoreError(other_study(url, study.config.name))
-        if "identity" not in made.user_attrs:
-            made.set_user_attr("identity", same)
-        if owner is None:
-            made.set_user_attr("folder", folder)
-            made.set_metric_names([objective.label for objective in study.config.score.objective])
-        store = cls(storage, study, study_id=storage.get_study_id_from_name(study.config.name))
-        store.fill()
-        return store
+        storage, study_id = create_study(url, study, folder=folder)
+        queue = cls(storage, study, study_id=study_id)
+        queue.append_waiting()
+        return queue
 
     @classmethod
-    def open(cls, url: str, study: Study, *, read_only: bool = False, patient: bool = False) -> Store:
-        """Opens a study that was made before; a patient one waits minutes for a storage that is away.
+    def open(cls, url: str, study: Study, *, read_only: bool = False, patient: bool = False) -> TrialQueue:
+        """The queue of a study that was made before; a patient one waits minutes for a storage that is away.
 
         Raises: StoreError when the storage cannot be reached or has no such study.
         """
-        require_file(url)
-        storage = connect(url, read_only=read_only, patience_s=PATIENCE_S if patient else 0)
-        try:
-            study_id = storage.get_study_id_from_name(study.config.name)
-        except KeyError:
-            raise StoreError(
-                f"{url}: has no study {study.config.name!r}; `hpotune run` or `submit` makes it"
-            ) from None
+        patience_s = PATIENCE_S if patient else 0
+        storage, study_id = open_study(url, study, read_only=read_only, patience_s=patience_s)
         return cls(storage, study, study_id=study_id)
 
-    def begin_with(self, starts: Sequence[Start]) -> bool:
-        """Settles the points that the first trials take; False where that is done, or a trial was drawn before."""
-        return keep_starts(self._storage, self._id, starts)
+    @property
+    def config(self) -> StudyConfig:
+        """The study's configuration; may be replaced by one with another budget while the study runs."""
+        return self._trials.config
+
+    @config.setter
+    def config(self, config: StudyConfig) -> None:
+        self._trials.config = config
+
+    def rows(self) -> list[TrialRow]:
+        """Every trial, by number. Waiting rows beyond the budget, which nobody may claim, are left out."""
+        return self._trials.rows()
+
+    def set_start_points(self, starts: Sequence[StartPoint]) -> bool:
+        """Store the points that the first trials take. Returns False if they are stored, or a trial has a point."""
+        return save_start_points(self._storage, self._id, starts)
 
     @property
-    def begun(self) -> bool:
-        """Whether they are settled."""
-        return settled(self._storage, self._id)
+    def has_start_points(self) -> bool:
+        """Whether the start points, possibly none, are stored."""
+        return start_points_settled(self._storage, self._id)
+
+    def append_waiting(self) -> None:
+        """Append waiting rows up to the budget, at most 64 of them; the baseline first where there is none.
+
+        Two callers at once may append too many, or two baselines: `claim` never hands out the surplus.
+        """
+        self._outcomes.append_waiting()
 
     def claim(self, worker: Worker, *, fits: Callable[[TrialRow], bool] | None = None) -> Claim | Wait | None:
-        """The next trial, now running and drawn; Wait where trials are left but none for now; None where none is.
+        """Claim the next trial. Returns Wait where trials are left but none for now, None where none is left.
 
-        `fits`: whether the worker has the time for a trial.
+        `fits`: whether the worker has the time for a trial; None: for any.
+
+        Writes to the claimed trial: state RUNNING, `worker`, `rung` (in a study with rungs), and its point where it has
+        none (search/assign.py). Prunes trials that wait for a promotion that can no longer come, and appends waiting
+        rows. If no point keeps the constraints, the trial is recorded as failed (cause user), and Wait is returned.
+        Raises: StoreError when the storage is away; a trial whose claim is half written is released by requeue_stale.
         """
         while True:
-            trials = self._trials()
-            _, ended, rest = self._head.split(trials)
-            live, finished = live_ones(rest), finished_of(trials, self.config)
-            limit, too_long = may_start(self.config, [*finished.values()]), False
-            open_ = live[: max(0, limit - ended)]
-            waiting = self._in_line(trials, open_, limit=limit)
+            config = self.config
+            trials = self._trials.all()
+            _, done, rest = self._trials.finished.split(trials)
+            counted, finished = not_failed(rest), finished_for_round(trials, config)
+            limit, too_long = may_start(config, [*finished.values()]), False
+            waiting = self._claimable(trials, counted[: max(0, limit - done)], limit=limit)
             for trial in waiting:
-                if fits is not None and not fits(self._row(trial)):
+                if fits is not None and not fits(self._trials.row(trial)):
                     too_long = True
-                elif self._take(trial):
+                elif self._set_running(trial):
                     try:
                         return self._claimed(trial, worker, unseen=self._round_of(finished, limit))
                     except ValueError as error:  # no point keeps the constraints: the next would fail alike
-                        self.fail(trial._trial_id, Failure(cause="user", message=str(error)))
+                        self.record_failure(trial._trial_id, Failure(cause="user", message=str(error)))
                         return Wait(why="round")
             if too_long:
                 return Wait(why="time")
-            if waiting and self.config.search.ladder:
-                continue  # others took them, and may have put them back a rung higher
-            if ended + len(live) >= limit:
-                return Wait(why="round") if limit < self.config.budget.trials else None
-            self.fill()
+            if waiting and config.search.ladder:
+                continue  # others claimed them, and may have released them a rung higher
+            if done + len(counted) >= limit:
+                return Wait(why="round") if limit < config.budget.trials else None
+            self.append_waiting()
 
-    def _in_line(
+    def _claimable(
         self, trials: Sequence[FrozenTrial], open_: Sequence[FrozenTrial], *, limit: int
     ) -> list[FrozenTrial]:
-        """Trials that may be taken, in their order."""
-        ladder = self.config.search.ladder
-        if ladder is None:
+        """Trials that may be claimed, in their order."""
+        config = self.config
+        if config.search.ladder is None:
             waiting = [trial for trial in open_ if trial.state == TrialState.WAITING]
-            return list(in_turn(waiting, workers=self.config.budget.parallel))
-        self._close(trials)
-        found = turns(self.config, ladder, [self._row(trial) for trial in trials], limit=limit)
-        return rung_scores.in_line(self.config, trials, found)
+            return list(claim_order(waiting, workers=config.budget.parallel))
+        self._outcomes.prune_unpromotable(trials)
+        found = rung_decisions(
+            config, config.search.ladder, [self._trials.row(trial) for trial in trials], limit=limit
+        )
+        return rung_scores.claimable(config, trials, found)
 
     def _round_of(self, finished: Mapping[int, bool], limit: int) -> frozenset[int]:
-        """Numbers of the trials of the round that goes on; none in async mode."""
+        """Numbers of the trials of the current round; none in async mode."""
         if self.config.execution.mode != "batch":
             return frozenset()
         start = round_start(self.config, [*finished.values()])
         return frozenset([*finished][start:limit])
 
-    def _take(self, trial: FrozenTrial) -> bool:
+    def _set_running(self, trial: FrozenTrial) -> bool:
         id_ = trial._trial_id
         try:
             if not self._storage.set_trial_state_values(id_, TrialState.RUNNING):
                 return False
-            if self.config.search.ladder is None or rung_scores.same_turn(
+            if self.config.search.ladder is None or rung_scores.is_unchanged(
                 trial, self._storage.get_trial(id_)
             ):
                 return True
             self._storage.set_trial_state_values(id_, TrialState.WAITING)
-        except UpdateFinishedTrialError:  # somebody ended it between our look and our reach
+        except UpdateFinishedTrialError:  # it ended after it was read
             pass
         return False
 
     def _claimed(self, trial: FrozenTrial, worker: Worker, *, unseen: frozenset[int]) -> Claim:
-        """Signs the trial and draws its point."""
-        self._storage.set_trial_user_attr(trial._trial_id, "worker", asdict(worker))
-        ladder, row = self.config.search.ladder, self._row(trial)
+        """Write the worker's name to a running trial, then its rung and its point."""
+        id_, ladder, row = trial._trial_id, self.config.search.ladder, self._trials.row(trial)
+        self._storage.set_trial_user_attr(id_, "worker", asdict(worker))
         if ladder is not None and row.kind == "trial":
-            self._storage.set_trial_user_attr(trial._trial_id, "rung", next_rung(ladder, row))
-        return Claim(trial_id=trial._trial_id, row=self._drawn(trial, unseen=unseen))
-
-    def _drawn(self, trial: FrozenTrial, *, unseen: frozenset[int]) -> TrialRow:
-        kind = trial.user_attrs.get("kind")
+            self._storage.set_trial_user_attr(id_, "rung", next_rung(ladder, row))
+        kind = row.kind
         if kind == "baseline" and any(
-            is_baseline(t) and t.number < trial.number for t in live_ones(self._trials())
+            is_baseline(other) and other.number < trial.number for other in not_failed(self._trials.all())
         ):
             kind = "trial"  # two were appended at once
-            self._storage.set_trial_user_attr(trial._trial_id, "kind", kind)
+            self._storage.set_trial_user_attr(id_, "kind", kind)
         if kind != "baseline" and "rungs" not in trial.user_attrs:
-            draw_trial(self._storage, self._study, self.config, trial, unseen=unseen, ended=self._seen)
-        return self._row(self._storage.get_trial(trial._trial_id))
+            self._assign_point(self.config, trial, unseen=unseen)
+        return Claim(trial_id=id_, row=self._trials.row(self._storage.get_trial(id_)))
 
-    def put_back(
-        self, me: Worker, *, alive: Callable[[Worker], bool], left: Left, cause: Cause = "preempted"
+    def renew_heartbeat(self, trial_id: int, *, owner: Worker) -> bool:
+        """Renew the trial's heartbeat. Returns False if another worker has claimed it."""
+        return self._outcomes.renew_heartbeat(trial_id, owner=owner)
+
+    def complete(self, trial_id: int, result: TrialResult) -> bool:
+        """Record a trial's result; it has finished. Returns False if it had ended before."""
+        return self._outcomes.complete(trial_id, result)
+
+    def record_rung(
+        self,
+        trial_id: int,
+        result: TrialResult,
+        *,
+        owner: Worker | None = None,
+        checkpoint: float | None = None,
+        is_worse: IsWorse | None = None,
+    ) -> RungOutcome:
+        """Record a rung's score; the trial completes, waits for promotion, or is pruned. See OutcomeWriter."""
+        return self._outcomes.record_rung(
+            trial_id, result, owner=owner, checkpoint=checkpoint, is_worse=is_worse
+        )
+
+    def record_failure(
+        self,
+        trial_id: int,
+        failure: Failure,
+        *,
+        metrics: Mapping[str, Json] | None = None,
+        owner: Worker | None = None,
+        checkpoint: float | None = None,
+    ) -> FailureOutcome:
+        """Record that an attempt failed; by `retry` the trial waits again or has failed. See OutcomeWriter."""
+        return self._outcomes.record_failure(
+            trial_id, failure, metrics=metrics, owner=owner, checkpoint=checkpoint
+        )
+
+    def pause(self, trial_id: int, *, owner: Worker | None = None, checkpoint: float | None = None) -> bool:
+        """Release a trial without a failure; the next worker continues it under its number. See OutcomeWriter."""
+        return self._outcomes.pause(trial_id, owner=owner, checkpoint=checkpoint)
+
+    def requeue_own(
+        self,
+        me: Worker,
+        *,
+        is_running: Callable[[Worker], bool],
+        read_output: OutputReader,
+        cause: Cause = "preempted",
     ) -> list[int]:
-        """Puts back what an earlier life of this very job left running (Slurm requeued it, for this cause).
+        """Release the trials that this job ran before Slurm requeued it, for this cause; returns their numbers.
 
-        A worker is the same when job and task are; those of the job that live are others of the same batch script.
+        A worker is the same when job and task are. `is_running`: whether another worker of the job, started by the same
+        batch script, still runs.
         """
 
-        def dead(row: TrialRow) -> Failure | None:
+        def stale_failure(row: TrialRow) -> Failure | None:
             worker = row.worker
-            if worker and (worker.job, worker.task) == (me.job, me.task) and not alive(worker):
+            if worker and (worker.job, worker.task) == (me.job, me.task) and not is_running(worker):
                 return Failure(
                     cause=cause, message=f"its job {me.job} was requeued; it had run on {worker.host}"
                 )
             return None
 
-        return self.sweep(dead, left=left)
+        return self.requeue_stale(stale_failure, read_output=read_output)
 
-    def sweep(
+    def requeue_stale(
         self,
-        dead: Callable[[TrialRow], Failure | None],
+        stale_failure: Callable[[TrialRow], Failure | None],
         *,
-        left: Left,
+        read_output: OutputReader,
         now: float | None = None,
         unowned_s: float | None = None,
     ) -> list[int]:
-        """Settles running trials whose worker is dead, by what they left behind and by `retry`; returns their numbers.
+        """Record how the trials of stale workers end, by their output and `retry`; returns their numbers.
 
-        Safe to call from several places at once. `now` is in Unix seconds; `unowned_s`: after so long a trial that
-        names no worker was taken by one that died before it could sign (None: UNOWNED_S).
+        Several processes may call it at once. `stale_failure`: why the trial's worker is stale; None: it is not. `now`:
+        in Unix seconds. `unowned_s`: how long a trial may run without a worker's name; None: UNOWNED_S.
         """
-        swept = []
-        for trial in self._running():
-            row = self._row(trial)
+        requeued = []
+        for trial in self._trials.running():
+            row = self._trials.row(trial)
             if row.worker is None:
                 old = row.start is not None and (now or time.time()) - row.start > (unowned_s or UNOWNED_S)
-                if old or half_released(row, dead):
-                    self._release(trial._trial_id, row.attempts)
-                    swept.append(row.number)
+                if old or is_half_released(row, stale_failure):
+                    self._outcomes.release(trial._trial_id, row.attempts)
+                    requeued.append(row.number)
                 continue
-            failure = dead(row)
-            if failure and self._owner(trial._trial_id) == row.worker:
-                self._settle(trial, left(row.number), failure)
-                swept.append(row.number)
-        self._close()
-        return swept
+            failure = stale_failure(row)
+            if failure and self._trials.owner(trial._trial_id) == row.worker:
+                self._record_stale(trial, read_output(row.number), failure)
+                requeued.append(row.number)
+        self._outcomes.prune_unpromotable()
+        return requeued
 
-    def _settle(self, trial: FrozenTrial, left: Remains, failure: Failure) -> None:
-        """Tells the result that a dead worker could not tell; without one the trial failed, or goes back in line."""
-        result, id_ = left.result, trial._trial_id
+    def _record_stale(self, trial: FrozenTrial, output: TrialOutput, failure: Failure) -> None:
+        """Record the result that a stale worker could not record; without one the trial failed, or waits again."""
+        result, id_, write = output.result, trial._trial_id, self._outcomes
         if result is not None and result.state == "finished" and result.rung != trial.user_attrs.get("rung"):
-            result = None  # of the rung before: this turn has left nothing
+            result = None  # of the rung before: this attempt has left nothing
         if result is not None and result.state == "finished":
-            self.finish(id_, result) if result.rung is None else self.reach(id_, result, swept=True)
+            if result.rung is None:
+                write.complete(id_, result)
+            else:
+                write.record_rung(id_, result, ended_by_other=True)
         elif result is not None and result.failure is not None:
-            self.fail(id_, result.failure, metrics=result.metrics, checkpoint=left.checkpoint, swept=True)
-        elif result is not None or asked(failure):
-            self.pause(id_, checkpoint=left.checkpoint, swept=True)
+            write.record_failure(
+                id_, result.failure, metrics=result.metrics, checkpoint=output.checkpoint, ended_by_other=True
+            )
+        elif result is not None or failure.cancelled:
+            write.pause(id_, checkpoint=output.checkpoint, ended_by_other=True)
         else:
-            self.fail(id_, failure, checkpoint=left.checkpoint, swept=True)
+            write.record_failure(id_, failure, checkpoint=output.checkpoint, ended_by_other=True)
 
     def retry(self, numbers: Sequence[int]) -> dict[int, int]:
-        """Gives failed trials another chance: waiting rows take their points, their failures are forgiven.
+        """Give failed trials another chance: waiting rows take their points, and their failures are forgiven.
 
         Returns failed number -> number of the row that repeats its point.
         Raises: HpotuneError where one has not failed, or the budget has no room for so many.
         """
-        trials, forgiven = {trial.number: trial for trial in self._trials()}, self._forgiven()
+        trials, forgiven = {trial.number: trial for trial in self._trials.all()}, self._trials.forgiven()
         for number in numbers:
             if number not in trials or trials[number].state != TrialState.FAIL or number in forgiven:
                 raise HpotuneError(
                     f"trial {number} has not failed (or is tried again already); `hpotune trials` lists them"
                 )
-        self.fill()
-        free = [t for t in self._live()[: self.config.budget.trials] if blank(t)][: len(numbers)]
+        self.append_waiting()
+        counted = not_failed(self._trials.all())[: self.config.budget.trials]
+        free = [trial for trial in counted if has_no_point(trial)][: len(numbers)]
         if len(free) < len(numbers):
             raise HpotuneError(
                 f"the budget has room for {len(free)} of {len(numbers)} trials; "

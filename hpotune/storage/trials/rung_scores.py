@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpotune.config.schema.rungs import Ladder
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.trial import RungScore, TrialResult, TrialRow
-from hpotune.schedule.promotion import Turns, falls_behind, rival, turns
+from hpotune.schedule.promotion import RungDecisions, comparison_trial, is_below_quantile, rung_decisions
 from hpotune.storage.trials.study_trials import claim_order
 
 IsWorse = Callable[[int, int, int], bool]
@@ -47,11 +47,11 @@ def record(
     storage.set_trial_user_attr(trial._trial_id, "rungs", [*before, asdict(score)])
 
 
-def claimable(config: StudyConfig, trials: Sequence[FrozenTrial], found: Turns) -> list[FrozenTrial]:
+def claimable(config: StudyConfig, trials: Sequence[FrozenTrial], found: RungDecisions) -> list[FrozenTrial]:
     """Trials that may be claimed, in their order: paused, promoted, new; `found` says which."""
     by_number = {trial.number: trial for trial in trials}
-    fresh = claim_order([by_number[number] for number in found.fresh], workers=config.budget.parallel)
-    return [*(by_number[number] for number in (*found.paused, *found.promoted)), *fresh]
+    new = claim_order([by_number[number] for number in found.new], workers=config.budget.parallel)
+    return [*(by_number[number] for number in (*found.paused, *found.promoted)), *new]
 
 
 def is_unchanged(before: FrozenTrial, now: FrozenTrial) -> bool:
@@ -72,9 +72,9 @@ def is_pruned(
     """Whether median, percentile or wilcoxon prunes a trial at the rung that it has just reached."""
     sense = config.score.objective[0].sense
     warm = _number(metrics, "steps") < _number(metrics, "warmup_steps")
-    if falls_behind(ladder, rows, row, sense, warm=warm):
+    if is_below_quantile(ladder, rows, row, sense, warm=warm):
         return True
-    other = rival(ladder, rows, row, sense, warm=warm)
+    other = comparison_trial(ladder, rows, row, sense, warm=warm)
     return (
         other is not None and is_worse is not None and is_worse(row.number, other, row.rung_scores[-1].rung)
     )
@@ -92,7 +92,7 @@ def prune_unpromotable(
     ladder = config.search.ladder
     assert ladder is not None, "called for studies with rungs"
     by_number = {trial.number: trial for trial in trials}
-    for number in turns(config, ladder, rows).stop:
+    for number in rung_decisions(config, ladder, rows).pruned:
         prune(storage, by_number[number])
 
 

@@ -11,22 +11,22 @@ from optuna.trial import FrozenTrial
 
 from hpotune.config.schema.study_config import Json, Limit, StudyConfig
 from hpotune.records.trial import Attempt, TrialResult
-from hpotune.search.base.history import CONSTRAINTS
+from hpotune.search.base.history import CONSTRAINTS_KEY
 from hpotune.search.base.storage_view import is_baseline
 
 
-def tell_broken(
+def record_limits(
     storage: BaseStorage,
     trial: FrozenTrial,
     config: StudyConfig,
     result: TrialResult,
     attempts: Sequence[Attempt],
     *,
-    on_its_way: bool = False,
+    unfinished: bool = False,
 ) -> bool:
     """Writes by how much a result exceeds each limit, for samplers, and the broken ones in words; before its end.
 
-    Returns whether it breaks one. The baseline is exempt: it is measured, never chosen. `on_its_way`: scored at a rung
+    Returns whether it breaks one. The baseline is exempt: it is measured, never chosen. `unfinished`: scored at a rung
     before the last; limits on scores and losses are left out there, since more training may keep them.
     Raises: UpdateFinishedTrialError where it has ended.
     """
@@ -36,9 +36,9 @@ def tell_broken(
     values = dict(zip((o.label for o in config.score.objective), result.values, strict=False))
     seconds = sum(attempt.seconds for attempt in attempts)
     measured = {"seconds": seconds, **values, **result.metrics}
-    if on_its_way:
+    if unfinished:
         measured = {key: value for key, value in measured.items() if key not in values and not _learned(key)}
-    storage.set_trial_system_attr(trial._trial_id, CONSTRAINTS, excesses(limits, measured))
+    storage.set_trial_system_attr(trial._trial_id, CONSTRAINTS_KEY, excesses(limits, measured))
     words = broken(limits, measured)
     if words or "breaks" in trial.user_attrs:  # of an attempt whose worker died before it could tell the end
         storage.set_trial_user_attr(trial._trial_id, "breaks", words)

@@ -1,4 +1,4 @@
-"""What the dead leave: who of this machine has died, and what lies in the folders of their trials."""
+"""Stale workers of this machine or without a heartbeat, and the output that their trials left. Reads only."""
 
 from __future__ import annotations
 
@@ -15,72 +15,72 @@ from hpotune.workspace.folder import StudyFolder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Remains:
-    """What a trial's processes left behind."""
+class TrialOutput:
+    """What the processes of a trial have left in its folder."""
 
     result: TrialResult | None = None
     checkpoint: float | None = None
-    """When it was written, in Unix seconds; None: there is none."""
+    """When the checkpoint was written, in Unix seconds; None: there is none."""
 
 
-Left = Callable[[int], Remains]
-"""What the processes of a trial left, by its number."""
+OutputReader = Callable[[int], TrialOutput]
+"""The output of a trial, by its number."""
 
 
-def dead_here(host: str) -> Callable[[Worker], Failure | None]:
-    """Tells the death of local workers of this host; says nothing of others."""
+def stale_on_host(host: str) -> Callable[[Worker], Failure | None]:
+    """A function that says why a local worker of this host is stale; None for running ones and those elsewhere."""
 
-    def dead(worker: Worker) -> Failure | None:
-        if worker.job != LOCAL or worker.host != host or alive(worker.pid):
+    def stale_failure(worker: Worker) -> Failure | None:
+        if worker.job != LOCAL or worker.host != host or is_worker_process(worker.pid):
             return None
-        return Failure(cause="killed", message=f"its worker (process {worker.pid} on {host}) died")
+        return Failure(
+            cause="killed", message=f"its worker (process {worker.pid} on {host}) ended without a result"
+        )
 
-    return dead
+    return stale_failure
 
 
-def silent(lease_s: float, *, now: float | None = None) -> Callable[[TrialRow], Failure | None]:
-    """Tells the death of workers that have given no sign of life for so long, by their own clocks against `now`."""
+def lease_expired(lease_s: float, *, now: float | None = None) -> Callable[[TrialRow], Failure | None]:
+    """A function that says why a trial's worker is stale: no heartbeat for so long; None for others.
 
-    def dead(row: TrialRow) -> Failure | None:
-        last = max(row.beat or 0.0, row.start or 0.0)
+    `now`: in Unix seconds; heartbeats are in the workers' own clocks.
+    """
+
+    def stale_failure(row: TrialRow) -> Failure | None:
+        last = max(row.last_heartbeat or 0.0, row.start or 0.0)
         if (now or time.time()) - last <= lease_s:
             return None
-        return Failure(cause="killed", message=f"its worker gave no sign of life for {lease_s:.0f} s")
+        return Failure(cause="killed", message=f"its worker sent no heartbeat for {lease_s:.0f} s")
 
-    return dead
+    return stale_failure
 
 
-def alive(pid: int) -> bool:
-    """Whether a worker of this machine has this number."""
+def is_worker_process(pid: int) -> bool:
+    """Whether a process of this number runs on this machine and is one of hpotune's."""
     try:
         command = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
         return False
-    return b"hpotune" in command  # a number may have been given to another process since
+    return b"hpotune" in command  # the number may belong to another process by then
 
 
-def results_in(folder: StudyFolder) -> Left:
-    """Reads what trials left in their folders: a result whose worker died, or lost the store, before it told it."""
+def output_reader(folder: StudyFolder) -> OutputReader:
+    """A function that reads what trials left in their folders: results that a stale worker did not record."""
 
-    def left(number: int) -> Remains:
+    def read_output(number: int) -> TrialOutput:
         own = folder.trial(number)
         result = None
         with suppress(OSError, ValidationError):
             result = TrialResult.model_validate_json((own / "result.json").read_bytes())
-        return Remains(result=result, checkpoint=written(own / "checkpoint"))
+        return TrialOutput(result=result, checkpoint=newest_write(own / "checkpoint"))
 
-    return left
+    return read_output
 
 
-def written(folder: Path) -> float | None:
+def newest_write(folder: Path) -> float | None:
     """When a folder's newest file was written, in Unix seconds; None where there is no file."""
     times = []
     for path in folder.rglob("*"):
-        with suppress(OSError):  # a writer moves it just now
+        with suppress(OSError):  # its writer moves it at this moment
             times.append(path.stat().st_mtime)
     return max(times, default=None)
-
-
-def asked(failure: Failure) -> bool:
-    """Whether somebody ended the job on purpose: no fault of the trial's, and none of the cluster's."""
-    return failure.cause == "killed" and "CANCELLED" in failure.message

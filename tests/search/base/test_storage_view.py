@@ -9,7 +9,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState, create_trial
 
-from hpotune.search.base.storage_view import Ended, SearchView
+from hpotune.search.base.storage_view import FinishedTrials, SearchView
 
 LINE = FloatDistribution(0.0, 1.0)
 
@@ -50,7 +50,7 @@ def told(view: SearchView, id_: int, states: tuple[TrialState, ...] | None) -> l
 @pytest.mark.parametrize("rungs", [False, True])
 @pytest.mark.parametrize("seed", range(5))
 def test_a_kept_look_shows_what_a_fresh_one_shows(seed, rungs):
-    rng, kept = random.Random(seed), Ended()
+    rng, kept = random.Random(seed), FinishedTrials()
     study = optuna.create_study()
     storage, id_ = study._storage, study._study_id
     for _ in range(5):  # that lead, whatever climbs behind them
@@ -61,11 +61,13 @@ def test_a_kept_look_shows_what_a_fresh_one_shows(seed, rungs):
         count = len(study.get_trials(deepcopy=False))
         unseen = frozenset(range(rng.randrange(count + 1), count)) if rng.random() < 0.5 else frozenset()
         states = (TrialState.COMPLETE,) if rng.random() < 0.3 else None
-        views = [SearchView(storage, unseen=unseen, ended=ended) for ended in (kept, None)]
+        views = [SearchView(storage, unseen=unseen, finished=finished) for finished in (kept, None)]
         first, second = (told(view, id_, states) for view in views)
         assert first == second
-    assert kept.count > 5 or rungs
-    assert kept.count >= 5
-    points = [trial.params for trial in study.get_trials(deepcopy=False)[: kept.count] if trial.params]
-    assert all(map(kept.has, points))
-    assert not kept.has({"x": 2.0})
+    assert kept.searched_count > 5 or rungs
+    assert kept.searched_count >= 5
+    points = [
+        trial.params for trial in study.get_trials(deepcopy=False)[: kept.searched_count] if trial.params
+    ]
+    assert all(map(kept.has_point, points))
+    assert not kept.has_point({"x": 2.0})

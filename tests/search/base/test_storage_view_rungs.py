@@ -13,10 +13,10 @@ from hpotune.errors import StudyFileError
 from hpotune.records.trial import TrialResult, Worker
 from hpotune.search.algorithms.registry import MODULES, check_algorithm
 from hpotune.search.base.history import history_of
-from hpotune.search.base.storage_view import SearchView, on_one_level
-from hpotune.search.base.study_setup import setup_of
+from hpotune.search.base.storage_view import SearchView, trials_at_level
 from hpotune.search.base.unit_cube import Cube
-from hpotune.storage import Claim, Store
+from hpotune.search.sampler_setup import sampler_setup
+from hpotune.storage import Claim, TrialQueue
 
 LINE = {"x": FloatDistribution(0.0, 1.0)}
 CUBE = Cube(LINE)
@@ -38,12 +38,12 @@ def trial(number: int, *values: float, state: TrialState = TrialState.WAITING) -
 
 
 def history(*trials: FrozenTrial):
-    return history_of(on_one_level(trials), CUBE, StudyDirection.MAXIMIZE)
+    return history_of(trials_at_level(trials), CUBE, StudyDirection.MAXIMIZE)
 
 
 def test_without_rungs_nothing_is_changed():
     trials = [trial(0, state=TrialState.COMPLETE), trial(1, state=TrialState.RUNNING), trial(2)]
-    assert on_one_level(trials) == trials
+    assert trials_at_level(trials) == trials
 
 
 def test_trials_that_rest_on_a_rung_are_known():
@@ -97,10 +97,10 @@ def test_every_algorithm_draws_new_points_while_trials_climb(make_study, tmp_pat
         budget={"trials": 12, "parallel": 3},
     )
     try:
-        check_algorithm(study, setup_of(study, study.config))
+        check_algorithm(study, sampler_setup(study, study.config))
     except StudyFileError as error:
         pytest.skip(str(error))
-    store = Store.create(f"sqlite:///{tmp_path}/store", study, folder="/s")
+    store = TrialQueue.create(f"sqlite:///{tmp_path}/store", study, folder="/s")
     busy: list[Claim] = []
     while True:
         claim = store.claim(Worker(job="local", host="h", pid=1)) if len(busy) < 3 else None
@@ -112,7 +112,7 @@ def test_every_algorithm_draws_new_points_while_trials_climb(make_study, tmp_pat
         done = busy.pop(0)
         point = done.row.params
         value = (point["params.x"] - 0.3) ** 2 + point["params.y"] + 0.1 / (1 + done.row.rung)
-        store.reach(
+        store.record_rung(
             done.trial_id, TrialResult(number=0, state="finished", values=[value], rung=done.row.rung)
         )
     rows = store.rows()
