@@ -1,4 +1,4 @@
-"""Mistakes between a study's params and the user's own function or command that takes them. Read from the source."""
+"""Whether the user's function or command takes the study's params. Reads their source, runs nothing."""
 
 from __future__ import annotations
 
@@ -6,52 +6,55 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpotune.checks.finding import Finding
 from hpotune.config.load import Study
 from hpotune.config.paths import template_names
 from hpotune.config.yaml_source import Mistake
 from hpotune.errors import nearest
-from hpotune.schedule.promotion import FIRST_SHARE
 
 BUDGET = "budget"
-"""What a function or a command is told of the rung that a turn goes to."""
+"""The parameter by which a function or command gets the budget of its next rung."""
 
 
 def rung_mistakes(study: Study) -> Iterator[Mistake]:
-    """A param of one's own by the name of the rung's budget."""
+    """A param of the user with the name of the rung's budget."""
     given, _ = _given(study)
     if study.config.search.in_parts and study.config.model is None and BUDGET in given:
-        rule = "is what a trial is told of its rung (search.pruner); give the param another name"
+        rule = "is the budget of a rung (search.pruner); give the param another name"
         yield ("params", BUDGET), f"params.{BUDGET} {rule}"
 
 
-def rung_warning(study: Study) -> str | None:
-    """Rungs where nothing is ever stopped, or that a function or a command does not seem to heed; None: all is well."""
+def rung_warning(study: Study) -> Iterator[Finding]:
+    """Rungs at which nothing is ever pruned, or whose budget a function or command does not read."""
     config, ladder = study.config, study.config.search.ladder
     if not config.search.in_parts:
-        return None
+        return
     rungs = enumerate(ladder.budgets if ladder is not None else ())
     early = [budget for rung, budget in rungs if ladder and ladder.share(rung) < FIRST_SHARE - 1e-9]
     if ladder is not None and early and not ladder.halves:
-        place = study.source.location(("search", "rungs"))
-        return f"{place}: {ladder.pruner} stops nothing before a fifth of the run, so rung {early[0]:g} only costs"
-    if config.model is not None:
-        return None
-    if config.command is not None:
-        heeds = "budget" in template_names(config.command)
-        return None if heeds else f"command reads no {{{BUDGET}}}; {_EACH_WHOLE}"
-    path, _, name = str(config.python).rpartition(":")
-    function = _function(study.source.path.parent / path, name)
-    if function is None or function.args.kwarg is not None:
-        return None
-    named = {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
-    return None if BUDGET in named else f"python: {name} takes no `{BUDGET}`; {_EACH_WHOLE}"
+        text = f"{ladder.pruner} prunes nothing in the first fifth of a run, so rung {early[0]:g} only costs time"
+        yield Finding(kind="rungs", level="note", key=("search", "rungs"), text=text)
+    elif config.command is not None:
+        if f"{{{BUDGET}}}" not in config.command:
+            yield Finding(
+                kind="rungs", level="note", text=f"command does not use {{{BUDGET}}}; {_WHOLE_TRIALS}"
+            )
+    elif config.python is not None:
+        path, _, name = config.python.rpartition(":")
+        function = _function(Path(path), name)
+        if function is None or function.args.kwarg is not None:
+            return
+        named = {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
+        if BUDGET not in named:
+            text = f"python: {name} takes no `{BUDGET}`; {_WHOLE_TRIALS}"
+            yield Finding(kind="rungs", level="note", text=text)
 
 
-_EACH_WHOLE = "unless it reads $HPOTUNE_RUNG_BUDGET, each rung costs a whole trial"
+_WHOLE_TRIALS = "unless it reads $HPOTUNE_RUNG_BUDGET, each rung costs a whole trial"
 
 
 def command_mistakes(study: Study) -> Iterator[Mistake]:
-    """Names in the command that are no params, or that only some trials have."""
+    """Names in the command that are not params, or that only some trials have."""
     command = study.config.command
     if command is None:
         return
@@ -71,9 +74,9 @@ def command_mistakes(study: Study) -> Iterator[Mistake]:
 
 
 def function_mistakes(study: Study) -> Iterator[Mistake]:
-    """Params that the function does not take, and parameters of it that no trial, or not every one, gives.
+    """Params that the function does not take, and parameters that not every trial gives.
 
-    Says nothing of a function that is imported into its file or decorated: its parameters are not seen there.
+    A function that is imported into its file or decorated is not checked: its parameters are not known.
     """
     if study.config.python is None:
         return
@@ -83,8 +86,8 @@ def function_mistakes(study: Study) -> Iterator[Mistake]:
         return
     (given, sometimes), taken = _given(study), function.args
     rung = {BUDGET} if study.config.search.in_parts else set()
-    places = [argument.arg for argument in taken.args]
-    needed = set(places[: len(places) - len(taken.defaults)])
+    positional = [argument.arg for argument in taken.args]
+    needed = set(positional[: len(positional) - len(taken.defaults)])
     needed |= {
         a.arg for a, default in zip(taken.kwonlyargs, taken.kw_defaults, strict=True) if default is None
     }
@@ -102,16 +105,16 @@ def function_mistakes(study: Study) -> Iterator[Mistake]:
     for missing in sorted(needed & sometimes):
         rule = "which only some trials have (when); give it a default"
         yield ("params", missing), f"python: {name} needs {missing!r}, {rule}"
-    known = {*places, *(argument.arg for argument in taken.kwonlyargs)}
+    known = {*positional, *(argument.arg for argument in taken.kwonlyargs)}
     for extra in sorted(given - known) if taken.kwarg is None else ():
         yield (
             ("params", extra),
-            f"params.{extra} is no parameter of {name}; {nearest(extra, known)}, or add **others",
+            f"params.{extra} is not a parameter of {name}; {nearest(extra, known)}, or add **others",
         )
 
 
 def _function(file: Path, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    """The definition that the name has when the file was read to its end; None where the source does not tell."""
+    """The function of that name at the end of the file; None if the source does not show it."""
     try:
         body = ast.parse(file.read_text(encoding="utf-8")).body
     except (OSError, SyntaxError, ValueError):

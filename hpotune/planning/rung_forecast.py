@@ -12,7 +12,7 @@ from dataclasses import replace
 from hpotune.config.schema.rungs import Ladder
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.trial import RungScore, TrialRow
-from hpotune.schedule.promotion import next_rung, turns
+from hpotune.schedule.promotion import next_rung, rung_decisions
 
 MOST = 243
 """Trials that are played; larger studies repeat them. A play looks at all rows once a turn."""
@@ -44,8 +44,8 @@ def climbs(config: StudyConfig, ladder: Ladder) -> list[list[int]]:
 
 
 def _due(config: StudyConfig, ladder: Ladder, rows: Sequence[TrialRow]) -> list[int]:
-    found = turns(config, ladder, rows)
-    return [*found.promoted, *found.fresh]
+    found = rung_decisions(config, ladder, rows)
+    return [*found.promoted, *found.new]
 
 
 def _reached(row: TrialRow, ladder: Ladder, rung: int, *, score: float) -> TrialRow:

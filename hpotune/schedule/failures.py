@@ -1,31 +1,44 @@
-"""What failures have in common: a broken node, or a study that would fail for ever."""
+"""What failures have in common: nodes that break their trials, a cause that makes every trial fail. Pure functions."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from operator import attrgetter
+from typing import Literal
 
 from hpotune.config.schema.execution import Cause
 from hpotune.records.trial import LOCAL, Attempt, Failure, TrialRow
 
-ALIKE = 3
-"""Failures in a row on one node, in the same words, while other nodes do well: the node is broken."""
-_OF_THE_POINT = ("nan", "oom")
-"""Causes that lie in the point: the next one may do well."""
-_TAKEN = ("timeout", "preempted")
-_ELSEWHERE_TOO = (*_OF_THE_POINT, *_TAKEN, "store")
+NODE_FAILURES = 3
+"""Equal failures in a row on one node, while trials finish on other nodes, after which the node is excluded."""
 UNCOUNTED: tuple[Cause, ...] = ("nan", "node", "preempted")
-"""Failures that say nothing against the study: `budget.max_failed` leaves them out."""
+"""Causes that `budget.max_failed` does not count: the study file is not at fault."""
+_OF_THE_POINT: tuple[Cause, ...] = ("nan", "oom")
+"""Causes that depend on the trial's parameters: another point may succeed."""
+_OF_THE_QUEUE: tuple[Cause, ...] = ("timeout", "preempted")
+_NOT_OF_THE_NODE: tuple[Cause, ...] = (*_OF_THE_POINT, *_OF_THE_QUEUE, "store")
 
 
-def alike(message: str) -> str:
-    """A message without its numbers and addresses, so that two of one kind are equal."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BadNode:
+    """A node that new jobs exclude."""
+
+    host: str
+    kind: Literal["node_failure", "equal_failures"]
+    """node_failure: an attempt there failed of cause `node`. equal_failures: NODE_FAILURES attempts failed alike."""
+    text: str
+    """One line for the user."""
+
+
+def failure_pattern(message: str) -> str:
+    """A message without its numbers and addresses, so that equal failures compare equal."""
     return re.sub(r"0x[0-9a-f]+|\d+", "#", message.lower())[:120]
 
 
-def held_against(rows: Iterable[TrialRow]) -> list[Cause]:
-    """The cause of every failure that nobody has forgiven."""
+def failure_causes(rows: Iterable[TrialRow]) -> list[Cause]:
+    """The cause of every failed trial that was not retried by `hpotune retry`."""
     return [
         row.failure.cause if row.failure else "unknown"
         for row in rows
@@ -41,62 +54,60 @@ def equal_failures(rows: Iterable[TrialRow], *, limit: int) -> Failure | None:
     rows = list(rows)
     if any(row.retry_of is not None and row.state in ("waiting", "running") for row in rows):
         return None
-    failed = sorted(
-        (r for r in rows if r.state == "failed" and r.failure and not r.forgiven and _of_the_study(r)),
-        key=lambda r: r.end or 0.0,
-    )[-limit:]
+    failed = sorted((row for row in rows if _counts_as_equal(row)), key=lambda row: row.end or 0.0)[-limit:]
     if len(failed) < limit or failed[0].failure is None:
         return None
-    first = failed[0].failure
-    if any(
-        r.failure and (r.failure.cause, alike(r.failure.message)) != (first.cause, alike(first.message))
-        for r in failed
-    ):
-        return None
+    patterns = {(row.failure.cause, failure_pattern(row.failure.message)) for row in failed if row.failure}
     since = failed[0].end or 0.0
-    if any(r.state == "finished" and (r.end or 0.0) > since for r in rows):
-        return None
-    if any(a.outcome == "rung" and a.end > since for r in rows for a in r.attempts):
-        return None
-    return first
+    succeeded = any(row.state == "finished" and (row.end or 0.0) > since for row in rows) or any(
+        attempt.outcome == "rung" and attempt.end > since for row in rows for attempt in row.attempts
+    )
+    return None if len(patterns) > 1 or succeeded else failed[0].failure
 
 
-def _of_the_study(row: TrialRow) -> bool:
-    return row.failure is not None and row.failure.cause not in (*_OF_THE_POINT, "preempted")
+def _counts_as_equal(row: TrialRow) -> bool:
+    return (
+        row.state == "failed"
+        and row.failure is not None
+        and not row.forgiven
+        and row.failure.cause not in (*_OF_THE_POINT, "preempted")
+    )
 
 
-def bad_nodes(rows: Iterable[TrialRow]) -> dict[str, str]:
-    """Nodes that break what runs on them, and why it is thought so; until a trial has finished there since.
+def bad_nodes(rows: Iterable[TrialRow]) -> dict[str, BadNode]:
+    """Nodes that break the trials on them, by host; a trial that finishes there afterwards clears the node.
 
-    A node that died is Slurm's to see; here count ends that workers told themselves.
+    Attempts whose end another process recorded are left out: Slurm itself takes a node that is down out of service.
     """
     rows = list(rows)
     troubled = [row for row in rows if row.state != "finished" or len(row.attempts) > 1]
-    if not any(_of_the_node(attempt) for row in troubled for attempt in row.attempts):
+    if not any(_may_be_the_node(attempt) for row in troubled for attempt in row.attempts):
         return {}
-    told = [a for row in rows for a in row.attempts if not a.ended_by_other and a.worker.job != LOCAL]
+    ended = [a for row in rows for a in row.attempts if not a.ended_by_other and a.worker.job != LOCAL]
     since: dict[str, list[Attempt]] = {}
-    for attempt in sorted(told, key=attrgetter("end")):
+    for attempt in sorted(ended, key=attrgetter("end")):
         if attempt.succeeded:
             since.pop(attempt.worker.host, None)
         else:
             since.setdefault(attempt.worker.host, []).append(attempt)
-    found = {host: _fault(host, own, told) for host, own in since.items()}
-    return {host: why for host, why in found.items() if why}
+    found = {host: _bad_node(host, attempts, ended) for host, attempts in since.items()}
+    return {host: node for host, node in found.items() if node is not None}
 
 
-def _of_the_node(attempt: Attempt) -> bool:
-    """Whether it ended by something that may be its node's fault; a full disk is every node's."""
-    return attempt.cause is not None and attempt.cause not in _ELSEWHERE_TOO
+def _may_be_the_node(attempt: Attempt) -> bool:
+    """Whether the attempt's cause can be its node's fault; a full disk affects every node."""
+    return attempt.cause is not None and attempt.cause not in _NOT_OF_THE_NODE
 
 
-def _fault(host: str, since: Sequence[Attempt], ended: Sequence[Attempt]) -> str:
-    """Why a node is thought broken, by its attempts since a trial finished there and all of all nodes; or empty."""
-    faults = [attempt for attempt in since if attempt.cause == "node"]
-    if faults:
-        return faults[-1].message
-    told = [attempt for attempt in since if _of_the_node(attempt)][-ALIKE:]
-    if len(told) < ALIKE or len({(a.cause, alike(a.message)) for a in told}) > 1:
-        return ""
-    elsewhere = any(a.succeeded and a.end > told[0].start and a.worker.host != host for a in ended)
-    return f"{ALIKE} trials in a row failed there alike: {told[-1].message}" if elsewhere else ""
+def _bad_node(host: str, since: Sequence[Attempt], ended: Sequence[Attempt]) -> BadNode | None:
+    """The finding on a node. `since`: attempts there after its last success; `ended`: all attempts on all nodes."""
+    of_node = [attempt for attempt in since if attempt.cause == "node"]
+    if of_node:
+        return BadNode(host=host, kind="node_failure", text=of_node[-1].message)
+    failed = [attempt for attempt in since if _may_be_the_node(attempt)][-NODE_FAILURES:]
+    if len(failed) < NODE_FAILURES or len({(a.cause, failure_pattern(a.message)) for a in failed}) > 1:
+        return None
+    if not any(a.succeeded and a.end > failed[0].start and a.worker.host != host for a in ended):
+        return None
+    text = f"{NODE_FAILURES} trials in a row failed there alike: {failed[-1].message}"
+    return BadNode(host=host, kind="equal_failures", text=text)

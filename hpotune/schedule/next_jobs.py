@@ -13,7 +13,7 @@ from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.failures import bad_nodes
-from hpotune.schedule.promotion import turns
+from hpotune.schedule.promotion import rung_decisions
 from hpotune.schedule.rounds import may_start, width
 from hpotune.schedule.stopping_criterion import stop_reason
 
@@ -77,7 +77,7 @@ def _due(config: StudyConfig, ladder: Ladder, rows: Sequence[TrialRow]) -> int:
     """Turns that may be taken now, those of trials that have no row yet too."""
     limit = _limit(config, rows)
     unmade = limit - sum(row.state != "failed" for row in rows)
-    return turns(config, ladder, rows, limit=limit).open + max(0, unmade)
+    return rung_decisions(config, ladder, rows, limit=limit).count + max(0, unmade)
 
 
 def _limit(config: StudyConfig, rows: Sequence[TrialRow]) -> int:

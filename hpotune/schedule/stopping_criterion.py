@@ -14,7 +14,7 @@ from hpotune.config.schema.walltime import seconds
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.best_trials import eligible_trials
-from hpotune.schedule.failures import UNCOUNTED, equal_failures, held_against
+from hpotune.schedule.failures import UNCOUNTED, equal_failures, failure_causes
 from hpotune.schedule.gpu_hours import gpu_hours_of_running, gpu_hours_per_trial, gpu_hours_used
 
 
@@ -61,7 +61,7 @@ def failed_too_often(budget: BudgetConfig, rows: Sequence[TrialRow]) -> StopReas
 
     They count only where failures of any cause exceed `max_failed` by more than `trials`.
     """
-    failures = held_against(rows)
+    failures = failure_causes(rows)
     failed = sum(cause not in UNCOUNTED for cause in failures)
     if failed > budget.max_failed:
         text = f"{failed} trials failed (budget.max_failed: {budget.max_failed}); `hpotune trials` shows why"

@@ -1,5 +1,5 @@
-"""What a job runs: claim, evaluate, tell, until nothing is left to start or the job's time is out."""
+"""What a job runs: one worker that claims, evaluates and records trials until none is left or the job's time is out."""
 
-from hpotune.worker.loop import this_worker, work
+from hpotune.worker.loop import WorkerLoop, WorkerResult, this_worker
 
-__all__ = ["this_worker", "work"]
+__all__ = ["WorkerLoop", "WorkerResult", "this_worker"]

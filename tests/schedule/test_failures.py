@@ -1,9 +1,9 @@
-"""Broken nodes, told from what failed where."""
+"""Nodes that new jobs exclude, by what failed where."""
 
 from __future__ import annotations
 
 from hpotune.records.trial import Attempt, TrialRow, Worker
-from hpotune.schedule.failures import bad_nodes
+from hpotune.schedule.failures import BadNode, bad_nodes
 
 
 def attempt(host: str, at: float, cause: str | None = None, message: str = "", **more) -> Attempt:
@@ -19,34 +19,36 @@ def trials(*attempts: Attempt) -> list[TrialRow]:
     ]
 
 
-def test_a_node_with_a_fault_of_its_own_is_broken():
-    assert bad_nodes(trials(attempt("n1", 1, "node", "ECC error"))) == {"n1": "ECC error"}
+def test_node_failure_excludes_node():
+    found = bad_nodes(trials(attempt("n1", 1, "node", "ECC error")))
+    assert found == {"n1": BadNode(host="n1", kind="node_failure", text="ECC error")}
 
 
-def test_a_node_that_has_finished_a_trial_since_is_not():
+def test_later_success_clears_node():
     assert bad_nodes(trials(attempt("n1", 1, "node", "ECC error"), attempt("n1", 2))) == {}
 
 
-def test_a_node_that_died_is_slurms_to_see():
+def test_lost_worker_does_not_exclude_node():
     assert bad_nodes(trials(attempt("n1", 1, "node", "NODE_FAIL", ended_by_other=True))) == {}
 
 
-def test_a_node_where_all_fails_alike_while_others_do_well_is_broken():
+def test_equal_failures_on_one_node_exclude_it():
     failing = [attempt("n1", at, "user", f"no file /scratch/{at}") for at in (1, 3, 5)]
     found = bad_nodes(trials(*failing, attempt("n2", 4)))
-    assert found == {"n1": "3 trials in a row failed there alike: no file /scratch/5"}
+    assert (found["n1"].host, found["n1"].kind) == ("n1", "equal_failures")
+    assert found["n1"].text == "3 trials in a row failed there alike: no file /scratch/5"
 
 
-def test_where_all_nodes_fail_alike_none_is_to_blame():
+def test_equal_failures_everywhere_exclude_none():
     failing = [attempt(f"n{at % 2}", at, "user", "no file") for at in range(1, 9)]
     assert bad_nodes(trials(*failing)) == {}
 
 
-def test_what_diverges_lacks_memory_or_meets_a_full_disk_says_nothing_of_a_node():
+def test_causes_that_never_exclude_a_node():
     for cause in ("nan", "oom", "timeout", "preempted", "store"):
         failing = [attempt("n1", at, cause, "same") for at in (1, 3, 5)]
         assert bad_nodes(trials(*failing, attempt("n2", 4))) == {}
 
 
-def test_this_machine_outside_slurm_is_never_left_out():
+def test_local_machine_is_never_excluded():
     assert bad_nodes(trials(attempt("n1", 1, "node", "ECC error", job="local"))) == {}

@@ -15,13 +15,13 @@ from hpotune.schedule.best_trials import best_trials
 from hpotune.schedule.job_fit import expected_s, fits
 from hpotune.schedule.next_jobs import next_jobs
 from hpotune.schedule.promotion import (
-    falls_behind,
+    comparison_trial,
     first_rung,
+    is_below_quantile,
+    is_significantly_worse,
     next_rung,
     ranked,
-    rival,
-    surely_worse,
-    turns,
+    rung_decisions,
 )
 from hpotune.schedule.stopping_criterion import stop_reason
 from tests.schedule.test_next_jobs import NOW
@@ -61,7 +61,7 @@ def on(number: int, *values: float | tuple[float, ...], state: str = "waiting", 
 
 
 def asked(study: StudyConfig, rows: list[TrialRow]):
-    return turns(study, study.search.ladder, rows)
+    return rung_decisions(study, study.search.ladder, rows)
 
 
 class Play:
@@ -75,9 +75,9 @@ class Play:
     def take(self) -> int | None:
         """The trial that the next worker gets, now running."""
         found = asked(self.study, self.rows)
-        for number in found.stop:
+        for number in found.pruned:
             self.rows[number] = replace(self.rows[number], state="stopped")
-        due = [*found.paused, *found.promoted, *found.fresh]
+        due = [*found.paused, *found.promoted, *found.new]
         if not due:
             return None
         row = self.rows[due[0]]
@@ -131,7 +131,7 @@ def test_the_highest_rung_goes_first_and_of_each_the_best():
     rows += [on(9, 9.5), on(10, 9.4), on(11, 0.0), new(12)]
     found = asked(config(), rows)
     assert found.promoted == (0, 9, 10)
-    assert found.fresh == (12,)
+    assert found.new == (12,)
 
 
 def test_one_that_was_promoted_before_better_ones_came_is_not_promoted_twice():
@@ -145,7 +145,7 @@ def test_an_interrupted_trial_goes_first_and_under_its_rung():
     )
     rows = [on(0, 9.0), paused, on(2, 4.0), new(3)]
     found = asked(config(), rows)
-    assert (found.paused, found.promoted, found.fresh) == ((1,), (0,), (3,))
+    assert (found.paused, found.promoted, found.new) == ((1,), (0,), (3,))
     assert next_rung(config().search.ladder, paused) == 1
     assert next_rung(config().search.ladder, rows[0]) == 1
 
@@ -165,11 +165,11 @@ def test_a_failed_trial_keeps_its_place_on_the_rungs_it_reached():
 
 def test_nothing_is_stopped_while_a_trial_runs_or_is_still_to_come():
     rows = [on(0, 9.0, 9.0, 9.0, state="finished"), on(1, 8.0), on(2, 7.0)]
-    assert asked(config(trials=4), rows).stop == ()
-    assert asked(config(trials=4), [*rows, new(3)]).stop == ()
+    assert asked(config(trials=4), rows).pruned == ()
+    assert asked(config(trials=4), [*rows, new(3)]).pruned == ()
     running = replace(new(3), state="running", rung=0)
-    assert asked(config(trials=4), [*rows, running]).stop == ()
-    assert asked(config(trials=4), [*rows, on(3, 0.0)]).stop == (1, 2, 3)
+    assert asked(config(trials=4), [*rows, running]).pruned == ()
+    assert asked(config(trials=4), [*rows, on(3, 0.0)]).pruned == (1, 2, 3)
 
 
 def test_of_too_few_trials_one_runs_to_its_end_all_the_same():
@@ -183,9 +183,9 @@ def test_where_all_that_ended_break_a_limit_the_best_of_those_that_rest_goes_on(
     rests = [breaking(on(4, 8.0)), on(5, 1.0), on(6, 2.0)]
     study = config(trials=4)
     assert asked(study, [ended[0], *rests]).promoted == (6,)
-    assert asked(study, [replace(ended[0], breaks=()), *rests]).stop == (4, 5, 6)
-    assert asked(study, [ended[0], *map(breaking, rests)]).stop == (4, 5, 6)
-    assert asked(config(trials=6), [*ended[:3], *rests]).stop == (4, 5, 6)  # three are enough
+    assert asked(study, [replace(ended[0], breaks=()), *rests]).pruned == (4, 5, 6)
+    assert asked(study, [ended[0], *map(breaking, rests)]).pruned == (4, 5, 6)
+    assert asked(config(trials=6), [*ended[:3], *rests]).pruned == (4, 5, 6)  # three are enough
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -233,11 +233,13 @@ def test_a_trial_that_breaks_a_limit_goes_on_only_where_too_few_keep_it():
 def test_nobody_is_held_against_a_trial_that_breaks_a_limit():
     rows = [breaking(on(9, 9.0, 9.0)), *(on(n, 1.0 * n, 1.0 * n) for n in range(6))]
     median = config(pruner="median").search.ladder
-    assert not falls_behind(median, rows, rows[-1], "maximize")
+    assert not is_below_quantile(median, rows, rows[-1], "maximize")
     wilcoxon = replace(median, pruner="wilcoxon", options={"n_startup_trials": 4, "p_threshold": 0.1})
-    assert rival(wilcoxon, rows, rows[1], "maximize") == 5
-    assert rival(wilcoxon, [breaking(row) for row in rows[1:]], rows[1], "maximize") is None
-    assert rival(wilcoxon, [*map(breaking, rows[:3]), *rows[3:]], rows[3], "maximize") is None  # three others
+    assert comparison_trial(wilcoxon, rows, rows[1], "maximize") == 5
+    assert comparison_trial(wilcoxon, [breaking(row) for row in rows[1:]], rows[1], "maximize") is None
+    assert (
+        comparison_trial(wilcoxon, [*map(breaking, rows[:3]), *rows[3:]], rows[3], "maximize") is None
+    )  # three others
     assert [row.number for row in best_trials(config().score.objective, rows)] == [5]
 
 
@@ -287,7 +289,7 @@ MEDIAN = {"pruner": "median"}
 
 def behind(rows: list[TrialRow], row: TrialRow, *, warm: bool = False, **search) -> bool:
     ladder = config(**search).search.ladder
-    return falls_behind(ladder, [*rows, row], row, "maximize", warm=warm)
+    return is_below_quantile(ladder, [*rows, row], row, "maximize", warm=warm)
 
 
 def test_a_trial_below_the_median_of_four_earlier_ones_ends_there():
@@ -325,22 +327,22 @@ def test_wilcoxon_holds_a_trial_against_the_best_at_its_rung():
     ladder = config(**MEDIAN).search.ladder
     ladder = replace(ladder, pruner="wilcoxon", options={"n_startup_trials": 4, "p_threshold": 0.1})
     rows = [on(n, value) for n, value in enumerate([0.1, 0.9, 0.3, 0.4])]
-    assert rival(ladder, [*rows, on(9, 0.5)], on(9, 0.5), "maximize") == 1
-    assert rival(ladder, [*rows, on(9, 1.0)], on(9, 1.0), "maximize") is None
-    assert rival(ladder, [*rows[:3], on(9, 0.5)], on(9, 0.5), "maximize") is None
+    assert comparison_trial(ladder, [*rows, on(9, 0.5)], on(9, 0.5), "maximize") == 1
+    assert comparison_trial(ladder, [*rows, on(9, 1.0)], on(9, 1.0), "maximize") is None
+    assert comparison_trial(ladder, [*rows[:3], on(9, 0.5)], on(9, 0.5), "maximize") is None
 
 
 def test_items_that_are_surely_worse():
-    assert surely_worse([-1.0] * 10 + [0.0] * 30, threshold=0.1)
-    assert not surely_worse([-1.0] * 3 + [1.0] * 2 + [0.0] * 30, threshold=0.1)
-    assert not surely_worse([1.0] * 10, threshold=0.1)
-    assert not surely_worse([0.0] * 10, threshold=0.1)
+    assert is_significantly_worse([-1.0] * 10 + [0.0] * 30, threshold=0.1)
+    assert not is_significantly_worse([-1.0] * 3 + [1.0] * 2 + [0.0] * 30, threshold=0.1)
+    assert not is_significantly_worse([1.0] * 10, threshold=0.1)
+    assert not is_significantly_worse([0.0] * 10, threshold=0.1)
 
 
 def test_wilcoxons_p_value_is_the_one_worked_by_hand():
     # five differences of ranks 1 to 5, all negative: one of 2^5 sign patterns is so low, p = 1/32
-    assert surely_worse([-1.0, -2.0, -3.0, -4.0, -5.0], threshold=1 / 32 + 1e-9)
-    assert not surely_worse([-1.0, -2.0, -3.0, -4.0, -5.0], threshold=1 / 32)
+    assert is_significantly_worse([-1.0, -2.0, -3.0, -4.0, -5.0], threshold=1 / 32 + 1e-9)
+    assert not is_significantly_worse([-1.0, -2.0, -3.0, -4.0, -5.0], threshold=1 / 32)
 
 
 def test_stopped_trials_count_for_the_budget():

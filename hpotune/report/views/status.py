@@ -155,7 +155,7 @@ def study_status(
         gpu_hours=round(gpu_hours_used(config, rows, now=now), 4),
         regret_bound=next((row.regret_bound for row in reversed(rows) if row.regret_bound), None),
         forecast=forecast(config, rows, jobs, lost, over=stop is not None, now=now),
-        bad_nodes=bad_nodes(rows),
+        bad_nodes={host: node.text for host, node in bad_nodes(rows).items()},
         jobs=_jobs(jobs, running),
         queue_age_s=queue_age_s,
         cluster=cluster,

@@ -18,7 +18,7 @@ from hpotune.records.trial import LOCAL, Attempt, TrialRow, Worker
 from hpotune.report.advice import failure_advice
 from hpotune.report.log_excerpt import Excerpt, excerpt
 from hpotune.report.views.trial import TrialState, trial_state
-from hpotune.schedule.failures import UNCOUNTED, bad_nodes, held_against
+from hpotune.schedule.failures import UNCOUNTED, bad_nodes, failure_causes
 from hpotune.workspace.folder import StudyFolder
 
 READ_BYTES = 4_000_000
@@ -189,7 +189,7 @@ def _policy(
     bad = bad_nodes(rows)
     for host in dict.fromkeys(attempt.worker.host for attempt in attempts):
         if host in bad:
-            lines.append(f"new jobs exclude node {host}: {bad[host]}")
+            lines.append(f"new jobs exclude node {host}: {bad[host].text}")
     lines += [f"trial {other.number} repeats its point" for other in rows if other.retry_of == row.number]
     if row.retry_of is not None:
         lines.append(f"it repeats the point of trial {row.retry_of}, which failed")
@@ -214,7 +214,7 @@ def _counted(config: StudyConfig, rows: Sequence[TrialRow], row: TrialRow, cause
         return "forgiven by `hpotune retry`: not counted against budget.max_failed any more"
     if cause in UNCOUNTED:
         return "not counted against budget.max_failed"
-    counted = sum(other not in UNCOUNTED for other in held_against(rows))
+    counted = sum(other not in UNCOUNTED for other in failure_causes(rows))
     return f"counted against budget.max_failed: {counted} failed, {config.budget.max_failed} allowed"
 
 
