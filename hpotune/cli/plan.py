@@ -50,9 +50,9 @@ def plan(
     probed = run_probe(study, found, data_root=data_root, say=_print_progress) if probe else None
     made = make_plan(found, config, rows, probed=probed, now=datetime.now())
     if gantt is not None:
-        _write_gantt(gantt, found, made.own.outcome.spans, title=f"{config.name}: {made.own.name}")
+        _write_gantt(gantt, found, made.own.result.spans, title=f"{config.name}: {made.own.name}")
     view = plan_view(made)
-    print_json(view) if as_json else show(plan_table(view, made.own.outcome.spans))
+    print_json(view) if as_json else show(plan_table(view, made.own.result.spans))
 
 
 def _read_study(

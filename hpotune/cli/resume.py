@@ -116,7 +116,7 @@ def retry(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Repeat failed trials, once their cause is corrected.
+    """Repeat failed trials, once their cause is fixed.
 
     Each point is tried again under a new number; the old failures no longer count against the budget.
     """

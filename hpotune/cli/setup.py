@@ -48,7 +48,7 @@ def check(study: Target, data_root: DataRoot = None, as_json: AsJson = False) ->
     from hpotune.search.start_points import start_points_text
 
     try:
-        checked = check_file(study / "resolved.yaml" if study.is_dir() else study, data_root=data_root)
+        checked = check_file(study, data_root=data_root)
     except StudyFileError as error:
         if as_json:
             print_json({"ok": False, "mistakes": error.mistakes, "warnings": []})
@@ -92,7 +92,7 @@ def doctor(
     from hpotune.report.tables import findings_table
 
     found = findings(study)
-    print_json(found) if as_json else show(findings_table(found))
+    print_json([finding.as_json() for finding in found]) if as_json else show(findings_table(found))
     if code := exit_code(found):
         raise typer.Exit(code)
 

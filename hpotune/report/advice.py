@@ -26,9 +26,9 @@ _OF_A_FAILURE: Mapping[Cause, str] = {
     "store": "the store or the disk was not available: `hpotune doctor` checks both, then `hpotune retry`",
     "truth": "a sanity check failed, so the trial's score would be wrong: read the check's message above; `checks` "
     "in the study file says what is checked",
-    "data": "the data does not match the study file: correct `data` (path, split, prompt, columns), then "
+    "data": "the data does not match the study file: fix `data` (path, split, prompt, columns), then "
     "`hpotune retry`",
-    "user": "your program fails at this point: correct what the lines below show, then `hpotune retry`",
+    "user": "your program fails at this point: fix what the lines below show, then `hpotune retry`",
     "unknown": "the cause is not known; the lines below are the end of the log, `hpotune logs STUDY {trial} -n 0` "
     "prints all of it",
 }
@@ -38,10 +38,10 @@ _OF_A_STOP: Mapping[StopKind, str] = {
     "name and goal",
     "plateau": "stop here: the search expects no better point; or copy {folder}/study.yaml, change name, and lower or "
     "remove budget.plateau",
-    "max_failed": "correct the cause, then hpotune retry {folder}; or hpotune extend {folder} --max-failed +5",
+    "max_failed": "fix the cause, then hpotune retry {folder}; or hpotune extend {folder} --max-failed +5",
     "max_diverged": "copy {folder}/study.yaml, change name, and narrow the ranges that diverge; or hpotune extend "
     "{folder} --max-failed +5",
-    "equal_failures": "correct the cause, then hpotune retry {folder}",
+    "equal_failures": "fix the cause, then hpotune retry {folder}",
     "gpu_hours": "hpotune extend {folder} --gpu-hours +10",
     "wall_time": "hpotune extend {folder} --wall-time +12:00:00",
     "until": "hpotune extend {folder} --until YYYY-MM-DD",

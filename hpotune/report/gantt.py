@@ -1,4 +1,4 @@
-"""Spans as a gantt: letters for a terminal, or one SVG file that needs nothing else. Simulated and real ones alike."""
+"""Spans as a gantt chart: text for a terminal, or one self-contained SVG file. Measured or simulated spans."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ LOOK: dict[str, tuple[str, str, str]] = {
     "trial": ("█", "#0072b2", "trial trains and scores"),
     "idle": ("-", "#d55e00", "waits for other trials"),
 }
-"""Letter, colour (told apart by colour-blind eyes too) and meaning of each kind of span."""
+"""Character, colour (distinct for colour-blind readers too) and meaning of each kind of span."""
 _NEXT = "▓"
-"""In letters every second trial of a row looks like this, so that one is told from the next."""
+"""Character of every second trial of a row, so that neighbours differ."""
 _KIND = {"queue": "queue", "start": "start", "idle": "idle", "load": "load", "data": "load"}
 MOST_ROWS = 24
-"""More jobs than this share rows: one begins where another has ended."""
+"""With more jobs than this, jobs that do not overlap share rows."""
 _UNITS = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 10800, 21600, 43200, 86400)
 
 
 def kind(span: Span) -> str:
-    """Which of LOOK a phase is; phases of a trial that are none of them are the trial at work."""
+    """The kind of a span in LOOK; all phases of a trial but loading are `trial`."""
     return _KIND.get(span.phase, "trial")
 
 
@@ -40,17 +40,17 @@ class _Row:
 
 
 def rows(spans: Sequence[Span], *, most: int = MOST_ROWS) -> list[_Row]:
-    """One row a job in order of their start; where there are too many, jobs that do not overlap share one."""
+    """One row a job, by start; with more than `most` jobs those that do not overlap share a row."""
     by_job: dict[str, list[Span]] = {}
     for span in spans:
         by_job.setdefault(span.job, []).append(span)
-    jobs = sorted(by_job.items(), key=lambda job: (_held(job[1])[0], _order(job[0])))
+    jobs = sorted(by_job.items(), key=lambda job: (_extent(job[1])[0], _order(job[0])))
     if len(jobs) <= most:
         return [_Row(label=name, spans=tuple(found)) for name, found in jobs]
     ends: list[float] = []
     lanes: list[list[Span]] = []
     for _, found in jobs:
-        start, end = _held(found)
+        start, end = _extent(found)
         held = [span for span in found if span.phase != "queue"]
         lane = next((i for i, free in enumerate(ends) if free <= start), len(lanes))
         if lane == len(lanes):
@@ -59,11 +59,11 @@ def rows(spans: Sequence[Span], *, most: int = MOST_ROWS) -> list[_Row]:
             held = list(found)
         lanes[lane] += held
         ends[lane] = end
-    return [_Row(label=f"place {i + 1}", spans=tuple(lane)) for i, lane in enumerate(lanes)]
+    return [_Row(label=f"slot {i + 1}", spans=tuple(lane)) for i, lane in enumerate(lanes)]
 
 
-def _held(spans: Sequence[Span]) -> tuple[float, float]:
-    """When a job starts and ends; one that only waits: when it was submitted."""
+def _extent(spans: Sequence[Span]) -> tuple[float, float]:
+    """Start and end of a job; of one that only waits, those of its wait."""
     own = [span for span in spans if span.phase != "queue"] or list(spans)
     return min(span.start for span in own), max(span.end for span in own)
 
@@ -73,14 +73,16 @@ def _order(job: str) -> tuple[object, ...]:
 
 
 def text(spans: Sequence[Span], *, width: int = 72) -> str:
-    """For a terminal: a line a job, `width` letters for the whole time, and what the letters mean."""
+    """The chart for a terminal: a line a job, `width` characters for the whole time, and a legend."""
     if not spans:
         return "nothing has run"
     found = rows(spans)
     begin, end = min(s.start for s in spans), max(s.end for s in spans)
     step = max(end - begin, 1e-9) / width
     margin = max(len(row.label) for row in found) + 1
-    lines = [f"{row.label:<{margin}}|{_letters(row.spans, begin, step, width)}|" for row in found[:MOST_ROWS]]
+    lines = [
+        f"{row.label:<{margin}}|{_characters(row.spans, begin, step, width)}|" for row in found[:MOST_ROWS]
+    ]
     if len(found) > MOST_ROWS:
         lines.append(f"… and {len(found) - MOST_ROWS} more")
     used = {kind(span) for span in spans}
@@ -89,8 +91,8 @@ def text(spans: Sequence[Span], *, width: int = 72) -> str:
     return "\n".join([*lines, foot, legend])
 
 
-def _letters(spans: Sequence[Span], begin: float, step: float, width: int) -> str:
-    """Each letter is what filled most of its time."""
+def _characters(spans: Sequence[Span], begin: float, step: float, width: int) -> str:
+    """The row of a job; each character is the kind of span that fills most of its time."""
     trials = dict.fromkeys(
         span.trial for span in sorted(spans, key=lambda s: s.start) if kind(span) == "trial"
     )
@@ -110,7 +112,7 @@ def _letters(spans: Sequence[Span], begin: float, step: float, width: int) -> st
 def svg(
     spans: Sequence[Span], *, title: str, note: str = "", width: int = 960, until: float | None = None
 ) -> str:
-    """The same as a picture. `until`: seconds that the time axis reaches, so that pictures can be held together."""
+    """The chart as SVG. `until`: seconds that the time axis spans at least, so that charts can be compared."""
     found = rows(spans)
     begin = min((span.start for span in spans), default=0.0)
     whole = max(until or 0.0, max((span.end for span in spans), default=1.0) - begin, 1e-9)
@@ -138,7 +140,7 @@ def svg(
 
 
 def _axis(whole: float, *, left: float, top: float, bottom: float, scale: float) -> list[str]:
-    """Thin lines at round times, their labels below."""
+    """Thin lines at round times, with labels below."""
     unit = next((u for u in _UNITS if whole / u <= 10), _UNITS[-1] * max(1, round(whole / _UNITS[-1] / 8)))
     parts = []
     for index in range(int(whole / unit) + 1):
@@ -153,19 +155,19 @@ def _axis(whole: float, *, left: float, top: float, bottom: float, scale: float)
 
 
 def _tick(seconds: float, unit: float) -> str:
-    """In the largest word of which the unit is a whole number: 90 s, 45 min, 6 h, 2 d."""
+    """The time in the largest unit that divides the step of the axis: 90 s, 45 min, 6 h, 2 d."""
     words = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
     word, size = next((word, size) for word, size in words if unit % size == 0)
     return f"{seconds / size:.0f} {word}" if seconds else "0"
 
 
 def _bar(span: Span, *, x: float, y: float, scale: float, high: float) -> list[str]:
-    """A rectangle, with the trial's number where there is room."""
+    """The rectangle of a span, with the trial's number where it fits."""
     _, colour, _ = LOOK[kind(span)]
     wide = max((span.end - span.start) * scale, 0.4)
-    thin, shift = (high / 4, high * 3 / 8) if kind(span) in ("queue", "idle") else (high, 0.0)
+    thin, offset = (high / 4, high * 3 / 8) if kind(span) in ("queue", "idle") else (high, 0.0)
     parts = [
-        f'<rect x="{x:.1f}" y="{y + shift:.1f}" width="{wide:.1f}" height="{thin:.1f}" fill="{colour}">'
+        f'<rect x="{x:.1f}" y="{y + offset:.1f}" width="{wide:.1f}" height="{thin:.1f}" fill="{colour}">'
         f"<title>{_hint(span)}</title></rect>"
     ]
     if kind(span) == "trial":
@@ -179,7 +181,7 @@ def _bar(span: Span, *, x: float, y: float, scale: float, high: float) -> list[s
 
 
 def _hint(span: Span) -> str:
-    """What a browser shows under the pointer."""
+    """The tooltip of a span."""
     of = "" if span.trial is None else f"trial {span.trial}, "
     return escape(f"job {span.job}: {of}{span.phase}, {length(span.end - span.start)}")
 
@@ -195,7 +197,7 @@ def _legend(used: set[str], *, y: float) -> list[str]:
 
 
 def read_spans(folder: StudyFolder) -> list[Span]:
-    """What really went on: the jobs' own spans, each trial cut into its phases, and the wait in the queue before."""
+    """Measured spans of a study: of its jobs, with trials split into their phases, and of the queue before them."""
     own = [span for path in sorted(folder.jobs.glob("*/spans-*.jsonl")) for span in timeline.read_spans(path)]
     spans = []
     for span in own:
@@ -205,7 +207,7 @@ def read_spans(folder: StudyFolder) -> list[Span]:
 
 
 def _filled(whole: Span, inside: Sequence[Span]) -> list[Span]:
-    """A trial's phases; what lies before the first (its process starts) is load, other gaps are the trial."""
+    """A trial's phases without gaps: before the first phase it loads (its process starts), other gaps are trial."""
     found: list[Span] = []
     at = whole.start
     for span in inside:
@@ -219,7 +221,7 @@ def _filled(whole: Span, inside: Sequence[Span]) -> list[Span]:
 
 
 def _phases(folder: StudyFolder, whole: Span) -> list[Span]:
-    """The phases that the trial's own process wrote in this attempt, which lie inside it."""
+    """The phases that the trial's process wrote during this attempt."""
     file = folder.trial(whole.trial if whole.trial is not None else -1) / "spans.jsonl"
     found = timeline.read_spans(file, job=whole.job)
     return sorted(
@@ -229,7 +231,7 @@ def _phases(folder: StudyFolder, whole: Span) -> list[Span]:
 
 
 def _queues(folder: StudyFolder) -> list[Span]:
-    """From each submission to the start of each worker: the files of both say when."""
+    """Time in the queue: from the submission of each job to the start of its worker."""
     found = []
     for submitted in folder.jobs.glob("*/job.json"):
         begun = submitted.stat().st_mtime

@@ -1,4 +1,4 @@
-"""The lines of a log that tell why a trial ended: the first error of its last attempt. Pure text in, text out."""
+"""The lines of a log that show why a trial ended: the first error of its last attempt. Text in, text out."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ LINES = 20
 WIDTH = 300
 """Characters of a line that are shown."""
 _NEAR = 60
-"""Lines between errors of one crash: ranks that die of each other, their launcher's summary."""
+"""Most lines between errors of one crash: of ranks that end each other, and of their launcher's summary."""
 _BEFORE = 4
 """Lines shown before an error that is no traceback."""
-_HEAD = "Traceback (most recent call last):"
+_TRACEBACK = "Traceback (most recent call last):"
 _CHAIN = ("During handling of the above exception", "The above exception was the direct cause")
 _RANK = re.compile(r"^(?:\[rank(\d+)\]:|\[default(\d+)\]:|(\d+): ) ?")
 """What torch, torchrun --tee and srun --label write before a rank's line."""
@@ -50,28 +50,28 @@ class _Region:
 
     start: int
     end: int
-    """Its first line in the log, and the one behind its last."""
+    """Index of its first line in the log, and of the line after its last."""
     lines: tuple[str, ...]
     weight: int
-    """0: the error itself. 1: one that another caused. 2: Slurm's words about it."""
+    """0: the error itself. 1: an error that another error caused. 2: Slurm's message about it."""
     rank: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Excerpt:
-    """What a log says of an end."""
+    """The lines that a report shows of a log."""
 
     lines: tuple[str, ...]
     error: bool
-    """Whether they are an error; else they are the last ones."""
+    """True: they are an error. False: they are the last lines."""
     rank: int | None = None
-    """Whose lines they are, where the log says."""
+    """The rank that wrote them, where the log names it."""
 
 
 def excerpt(text: str, *, cause: str | None = None, message: str = "", limit: int = LINES) -> Excerpt:
-    """The lines that matter, at most `limit`: a traceback, an error with what is around it, or the last lines.
+    """The lines that matter, at most `limit`: a traceback, an error with its surrounding lines, or the last lines.
 
-    `cause` and `message` are those of the failure; they choose among several errors.
+    `cause` and `message` are those of the failure; of several errors the one that contains the message is chosen.
     """
     lines = _plain(_last_attempt(text))
     found = _near_the_end(_regions(lines, cause=cause), total=len(lines), cause=cause)
@@ -80,7 +80,7 @@ def excerpt(text: str, *, cause: str | None = None, message: str = "", limit: in
         return Excerpt(lines=tuple(last), error=False)
     chosen = _chosen(found, message=message, root=_root_rank(lines))
     shown = _collapsed(chosen.lines)
-    shown = shown[-limit:] if _HEAD in shown[0] else shown[:limit]
+    shown = shown[-limit:] if _TRACEBACK in shown[0] else shown[:limit]
     return Excerpt(lines=tuple(shown), error=True, rank=chosen.rank)
 
 
@@ -108,7 +108,7 @@ def _rank(line: str) -> int | None:
 
 
 def _root_rank(lines: Sequence[str]) -> int | None:
-    """The rank that torchrun's summary names as the first to fail."""
+    """The rank that torchrun's summary names as the first to fail; None without a summary."""
     for index, line in enumerate(lines):
         if _ROOT.search(line):
             ranks = [re.search(r"rank\s*:\s*(\d+)", other) for other in lines[index : index + 8]]
@@ -117,7 +117,7 @@ def _root_rank(lines: Sequence[str]) -> int | None:
 
 
 def _regions(lines: Sequence[str], *, cause: str | None) -> list[_Region]:
-    """Every error of the log in its order: of each rank's own lines, where they bear its mark."""
+    """Every error of the log in order; lines that name a rank are read rank by rank."""
     streams: dict[int | None, list[tuple[int, str]]] = {}
     for index, line in enumerate(lines):
         streams.setdefault(_rank(line), []).append((index, _unranked(line)))
@@ -135,7 +135,7 @@ def _tracebacks(stream: Sequence[tuple[int, str]], *, rank: int | None) -> list[
     texts = [text for _, text in stream]
     at = 0
     while at < len(texts):
-        if _HEAD not in texts[at]:
+        if _TRACEBACK not in texts[at]:
             at += 1
             continue
         start, end = at, _traceback_end(texts, at)
@@ -153,23 +153,28 @@ def _tracebacks(stream: Sequence[tuple[int, str]], *, rank: int | None) -> list[
 
 
 def _traceback_end(texts: Sequence[str], start: int) -> int:
-    """Behind the last line of a traceback's message."""
+    """Index after the last line of a traceback's message."""
     at = start + 1
     while at < len(texts) and (texts[at].startswith((" ", "\t")) or not texts[at]):
         at += 1
     at = min(at + 1, len(texts))  # the exception itself; then what its message says in further lines
     while at < len(texts) and (
         texts[at].startswith("  ")
-        or (texts[at] and at + 1 < len(texts) and texts[at + 1].startswith("  ") and _HEAD not in texts[at])
+        or (
+            texts[at]
+            and at + 1 < len(texts)
+            and texts[at + 1].startswith("  ")
+            and _TRACEBACK not in texts[at]
+        )
     ):
         at += 1
     return at
 
 
 def _chained(texts: Sequence[str], end: int) -> int | None:
-    """Where the traceback goes on that this one led to."""
+    """Index where the traceback starts that this one led to; None where there is none."""
     ahead = [n for n in range(end, min(end + 5, len(texts))) if texts[n].strip()][:2]
-    if len(ahead) == 2 and texts[ahead[0]].startswith(_CHAIN) and _HEAD in texts[ahead[1]]:
+    if len(ahead) == 2 and texts[ahead[0]].startswith(_CHAIN) and _TRACEBACK in texts[ahead[1]]:
         return ahead[1]
     return None
 
@@ -177,7 +182,7 @@ def _chained(texts: Sequence[str], end: int) -> int | None:
 def _single(
     stream: Sequence[tuple[int, str]], taken: set[int], *, rank: int | None, cause: str | None
 ) -> list[_Region]:
-    """Errors that are one line, each with what stands before and behind it."""
+    """Errors of one line, each with the lines around it."""
     found: list[_Region] = []
     for at, (index, text) in enumerate(stream):
         weight = _weight(text, cause=cause)
@@ -194,7 +199,7 @@ def _single(
 
 
 def _weight(text: str, *, cause: str | None) -> int | None:
-    """How much a line says of the cause; None: it is no error."""
+    """The weight of a line, as in _Region; None for a line that is not an error."""
     if _ROOT.search(text):
         return 1
     if _OF_SLURM.match(text):
@@ -205,7 +210,7 @@ def _weight(text: str, *, cause: str | None) -> int | None:
 
 
 def _near_the_end(regions: Sequence[_Region], *, total: int, cause: str | None) -> list[_Region]:
-    """Those of the last crash; none where a process that was killed had long gone on after its last error."""
+    """The errors of the last crash; none where a process that was killed ran on long after its last error."""
     if cause in ("killed", "preempted", "timeout") and regions and total - regions[-1].end > _NEAR:
         return []
     last: list[_Region] = []
@@ -217,17 +222,17 @@ def _near_the_end(regions: Sequence[_Region], *, total: int, cause: str | None) 
 
 
 def _chosen(regions: Sequence[_Region], *, message: str, root: int | None) -> _Region:
-    """The one that says what the failure says, of the rank that failed first, or simply the first of the gravest."""
+    """Of the lowest weight: the error of the rank that failed first, else one with the message, else the first."""
     weight = min(region.weight for region in regions)
-    gravest = [region for region in regions if region.weight == weight]
+    lightest = [region for region in regions if region.weight == weight]
     pieces = [piece for piece in re.split(r"; |: ", message) if len(piece) >= 20]
-    told = [r for r in gravest if any(piece in line for piece in pieces for line in r.lines)]
-    of_root = [r for r in gravest if root is not None and r.rank == root]
-    return (of_root or told or gravest)[0]
+    named = [r for r in lightest if any(piece in line for piece in pieces for line in r.lines)]
+    of_root = [r for r in lightest if root is not None and r.rank == root]
+    return (of_root or named or lightest)[0]
 
 
 def _collapsed(lines: Sequence[str]) -> list[str]:
-    """Equal lines once, with their number; of a progress bar's lines the last."""
+    """Repeated lines once, with their count; of a progress bar only its last line."""
     shown: list[tuple[str, int]] = []
     for line in lines:
         line = line if len(line) <= WIDTH else f"{line[:WIDTH]}…"

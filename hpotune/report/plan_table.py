@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hpotune.config.yaml_source import Value
-from hpotune.planning.estimate import MEANS
+from hpotune.planning.estimate import MEANINGS
 from hpotune.records.trial import Span
 from hpotune.report.console import plain_table
 from hpotune.report.format import length
@@ -49,7 +49,7 @@ def _headline(plan: PlanView) -> str:
 
 def _figures(plan: PlanView) -> Table:
     table = plain_table(("time", "seconds", "meaning", "source"), fold=False)
-    for name, meaning in MEANS.items():
+    for name, meaning in MEANINGS.items():
         if (figure := plan.figures.get(name)) is not None:
             table.add_row(name, f"{figure.value:.1f}", meaning, figure.source)
     return table

@@ -54,7 +54,7 @@ def findings_table(findings: Sequence[Finding]) -> RenderableType:
     """One line a finding of `doctor`, with what to change."""
     table = plain_table(("", "what", "found", "change"))
     for finding in findings:
-        table.add_row(finding.level, finding.what, finding.found, finding.change)
+        table.add_row(finding.level, finding.kind, finding.text, finding.advice)
     return table
 
 

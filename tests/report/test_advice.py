@@ -56,10 +56,10 @@ STOPS: dict[StopKind, str] = {
     "goal_reached": "nothing to do: the goal is reached; for a better score copy /s/study.yaml, change name and goal",
     "plateau": "stop here: the search expects no better point; or copy /s/study.yaml, change name, and lower or remove "
     "budget.plateau",
-    "max_failed": "correct the cause, then hpotune retry /s; or hpotune extend /s --max-failed +5",
+    "max_failed": "fix the cause, then hpotune retry /s; or hpotune extend /s --max-failed +5",
     "max_diverged": "copy /s/study.yaml, change name, and narrow the ranges that diverge; or hpotune extend /s "
     "--max-failed +5",
-    "equal_failures": "correct the cause, then hpotune retry /s",
+    "equal_failures": "fix the cause, then hpotune retry /s",
     "gpu_hours": "hpotune extend /s --gpu-hours +10",
     "wall_time": "hpotune extend /s --wall-time +12:00:00",
     "until": "hpotune extend /s --until YYYY-MM-DD",

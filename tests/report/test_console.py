@@ -86,7 +86,7 @@ def test_status_shows_hosts_unchanged(capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_doctor_shows_extras_of_packages(capsys: pytest.CaptureFixture[str]) -> None:
     change = "trials need it: pip install 'hpotune[trial]'"
-    show(findings_table([Finding(level="note", what="library", found="no [/peft]", change=change)]))
+    show(findings_table([Finding(level="note", kind="library", text="no [/peft]", advice=change)]))
     shown = capsys.readouterr().out
     assert change in shown
     assert "no [/peft]" in shown

@@ -1,4 +1,4 @@
-"""Spans as letters, as a picture, and as they lie in a study's folder."""
+"""Gantt charts as text and as SVG, and the spans in a study's folder."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TWO = [
 ]
 
 
-def test_each_letter_is_what_filled_most_of_its_time() -> None:
+def test_character_shows_the_longest_span() -> None:
     lines = text(TWO, width=10).splitlines()
     assert lines[0] == "7_0 |··▒▒░█████|"
     assert lines[1] == "7_1 |·····▒██▓-|"
@@ -41,20 +41,20 @@ def test_each_letter_is_what_filled_most_of_its_time() -> None:
     assert "waits in the queue" in lines[3]
 
 
-def test_what_does_not_occur_is_not_explained() -> None:
+def test_legend_lists_only_used_kinds() -> None:
     assert "waits for other trials" not in text(TWO[:5])
 
 
-def test_nothing_gives_a_sentence() -> None:
+def test_no_spans_is_a_sentence() -> None:
     assert text([]) == "nothing has run"
 
 
-def test_jobs_come_in_the_order_of_their_start_and_by_number() -> None:
+def test_rows_are_ordered_by_start() -> None:
     spans = [span(f"3_{index}", "trial", 5 if index else 1, 9, index) for index in (10, 2, 0)]
     assert [row.label for row in rows(spans)] == ["3_0", "3_2", "3_10"]
 
 
-def test_many_jobs_share_rows_where_they_do_not_overlap() -> None:
+def test_many_jobs_share_rows() -> None:
     spans = [
         s
         for index in range(50)
@@ -64,26 +64,26 @@ def test_many_jobs_share_rows_where_they_do_not_overlap() -> None:
         )
     ]
     found = rows(spans)
-    assert [row.label for row in found] == ["place 1", "place 2"]
+    assert [row.label for row in found] == ["slot 1", "slot 2"]
     for row in found:
         held = sorted((s.start, s.end) for s in row.spans if s.phase != "queue")
         assert all(a[1] <= b[0] for a, b in pairwise(held))
 
 
-def test_a_terminal_is_not_flooded() -> None:
+def test_rows_are_limited() -> None:
     lines = text([span(f"1_{index}", "trial", 0, 9, index) for index in range(60)]).splitlines()
     assert "… and 36 more" in lines
     assert len(lines) < 30
 
 
-def test_every_phase_of_a_trial_that_is_not_loading_is_the_trial() -> None:
+def test_all_phases_but_loading_are_trial() -> None:
     names = ("queue", "start", "idle", "load", "data", "check", "train", "checkpoint", "score", "trial")
     assert [kind(span("j", name, 0, 1)) for name in names] == (
         ["queue", "start", "idle", "load", "load", "trial", "trial", "trial", "trial", "trial"]
     )
 
 
-def test_the_picture_is_one_file_with_a_bar_a_span_in_its_place() -> None:
+def test_svg_has_one_bar_a_span() -> None:
     drawn = ElementTree.fromstring(svg(TWO, title="a < b", note="c & d"))
     assert drawn.findtext(f"{SVG}title") == "a < b"
     bars = [bar for bar in drawn.iter(f"{SVG}rect") if bar.find(f"{SVG}title") is not None]
@@ -95,7 +95,7 @@ def test_the_picture_is_one_file_with_a_bar_a_span_in_its_place() -> None:
     assert "http" not in svg(TWO, title="t").replace("http://www.w3.org/2000/svg", "")
 
 
-def test_two_pictures_can_share_their_time_axis() -> None:
+def test_two_charts_share_their_axis() -> None:
     short, long = (ElementTree.fromstring(svg(TWO, title="t", until=until)) for until in (10, 20))
     widths = [
         next(
@@ -134,7 +134,7 @@ def written(folder: Path) -> StudyFolder:
     return StudyFolder(path=folder)
 
 
-def test_real_spans_are_read_with_the_queue_before_and_the_trial_cut_into_its_phases(tmp_path: Path) -> None:
+def test_measured_spans_include_queue_and_phases(tmp_path: Path) -> None:
     found = [(s.job, s.trial, s.phase, s.start, s.end) for s in read_spans(written(tmp_path))]
     assert found == [
         ("5_0", None, "queue", 100, 103),
@@ -148,5 +148,5 @@ def test_real_spans_are_read_with_the_queue_before_and_the_trial_cut_into_its_ph
     ]
 
 
-def test_a_folder_without_jobs_has_no_spans(tmp_path: Path) -> None:
+def test_folder_without_jobs_has_no_spans(tmp_path: Path) -> None:
     assert read_spans(StudyFolder(path=tmp_path)) == []

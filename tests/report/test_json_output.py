@@ -119,7 +119,7 @@ def test_why_keys(tmp_path: Path) -> None:
 
 
 def test_doctor_and_algorithm_keys() -> None:
-    assert keys(as_json(Finding(what="store", found="sqlite"))) == "level what found change"
+    assert keys(Finding(kind="store", text="sqlite").as_json()) == "level what found change"
     view = AlgorithmView(
         name="tpe", when="w", cost="c", parallel="p", cannot=("x",), source="s", options={"n": "m"}
     )

@@ -1,4 +1,4 @@
-"""Of long logs, the lines that tell the cause: logs as torch, NCCL, torchrun, srun and shells write them."""
+"""The lines that show the cause, in logs as torch, NCCL, torchrun, srun and shells write them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.log)
-def test_the_excerpt_of_a_log_is_what_tells_the_cause(case: Case) -> None:
+def test_excerpt_shows_the_cause(case: Case) -> None:
     text = (LOGS / f"{case.log}.txt").read_text()
     found = excerpt(text, cause=case.cause, message=case.message).lines
     assert len(found) <= LINES
@@ -54,12 +54,12 @@ def test_the_excerpt_of_a_log_is_what_tells_the_cause(case: Case) -> None:
     assert [word for word in case.without if any(word in line for line in found)] == []
 
 
-def test_a_rank_that_was_killed_is_named_by_the_launchers_summary() -> None:
+def test_killed_rank_is_named_by_launcher() -> None:
     found = excerpt((LOGS / "torchrun_sigkill.txt").read_text(), cause="killed").lines
     assert any("Signal 9 (SIGKILL) received by PID 4002" in line for line in found)
 
 
-def test_the_rank_that_failed_first_is_preferred_to_the_one_that_wrote_first() -> None:
+def test_first_failed_rank_is_preferred() -> None:
     text = (
         "[rank0]: Traceback (most recent call last):\n[rank0]:   File 'a'\n[rank0]: ValueError: zero\n"
         "[rank1]: Traceback (most recent call last):\n[rank1]:   File 'a'\n[rank1]: ValueError: one\n"
@@ -68,31 +68,31 @@ def test_the_rank_that_failed_first_is_preferred_to_the_one_that_wrote_first() -
     assert excerpt(text).lines[-1] == "ValueError: one"
 
 
-def test_the_error_that_the_failure_names_is_chosen_among_others() -> None:
+def test_error_of_the_message_is_chosen() -> None:
     one = "Traceback (most recent call last):\n  File 'a', line 1\nKeyError: 'not so important to anybody'\n"
     other = (
         "Traceback (most recent call last):\n  File 'b', line 1\nValueError: the rank must be even, not 3\n"
     )
-    told = "ValueError: the rank must be even, not 3"
-    assert excerpt(one + other, message=told).lines[-1] == told
+    message = "ValueError: the rank must be even, not 3"
+    assert excerpt(one + other, message=message).lines[-1] == message
 
 
-def test_the_excerpt_says_whose_rank_it_is() -> None:
+def test_excerpt_names_the_rank() -> None:
     assert excerpt((LOGS / "nccl_watchdog.txt").read_text(), cause="node").rank == 2
     assert excerpt((LOGS / "torch_oom.txt").read_text(), cause="oom").rank is None
 
 
-def test_without_an_error_the_last_lines_are_told_to_be_just_that() -> None:
+def test_log_without_error_shows_last_lines() -> None:
     found = excerpt("".join(f"line {n}\n" for n in range(100)))
     assert not found.error
     assert found.lines == tuple(f"line {n}" for n in range(80, 100))
 
 
-def test_nothing_gives_nothing() -> None:
+def test_empty_log_has_no_lines() -> None:
     assert excerpt("").lines == ()
 
 
-def test_a_progress_bar_stands_as_it_was_last_and_colours_are_gone() -> None:
+def test_progress_bar_shows_last_state() -> None:
     bars = (
         "\r".join(f"{p}%|###| {p}/100" for p in range(10))
         + "\n"
@@ -101,11 +101,11 @@ def test_a_progress_bar_stands_as_it_was_last_and_colours_are_gone() -> None:
     assert excerpt(f"\x1b[31mred\x1b[0m\n{bars}\nend").lines == ("red", "4%|#| 4", "end")
 
 
-def test_a_line_of_a_megabyte_is_cut() -> None:
+def test_long_line_is_cut() -> None:
     assert len(excerpt("x" * 1_000_000).lines[0]) <= WIDTH + 1
 
 
-def test_an_attempt_that_wrote_nothing_yet_leaves_the_one_before_to_be_read() -> None:
+def test_empty_attempt_shows_the_one_before() -> None:
     assert excerpt("ValueError: bad\n--- hpotune: another attempt at this trial ---\n").lines == (
         "ValueError: bad",
     )

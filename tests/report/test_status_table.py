@@ -94,7 +94,7 @@ def test_stopped_study_shows_reason_and_advice() -> None:
     assert "10 waiting" not in shown
     assert "s: stopped (1 of 10 finished, 9 not started, 7 failed)" in shown
     assert "stopped: 7 trials failed" in shown
-    assert "next: correct the cause, then hpotune retry /studies/s" in shown
+    assert "next: fix the cause, then hpotune retry /studies/s" in shown
 
 
 def test_plateau_does_not_advise_extend() -> None:

@@ -1,4 +1,4 @@
-"""The reasons for which jobs wait, in words."""
+"""Slurm's pending reasons, explained."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hpotune.report.wait_reasons import explain
 @pytest.mark.parametrize(
     ("reason", "words"),
     [
-        ("Priority", "ahead in line"),
-        ("Resources", "free nodes or GPUs"),
+        ("Priority", "higher priority"),
+        ("Resources", "nodes or GPUs are free"),
         ("Dependency", "other jobs of the study"),
         ("DependencyNeverSatisfied", "`hpotune submit`"),
         ("JobArrayTaskLimit", "budget.parallel"),
@@ -30,26 +30,26 @@ from hpotune.report.wait_reasons import explain
         ("JobHeldUser", "scontrol release"),
         ("QOSMaxGRESPerUser", "you have, in this QOS, reached the limit of GPUs"),
         ("QOSMaxJobsPerUserLimit", "limit of running jobs"),
-        ("QOSMaxWallDurationPerJobLimit", "write a shorter resources.time"),
-        ("QOSMaxCpuPerJobLimit", "one job may not have so much (CPUs)"),
+        ("QOSMaxWallDurationPerJobLimit", "lower resources.time"),
+        ("QOSMaxCpuPerJobLimit", "one job may not use so much (CPUs)"),
         ("QOSGrpNodeLimit", "all users of this QOS"),
         ("AssocGrpGRES", "your account or project has reached the limit of GPUs"),
         ("AssocGrpBillingMinutes", "used hours"),
-        ("AssocGrpBillingRunMinutes", "promised time of running jobs"),
+        ("AssocGrpBillingRunMinutes", "time reserved by running jobs"),
         ("AssocGrpCPUMinutesLimit", "used hours"),
         ("AssocMaxJobsLimit", "limit of running jobs"),
         ("MaxGRESPerAccount", "all users of your account"),
         ("AssocMaxSubmitJobLimit", "queued jobs"),
     ],
 )
-def test_a_reason_is_explained_with_what_to_do(reason, words):
+def test_reason_is_explained(reason, words):
     assert words in explain(reason)
 
 
-def test_an_unknown_reason_is_passed_on_and_none_is_none():
+def test_unknown_reason_is_unchanged():
     assert explain("FluxCapacitor") == "FluxCapacitor"
     assert explain("") == ""
 
 
-def test_a_limit_is_named_as_slurm_does():
+def test_limit_keeps_slurms_name():
     assert explain("QOSMaxGRESPerUser").endswith("(QOSMaxGRESPerUser)")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from hpotune.config.yaml_source import Value
-from hpotune.planning.mode_comparison import Way
-from hpotune.planning.study_plan import Plan, notes
+from hpotune.planning.mode_comparison import ModeResult
+from hpotune.planning.study_plan import StudyPlan, notes
 
 TrialsPerJob = int | Literal["auto"]
 
@@ -104,14 +104,14 @@ class PlanView:
         return next(mode for mode in self.modes if mode.own)
 
 
-def plan_view(plan: Plan) -> PlanView:
+def plan_view(plan: StudyPlan) -> PlanView:
     """The view of a plan."""
     return PlanView(
         study=plan.config.name,
         trials=plan.config.budget.trials,
         figures={
             name: FigureView(value=round(figure.value, 2), source=figure.source)
-            for name, figure in plan.figures.named().items()
+            for name, figure in plan.figures.by_name().items()
         },
         notes=tuple(notes(plan)),
         jobs=tuple(
@@ -121,7 +121,7 @@ def plan_view(plan: Plan) -> PlanView:
         array_limit=plan.array_limit,
         sbatch=plan.sbatch,
         no_slurm=plan.no_slurm,
-        modes=tuple(_mode(way, recommended=way is plan.recommended) for way in plan.ways),
+        modes=tuple(_mode(way, recommended=way is plan.recommended) for way in plan.mode_results),
         recommended=Recommendation(
             mode=plan.recommended.mode, trials_per_job=plan.recommended.trials_per_job, reason=plan.reason
         ),
@@ -130,8 +130,8 @@ def plan_view(plan: Plan) -> PlanView:
     )
 
 
-def _mode(way: Way, *, recommended: bool) -> ModeView:
-    outcome = way.outcome
+def _mode(way: ModeResult, *, recommended: bool) -> ModeView:
+    outcome = way.result
     return ModeView(
         mode=way.mode,
         trials_per_job=way.trials_per_job,
