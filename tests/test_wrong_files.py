@@ -130,9 +130,7 @@ KEYS = [
     Row("+train:", "fsdp: full_shard", "write resources.gpus"),
     Row("+train:", "eval_strategy: steps", "a trial is evaluated once"),
     Row("budget:", "budget: {parallel: 4}", "budget.trials is missing; add it (Trials that finished"),
-    Row(
-        "+", "budget: {trials: 8}", "budget is given twice (first on line 16); remove one of them"
-    ),
+    Row("+", "budget: {trials: 8}", "budget is given twice (first on line 16); remove one of them"),
     Row(
         "+lora:",
         "target_modules: all-linear\ntarget_modules: [q_proj]  # <--",
@@ -591,7 +589,7 @@ FILES = [
     Row(
         "prompt:",
         "response: '{output}'\nprompt: '{instruction}'",
-        "data.response: a classification has labels for answers",
+        "data.response: is not used by sequence_classification",
         ("model:", "model: {path: a/b, task: sequence_classification}"),
     ),
     Row(
@@ -605,8 +603,8 @@ FILES = [
     Row("+", "env: {venv: folder}", "is no virtual environment (no bin/activate)"),
 ]
 FUNCTIONS = [
-    Row("+", "keep: {best: 3}", "keep: serves fine-tuning only; a python reads it not; remove it"),
-    Row("+", "env: {offline: false}", "env.offline: serves fine-tuning only"),
+    Row("+", "keep: {best: 3}", "keep: is used by fine-tuning only, not by `python:`; remove it"),
+    Row("+", "env: {offline: false}", "env.offline: is used by fine-tuning only"),
     Row(
         "objective:",
         "objective: {metric: answer_rate}",
@@ -925,7 +923,7 @@ def test_an_unreachable_postgres(place, refused):
 def test_a_store_in_a_folder_that_is_not_there(url, place, refused):
     said = refused("run", right(place, "+", f"store: {url}"), code=4)
     assert said.startswith(f"{url}: cannot be opened (")
-    assert "check that the folder exists and is yours to write" in said
+    assert "check that the folder exists and is writable" in said
 
 
 def test_another_study_in_the_folder(place, refused, hpotune):
@@ -938,7 +936,7 @@ def test_another_study_in_the_folder(place, refused, hpotune):
 def test_a_folder_of_other_things(place, refused):
     (place / "wrong").mkdir()
     (place / "wrong" / "letter.txt").write_text("mine", encoding="utf-8")
-    assert "holds other files, no study; rename the study (name:)" in refused("run", right(place), code=2)
+    assert "holds other files and no study; rename the study (name:)" in refused("run", right(place), code=2)
     assert (place / "wrong" / "letter.txt").read_text(encoding="utf-8") == "mine"
 
 

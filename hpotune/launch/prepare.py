@@ -156,7 +156,7 @@ def _store(folder: StudyFolder, study: Study, url: str) -> TrialQueue:
 def _sole_maker(folder: StudyFolder, url: str) -> AbstractContextManager[None]:
     """Keeps studies of other folders from being made in the same store meanwhile: two may have one name."""
     if url.startswith("postgresql"):
-        return connect.sole_maker(url)
+        return connect.creation_lock(url)
     file = Path(url.partition(":///")[2])
     if file.is_relative_to(folder.path) or not file.parent.is_dir():
         return nullcontext()

@@ -1,1 +1,1 @@
-"""The Optuna storage opened safely: SQLite, PostgreSQL or a journal file."""
+"""Open an Optuna storage safely: SQLite, PostgreSQL or a journal file."""

@@ -1,6 +1,6 @@
-"""Where a study's store lies and how it is opened: SQLite, PostgreSQL or a journal file, safe for many processes.
+"""Choose and open a study's storage: SQLite, PostgreSQL or a journal file, safe for many processes.
 
-Passwords never stand in a URL: libpq takes them from PGPASSWORD or ~/.pgpass.
+A URL never holds a password: libpq takes it from PGPASSWORD or ~/.pgpass.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from hpotune.storage.backends.journal import journal
 LOCK_WAIT_S = 120
 """How long SQLite waits for another process's write; 16 workers on a slow disk stay far below."""
 IDLE_S = 0.2
-"""How long a connection to a server outlives a call; the next one often follows within milliseconds."""
+"""How long a connection to a server stays open after a call; the next call often follows within milliseconds."""
 PATIENCE_S = 120
-"""How long a worker waits for a store that is away: a server's restart, a file system's failover."""
-_MAKING = int.from_bytes(b"hpotune", "big")
-"""The number of the lock that whoever makes a study in a PostgreSQL database holds."""
-_AWAY = (StorageInternalError, OperationalError, InterfaceError, OSError)
+"""How long a worker waits for a storage that does not answer: a server's restart, a file system's failover."""
+_CREATION_LOCK = int.from_bytes(b"hpotune", "big")
+"""The number of the PostgreSQL advisory lock that is held while a study is created."""
+_UNAVAILABLE = (StorageInternalError, OperationalError, InterfaceError, OSError)
 _T = TypeVar("_T")
 
 
@@ -52,7 +52,7 @@ def choose(store: str, folder: Path) -> tuple[str, str]:
             raise StudyFileError(
                 "store: holds a password; write postgresql://USER@HOST/DB and put it in PGPASSWORD or ~/.pgpass"
             )
-        return _anchored(store, folder), "named in the study file"
+        return _absolute(store, folder), "named in the study file"
     urls = {"sqlite": f"sqlite:///{folder / 'store.db'}", "journal": f"journal:///{folder / 'store.journal'}"}
     if store != "auto":
         return urls[store], "named in the study file"
@@ -65,51 +65,55 @@ def choose(store: str, folder: Path) -> tuple[str, str]:
 
 
 def _password(url: str) -> str | None:
-    """A password that stands in a URL, before the host or behind the question mark."""
+    """The password in a URL, before the host or in its query; None where there is none."""
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError) as error:
-        raise StudyFileError(f"store: {url!r} is no URL ({error}); write postgresql://USER@HOST/DB") from None
+        raise StudyFileError(
+            f"store: {url!r} is not a URL ({error}); write postgresql://USER@HOST/DB"
+        ) from None
     return parsed.password or cast("str | None", parsed.query.get("password"))
 
 
-def _anchored(url: str, folder: Path) -> str:
-    """A file's URL with its whole path; three slashes stand before a relative one, as SQLAlchemy has it."""
+def _absolute(url: str, folder: Path) -> str:
+    """A file's URL with an absolute path; after three slashes a path is relative, as in SQLAlchemy."""
     scheme, _, rest = url.partition("://")
     return url if scheme == "postgresql" else f"{scheme}:///{folder / rest.removeprefix('/')}"
 
 
 def connect(url: str, *, read_only: bool = False, patience_s: float = 0) -> BaseStorage:
-    """An Optuna storage for a URL that `choose` gave; its calls try again for `patience_s` while it is away.
+    """An Optuna storage for a URL that `choose` gave; its calls are repeated for `patience_s` while it does not answer.
 
-    Raises: StoreError when it cannot be reached or opened, and so does every later call.
+    Raises: StoreError when it cannot be reached or opened; so does every later call.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    until, twins = time.monotonic() + patience_s, 20
+    until, retries = time.monotonic() + patience_s, 20
     while True:
         try:
-            return cast(BaseStorage, _Patient(_opened(url, read_only=read_only), patience_s=patience_s))
+            return cast(
+                BaseStorage, _RetryingStorage(_opened(url, read_only=read_only), patience_s=patience_s)
+            )
         except (SQLAlchemyError, StorageInternalError, OSError) as error:
-            twin = twins > 0 and _twin(error)  # another process makes the tables just now
-            twins -= 1
-            if not twin and time.monotonic() >= until:
+            concurrent = retries > 0 and _is_concurrent_creation(error)
+            retries -= 1
+            if not concurrent and time.monotonic() >= until:
                 raise StoreError(f"{url}: cannot be opened ({_cause(error)}); {_next_step(url)}") from error
-            time.sleep(0.1 if twin else random.uniform(0.5, 2))
+            time.sleep(0.1 if concurrent else random.uniform(0.5, 2))
 
 
-def _twin(error: BaseException) -> bool:
-    """Whether a table, or the one row of a table that names the schema's version, was there a moment later."""
+def _is_concurrent_creation(error: BaseException) -> bool:
+    """Whether another process created the tables, or the row with the schema's version, at the same moment."""
     text, cause = str(error), error.__cause__
     found = "already exists" in text or "UNIQUE constraint failed: alembic_version" in text
-    return found or (cause is not None and _twin(cause))
+    return found or (cause is not None and _is_concurrent_creation(cause))
 
 
 @contextmanager
-def sole_maker(url: str) -> Iterator[None]:
-    """Keeps other processes from making a study in the same PostgreSQL database until the block ends.
+def creation_lock(url: str) -> Iterator[None]:
+    """Keep other processes from creating a study in the same PostgreSQL database until the block ends.
 
-    A transaction holds the lock, so that it works behind a connection pooler too, and ends with the process.
+    A transaction holds the lock, so that it also works behind a connection pooler, and ends with the process.
     Raises: StoreError where the database cannot be reached.
     """
     import psycopg
@@ -119,27 +123,27 @@ def sole_maker(url: str) -> Iterator[None]:
     except psycopg.Error as error:
         raise StoreError(f"{url}: cannot be opened ({_cause(error)}); {_next_step(url)}") from error
     try:
-        with suppress(psycopg.Error):  # after so long its holder hangs: the tables' own constraints must do
+        with suppress(psycopg.Error):  # after so long its holder hangs: the tables' constraints must suffice
             connection.execute(f"SET LOCAL lock_timeout = '{PATIENCE_S}s'".encode())
-            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_MAKING])
+            connection.execute("SELECT pg_advisory_xact_lock(%s)", [_CREATION_LOCK])
         yield
     finally:
         connection.close()
 
 
 def require_file(url: str) -> None:
-    """Finds that a file store is there, for opening would make an empty one.
+    """Check that a file storage exists, because opening it would create an empty one.
 
-    Raises: StoreError where it is not.
+    Raises: StoreError where it does not.
     """
     if not url.startswith("postgresql") and not Path(url.partition(":///")[2]).is_file():
-        raise StoreError(f"{url}: is not there; `hpotune run` or `submit` makes it")
+        raise StoreError(f"{url}: does not exist; `hpotune run` or `submit` creates it")
 
 
-class _Patient:
-    """A storage whose calls outlast its absence; every one of them may be made twice.
+class _RetryingStorage:
+    """A storage whose calls are repeated while it does not answer; each of them may be executed twice.
 
-    A row appended twice is surplus; a take whose answer was lost is put back by `TrialQueue.requeue_stale`.
+    A row that was appended twice is surplus; a claim whose answer was lost is released by `TrialQueue.requeue_stale`.
     """
 
     def __init__(self, inner: BaseStorage, *, patience_s: float) -> None:
@@ -148,29 +152,31 @@ class _Patient:
 
     def __getattr__(self, name: str) -> object:
         found = getattr(self._inner, name)
-        return partial(self._again, found) if callable(found) else found
+        return partial(self._call, found) if callable(found) else found
 
-    def _again(self, call: Callable[..., _T], *args: object, **kwargs: object) -> _T:
-        until, pause_s, waits = time.monotonic() + self._patience_s, 0.25, False
+    def _call(self, call: Callable[..., _T], *args: object, **kwargs: object) -> _T:
+        until, pause_s, warned = time.monotonic() + self._patience_s, 0.25, False
         while True:
             try:
                 return call(*args, **kwargs)
-            except _AWAY as error:
+            except _UNAVAILABLE as error:
                 if time.monotonic() >= until:
                     raise store_failure(error) from error
-                if not waits:
-                    _say(
-                        f"the store is away ({_cause(error)}); waiting up to {self._patience_s:.0f} s for it"
+                if not warned:
+                    _log(
+                        f"the store does not answer ({_cause(error)}); waiting up to {self._patience_s:.0f} s for it"
                     )
-                    waits = True
-            time.sleep(pause_s * random.uniform(0.5, 1))  # not all that a full server refused at once again
+                    warned = True
+            time.sleep(
+                pause_s * random.uniform(0.5, 1)
+            )  # clients that a full server refused must not return at once
             pause_s = min(2 * pause_s, 10)
 
 
-class _Brief(Pool):
+class _ShortLivedPool(Pool):
     """Keeps one connection from call to call and closes it when it has been idle for IDLE_S.
 
-    A trial is told by some thirty calls in a row, and a connection with a password costs more than a query. But
+    Recording a trial takes some thirty calls in a row, and a connection with a password costs more than a query. But
     hundreds of workers must not hold connections while they train.
     """
 
@@ -198,7 +204,7 @@ class _Brief(Pool):
             record.close()
 
     def _watch(self) -> None:
-        """Until a connection has been idle for IDLE_S, or is not here to be watched."""
+        """Close the kept connection when it has been idle for IDLE_S; ends when there is none."""
         while True:
             time.sleep(IDLE_S)
             with self._lock:
@@ -209,22 +215,22 @@ class _Brief(Pool):
                 found.close()
             return
 
-    def recreate(self) -> _Brief:
-        """Another one of its kind."""
+    def recreate(self) -> _ShortLivedPool:
+        """A new pool with the same settings."""
         return self.__class__(
             self._creator, recycle=self._recycle, echo=self.echo, pre_ping=self._pre_ping,
             reset_on_return=self._reset_on_return, _dispatch=self.dispatch, dialect=self._dialect,
         )  # fmt: skip
 
     def dispose(self) -> None:
-        """Closes what is idle."""
+        """Close the idle connection."""
         with self._lock:
             found, self._idle = self._idle, None
         if found is not None:
             found.close()
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     with suppress(OSError):  # a full disk costs a line of the log, not the worker
         print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", file=sys.stderr, flush=True)  # noqa: T201 - a job's log
 
@@ -238,7 +244,11 @@ def _opened(url: str, *, read_only: bool) -> BaseStorage:
 def _relational(url: str, *, read_only: bool) -> RDBStorage:
     if url.startswith("postgresql"):
         psycopg = make_url(url).set(drivername="postgresql+psycopg")
-        arguments = {"poolclass": _Brief, "pool_pre_ping": True, "connect_args": {"connect_timeout": 5}}
+        arguments = {
+            "poolclass": _ShortLivedPool,
+            "pool_pre_ping": True,
+            "connect_args": {"connect_timeout": 5},
+        }
         return RDBStorage(psycopg.render_as_string(hide_password=False), engine_kwargs=arguments)
     storage = RDBStorage(url, engine_kwargs={"connect_args": {"timeout": LOCK_WAIT_S}, "poolclass": NullPool})
     if not read_only:
@@ -247,10 +257,10 @@ def _relational(url: str, *, read_only: bool) -> RDBStorage:
 
 
 def _serialise(engine: Engine) -> None:
-    """Opens every SQLite transaction with BEGIN IMMEDIATE.
+    """Open every SQLite transaction with BEGIN IMMEDIATE.
 
     Python's sqlite3 begins a transaction only before a write: two processes could both read a trial as WAITING and
-    both take it.
+    both claim it.
     Source: https://docs.sqlalchemy.org/en/20/dialects/sqlite.html#pysqlite-serializable
     """
 
@@ -274,9 +284,9 @@ def _cause(error: Exception) -> str:
 def _next_step(url: str) -> str:
     if url.startswith("postgresql"):
         return "check host, port, database and PGPASSWORD or ~/.pgpass with `psql`, or use store: auto"
-    return "check that the folder exists and is yours to write, or name another store"
+    return "check that the folder exists and is writable, or name another store"
 
 
 def store_failure(error: Exception) -> StoreError:
-    """A failure of a storage in use, as one line."""
-    return StoreError(f"the store gave an error ({_cause(error)}); is it still there? `hpotune doctor` looks")
+    """The error for a storage in use that fails, as one line."""
+    return StoreError(f"the store gave an error ({_cause(error)}); run `hpotune doctor` to check it")

@@ -1,4 +1,4 @@
-"""What the file system under a folder can be trusted with, found by processes that really race for its locks."""
+"""Which storage the file system of a folder supports, tested by processes that compete for its locks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs"})
-"""Types that are known to keep SQLite's promises: those of one host."""
+"""Types on which SQLite is known to be safe: file systems of one host."""
 PROCESSES, WRITES = 4, 25
 MOUNTS = Path("/proc/mounts")
 _ADVICE = {
@@ -23,7 +23,7 @@ _ADVICE = {
     "other nodes see a new file seconds late",
     (
         "lustre",
-    ): "parallel file system: dislikes many small files; keep few studies in a folder, and use PostgreSQL for "
+    ): "parallel file system: slow with many small files; keep few studies in a folder, and use PostgreSQL for "
     "many workers",
     (
         "beegfs",
@@ -32,10 +32,10 @@ _ADVICE = {
     "PostgreSQL for many workers",
     ("gpfs", "mmfs"): "parallel file system: fine for studies; use PostgreSQL for many workers",
     ("ceph", "cephfs"): "parallel file system: fine for studies; use PostgreSQL for many workers",
-    ("tmpfs", "ramfs"): "memory of this machine: other nodes do not see it, and it is gone after a restart",
+    ("tmpfs", "ramfs"): "memory of this machine: other nodes do not see it, and it is lost at a restart",
     (
         "overlay",
-    ): "inside a container: gone with it, and other nodes do not see it; bind a folder of the host",
+    ): "inside a container: lost with it, and other nodes do not see it; bind a folder of the host",
 }
 
 # Each process adds 1 to a number WRITES times under the lock it is told to use.
@@ -66,7 +66,7 @@ for _ in range(writes):
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Probe:
-    """What was found: the store a folder can carry, and the reason in words."""
+    """The storage that a folder supports, and the reason as text."""
 
     choice: Literal["sqlite", "journal"] | None
     why: str
@@ -76,16 +76,16 @@ class Probe:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mount:
-    """Where a path's file system is mounted, and how."""
+    """A mounted file system."""
 
     point: str
     kind: str
-    """`ext4`, `nfs4`, `lustre`; `unknown` where /proc does not tell."""
+    """`ext4`, `nfs4`, `lustre`; `unknown` where /proc does not list it."""
     options: tuple[str, ...] = ()
 
 
 def mount(folder: Path) -> Mount:
-    """The file system that a path lies on."""
+    """The file system of a path."""
     path = str(_existing(folder).resolve())
     best = Mount(point="", kind="unknown")
     try:
@@ -100,12 +100,12 @@ def mount(folder: Path) -> Mount:
 
 
 def mount_type(folder: Path) -> str:
-    """The type of the file system a path lies on."""
+    """The type of the file system of a path."""
     return mount(folder).kind
 
 
 def advice(kind: str, *, slurm: bool) -> str:
-    """What to know of a file system of this type; empty where nothing is to be minded. `slurm`: nodes must see it."""
+    """What users should know about this type of file system; empty for nothing. `slurm`: compute nodes must see it."""
     kind = kind.removeprefix("fuse.")
     for names, words in _ADVICE.items():
         if kind in names:
@@ -116,19 +116,19 @@ def advice(kind: str, *, slurm: bool) -> str:
             if slurm
             else ""
         )
-    return f"{kind} is not known here: trust what the race for locks below says"
+    return f"{kind} is an unknown type: see the result of the lock test below"
 
 
-def local_locks(place: Mount) -> str:
-    """The mount option that keeps locks on one node, where others do not see them; empty without one."""
-    for option in place.options:
+def local_locks(mounted: Mount) -> str:
+    """The mount option by which other nodes do not see locks; empty without one."""
+    for option in mounted.options:
         if option in ("nolock", "localflock", "local_lock=all", "local_lock=flock", "local_lock=posix"):
             return option
     return ""
 
 
 def flock_holds(folder: Path) -> str:
-    """Empty where flock, which guards submitting, holds among processes here; else what went wrong."""
+    """Empty where flock, which guards submitting, works between processes here; else the error."""
     try:
         _race("flock", _existing(folder))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
@@ -137,7 +137,7 @@ def flock_holds(folder: Path) -> str:
 
 
 def probe(folder: Path) -> Probe:
-    """Races processes for locks in the folder (or its nearest existing parent) and chooses a store by what held."""
+    """The storage for a folder, chosen by a test of locks in it or in its nearest existing parent."""
     kind = mount_type(folder)
     wanted: Literal["sqlite", "journal"] = "sqlite" if kind in LOCAL else "journal"
     try:
@@ -160,16 +160,16 @@ def _race(kind: str, folder: Path) -> float:
     with tempfile.TemporaryDirectory(dir=folder, prefix=".hpotune-probe-") as scratch:
         path = Path(scratch, "counter")
         _start_counter(kind, path)
-        begun = time.monotonic()
+        start = time.monotonic()
         command = [sys.executable, "-S", "-c", _RACER, kind, str(path), str(WRITES)]
         racers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(PROCESSES)]
-        complaints = [racer.communicate(timeout=120)[1] for racer in racers]
+        errors = [racer.communicate(timeout=120)[1] for racer in racers]
         if any(racer.returncode for racer in racers):
-            raise ValueError(next(text for text in complaints if text).strip().splitlines()[-1])
+            raise ValueError(next(text for text in errors if text).strip().splitlines()[-1])
         total = _counted(kind, path)
     if total != PROCESSES * WRITES:
         raise ValueError(f"{PROCESSES * WRITES - total} of {PROCESSES * WRITES} locked writes were lost")
-    return time.monotonic() - begun
+    return time.monotonic() - start
 
 
 def _start_counter(kind: str, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Optuna's journal file, made to outlast workers that are killed while they write, and disks that are full."""
+"""Optuna's journal file, safe against workers that are killed while they write and against full disks."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, TrialState
 
 GRACE_S = 30
-"""How long one hold of the lock may last whose holder cannot be seen from here; ordinary ones last milliseconds."""
+"""How long another machine's process may hold the lock before it is broken; normally it takes milliseconds."""
 
 
 def journal(path: str) -> JournalStorage:
-    """The journal in a file; an empty one is made where there is none."""
+    """The journal in a file; an empty one is created where there is none."""
     return _Journal(_File(path, lock_obj=Lock(path)))
 
 
 class _Journal(JournalStorage):
-    """A journal whose take is told from an older take of the same trial.
+    """A journal in which a claim differs from an older claim of the same trial.
 
-    Optuna grants WAITING -> RUNNING to whoever its replay names as the trial's owner, and forgets no owner: of two
-    takers of a trial that was put back, the one that had held it before would be granted it beside the other.
+    Optuna grants WAITING -> RUNNING to the worker that its replay names as the trial's owner, and keeps old owners: of
+    two workers that claim a released trial, the one that had it before would be granted it as well as the other.
     """
 
     def set_trial_state_values(
@@ -48,21 +48,21 @@ class _Journal(JournalStorage):
     ) -> list[FrozenTrial]:
         if deepcopy or states is not None or study_id not in self._replay_result._studies:
             return super().get_all_trials(study_id, deepcopy, states)
-        with self._thread_lock:  # what a worker asks three times a trial, at a quarter of the time
+        with self._thread_lock:  # a worker asks three times a trial: a quarter of Optuna's time
             self._sync_with_backend()
             found = self._replay_result
             return [*map(found._trials.__getitem__, found._study_id_to_trial_ids[study_id])]
 
 
 class _File(JournalFileBackend):
-    """Appends whole lines or nothing: after half a line, that of a dead writer or a full disk, nobody could read on."""
+    """Appends whole lines or nothing: after half a line, of a killed writer or a full disk, the file is unreadable."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         data = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         self._lock.acquire()
         try:
             with Path(self._file_path).open("a+b", buffering=0) as file:
-                end = _whole_lines(file.fileno())
+                end = _cut_incomplete_line(file.fileno())
                 written = 0
                 try:
                     while written < len(data):
@@ -75,8 +75,8 @@ class _File(JournalFileBackend):
             self._lock.release()
 
 
-def _whole_lines(file: int) -> int:
-    """The size of a file whose half last line, if there is one, is cut off now."""
+def _cut_incomplete_line(file: int) -> int:
+    """Cut off an incomplete last line; returns the size of the file."""
     size = end = os.fstat(file).st_size
     block = b"\n" if not size else os.pread(file, 1, size - 1)
     while end and not block.endswith(b"\n"):
@@ -90,10 +90,10 @@ def _whole_lines(file: int) -> int:
 
 
 class Lock(BaseJournalFileLock):
-    """A journal's lock, which names its holder: one that died on this machine is seen at once.
+    """A journal's lock with its holder's name: a holder that has ended on this machine is noticed at once.
 
-    Optuna's makes everybody wait 30 s for a dead holder; then two that waited may break each other's lock, and the one
-    that finds its own gone gives up. The file is the same: Optuna's programs and this one wait for each other.
+    With Optuna's lock all processes wait 30 s for such a holder; then two of them may break each other's lock, and the
+    one whose lock is gone fails. The lock file is the same: Optuna's programs and this one wait for each other.
     """
 
     def __init__(self, path: str) -> None:
@@ -101,14 +101,14 @@ class Lock(BaseJournalFileLock):
         self._mine = ""
 
     def acquire(self) -> bool:
-        """Returns when it is ours."""
+        """Wait for the lock and take it."""
         self._mine = f"{_machine()} {os.getpid()} {uuid.uuid4()}"
         pause_s, seen, since = 0.001, "", 0.0
         while not self._take():
             holder = _holder(self._path)
             if holder != seen:
                 seen, since = holder, time.monotonic()
-            if holder and (_dead(holder) or time.monotonic() - since > GRACE_S):
+            if holder and (_has_ended(holder) or time.monotonic() - since > GRACE_S):
                 self._break(holder)
                 continue
             time.sleep(pause_s * random.uniform(0.5, 1))
@@ -116,7 +116,7 @@ class Lock(BaseJournalFileLock):
         return True
 
     def release(self) -> None:
-        """Lets the next one in; nothing where somebody took us for dead."""
+        """Release the lock; nothing happens if another process has broken it."""
         if _holder(self._path) == self._mine:
             with suppress(FileNotFoundError):
                 os.unlink(self._path)
@@ -136,7 +136,7 @@ class Lock(BaseJournalFileLock):
         return True
 
     def _break(self, holder: str) -> None:
-        """Removes the lock of a dead holder and no other's: two may want to at once."""
+        """Remove the lock of this holder and of no other: two processes may try at once."""
         aside = f"{self._path}.{uuid.uuid4()}"
         with suppress(FileNotFoundError):
             os.rename(self._path, aside)
@@ -147,23 +147,23 @@ class Lock(BaseJournalFileLock):
 
 
 def _holder(path: str) -> str:
-    """What no other hold of a lock has in common with this one; empty where nobody holds it."""
+    """A text that identifies the current hold of a lock; empty where nobody holds it."""
     with suppress(OSError):
         found = os.lstat(path)
-        told = "" if stat.S_ISLNK(found.st_mode) else Path(path).read_text()
-        return told or f"{found.st_ino} {found.st_mtime_ns}"
+        name = "" if stat.S_ISLNK(found.st_mode) else Path(path).read_text()
+        return name or f"{found.st_ino} {found.st_mtime_ns}"
     return ""
 
 
-def _dead(holder: str) -> bool:
-    """Whether the holder was a process of this machine, and is none any more."""
+def _has_ended(holder: str) -> bool:
+    """Whether the holder was a process of this machine that has ended."""
     machine, _, process = holder.partition(" ")
     return machine == _machine() and not Path("/proc", process.partition(" ")[0]).exists()
 
 
 @cache
 def _machine() -> str:
-    """Where process numbers mean the same: this boot of this kernel, seen from this container."""
+    """An id of the process namespace: this boot of this kernel, in this container."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"

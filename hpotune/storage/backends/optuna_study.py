@@ -47,7 +47,7 @@ def open_study(url: str, study: Study, *, read_only: bool, patience_s: float) ->
         return storage, storage.get_study_id_from_name(study.config.name)
     except KeyError:
         raise StoreError(
-            f"{url}: has no study {study.config.name!r}; `hpotune run` or `submit` makes it"
+            f"{url}: has no study {study.config.name!r}; `hpotune run` or `submit` creates it"
         ) from None
 
 

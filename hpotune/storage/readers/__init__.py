@@ -1,1 +1,1 @@
-"""Fast read-only access to trials, without Optuna."""
+"""Read trials quickly from a storage, without Optuna."""

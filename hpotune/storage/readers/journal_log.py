@@ -1,7 +1,7 @@
-"""Trials out of Optuna's journal file: its operations played again for looking only, without Optuna.
+"""Reads trials from Optuna's journal file by replaying its operations, without Optuna. Writes nothing.
 
-The same rules as optuna/storages/journal/_storage.py: what comes after a trial's end, or of a trial that is not there,
-counts for nothing.
+Same rules as optuna/storages/journal/_storage.py: operations after a trial's end, or of a trial that does not exist,
+are ignored.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpotune.storage.readers.sql_tables import StudyRecord, Unreadable, kind_of, outer, unix
+from hpotune.storage.readers.sql_tables import StudyRecord, Unreadable, external_value, kind_of, unix
 from hpotune.storage.readers.trial_record import TrialRecord
 
 _CREATE_STUDY, _DELETE_STUDY, _STUDY_ATTR, _STUDY_SYSTEM = 0, 1, 2, 3
 _CREATE_TRIAL, _PARAM, _STATE, _INTERMEDIATE, _ATTR, _SYSTEM, _DISCARD = 4, 5, 6, 7, 8, 9, 10
 _STATES = ("RUNNING", "COMPLETE", "PRUNED", "FAIL", "WAITING")
-"""Optuna's numbers of its states."""
+"""By Optuna's number of the state."""
 BLOCK = 1 << 18
-"""Bytes parsed at a time: a call a line takes longer, all at once more memory."""
+"""Bytes parsed at a time: one call per line takes longer, one call in all takes more memory."""
 _END = b"\n"
 _ENDED = ("COMPLETE", "PRUNED", "FAIL")
 
@@ -36,14 +36,14 @@ class _Study:
 class _Replay:
     studies: dict[int, _Study] = field(default_factory=dict)
     names: dict[str, int] = field(default_factory=dict)
-    made: int = 0
-    """Studies that were ever made: the next one's id."""
+    created: int = 0
+    """Studies ever created: the next one's id."""
     trials: list[tuple[TrialRecord, _Study]] = field(default_factory=list)
     """By id."""
 
 
 def read_journal(path: str, name: str) -> StudyRecord:
-    """A study out of a journal file; a last line that is being written just now is left out.
+    """A study from a journal file; an incomplete last line, which is being written, is left out.
 
     Raises: Unreadable, OSError, ValueError for a damaged line.
     """
@@ -83,9 +83,9 @@ def _of_study(replay: _Replay, log: dict[str, Any]) -> None:
     code = log["op_code"]
     if code == _CREATE_STUDY:
         if log["study_name"] not in replay.names:
-            replay.names[log["study_name"]] = replay.made
-            replay.studies[replay.made] = _Study()
-            replay.made += 1
+            replay.names[log["study_name"]] = replay.created
+            replay.studies[replay.created] = _Study()
+            replay.created += 1
     elif code == _DELETE_STUDY:
         if replay.studies.pop(log["study_id"], None):
             replay.names = {name: id_ for name, id_ in replay.names.items() if id_ != log["study_id"]}
@@ -104,7 +104,7 @@ def _create(replay: _Replay, log: dict[str, Any]) -> None:
         state=_STATES[log.get("state", 0)],
         start=unix(log["datetime_start"]),
         end=unix(log.get("datetime_complete")),
-        params={key: outer(spreads[key], inner) for key, inner in log.get("params", {}).items()},
+        params={key: external_value(spreads[key], inner) for key, inner in log.get("params", {}).items()},
         values=log.get("values") or ([] if value is None else [value]),
         attrs=dict(log.get("user_attrs", {})),
     )
@@ -115,7 +115,7 @@ def _create(replay: _Replay, log: dict[str, Any]) -> None:
 
 
 def _open_trial(replay: _Replay, log: dict[str, Any]) -> TrialRecord | None:
-    """The trial of a line, unless it is not there or has ended."""
+    """The trial of an operation; None where it does not exist or has ended."""
     id_ = log["trial_id"]
     if id_ >= len(replay.trials):
         return None
@@ -131,7 +131,7 @@ def _param(replay: _Replay, log: dict[str, Any]) -> None:
     kinds = replay.trials[log["trial_id"]][1].kinds
     if kinds.setdefault(key, kind_of(text)) != kind_of(text):
         raise Unreadable(f"{key}: two distributions")
-    trial.params[key] = outer(text, log["param_value_internal"])
+    trial.params[key] = external_value(text, log["param_value_internal"])
 
 
 def _state(replay: _Replay, log: dict[str, Any]) -> None:

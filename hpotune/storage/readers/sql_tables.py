@@ -1,4 +1,4 @@
-"""Trials as they lie in the tables of Optuna's relational storage, read for looking only, without Optuna."""
+"""Reads trials from the tables of Optuna's relational storage, without Optuna. Writes nothing."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from hpotune.config.yaml_source import Value
 from hpotune.storage.readers.trial_record import ROW_KEYS, TrialRecord
 
 WAIT_S = 20
-"""How long SQLite waits for another process's write."""
-Ask = Callable[[str], Sequence[tuple[Any, ...]]]
-"""The answer to one query."""
+"""How long SQLite waits while another process writes."""
+Query = Callable[[str], Sequence[tuple[Any, ...]]]
+"""The rows that answer one query."""
 
 _TRIALS = (
     "SELECT trial_id, number, state, datetime_start, datetime_complete FROM trials "
@@ -29,7 +29,7 @@ _PART = "SELECT {} FROM {} x JOIN trials t ON t.trial_id = x.trial_id WHERE t.st
 
 
 class Unreadable(Exception):
-    """The storage is not as expected here; Optuna may know better."""
+    """The storage is not as expected here; Optuna may be able to read it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -42,12 +42,12 @@ class StudyRecord:
 
 
 def read_sqlite(path: str, name: str) -> StudyRecord:
-    """A study out of an SQLite file.
+    """A study from an SQLite file.
 
     Raises: Unreadable.
     """
     try:
-        # rw: a file that is not there is not made; a journal that a killed writer left is rolled back
+        # rw: a missing file is not created, and a journal that a killed writer left is rolled back
         with closing(sqlite3.connect(f"file:{quote(path)}?mode=rw", uri=True, timeout=WAIT_S)) as connection:
             connection.isolation_level = None
             connection.execute("BEGIN")  # all queries see one state
@@ -57,7 +57,7 @@ def read_sqlite(path: str, name: str) -> StudyRecord:
 
 
 def read_postgres(url: str, name: str) -> StudyRecord:
-    """A study out of a PostgreSQL database; psycopg takes the password from PGPASSWORD or ~/.pgpass.
+    """A study from a PostgreSQL database; psycopg takes the password from PGPASSWORD or ~/.pgpass.
 
     Raises: Unreadable.
     """
@@ -71,13 +71,15 @@ def read_postgres(url: str, name: str) -> StudyRecord:
         raise Unreadable(str(error)) from error
 
 
-def _read(ask: Ask, name: str) -> StudyRecord:
+def _read(ask: Query, name: str) -> StudyRecord:
     text = name.replace("'", "''")
     found = ask(f"SELECT study_id FROM studies WHERE study_name = '{text}'")
     if len(found) != 1:
         raise Unreadable(f"no study {name!r}")
     study = int(found[0][0])
-    said = ask(f"SELECT value_json FROM study_user_attributes WHERE study_id = {study} AND key = 'forgiven'")
+    forgiven_rows = ask(
+        f"SELECT value_json FROM study_user_attributes WHERE study_id = {study} AND key = 'forgiven'"
+    )
     trials = {
         row[0]: TrialRecord(number=row[1], state=row[2], start=unix(row[3]), end=unix(row[4]))
         for row in ask(_TRIALS.format(study))
@@ -88,7 +90,7 @@ def _read(ask: Ask, name: str) -> StudyRecord:
         trials[id_].values.append(value if kind == "FINITE" else {"INF_POS": inf, "INF_NEG": -inf}[kind])
     columns = "x.trial_id, param_name, param_value, distribution_json"
     for id_, key, inner, text in ask(_part(columns, "trial_params", study, order="param_id")):
-        trials[id_].params[key] = outer(text, inner)
+        trials[id_].params[key] = external_value(text, inner)
     keys = ", ".join(f"'{key}'" for key in ROW_KEYS)
     where = f"AND key IN ({keys})"
     found = ask(_part("x.trial_id, key, value_json", "trial_user_attributes", study, where=where))
@@ -97,7 +99,7 @@ def _read(ask: Ask, name: str) -> StudyRecord:
     )  # at once: thousands of calls take longer
     for (id_, key, _), value in zip(found, parsed, strict=True):
         trials[id_].attrs[key] = value
-    forgiven = frozenset(json.loads(said[0][0])) if said else frozenset()
+    forgiven = frozenset(json.loads(forgiven_rows[0][0])) if forgiven_rows else frozenset()
     return StudyRecord(trials=list(trials.values()), forgiven=forgiven)
 
 
@@ -106,7 +108,7 @@ def _part(columns: str, table: str, study: int, *, where: str = "", order: str =
 
 
 def unix(moment: datetime | str | None) -> float | None:
-    """Unix seconds of a moment in UTC, with or without its zone."""
+    """Unix seconds of a time in UTC, with or without its zone."""
     if moment is None:
         return None
     at = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
@@ -114,8 +116,8 @@ def unix(moment: datetime | str | None) -> float | None:
     return at.replace(microsecond=0).timestamp() + at.microsecond / 1e6
 
 
-def outer(distribution: str, inner: float) -> Value:
-    """A parameter as it was drawn, from the number that Optuna stores for it."""
+def external_value(distribution: str, inner: float) -> Value:
+    """The drawn value of a parameter, from Optuna's internal number of it."""
     kind, choices = _distribution(distribution)
     if kind == "CategoricalDistribution":
         chosen: Value = choices[int(inner)]
@@ -125,12 +127,12 @@ def outer(distribution: str, inner: float) -> Value:
 
 @cache
 def _distribution(text: str) -> tuple[str, Sequence[Value]]:
-    told = json.loads(text)
-    if told["name"] not in ("CategoricalDistribution", "IntDistribution", "FloatDistribution"):
-        raise Unreadable(f"a distribution of an older Optuna: {told['name']}")
-    return told["name"], told["attributes"].get("choices", ())
+    fields = json.loads(text)
+    if fields["name"] not in ("CategoricalDistribution", "IntDistribution", "FloatDistribution"):
+        raise Unreadable(f"a distribution of an older Optuna: {fields['name']}")
+    return fields["name"], fields["attributes"].get("choices", ())
 
 
 def kind_of(distribution: str) -> tuple[str, Sequence[Value]]:
-    """Two distributions of one parameter go together when this is equal."""
+    """The kind and the choices of a distribution; equal for compatible distributions of one parameter."""
     return _distribution(distribution)

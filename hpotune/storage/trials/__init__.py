@@ -1,1 +1,1 @@
-"""The trial queue: claim a trial, record its outcome, read the rows."""
+"""The trial queue: claim a trial, record how it ends, requeue the trials of stale workers."""

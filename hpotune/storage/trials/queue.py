@@ -87,7 +87,8 @@ class TrialQueue:
 
     @classmethod
     def open(cls, url: str, study: Study, *, read_only: bool = False, patient: bool = False) -> TrialQueue:
-        """The queue of a study that was made before; a patient one waits minutes for a storage that is away.
+        """The queue of a study that was made before; a patient one waits minutes for a storage that does not
+        answer.
 
         Raises: StoreError when the storage cannot be reached or has no such study.
         """
@@ -132,7 +133,7 @@ class TrialQueue:
         Writes to the claimed trial: state RUNNING, `worker`, `rung` (in a study with rungs), and its point where it has
         none (search/assign.py). Prunes trials that wait for a promotion that can no longer come, and appends waiting
         rows. If no point keeps the constraints, the trial is recorded as failed (cause user), and Wait is returned.
-        Raises: StoreError when the storage is away; a trial whose claim is half written is released by requeue_stale.
+        Raises: StoreError when the storage does not answer; requeue_stale releases a trial whose claim is half written.
         """
         while True:
             config = self.config

@@ -1,4 +1,4 @@
-"""Limits on numbers that are known only after a trial: what a finished one breaks, told as Optuna tells constraints."""
+"""Limits on measurements that are known only after a trial (`score.constraints`), recorded as Optuna's constraints."""
 
 from __future__ import annotations
 
@@ -24,10 +24,11 @@ def record_limits(
     *,
     unfinished: bool = False,
 ) -> bool:
-    """Writes by how much a result exceeds each limit, for samplers, and the broken ones in words; before its end.
+    """Record by how much a result exceeds each limit, for samplers, and the broken limits as text.
 
-    Returns whether it breaks one. The baseline is exempt: it is measured, never chosen. `unfinished`: scored at a rung
-    before the last; limits on scores and losses are left out there, since more training may keep them.
+    Returns whether it breaks a limit. The baseline is exempt: it is never the best trial. To be called before the trial
+    ends. `unfinished`: scored at a rung before the last; limits on scores and losses are left out there, since more
+    training may keep them.
     Raises: UpdateFinishedTrialError where it has ended.
     """
     limits = config.score.constraints
@@ -37,21 +38,25 @@ def record_limits(
     seconds = sum(attempt.seconds for attempt in attempts)
     measured = {"seconds": seconds, **values, **result.metrics}
     if unfinished:
-        measured = {key: value for key, value in measured.items() if key not in values and not _learned(key)}
+        measured = {
+            key: value
+            for key, value in measured.items()
+            if key not in values and not _improves_with_training(key)
+        }
     storage.set_trial_system_attr(trial._trial_id, CONSTRAINTS_KEY, excesses(limits, measured))
     words = broken(limits, measured)
-    if words or "breaks" in trial.user_attrs:  # of an attempt whose worker died before it could tell the end
+    if words or "breaks" in trial.user_attrs:  # of an attempt that ended before its result was recorded
         storage.set_trial_user_attr(trial._trial_id, "breaks", words)
     return bool(words)
 
 
-def _learned(metric: str) -> bool:
-    """Whether training betters a number: the score of a task, or a loss."""
+def _improves_with_training(metric: str) -> bool:
+    """Whether a metric may improve with more training: the score of a task, or a loss."""
     return "/" in metric or metric.endswith("loss")
 
 
 def excesses(limits: Sequence[Limit], measured: Mapping[str, Json]) -> list[float]:
-    """By how much each end of each limit is exceeded; above 0: broken. A number that was not measured exceeds none."""
+    """By how much each bound of each limit is exceeded; above 0: broken. What was not measured exceeds none."""
     found = []
     for limit in limits:
         value = number(measured.get(limit.metric))
@@ -63,7 +68,7 @@ def excesses(limits: Sequence[Limit], measured: Mapping[str, Json]) -> list[floa
 
 
 def broken(limits: Sequence[Limit], measured: Mapping[str, Json]) -> list[str]:
-    """`peak_memory_gb 43.1 > 40`, one for each limit that is broken."""
+    """The broken limits as text, e.g. `peak_memory_gb 43.1 > 40`."""
     words = []
     for limit in limits:
         value = number(measured.get(limit.metric))
@@ -75,12 +80,12 @@ def broken(limits: Sequence[Limit], measured: Mapping[str, Json]) -> list[str]:
 
 
 def number(value: Json) -> float | None:
-    """A number that can be compared; None for anything else, NaN too."""
+    """The value as a number; None for anything that is not a comparable number, such as NaN."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or math.isnan(value):
         return None
     return float(value)
 
 
 def _finite(excess: float) -> float:
-    """JSON has no infinity."""
+    """The excess without infinities, which JSON does not have."""
     return min(max(excess, -sys.float_info.max), sys.float_info.max)

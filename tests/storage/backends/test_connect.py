@@ -18,20 +18,20 @@ from hpotune.storage.backends.connect import choose, connect
 from tests.storage.conftest import worker
 
 
-def test_auto_is_sqlite_on_a_local_file_system(tmp_path):
+def test_auto_is_sqlite_on_local_disks(tmp_path):
     url, why = choose("auto", tmp_path / "study")
     assert url == f"sqlite:///{tmp_path}/study/store.db"
     assert "4 processes x 25 locked writes" in why
 
 
-def test_auto_is_a_journal_on_a_network_file_system(tmp_path, monkeypatch):
+def test_auto_is_journal_on_nfs(tmp_path, monkeypatch):
     monkeypatch.setattr(filesystem_probe, "mount_type", lambda folder: "nfs4")
     url, why = choose("auto", tmp_path / "study")
     assert url == f"journal:///{tmp_path}/study/store.journal"
     assert why.startswith("nfs4:")
 
 
-def test_auto_is_a_journal_on_a_file_system_that_nobody_knows(tmp_path, monkeypatch):
+def test_auto_is_journal_on_unknown_types(tmp_path, monkeypatch):
     monkeypatch.setattr(filesystem_probe, "mount_type", lambda folder: "fuse.mystery")
     url, why = choose("auto", tmp_path / "study")
     assert url.startswith("journal:")
@@ -43,7 +43,7 @@ LOSSY = filesystem_probe._RACER.replace('try: os.symlink("x", path + ".lock"); b
 )
 
 
-def test_a_lock_that_does_not_hold_is_seen(tmp_path, monkeypatch):
+def test_broken_lock_is_detected(tmp_path, monkeypatch):
     monkeypatch.setattr(filesystem_probe, "mount_type", lambda folder: "nfs")
     monkeypatch.setattr(filesystem_probe, "_RACER", LOSSY)
     monkeypatch.setattr(filesystem_probe, "WRITES", 200)
@@ -51,7 +51,7 @@ def test_a_lock_that_does_not_hold_is_seen(tmp_path, monkeypatch):
         choose("auto", tmp_path)
 
 
-def test_a_file_system_that_gives_no_locks_is_seen(tmp_path, monkeypatch):
+def test_missing_locks_are_detected(tmp_path, monkeypatch):
     monkeypatch.setattr(filesystem_probe, "mount_type", lambda folder: "ext4")
     refusing = "import sys; sys.exit('sqlite3.OperationalError: disk I/O error')"
     monkeypatch.setattr(filesystem_probe, "_RACER", refusing)
@@ -59,12 +59,12 @@ def test_a_file_system_that_gives_no_locks_is_seen(tmp_path, monkeypatch):
         choose("auto", tmp_path)
 
 
-def test_the_probe_leaves_nothing_behind(tmp_path):
+def test_probe_leaves_no_files(tmp_path):
     filesystem_probe.probe(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_type_of_the_deepest_mount_counts():
+def test_deepest_mount_gives_the_type():
     assert filesystem_probe.mount_type(Path("/proc/self")) == "proc"
 
 
@@ -80,28 +80,28 @@ def test_the_type_of_the_deepest_mount_counts():
         ("postgresql://me@host/db", "postgresql://me@host/db"),
     ],
 )
-def test_a_named_store_lies_in_the_studys_folder_unless_its_path_is_absolute(store, url):
+def test_relative_url_is_in_study_folder(store, url):
     assert choose(store, Path("/s")) == (url, "named in the study file")
 
 
 @pytest.mark.parametrize("url", ["postgresql://me:secret@host/db", "postgresql://me@host/db?password=secret"])
-def test_a_password_in_the_url_is_refused_and_not_repeated(url):
+def test_password_in_url_is_refused(url):
     with pytest.raises(StudyFileError, match=r"PGPASSWORD or ~/.pgpass") as caught:
         choose(url, Path("/s"))
     assert "secret" not in str(caught.value)
 
 
-def test_a_url_that_is_none_is_told_as_a_mistake():
-    with pytest.raises(StudyFileError, match=r"is no URL"):
+def test_invalid_url_is_refused():
+    with pytest.raises(StudyFileError, match=r"is not a URL"):
         choose("postgresql://me@host:port/db", Path("/s"))
 
 
-def test_a_store_in_a_folder_that_is_not_there_is_one_line(tmp_path):
+def test_missing_folder_is_one_line(tmp_path):
     with pytest.raises(StoreError, match=r"unable to open database file.*check that the folder exists"):
         connect(f"sqlite:///{tmp_path}/nowhere/s.db")
 
 
-def test_an_unreachable_server_is_told_in_seconds():
+def test_unreachable_server_fails_in_seconds():
     begun = time.monotonic()
     with pytest.raises(StoreError, match=r"cannot be opened .*PGPASSWORD"):
         connect("postgresql://me@127.0.0.1:9/db")
@@ -109,12 +109,12 @@ def test_an_unreachable_server_is_told_in_seconds():
 
 
 @pytest.mark.postgres
-def test_the_password_comes_from_pgpassword(postgres):
+def test_password_comes_from_pgpassword(postgres):
     connect(postgres)
 
 
 @pytest.mark.postgres
-def test_the_password_comes_from_pgpass(postgres, server, monkeypatch, tmp_path):
+def test_password_comes_from_pgpass(postgres, server, monkeypatch, tmp_path):
     monkeypatch.delenv("PGPASSWORD")
     passwords = tmp_path / "pgpass"
     passwords.write_text(f"127.0.0.1:{server.port}:*:hpotune:{server.password}\n")
@@ -124,7 +124,7 @@ def test_the_password_comes_from_pgpass(postgres, server, monkeypatch, tmp_path)
 
 
 @pytest.mark.postgres
-def test_without_a_password_the_server_refuses(postgres, monkeypatch):
+def test_server_refuses_missing_password(postgres, monkeypatch):
     monkeypatch.delenv("PGPASSWORD")
     monkeypatch.setenv("PGPASSFILE", "/nonexistent")
     with pytest.raises(StoreError, match="password"):
@@ -132,7 +132,7 @@ def test_without_a_password_the_server_refuses(postgres, monkeypatch):
 
 
 @pytest.mark.postgres
-def test_a_wrong_password_is_not_repeated(postgres, monkeypatch):
+def test_wrong_password_is_not_printed(postgres, monkeypatch):
     monkeypatch.setenv("PGPASSWORD", "wrong-secret")
     with pytest.raises(StoreError, match=r"password authentication failed") as caught:
         connect(postgres)
@@ -140,7 +140,7 @@ def test_a_wrong_password_is_not_repeated(postgres, monkeypatch):
 
 
 @pytest.mark.postgres
-def test_two_creators_of_the_tables_do_not_hurt_each_other(postgres):
+def test_tables_are_created_concurrently(postgres):
     code = "import sys; from hpotune.storage.backends.connect import connect; connect(sys.argv[1])"
     racers = [
         subprocess.Popen([sys.executable, "-c", code, postgres], stderr=subprocess.PIPE, text=True)
@@ -150,7 +150,7 @@ def test_two_creators_of_the_tables_do_not_hurt_each_other(postgres):
 
 
 @pytest.mark.postgres
-def test_a_finished_value_is_told_after_the_server_came_back(postgres, server, make_study):
+def test_result_survives_server_restart(postgres, server, make_study):
     store = TrialQueue.create(postgres, make_study(), folder="f")
     patient = TrialQueue.open(postgres, make_study(), patient=True)
     claim = patient.claim(worker())
@@ -161,7 +161,7 @@ def test_a_finished_value_is_told_after_the_server_came_back(postgres, server, m
 
 
 @pytest.mark.postgres
-def test_a_reader_is_told_at_once_that_the_server_is_away(postgres, server, make_study):
+def test_reader_fails_at_once_without_server(postgres, server, make_study):
     store = TrialQueue.create(postgres, make_study(), folder="f")
     server.stop()
     try:

@@ -23,13 +23,13 @@ def mounts(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_deepest_mount_holds_a_path(mounts):
+def test_deepest_mount_holds_the_path(mounts):
     found = mount(mounts / "a b" / "deep" / "not yet made")
     assert found == Mount(point=f"{mounts}/a b", kind="nfs4", options=("rw", "local_lock=all", "vers=4.2"))
     assert mount(mounts).kind == "ext4"
 
 
-def test_without_a_list_of_mounts_the_type_is_unknown(tmp_path, monkeypatch):
+def test_type_is_unknown_without_mounts(tmp_path, monkeypatch):
     monkeypatch.setattr(filesystem_probe, "MOUNTS", tmp_path / "none")
     assert mount(tmp_path).kind == "unknown"
 
@@ -44,7 +44,7 @@ def test_without_a_list_of_mounts_the_type_is_unknown(tmp_path, monkeypatch):
         ((), ""),
     ],
 )
-def test_locks_that_stay_on_one_node_are_seen(options, found):
+def test_node_local_locks_are_detected(options, found):
     assert local_locks(Mount(point="/", kind="nfs", options=options)) == found
 
 
@@ -63,15 +63,15 @@ def test_locks_that_stay_on_one_node_are_seen(options, found):
         ("ext4", "compute nodes do not see it"),
     ],
 )
-def test_each_kind_of_file_system_has_its_advice(kind, words):
+def test_file_systems_have_advice(kind, words):
     assert words in advice(kind, slurm=True)
 
 
-def test_a_local_disk_needs_no_advice_without_slurm():
+def test_local_disk_needs_no_advice():
     assert advice("xfs", slurm=False) == ""
 
 
-def test_flock_is_raced_for(tmp_path: Path, monkeypatch):
+def test_flock_is_tested_by_processes(tmp_path: Path, monkeypatch):
     assert flock_holds(tmp_path) == ""
     monkeypatch.setattr(filesystem_probe, "WRITES", 200)
     lossy = filesystem_probe._RACER.replace("fcntl.flock(f, fcntl.LOCK_EX)", "time.sleep(0.001)")

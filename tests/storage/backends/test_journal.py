@@ -31,7 +31,7 @@ def names(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("half", ['{"op_code":0,"wor', "x" * 10_000])
-def test_half_a_line_of_a_dead_writer_goes_with_the_next_append(path, half):
+def test_append_removes_incomplete_line(path, half):
     writer = journal(str(path))
     writer.create_new_study(MINIMIZE, "one")
     with path.open("a") as file:
@@ -40,7 +40,7 @@ def test_half_a_line_of_a_dead_writer_goes_with_the_next_append(path, half):
     assert names(path) == ["one", "two"]
 
 
-def test_a_disk_that_is_full_in_the_middle_of_a_line_leaves_no_half_line(path):
+def test_full_disk_leaves_whole_lines(path):
     """A limit on the size of files acts as a full disk does: some bytes are written, then none."""
     writer = journal(str(path))
     writer.create_new_study(MINIMIZE, "one")
@@ -68,7 +68,7 @@ def held_by_another(path: Path) -> subprocess.Popen[str]:
     return holder
 
 
-def test_the_lock_of_a_process_that_was_killed_here_is_broken_at_once(path):
+def test_killed_holders_lock_is_broken(path):
     holder = held_by_another(path)
     holder.kill()
     holder.wait()
@@ -78,13 +78,13 @@ def test_the_lock_of_a_process_that_was_killed_here_is_broken_at_once(path):
 
 
 @pytest.mark.parametrize("other", ["another-boot/1 17 x", ""])
-def test_the_lock_of_a_holder_that_cannot_be_seen_is_broken_after_the_grace(path, other, monkeypatch):
+def test_remote_holders_lock_expires(path, other, monkeypatch):
     monkeypatch.setattr(own, "GRACE_S", 0.3)
     Path(f"{path}.lock").write_text(other)
     assert Lock(str(path)).acquire()
 
 
-def test_optunas_own_lock_is_waited_for_and_broken_after_the_grace(path, monkeypatch):
+def test_optunas_lock_expires(path, monkeypatch):
     path.touch()
     monkeypatch.setattr(own, "GRACE_S", 0.3)
     theirs = optuna.storages.journal.JournalFileSymlinkLock(str(path))
@@ -92,7 +92,7 @@ def test_optunas_own_lock_is_waited_for_and_broken_after_the_grace(path, monkeyp
     assert Lock(str(path)).acquire()
 
 
-def test_a_living_lock_taken_for_a_dead_one_is_put_back(path):
+def test_active_lock_is_restored(path):
     """Two waiters saw the dead one; the other has broken it and has its own by now."""
     living = Lock(str(path))
     living.acquire()
@@ -103,7 +103,7 @@ def test_a_living_lock_taken_for_a_dead_one_is_put_back(path):
     assert os.listdir(path.parent) == []
 
 
-def test_who_was_taken_for_dead_does_not_release_the_next_ones_lock(path):
+def test_former_holder_keeps_next_lock(path):
     slow, next_one = Lock(str(path)), Lock(str(path))
     slow.acquire()
     slow._break(own._holder(f"{path}.lock"))

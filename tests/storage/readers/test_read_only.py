@@ -71,7 +71,7 @@ def played(store: TrialQueue, *, seed: int, take: int = 25) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_a_quick_look_gives_the_rows_that_the_store_gives(
+def test_rows_equal_those_of_the_queue(
     url: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
     study = make_study(**SECTIONS)
@@ -88,9 +88,7 @@ def test_a_quick_look_gives_the_rows_that_the_store_gives(
     assert any(row.state == "waiting" and row.attempts for row in expected)
 
 
-def test_of_trials_that_go_on_from_others_it_gives_the_parents(
-    url: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_rows_have_lineages(url: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch) -> None:
     search = {"algorithm": "pbt", "options": {"population": 2, "generations": 3}}
     study = make_study(budget={"trials": 6}, search=search)
     store = TrialQueue.create(url, study, folder="/studies/bowl")
@@ -104,7 +102,7 @@ def test_of_trials_that_go_on_from_others_it_gives_the_parents(
     assert [row.lineage.parent for row in expected[:4] if row.lineage] == [None, None, 0, 1]
 
 
-def test_two_objectives_infinities_and_a_study_beside_it_are_read_right(
+def test_two_objectives_and_infinities_are_read(
     url: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     both = {
@@ -127,18 +125,18 @@ def test_two_objectives_infinities_and_a_study_beside_it_are_read_right(
     assert rows_of(url, study) == expected
 
 
-def test_rows_beyond_a_smaller_budget_are_left_out(url: str, make_study: MakeStudy) -> None:
+def test_rows_beyond_budget_are_left_out(url: str, make_study: MakeStudy) -> None:
     TrialQueue.create(url, make_study(), folder="/studies/bowl")
     fewer = make_study(budget={"trials": 2})
     assert [row.number for row in rows_of(url, fewer)] == [0, 1]
 
 
-def test_a_store_that_is_not_there_is_told_as_ever(url: str, make_study: MakeStudy) -> None:
+def test_missing_storage_raises_store_error(url: str, make_study: MakeStudy) -> None:
     with pytest.raises(StoreError, match=r"hpotune run"):
         rows_of(url, make_study())
 
 
-def test_where_the_tables_are_others_optuna_is_asked(
+def test_unknown_tables_are_read_by_optuna(
     url: str, make_study: MakeStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study = make_study()
@@ -151,7 +149,7 @@ def test_where_the_tables_are_others_optuna_is_asked(
     assert rows_of(url, study) == expected
 
 
-def test_a_journal_line_that_is_being_written_is_left_out(tmp_path: Path, make_study: MakeStudy) -> None:
+def test_incomplete_journal_line_is_ignored(tmp_path: Path, make_study: MakeStudy) -> None:
     study, file = make_study(), tmp_path / "store"
     expected = TrialQueue.create(f"journal:///{file}", study, folder="/studies/bowl").rows()
     with file.open("a") as journal:
@@ -159,7 +157,7 @@ def test_a_journal_line_that_is_being_written_is_left_out(tmp_path: Path, make_s
     assert rows_of(f"journal:///{file}", study) == expected
 
 
-def test_operations_after_a_trials_end_count_for_nothing(tmp_path: Path, make_study: MakeStudy) -> None:
+def test_operations_after_end_are_ignored(tmp_path: Path, make_study: MakeStudy) -> None:
     study, file = make_study(), tmp_path / "store"
     store = TrialQueue.create(f"journal:///{file}", study, folder="/studies/bowl")
     claim = store.claim(worker())
@@ -177,7 +175,7 @@ def test_operations_after_a_trials_end_count_for_nothing(tmp_path: Path, make_st
     assert rows_of(f"journal:///{file}", study) == expected
 
 
-def test_reading_changes_nothing(tmp_path: Path, make_study: MakeStudy) -> None:
+def test_reading_writes_nothing(tmp_path: Path, make_study: MakeStudy) -> None:
     study, file = make_study(), tmp_path / "store"
     TrialQueue.create(f"sqlite:///{file}", study, folder="/studies/bowl")
     before = file.read_bytes()
@@ -186,7 +184,7 @@ def test_reading_changes_nothing(tmp_path: Path, make_study: MakeStudy) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["home", "store"]
 
 
-def test_a_quick_look_does_without_optuna(tmp_path: Path, make_study: MakeStudy) -> None:
+def test_reading_does_not_import_optuna(tmp_path: Path, make_study: MakeStudy) -> None:
     study, file = make_study(), tmp_path / "store"
     TrialQueue.create(f"sqlite:///{file}", study, folder="/studies/bowl")
     code = (

@@ -26,7 +26,7 @@ def prepared(request, make_study, tmp_path, kind: str, *, trials: int, algorithm
 
 
 @pytest.mark.parametrize(("kind", "racers"), MANY)
-def test_racers_finish_exactly_the_budget(request, make_study, tmp_path, kind, racers):
+def test_workers_finish_the_exact_budget(request, make_study, tmp_path, kind, racers):
     url, study = prepared(request, make_study, tmp_path, kind, trials=racers + 10)
     found = race(url, study, tmp_path / "told", racers=racers)
     assert found.faults(racers + 10) == []
@@ -34,7 +34,7 @@ def test_racers_finish_exactly_the_budget(request, make_study, tmp_path, kind, r
 
 @pytest.mark.parametrize(("algorithm", "racers"), [("auto", 64), ("soo", 24), ("random", 24)])
 @pytest.mark.postgres
-def test_workers_that_ask_at_once_get_points_of_their_own(request, make_study, tmp_path, algorithm, racers):
+def test_simultaneous_workers_get_different_points(request, make_study, tmp_path, algorithm, racers):
     """Soo gives all that know the same the same cell; auto and random would meet by chance alone."""
     url, study = prepared(request, make_study, tmp_path, "postgres", trials=racers + 8, algorithm=algorithm)
     found = race(url, study, tmp_path / "told", racers=racers)
@@ -42,7 +42,7 @@ def test_workers_that_ask_at_once_get_points_of_their_own(request, make_study, t
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "journal", pytest.param("postgres", marks=pytest.mark.postgres)])
-def test_racers_struck_by_kill_9_anywhere_leave_nothing_behind(request, make_study, tmp_path, kind):
+def test_killed_workers_leave_nothing_behind(request, make_study, tmp_path, kind):
     url, study = prepared(request, make_study, tmp_path, kind, trials=60)
     # a journal's race is over after half a second
     fates = Fates(failed=0.1, paused=0.15, killed=0.5, kill_s=0.3)
@@ -51,7 +51,7 @@ def test_racers_struck_by_kill_9_anywhere_leave_nothing_behind(request, make_stu
 
 
 @pytest.mark.postgres
-def test_a_server_that_refuses_connections_only_delays_racers(postgres, server, make_study, tmp_path):
+def test_full_server_only_delays_workers(postgres, server, make_study, tmp_path):
     """Four connections for twenty workers."""
     study = make_study(budget={"trials": 24}, search={"algorithm": "random"})
     TrialQueue.create(postgres, study, folder="/f")

@@ -59,7 +59,7 @@ def alive(one: Worker) -> bool:
     return Path(f"/proc/{one.pid}").exists()
 
 
-def test_racers_that_fail_pause_and_die_finish_exactly_the_budget(url, make_study):
+def test_killed_workers_finish_the_exact_budget(url, make_study):
     study = make_study(budget={"trials": 30, "max_failed": 1000}, search={"algorithm": "random"})
     store = TrialQueue.create(url, study, folder="/f")
     printed = race(url, study, store, trials=30)
@@ -72,39 +72,39 @@ def test_racers_that_fail_pause_and_die_finish_exactly_the_budget(url, make_stud
     assert {row.state for row in rows} == {"finished", "failed"}
 
 
-def test_a_claimed_trial_is_drawn_and_names_its_worker(make_store):
+def test_claimed_trial_has_point_and_worker(make_store):
     claim = make_store().claim(worker())
     assert claim.row.worker == worker()
     assert -3 <= claim.row.params["params.x"] <= 3
     assert claim.row.state == "running"
 
 
-def test_two_workers_never_hold_one_trial(make_store):
+def test_two_workers_claim_different_trials(make_store):
     store = make_store()
     assert store.claim(worker("one")).row.number != store.claim(worker("two")).row.number
 
 
-def test_nothing_is_left_to_claim_while_the_whole_budget_runs(make_store):
+def test_running_budget_leaves_nothing_to_claim(make_store):
     store = make_store(budget={"trials": 2})
     store.claim(worker()), store.claim(worker())
     assert store.claim(worker()) is None
 
 
-def test_a_failed_trial_frees_its_slot(make_store):
+def test_failed_trial_frees_its_slot(make_store):
     store = make_store(budget={"trials": 1})
     first = store.claim(worker())
     store.record_failure(first.trial_id, FAILURE)
     assert store.claim(worker()).row.number == first.row.number + 1
 
 
-def test_a_failed_trial_keeps_its_reason(make_store):
+def test_failed_trial_keeps_its_failure(make_store):
     store = make_store()
     store.record_failure(store.claim(worker()).trial_id, FAILURE, metrics={"peak_memory_gb": 0.5})
     row = store.rows()[0]
     assert (row.state, row.failure, row.metrics) == ("failed", FAILURE, {"peak_memory_gb": 0.5})
 
 
-def test_a_finished_trial_keeps_everything_that_was_measured(make_store):
+def test_finished_trial_keeps_its_measurements(make_store):
     store = make_store()
     claim = store.claim(worker())
     result = TrialResult(
@@ -115,7 +115,7 @@ def test_a_finished_trial_keeps_everything_that_was_measured(make_store):
     assert (row.state, row.values, row.stderrs, row.metrics) == ("finished", (0.5,), (0.1,), {"loss": 2.0})
 
 
-def test_a_paused_trial_goes_on_under_its_number_with_its_params(make_store):
+def test_paused_trial_keeps_number_and_params(make_store):
     store = make_store(budget={"trials": 1})
     before = store.claim(worker("one"))
     store.pause(before.trial_id, owner=before.row.worker)
@@ -124,14 +124,14 @@ def test_a_paused_trial_goes_on_under_its_number_with_its_params(make_store):
     assert after.row.worker == worker("two")
 
 
-def test_a_paused_trial_names_no_worker(make_store):
+def test_paused_trial_has_no_worker(make_store):
     store = make_store(budget={"trials": 1})
     store.pause(store.claim(worker()).trial_id)
     row = store.rows()[0]
     assert (row.state, row.worker) == ("waiting", None)
 
 
-def test_a_worker_that_lost_its_trial_cannot_pause_it(make_store):
+def test_former_worker_cannot_pause(make_store):
     store = make_store(budget={"trials": 1})
     lost = store.claim(worker("one"))
     store.pause(lost.trial_id)
@@ -140,7 +140,7 @@ def test_a_worker_that_lost_its_trial_cannot_pause_it(make_store):
     assert store.rows()[0].worker == worker("two")
 
 
-def test_a_worker_that_lost_its_trial_cannot_fail_it(make_store):
+def test_former_worker_cannot_record_failure(make_store):
     store = make_store(budget={"trials": 1})
     lost = store.claim(worker("one"))
     store.pause(lost.trial_id)
@@ -149,7 +149,7 @@ def test_a_worker_that_lost_its_trial_cannot_fail_it(make_store):
     assert store.rows()[0].state == "running"
 
 
-def test_a_trial_that_was_swept_by_mistake_cannot_finish_a_second_time(make_store):
+def test_requeued_trial_completes_only_once(make_store):
     store = make_store(budget={"trials": 1})
     claim = store.claim(worker())
     store.requeue_stale(lambda _: FAILURE, read_output=nothing_left)
@@ -157,13 +157,13 @@ def test_a_trial_that_was_swept_by_mistake_cannot_finish_a_second_time(make_stor
     assert [row.state for row in store.rows()] == ["failed", "waiting"]
 
 
-def test_a_trial_whose_worker_lives_is_not_swept(make_store):
+def test_active_worker_is_not_requeued(make_store):
     store = make_store()
     store.claim(worker())
     assert store.requeue_stale(lambda _: None, read_output=nothing_left) == []
 
 
-def test_a_dead_workers_finished_result_is_told_by_the_sweep(make_store):
+def test_stale_workers_result_is_recorded(make_store):
     store = make_store()
     claim = store.claim(worker())
     left = TrialResult(number=claim.row.number, state="finished", values=[0.25])
@@ -172,7 +172,7 @@ def test_a_dead_workers_finished_result_is_told_by_the_sweep(make_store):
     assert (row.state, row.values) == ("finished", (0.25,))
 
 
-def test_a_dead_workers_checkpointed_trial_goes_back_in_line(make_store):
+def test_stale_workers_checkpointed_trial_waits_again(make_store):
     store = make_store()
     store.claim(worker())
     paused = TrialResult(number=0, state="paused")
@@ -195,7 +195,7 @@ TIMED_OUT = Failure(cause="timeout", message="its job 7 ended as TIMEOUT (exit 0
         (TIMED_OUT, ["waiting", "waiting", "failed"]),
     ],
 )
-def test_a_dead_workers_trial_goes_back_in_line_as_often_as_its_cause_allows(make_store, failure, states):
+def test_cause_limits_retries_of_stale_trials(make_store, failure, states):
     store = make_store(budget={"trials": 1})
     for state in states:
         assert store.claim(worker()).row.number == 0
@@ -203,7 +203,7 @@ def test_a_dead_workers_trial_goes_back_in_line_as_often_as_its_cause_allows(mak
         assert store.rows()[0].state == state
 
 
-def test_a_trial_that_the_cluster_takes_again_and_again_fails_when_it_gets_no_further(make_store):
+def test_trial_without_new_checkpoints_fails(make_store):
     store = make_store(budget={"trials": 1})
     for checkpoint in (1.0, 2.0, 3.0, 3.0, 3.0, 3.0):
         assert store.claim(worker()).row.number == 0
@@ -212,10 +212,10 @@ def test_a_trial_that_the_cluster_takes_again_and_again_fails_when_it_gets_no_fu
         )
     row = store.rows()[0]
     assert (row.state, len(row.attempts)) == ("failed", 6)
-    assert "taken 3 times without a newer checkpoint" in row.failure.message
+    assert "interrupted 3 times without a newer checkpoint" in row.failure.message
 
 
-def test_a_user_may_stop_a_trial_as_often_as_he_likes(make_store):
+def test_pauses_are_not_limited(make_store):
     store = make_store(budget={"trials": 1})
     for _ in range(5):
         claim = store.claim(worker())
@@ -223,13 +223,13 @@ def test_a_user_may_stop_a_trial_as_often_as_he_likes(make_store):
     assert store.rows()[0].state == "waiting"
 
 
-def test_retry_says_how_often_a_failure_is_tried_again(make_store):
+def test_retry_limits_attempts_per_cause(make_store):
     store = make_store(budget={"trials": 1}, retry={"user": 1})
     told = [store.record_failure(store.claim(worker()).trial_id, FAILURE) for _ in range(2)]
     assert told == ["again", "failed"]
 
 
-def test_every_attempt_is_kept_with_what_it_held(make_store):
+def test_attempts_keep_their_gpus_and_times(make_store):
     store = make_store(budget={"trials": 1}, resources={"gpus": 4})
     claim = store.claim(worker("one"))
     store.record_failure(claim.trial_id, TIMED_OUT, owner=claim.row.worker)
@@ -242,7 +242,7 @@ def test_every_attempt_is_kept_with_what_it_held(make_store):
     assert row.gpu_hours == pytest.approx(4 * row.seconds / 3600)
 
 
-def test_a_dead_workers_attempt_ends_with_its_last_sign_of_life(make_store):
+def test_stale_attempt_ends_with_last_heartbeat(make_store):
     store = make_store(budget={"trials": 1})
     claim = store.claim(worker())
     assert store.renew_heartbeat(claim.trial_id, owner=worker())
@@ -252,7 +252,7 @@ def test_a_dead_workers_attempt_ends_with_its_last_sign_of_life(make_store):
     assert (attempt.end, attempt.ended_by_other, attempt.cause) == (beat, True, "killed")
 
 
-def test_a_worker_that_gave_a_sign_of_life_within_its_lease_is_not_dead(make_store):
+def test_heartbeat_within_lease_is_not_stale(make_store):
     store = make_store(budget={"trials": 1})
     claim = store.claim(worker())
     store.renew_heartbeat(claim.trial_id, owner=worker())
@@ -264,7 +264,7 @@ def test_a_worker_that_gave_a_sign_of_life_within_its_lease_is_not_dead(make_sto
     )
 
 
-def test_a_worker_hears_that_its_trial_is_somebody_elses(make_store):
+def test_heartbeat_reports_a_lost_trial(make_store):
     store = make_store(budget={"trials": 1})
     lost = store.claim(worker("one"))
     store.pause(lost.trial_id)
@@ -272,7 +272,7 @@ def test_a_worker_hears_that_its_trial_is_somebody_elses(make_store):
     assert not store.renew_heartbeat(lost.trial_id, owner=worker("one"))
 
 
-def test_a_round_starts_when_the_one_before_has_finished(make_store):
+def test_round_starts_after_previous_round(make_store):
     store = make_store(budget={"trials": 5, "parallel": 2}, execution={"mode": "batch"})
     first, second = store.claim(worker()), store.claim(worker())
     assert store.claim(worker()) == Wait(why="round")
@@ -282,7 +282,7 @@ def test_a_round_starts_when_the_one_before_has_finished(make_store):
     assert store.claim(worker()).row.number == 2
 
 
-def test_a_failed_trial_is_replaced_within_its_round(make_store):
+def test_failed_trial_is_replaced_in_round(make_store):
     store = make_store(budget={"trials": 4, "parallel": 2}, execution={"mode": "batch"})
     finish(store, store.claim(worker()))
     store.record_failure(store.claim(worker()).trial_id, FAILURE)
@@ -291,7 +291,7 @@ def test_a_failed_trial_is_replaced_within_its_round(make_store):
     assert store.claim(worker()) == Wait(why="round")
 
 
-def test_the_trials_of_a_round_do_not_depend_on_which_was_the_quickest(make_store):
+def test_round_ignores_order_of_finishing(make_store):
     search = {"algorithm": "tpe", "seed": 1, "options": {"n_startup_trials": 2}}
     sections = {"budget": {"trials": 12, "parallel": 4}, "execution": {"mode": "batch"}, "search": search}
     slow, quick = make_store(**sections), make_store(**sections, name="quick")
@@ -307,7 +307,7 @@ def test_the_trials_of_a_round_do_not_depend_on_which_was_the_quickest(make_stor
     assert [row.params for row in slow.rows()] == [row.params for row in quick.rows()]
 
 
-def test_sequential_hands_out_one_trial_at_a_time(make_store):
+def test_sequential_mode_claims_one_trial(make_store):
     store = make_store(budget={"trials": 2, "parallel": 8}, execution={"mode": "sequential"})
     claim = store.claim(worker())
     assert store.claim(worker()) == Wait(why="round")
@@ -315,13 +315,13 @@ def test_sequential_hands_out_one_trial_at_a_time(make_store):
     assert store.claim(worker()).row.number == 1
 
 
-def test_a_trial_that_does_not_fit_is_left_for_another(make_store):
+def test_unfitting_trial_is_left_for_others(make_store):
     store = make_store(budget={"trials": 1})
     assert store.claim(worker(), fits=lambda row: False) == Wait(why="time")
     assert store.claim(worker(), fits=lambda row: row.number == 0).row.number == 0
 
 
-def test_a_failed_trial_is_tried_again_at_its_point_and_forgiven(make_store):
+def test_retry_repeats_point_and_forgives(make_store):
     store = make_store(budget={"trials": 3})
     failed = store.claim(worker())
     store.record_failure(failed.trial_id, FAILURE)
@@ -331,14 +331,14 @@ def test_a_failed_trial_is_tried_again_at_its_point_and_forgiven(make_store):
     assert store.rows()[0].forgiven
 
 
-def test_what_has_not_failed_is_not_tried_again(make_store):
+def test_retry_refuses_trials_that_did_not_fail(make_store):
     store = make_store(budget={"trials": 3})
     store.claim(worker())
     with pytest.raises(HpotuneError, match="trial 0 has not failed"):
         store.retry([0])
 
 
-def test_a_retry_needs_room_in_the_budget(make_store):
+def test_retry_needs_budget(make_store):
     store = make_store(budget={"trials": 1})
     store.record_failure(store.claim(worker()).trial_id, FAILURE)
     finish(store, store.claim(worker()))
@@ -346,7 +346,7 @@ def test_a_retry_needs_room_in_the_budget(make_store):
         store.retry([0])
 
 
-def test_a_trial_taken_by_a_worker_that_died_before_it_signed_goes_back_in_line(make_store, url):
+def test_running_trial_without_worker_is_requeued(make_store, url):
     store = make_store(budget={"trials": 1})
     storage = connect(url)
     trial = storage.get_all_trials(storage.get_study_id_from_name("bowl"))[0]
@@ -358,7 +358,7 @@ def test_a_trial_taken_by_a_worker_that_died_before_it_signed_goes_back_in_line(
     assert store.rows()[0].state == "waiting"
 
 
-def test_a_requeued_job_puts_back_its_own_trial_only(make_store):
+def test_requeued_job_releases_only_own_trials(make_store):
     store = make_store()
     mine = store.claim(worker("old", job="7", task="0.0")).row.number
     store.claim(worker("sibling", job="7", task="0.1"))
@@ -368,18 +368,18 @@ def test_a_requeued_job_puts_back_its_own_trial_only(make_store):
     assert [row.state for row in store.rows()][:3] == ["waiting", "running", "running"]
 
 
-def test_a_worker_beside_another_in_one_script_leaves_its_trial_alone(make_store):
+def test_workers_of_one_script_keep_their_trials(make_store):
     store = make_store()
     store.claim(worker("old"))
     assert store.requeue_own(worker("new"), is_running=lambda _: True, read_output=nothing_left) == []
 
 
-def test_the_baseline_is_trial_zero_and_has_no_params(make_store):
+def test_baseline_is_trial_zero_without_params(make_store):
     row = make_store(**TUNED, score=EVAL_LOSS).claim(worker()).row
     assert (row.number, row.kind, row.params) == (0, "baseline", {})
 
 
-def test_a_failed_baseline_is_made_again(make_store):
+def test_failed_baseline_is_repeated(make_store):
     store = make_store(**TUNED, score=EVAL_LOSS, budget={"trials": 3})
     store.record_failure(store.claim(worker()).trial_id, FAILURE)
     kinds = []
@@ -388,7 +388,7 @@ def test_a_failed_baseline_is_made_again(make_store):
     assert sorted(kinds) == ["baseline", "trial", "trial"]
 
 
-def test_a_second_baseline_made_by_a_race_becomes_a_trial(make_store, url):
+def test_second_baseline_becomes_a_trial(make_store, url):
     store = make_store(**TUNED, score=EVAL_LOSS, budget={"trials": 2})
     twin = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING, user_attrs={"kind": "baseline"})
     storage = connect(url)
@@ -398,7 +398,7 @@ def test_a_second_baseline_made_by_a_race_becomes_a_trial(make_store, url):
     assert store.claim(worker()).row.kind == "trial"
 
 
-def test_the_first_trial_is_the_point_of_the_priors(make_store):
+def test_first_trial_takes_the_priors(make_store):
     store = make_store(**TUNED, score=EVAL_LOSS)
     store.claim(worker())
     rates = [store.claim(worker()).row.params["train.learning_rate"] for _ in range(2)]
@@ -406,7 +406,7 @@ def test_the_first_trial_is_the_point_of_the_priors(make_store):
     assert rates[1] != 2e-4
 
 
-def test_rows_beyond_the_budget_are_neither_shown_nor_claimed(make_store, url):
+def test_surplus_rows_are_hidden_and_unclaimed(make_store, url):
     store = make_store(budget={"trials": 2})
     storage = connect(url)
     surplus = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING, user_attrs={"kind": "trial"})
@@ -416,7 +416,7 @@ def test_rows_beyond_the_budget_are_neither_shown_nor_claimed(make_store, url):
     assert store.claim(worker()) is None
 
 
-def test_a_large_budget_opens_rows_as_they_are_needed(make_store, monkeypatch):
+def test_large_budget_appends_rows_gradually(make_store, monkeypatch):
     monkeypatch.setattr("hpotune.storage.trials.outcome_writer.AHEAD", 3)
     store = make_store(budget={"trials": 8}, search={"algorithm": "random"})
     assert len(store.rows()) == 3
@@ -427,7 +427,7 @@ def test_a_large_budget_opens_rows_as_they_are_needed(make_store, monkeypatch):
     assert taken == 8
 
 
-def test_the_study_is_an_ordinary_optuna_study(make_store, url):
+def test_study_is_ordinary_optuna_study(make_store, url):
     store = make_store(params={"x": {"float": [-3.0, 3.0]}, "deep": {"k": {"int": [1, 4]}}})
     finish(store, store.claim(worker()), 0.5)
     loaded = optuna.load_study(study_name="bowl", storage=connect(url))
@@ -437,7 +437,7 @@ def test_the_study_is_an_ordinary_optuna_study(make_store, url):
     assert loaded.metric_names == ["value"]
 
 
-def test_conditional_params_are_there_only_under_their_condition(make_store):
+def test_conditional_params_follow_their_condition(make_store):
     params = {
         "optimizer": {"choice": ["sgd", "adam"]},
         "momentum": {"float": [0.1, 0.9], "when": {"params.optimizer": "sgd"}},
@@ -448,40 +448,38 @@ def test_conditional_params_are_there_only_under_their_condition(make_store):
     assert {row["params.optimizer"] for row in rows} == {"sgd", "adam"}
 
 
-def test_a_choice_of_lists_comes_back_as_a_list(make_store):
+def test_choice_of_lists_returns_lists(make_store):
     store = make_store(params={"modules": {"choice": [["q", "v"], "all"]}}, budget={"trials": 8})
     drawn = [store.claim(worker()).row.params["params.modules"] for _ in range(8)]
     assert ["q", "v"] in drawn
 
 
-def test_a_storage_that_holds_another_folders_study_is_refused(make_store, url, make_study):
+def test_study_of_another_folder_is_refused(make_store, url, make_study):
     make_store()
     with pytest.raises(StoreError, match=r"another study named 'bowl' .of /studies/bowl.; rename"):
         TrialQueue.create(url, make_study(), folder="/studies/other")
 
 
-def test_a_storage_that_holds_other_sections_of_the_same_folder_is_refused(make_store, url, make_study):
+def test_study_with_changed_sections_is_refused(make_store, url, make_study):
     make_store()
     other = make_study(params={"x": {"float": [-3.0, 4.0]}})
     with pytest.raises(StoreError, match=r"rename this one.*optuna delete-study --study-name bowl --storage"):
         TrialQueue.create(url, other, folder="/studies/bowl")
 
 
-def test_a_study_is_opened_again_with_another_budget_and_a_number_written_otherwise(
-    make_store, url, make_study
-):
+def test_study_reopens_with_other_budget(make_store, url, make_study):
     make_store()
     same = make_study(params={"x": {"float": [-3, 3]}}, budget={"trials": 9})
     assert len(TrialQueue.create(url, same, folder="/studies/bowl").rows()) == 9
 
 
-def test_a_storage_without_the_study_is_refused(make_store, url, make_study):
+def test_storage_without_study_is_refused(make_store, url, make_study):
     make_store()
     with pytest.raises(StoreError, match="has no study 'cup'"):
         TrialQueue.open(url, make_study(name="cup"))
 
 
-def test_one_worker_and_one_seed_give_the_same_trials_twice(make_study, url, tmp_path):
+def test_same_seed_gives_same_trials(make_study, url, tmp_path):
     drawn = []
     for name, place in (("once", url), ("again", f"sqlite:///{tmp_path}/again.db")):
         study = make_study(name=name, budget={"trials": 12}, search={"algorithm": "tpe", "seed": 4})
@@ -493,7 +491,7 @@ def test_one_worker_and_one_seed_give_the_same_trials_twice(make_study, url, tmp
 
 
 @pytest.mark.parametrize("algorithm", ["tpe", "gp", "cmaes"])
-def test_a_sampler_learns_beside_a_baseline_without_params(algorithm, make_study, tmp_path, monkeypatch):
+def test_sampler_learns_beside_the_baseline(algorithm, make_study, tmp_path, monkeypatch):
     lora = {"r": {"int": [1, 64], "log": True}}
     sections = {**TUNED, "lora": lora, "score": EVAL_LOSS, "budget": {"trials": 12}}
     study = make_study(**sections, search={"algorithm": algorithm})
@@ -513,7 +511,7 @@ def test_a_sampler_learns_beside_a_baseline_without_params(algorithm, make_study
     assert spaces[-1] == {"lora.r", "train.learning_rate"}
 
 
-def test_every_storage_opens_for_reading_while_a_writer_works(make_store, url, make_study):
+def test_readers_open_while_writer_works(make_store, url, make_study):
     store = make_store()
     claim = store.claim(worker())
     reader = TrialQueue.open(url, make_study(), read_only=True)
@@ -522,7 +520,7 @@ def test_every_storage_opens_for_reading_while_a_writer_works(make_store, url, m
     assert reader.rows()[0].state == "finished"
 
 
-def test_a_reader_waits_for_nobody_who_holds_the_write_lock_of_sqlite(make_study, tmp_path):
+def test_sqlite_reader_ignores_write_lock(make_study, tmp_path):
     import sqlite3
 
     url = f"sqlite:///{tmp_path}/s.db"
@@ -540,13 +538,13 @@ def test_a_reader_waits_for_nobody_who_holds_the_write_lock_of_sqlite(make_study
     assert answer.stdout.strip() == "6"
 
 
-def test_opening_a_store_that_is_not_there_makes_none(make_study, tmp_path):
+def test_opening_missing_storage_creates_none(make_study, tmp_path):
     with pytest.raises(StoreError, match="is not there"):
         TrialQueue.open(f"sqlite:///{tmp_path}/s.db", make_study())
     assert not (tmp_path / "s.db").exists()
 
 
-def test_of_two_takers_of_a_trial_put_back_only_one_is_granted_it(tmp_path):
+def test_released_trial_is_claimed_once(tmp_path):
     """The one that held it before looks, the other takes it, and only then the first one writes."""
     url = f"journal:///{tmp_path / 'store'}"
     before, other = connect(url), connect(url)
@@ -567,7 +565,7 @@ def test_of_two_takers_of_a_trial_put_back_only_one_is_granted_it(tmp_path):
     assert not before.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)
 
 
-def test_a_trial_whose_releaser_died_half_way_goes_back_in_line(make_store):
+def test_half_released_trial_waits_again(make_store):
     """Its attempt is told and its name is gone, but it does not stand in line yet."""
     store = make_store(budget={"trials": 1})
     claim = store.claim(worker())
@@ -585,19 +583,19 @@ def test_a_trial_whose_releaser_died_half_way_goes_back_in_line(make_store):
 
 
 @pytest.mark.parametrize("cause", ["preempted", "node"])
-def test_a_requeued_jobs_trial_says_why(make_store, cause):
+def test_requeued_trial_keeps_the_cause(make_store, cause):
     store = make_store(budget={"trials": 1})
     store.claim(worker("old"))
     store.requeue_own(worker("new"), is_running=lambda _: False, read_output=nothing_left, cause=cause)
     assert [attempt.cause for attempt in store.rows()[0].attempts] == [cause]
 
 
-def test_a_worker_without_time_is_told_so_while_many_rows_wait(make_store):
+def test_worker_without_time_waits(make_store):
     store = make_store(budget={"trials": 500}, search={"algorithm": "random"})
     assert store.claim(worker(), fits=lambda row: False) == Wait(why="time")
 
 
-def test_one_death_is_told_once_however_many_sweep(make_store):
+def test_stale_worker_is_recorded_once(make_store):
     store = make_store(budget={"trials": 1})
     claim = store.claim(worker())
     ended = Attempt(
@@ -610,7 +608,7 @@ def test_one_death_is_told_once_however_many_sweep(make_store):
     assert [attempt.ended_by_other for attempt in store.rows()[0].attempts] == [True]
 
 
-def test_a_slow_sweep_does_not_take_a_trial_from_its_next_worker(make_store):
+def test_slow_requeue_keeps_next_workers_trial(make_store):
     store = make_store(budget={"trials": 1})
     store.claim(worker("one"))
     set_attr = store._storage._inner.set_trial_user_attr

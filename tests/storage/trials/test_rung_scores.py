@@ -34,7 +34,7 @@ def climb(store: TrialQueue, value, *, turns: int = 10**6) -> list[tuple[int, in
     return taken
 
 
-def test_one_worker_climbs_as_the_ladder_says(make_store):
+def test_one_worker_follows_the_ladder(make_store):
     store = make_store(**ASHA)
     taken = climb(store, float)  # trial 0 is the best
     assert taken == [
@@ -48,7 +48,7 @@ def test_one_worker_climbs_as_the_ladder_says(make_store):
     assert [attempt.rung for attempt in rows[0].attempts] == [0, 1, 2]
 
 
-def test_a_worker_that_comes_and_goes_takes_the_same_turns(make_store, url, make_study):
+def test_restarts_do_not_change_promotions(make_store, url, make_study):
     straight = climb(make_store(**ASHA), float)
     study = make_study(**ASHA, name="again")
     TrialQueue.create(url, study, folder="/studies/again")
@@ -61,7 +61,7 @@ def test_a_worker_that_comes_and_goes_takes_the_same_turns(make_store, url, make
     assert broken == straight
 
 
-def test_a_quick_look_sees_the_rungs_too(make_store, url, make_study, monkeypatch):
+def test_read_only_rows_have_rung_scores(make_store, url, make_study, monkeypatch):
     store = make_store(**ASHA)
     climb(store, float, turns=8)
     store.claim(worker("other"))
@@ -83,7 +83,7 @@ def test_a_quick_look_sees_the_rungs_too(make_store, url, make_study, monkeypatc
     assert quickly() == expected
 
 
-def test_optuna_sees_rungs_as_intermediate_values_and_stopped_trials_as_pruned(make_store, url):
+def test_optuna_sees_intermediate_values_and_pruned(make_store, url):
     store = make_store(**ASHA)
     climb(store, float)
     study = optuna.load_study(study_name="bowl", storage=connect(url))
@@ -93,7 +93,7 @@ def test_optuna_sees_rungs_as_intermediate_values_and_stopped_trials_as_pruned(m
     assert study.trials[8].values == [8.0]
 
 
-def test_a_rung_is_told_once(make_store):
+def test_rung_is_recorded_once(make_store):
     store = make_store(**ASHA)
     claim = store.claim(worker())
     assert store.record_rung(claim.trial_id, result(claim, 1.0), owner=worker()) == "rung"
@@ -104,7 +104,7 @@ def test_a_rung_is_told_once(make_store):
     assert not row.paused
 
 
-def test_a_worker_that_lost_its_trial_cannot_tell_its_rung(make_store):
+def test_former_worker_cannot_record_rung(make_store):
     store = make_store(**ASHA)
     lost = store.claim(worker("one"))
     store.pause(lost.trial_id)
@@ -113,7 +113,7 @@ def test_a_worker_that_lost_its_trial_cannot_tell_its_rung(make_store):
     assert store.rows()[0].rung_scores == ()
 
 
-def test_a_trial_whose_worker_died_goes_on_towards_its_rung(make_store):
+def test_stale_trial_continues_to_its_rung(make_store):
     store = make_store(**ASHA)
     climb(store, float, turns=3)
     before = store.claim(worker("one")).row
@@ -124,7 +124,7 @@ def test_a_trial_whose_worker_died_goes_on_towards_its_rung(make_store):
     assert [one.rung for one in after.rung_scores] == [0]
 
 
-def test_what_a_dead_worker_could_not_tell_is_told_by_the_sweep(make_store):
+def test_stale_workers_rung_is_recorded(make_store):
     store = make_store(**ASHA)
     climb(store, float, turns=3)
     claim = store.claim(worker("one"))
@@ -136,7 +136,7 @@ def test_what_a_dead_worker_could_not_tell_is_told_by_the_sweep(make_store):
     assert [(a.outcome, a.ended_by_other) for a in row.attempts] == [("rung", False), ("rung", True)]
 
 
-def test_what_stands_from_the_rung_before_is_no_result_of_this_one(make_store):
+def test_result_of_previous_rung_is_ignored(make_store):
     store = make_store(**ASHA)
     climb(store, float, turns=3)
     claim = store.claim(worker("one"))
@@ -147,7 +147,7 @@ def test_what_stands_from_the_rung_before_is_no_result_of_this_one(make_store):
     assert [(a.outcome, a.cause) for a in row.attempts] == [("rung", None), ("paused", "killed")]
 
 
-def test_a_death_between_telling_a_rung_and_letting_go_is_mended(make_store, monkeypatch):
+def test_unreleased_rung_score_is_completed(make_store, monkeypatch):
     store = make_store(**ASHA)
     claim = store.claim(worker("one"))
     monkeypatch.setattr(store, "_release", lambda *_: False)  # the worker dies here
@@ -161,7 +161,7 @@ def test_a_death_between_telling_a_rung_and_letting_go_is_mended(make_store, mon
     assert [a.outcome for a in row.attempts] == ["rung"]
 
 
-def test_a_trial_that_has_climbed_since_it_was_seen_is_put_back(make_store):
+def test_trial_promoted_meanwhile_is_released(make_store):
     store = make_store(**ASHA)
     climb(store, float, turns=3)
     seen = store._trials()[0]
@@ -171,7 +171,7 @@ def test_a_trial_that_has_climbed_since_it_was_seen_is_put_back(make_store):
     assert (row.awaits_promotion, row.rung) == (True, 1)
 
 
-def test_a_failed_trial_is_replaced_and_keeps_its_rungs(make_store):
+def test_failed_trial_keeps_rung_scores(make_store):
     store = make_store(**ASHA)
     climb(store, float, turns=3)
     claim = store.claim(worker())
@@ -182,7 +182,7 @@ def test_a_failed_trial_is_replaced_and_keeps_its_rungs(make_store):
     assert len(rows[0].rung_scores) == 1
 
 
-def test_median_stops_at_once_and_lets_the_others_go_straight_on(make_store):
+def test_median_prunes_and_promotes_at_once(make_store):
     store = make_store(
         search={"algorithm": "random", "pruner": "median", "rungs": [0.5, 1]}, budget={"trials": 7}
     )
@@ -194,7 +194,7 @@ def test_median_stops_at_once_and_lets_the_others_go_straight_on(make_store):
     assert [a.outcome for a in store.rows()[4].attempts] == ["rung"]
 
 
-def test_while_it_warms_up_a_trial_is_not_stopped(make_store):
+def test_warmup_prevents_pruning(make_store):
     store = make_store(
         search={"algorithm": "random", "pruner": "median", "rungs": [0.5, 1]}, budget={"trials": 5}
     )
@@ -204,7 +204,7 @@ def test_while_it_warms_up_a_trial_is_not_stopped(make_store):
     assert store.record_rung(claim.trial_id, cold, owner=worker()) == "rung"
 
 
-def test_a_trial_that_is_surely_worse_item_by_item_is_stopped(make_store, make_study, url):
+def test_significantly_worse_trial_is_pruned(make_store, make_study, url):
     search = {"algorithm": "random", "pruner": "median", "rungs": [0.5, 1]}
     store = make_store(search=search, budget={"trials": 6})
     wilcoxon = store.config.search.model_copy(update={"pruner": "wilcoxon"})
@@ -222,7 +222,7 @@ def test_a_trial_that_is_surely_worse_item_by_item_is_stopped(make_store, make_s
     assert [row.state for row in store.rows()] == [*["finished"] * 5, "stopped"]
 
 
-def test_in_a_round_a_resting_trial_is_not_waited_for(make_store):
+def test_round_ignores_trials_awaiting_promotion(make_store):
     store = make_store(**ASHA | {"budget": {"trials": 9, "parallel": 3}}, execution={"mode": "batch"})
     first = [store.claim(worker(str(n))) for n in range(3)]
     assert store.claim(worker("x")).why == "round"
@@ -232,14 +232,14 @@ def test_in_a_round_a_resting_trial_is_not_waited_for(make_store):
     assert [(row.number, row.rung) for row in then] == [(0, 1), (3, 0), (4, 0), (5, 0)]
 
 
-def test_resting_trials_do_not_keep_new_rows_from_being_made(make_store, monkeypatch):
+def test_awaiting_trials_do_not_block_new_rows(make_store, monkeypatch):
     monkeypatch.setattr("hpotune.storage.trials.outcome_writer.AHEAD", 2)
     store = make_store(**ASHA)
     assert len(store.rows()) == 2
     assert len({number for number, _ in climb(store, float)}) == 9
 
 
-def test_racers_that_fail_pause_and_die_decide_exactly_the_budget_and_tell_each_rung_once(url, make_study):
+def test_killed_workers_record_each_rung_once(url, make_study):
     study = make_study(search={"algorithm": "asha"}, budget={"trials": 18, "parallel": 4, "max_failed": 1000})
     store = TrialQueue.create(url, study, folder="/f")
     printed: list[str] = []

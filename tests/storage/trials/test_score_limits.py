@@ -61,12 +61,12 @@ def played(store: TrialQueue) -> None:
     ],
     ids=["kept", "broken", "not a number", "truth", "infinite", "above"],
 )
-def test_an_excess_is_above_nought_where_a_limit_is_broken_and_unknown_is_nought(measured, expected, words):
+def test_excess_is_positive_for_broken_limits(measured, expected, words):
     assert excesses(limits(), measured) == pytest.approx(expected)  # of each limit max, then min
     assert broken(limits(), measured) == words
 
 
-def test_a_finished_trial_carries_its_excesses_and_the_words(make_store, url):
+def test_finished_trial_stores_its_excesses(make_store, url):
     store = make_store(score=LIMITED)
     played(store)
     study = optuna.load_study(study_name="bowl", storage=connect(url))
@@ -83,7 +83,7 @@ def test_a_finished_trial_carries_its_excesses_and_the_words(make_store, url):
     assert [row.breaks for row in rows_of(url, store._study)[:4]] == breaks
 
 
-def test_the_best_keeps_the_limits_and_a_goal_counts_only_then(make_store):
+def test_best_trial_keeps_the_limits(make_store):
     store = make_store(score=LIMITED)
     played(store)
     rows, config = store.rows(), store.config
@@ -92,7 +92,7 @@ def test_the_best_keeps_the_limits_and_a_goal_counts_only_then(make_store):
     assert stop_reason(config, rows, now=datetime.now()) is None
 
 
-def test_the_front_of_two_objectives_keeps_the_limits(make_store):
+def test_pareto_front_keeps_the_limits(make_store):
     objective = [{"metric": "a", "direction": "minimize"}, {"metric": "b", "direction": "minimize"}]
     store = make_store(score={"objective": objective, "constraints": [{"metric": "b", "max": 2}]})
     for values in ([0.0, 3.0], [1.0, 2.0], [2.0, 1.0]):
@@ -104,7 +104,7 @@ def test_the_front_of_two_objectives_keeps_the_limits(make_store):
     assert rows[0].breaks == ("b 3 > 2",)
 
 
-def test_words_of_an_attempt_whose_end_was_never_told_are_gone_with_the_next(make_store):
+def test_next_attempt_replaces_unrecorded_limits(make_store):
     store = make_store(score=LIMITED)
     claim = store.claim(worker())
     assert isinstance(claim, Claim)
@@ -115,13 +115,13 @@ def test_words_of_an_attempt_whose_end_was_never_told_are_gone_with_the_next(mak
     assert store.rows()[0].breaks == ()
 
 
-def test_without_limits_nothing_is_written(make_store, url):
+def test_no_limits_write_nothing(make_store, url):
     played(make_store())
     study = optuna.load_study(study_name="bowl", storage=connect(url))
     assert all(CONSTRAINTS_KEY not in trial.system_attrs for trial in study.trials)
 
 
-def test_at_a_rung_only_limits_count_that_more_training_cannot_keep(make_store):
+def test_rungs_ignore_limits_on_scores(make_store):
     limits = [*LIMITED["constraints"], {"metric": "eval_loss", "max": 1}, {"metric": "arc/acc", "min": 0.5}]
     store = make_store(
         score={**LIMITED, "constraints": limits}, search={"pruner": "asha"}, budget={"trials": 6}
@@ -157,7 +157,7 @@ def test_at_a_rung_only_limits_count_that_more_training_cannot_keep(make_store):
     assert store.rows()[claim.number].breaks == ("value -9 < -5", "eval_loss 2 > 1", "arc/acc 0.1 < 0.5")
 
 
-def test_the_time_of_all_attempts_is_limited(make_store, monkeypatch):
+def test_limit_counts_all_attempts_time(make_store, monkeypatch):
     store = make_store(score={**LIMITED, "constraints": [{"metric": "seconds", "max": 1e-9}]})
     claim = store.claim(worker())
     assert isinstance(claim, Claim)
@@ -166,7 +166,7 @@ def test_the_time_of_all_attempts_is_limited(make_store, monkeypatch):
     assert words.startswith("seconds ")
 
 
-def test_the_baseline_is_exempt(make_store, url):
+def test_baseline_is_exempt_from_limits(make_store, url):
     store = make_store(score=LIMITED)
     claim = store.claim(worker())
     assert isinstance(claim, Claim)
