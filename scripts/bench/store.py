@@ -31,7 +31,7 @@ from hpotune.schedule.retention import adapters_to_delete
 from hpotune.schedule.stopping_criterion import stop_reason
 from hpotune.storage import Claim, TrialQueue
 from hpotune.storage.backends.connect import connect
-from tests.storage.trials.swarm import Fates, race
+from tests.storage.trials.worker_race import Fates, race
 
 KINDS = ("sqlite", "journal", "postgres")
 WARM_UP = 3
@@ -225,7 +225,7 @@ def raced(name: str, database: Urls, scratch: Path, *, fates: Fates, times: int)
         study = make_study(place / "home", trials=trials)
         url = database(own) if kind == "postgres" else f"{kind}:///{place / 'store'}"
         TrialQueue.create(url, study, folder=str(place))
-        found.append(race(url, study, place / "told", racers=racers, fates=fates))
+        found.append(race(url, study, place / "records", racers=racers, fates=fates))
     finished = {sum(row.state == "finished" for row in one.rows) for one in found}
     faults = [fault for one in found for fault in one.faults(trials)]
     what = "5 % fail, 10 % pause, 30 % get kill -9" if fates.killed else "all finish"

@@ -38,7 +38,7 @@ _ADVICE = {
     ): "inside a container: lost with it, and other nodes do not see it; bind a folder of the host",
 }
 
-# Each process adds 1 to a number WRITES times under the lock it is told to use.
+# Each process adds 1 to a number WRITES times under the lock that its arguments name.
 # A lost update means a lock that does not hold.
 _RACER = """
 import os, sqlite3, sys, time

@@ -102,10 +102,10 @@ def test_missing_folder_is_one_line(tmp_path):
 
 
 def test_unreachable_server_fails_in_seconds():
-    begun = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(StoreError, match=r"cannot be opened .*PGPASSWORD"):
         connect("postgresql://me@127.0.0.1:9/db")
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10
 
 
 @pytest.mark.postgres

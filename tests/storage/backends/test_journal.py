@@ -72,9 +72,9 @@ def test_killed_holders_lock_is_broken(path):
     holder = held_by_another(path)
     holder.kill()
     holder.wait()
-    begun = time.monotonic()
+    start = time.monotonic()
     assert Lock(str(path)).acquire()
-    assert time.monotonic() - begun < own.GRACE_S / 2
+    assert time.monotonic() - start < own.GRACE_S / 2
 
 
 @pytest.mark.parametrize("other", ["another-boot/1 17 x", ""])
@@ -93,10 +93,10 @@ def test_optunas_lock_expires(path, monkeypatch):
 
 
 def test_active_lock_is_restored(path):
-    """Two waiters saw the dead one; the other has broken it and has its own by now."""
+    """Two waiting processes saw the old lock; one has broken it and taken its own."""
     living = Lock(str(path))
     living.acquire()
-    Lock(str(path))._break("the dead one")
+    Lock(str(path))._break("the old one")
     assert Path(f"{path}.lock").exists()
     living.release()
     assert not Path(f"{path}.lock").exists()

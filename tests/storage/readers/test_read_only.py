@@ -45,14 +45,18 @@ def played(store: TrialQueue, *, seed: int, take: int = 25) -> None:
         claim = store.claim(me)
         assert isinstance(claim, Claim)
         if fate == "finished":
-            told = {
+            metrics = {
                 "acc": rng.random(),
                 "words": "ä \"quoted\" 'text' %s",
                 "nothing": None,
                 "deep": {"a": [1, 2.5]},
             }
             result = TrialResult(
-                number=claim.row.number, state="finished", values=[rng.random()], stderrs=[None], metrics=told
+                number=claim.row.number,
+                state="finished",
+                values=[rng.random()],
+                stderrs=[None],
+                metrics=metrics,
             )
             store.complete(claim.trial_id, result)
         elif fate in ("failed", "node"):

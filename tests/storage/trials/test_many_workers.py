@@ -8,7 +8,7 @@ import psycopg
 import pytest
 
 from hpotune.storage import TrialQueue
-from tests.storage.trials.swarm import Fates, race
+from tests.storage.trials.worker_race import Fates, race
 
 MANY = [
     pytest.param("postgres", 64, marks=pytest.mark.postgres, id="64 on postgres"),
@@ -28,7 +28,7 @@ def prepared(request, make_study, tmp_path, kind: str, *, trials: int, algorithm
 @pytest.mark.parametrize(("kind", "racers"), MANY)
 def test_workers_finish_the_exact_budget(request, make_study, tmp_path, kind, racers):
     url, study = prepared(request, make_study, tmp_path, kind, trials=racers + 10)
-    found = race(url, study, tmp_path / "told", racers=racers)
+    found = race(url, study, tmp_path / "records", racers=racers)
     assert found.faults(racers + 10) == []
 
 
@@ -37,7 +37,7 @@ def test_workers_finish_the_exact_budget(request, make_study, tmp_path, kind, ra
 def test_simultaneous_workers_get_different_points(request, make_study, tmp_path, algorithm, racers):
     """Soo gives all that know the same the same cell; auto and random would meet by chance alone."""
     url, study = prepared(request, make_study, tmp_path, "postgres", trials=racers + 8, algorithm=algorithm)
-    found = race(url, study, tmp_path / "told", racers=racers)
+    found = race(url, study, tmp_path / "records", racers=racers)
     assert found.faults(racers + 8) == []
 
 
@@ -46,7 +46,7 @@ def test_killed_workers_leave_nothing_behind(request, make_study, tmp_path, kind
     url, study = prepared(request, make_study, tmp_path, kind, trials=60)
     # a journal's race is over after half a second
     fates = Fates(failed=0.1, paused=0.15, killed=0.5, kill_s=0.3)
-    found = race(url, study, tmp_path / "told", racers=8, fates=fates)
+    found = race(url, study, tmp_path / "records", racers=8, fates=fates)
     assert found.faults(60) == []
 
 
@@ -59,6 +59,6 @@ def test_full_server_only_delays_workers(postgres, server, make_study, tmp_path)
     with psycopg.connect(postgres, autocommit=True) as admin:
         admin.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{server.password}' CONNECTION LIMIT 4")
         admin.execute(f"GRANT hpotune TO {role}")
-    found = race(postgres.replace("hpotune@", f"{role}@"), study, tmp_path / "told", racers=20)
+    found = race(postgres.replace("hpotune@", f"{role}@"), study, tmp_path / "records", racers=20)
     assert found.faults(24) == []
     assert f'too many connections for role "{role}"' in (server.folder / "log").read_text()

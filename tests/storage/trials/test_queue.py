@@ -34,12 +34,13 @@ def finish(store: TrialQueue, claim, value: float = 1.0) -> None:
 
 
 def race(url: str, study, store: TrialQueue, *, trials: int) -> list[str]:
-    """Racers until the study is over: six at a time, the dead swept and replaced. Returns what they printed."""
+    """Workers until the study is over: six at a time; killed ones are replaced. Returns what they printed."""
     printed: list[str] = []
-    for turn in range(20):
+    command = [sys.executable, "-m", "tests.storage.trials.racing_worker"]
+    for round_ in range(20):
         racers = [
             subprocess.Popen(
-                [sys.executable, "-m", "tests.storage.trials.racer", url, study.source.path, str(6 * turn + index)],
+                [*command, url, study.source.path, str(6 * round_ + index)],
                 stdout=subprocess.PIPE, text=True,
             )
             for index in range(6)
@@ -52,7 +53,7 @@ def race(url: str, study, store: TrialQueue, *, trials: int) -> list[str]:
         )
         if sum(row.state == "finished" for row in store.rows()) >= trials:
             return printed
-    raise AssertionError(f"not over after 20 turns: {[row.state for row in store.rows()]}")
+    raise AssertionError(f"not over after 20 rounds: {[row.state for row in store.rows()]}")
 
 
 def alive(one: Worker) -> bool:
@@ -225,8 +226,8 @@ def test_pauses_are_not_limited(make_store):
 
 def test_retry_limits_attempts_per_cause(make_store):
     store = make_store(budget={"trials": 1}, retry={"user": 1})
-    told = [store.record_failure(store.claim(worker()).trial_id, FAILURE) for _ in range(2)]
-    assert told == ["again", "failed"]
+    outcomes = [store.record_failure(store.claim(worker()).trial_id, FAILURE) for _ in range(2)]
+    assert outcomes == ["again", "failed"]
 
 
 def test_attempts_keep_their_gpus_and_times(make_store):
@@ -481,9 +482,9 @@ def test_storage_without_study_is_refused(make_store, url, make_study):
 
 def test_same_seed_gives_same_trials(make_study, url, tmp_path):
     drawn = []
-    for name, place in (("once", url), ("again", f"sqlite:///{tmp_path}/again.db")):
+    for name, storage_url in (("once", url), ("again", f"sqlite:///{tmp_path}/again.db")):
         study = make_study(name=name, budget={"trials": 12}, search={"algorithm": "tpe", "seed": 4})
-        store = TrialQueue.create(place, study, folder=name)
+        store = TrialQueue.create(storage_url, study, folder=name)
         while claim := store.claim(worker()):
             finish(store, claim, (claim.row.params["params.x"] - 1) ** 2)
         drawn.append([(row.params, row.values) for row in store.rows()])
@@ -566,7 +567,7 @@ def test_released_trial_is_claimed_once(tmp_path):
 
 
 def test_half_released_trial_waits_again(make_store):
-    """Its attempt is told and its name is gone, but it does not stand in line yet."""
+    """Its attempt is recorded and its worker's name is removed, but it is not WAITING yet."""
     store = make_store(budget={"trials": 1})
     claim = store.claim(worker())
     store._storage.set_trial_user_attr(claim.trial_id, "worker", None)
@@ -577,7 +578,7 @@ def test_half_released_trial_waits_again(make_store):
     store._storage.set_trial_user_attr(claim.trial_id, "attempts", stored_attempts([ended]))
     assert (
         store.requeue_stale(lambda _: None, read_output=nothing_left) == []
-    )  # its releaser lives and goes on
+    )  # its releaser is active and continues
     assert store.requeue_stale(lambda _: FAILURE, read_output=nothing_left) == [0]
     assert store.claim(worker("two")).row.number == 0
 

@@ -1,4 +1,4 @@
-"""Rungs in the store: who is let onto which, what is told once, what deaths leave; on each of the storages."""
+"""Rungs in the storage: who is promoted, what is recorded once, what killed workers leave; on each storage."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ def result(claim: Claim, *values: float, rung: int | None = None) -> TrialResult
     return TrialResult(number=claim.row.number, state="finished", values=list(values), rung=at)
 
 
-def climb(store: TrialQueue, value, *, turns: int = 10**6) -> list[tuple[int, int]]:
-    """One worker's turns: (number, rung) of each."""
+def climb(store: TrialQueue, value, *, stages: int = 10**6) -> list[tuple[int, int]]:
+    """The stages of one worker: (number, rung) of each."""
     taken = []
-    while len(taken) < turns and isinstance(claim := store.claim(worker()), Claim):
+    while len(taken) < stages and isinstance(claim := store.claim(worker()), Claim):
         taken.append((claim.row.number, claim.row.rung))
         store.record_rung(claim.trial_id, result(claim, value(claim.row.number)), owner=worker())
     return taken
@@ -53,7 +53,7 @@ def test_restarts_do_not_change_promotions(make_store, url, make_study):
     study = make_study(**ASHA, name="again")
     TrialQueue.create(url, study, folder="/studies/again")
     broken = []
-    while more := climb(TrialQueue.open(url, study), float, turns=2):
+    while more := climb(TrialQueue.open(url, study), float, stages=2):
         broken += more
         claim = TrialQueue.open(url, study).claim(worker())
         if isinstance(claim, Claim):  # it dies in the middle of this one
@@ -63,7 +63,7 @@ def test_restarts_do_not_change_promotions(make_store, url, make_study):
 
 def test_read_only_rows_have_rung_scores(make_store, url, make_study, monkeypatch):
     store = make_store(**ASHA)
-    climb(store, float, turns=8)
+    climb(store, float, stages=8)
     store.claim(worker("other"))
     expected = store.rows()
     assert {row.state for row in expected} == {"waiting", "running"}
@@ -115,7 +115,7 @@ def test_former_worker_cannot_record_rung(make_store):
 
 def test_stale_trial_continues_to_its_rung(make_store):
     store = make_store(**ASHA)
-    climb(store, float, turns=3)
+    climb(store, float, stages=3)
     before = store.claim(worker("one")).row
     assert (before.number, before.rung) == (0, 1)
     assert store.requeue_stale(lambda row: DIED, read_output=nothing_left) == [0]
@@ -126,7 +126,7 @@ def test_stale_trial_continues_to_its_rung(make_store):
 
 def test_stale_workers_rung_is_recorded(make_store):
     store = make_store(**ASHA)
-    climb(store, float, turns=3)
+    climb(store, float, stages=3)
     claim = store.claim(worker("one"))
     left = TrialOutput(result=result(claim, 0.5))
     store.requeue_stale(lambda row: DIED, read_output=lambda _: left)
@@ -138,7 +138,7 @@ def test_stale_workers_rung_is_recorded(make_store):
 
 def test_result_of_previous_rung_is_ignored(make_store):
     store = make_store(**ASHA)
-    climb(store, float, turns=3)
+    climb(store, float, stages=3)
     claim = store.claim(worker("one"))
     left = TrialOutput(result=result(claim, 0.0, rung=0))
     store.requeue_stale(lambda row: DIED, read_output=lambda _: left)
@@ -163,9 +163,9 @@ def test_unreleased_rung_score_is_completed(make_store, monkeypatch):
 
 def test_trial_promoted_meanwhile_is_released(make_store):
     store = make_store(**ASHA)
-    climb(store, float, turns=3)
+    climb(store, float, stages=3)
     seen = store._trials()[0]
-    assert climb(store, float, turns=1) == [(0, 1)]
+    assert climb(store, float, stages=1) == [(0, 1)]
     assert not store._take(seen)
     row = store.rows()[0]
     assert (row.awaits_promotion, row.rung) == (True, 1)
@@ -173,7 +173,7 @@ def test_trial_promoted_meanwhile_is_released(make_store):
 
 def test_failed_trial_keeps_rung_scores(make_store):
     store = make_store(**ASHA)
-    climb(store, float, turns=3)
+    climb(store, float, stages=3)
     claim = store.claim(worker())
     assert store.record_failure(claim.trial_id, Failure(cause="nan", message="x"), owner=worker()) == "failed"
     climb(store, float)
@@ -198,7 +198,7 @@ def test_warmup_prevents_pruning(make_store):
     store = make_store(
         search={"algorithm": "random", "pruner": "median", "rungs": [0.5, 1]}, budget={"trials": 5}
     )
-    climb(store, float, turns=8)
+    climb(store, float, stages=8)
     claim = store.claim(worker())
     cold = result(claim, 9.0).model_copy(update={"metrics": {"steps": 10, "warmup_steps": 20}})
     assert store.record_rung(claim.trial_id, cold, owner=worker()) == "rung"
@@ -209,16 +209,16 @@ def test_significantly_worse_trial_is_pruned(make_store, make_study, url):
     store = make_store(search=search, budget={"trials": 6})
     wilcoxon = store.config.search.model_copy(update={"pruner": "wilcoxon"})
     store.config = store.config.model_copy(update={"search": wilcoxon})
-    climb(store, float, turns=8)
-    told = []
+    climb(store, float, stages=8)
+    compared = []
     for number, worse in ((4, False), (5, True)):
         claim = store.claim(worker())
-        asked = lambda *pair, worse=worse: told.append(pair) or worse  # noqa: E731
+        asked = lambda *pair, worse=worse: compared.append(pair) or worse  # noqa: E731
         store.record_rung(claim.trial_id, result(claim, 9.0), owner=worker(), is_worse=asked)
         if not worse:
             claim = store.claim(worker())
             store.record_rung(claim.trial_id, result(claim, 9.0), owner=worker())
-        assert told[-1] == (number, 0, 0)
+        assert compared[-1] == (number, 0, 0)
     assert [row.state for row in store.rows()] == [*["finished"] * 5, "stopped"]
 
 
@@ -243,10 +243,10 @@ def test_killed_workers_record_each_rung_once(url, make_study):
     study = make_study(search={"algorithm": "asha"}, budget={"trials": 18, "parallel": 4, "max_failed": 1000})
     store = TrialQueue.create(url, study, folder="/f")
     printed: list[str] = []
-    for turn in range(40):
-        command = [sys.executable, "-m", "tests.storage.trials.climber", url, str(study.source.path)]
+    for round_ in range(40):
+        command = [sys.executable, "-m", "tests.storage.trials.rung_worker", url, str(study.source.path)]
         racers = [
-            subprocess.Popen([*command, str(4 * turn + index)], stdout=subprocess.PIPE, text=True)
+            subprocess.Popen([*command, str(4 * round_ + index)], stdout=subprocess.PIPE, text=True)
             for index in range(4)
         ]
         for racer in racers:
@@ -259,8 +259,8 @@ def test_killed_workers_record_each_rung_once(url, make_study):
     rows = store.rows()
     assert sum(row.decided for row in rows) == 18
     assert {row.state for row in rows} <= {"finished", "stopped", "failed"}
-    told = [f"{row.number} {one.rung}" for row in rows for one in row.rung_scores]
-    assert len(set(told)) == len(told)
-    assert sorted(printed) == sorted(told)
+    recorded = [f"{row.number} {one.rung}" for row in rows for one in row.rung_scores]
+    assert len(set(recorded)) == len(recorded)
+    assert sorted(printed) == sorted(recorded)
     tried = {row.number: row.params["params.x"] ** 2 for row in rows if row.decided}
     assert next(row for row in rows if row.number == min(tried, key=tried.get)).state == "finished"

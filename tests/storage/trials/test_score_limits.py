@@ -1,4 +1,4 @@
-"""Limits known only after a trial: told to Optuna before its end, kept in words, and never the best."""
+"""Limits on measurements of finished trials: recorded for Optuna, kept as text, never the best trial."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_finished_trial_stores_its_excesses(make_store, url):
     played(store)
     study = optuna.load_study(study_name="bowl", storage=connect(url))
     found = [trial.system_attrs.get(CONSTRAINTS_KEY) for trial in study.trials[:4]]
-    assert [[excess > 0 for excess in told] for told in found] == [
+    assert [[excess > 0 for excess in excesses_] for excesses_ in found] == [
         [True, False, False, False, False],
         [False] * 5,
         [False] * 5,
@@ -131,14 +131,14 @@ def test_rungs_ignore_limits_on_scores(make_store):
     for memory in (12.0, 43.0, 12.0, 12.0):
         claim = store.claim(worker())
         assert isinstance(claim, Claim)
-        told = TrialResult(
+        result = TrialResult(
             number=0,
             state="finished",
             values=[-9.0],
             metrics={"memory": memory, **metrics},
             rung=claim.row.rung,
         )
-        store.record_rung(claim.trial_id, told)
+        store.record_rung(claim.trial_id, result)
         seen.append((claim.row.number, claim.row.rung, store.rows()[claim.row.number].breaks))
     assert seen[:3] == [(0, 0, ()), (1, 0, ("memory 43 > 40",)), (2, 0, ())]
     [study_id] = [one._study_id for one in store._storage.get_all_studies()]

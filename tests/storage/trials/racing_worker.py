@@ -1,4 +1,4 @@
-"""One of many racing workers: `python -m tests.storage.trials.racer URL STUDY SEED` finishes, fails, pauses, dies.
+"""One of many racing workers: `python -m tests.storage.trials.racing_worker URL STUDY SEED` finishes, fails, pauses.
 
 It prints `NUMBER STATE` for each trial that it ended.
 """

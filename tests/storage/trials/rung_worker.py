@@ -1,4 +1,4 @@
-"""One of many racing workers on a study with rungs: `python -m tests.storage.trials.climber URL STUDY SEED`.
+"""One of many racing workers on a study with rungs: `python -m tests.storage.trials.rung_worker URL STUDY SEED`.
 
 It reaches rungs, fails, pauses, dies; each rung that it could tell it prints: `NUMBER RUNG`.
 """
@@ -18,7 +18,7 @@ from hpotune.storage import Claim, TrialQueue
 
 
 def main(url: str, study_file: str, seed: int) -> None:
-    """Takes turns until none is left."""
+    """Trains trials to their rungs until none is left."""
     store = TrialQueue.open(url, load_study(Path(study_file)), patient=True)
     me = Worker(job="local", host="here", pid=os.getpid())
     rng = random.Random(seed)

@@ -1,6 +1,6 @@
 """Many workers racing for one budget: forked from one process that has imported everything, each with its own store.
 
-For tests and for scripts/bench/store.py. The racers of a turn go off together; at the end the books are checked.
+For tests and for scripts/bench/store.py. The workers of a round start together; at the end the storage is checked.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Fates:
 class Race:
     """What came of it."""
 
-    told: Sequence[int]
+    recorded: Sequence[int]
     """Numbers of the trials that racers finished, as they say."""
     rows: Sequence[TrialRow]
     seconds: float
@@ -45,18 +45,18 @@ class Race:
     """Racers that ended by an error."""
 
     def faults(self, trials: int) -> list[str]:
-        """What is wrong with the books; a killed racer may have told a trial without saying so."""
+        """What is wrong in the storage; a killed worker may have recorded a trial without reporting it."""
         states = Counter(row.state for row in self.rows)
         finished = [row for row in self.rows if row.state == "finished"]
         numbers = [row.number for row in finished]
         points = {json.dumps(dict(row.params)) for row in finished}
-        twice = [number for number, times in Counter(self.told).items() if times > 1]
+        twice = [number for number, times in Counter(self.recorded).items() if times > 1]
         found = {
             f"{states['finished']} finished of {trials}": states["finished"] != trials,
             f"left over: {dict(states)}": bool(set(states) - {"finished", "failed"}),
-            f"told twice: {twice}": bool(twice),
-            "told and not finished": not set(self.told) <= set(numbers),
-            f"{len(numbers) - len(self.told)} finished by nobody": len(numbers) - len(self.told)
+            f"recorded twice: {twice}": bool(twice),
+            "recorded and not finished": not set(self.recorded) <= set(numbers),
+            f"{len(numbers) - len(self.recorded)} finished by nobody": len(numbers) - len(self.recorded)
             > self.killed,
             "a number twice": len({row.number for row in self.rows}) != len(self.rows),
             "a point twice": len(points) != len(finished),
@@ -66,52 +66,54 @@ class Race:
 
 
 def race(
-    url: str, study: Study, folder: Path, *, racers: int, fates: Fates | None = None, turns: int = 30
+    url: str, study: Study, folder: Path, *, racers: int, fates: Fates | None = None, rounds: int = 30
 ) -> Race:
-    """Turns of racers until the budget is out; the parent sweeps the dead while the others race, and after them."""
+    """Rounds of workers until the budget is spent; the parent requeues the trials of killed workers."""
     fates = fates or Fates()
     folder.mkdir(parents=True, exist_ok=True)
-    begun, killed, broken = time.monotonic(), 0, 0
-    for turn in range(turns):
-        ended = _turn(url, study, folder / f"told-{turn}", racers=racers, fates=fates, seed=turn)
+    start, killed, broken = time.monotonic(), 0, 0
+    for round_ in range(rounds):
+        ended = _round(url, study, folder / f"recorded-{round_}", racers=racers, fates=fates, seed=round_)
         killed += sum(status == signal.SIGKILL for status in ended)
         broken += sum(status not in (0, signal.SIGKILL) for status in ended)
         store = TrialQueue.open(url, study, patient=True)
-        store.requeue_stale(_dead, read_output=_nothing, unowned_s=1e-6)
+        store.requeue_stale(_stale_failure, read_output=_nothing, unowned_s=1e-6)
         if broken or sum(row.state == "finished" for row in store.rows()) >= study.config.budget.trials:
             break
-    told = [int(line) for path in sorted(folder.glob("told-*")) for line in path.read_text().splitlines()]
+    recorded = [
+        int(line) for path in sorted(folder.glob("recorded-*")) for line in path.read_text().splitlines()
+    ]
     return Race(
-        told=told,
+        recorded=recorded,
         rows=TrialQueue.open(url, study).rows(),
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - start,
         killed=killed,
         broken=broken,
     )
 
 
-def _turn(url: str, study: Study, told: Path, *, racers: int, fates: Fates, seed: int) -> list[int]:
+def _round(url: str, study: Study, recorded: Path, *, racers: int, fates: Fates, seed: int) -> list[int]:
     """The wait statuses of racers that went off together; no store is open here when they fork."""
-    told.touch()
+    recorded.touch()
     ready, go = os.pipe()
     living = set()
     for index in range(racers):
         pid = os.fork()
         if pid == 0:
             os.close(go)
-            _child(url, study, told, ready, fates=fates, seed=seed * 1000 + index)
+            _child(url, study, recorded, ready, fates=fates, seed=seed * 1000 + index)
         living.add(pid)
     os.close(ready)
     os.close(go)  # they wait for this
     return _watched(url, study, living, fates=fates, rng=random.Random(seed))
 
 
-def _child(url: str, study: Study, told: Path, ready: int, *, fates: Fates, seed: int) -> None:
+def _child(url: str, study: Study, recorded: Path, ready: int, *, fates: Fates, seed: int) -> None:
     """Never returns."""
     code = 1
     try:
         os.read(ready, 1)
-        run(url, study, told, fates=fates, rng=random.Random(seed))
+        run(url, study, recorded, fates=fates, rng=random.Random(seed))
         code = 0
     except BaseException:
         traceback.print_exc()
@@ -136,11 +138,11 @@ def _watched(url: str, study: Study, living: set[int], *, fates: Fates, rng: ran
                 living.discard(pid)
                 ended.append(status)
         if store is not None and rng.random() < 0.2:
-            store.requeue_stale(_dead, read_output=_nothing)
+            store.requeue_stale(_stale_failure, read_output=_nothing)
     return ended
 
 
-def run(url: str, study: Study, told: Path, *, fates: Fates, rng: random.Random) -> None:
+def run(url: str, study: Study, recorded: Path, *, fates: Fates, rng: random.Random) -> None:
     """One racer: takes trials until none is left for it."""
     store = TrialQueue.open(url, study, patient=True)
     me = Worker(job="local", host="here", pid=os.getpid())
@@ -153,11 +155,11 @@ def run(url: str, study: Study, told: Path, *, fates: Fates, rng: random.Random)
         elif store.complete(
             claim.trial_id, TrialResult(number=number, state="finished", values=[rng.random()])
         ):
-            with told.open("a") as out:
+            with recorded.open("a") as out:
                 out.write(f"{number}\n")
 
 
-def _dead(row: TrialRow) -> Failure | None:
+def _stale_failure(row: TrialRow) -> Failure | None:
     if row.worker is None or Path(f"/proc/{row.worker.pid}").exists():
         return None
     return Failure(cause="preempted", message="it was killed")
