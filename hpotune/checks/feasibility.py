@@ -1,9 +1,10 @@
-"""What is wrong with constraints and shows only by trying: no point keeps them, or nobody measures their number."""
+"""Constraints that no point keeps, limits that nothing measures, priors that nothing uses: found by trying points."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from hpotune.checks.finding import Finding
 from hpotune.config.load import Study
 from hpotune.config.space.constraints import texts_of
 from hpotune.config.yaml_source import Mistake
@@ -11,57 +12,52 @@ from hpotune.errors import nearest
 from hpotune.search.propose import feasible_share
 
 NARROW = 0.01
-"""Share of the space below which constraints are told to be narrow: a draw tries a hundred thousand points at most."""
+"""Share of the space below which a warning is given: a draw tries a hundred thousand points at most."""
 SCARCE = 1e-4
-"""Share below which a draw may well find none of them."""
+"""Share below which a draw may find no point."""
 
 
-def kept(study: Study) -> tuple[float, set[int]]:
-    """The share of the space that keeps the constraints known before; where none does, which are never kept."""
-    return feasible_share(study.space, study.template) if study.space.constraints else (1.0, set())
-
-
-def unkeepable(study: Study, *, share: float, never: Collection[int]) -> Iterator[Mistake]:
-    """Constraints that no point keeps, alone (`never`) or together, where none of thousands did: `share` is nought."""
-    if share:
+def infeasible_constraints(study: Study) -> Iterator[Finding]:
+    """An error for constraints that no point keeps (none of thousands did); a warning if very few keep them."""
+    if not study.space.constraints:
         return
-    advice = "widen a range or the constraint; values that follow from others are written with expr"
-    for index, (where, text) in enumerate(texts_of(study.template).items()):
-        if index in never:
-            yield where, f"constraints: no point of the space keeps {text!r}; {advice}"
-    if not never:
-        yield ("constraints",), f"constraints: no point of the space keeps all of them together; {advice}"
+    share, never = feasible_share(study.space, study.template)
+    if not share:
+        advice = "widen a range or the constraint, or compute dependent values with expr"
+        texts = list(texts_of(study.template).items())
+        for index in sorted(never):
+            key, text = texts[index]
+            error = f"constraints: no point of the space keeps {text!r}"
+            yield Finding(kind="constraint", level="bad", key=key, text=f"{error}; {advice}")
+        if not never:
+            error = "constraints: no point of the space keeps all of them together"
+            yield Finding(kind="constraint", level="bad", key=("constraints",), text=f"{error}; {advice}")
+    elif share < NARROW:
+        few = ", so few that a trial may find none" * (share < SCARCE)
+        text = f"constraints: about {100 * share:.1g}% of the points keep them{few}"
+        advice = "narrow the ranges, or tie values with expr"
+        yield Finding(kind="constraint", level="note", key=("constraints",), text=text, advice=advice)
 
 
-def narrow(study: Study, *, share: float) -> Iterator[str]:
-    """A warning where constraints leave next to nothing."""
-    if 0 < share < NARROW:
-        place = study.source.location(("constraints",))
-        yield (
-            f"{place}: constraints: about {100 * share:.1g}% of the points keep them"
-            f"{', so few that a trial may find none' * (share < SCARCE)}; narrow the ranges, or tie values with expr, "
-            "so that the search need not look for them"
-        )
-
-
-def unheard(study: Study) -> Iterator[str]:
-    """A warning where a prior's confidence is given to a search that asks for none: only `auto`'s own model does."""
+def unused_confidence(study: Study) -> Iterator[Finding]:
+    """A warning for the confidence of a prior that the search does not use: only the model of `auto` does."""
     search, ranges = study.config.search, study.space.searched
-    plain = len(study.config.score.objective) == 1 and not any(r.when for r in ranges)
-    if search.algorithm == "auto" and plain:
+    single = len(study.config.score.objective) == 1 and not any(r.when for r in ranges)
+    if search.algorithm == "auto" and single:
         return
+    why = (
+        "it is not used with conditions or several objectives"
+        if search.algorithm == "auto"
+        else f"{search.algorithm} uses the prior as its first point only"
+    )
     for r in ranges:
         if r.confidence != "weak":
-            why = (
-                "conditions or several objectives are searched without it"
-                if search.algorithm == "auto"
-                else f"{search.algorithm} takes the prior as its first point alone"
-            )
-            yield f"{study.source.location(r.where)}: {r.name}: confidence={r.confidence} has no effect: {why}; remove it"
+            text = f"{r.name}: confidence={r.confidence} has no effect: {why}"
+            yield Finding(kind="confidence", level="note", key=r.where, text=text, advice="remove it")
 
 
 def unmeasured_limits(study: Study, *, training: Collection[str]) -> Iterator[Mistake]:
-    """Limits on numbers that no part of a fine-tuning measures; what a function or command returns is its own."""
+    """Limits on numbers that fine-tuning does not measure; a function or command may return any."""
     if study.config.model is None:
         return
     score = study.config.score

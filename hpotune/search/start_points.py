@@ -1,13 +1,13 @@
-"""The points that a study's first trials take, whatever the algorithm says, and where each comes from.
+"""The start points of a study: what its first trials take, whatever the algorithm, and where each comes from.
 
-They are settled once, when the study is made, and kept with it, so that all workers agree. Order: `start_from`, the
-portfolio of earlier studies, the recommended setting.
+They are saved once, when the study is made, so that all workers use the same ones. Order: `search.start_from`, the
+portfolio of past studies, the recommended setting. `save_start_points` writes, everything else is read-only.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from optuna.storages import BaseStorage
@@ -18,11 +18,11 @@ from hpotune.config.space.constraints import fixed_values
 from hpotune.config.space.ranges import Range
 from hpotune.config.space.start_from import Point, fault, items, near_value, option
 from hpotune.config.yaml_source import Value
-from hpotune.search.base.unit_cube import Axis, Hint, Params
-from hpotune.search.propose import distribution, fits, stored
+from hpotune.search.base.unit_cube import Axis, Hint, Params, distribution, encode
+from hpotune.search.propose import is_feasible
 
-STARTS = "starts"
-"""Name of the study's user attribute that holds them."""
+START_POINTS_KEY = "starts"
+"""User attribute of the study that holds them."""
 RECOMMENDED: dict[str, float] = {
     "train.learning_rate": 2e-4,
     "lora.r": 16,
@@ -31,86 +31,90 @@ RECOMMENDED: dict[str, float] = {
     "train.weight_decay": 0.01,
     "train.warmup_steps": 0.03,
 }
-"""Of LoRA fine-tuning (a trial here always trains an adapter); warm-up below 1 is a share of the run.
+"""Recommended values for LoRA fine-tuning (trials always train an adapter); warm-up below 1 is a share of the run.
 
-As first trial and weak prior such a setting took the regret after 20 trials from .175 to .107 (eight objectives)."""
+Such a setting as first trial and weak prior reduced the regret after 20 trials from 0.175 to 0.107 (eight surfaces)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Start:
-    """One starting point."""
+class StartPoint:
+    """A point that one of the first trials takes."""
 
     params: Params
-    """As Optuna stores them; names that are missing are drawn."""
-    of: str
-    """Where it comes from, in words."""
+    """As Optuna stores them; the search chooses the values of names that are missing."""
+    origin: str
+    """Where it comes from, as the user reads it: `from ../old`, `recommended`."""
     value: float | None = None
-    """What it reached there."""
+    """Its value of the first objective in a past study; None: unknown."""
+
+    def as_stored(self) -> dict[str, Any]:
+        """The start point as the study attribute holds it."""
+        return {"params": self.params, "of": self.origin, "value": self.value}
 
 
-def told(starts: Sequence[Start]) -> str:
-    """`3 starting points: 2 from ../old (0.61, 0.6), 1 recommended`; empty where there is none."""
-    if not starts:
+def start_points_text(start_points: Sequence[StartPoint]) -> str:
+    """`3 start points: 2 from ../old (0.61, 0.6), 1 recommended`; empty where there are none."""
+    if not start_points:
         return ""
-    groups: dict[str, list[Start]] = {}
-    for start in starts:
-        groups.setdefault(start.of, []).append(start)
+    groups: dict[str, list[StartPoint]] = {}
+    for start in start_points:
+        groups.setdefault(start.origin, []).append(start)
     parts = []
-    for of, group in groups.items():
+    for origin, group in groups.items():
         values = ", ".join(f"{start.value:.4g}" for start in group if start.value is not None)
-        parts.append(f"{len(group)} {of}" + (f" ({values})" if values else ""))
-    return f"{len(starts)} starting point{'s' if len(starts) > 1 else ''}: {', '.join(parts)}"
+        parts.append(f"{len(group)} {origin}" + (f" ({values})" if values else ""))
+    return f"{len(start_points)} start point{'s' if len(start_points) > 1 else ''}: {', '.join(parts)}"
 
 
-def keep_starts(storage: BaseStorage, study_id: int, starts: Sequence[Start]) -> bool:
-    """Keeps them with the study, unless some are kept, or a trial was drawn without them; whether it did."""
-    if settled(storage, study_id):
+def save_start_points(storage: BaseStorage, study_id: int, start_points: Sequence[StartPoint]) -> bool:
+    """Write the start points to the study. Returns False, and writes nothing, where they are settled already."""
+    if start_points_settled(storage, study_id):
         return False
-    storage.set_study_user_attr(study_id, STARTS, [asdict(start) for start in starts])
+    storage.set_study_user_attr(study_id, START_POINTS_KEY, [start.as_stored() for start in start_points])
     return True
 
 
-def settled(storage: BaseStorage, study_id: int) -> bool:
-    """Whether the starting points of a study are kept with it, or too late: a trial was drawn."""
-    if kept_starts(storage, study_id) is not None:
+def start_points_settled(storage: BaseStorage, study_id: int) -> bool:
+    """Whether start points are saved with the study, or cannot be any more because a trial has a point."""
+    if saved_start_points(storage, study_id) is not None:
         return True
     return any(trial.params for trial in storage.get_all_trials(study_id, deepcopy=False))
 
 
-def kept_starts(storage: BaseStorage, study_id: int) -> list[Params] | None:
-    """Those that were kept with the study; None where none were settled."""
-    found: list[dict[str, Any]] | None = storage.get_study_user_attrs(study_id).get(STARTS)
+def saved_start_points(storage: BaseStorage, study_id: int) -> list[Params] | None:
+    """The points saved with the study, in order; None where none were saved."""
+    found: list[dict[str, Any]] | None = storage.get_study_user_attrs(study_id).get(START_POINTS_KEY)
     return None if found is None else [dict(one["params"]) for one in found]
 
 
-def own_starts(study: Study, config: StudyConfig) -> list[Start]:
-    """What the file says by itself: the points of `start_from`, and the recommended one."""
+def file_start_points(study: Study, config: StudyConfig) -> list[StartPoint]:
+    """The start points that need no other study: the points written in `start_from`, then the recommended one."""
     points = [
-        Start(params=stored_point(study, i.point), of="from the file")
+        StartPoint(params=encode_point(study, i.point), origin="from the file")
         for i in items(study.template)
         if i.point
     ]
-    return distinct([*points, *recommended(study, config)])
+    return distinct_start_points([*points, *recommended_start_points(study, config)])
 
 
-def distinct(starts: Sequence[Start]) -> list[Start]:
-    """Each point once."""
-    kept: list[Start] = []
-    for start in starts:
+def distinct_start_points(start_points: Sequence[StartPoint]) -> list[StartPoint]:
+    """The start points without repetitions; the first of equal points is kept."""
+    kept: list[StartPoint] = []
+    for start in start_points:
         if all(start.params != other.params for other in kept):
             kept.append(start)
     return kept
 
 
-def stored_point(study: Study, point: Mapping[str, Value]) -> Params:
-    """A point of right values as Optuna stores it."""
-    return {r.name: stored(r, point[r.name]) for r in study.space.searched if r.name in point}
+def encode_point(study: Study, point: Mapping[str, Value]) -> Params:
+    """A valid point of the study file's values, as Optuna stores it."""
+    return {r.name: encode(r, point[r.name]) for r in study.space.searched if r.name in point}
 
 
-def believed(study: Study, config: StudyConfig) -> dict[str, Value]:
-    """Good values by name: the priors of the file; with `auto` also what is recommended for fine-tuning.
+def prior_values(study: Study, config: StudyConfig) -> dict[str, Value]:
+    """Values believed to be good, by name: `prior` of the file; with `auto` also those recommended for fine-tuning.
 
-    A normal range says itself what is believed.
+    A normal range gets no recommended value: its mean says what the user believes.
     """
     automatic = config.search.algorithm == "auto" and config.model is not None
     found: dict[str, Value] = {}
@@ -123,32 +127,34 @@ def believed(study: Study, config: StudyConfig) -> dict[str, Value]:
     return found
 
 
-def recommended(study: Study, config: StudyConfig) -> list[Start]:
-    """The point of believed values; names of which nothing is known take their middle, choices their first option.
+def recommended_start_points(study: Study, config: StudyConfig) -> list[StartPoint]:
+    """The point of the prior values, completed with the middle of other ranges (first option of unordered choices).
 
-    Where that breaks a constraint, those names are drawn instead. Empty where nothing is known of any.
+    Where that violates a constraint, the other names are left to the search. Empty where no name has a prior value.
     """
-    good, space = believed(study, config), study.space
-    if not good:
+    priors, space = prior_values(study, config), study.space
+    if not priors:
         return []
-    of = "from `prior`" if any(r.prior is not None for r in space.searched) else "recommended"
+    origin = "from `prior`" if any(r.prior is not None for r in space.searched) else "recommended"
     known = fixed_values(study.template, space)
-    whole = stored_point(study, good) | {r.name: _middle(r) for r in space.searched if r.name not in good}
-    if fits(space, whole, known):
-        return [Start(params=whole, of=of)]
-    part = stored_point(study, good)
-    return [Start(params=part, of=of)] if fits(space, part, known) else []
+    partial = encode_point(study, priors)
+    complete = partial | {r.name: _middle(r) for r in space.searched if r.name not in priors}
+    for params in (complete, partial):
+        if is_feasible(space, params, known):
+            return [StartPoint(params=params, origin=origin)]
+    return []
 
 
 def _middle(r: Range) -> Value:
+    """The middle of a range by its prior measure, as Optuna stores it; of unordered choices the first."""
     unordered = r.kind == "choice" and not r.ordered
     axis = Axis(name=r.name, distribution=distribution(r), hint=Hint(normal=r.measure))
     found: Value = axis.value(0.0 if unordered else 0.5)
     return found
 
 
-def moved(study: Study, point: Mapping[str, Value]) -> tuple[Point, list[str]]:
-    """A point of another study inside this one's ranges, and the names whose values had to move or were left out."""
+def point_within_ranges(study: Study, point: Mapping[str, Value]) -> tuple[Point, list[str]]:
+    """A point of another study moved into this study's ranges, and the names whose values were changed or left out."""
     found: Point = {}
     changed = []
     for r in study.space.searched:

@@ -14,8 +14,8 @@ from hpotune.config.space.constraints import fixed_values
 from hpotune.config.space.start_from import BEST, Item, Point, faults, items
 from hpotune.config.yaml_source import Mistake, Mistakes
 from hpotune.errors import HpotuneError
-from hpotune.search.base.unit_cube import Cube, Hint
-from hpotune.search.propose import distribution, is_feasible
+from hpotune.search.base.unit_cube import Cube, Hint, distribution
+from hpotune.search.propose import is_feasible
 from hpotune.search.start_points import (
     StartPoint,
     distinct_start_points,
@@ -41,7 +41,7 @@ def start_points(study: Study, *, home: Path, found: Mistakes) -> tuple[list[Sta
     notes: list[str] = []
     for item in items(study.template):
         if not item.path:
-            starts.append(StartPoint(params=encode_point(study, item.point), of="from the file"))
+            starts.append(StartPoint(params=encode_point(study, item.point), origin="from the file"))
         elif Path(item.path).suffix == ".csv":
             starts += _from_csv(study, item, home, found)
         else:
@@ -91,7 +91,7 @@ def _from_csv(study: Study, item: Item, home: Path, found: Mistakes) -> list[Sta
             place = f"{path.name}:{line}" + (f", column {column_of(path, name)}" if name else "")
             found.setdefault((*item.where, line, name), f"search.start_from: {place}: {text}")
         if not faults(point, study.template, study.space):
-            starts.append(StartPoint(params=encode_point(study, point), of=f"from {shown}"))
+            starts.append(StartPoint(params=encode_point(study, point), origin=f"from {shown}"))
     return starts
 
 
@@ -105,7 +105,7 @@ def _from_study(study: Study, item: Item, home: Path, found: Mistakes) -> tuple[
     starts: list[StartPoint] = []
     notes, left_out = [], 0
     for point, value in zip(earlier.points, earlier.values, strict=True):
-        start, moved_names = _taken(study, point, of=f"from {shown}", value=value)
+        start, moved_names = _taken(study, point, origin=f"from {shown}", value=value)
         left_out += start is None
         if start is not None and start not in starts:
             starts.append(start)
@@ -143,7 +143,7 @@ def _source_mistakes(study: Study, item: Item, shown: str) -> Iterator[Mistake]:
         )
 
 
-def _taken(study: Study, point: Point, *, of: str, value: float) -> tuple[StartPoint | None, list[str]]:
+def _taken(study: Study, point: Point, *, origin: str, value: float) -> tuple[StartPoint | None, list[str]]:
     """A setting of an earlier study as a start of this one, and the names whose values had to change.
 
     None where no value of it lies in this study, or a constraint forbids it.
@@ -152,7 +152,7 @@ def _taken(study: Study, point: Point, *, of: str, value: float) -> tuple[StartP
     params = encode_point(study, inside)
     if not params or not is_feasible(study.space, params, fixed_values(study.template, study.space)):
         return None, changed
-    return StartPoint(params=params, of=of, value=value), changed
+    return StartPoint(params=params, origin=origin, value=value), changed
 
 
 def _portfolio(study: Study, *, folder: Path, url: str) -> list[StartPoint]:
@@ -169,11 +169,11 @@ def _portfolio(study: Study, *, folder: Path, url: str) -> list[StartPoint]:
     kept: list[tuple[Earlier, list[StartPoint]]] = []
     sources: list[Source] = []
     for earlier in islice(_earlier(study, names, folder=folder, url=url), SOURCES):
-        of = f"of the portfolio from {earlier.name}"
+        origin = f"of the portfolio from {earlier.name}"
         pairs = [
             (start, gain)
             for point, value, gain in zip(earlier.points, earlier.values, earlier.gains, strict=True)
-            if (start := _taken(study, point, of=of, value=value)[0])
+            if (start := _taken(study, point, origin=origin, value=value)[0])
         ]
         if len(pairs) >= FEWEST:
             kept.append((earlier, [start for start, _ in pairs]))

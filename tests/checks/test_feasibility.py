@@ -87,7 +87,7 @@ def test_a_study_with_all_that_a_space_can_hold_runs_to_its_end(tmp_path, algori
     ]  # others break a constraint of the new one
     ran = call("run", file)
     values = ", ".join(f"{row['values']['value']:.4g}" for row in old)
-    rest = f"6 starting points: 1 from the file, 2 from good.csv, 2 from old ({values}), 1 from `prior`"
+    rest = f"6 start points: 1 from the file, 2 from good.csv, 2 from old ({values}), 1 from `prior`"
     assert rest in ran.stderr
 
     rows = told("trials", file)
@@ -144,7 +144,7 @@ def test_check_tells_the_starting_points_and_every_mistake_in_a_line(tmp_path):
     file.write_text(
         file.read_text().replace("    - {path: old, take: 2}\n", "").replace("    - good.csv\n", "")
     )
-    assert "2 starting points: 1 from the file, 1 from `prior`" in call("check", file).stdout
+    assert "2 start points: 1 from the file, 1 from `prior`" in call("check", file).stdout
 
 
 def test_a_study_of_which_no_trial_keeps_its_limits_has_no_best(tmp_path):

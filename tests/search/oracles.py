@@ -9,7 +9,7 @@ import numpy as np
 from optuna.distributions import FloatDistribution
 
 from hpotune.search.base.unit_cube import Cube
-from hpotune.search.partition.tree import Tree
+from hpotune.search.partition.tree import PartitionTree
 
 ONE = Cube({"x": FloatDistribution(0.0, 1.0)})
 TWO = Cube({"x": FloatDistribution(0.0, 1.0), "y": FloatDistribution(0.0, 1.0)})
@@ -25,12 +25,14 @@ def bowl(point: np.ndarray) -> float:
     return -((point[0] - 0.3) ** 2) - 2 * (point[1] - 0.7) ** 2
 
 
-def played(tree: Tree, function: Callable[[np.ndarray], float], trials: int) -> list[tuple[float, ...]]:
+def played(
+    tree: PartitionTree, function: Callable[[np.ndarray], float], trials: int
+) -> list[tuple[float, ...]]:
     """The points that a tree asks for in a row, to six digits."""
     points = []
     for _ in range(trials):
-        spot = tree.ask()
-        assert spot is not None, "the space is a continuum"
-        points.append(tuple(round(float(u), 6) for u in spot.point))
-        tree.tell(spot, function(spot.point))
+        candidate = tree.ask()
+        assert candidate is not None, "the space is a continuum"
+        points.append(tuple(round(float(u), 6) for u in candidate.point))
+        tree.tell(candidate, function(candidate.point))
     return points

@@ -6,8 +6,8 @@ import optuna
 from optuna.trial import TrialState
 
 from hpotune.config.load import Study
-from hpotune.search.assign import draw_trial
-from hpotune.search.propose import decode
+from hpotune.search.assign import assign_point
+from hpotune.search.base.unit_cube import decode
 
 
 class Play:
@@ -30,7 +30,7 @@ class Play:
     def resumed(self, id_: int) -> dict:
         """The point of a running trial, drawn where it is not yet."""
         storage = self.study._storage
-        draw_trial(storage, self.file, self.config, storage.get_trial(id_), unseen=frozenset())
+        assign_point(storage, self.file, self.config, storage.get_trial(id_), unseen=frozenset())
         return decode(self.file.space, storage.get_trial(id_).params)
 
     def tell(self, number: int, *values: float) -> None:

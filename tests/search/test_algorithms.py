@@ -8,9 +8,8 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from hpotune.errors import StudyFileError
 from hpotune.search.algorithms.registry import MODULES, algorithm, check_algorithm
-from hpotune.search.base.study_setup import setup_of
-from hpotune.search.base.unit_cube import Axis
-from hpotune.search.propose import decode
+from hpotune.search.base.unit_cube import Axis, decode
+from hpotune.search.sampler_setup import sampler_setup
 from tests.search.play import Play
 
 MIXED = {
@@ -29,7 +28,7 @@ FREE = [name for name in MODULES if algorithm(name).conditions and algorithm(nam
 
 
 def check(study) -> None:
-    check_algorithm(study, setup_of(study, study.config))
+    check_algorithm(study, sampler_setup(study, study.config))
 
 
 def drawn(study, algorithm: str, *, trials: int = 14, seed: int = 0) -> list[dict]:
@@ -86,9 +85,9 @@ WHOLE = {"a": {"int": [1, 3]}, "b": {"int": [1, 4]}}
 KINDS = {"a": {"choice": ["x", "y", "z"]}, "b": {"int": [1, 4]}}
 CUBE = {name: {"float": [0.0, 1.0]} for name in "abc"}
 TAKES = {
-    "whole": [(name, WHOLE) for name in MODULES if not algorithm(name).lineage],
+    "whole": [(name, WHOLE) for name in MODULES if not algorithm(name).assign_lineage],
     "kinds": [
-        (name, KINDS) for name in MODULES if algorithm(name).categories and not algorithm(name).lineage
+        (name, KINDS) for name in MODULES if algorithm(name).categories and not algorithm(name).assign_lineage
     ],
 }
 """A trial that goes on from another one keeps its values on purpose: tests/search/algorithms/test_pbt.py."""
@@ -172,7 +171,7 @@ def test_the_ends_of_the_unit_interval_stay_inside(distribution, unit):
 
 def test_priors_are_stored_as_optuna_stores_them(make_study):
     study = make_study(params=MIXED)
-    hints = setup_of(study, study.config).hints
+    hints = sampler_setup(study, study.config).hints
     priors = {name: hint.prior for name, hint in hints.items() if hint.prior is not None}
     assert priors == {"params.lr": 1e-3, "params.modules": '"all"'}
 

@@ -7,7 +7,7 @@ import pytest
 from optuna.distributions import FloatDistribution
 from optuna.trial import TrialState
 
-from hpotune.search.assign import ANNOUNCED, _rival
+from hpotune.search.assign import ANNOUNCED_KEY, _conflict
 from tests.search.play import Play
 
 LETTERS = {"x": {"choice": ["a", "b", "c", "d"]}}
@@ -46,7 +46,7 @@ def test_a_point_that_a_dead_worker_had_half_written_is_completed(make_study):
     play = Play(make_study(params=params), algorithm="random")
     storage = play.study._storage
     id_ = storage.create_new_trial(play.study._study_id)
-    storage.set_trial_system_attr(id_, ANNOUNCED, {"params.x": 0.5, "params.y": 0.25})
+    storage.set_trial_system_attr(id_, ANNOUNCED_KEY, {"params.x": 0.5, "params.y": 0.25})
     storage.set_trial_param(id_, "params.x", 0.5, FloatDistribution(0.0, 1.0))
     assert play.resumed(id_) == {"params.x": 0.5, "params.y": 0.25}
 
@@ -56,15 +56,15 @@ def test_an_announcement_is_seen_before_while_and_after_it_is_written():
     one, other = study.ask(), study.ask()
     point = {"x": 0.5, "y": 0.25}
     seen = []
-    for step in ({ANNOUNCED: point}, {"x": 0.5}, {"y": 0.25}):
+    for step in ({ANNOUNCED_KEY: point}, {"x": 0.5}, {"y": 0.25}):
         for name, value in step.items():
-            if name == ANNOUNCED:
+            if name == ANNOUNCED_KEY:
                 study._storage.set_trial_system_attr(one._trial_id, name, value)
             else:
                 study._storage.set_trial_param(one._trial_id, name, value, FloatDistribution(0.0, 1.0))
-        seen.append(_rival(study, study.trials[other.number], point, since=0))
-    assert seen == ["first"] * 3
+        seen.append(_conflict(study, study.trials[other.number], point, since=0))
+    assert seen == ["lower"] * 3
     elsewhere = {"x": 0.1, "y": 0.1}
-    study._storage.set_trial_system_attr(other._trial_id, ANNOUNCED, elsewhere)
-    assert _rival(study, study.trials[one.number], elsewhere, since=0) == "later"
-    assert _rival(study, study.trials[other.number], point, since=other.number) == ""
+    study._storage.set_trial_system_attr(other._trial_id, ANNOUNCED_KEY, elsewhere)
+    assert _conflict(study, study.trials[one.number], elsewhere, since=0) == "higher"
+    assert _conflict(study, study.trials[other.number], point, since=other.number) == ""

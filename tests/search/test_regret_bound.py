@@ -8,7 +8,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution
 
 from hpotune.search.base.history import History
 from hpotune.search.base.unit_cube import Cube
-from hpotune.search.regret_bound import AHEAD, EVERY, MOST, outlook
+from hpotune.search.regret_bound import INTERVAL, MAX_TRIALS, NEXT_TRIALS, regret_bound
 from tests.search.play import Play
 
 CUBE = Cube({name: FloatDistribution(0.0, 1.0) for name in "ab"})
@@ -28,7 +28,7 @@ def told(points: np.ndarray, gains: np.ndarray) -> History:
         stderrs=np.full(n, np.nan),
         numbers=np.arange(n),
         pending=none,
-        broken=none,
+        failed=none,
     )
 
 
@@ -38,7 +38,7 @@ def seen(phase: float, *, trials: int, seed: int) -> tuple[float, float]:
     points = rng.random((trials, 2))
     gains = waves(points, phase)
     grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 201)] * 2), axis=-1).reshape(-1, 2)
-    found = outlook(CUBE, told(points, gains), rng=rng)
+    found = regret_bound(CUBE, told(points, gains), rng=rng)
     assert found is not None
     return found.regret, float(waves(grid, phase).max() - gains.max())
 
@@ -58,33 +58,33 @@ def test_the_bound_and_the_gain_are_in_the_units_of_the_objective():
     points = rng.random((20, 2))
     gains = waves(points, 1.0)
     one, thousand = (
-        outlook(CUBE, told(points, factor * gains), rng=np.random.default_rng(1)) for factor in (1, 1000)
+        regret_bound(CUBE, told(points, factor * gains), rng=np.random.default_rng(1)) for factor in (1, 1000)
     )
     assert one is not None
     assert thousand is not None
     assert thousand.regret == pytest.approx(1000 * one.regret, rel=1e-3)
     assert thousand.gain == pytest.approx(1000 * one.gain, rel=1e-3)
     assert 0 <= one.gain <= one.regret
-    assert one.ahead == AHEAD
+    assert one.ahead == NEXT_TRIALS
 
 
 def test_a_space_that_is_tried_out_has_nothing_left_to_bring():
     cube = Cube({name: CategoricalDistribution(["x", "y", "z", "w"]) for name in "ab"})
     points = cube.snap(np.array([[(i + 0.5) / 4, (j + 0.5) / 4] for i in range(4) for j in range(4)]))
-    found = outlook(cube, told(points, np.arange(16.0)), rng=np.random.default_rng(0))
+    found = regret_bound(cube, told(points, np.arange(16.0)), rng=np.random.default_rng(0))
     assert found is not None
     assert found.gain == 0.0
 
 
-@pytest.mark.parametrize("trials", [0, 5, MOST + 1])
+@pytest.mark.parametrize("trials", [0, 5, MAX_TRIALS + 1])
 def test_of_too_few_or_too_many_trials_nothing_is_said(trials):
     rng = np.random.default_rng(0)
-    assert outlook(CUBE, told(rng.random((trials, 2)), rng.random(trials)), rng=rng) is None
+    assert regret_bound(CUBE, told(rng.random((trials, 2)), rng.random(trials)), rng=rng) is None
 
 
 def test_of_a_constant_nothing_is_said():
     rng = np.random.default_rng(0)
-    assert outlook(CUBE, told(rng.random((20, 2)), np.ones(20)), rng=rng) is None
+    assert regret_bound(CUBE, told(rng.random((20, 2)), np.ones(20)), rng=rng) is None
 
 
 def looks(play: Play) -> dict[int, dict]:
@@ -116,7 +116,7 @@ def test_with_a_plateau_each_trial_looks_ahead_and_the_bound_comes_down_to_it(ma
 
 def test_without_one_every_tenth_trial_looks_for_the_eye_of_the_user(make_study):
     study = make_study(params=LINE, score=UP, budget={"trials": 200})
-    assert [*looks(played(study, algorithm="random", trials=25))] == [EVERY, 2 * EVERY]
+    assert [*looks(played(study, algorithm="random", trials=25))] == [INTERVAL, 2 * INTERVAL]
 
 
 def test_two_objectives_and_conditions_have_no_outlook(make_study):

@@ -8,17 +8,16 @@ import pytest
 
 from hpotune.config.load import Study, build_study
 from hpotune.config.yaml_source import parse_source
-from hpotune.search.assign import starts
-from hpotune.search.propose import decode
+from hpotune.search.base.unit_cube import decode
 from hpotune.search.start_points import (
-    STARTS,
-    Start,
-    distinct,
-    keep_starts,
-    kept_starts,
-    moved,
-    own_starts,
-    told,
+    START_POINTS_KEY,
+    StartPoint,
+    distinct_start_points,
+    file_start_points,
+    point_within_ranges,
+    save_start_points,
+    saved_start_points,
+    start_points_text,
 )
 from tests.search.play import Play
 
@@ -46,6 +45,11 @@ score: {objective: {metric: eval_loss}}
 search: {algorithm: auto}
 budget: {trials: 20}
 """
+
+
+def starts(study: Study) -> list[dict]:
+    """Start points that need no other study, as Optuna stores them."""
+    return [start.params for start in file_start_points(study, study.config)]
 
 
 def finetune(text: str = FINETUNE) -> Study:
@@ -112,8 +116,8 @@ def test_without_priors_nothing_is_recommended_for_a_function(make_study):
 
 
 def test_fine_tuning_with_auto_starts_from_the_usual_setting_inside_its_ranges():
-    (start,) = own_starts(finetune(), finetune().config)
-    assert start == Start(
+    (start,) = file_start_points(finetune(), finetune().config)
+    assert start == StartPoint(
         params={
             "lora.r": 16,
             "lora.lora_alpha": 13,  # 32 lies outside: the middle
@@ -122,14 +126,14 @@ def test_fine_tuning_with_auto_starts_from_the_usual_setting_inside_its_ranges()
             "train.weight_decay": pytest.approx(0.1),  # a normal range says itself what is believed
             "train.optim": "sgd",
         },
-        of="recommended",
+        origin="recommended",
     )
 
 
 def test_a_prior_of_the_file_wins_over_the_usual_value_and_is_named():
     study = finetune(FINETUNE.replace("{int: [2, 64], log: true}", "{int: [2, 64], prior: 8}"))
-    (start,) = own_starts(study, study.config)
-    assert (start.params["lora.r"], start.params["train.learning_rate"], start.of) == (
+    (start,) = file_start_points(study, study.config)
+    assert (start.params["lora.r"], start.params["train.learning_rate"], start.origin) == (
         8,
         2e-4,
         "from `prior`",
@@ -146,32 +150,43 @@ def test_starts_that_were_kept_with_the_study_rule(make_study):
     study = make_study(params=SPACE, search={"start_from": [{"params.n": 1}]})
     play = Play(study, algorithm="random")
     storage, id_ = play.study._storage, play.study._study_id
-    assert kept_starts(storage, id_) is None
-    assert keep_starts(storage, id_, [Start(params={"params.n": 5}, of="from ../old", value=0.5)])
-    assert not keep_starts(storage, id_, [])
-    assert kept_starts(storage, id_) == [{"params.n": 5}]
-    assert play.study.user_attrs[STARTS] == [{"params": {"params.n": 5}, "of": "from ../old", "value": 0.5}]
+    assert saved_start_points(storage, id_) is None
+    assert save_start_points(
+        storage, id_, [StartPoint(params={"params.n": 5}, origin="from ../old", value=0.5)]
+    )
+    assert not save_start_points(storage, id_, [])
+    assert saved_start_points(storage, id_) == [{"params.n": 5}]
+    assert play.study.user_attrs[START_POINTS_KEY] == [
+        {"params": {"params.n": 5}, "of": "from ../old", "value": 0.5}
+    ]
     assert play.ask()[1]["params.n"] == 5
 
 
 def test_starts_come_too_late_where_a_trial_was_drawn(make_study):
     play = Play(make_study(params=SPACE), algorithm="random")
     play.ask()
-    assert not keep_starts(play.study._storage, play.study._study_id, [Start(params={"params.n": 5}, of="")])
+    assert not save_start_points(
+        play.study._storage, play.study._study_id, [StartPoint(params={"params.n": 5}, origin="")]
+    )
 
 
 def test_the_origins_are_told_in_one_line():
-    old = [Start(params={"a": n}, of="from ../old", value=value) for n, value in enumerate((0.61, 0.6))]
-    found = [*old, Start(params={"a": 3}, of="recommended"), old[0]]
-    assert told(distinct(found)) == "3 starting points: 2 from ../old (0.61, 0.6), 1 recommended"
-    assert told(old[:1]) == "1 starting point: 1 from ../old (0.61)"
-    assert told([]) == ""
+    old = [
+        StartPoint(params={"a": n}, origin="from ../old", value=value) for n, value in enumerate((0.61, 0.6))
+    ]
+    found = [*old, StartPoint(params={"a": 3}, origin="recommended"), old[0]]
+    assert (
+        start_points_text(distinct_start_points(found))
+        == "3 start points: 2 from ../old (0.61, 0.6), 1 recommended"
+    )
+    assert start_points_text(old[:1]) == "1 start point: 1 from ../old (0.61)"
+    assert start_points_text([]) == ""
 
 
 def test_a_point_of_another_study_is_moved_into_the_ranges(make_study):
     study = make_study(params=SPACE)
     point = {"params.lr": 1.0, "params.n": 4, "params.kind": "z", "params.size": 16.0, "params.else": 3}
-    found, changed = moved(study, point)
+    found, changed = point_within_ranges(study, point)
     assert found == {"params.lr": 1e-2, "params.n": 4, "params.size": 16}
     assert set(changed) == {"params.lr", "params.kind"}
     assert decode(study.space, {"params.kind": '["c"]'}) == {"params.kind": ["c"]}

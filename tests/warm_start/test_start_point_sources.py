@@ -15,7 +15,7 @@ from hpotune.checks.study_file import check
 from hpotune.errors import StudyFileError
 from hpotune.launch.prepare import Ready, prepare
 from hpotune.records.trial import Failure, TrialResult, Worker
-from hpotune.search.start_points import STARTS
+from hpotune.search.start_points import START_POINTS_KEY
 from hpotune.storage import Claim
 
 PARAMS = {
@@ -58,20 +58,20 @@ def played(
         claim = store.claim(Worker(job=str(number), host="h", pid=1))
         assert isinstance(claim, Claim)
         if number == 0:
-            store.fail(claim.trial_id, Failure(cause="user", message="no"))
+            store.record_failure(claim.trial_id, Failure(cause="user", message="no"))
             continue
         point = dict(claim.row.params)
         found.append(point | {"value": value(point)})
         metrics = {"memory": point.get("params.x")}
         told = TrialResult(number=claim.row.number, state="finished", values=[value(point)], metrics=metrics)
-        store.finish(claim.trial_id, told)
+        store.complete(claim.trial_id, told)
     return found
 
 
 def kept(file: Path) -> list[dict]:
     """The starts of a study, made where it is not yet."""
     store = ready(file).store
-    found: list[dict] = store._storage.get_study_user_attrs(store._id)[STARTS]
+    found: list[dict] = store._storage.get_study_user_attrs(store._id)[START_POINTS_KEY]
     return found
 
 
@@ -105,9 +105,9 @@ def test_at_most_so_many_rows_are_taken(made):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("params.x,params.n\n1,2\n9,2\n", ["good.csv:3, column 1: params.x=9 lies outside the range from -3 to 3"]),
-        ("params.x,params.n\n1,2.5\n", ["good.csv:2, column 2: params.n=2.5 lies between two values"]),
-        ("params.x,params.kind\n1,b\n", ['good.csv:2, column 2: params.kind="b" is none of the choices']),
+        ("params.x,params.n\n1,2\n9,2\n", ["good.csv:3, column 1: params.x=9 is outside the range from -3 to 3"]),
+        ("params.x,params.n\n1,2.5\n", ["good.csv:2, column 2: params.n=2.5 is between two values"]),
+        ("params.x,params.kind\n1,b\n", ['good.csv:2, column 2: params.kind="b" is not one of the choices']),
         ("params.x\nhigh\n", ['good.csv:2, column 1: params.x="high" needs a number']),
         ("params.x,params.m\n1,2\n", ["good.csv:1, column 2: 'params.m' is no range of the study; did you mean"]),
         ("params.x,params.x\n1,2\n", ["good.csv:1, column 2: 'params.x' stands twice; remove one"]),
@@ -235,11 +235,11 @@ def test_auto_takes_a_portfolio_of_studies_beside_it_over_the_same_names(made):
     played(made("few"), trials=4)
     played(made("other", params={"x": {"float": [-3.0, 3.0]}}))
     found = ready(made(search={"algorithm": "auto"}))
-    starts = found.store._storage.get_study_user_attrs(found.store._id)[STARTS]
+    starts = found.store._storage.get_study_user_attrs(found.store._id)[START_POINTS_KEY]
     assert {one["of"] for one in starts} == {"of the portfolio from old"}
     assert {one["params"]["params.x"] for one in starts} <= {point["params.x"] for point in best[:3]}
     assert len(starts) == 3
-    assert found.notes[-1].startswith("3 starting points: 3 of the portfolio from old (")
+    assert found.notes[-1].startswith("3 start points: 3 of the portfolio from old (")
 
 
 @pytest.mark.parametrize(
@@ -362,4 +362,4 @@ def test_limits_of_a_fine_tuning_are_numbers_that_it_measures(tmp_path):
     )
     (tmp_path / "s.yaml").write_text(text[: text.index("    - {metric: memory_gb")])
     checked = check(tmp_path / "s.yaml")
-    assert [(start.of, start.params) for start in checked.starts] == [("recommended", {"lora.r": 16})]
+    assert [(start.origin, start.params) for start in checked.starts] == [("recommended", {"lora.r": 16})]

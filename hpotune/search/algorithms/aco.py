@@ -10,9 +10,9 @@ from __future__ import annotations
 import numpy as np
 
 from hpotune.search.algorithms.algorithm import Algorithm
-from hpotune.search.base.options import number
-from hpotune.search.base.population import Flight, PopulationSampler, reflected
-from hpotune.search.base.sampler import Setup, Turn
+from hpotune.search.base.options import float_option
+from hpotune.search.base.population import PopulationHistory, PopulationSampler, reflected
+from hpotune.search.base.sampler import SamplerSetup, SamplingContext
 from hpotune.search.base.unit_cube import Axis, Cube
 
 LOCALITY = 0.05
@@ -24,14 +24,16 @@ SPEED = 0.68
 class ColonySampler(PopulationSampler):
     """An ant a trial; the archive is the best points of the store."""
 
-    def __init__(self, setup: Setup | None = None) -> None:
+    def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
-        self.locality = number(self.setup.options, "locality", LOCALITY, low=1e-6, high=10.0)
-        self.speed = number(self.setup.options, "speed", SPEED, low=0.0, high=10.0)
+        self.locality = float_option(self.setup.options, "locality", LOCALITY, low=1e-6, high=10.0)
+        self.speed = float_option(self.setup.options, "speed", SPEED, low=0.0, high=10.0)
 
-    def move(self, cube: Cube, flight: Flight, turn: Turn) -> np.ndarray | None:
+    def next_position(
+        self, cube: Cube, history: PopulationHistory, context: SamplingContext
+    ) -> np.ndarray | None:
         """Where the ant goes."""
-        archive = sorted(flight.told, key=lambda move: (-move.gain, move.rank))[: self.size]
+        archive = sorted(history.evaluated, key=lambda move: (-move.gain, move.rank))[: self.size]
         if len(archive) < 2:
             return None
         points = np.array([move.point for move in archive])
@@ -39,12 +41,12 @@ class ColonySampler(PopulationSampler):
         width = self.locality * self.size
         weights = np.exp(-(ranks**2) / (2.0 * width**2)) / (width * np.sqrt(2.0 * np.pi))
         shares = weights / weights.sum()
-        guide = points[turn.rng.choice(len(points), p=shares)]
+        guide = points[context.rng.choice(len(points), p=shares)]
         spread = self.speed * np.abs(points - guide).sum(axis=0) / (len(points) - 1)
-        point = reflected(guide + spread * turn.rng.standard_normal(len(cube)))
+        point = reflected(guide + spread * context.rng.standard_normal(len(cube)))
         for index in np.flatnonzero(cube.unordered):
             chances = self._chances(cube.axes[index], points[:, index], weights)
-            point[index] = (turn.rng.choice(len(chances), p=chances) + 0.5) / len(chances)
+            point[index] = (context.rng.choice(len(chances), p=chances) + 0.5) / len(chances)
         return point
 
     def _chances(self, axis: Axis, column: np.ndarray, weights: np.ndarray) -> np.ndarray:

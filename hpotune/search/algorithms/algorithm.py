@@ -11,16 +11,16 @@ from optuna.trial import FrozenTrial
 
 from hpotune.config.load import Study as StudyFile
 from hpotune.records.lineage import Lineage
-from hpotune.search.base.sampler import Setup
+from hpotune.search.base.sampler import SamplerSetup
 
-LineageOf = Callable[[Study, FrozenTrial, Setup], Lineage]
+LineageOf = Callable[[Study, FrozenTrial, SamplerSetup], Lineage]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Algorithm:
     """One way to choose the next point. Each stands in a file of its own as ALGORITHM."""
 
-    make: Callable[[Setup], BaseSampler]
+    make: Callable[[SamplerSetup], BaseSampler]
     when: str
     """When to use it, in one line."""
     cost: str
@@ -37,11 +37,11 @@ class Algorithm:
     """Whether it learns from constraints that are known only after a trial (those known before all algorithms keep)."""
     options: Mapping[str, str] = field(default_factory=dict)
     """What `search.options` may hold, and its meaning."""
-    lineage: LineageOf | None = None
+    assign_lineage: LineageOf | None = None
     """Whom a trial goes on from; None: each begins at its first step."""
-    faults: Callable[[StudyFile, Setup], Sequence[str]] = lambda study, setup: ()
+    study_errors: Callable[[StudyFile, SamplerSetup], Sequence[str]] = lambda study, setup: ()
     """What of a study does not go with it, beyond the abilities above: lines for the user."""
-    widened: Callable[[Setup, Setup], Setup] = lambda now, then: now
+    extended_setup: Callable[[SamplerSetup, SamplerSetup], SamplerSetup] = lambda now, then: now
     """The setup to hold against `faults` once a study's budget has changed: as it is now, and as it began."""
 
     @property

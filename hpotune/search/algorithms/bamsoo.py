@@ -22,38 +22,38 @@ import numpy as np
 
 from hpotune.search.algorithms.algorithm import Algorithm
 from hpotune.search.algorithms.soo import CELL_OPTIONS, SooSampler, SooTree
-from hpotune.search.base.options import number
-from hpotune.search.base.sampler import Setup
+from hpotune.search.base.options import float_option
+from hpotune.search.base.sampler import SamplerSetup
 from hpotune.search.base.unit_cube import Cube, Params
 from hpotune.search.gp.gaussian_process import fit
-from hpotune.search.partition.cells import Cell, Spot
-from hpotune.search.partition.tree import Bounds, Run, Tree
+from hpotune.search.partition.cells import Candidate, Cell
+from hpotune.search.partition.tree import Bounds, Evaluation, PartitionTree
 
 JITTER = 1e-8
 """On the diagonal of the known process: two equal points would make the matrix singular."""
-SKIPS = 50
+MAX_SKIPS_IN_A_ROW = 50
 """Cells skipped in a row before the one of them with the largest upper bound is evaluated: no worker waits."""
 
-FITTED = 100
+MAX_FITTED_POINTS = 100
 """Points that the process is fitted to, spread over the known ones; it is conditioned on all. Three times as many take
 twenty times as long."""
 
 
-class Belief(Protocol):
+class Posterior(Protocol):
     """What is believed of the objective."""
 
     def predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation at points of shape (m, d)."""
 
 
-Model = Callable[[list[Run], list[Run]], Belief]
+PosteriorModel = Callable[[list[Evaluation], list[Evaluation]], Posterior]
 """The belief after known runs and running ones."""
 
 
-class KnownProcess:
+class FixedLengthProcess:
     """Mean 0, variance 1, squared exponential of a given length; running points believed at their mean."""
 
-    def __init__(self, length: float, known: list[Run], pending: list[Run]) -> None:
+    def __init__(self, length: float, known: list[Evaluation], pending: list[Evaluation]) -> None:
         self.length = length
         self.points = np.array([run.point for run in [*known, *pending]])
         self.n = len(known)
@@ -74,29 +74,29 @@ class KnownProcess:
         return np.asarray(np.exp(-far / 2 / self.length**2))
 
 
-def fitted(unordered: np.ndarray) -> Model:
+def fitted_process(unordered: np.ndarray) -> PosteriorModel:
     """The process fitted to what is known, in the scores' own units."""
 
-    def model(known: list[Run], pending: list[Run]) -> Belief:
-        return _Scaled(known, pending, unordered)
+    def model(known: list[Evaluation], pending: list[Evaluation]) -> Posterior:
+        return _FittedProcess(known, pending, unordered)
 
     return model
 
 
-class _Scaled:
+class _FittedProcess:
     """A fitted surrogate, its predictions turned back into gains."""
 
-    def __init__(self, known: list[Run], pending: list[Run], unordered: np.ndarray) -> None:
+    def __init__(self, known: list[Evaluation], pending: list[Evaluation], unordered: np.ndarray) -> None:
         gains = np.array([np.mean(run.gains) for run in known])
         low, middle, high = np.quantile(gains, (0.25, 0.5, 0.75))
         clipped = np.maximum(gains, middle - 3 * max(high - middle, middle - low))  # one collapse is no slope
         self.mean, self.scale = float(clipped.mean()), float(clipped.std()) or 1.0
         points, scores = np.array([run.point for run in known]), (clipped - self.mean) / self.scale
-        some = np.unique(np.linspace(0, len(known) - 1, min(len(known), FITTED)).astype(int))
+        some = np.unique(np.linspace(0, len(known) - 1, min(len(known), MAX_FITTED_POINTS)).astype(int))
         process = fit(points[some], scores[some], np.ones(len(some)), unordered)
-        process = replace(process, points=points, scores=scores, weights=np.ones(len(known)))
+        process = replace(process, points=points, scores=scores, noise_ratios=np.ones(len(known)))
         believed = np.array([run.point for run in pending]).reshape(len(pending), len(unordered))
-        self.process = process.believing(believed)
+        self.process = process.with_pending(believed)
 
     def predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean, sd = self.process.predict(points)
@@ -110,75 +110,75 @@ class BamsooTree(SooTree):
         self,
         cube: Cube,
         *,
-        model: Model,
+        model: PosteriorModel,
         eta: float = 0.5,
         beta_scale: float = 1.0,
         k: int = 3,
         h_max: int | None = None,
-        fits: Callable[[Params], bool] = lambda params: True,
+        is_feasible: Callable[[Params], bool] = lambda params: True,
     ) -> None:
-        super().__init__(cube, k=k, h_max=h_max, fits=fits)
+        super().__init__(cube, k=k, h_max=h_max, is_feasible=is_feasible)
         self.model, self.eta, self.beta_scale = model, eta, beta_scale
         self.bounds: dict[str, float] = {}
         """Lower bounds of cells that were tested, by name."""
         self.tested = 0
-        self.skipped: list[tuple[float, Cell]] = []
+        self.skipped_cells: list[tuple[float, Cell]] = []
         """Upper bounds and cells."""
-        self._row = 0
-        self._belief: tuple[tuple[int, int], Belief] | None = None
+        self._skipped_in_a_row = 0
+        self._belief: tuple[tuple[int, int], Posterior] | None = None
 
-    def value(self, cell: Cell) -> float | None:
+    def leaf_value(self, cell: Cell) -> float | None:
         """The gain; before it is known, the lower bound."""
         gain = self.gain(cell)
         return self.bounds.get(cell.name) if gain is None else gain
 
-    def settle(self, cell: Cell) -> Iterator[Spot | None]:
+    def evaluate_child(self, cell: Cell) -> Iterator[Candidate | None]:
         """The cell where it must be evaluated: where its values are new and its upper bound is good enough."""
-        if cell.key in self.runs or not self.fits(cell.params):
-            yield from self._open(cell)
+        if cell.key in self.evaluations or not self.is_feasible(cell.params):
+            yield from self._evaluate(cell)
             return
         self.tested += 1
         low, high = self._bounds(cell)
         if math.isfinite(low):
             self.bounds[cell.name] = low
         if high >= self.best:
-            self._row = 0
-            yield from self._open(cell)
+            self._skipped_in_a_row = 0
+            yield from self._evaluate(cell)
         else:
             yield from self._skip(cell, high)
 
-    def rest(self) -> Iterator[Spot | None]:
+    def remaining(self) -> Iterator[Candidate | None]:
         """Cells that were skipped, of a space with few points: those with the largest upper bounds first."""
-        for _, cell in sorted(self.skipped, key=lambda pair: -pair[0]):
-            yield from self._open(cell)
+        for _, cell in sorted(self.skipped_cells, key=lambda pair: -pair[0]):
+            yield from self._evaluate(cell)
 
-    def _skip(self, cell: Cell, high: float) -> Iterator[Spot | None]:
-        self.skipped.append((high, cell))
-        self._row += 1
-        if self._row >= SKIPS:
-            best = max(self.skipped[-self._row :], key=lambda pair: pair[0])[1]
-            self._row = 0
-            yield from self._open(best)
+    def _skip(self, cell: Cell, high: float) -> Iterator[Candidate | None]:
+        self.skipped_cells.append((high, cell))
+        self._skipped_in_a_row += 1
+        if self._skipped_in_a_row >= MAX_SKIPS_IN_A_ROW:
+            best = max(self.skipped_cells[-self._skipped_in_a_row :], key=lambda pair: pair[0])[1]
+            self._skipped_in_a_row = 0
+            yield from self._evaluate(best)
 
     def _bounds(self, cell: Cell) -> Bounds:
         """Infinite where too little is known."""
-        if self._kept is not None:
-            return self._kept.get(cell.name, (-math.inf, math.inf))
-        known = [run for run in self.runs.values() if run.gains]
+        if self._stored_bounds is not None:
+            return self._stored_bounds.get(cell.name, (-math.inf, math.inf))
+        known = [run for run in self.evaluations.values() if run.gains]
         if len(known) < 2:
             return -math.inf, math.inf
-        pending = [run for run in self.runs.values() if not run.known]
+        pending = [run for run in self.evaluations.values() if not run.known]
         size = (sum(len(run.gains) for run in known), len(pending))
         if self._belief is None or self._belief[0] != size:
             self._belief = size, self.model(known, pending)
         mean, sd = self._belief[1].predict(cell.point[None])
-        wide = self.beta_scale * width(self.tested, self.eta) * float(sd[0])
+        wide = self.beta_scale * confidence_width(self.tested, self.eta) * float(sd[0])
         found = float(mean[0]) - wide, float(mean[0]) + wide
-        self.tests.append((cell.name, *found))
+        self.computed_bounds.append((cell.name, *found))
         return found
 
 
-def width(tested: int, eta: float) -> float:
+def confidence_width(tested: int, eta: float) -> float:
     """B of the bounds after that many tests."""
     return math.sqrt(2 * math.log(math.pi**2 * tested**2 / (6 * eta)))
 
@@ -186,26 +186,26 @@ def width(tested: int, eta: float) -> float:
 class BamsooSampler(SooSampler):
     """Bayesian multi-scale optimistic optimisation, continued from a study's trials."""
 
-    def __init__(self, setup: Setup | None = None) -> None:
+    def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
         options = self.setup.options
-        self.eta = number(options, "eta", 0.5, low=1e-9, high=1.0)
-        self.beta_scale = number(options, "beta_scale", 1.0, low=0.0, high=math.inf)
+        self.eta = float_option(options, "eta", 0.5, low=1e-9, high=1.0)
+        self.beta_scale = float_option(options, "beta_scale", 1.0, low=0.0, high=math.inf)
         length = options.get("length")
-        self.length = None if length is None else number(options, "length", 0.0, low=1e-3, high=1e3)
+        self.length = None if length is None else float_option(options, "length", 0.0, low=1e-3, high=1e3)
 
-    def tree(self, cube: Cube, fits: Callable[[Params], bool]) -> Tree:
+    def tree(self, cube: Cube, is_feasible: Callable[[Params], bool]) -> PartitionTree:
         """The search before its first ask."""
         return BamsooTree(
             cube, model=self._model(cube), eta=self.eta, beta_scale=self.beta_scale, k=self.k, h_max=self.h_max,
-            fits=fits,
+            is_feasible=is_feasible,
         )  # fmt: skip
 
-    def _model(self, cube: Cube) -> Model:
+    def _model(self, cube: Cube) -> PosteriorModel:
         length = self.length
         if length is None:
-            return fitted(cube.unordered)
-        return lambda known, pending: KnownProcess(length, known, pending)
+            return fitted_process(cube.unordered)
+        return lambda known, pending: FixedLengthProcess(length, known, pending)
 
 
 ALGORITHM = Algorithm(

@@ -12,22 +12,22 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, CmaEsSampler
 
 from hpotune.search.algorithms.algorithm import Algorithm
-from hpotune.search.base.options import switch, whole
-from hpotune.search.base.sampler import Setup
+from hpotune.search.base.options import bool_option, int_option
+from hpotune.search.base.sampler import SamplerSetup
 
 _SWITCHES = ("with_margin", "use_separable_cma", "lr_adapt", "consider_pruned_trials")
 
 
-def _make(setup: Setup) -> BaseSampler:
+def _make(setup: SamplerSetup) -> BaseSampler:
     options = setup.options
-    more: dict[str, Any] = {name: switch(options, name, default=False) for name in _SWITCHES}
-    size = whole(options, "popsize", 4, low=4) if "popsize" in options else None
+    more: dict[str, Any] = {name: bool_option(options, name, default=False) for name in _SWITCHES}
+    size = int_option(options, "popsize", 4, low=4) if "popsize" in options else None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return CmaEsSampler(
             seed=setup.trial_seed,
             warn_independent_sampling=False,
-            n_startup_trials=whole(options, "n_startup_trials", 1, low=0),
+            n_startup_trials=int_option(options, "n_startup_trials", 1, low=0),
             popsize=size,
             **more,
         )

@@ -11,9 +11,9 @@ from __future__ import annotations
 import numpy as np
 
 from hpotune.search.algorithms.algorithm import Algorithm
-from hpotune.search.base.options import number, one_of
-from hpotune.search.base.population import Flight, Move, PopulationSampler
-from hpotune.search.base.sampler import Setup, Turn
+from hpotune.search.base.options import choice_option, float_option
+from hpotune.search.base.population import Individual, PopulationHistory, PopulationSampler
+from hpotune.search.base.sampler import SamplerSetup, SamplingContext
 from hpotune.search.base.unit_cube import Cube
 
 STRATEGIES = ("current-to-best/1", "rand/1")
@@ -24,22 +24,24 @@ FACTOR, CROSSOVER = 0.5, 0.9
 class DifferenceSampler(PopulationSampler):
     """Either strategy, with binomial crossover."""
 
-    smallest = 4
+    min_population = 4
 
-    def __init__(self, setup: Setup | None = None) -> None:
+    def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
-        self.strategy = one_of(self.setup.options, "strategy", STRATEGIES[0], allowed=STRATEGIES)
-        self.factor = number(self.setup.options, "factor", FACTOR, low=0.0, high=2.0)
-        self.crossover = number(self.setup.options, "crossover", CROSSOVER, low=0.0, high=1.0)
+        self.strategy = choice_option(self.setup.options, "strategy", STRATEGIES[0], allowed=STRATEGIES)
+        self.factor = float_option(self.setup.options, "factor", FACTOR, low=0.0, high=2.0)
+        self.crossover = float_option(self.setup.options, "crossover", CROSSOVER, low=0.0, high=1.0)
 
-    def move(self, cube: Cube, flight: Flight, turn: Turn) -> np.ndarray | None:
+    def next_position(
+        self, cube: Cube, history: PopulationHistory, context: SamplingContext
+    ) -> np.ndarray | None:
         """The trial vector of the member: mutated, then crossed with it."""
-        best = _survivors(flight, self.size)
-        others = [move for member, move in best.items() if member != turn.rank % self.size]
-        target = best.get(turn.rank % self.size)
+        best = _population(history, self.size)
+        others = [move for member, move in best.items() if member != context.rank % self.size]
+        target = best.get(context.rank % self.size)
         if target is None or len(others) < 3:
             return None
-        one, two, three = (others[i].point for i in turn.rng.choice(len(others), 3, replace=False))
+        one, two, three = (others[i].point for i in context.rng.choice(len(others), 3, replace=False))
         if self.strategy == "rand/1":
             base, pairs = one, [(two, three)]
         else:
@@ -51,17 +53,17 @@ class DifferenceSampler(PopulationSampler):
         for axis in np.flatnonzero(cube.unordered):
             mutant[axis] = base[axis]
             for plus, minus in pairs:
-                if plus[axis] != minus[axis] and turn.rng.random() < self.factor:
+                if plus[axis] != minus[axis] and context.rng.random() < self.factor:
                     mutant[axis] = plus[axis]
-        crossed = turn.rng.random(len(cube)) < self.crossover
-        crossed[turn.rng.integers(len(cube))] = True  # at least one coordinate is the mutant's
+        crossed = context.rng.random(len(cube)) < self.crossover
+        crossed[context.rng.integers(len(cube))] = True  # at least one coordinate is the mutant's
         return np.where(crossed, mutant, target.point)
 
 
-def _survivors(flight: Flight, size: int) -> dict[int, Move]:
+def _population(history: PopulationHistory, size: int) -> dict[int, Individual]:
     """Each member's best told move, the later of equals: so a plain is left behind."""
-    best: dict[int, Move] = {}
-    for move in flight.told:
+    best: dict[int, Individual] = {}
+    for move in history.evaluated:
         member = move.rank % size
         if member not in best or move.gain >= best[member].gain:
             best[member] = move

@@ -26,22 +26,22 @@ from typing import Literal
 import numpy as np
 
 from hpotune.search.algorithms.algorithm import Algorithm
-from hpotune.search.base.options import number, whole
-from hpotune.search.base.sampler import Setup
+from hpotune.search.base.options import float_option, int_option
+from hpotune.search.base.sampler import SamplerSetup
 from hpotune.search.base.unit_cube import Cube, Params
-from hpotune.search.partition.cells import Spot
-from hpotune.search.partition.tree import Tree
+from hpotune.search.partition.cells import Candidate
+from hpotune.search.partition.tree import PartitionTree
 from hpotune.search.partition.tree_replay import TreeSampler
 
-LEAST = 1e-9
+MIN_RADIUS = 1e-9
 """Radius below which no sphere is decomposed: its points are equal up to rounding."""
-NEAR = 1e-20
+DISTANCE_EPSILON = 1e-20
 """Added to distances, as the source does: the best point itself has none."""
 
 DIGITS = 12
 """Of points in the cube: the same place is reached by several sums."""
 
-Task = Iterator[Spot | Literal["wait"] | None]
+Task = Iterator[Candidate | Literal["wait"] | None]
 """Spots to evaluate; None: too many were looked at; "wait": a value is missing."""
 
 
@@ -52,10 +52,10 @@ class Sphere:
     level: int
     centre: np.ndarray
     radius: float
-    spots: list[Spot]
+    candidates: list[Candidate]
 
 
-class FdaTree(Tree):
+class FdaTree(PartitionTree):
     """The decomposition."""
 
     def __init__(
@@ -66,19 +66,19 @@ class FdaTree(Tree):
         inflation: float = 1.75,
         reduction: float = 0.5,
         precision: float = 0.01,
-        fits: Callable[[Params], bool] = lambda params: True,
+        is_feasible: Callable[[Params], bool] = lambda params: True,
     ) -> None:
-        super().__init__(cube, fits=fits)
+        super().__init__(cube, is_feasible=is_feasible)
         self.depth, self.inflation = depth, inflation
         self.reduction, self.precision = reduction, precision
         self.free: list[Sphere] = []
         """Spheres that were not taken, in the order in which they came to be."""
         self.used: list[Sphere] = []
         """Spheres that were exploited."""
-        self._before = 0
+        self._evaluated_before = 0
         """Points known when the depth last grew: where it brought none, no further depth will."""
 
-    def _spots(self) -> Iterator[Spot | None]:
+    def _candidates(self) -> Iterator[Candidate | None]:
         tasks = [self._decompose(self._sphere(0, np.full(len(self.cube), 0.5), 0.5))]
         while tasks:
             for task in list(tasks):
@@ -96,14 +96,18 @@ class FdaTree(Tree):
 
     def _next(self) -> Sphere | None:
         """The most promising sphere; where none is known, the first that is not; a greater depth when all are used."""
-        if not self.free and len(self.runs) > self._before:
-            self._before = len(self.runs)
-            self.free = [sphere for sphere in self.used if sphere.radius > LEAST]
+        if not self.free and len(self.evaluations) > self._evaluated_before:
+            self._evaluated_before = len(self.evaluations)
+            self.free = [sphere for sphere in self.used if sphere.radius > MIN_RADIUS]
             self.used.clear()
             self.depth += 1
-        known = [sphere for sphere in self.free if all(self.gain(spot) is not None for spot in sphere.spots)]
+        known = [
+            sphere
+            for sphere in self.free
+            if all(self.gain(candidate) is not None for candidate in sphere.candidates)
+        ]
         if known:
-            top = self._leader()
+            top = self._best_point()
             found = max(known, key=lambda sphere: (sphere.level, self._score(sphere, top)))
         elif self.free:
             found = self.free[0]
@@ -122,50 +126,52 @@ class FdaTree(Tree):
                 children.append(self._sphere(sphere.level + 1, np.clip(centre, 0.0, 1.0), radius))
         self.free += children
         for child in children:
-            for spot in child.spots:
-                yield from self._open(spot)
+            for candidate in child.candidates:
+                yield from self._evaluate(candidate)
 
     def _exploit(self, sphere: Sphere) -> Task:
         self.used.append(sphere)
-        known = [spot for spot in sphere.spots if self.gain(spot) is not None]
-        here = max(known, key=self._worth) if known else sphere.spots[0]
+        known = [candidate for candidate in sphere.candidates if self.gain(candidate) is not None]
+        here = max(known, key=self._known_gain) if known else sphere.candidates[0]
         step = self.inflation * sphere.radius
         while step >= self.precision:
             start = here
             for axis in range(len(self.cube)):
                 sides = [self._moved(here, axis, sign * step) for sign in (1.0, -1.0)]
-                for spot in sides:
-                    yield from self._open(spot)
-                while any(self.gain(spot) is None for spot in (here, *sides)):
+                for candidate in sides:
+                    yield from self._evaluate(candidate)
+                while any(self.gain(candidate) is None for candidate in (here, *sides)):
                     yield "wait"
-                here = max((here, *sides), key=self._worth)
+                here = max((here, *sides), key=self._known_gain)
             if here is start:
                 step *= self.reduction
 
     def _sphere(self, level: int, centre: np.ndarray, radius: float) -> Sphere:
         shift = self.inflation * radius / math.sqrt(len(self.cube))
-        spots = [self._spot(centre + sign * shift) for sign in (0.0, 1.0, -1.0)]
-        return Sphere(level=level, centre=centre, radius=radius, spots=spots)
+        candidates = [self._candidate(centre + sign * shift) for sign in (0.0, 1.0, -1.0)]
+        return Sphere(level=level, centre=centre, radius=radius, candidates=candidates)
 
-    def _moved(self, spot: Spot, axis: int, step: float) -> Spot:
-        point = spot.point.copy()
+    def _moved(self, candidate: Candidate, axis: int, step: float) -> Candidate:
+        point = candidate.point.copy()
         point[axis] += step
-        return self._spot(point)
+        return self._candidate(point)
 
-    def _spot(self, point: np.ndarray) -> Spot:
+    def _candidate(self, point: np.ndarray) -> Candidate:
         point = self.cube.snap(np.round(np.clip(point, 0.0, 1.0), DIGITS)[None])[0]
         params = self.cube.params(point)
         name = " ".join(f"{u:.6g}" for u in point)
-        return Spot(name=name, point=point, params=params, key=tuple(params.values()))
+        return Candidate(name=name, point=point, params=params, key=tuple(params.values()))
 
-    def _worth(self, spot: Spot) -> float:
-        gain = self.gain(spot)
+    def _known_gain(self, candidate: Candidate) -> float:
+        gain = self.gain(candidate)
         assert gain is not None, "what is compared is known"
         return gain
 
-    def _leader(self) -> tuple[np.ndarray, float] | None:
+    def _best_point(self) -> tuple[np.ndarray, float] | None:
         """The best point and its gain."""
-        known = [(sum(run.gains) / len(run.gains), run.point) for run in self.runs.values() if run.gains]
+        known = [
+            (sum(run.gains) / len(run.gains), run.point) for run in self.evaluations.values() if run.gains
+        ]
         if not known:
             return None
         gain, point = max(known, key=lambda pair: pair[0])
@@ -177,8 +183,9 @@ class FdaTree(Tree):
             return 0.0
         point, best = top
         slopes = [
-            (self._worth(spot) - best) / (float(np.linalg.norm(spot.point - point)) + NEAR)
-            for spot in sphere.spots
+            (self._known_gain(candidate) - best)
+            / (float(np.linalg.norm(candidate.point - point)) + DISTANCE_EPSILON)
+            for candidate in sphere.candidates
         ]
         return max(slopes)
 
@@ -186,19 +193,19 @@ class FdaTree(Tree):
 class FdaSampler(TreeSampler):
     """Fractal decomposition, continued from a study's trials."""
 
-    def __init__(self, setup: Setup | None = None) -> None:
+    def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
         options = self.setup.options
-        self.depth = whole(options, "depth", 2, low=1)
-        self.inflation = number(options, "inflation", 1.75, low=0.01, high=10.0)
-        self.reduction = number(options, "reduction", 0.5, low=0.01, high=0.99)
-        self.precision = number(options, "precision", 0.01, low=LEAST, high=1.0)
+        self.depth = int_option(options, "depth", 2, low=1)
+        self.inflation = float_option(options, "inflation", 1.75, low=0.01, high=10.0)
+        self.reduction = float_option(options, "reduction", 0.5, low=0.01, high=0.99)
+        self.precision = float_option(options, "precision", 0.01, low=MIN_RADIUS, high=1.0)
 
-    def tree(self, cube: Cube, fits: Callable[[Params], bool]) -> Tree:
+    def tree(self, cube: Cube, is_feasible: Callable[[Params], bool]) -> PartitionTree:
         """The search before its first ask."""
         return FdaTree(
             cube, depth=self.depth, inflation=self.inflation, reduction=self.reduction, precision=self.precision,
-            fits=fits,
+            is_feasible=is_feasible,
         )  # fmt: skip
 
 

@@ -12,16 +12,16 @@ import numpy as np
 
 from hpotune.search.algorithms.algorithm import Algorithm
 from hpotune.search.base.history import History
-from hpotune.search.base.options import one_of, whole
-from hpotune.search.base.sampler import CubeSampler, Setup, Turn, trial_seed
+from hpotune.search.base.options import choice_option, int_option
+from hpotune.search.base.sampler import CubeSampler, SamplerSetup, SamplingContext, trial_seed
 from hpotune.search.base.unit_cube import Cube
-from hpotune.search.gp.acquisition import log_improvement, maximum
-from hpotune.search.gp.failure_model import log_holds, winsorised
-from hpotune.search.gp.gaussian_process import Surrogate, fit
+from hpotune.search.gp.acquisition import log_expected_improvement, maximize_acquisition
+from hpotune.search.gp.failure_model import compressed_scores, log_success_probability
+from hpotune.search.gp.gaussian_process import GaussianProcess, fit
 
-STARTUP = 10
+STARTUP_TRIALS = 10
 """Rows of the Latin hypercube: the usual fifth of a budget of 50."""
-SCORED = 2
+MIN_SCORES = 2
 """Scores that a model needs."""
 NEAR_BEST = 5
 """Best points around which candidates lie."""
@@ -30,59 +30,65 @@ NEAR_BEST = 5
 class GpSampler(CubeSampler):
     """Latin hypercube, Matern 5/2, expected improvement over the best score."""
 
-    def __init__(self, setup: Setup | None = None) -> None:
+    def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
         options = self.setup.options
-        self.startup = whole(options, "n_startup", STARTUP, low=1)
-        self.transform = one_of(options, "transform", "standard", allowed=("standard", "winsor"))
-        self.batch = one_of(options, "batch", "believer", allowed=("believer", "liar"))
-        self._kept: tuple[np.ndarray, Surrogate] | None = None
+        self.startup = int_option(options, "n_startup", STARTUP_TRIALS, low=1)
+        self.transform = choice_option(options, "transform", "standard", allowed=("standard", "winsor"))
+        self.batch = choice_option(options, "batch", "believer", allowed=("believer", "liar"))
+        self._cached: tuple[np.ndarray, GaussianProcess] | None = None
 
-    def place(self, cube: Cube, history: History, turn: Turn) -> np.ndarray:
+    def propose(self, cube: Cube, history: History, context: SamplingContext) -> np.ndarray:
         """A row of the hypercube, then where the improvement to be expected is largest."""
-        if turn.rank < self.startup or len(history) < SCORED:
-            return self._row(cube, turn)
+        if context.rank < self.startup or len(history) < MIN_SCORES:
+            return self._row(cube, context)
         model = self._model(cube, history)
         best = float(model.scores.max())
         order = np.argsort(-model.scores, kind="stable")
         model = self._with_running(model, history.pending)
-        if len(model.believed):  # what runs counts as reached: else its neighbours promise the same again
-            best = max(best, float(model.predict(model.believed)[0].max()))
-        holds = log_holds(history.points, history.broken, cube.unordered)
+        if len(model.pending):  # what runs counts as reached: else its neighbours promise the same again
+            best = max(best, float(model.predict(model.pending)[0].max()))
+        holds = log_success_probability(history.points, history.failed, cube.unordered)
 
         def value(points: np.ndarray) -> np.ndarray:
-            found = log_improvement(*model.predict(points), best)
+            found = log_expected_improvement(*model.predict(points), best)
             return found if holds is None else found + holds(points)
 
-        return maximum(cube, value, rng=turn.rng, best=history.points[order[:NEAR_BEST]], taken=history.taken)
+        return maximize_acquisition(
+            cube,
+            value,
+            rng=context.rng,
+            best=history.points[order[:NEAR_BEST]],
+            excluded=history.known_points,
+        )
 
-    def _row(self, cube: Cube, turn: Turn) -> np.ndarray:
+    def _row(self, cube: Cube, context: SamplingContext) -> np.ndarray:
         from scipy.stats.qmc import LatinHypercube  # type: ignore[import-untyped]  # 0.3 s to import
 
-        design, row = divmod(turn.rank, self.startup)  # many workers at once need a second hypercube
+        design, row = divmod(context.rank, self.startup)  # many workers at once need a second hypercube
         engine = LatinHypercube(d=len(cube), rng=trial_seed(self.setup.seed, design, salt=self.setup.salt))
         found: np.ndarray = cube.snap(engine.random(self.startup))[row]
         return found
 
-    def _model(self, cube: Cube, history: History) -> Surrogate:
+    def _model(self, cube: Cube, history: History) -> GaussianProcess:
         """Kept between the calls of one ask, which differ in what runs, never in what has finished."""
-        if self._kept is None or self._kept[0] is not history.points:
+        if self._cached is None or self._cached[0] is not history.points:
             gains = history.gains
             scores = (gains - gains.mean()) / (gains.std() or 1.0)
             if self.transform == "winsor":
-                scores = winsorised(gains)
-            self._kept = (history.points, fit(history.points, scores, np.ones(len(gains)), cube.unordered))
-        return self._kept[1]
+                scores = compressed_scores(gains)
+            self._cached = (history.points, fit(history.points, scores, np.ones(len(gains)), cube.unordered))
+        return self._cached[1]
 
-    def _with_running(self, model: Surrogate, pending: np.ndarray) -> Surrogate:
+    def _with_running(self, model: GaussianProcess, pending: np.ndarray) -> GaussianProcess:
         """Running points at their mean, or all at the worst score (constant liar), which spreads them more."""
         if self.batch == "believer":
-            return model.believing(pending)
+            return model.with_pending(pending)
         return replace(
             model,
             points=np.vstack([model.points, pending]),
             scores=np.append(model.scores, np.full(len(pending), model.scores.min())),
-            weights=np.append(model.weights, np.ones(len(pending))),
+            noise_ratios=np.append(model.noise_ratios, np.ones(len(pending))),
         )
 
 
@@ -93,7 +99,7 @@ ALGORITHM = Algorithm(
     parallel="running trials are believed at their mean, or at the worst score (option batch)",
     source="Jones, Schonlau and Welch 1998; Ginsbourger et al. 2010",
     options={
-        "n_startup": f"rows of the Latin hypercube before the first model (default {STARTUP})",
+        "n_startup": f"rows of the Latin hypercube before the first model (default {STARTUP_TRIALS})",
         "transform": "standard (default): scores of mean 0 and variance 1; winsor: the lower tail drawn in first",
         "batch": "believer (default) or liar: what running trials are taken to score, their mean or the worst",
     },

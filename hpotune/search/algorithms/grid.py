@@ -15,28 +15,28 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.search.algorithms.algorithm import Algorithm
 from hpotune.search.base.history import History
-from hpotune.search.base.options import one_of
-from hpotune.search.base.sampler import CubeSampler, Setup, Turn
+from hpotune.search.base.options import choice_option
+from hpotune.search.base.sampler import CubeSampler, SamplerSetup, SamplingContext
 from hpotune.search.base.unit_cube import Axis, Cube
 
 ORDERS = ("shuffled", "lexicographic")
-SHUFFLED = 100_000
+MAX_SHUFFLED = 100_000
 """Points of a grid whose order is shuffled as a whole; of larger ones points are drawn until one is new."""
-LOOKED = 1_000_000
+MAX_ENUMERATED = 1_000_000
 """Points of a grid that are looked through for a free one: where constraints leave none, the search must end."""
 ROUNDING = 1e-9
-PLAIN = 5
+DEFAULT_POINTS = 5
 """Points on a float axis of an Optuna study without a study file, where nobody was asked for them."""
 
 
 class GridSampler(CubeSampler):
     """The first point of the grid that no trial has."""
 
-    several = True
+    multi_objective = True
 
-    def __init__(self, setup: Setup | None = None) -> None:
+    def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
-        self.order = one_of(self.setup.options, "order", ORDERS[0], allowed=ORDERS)
+        self.order = choice_option(self.setup.options, "order", ORDERS[0], allowed=ORDERS)
         if self.setup.space is None:
             return
         axes = Cube(self.setup.space).axes
@@ -65,29 +65,29 @@ class GridSampler(CubeSampler):
                 f"{axis.name} has no step, so the grid needs its number of points; "
                 f"set search.options.points: 5, or points: {{{axis.name}: 5}}"
             )
-        count = count or PLAIN
+        count = count or DEFAULT_POINTS
         spread = np.linspace(0.0, 1.0, count) if count > 1 else np.array([0.5])
         return sorted({axis.unit(axis.value(float(unit))) for unit in spread})
 
-    def read(
+    def history_from(
         self, trials: Sequence[FrozenTrial], cube: Cube, direction: StudyDirection, trial: FrozenTrial
     ) -> History:
         """What is taken: pruned points too."""
-        history = super().read(trials, cube, direction, trial)
+        history = super().history_from(trials, cube, direction, trial)
         for other in trials:
-            if other.state == TrialState.PRUNED and cube.holds(other.params):
-                history = history.believing(cube.point(other.params))
+            if other.state == TrialState.PRUNED and cube.contains(other.params):
+                history = history.with_pending(cube.point(other.params))
         return history
 
-    def place(self, cube: Cube, history: History, turn: Turn) -> np.ndarray:
+    def propose(self, cube: Cube, history: History, context: SamplingContext) -> np.ndarray:
         """The first free point that keeps the constraints, after as many as were refused already; any if none is."""
         units = [np.array(self.units(axis)) for axis in cube.axes]
-        taken = {_indices(point, units) for point in history.taken}
-        places = (row for row in islice(self._rows(units), LOOKED) if row not in taken)
+        taken = {_grid_index(point, units) for point in history.known_points}
+        places = (row for row in islice(self._rows(units), MAX_ENUMERATED) if row not in taken)
         points = (np.array([u[i] for u, i in zip(units, row, strict=True)]) for row in places)
-        free = (point for point in points if self.setup.fits(cube.params(point)))
+        free = (point for point in points if self.setup.is_feasible(cube.params(point)))
         found = next(islice(free, self.setup.salt, None), None)
-        return found if found is not None else turn.rng.random(len(cube))
+        return found if found is not None else context.rng.random(len(cube))
 
     def _rows(self, units: Sequence[np.ndarray]) -> Iterator[tuple[int, ...]]:
         """Indices of the grid's points, each once, the last axis quickest where the order is lexicographic."""
@@ -95,10 +95,10 @@ class GridSampler(CubeSampler):
         size, rng = math.prod(shape), np.random.default_rng(self.setup.seed)
         if self.order == "lexicographic":
             indices: Iterator[int] = iter(range(size))
-        elif size <= SHUFFLED:
+        elif size <= MAX_SHUFFLED:
             indices = iter(rng.permutation(size).tolist())
         else:
-            indices = _drawn(size, rng)
+            indices = _random_indices(size, rng)
         for index in indices:
             row = []
             for count in reversed(shape):
@@ -107,7 +107,7 @@ class GridSampler(CubeSampler):
             yield tuple(reversed(row))
 
 
-def _drawn(size: int, rng: np.random.Generator) -> Iterator[int]:
+def _random_indices(size: int, rng: np.random.Generator) -> Iterator[int]:
     """Different numbers below `size`, which may be larger than any machine word."""
     seen: set[int] = set()
     while len(seen) < size:
@@ -117,7 +117,7 @@ def _drawn(size: int, rng: np.random.Generator) -> Iterator[int]:
             yield index
 
 
-def _indices(point: np.ndarray, units: Sequence[np.ndarray]) -> tuple[int, ...] | None:
+def _grid_index(point: np.ndarray, units: Sequence[np.ndarray]) -> tuple[int, ...] | None:
     """Where a point lies on the grid; None: beside it. A float that went through a store differs in its last digits."""
     nearest = tuple(int(np.argmin(np.abs(u - x))) for u, x in zip(units, point, strict=True))
     gaps = [abs(u[i] - x) for u, i, x in zip(units, nearest, point, strict=True)]

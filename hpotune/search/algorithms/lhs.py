@@ -16,61 +16,61 @@ from optuna.trial import FrozenTrial
 
 from hpotune.search.algorithms.algorithm import Algorithm
 from hpotune.search.base.design import DesignSampler
-from hpotune.search.base.options import whole
-from hpotune.search.base.sampler import Setup
+from hpotune.search.base.options import int_option
+from hpotune.search.base.sampler import SamplerSetup
 from hpotune.search.base.unit_cube import Axis, Hint
 
 DESIGNS = 100
 """Compared; a hundred times more gain some per cent of distance."""
-WORK = 10_000_000
+MAX_DISTANCES = 10_000_000
 """Most distances computed for one design, about 0.1 s: large designs are compared less."""
-JITTERS = 5
+MAX_JITTERS = 5
 """Attempts that keep a row's strata before it may lie anywhere: in a finite space a stratum can hold one point only."""
-ROWS = "hpotune:lhs_rows"
+ROWS_KEY = "hpotune:lhs_rows"
 """Study attribute: rows of the first design. A study whose budget grows keeps the rows it has drawn."""
 
-Look = tuple[int | None, bool]
+ColumnKind = tuple[int | None, bool]
 """What distances see of a column: how many values it has (None: a continuum), and whether they have no order."""
 
 
 class LatinSampler(DesignSampler):
     """Rows of a Latin hypercube over all names."""
 
-    def __init__(self, setup: Setup | None = None) -> None:
+    def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
-        room = max(1, self.setup.trials - len(self.setup.starts))
-        self.first = whole(self.setup.options, "rows", room, low=1)
-        self.designs = whole(self.setup.options, "designs", DESIGNS, low=1)
+        room = max(1, self.setup.trials - len(self.setup.start_points))
+        self.first = int_option(self.setup.options, "rows", room, low=1)
+        self.designs = int_option(self.setup.options, "designs", DESIGNS, low=1)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Settles the size of the first design when the first row is drawn."""
-        found = study._storage.get_study_system_attrs(study._study_id).get(ROWS)
+        found = study._storage.get_study_system_attrs(study._study_id).get(ROWS_KEY)
         if found is None:
-            study._storage.set_study_system_attr(study._study_id, ROWS, self.first)
+            study._storage.set_study_system_attr(study._study_id, ROWS_KEY, self.first)
         self.first = int(found or self.first)
 
     def unit(self, row: int, column: int, axis: Axis) -> float:
         """The coordinate of that row; another attempt lies elsewhere in its strata, then anywhere."""
-        looks = tuple(self._look(name) for name in self.columns)
+        kinds = tuple(self._look(name) for name in self.columns)
         size = self.first
         while size <= row:
             size *= 2
         shared = axis.size is not None
-        rows = latin(
+        rows = latin_hypercube(
             seed=self.setup.seed,
             first=self.first,
             size=size,
-            looks=looks,
+            kinds=kinds,
             designs=self.designs,
             shared=shared,
         )
         if not self.setup.salt:
             return float(rows[row, column])
-        if self.setup.salt > JITTERS:
-            return self.chance(row, column)
-        return (int(rows[row, column] * size) + self.chance(row, column)) / size
+        if self.setup.salt > MAX_JITTERS:
+            return self.random_coordinate(row, column)
+        return (int(rows[row, column] * size) + self.random_coordinate(row, column)) / size
 
-    def _look(self, name: str) -> Look:
+    def _look(self, name: str) -> ColumnKind:
         found = (self.setup.space or {}).get(name)
         if found is None:
             return None, False
@@ -79,47 +79,51 @@ class LatinSampler(DesignSampler):
 
 
 @lru_cache(maxsize=16)
-def latin(
-    *, seed: int, first: int, size: int, looks: tuple[Look, ...], designs: int, shared: bool
+def latin_hypercube(
+    *, seed: int, first: int, size: int, kinds: tuple[ColumnKind, ...], designs: int, shared: bool
 ) -> np.ndarray:
     """A Latin hypercube of `first` rows, doubled until it has `size`. Shape (size, columns), in [0, 1].
 
     `shared`: whether the rows of a column lie at one shift of their strata (for values that are counted).
     """
-    cells = _spread(np.empty((0, len(looks))), first, looks, designs, np.random.default_rng([seed, first]))
-    units = _within(cells, first, shared, seed)
+    cells = _maximin_permutations(
+        np.empty((0, len(kinds))), first, kinds, designs, np.random.default_rng([seed, first])
+    )
+    units = _points_in_strata(cells, first, shared, seed)
     while len(units) < size:
         now = len(units)
-        order = _spread(
-            (units * now).astype(int), now, looks, designs, np.random.default_rng([seed, 2 * now])
+        order = _maximin_permutations(
+            (units * now).astype(int), now, kinds, designs, np.random.default_rng([seed, 2 * now])
         )
         empty = np.empty_like(order)
-        for column in range(len(looks)):
+        for column in range(len(kinds)):
             halves = (units[:, column] * 2 * now).astype(int)
             empty[halves // 2, column] = halves ^ 1  # by stratum: the half that its row leaves
-        new = _within(np.take_along_axis(empty, order, axis=0), 2 * now, shared, seed, of=units)
+        new = _points_in_strata(np.take_along_axis(empty, order, axis=0), 2 * now, shared, seed, of=units)
         units = np.vstack([units, new])
     return units
 
 
-def _spread(
-    taken: np.ndarray, rows: int, looks: tuple[Look, ...], designs: int, rng: np.random.Generator
+def _maximin_permutations(
+    taken: np.ndarray, rows: int, kinds: tuple[ColumnKind, ...], designs: int, rng: np.random.Generator
 ) -> np.ndarray:
     """Strata 0 to rows - 1 of each column in an order that keeps the rows far from each other and from those taken."""
-    work = max(1, (rows + len(taken)) * rows * max(1, len(looks)))
-    best, widest = np.empty((rows, len(looks)), dtype=int), -1.0
-    for _ in range(max(1, min(designs, WORK // work))):
-        cells = np.array([rng.permutation(rows) for _ in looks], dtype=int).reshape(len(looks), rows).T
-        width = _nearest(_seen(cells, rows, looks), _seen(taken, rows, looks))
+    work = max(1, (rows + len(taken)) * rows * max(1, len(kinds)))
+    best, widest = np.empty((rows, len(kinds)), dtype=int), -1.0
+    for _ in range(max(1, min(designs, MAX_DISTANCES // work))):
+        cells = np.array([rng.permutation(rows) for _ in kinds], dtype=int).reshape(len(kinds), rows).T
+        width = _minimum_distance(
+            _distance_coordinates(cells, rows, kinds), _distance_coordinates(taken, rows, kinds)
+        )
         if width > widest:
             best, widest = cells, width
     return best
 
 
-def _seen(cells: np.ndarray, rows: int, looks: tuple[Look, ...]) -> np.ndarray:
+def _distance_coordinates(cells: np.ndarray, rows: int, kinds: tuple[ColumnKind, ...]) -> np.ndarray:
     """Coordinates as distances see them: values that are counted at their middles, unordered ones all equally far."""
     middles, columns = (cells + 0.5) / rows, []
-    for index, (size, unordered) in enumerate(looks):
+    for index, (size, unordered) in enumerate(kinds):
         column = middles[:, index]
         if size is not None and unordered:
             columns += list((np.floor(column * size) == np.arange(size)[:, None]) / np.sqrt(2.0))
@@ -130,7 +134,7 @@ def _seen(cells: np.ndarray, rows: int, looks: tuple[Look, ...]) -> np.ndarray:
     return np.asarray(np.array(columns).reshape(len(columns), len(cells)).T)
 
 
-def _nearest(new: np.ndarray, taken: np.ndarray) -> float:
+def _minimum_distance(new: np.ndarray, taken: np.ndarray) -> float:
     """The smallest distance of a new row to another row."""
     from scipy.spatial.distance import cdist, pdist  # type: ignore[import-untyped]  # 0.1 s, only to draw
 
@@ -138,7 +142,7 @@ def _nearest(new: np.ndarray, taken: np.ndarray) -> float:
     return float(min(inside, cdist(new, taken).min() if len(taken) else np.inf))
 
 
-def _within(
+def _points_in_strata(
     cells: np.ndarray, rows: int, shared: bool, seed: int, *, of: np.ndarray | None = None
 ) -> np.ndarray:
     """Points inside their strata; `of`: rows whose shared shift goes on."""

@@ -23,8 +23,8 @@ from optuna.samplers.nsgaii import (
 )
 
 from hpotune.search.algorithms.algorithm import Algorithm
-from hpotune.search.base.options import number, one_of, whole
-from hpotune.search.base.sampler import Setup
+from hpotune.search.base.options import choice_option, float_option, int_option
+from hpotune.search.base.sampler import SamplerSetup
 
 CROSSOVERS: dict[str, type[BaseCrossover]] = {
     "uniform": UniformCrossover,
@@ -37,16 +37,16 @@ CROSSOVERS: dict[str, type[BaseCrossover]] = {
 MUTATIONS = ("anew", "polynomial")
 
 
-def population(setup: Setup) -> int:
+def population(setup: SamplerSetup) -> int:
     """Of a generation: a tenth of the budget and all workers, from 10 to 50. Optuna's 50 would spend most on chance."""
     return max(10, setup.workers, min(50, setup.trials // 10))
 
 
-def _second(setup: Setup) -> BaseSampler:
+def _second(setup: SamplerSetup) -> BaseSampler:
     return NSGAIISampler(seed=setup.trial_seed, **_arguments(setup))
 
 
-def _third(setup: Setup) -> BaseSampler:
+def _third(setup: SamplerSetup) -> BaseSampler:
     options = setup.options
     points = options.get("reference_points")
     if points is not None:
@@ -60,28 +60,28 @@ def _third(setup: Setup) -> BaseSampler:
         return NSGAIIISampler(
             seed=setup.trial_seed,
             reference_points=points,
-            dividing_parameter=whole(options, "dividing_parameter", 3, low=1),
+            dividing_parameter=int_option(options, "dividing_parameter", 3, low=1),
             **_arguments(setup),
         )
 
 
-def _arguments(setup: Setup) -> dict[str, Any]:
+def _arguments(setup: SamplerSetup) -> dict[str, Any]:
     """What both take."""
     options = setup.options
-    crossover = CROSSOVERS[one_of(options, "crossover", "uniform", allowed=CROSSOVERS)]
-    mutation = one_of(options, "mutation", MUTATIONS[0], allowed=MUTATIONS)
+    crossover = CROSSOVERS[choice_option(options, "crossover", "uniform", allowed=CROSSOVERS)]
+    mutation = choice_option(options, "mutation", MUTATIONS[0], allowed=MUTATIONS)
     chance = options.get("mutation_prob")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         return {
-            "population_size": whole(options, "population_size", population(setup), low=2),
+            "population_size": int_option(options, "population_size", population(setup), low=2),
             "crossover": crossover(),
-            "crossover_prob": number(options, "crossover_prob", 0.9, low=0.0, high=1.0),
-            "swapping_prob": number(options, "swapping_prob", 0.5, low=0.0, high=1.0),
+            "crossover_prob": float_option(options, "crossover_prob", 0.9, low=0.0, high=1.0),
+            "swapping_prob": float_option(options, "swapping_prob", 0.5, low=0.0, high=1.0),
             "mutation": PolynomialMutation() if mutation == "polynomial" else None,
             "mutation_prob": chance
             if chance is None
-            else number(options, "mutation_prob", 0, low=0.0, high=1.0),
+            else float_option(options, "mutation_prob", 0, low=0.0, high=1.0),
         }
 
 

@@ -87,25 +87,25 @@ class PopulationBasedSampler(CubeSampler):
     def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
         options = self.setup.options
-        self.shape = generation_plan(self.setup)
+        self.plan = generation_plan(self.setup)
         float_option(options, "quantile", QUANTILE, low=0.0, high=0.5)
         self.resample = float_option(options, "resample", RESAMPLE, low=0.0, high=1.0)
         self.factors = _factors(options.get("factors", FACTORS))
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         """Reads the shape that the study began with."""
-        self.shape = load_or_save_plan(study, self.setup)
+        self.plan = load_or_save_plan(study, self.setup)
 
-    def read(
+    def history_from(
         self, trials: Sequence[FrozenTrial], cube: Cube, direction: StudyDirection, trial: FrozenTrial
     ) -> ParentHistory:
         """What the other trials tell, and the parent."""
-        history = super().read(trials, cube, direction, trial)
+        history = super().history_from(trials, cube, direction, trial)
         written = trial.user_attrs.get(LINEAGE_KEY)
         line = (
             Lineage.from_stored(written)
             if written
-            else next_lineage(trials, direction, trial, self.setup, shape=self.shape)
+            else next_lineage(trials, direction, trial, self.setup, plan=self.plan)
         )
         parent = next((other.params for other in trials if other.number == line.parent), None)
         if parent is not None and not cube.contains(parent):
@@ -114,24 +114,24 @@ class PopulationBasedSampler(CubeSampler):
             **{one.name: getattr(history, one.name) for one in fields(History)}, parent=parent
         )
 
-    def propose(self, cube: Cube, history: History, turn: SamplingContext) -> np.ndarray:
+    def propose(self, cube: Cube, history: History, context: SamplingContext) -> np.ndarray:
         """A row of a Latin hypercube, or a point near the parent's."""
         parent = cast(ParentHistory, history).parent
         if parent is not None:
             values = {
                 axis.name: perturbed_value(
-                    axis, parent[axis.name], turn.rng, resample=self.resample, factors=self.factors
+                    axis, parent[axis.name], context.rng, resample=self.resample, factors=self.factors
                 )
                 for axis in cube.axes
             }
             return cube.point(values)
-        if turn.rank >= self.shape.population or self.setup.salt:
-            return turn.rng.random(len(cube))
-        looks, size = tuple((axis.size, axis.unordered) for axis in cube.axes), self.shape.population
+        if context.rank >= self.plan.population or self.setup.salt:
+            return context.rng.random(len(cube))
+        kinds, size = tuple((axis.size, axis.unordered) for axis in cube.axes), self.plan.population
         rows = {
             shared: latin_hypercube(
-                seed=self.setup.seed, first=size, size=size, looks=looks, designs=DESIGNS, shared=shared
-            )[turn.rank]
+                seed=self.setup.seed, first=size, size=size, kinds=kinds, designs=DESIGNS, shared=shared
+            )[context.rank]
             for shared in (True, False)
         }
         return np.array([rows[axis.size is not None][i] for i, axis in enumerate(cube.axes)])

@@ -9,14 +9,14 @@ from optuna.trial import FrozenTrial
 
 from hpotune.search.algorithms.algorithm import Algorithm
 from hpotune.search.base.history import History
-from hpotune.search.base.sampler import CubeSampler, Turn
+from hpotune.search.base.sampler import CubeSampler, SamplingContext
 from hpotune.search.base.unit_cube import Cube, Params
 
 
 class RandomSampler(CubeSampler):
     """Independent uniform points of the cube."""
 
-    several = True
+    multi_objective = True
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
@@ -25,9 +25,9 @@ class RandomSampler(CubeSampler):
         cube = Cube(search_space, self.setup.hints)
         return cube.params(self._rng(trial.number).random(len(cube))) if search_space else {}
 
-    def place(self, cube: Cube, history: History, turn: Turn) -> np.ndarray:
+    def propose(self, cube: Cube, history: History, context: SamplingContext) -> np.ndarray:
         """A uniform point."""
-        return turn.rng.random(len(cube))
+        return context.rng.random(len(cube))
 
 
 ALGORITHM = Algorithm(

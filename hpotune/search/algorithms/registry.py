@@ -10,8 +10,8 @@ from hpotune.config.load import Study
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import StudyFileError, nearest
 from hpotune.search.algorithms.algorithm import Algorithm
-from hpotune.search.base.sampler import Setup
-from hpotune.search.base.study_setup import setup_of
+from hpotune.search.base.sampler import SamplerSetup
+from hpotune.search.sampler_setup import sampler_setup
 
 MODULES = {
     "auto": "auto",
@@ -40,7 +40,7 @@ MODULES = {
 }
 """Algorithm -> the file of this folder that holds it; read when it is asked for, so that no other's library loads."""
 
-OLD_SOBOL = "qmc"
+SOBOL_ALIAS = "qmc"
 """The older name of `sobol`, which study files may still hold; it is not proposed."""
 
 
@@ -55,7 +55,7 @@ def algorithm(name: str) -> Algorithm:
     return found
 
 
-def check_algorithm(study: Study, setup: Setup) -> None:
+def check_algorithm(study: Study, setup: SamplerSetup) -> None:
     """Finds that the algorithm exists, takes its options and can search this space.
 
     Raises: StudyFileError otherwise, with every reason.
@@ -72,15 +72,15 @@ def check_algorithm(study: Study, setup: Setup) -> None:
         for option in search.options
         if option not in found.options
     ]
-    beyond = _beyond(study, found)
+    beyond = _unsupported(study, found)
     if beyond:
         refused = f"{place}: search.algorithm={name!r} cannot take {' or '.join(beyond.values())}"
-        unknown.insert(0, f"{refused}; needs one of {', '.join(_able(beyond))}")
+        unknown.insert(0, f"{refused}; needs one of {', '.join(_algorithms_supporting(beyond))}")
     if unknown:
         raise StudyFileError(*unknown)
     try:
         found.make(setup)
-        faults = found.faults(study, setup)
+        faults = found.study_errors(study, setup)
     except (TypeError, ValueError) as error:
         place = source.location(("search", "options"))
         raise StudyFileError(
@@ -90,19 +90,19 @@ def check_algorithm(study: Study, setup: Setup) -> None:
         raise StudyFileError(*faults)
 
 
-def check_widened(study: Study, config: StudyConfig) -> None:
+def check_extended(study: Study, config: StudyConfig) -> None:
     """The same for a study that has begun, with the budget that is in force now.
 
     Raises: StudyFileError as above.
     """
-    setup, name = setup_of(study, config), study.config.search.algorithm
+    setup, name = sampler_setup(study, config), study.config.search.algorithm
     if name in MODULES:
         with suppress(ValueError):  # options that are wrong are told below
-            setup = algorithm(name).widened(setup, setup_of(study, study.config))
+            setup = algorithm(name).extended_setup(setup, sampler_setup(study, study.config))
     check_algorithm(study, setup)
 
 
-def _beyond(study: Study, found: Algorithm) -> dict[str, str]:
+def _unsupported(study: Study, found: Algorithm) -> dict[str, str]:
     """What this study asks that the algorithm cannot: ability -> where the study asks for it."""
     ranges = study.space.searched
     conditional = next((r.name for r in ranges if r.when), None)
@@ -119,11 +119,11 @@ def _beyond(study: Study, found: Algorithm) -> dict[str, str]:
     return {reason: what for reason, what in asked.items() if what and not getattr(found, reason)}
 
 
-def _able(abilities: Iterable[str]) -> list[str]:
+def _algorithms_supporting(abilities: Iterable[str]) -> list[str]:
     """The algorithms that have all of these."""
     wanted = tuple(abilities)
     return [
         name
         for name in MODULES
-        if name != OLD_SOBOL and all(getattr(algorithm(name), ability) for ability in wanted)
+        if name != SOBOL_ALIAS and all(getattr(algorithm(name), ability) for ability in wanted)
     ]

@@ -11,11 +11,11 @@ from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import BaseSampler, TPESampler
 
 from hpotune.search.algorithms.algorithm import Algorithm
-from hpotune.search.base.options import whole
-from hpotune.search.base.sampler import Setup
+from hpotune.search.base.options import int_option
+from hpotune.search.base.sampler import SamplerSetup
 
 
-def _make(setup: Setup) -> BaseSampler:
+def _make(setup: SamplerSetup) -> BaseSampler:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # of `group`
         return TPESampler(
@@ -23,8 +23,8 @@ def _make(setup: Setup) -> BaseSampler:
             multivariate=True,
             group=True,
             constant_liar=True,
-            n_startup_trials=whole(setup.options, "n_startup_trials", 10, low=0),
-            n_ei_candidates=whole(setup.options, "n_ei_candidates", 24, low=1),
+            n_startup_trials=int_option(setup.options, "n_startup_trials", 10, low=0),
+            n_ei_candidates=int_option(setup.options, "n_ei_candidates", 24, low=1),
         )
 
 

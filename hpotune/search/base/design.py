@@ -16,15 +16,15 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial
 
-from hpotune.search.base.sampler import Setup, trial_seed
+from hpotune.search.base.sampler import SamplerSetup, trial_seed
 from hpotune.search.base.unit_cube import Axis, Hint
 
 
 class DesignSampler(BaseSampler):
     """The row of a trial, a name's coordinate by its column. A subclass says which: `unit`."""
 
-    def __init__(self, setup: Setup | None = None) -> None:
-        self.setup = setup or Setup()
+    def __init__(self, setup: SamplerSetup | None = None) -> None:
+        self.setup = setup or SamplerSetup()
         self.columns = {name: index for index, name in enumerate(self.setup.hints)}
         """By name. In a plain Optuna study, which tells no names beforehand, they grow as names are met."""
         self._rows: dict[int, int] = {}
@@ -51,9 +51,11 @@ class DesignSampler(BaseSampler):
         hint = self.setup.hints.get(param_name, Hint())
         axis = Axis(name=param_name, distribution=param_distribution, hint=hint)
         row = self._row(study, trial)
-        return axis.value(self.unit(row, column, axis) if row >= 0 else self.chance(trial.number, column))
+        return axis.value(
+            self.unit(row, column, axis) if row >= 0 else self.random_coordinate(trial.number, column)
+        )
 
-    def chance(self, row: int, column: int) -> float:
+    def random_coordinate(self, row: int, column: int) -> float:
         """A uniform number of a row and column, another for another salt."""
         return float(
             np.random.default_rng([trial_seed(self.setup.seed, row, salt=self.setup.salt), column]).random()
@@ -64,7 +66,7 @@ class DesignSampler(BaseSampler):
         if trial.number not in self._rows:
             trials = study.get_trials(deepcopy=False)
             before = sorted((t for t in trials if t.number < trial.number), key=lambda other: other.number)
-            starts = len(self.setup.starts)
+            starts = len(self.setup.start_points)
             placed = sum("fixed_params" not in other.system_attrs for other in before[starts:])
             self._rows[trial.number] = placed if len(before) >= starts else -1
         return self._rows[trial.number]

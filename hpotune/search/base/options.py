@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 
-def whole(options: Mapping[str, Any], name: str, default: int, *, low: int) -> int:
+def int_option(options: Mapping[str, Any], name: str, default: int, *, low: int) -> int:
     """A whole number of at least `low`.
 
     Raises: ValueError for anything else.
@@ -18,7 +18,7 @@ def whole(options: Mapping[str, Any], name: str, default: int, *, low: int) -> i
     return value
 
 
-def number(options: Mapping[str, Any], name: str, default: float, *, low: float, high: float) -> float:
+def float_option(options: Mapping[str, Any], name: str, default: float, *, low: float, high: float) -> float:
     """A number from `low` to `high`.
 
     Raises: ValueError for anything else.
@@ -31,7 +31,7 @@ def number(options: Mapping[str, Any], name: str, default: float, *, low: float,
     return float(value)
 
 
-def one_of(options: Mapping[str, Any], name: str, default: str, *, allowed: Collection[str]) -> str:
+def choice_option(options: Mapping[str, Any], name: str, default: str, *, allowed: Collection[str]) -> str:
     """One of the allowed words.
 
     Raises: ValueError for anything else.
@@ -42,7 +42,7 @@ def one_of(options: Mapping[str, Any], name: str, default: str, *, allowed: Coll
     return value
 
 
-def switch(options: Mapping[str, Any], name: str, *, default: bool) -> bool:
+def bool_option(options: Mapping[str, Any], name: str, *, default: bool) -> bool:
     """Yes or no.
 
     Raises: ValueError for anything else.

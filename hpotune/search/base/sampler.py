@@ -1,6 +1,6 @@
-"""What our own samplers share: the cube, the history, the trials that were taken but not drawn yet.
+"""The base class of hpotune's own samplers: it reads the history, and a subclass proposes a point of the unit cube.
 
-A sampler of ours is a pure function of the store, the seed and the trial's number: any worker continues any study.
+A sampler is a pure function of the storage, the seed and the trial number: any worker continues any study.
 """
 
 from __future__ import annotations
@@ -23,68 +23,71 @@ from hpotune.search.base.unit_cube import Axis, Cube, Hint, Params
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setup:
-    """What an algorithm is made from. Everything has a default, so that it also serves a plain Optuna study."""
+class SamplerSetup:
+    """What a sampler is made from. Every field has a default, so that samplers also work in a plain Optuna study."""
 
     seed: int = 0
     number: int = 0
-    """Of the trial that will be drawn."""
+    """Number of the trial that gets a point."""
     salt: int = 0
-    """Counts the attempts at drawing it: another salt, other random numbers."""
+    """How often its point was drawn before; each value gives other random numbers."""
     space: Mapping[str, BaseDistribution] | None = None
     """Parameters that every trial has; None: those that all finished trials of the study have in common."""
     hints: Mapping[str, Hint] = field(default_factory=dict)
+    """Further facts about parameters, by name."""
     trials: int = 50
     """The budget, without the baseline."""
     workers: int = 1
-    """Trials at a time."""
-    starts: Sequence[Params] = ()
-    """Points that the first trials take whatever the algorithm says."""
-    fits: Callable[[Params], bool] = lambda params: True
-    """Whether a point keeps the constraints that are known before it runs."""
+    """Trials that run at the same time."""
+    start_points: Sequence[Params] = ()
+    """Points of the first trials, which no sampler chooses."""
+    is_feasible: Callable[[Params], bool] = lambda params: True
+    """Whether a point satisfies the constraints that can be computed before it runs."""
     options: Mapping[str, Any] = field(default_factory=dict)
+    """`search.options` of the study file."""
     conditional: bool = False
-    """Whether some parameters are there only where a condition holds."""
+    """Whether some parameters exist only under a condition."""
     objectives: int = 1
 
     @property
     def trial_seed(self) -> int:
-        """A 32-bit seed for this trial, unrelated to its neighbours' (streams of adjacent seeds are not)."""
+        """A 32-bit seed of this trial and salt."""
         return trial_seed(self.seed, self.number, salt=self.salt)
 
 
 def trial_seed(seed: int, number: int, *, salt: int = 0) -> int:
-    """A 32-bit seed of a trial's own."""
+    """A 32-bit seed of a trial, by hashing: the random streams of adjacent seeds are not independent."""
     text = f"{seed}:{number}:{salt}" if salt else f"{seed}:{number}"
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Turn:
-    """One trial's place in the search."""
+class SamplingContext:
+    """The trial that a point is proposed for."""
 
     number: int
     rank: int
-    """How many trials were made before it, the baseline not counted."""
+    """How many trials were created before it, without the baseline."""
     rng: np.random.Generator
+    """Random numbers of this trial alone."""
 
 
 class CubeSampler(BaseSampler):
-    """Places trials in the unit cube, one by one. A subclass says where: `place`."""
+    """An Optuna sampler that proposes points of the unit cube. A subclass implements `propose`."""
 
-    several = False
-    """Whether it takes more than one objective."""
+    multi_objective = False
+    """Whether it accepts more than one objective."""
 
-    def __init__(self, setup: Setup | None = None) -> None:
-        self.setup = setup or Setup()
+    def __init__(self, setup: SamplerSetup | None = None) -> None:
+        self.setup = setup or SamplerSetup()
 
     @abstractmethod
-    def place(self, cube: Cube, history: History, turn: Turn) -> np.ndarray:
-        """The point of one trial. Shape (d,)."""
+    def propose(self, cube: Cube, history: History, context: SamplingContext) -> np.ndarray:
+        """The point of one trial in the unit cube. Shape (d,)."""
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """The parameters that every trial has."""
-        self._one_objective(study)
+        """The parameters that every trial has and that have more than one value."""
+        self._check_single_objective(study)
         if self.setup.space is not None:
             return {name: d for name, d in self.setup.space.items() if not d.single()}
         found = IntersectionSearchSpace().calculate(study)
@@ -93,59 +96,63 @@ class CubeSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Params:
-        """The trial's point, those of trials that were taken before it and are not drawn yet foreseen."""
-        self._one_objective(study)
+        """The proposed point of the trial.
+
+        Trials of other workers may run already and have no point yet. Their proposals depend on the storage alone, so
+        those of lower numbers are computed here first and counted as pending: the two workers do not choose the same.
+        """
+        self._check_single_objective(study)
         if not search_space:
             return {}
         cube = Cube(search_space, self.setup.hints)
         trials = sorted(study.get_trials(deepcopy=False), key=lambda other: other.number)
-        direction = study.directions[0] if self.several else study.direction
-        history = self.read(trials, cube, direction, trial)
-        for turn in self._undrawn_before(trials, trial, search_space):
-            history = history.believing(self.place(cube, history, turn))
-        mine = Turn(number=trial.number, rank=_rank(trials, trial), rng=self._rng(trial.number))
-        return cube.params(self.place(cube, history, mine))
+        direction = study.directions[0] if self.multi_objective else study.direction
+        history = self.history_from(trials, cube, direction, trial)
+        for context in self._unassigned_before(trials, trial, search_space):
+            history = history.with_pending(self.propose(cube, history, context))
+        own = SamplingContext(number=trial.number, rank=_rank(trials, trial), rng=self._rng(trial.number))
+        return cube.params(self.propose(cube, history, own))
 
-    def read(
+    def history_from(
         self, trials: Sequence[FrozenTrial], cube: Cube, direction: StudyDirection, trial: FrozenTrial
     ) -> History:
-        """What the other trials tell."""
+        """The history that `propose` gets: the other trials, in the order of their numbers."""
         return history_of([other for other in trials if other.number != trial.number], cube, direction)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:  # noqa: ANN401
         """A random value, for parameters that not every trial has."""
-        self._one_objective(study)
+        self._check_single_objective(study)
         stream = int.from_bytes(hashlib.sha256(param_name.encode()).digest()[:4], "big")
         rng = np.random.default_rng([self.setup.seed, trial.number, self.setup.salt, stream])
         hint = self.setup.hints.get(param_name, Hint())
         return Axis(name=param_name, distribution=param_distribution, hint=hint).value(float(rng.random()))
 
-    def _undrawn_before(
+    def _unassigned_before(
         self, trials: Sequence[FrozenTrial], trial: FrozenTrial, space: Mapping[str, BaseDistribution]
-    ) -> list[Turn]:
-        """The turns of trials that run already but are not drawn yet: of workers that ask at once, each looks ahead."""
-        blind = [
+    ) -> list[SamplingContext]:
+        """Running trials of lower numbers that have no point yet, and that take no start point."""
+        unassigned = [
             other
             for other in trials
             if other.state == TrialState.RUNNING
             and other.number < trial.number
             and not space.keys() <= other.params.keys()
         ]
-        turns = [
-            Turn(number=other.number, rank=_rank(trials, other), rng=self._rng(other.number))
-            for other in blind
+        contexts = [
+            SamplingContext(number=other.number, rank=_rank(trials, other), rng=self._rng(other.number))
+            for other in unassigned
         ]
-        return [turn for turn in turns if turn.rank >= len(self.setup.starts)]
+        return [context for context in contexts if context.rank >= len(self.setup.start_points)]
 
     def _rng(self, number: int) -> np.random.Generator:
         return np.random.default_rng(trial_seed(self.setup.seed, number, salt=self.setup.salt))
 
-    def _one_objective(self, study: Study) -> None:
-        if len(study.directions) > 1 and not self.several:
+    def _check_single_objective(self, study: Study) -> None:
+        if len(study.directions) > 1 and not self.multi_objective:
             raise ValueError(
-                f"{type(self).__name__} takes one objective, this study has {len(study.directions)}"
+                f"{type(self).__name__} supports one objective, this study has {len(study.directions)}"
             )
 
 

@@ -15,6 +15,10 @@ from typing import Any
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
+from hpotune.config.space.ranges import Range, Space
+from hpotune.config.space.start_from import option
+from hpotune.config.yaml_source import Value
+
 Params = dict[str, Any]
 """Values by parameter name, as Optuna stores them."""
 
@@ -62,7 +66,7 @@ class Axis:
     def value(self, unit: float) -> Any:  # noqa: ANN401 - whatever the distribution holds
         """The value at a share `unit` in [0, 1]."""
         d, size = self.distribution, self.size
-        unit = self._measured(min(max(unit, 0.0), 1.0))
+        unit = self._from_prior_measure(min(max(unit, 0.0), 1.0))
         if isinstance(d, CategoricalDistribution):
             return d.choices[min(int(unit * len(d.choices)), len(d.choices) - 1)]
         assert isinstance(d, (IntDistribution, FloatDistribution)), "Optuna has three distributions"
@@ -89,17 +93,17 @@ class Axis:
         """The middle of the share that a value has."""
         d, size = self.distribution, self.size
         if isinstance(d, CategoricalDistribution):
-            return self._cube((d.to_internal_repr(value) + 0.5) / len(d.choices))
+            return self._to_prior_measure((d.to_internal_repr(value) + 0.5) / len(d.choices))
         assert isinstance(d, (IntDistribution, FloatDistribution)), "Optuna has three distributions"
         if size == 1:
             return 0.5
         if d.log:
             low, high = self._edges
-            return self._cube(min(max((math.log(value) - low) / (high - low), 0.0), 1.0))
+            return self._to_prior_measure(min(max((math.log(value) - low) / (high - low), 0.0), 1.0))
         if size is None:
-            return self._cube((value - d.low) / (d.high - d.low))
+            return self._to_prior_measure((value - d.low) / (d.high - d.low))
         assert d.step is not None, "what is counted has a step"
-        return self._cube((round((value - d.low) / d.step) + 0.5) / size)
+        return self._to_prior_measure((round((value - d.low) / d.step) + 0.5) / size)
 
     @property
     def _edges(self) -> tuple[float, float]:
@@ -109,7 +113,7 @@ class Axis:
         half = 0.5 if isinstance(d, IntDistribution) else 0.0
         return math.log(d.low - half), math.log(d.high + half)
 
-    def _measured(self, unit: float) -> float:
+    def _from_prior_measure(self, unit: float) -> float:
         """The share of the interval at a share of the prior measure; the same where that is uniform."""
         if self.hint.normal is None:
             return unit
@@ -119,7 +123,7 @@ class Axis:
         a, b = float(ndtr((low - mean) / sd)), float(ndtr((high - mean) / sd))
         return min(max((mean + sd * float(ndtri(a + unit * (b - a))) - low) / (high - low), 0.0), 1.0)
 
-    def _cube(self, share: float) -> float:
+    def _to_prior_measure(self, share: float) -> float:
         """The inverse of `_measured`."""
         if self.hint.normal is None:
             return share
@@ -178,11 +182,11 @@ class Cube:
                 points[:, index] = _snapped(axis, axis.size, points[:, index])
         return points
 
-    def holds(self, params: Mapping[str, Any]) -> bool:
+    def contains(self, params: Mapping[str, Any]) -> bool:
         """Whether all names are there and every value lies within its range."""
         return all(
             axis.name in params
-            and _internal(axis.distribution, params[axis.name]) is not None
+            and _internal_value(axis.distribution, params[axis.name]) is not None
             and axis.distribution._contains(axis.distribution.to_internal_repr(params[axis.name]))
             for axis in self.axes
         )
@@ -202,13 +206,41 @@ def _snapped(axis: Axis, size: int, units: np.ndarray) -> np.ndarray:
     return np.array([axis.unit(axis.value(float(u))) for u in units])
 
 
-def _internal(distribution: BaseDistribution, value: Any) -> float | None:  # noqa: ANN401
+def _internal_value(distribution: BaseDistribution, value: Any) -> float | None:  # noqa: ANN401
     try:
         return float(distribution.to_internal_repr(value))
     except ValueError:  # a category that the list does not hold any more
         return None
 
 
-def key(params: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
+def params_key(params: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
     """What two equal sets of values share."""
     return tuple(params.get(name) for name in names)
+
+
+def distribution(r: Range) -> BaseDistribution:
+    """The Optuna distribution of a range."""
+    if r.kind == "choice":
+        return CategoricalDistribution(r.labels)
+    if r.kind == "int":
+        return IntDistribution(int(r.low), int(r.high), step=int(r.step or 1), log=r.log)
+    return FloatDistribution(r.low, r.high, step=r.step, log=r.log)
+
+
+def encode(r: Range, value: Value) -> bool | int | float | str | None:
+    """A value of the study file, within the range, as Optuna stores it (a list choice: its JSON text)."""
+    if r.kind == "choice":
+        index = option(r, value)
+        assert index is not None, "the value is one of the choices"
+        return r.labels[index]
+    assert isinstance(value, (int, float)), "a value of an interval is a number"
+    return int(value) if r.kind == "int" else float(value)
+
+
+def decode(space: Space, params: Mapping[str, Value]) -> dict[str, Value]:
+    """Parameters as Optuna stores them -> values of the study file (list choices from their JSON text)."""
+    ranges = {r.name: r for r in space.searched if r.kind == "choice"}
+    return {
+        name: ranges[name].options[ranges[name].labels.index(value)] if name in ranges else value
+        for name, value in params.items()
+    }

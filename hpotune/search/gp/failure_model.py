@@ -1,7 +1,8 @@
-"""Runs that collapse: their scores kept from ruling the model, and where more of them are to be expected.
+"""Failed and collapsed runs in a Gaussian process model. Pure: no study, no storage.
 
-One diverged run lies tens of spreads below the others; standardised with them, it leaves a model that sees nothing
-else (measured: regret after 50 trials .154 as it is, .102 with such scores clipped, p = 8e-6).
+A diverged run scores tens of spreads below the others. Standardized together with them it leaves a model that sees
+nothing else (measured: regret after 50 trials 0.154 with raw scores, 0.102 with clipped ones, p = 8e-6). So low scores
+are compressed, and where runs give no score is a second model. Letters in shapes: n points, d axes.
 """
 
 from __future__ import annotations
@@ -13,20 +14,26 @@ import numpy as np
 from hpotune.search.gp.gaussian_process import fit
 
 KNEE = 0.5
-"""Spreads (upper quartile - median) below the median from which only the logarithm of the distance counts.
+"""Spreads (upper quartile - median) below the median where the compression begins.
 
-A hard clip at 3 loses the order of what is clipped: regret after 50 trials .060, with a knee at 1 .050; with fewer even
-points .054 at 1, .045 at .5 (six surfaces, 12 seeds).
+A hard clip at 3 loses the order of the clipped scores: regret after 50 trials 0.060; with a knee at 1, 0.050. With
+fewer Sobol points 0.054 at 1 and 0.045 at 0.5 (six surfaces, 12 seeds).
 """
-LEAST = 0.02
-"""Chance to hold that is left anywhere: a point is never ruled out by points beside it alone."""
+MIN_PROBABILITY = 0.02
+"""Lower bound of the probability of success: failures nearby alone never exclude a point."""
 
 
-def winsorised(gains: np.ndarray) -> np.ndarray:
-    """Gains with their lower tail drawn in, then of mean 0 and variance 1: a rising map. Shape (n,), n > 0."""
-    middle, upper = np.quantile(gains, [0.5, 0.75])
-    spread = next((s for s in (upper - middle, gains.max() - middle, middle - gains.min()) if s > 0), 1.0)
-    knee = middle - KNEE * spread
+def compressed_scores(gains: np.ndarray) -> np.ndarray:
+    """Gains with a compressed lower tail, standardized to mean 0 and variance 1. Shapes: (n,) -> (n,), n > 0.
+
+    Strictly increasing, so that the order of the gains is kept:
+        g                                        for g >= knee
+        knee - spread * log(1 + (knee - g) / spread)    below.
+    """
+    median, upper = np.quantile(gains, [0.5, 0.75])
+    # with many equal gains the quartile is the median: then the next larger spread
+    spread = next((s for s in (upper - median, gains.max() - median, median - gains.min()) if s > 0), 1.0)
+    knee = median - KNEE * spread
     below = np.maximum(knee - gains, 0.0) / spread
     values = np.where(below > 0, knee - spread * np.log1p(below), gains)
     values = values - values.mean()
@@ -34,26 +41,26 @@ def winsorised(gains: np.ndarray) -> np.ndarray:
     return found
 
 
-def log_holds(
-    held: np.ndarray, broken: np.ndarray, unordered: np.ndarray
+def log_success_probability(
+    succeeded: np.ndarray, failed: np.ndarray, unordered: np.ndarray
 ) -> Callable[[np.ndarray], np.ndarray] | None:
-    """Logarithm of the probability that a point gives a score at all, of points (m, d) -> (m,); None: all did.
+    """Logarithm of the probability that a run gives a score, as a function (m, d) -> (m,); None if no run failed.
 
-    `held`: points that gave one (n, d). `broken`: points that did not (b, d). A Gaussian process on the labels 0 and 1,
-    its mean read as a probability (Rasmussen and Williams 2006, section 6.5, least-squares classification).
+    `succeeded`: points with a score, shape (n, d). `failed`: points without one, shape (b, d). `unordered`: which axes
+    are categories, shape (d,). A Gaussian process is fitted to the labels 1 and 0 and its mean read as a probability:
+    least-squares classification, Rasmussen and Williams 2006, section 6.5.
     """
-    if not len(broken):
+    if not len(failed):
         return None
-    labels = np.concatenate([np.ones(len(held)), np.zeros(len(broken))])
-    rate = (len(held) + 1) / (
-        len(labels) + 2
-    )  # Laplace's rule: far from all points, the share of those that held
+    labels = np.concatenate([np.ones(len(succeeded)), np.zeros(len(failed))])
+    # far from all points the mean returns to this rate: Laplace's rule of succession
+    rate = (len(succeeded) + 1) / (len(labels) + 2)
     sd = float(np.sqrt(rate * (1 - rate)))
-    model = fit(np.vstack([held, broken]), (labels - rate) / sd, np.ones(len(labels)), unordered)
+    model = fit(np.vstack([succeeded, failed]), (labels - rate) / sd, np.ones(len(labels)), unordered)
 
-    def found(points: np.ndarray) -> np.ndarray:
+    def log_probability(points: np.ndarray) -> np.ndarray:
         mean, _ = model.predict(points)
-        chance: np.ndarray = np.log(np.clip(rate + sd * mean, LEAST, 1.0))
-        return chance
+        found: np.ndarray = np.log(np.clip(rate + sd * mean, MIN_PROBABILITY, 1.0))
+        return found
 
-    return found
+    return log_probability

@@ -1,8 +1,8 @@
-"""A search that asks for points and is told their gains: what the partition-based ones share. No study, no Optuna.
+"""Base class of the partition-based searches: a search that is asked for candidates and told their gains.
 
-A tree is a pure function of the ordered asks and tells: `replay.py` rebuilds it from the trials of a study.
-Spots of equal values share one `Run`: what was tried is never asked for again, what runs is joined, and a cell that
-keeps the point of its parent inherits the value, now or when it arrives.
+No study, no Optuna. The state of a search is a pure function of the ordered calls of `ask`, `add_trial` and
+`record_gain`; tree_replay.py rebuilds it from the trials of a study. Candidates with equal values share one
+`Evaluation`: no point is evaluated twice, and a cell that keeps the point of its parent has the parent's value.
 """
 
 from __future__ import annotations
@@ -15,118 +15,128 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from hpotune.search.base.unit_cube import Cube, Params
-from hpotune.search.partition.cells import Spot
+from hpotune.search.partition.cells import Candidate
 
-PATIENCE = 1_000
-"""Spots looked at in one ask without finding one to evaluate; then any free point is better than waiting."""
+MAX_LOOKUPS = 1_000
+"""Candidates that one ask rejects before it gives up; then any new point is better than a longer search."""
 
 Bounds = tuple[float, float]
 """Lower and upper bound of a gain."""
-Test = tuple[str, float, float]
-"""A spot's name and the bounds that a model gave it: kept with the ask, not computed again."""
+CellBounds = tuple[str, float, float]
+"""A candidate's name and the bounds that a model gave it; stored with the ask, so that a replay fits no model."""
 
 
 @dataclass(slots=True, eq=False)
-class Run:
-    """All that is known of one set of values."""
+class Evaluation:
+    """What is known about one point, whichever candidates have it."""
 
     point: np.ndarray
+    """In the unit cube, shape (d,)."""
     gains: list[float] = field(default_factory=list)
-    """Of its trials; larger is better."""
-    broken: bool = False
-    """Whether one ended without a gain, or none may begin."""
+    """Of its finished trials; larger is better."""
+    failed: bool = False
+    """Whether a trial ended without a gain, or the point is infeasible."""
     trials: int = 0
+    """Trials that have the point, running ones too."""
 
     @property
     def known(self) -> bool:
-        """Whether something came back."""
-        return self.broken or bool(self.gains)
+        """Whether a result is there."""
+        return self.failed or bool(self.gains)
 
 
-class Tree(ABC):
-    """Asks for spots, one at a time; gains may come back in any order, or later, or never."""
+class PartitionTree(ABC):
+    """A search that gives candidates one at a time; gains may come in any order, later, or never.
 
-    def __init__(self, cube: Cube, *, fits: Callable[[Params], bool] = lambda params: True) -> None:
-        self.cube, self.fits = cube, fits
-        self.runs: dict[Hashable, Run] = {}
-        self.tests: list[Test] = []
-        """Bounds that a model gave since somebody cleared the list."""
+    A subclass implements `_candidates`, a generator that runs until it needs the next evaluation.
+    """
+
+    def __init__(self, cube: Cube, *, is_feasible: Callable[[Params], bool] = lambda params: True) -> None:
+        self.cube, self.is_feasible = cube, is_feasible
+        self.evaluations: dict[Hashable, Evaluation] = {}
+        """By the values of the point (`Candidate.key`)."""
+        self.computed_bounds: list[CellBounds] = []
+        """Bounds that a model gave since the caller last cleared the list."""
         self.worst = 0.0
-        """The smallest gain told; 0 before the first."""
+        """The smallest gain so far; 0 before the first."""
         self.best = -math.inf
-        """The largest."""
-        self._kept: Mapping[str, Bounds] | None = None
-        self._back: list[Spot] = []
-        self._looked = 0
-        self._stream = self._spots()
+        """The largest gain so far."""
+        self._stored_bounds: Mapping[str, Bounds] | None = None
+        self._released: list[Candidate] = []
+        self._lookups = 0
+        self._stream = self._candidates()
 
     @abstractmethod
-    def _spots(self) -> Iterator[Spot | None]:
-        """Spots to evaluate, in order, each decided with what is known when it is asked for; None: look again."""
+    def _candidates(self) -> Iterator[Candidate | None]:
+        """Candidates to evaluate, each decided by what is known when it is asked for; None: too many rejected."""
 
-    def ask(self, kept: Mapping[str, Bounds] | None = None) -> Spot | None:
-        """The next spot to evaluate; None: there is none, take any point. `kept`: bounds of an ask that was made."""
-        self._kept, self._looked = kept, 0
-        while self._back:
-            spot = self._back.pop(0)
-            if not self.runs[spot.key].trials and not self.runs[spot.key].known:
-                return spot
+    def ask(self, stored_bounds: Mapping[str, Bounds] | None = None) -> Candidate | None:
+        """The next candidate to evaluate; None: none was found, take any point.
+
+        `stored_bounds`: bounds of an ask that is repeated, by the candidate's name; no model is asked then.
+        """
+        self._stored_bounds, self._lookups = stored_bounds, 0
+        while self._released:
+            candidate = self._released.pop(0)
+            evaluation = self.evaluations[candidate.key]
+            if not evaluation.trials and not evaluation.known:
+                return candidate
         return next(self._stream, None)
 
-    def tell(self, spot: Spot, gain: float | None) -> None:
-        """A spot's gain; None: it gave none."""
-        self.see(spot.key, spot.point)
-        self.know(spot.key, gain)
+    def tell(self, candidate: Candidate, gain: float | None) -> None:
+        """Record a finished trial of a candidate; None: it has no gain."""
+        self.add_trial(candidate.key, candidate.point)
+        self.record_gain(candidate.key, gain)
 
-    def see(self, key: Hashable, point: np.ndarray) -> None:
-        """That a trial takes these values, whoever asked for them."""
-        self.runs.setdefault(key, Run(point)).trials += 1
+    def add_trial(self, key: Hashable, point: np.ndarray) -> None:
+        """Record that a trial has this point, whoever asked for it."""
+        self.evaluations.setdefault(key, Evaluation(point)).trials += 1
 
-    def know(self, key: Hashable, gain: float | None) -> None:
-        """The end of a trial that was seen."""
-        run = self.runs[key]
+    def record_gain(self, key: Hashable, gain: float | None) -> None:
+        """Record the result of a trial that was added; None: it has no gain."""
+        evaluation = self.evaluations[key]
         if gain is None:
-            run.broken = True
+            evaluation.failed = True
             return
         first = math.isinf(self.best)
         self.worst, self.best = gain if first else min(self.worst, gain), max(self.best, gain)
-        run.gains.append(gain)
+        evaluation.gains.append(gain)
 
-    def release(self, spot: Spot) -> None:
-        """That nobody evaluates a spot that was asked for; the next ask gives it again."""
-        self._back.append(spot)
+    def release(self, candidate: Candidate) -> None:
+        """Record that no trial evaluates a candidate that was asked for; the next ask gives it again."""
+        self._released.append(candidate)
 
-    def drop(self, spot: Spot) -> None:
-        """That a spot cannot be had; it counts as one that gave nothing."""
-        self.runs[spot.key].broken = True
+    def discard(self, candidate: Candidate) -> None:
+        """Record that a candidate cannot be evaluated; it counts as failed."""
+        self.evaluations[candidate.key].failed = True
 
-    def gain(self, spot: Spot) -> float | None:
-        """What a spot is worth: the mean of its trials, the worst seen where they broke; None: not known yet."""
-        run = self.runs.get(spot.key)
-        if run is None or not run.known:
+    def gain(self, candidate: Candidate) -> float | None:
+        """The mean gain of a candidate's trials; the worst gain so far where they failed; None: no result yet."""
+        evaluation = self.evaluations.get(candidate.key)
+        if evaluation is None or not evaluation.known:
             return None
-        return sum(run.gains) / len(run.gains) if run.gains else self.worst
+        return sum(evaluation.gains) / len(evaluation.gains) if evaluation.gains else self.worst
 
-    def sound(self, spot: Spot) -> bool:
-        """Whether a spot has a gain of its own."""
-        run = self.runs.get(spot.key)
-        return run is not None and bool(run.gains)
+    def has_own_gain(self, candidate: Candidate) -> bool:
+        """Whether a trial of the candidate has a gain."""
+        evaluation = self.evaluations.get(candidate.key)
+        return evaluation is not None and bool(evaluation.gains)
 
-    def _open(self, spot: Spot) -> Iterator[Spot | None]:
-        """The spot itself where it must be evaluated; nothing where its values are known, run already or never fit."""
-        if spot.key in self.runs:
-            yield from self._patient()
+    def _evaluate(self, candidate: Candidate) -> Iterator[Candidate | None]:
+        """The candidate, if it must be evaluated; nothing if its point has a trial already or is infeasible."""
+        if candidate.key in self.evaluations:
+            yield from self._count_lookup()
             return
-        self.runs[spot.key] = Run(spot.point)
-        if self.fits(spot.params):
-            yield spot
+        self.evaluations[candidate.key] = Evaluation(candidate.point)
+        if self.is_feasible(candidate.params):
+            yield candidate
         else:
-            self.drop(spot)
-            yield from self._patient()
+            self.discard(candidate)
+            yield from self._count_lookup()
 
-    def _patient(self) -> Iterator[None]:
-        """None when an ask has looked at too many spots that it cannot have."""
-        self._looked += 1
-        if self._looked >= PATIENCE:
-            self._looked = 0
+    def _count_lookup(self) -> Iterator[None]:
+        """None, once an ask has rejected MAX_LOOKUPS candidates."""
+        self._lookups += 1
+        if self._lookups >= MAX_LOOKUPS:
+            self._lookups = 0
             yield None

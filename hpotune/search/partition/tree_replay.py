@@ -1,16 +1,16 @@
-"""A tree rebuilt from the trials of a study: every ask and tell again, in the order in which they were made.
+"""A partition tree rebuilt from the trials of a study: every ask and result again, in their original order.
 
-A trial bears what its ask knew (`Asked`): so the replay tells exactly what was told then, whichever worker does it.
-A trial without it (a start, a user's own, another algorithm's) is known by its values alone. Where a trial took other
-values than the cell that its ask gave, that cell is asked for again. Bounds of a model are kept with the ask, not
-computed again: a replay costs no fit, and another machine's rounding cannot change it.
+Each ask stores with its trial what it knew (`AskRecord`), so that every worker rebuilds the same tree. A trial without
+a record (a start point, another algorithm's) contributes its point and its gain alone. Where a trial took other values
+than its ask gave, the candidate is given again. Bounds of a model are stored with the ask, not computed again: a replay
+fits no model, and the rounding of another machine cannot change it. Only `TreeSampler` writes: the record of its ask.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,181 +19,204 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial
 
 from hpotune.search.base.history import History, history_of
-from hpotune.search.base.sampler import CubeSampler, Turn
-from hpotune.search.base.unit_cube import Axis, Cube, Params, key
-from hpotune.search.partition.cells import Spot
-from hpotune.search.partition.tree import Bounds, Test, Tree
+from hpotune.search.base.sampler import CubeSampler, SamplingContext
+from hpotune.search.base.unit_cube import Axis, Cube, Params, params_key
+from hpotune.search.partition.cells import Candidate
+from hpotune.search.partition.tree import Bounds, CellBounds, PartitionTree
 
-ASKED = "hpotune:cell"
-"""The system attribute of a trial that holds its `Asked`."""
-CLOSE = 1e-9
-"""Of points in the unit cube: another machine's logarithm may round the last digit differently."""
+ASK_KEY = "hpotune:cell"
+"""System attribute of a trial that holds its `AskRecord`."""
+POINT_TOLERANCE = 1e-9
+"""Largest difference of equal points in the unit cube: the logarithm of another machine may round differently."""
+_STORED_KEYS = {
+    "skipped": "skipped",
+    "unassigned": "blank",
+    "foreseen": "foreseen",
+    "running": "running",
+    "later": "ahead",
+    "computed_bounds": "tests",
+}
+"""Field of an AskRecord -> its key in the attribute."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Asked:
-    """What one ask knew and gave. Numbers are trials'."""
+class AskRecord:
+    """What one ask knew, and the candidate that it gave. Numbers are trial numbers."""
 
     number: int
     cell: str | None = None
-    """Name of what it gave; None: nothing was left."""
+    """Name of the candidate; None: there was none."""
     skipped: int = 0
-    """Cells before it that could not be had."""
-    blank: Collection[int] = ()
+    """Candidates before it that were drawn and rejected for this trial."""
+    unassigned: Collection[int] = ()
     """Earlier trials that had no point yet."""
     foreseen: Sequence[int] = ()
-    """Those of them that ran: their cells were asked for too, before its own."""
+    """Those of them that were running: their candidates were asked for first."""
     running: Collection[int] = ()
-    """Trials with a point whose end was not known."""
-    ahead: Collection[int] = ()
-    """Later trials that had a point."""
-    tests: Sequence[Test] = ()
-    """Bounds that were computed."""
+    """Trials with a point and without a result."""
+    later: Collection[int] = ()
+    """Trials of higher numbers that had a point."""
+    computed_bounds: Sequence[CellBounds] = ()
+    """Bounds that the model gave in this ask."""
 
-    def stored(self) -> dict[str, Any]:
-        """As the attribute, what is empty left out."""
-        found = {item.name: getattr(self, item.name) for item in fields(self)[2:]}
-        return {"cell": self.cell} | {name: value for name, value in found.items() if value}
+    def as_stored(self) -> dict[str, Any]:
+        """The record as the trial attribute holds it; empty fields are left out."""
+        found = {key: getattr(self, field) for field, key in _STORED_KEYS.items()}
+        return {"cell": self.cell} | {key: value for key, value in found.items() if value}
 
     @classmethod
-    def of(cls, trial: FrozenTrial) -> Asked | None:
-        """What a trial bears."""
-        found = trial.system_attrs.get(ASKED)
-        return None if found is None else cls(number=trial.number, **found)
+    def of(cls, trial: FrozenTrial) -> AskRecord | None:
+        """The record of a trial; None where it has none."""
+        stored = trial.system_attrs.get(ASK_KEY)
+        if stored is None:
+            return None
+        known = {field: stored[key] for field, key in _STORED_KEYS.items() if key in stored}
+        return cls(number=trial.number, cell=stored["cell"], **known)
 
 
-class Replay:
-    """A tree, and the trials that it was told of."""
+class TreeReplay:
+    """A tree, and how much of a study's trials it knows."""
 
-    def __init__(self, tree: Tree, trials: Sequence[FrozenTrial], history: History) -> None:
+    def __init__(self, tree: PartitionTree, trials: Sequence[FrozenTrial], history: History) -> None:
         cube = tree.cube
         self.tree = tree
-        self.drawn = {t.number: t for t in trials if t.params and cube.holds(t.params)}
-        self.ended = {number for number, t in self.drawn.items() if t.state.is_finished()}
+        self.with_point = {t.number: t for t in trials if t.params and cube.contains(t.params)}
+        self.finished = {number for number, t in self.with_point.items() if t.state.is_finished()}
         self._gains = dict(zip(history.numbers.tolist(), history.gains.tolist(), strict=True))
         self._names = [axis.name for axis in cube.axes]
-        self._seen: set[int] = set()
-        self._known: set[int] = set()
-        self._reserved: dict[int, Spot] = {}
+        self._added: set[int] = set()
+        self._recorded: set[int] = set()
+        self._foreseen: dict[int, Candidate] = {}
+        """Candidates that were asked for on behalf of running trials without a point."""
 
-    def past(self) -> None:
-        """Every ask that a drawn trial bears, in their order: later ones had seen more."""
-        logs = [found for trial in self.drawn.values() if (found := Asked.of(trial)) is not None]
+    def replay_asks(self) -> None:
+        """Repeat every recorded ask in its original order: an ask that knew more points and results is later."""
+        records = [
+            record for trial in self.with_point.values() if (record := AskRecord.of(trial)) is not None
+        ]
 
-        def seen(asked: Asked) -> tuple[int, int]:
-            points = asked.number - len(asked.blank) + len(asked.ahead)
-            return 2 * points - len(asked.running), asked.number
+        def knowledge(record: AskRecord) -> tuple[int, int]:
+            points = record.number - len(record.unassigned) + len(record.later)
+            return 2 * points - len(record.running), record.number  # points + results, then the number
 
-        for asked in sorted(logs, key=seen):
-            spot = self.ask(asked, kept={name: (low, high) for name, low, high in asked.tests})
-            if spot is not None:
-                self._bind(spot, self.drawn[asked.number], asked)
+        for record in sorted(records, key=knowledge):
+            stored_bounds = {name: (low, high) for name, low, high in record.computed_bounds}
+            candidate = self.ask(record, stored_bounds)
+            if candidate is not None:
+                self._attach(candidate, self.with_point[record.number], record)
 
-    def ask(self, asked: Asked, kept: Mapping[str, Bounds] | None = None) -> Spot | None:
-        """The spot of one trial, knowing what its ask knew."""
-        self._tell(asked)
-        for number in asked.foreseen:
-            if number not in self._reserved and number not in self._seen:
-                spot = self.tree.ask(kept)
-                if spot is not None:
-                    self._reserved[number] = spot
-        spot = self._reserved.pop(asked.number, None) or self.tree.ask(kept)
-        for _ in range(asked.skipped):
-            if spot is not None:
-                self.tree.drop(spot)
-                spot = self.tree.ask(kept)
-        return spot
+    def ask(self, record: AskRecord, stored_bounds: Mapping[str, Bounds] | None = None) -> Candidate | None:
+        """The candidate of one trial, given what its ask knew; None: there is none."""
+        self._update(record)
+        for number in record.foreseen:
+            if number not in self._foreseen and number not in self._added:
+                candidate = self.tree.ask(stored_bounds)
+                if candidate is not None:
+                    self._foreseen[number] = candidate
+        candidate = self._foreseen.pop(record.number, None) or self.tree.ask(stored_bounds)
+        for _ in range(record.skipped):
+            if candidate is not None:
+                self.tree.discard(candidate)
+                candidate = self.tree.ask(stored_bounds)
+        return candidate
 
-    def _tell(self, asked: Asked) -> None:
-        blank, running, ahead = set(asked.blank), set(asked.running), set(asked.ahead)
-        points = {n for n in self.drawn if (n < asked.number and n not in blank) or n in ahead}
-        for number in sorted(points - self._seen):
-            self._see(number)
-        for number in sorted((points & self.ended) - running - self._known):
-            self._known.add(number)
-            self.tree.know(self._key(number), self._gains.get(number))
-        gone = [n for n in self._reserved if n in points or (n in blank and n not in asked.foreseen)]
-        for number in sorted(gone):  # it took other values, or died before it had any
-            self.tree.release(self._reserved.pop(number))
+    def _update(self, record: AskRecord) -> None:
+        """Pass the points and results to the tree that the ask knew and the tree does not know yet."""
+        unassigned, running, later = set(record.unassigned), set(record.running), set(record.later)
+        points = {n for n in self.with_point if (n < record.number and n not in unassigned) or n in later}
+        for number in sorted(points - self._added):
+            self._add(number)
+        for number in sorted((points & self.finished) - running - self._recorded):
+            self._recorded.add(number)
+            self.tree.record_gain(self._key(number), self._gains.get(number))
+        # a foreseen trial took other values, or failed before it had a point: its candidate is free again
+        free = [n for n in self._foreseen if n in points or (n in unassigned and n not in record.foreseen)]
+        for number in sorted(free):
+            self.tree.release(self._foreseen.pop(number))
 
-    def _see(self, number: int) -> None:
-        self._seen.add(number)
-        self.tree.see(self._key(number), self.tree.cube.point(self.drawn[number].params))
+    def _add(self, number: int) -> None:
+        self._added.add(number)
+        self.tree.add_trial(self._key(number), self.tree.cube.point(self.with_point[number].params))
 
-    def _bind(self, spot: Spot, trial: FrozenTrial, asked: Asked) -> None:
+    def _attach(self, candidate: Candidate, trial: FrozenTrial, record: AskRecord) -> None:
+        """Add the trial of an ask; where it took another point than the candidate, release the candidate."""
         own: Hashable = self._key(trial.number)
-        near = np.allclose(self.tree.cube.point(trial.params), spot.point, rtol=0, atol=CLOSE)
-        if own != spot.key and near and spot.name == asked.cell:
-            self.tree.runs.setdefault(own, self.tree.runs[spot.key])
-            own = spot.key
-        self._see(trial.number)
-        if own != spot.key:
-            self.tree.release(spot)
+        point = self.tree.cube.point(trial.params)
+        near = np.allclose(point, candidate.point, rtol=0, atol=POINT_TOLERANCE)
+        if own != candidate.key and near and candidate.name == record.cell:
+            self.tree.evaluations.setdefault(own, self.tree.evaluations[candidate.key])
+            own = candidate.key
+        self._add(trial.number)
+        if own != candidate.key:
+            self.tree.release(candidate)
 
     def _key(self, number: int) -> tuple[Any, ...]:
-        return key(self.drawn[number].params, self._names)
+        return params_key(self.with_point[number].params, self._names)
 
 
 class TreeSampler(CubeSampler):
-    """Asks a tree. A subclass says which: `tree`."""
+    """A sampler that asks a partition tree. A subclass makes the tree: `tree`."""
 
     @abstractmethod
-    def tree(self, cube: Cube, fits: Callable[[Params], bool]) -> Tree:
-        """The search before its first ask."""
+    def tree(self, cube: Cube, is_feasible: Callable[[Params], bool]) -> PartitionTree:
+        """The tree before its first ask."""
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Params:
-        """The next cell's point; what this ask knew is written to the trial."""
-        self._one_objective(study)
+        """The point of the next candidate. Writes the record of the ask to a system attribute of the trial."""
+        self._check_single_objective(study)
         if not search_space:
             return {}
         cube = Cube(search_space, self.setup.hints)
         trials = sorted(study.get_trials(deepcopy=False), key=lambda other: other.number)
         others = [other for other in trials if other.number != trial.number]
-        replay = Replay(self.tree(cube, self._fits), others, history_of(others, cube, study.direction))
-        replay.past()
-        asked = self._asked(trials, trial, search_space, replay)
-        replay.tree.tests.clear()
-        spot = replay.ask(asked)
-        given = replace(asked, cell=spot.name if spot else None, tests=replay.tree.tests)
-        study._storage.set_trial_system_attr(trial._trial_id, ASKED, given.stored())
-        point = spot.point if spot else self._rng(trial.number).random(len(cube))
-        return spot.params if spot else cube.params(point)
+        tree = self.tree(cube, self._is_feasible)
+        replay = TreeReplay(tree, others, history_of(others, cube, study.direction))
+        replay.replay_asks()
+        record = self._record(trials, trial, search_space, replay)
+        tree.computed_bounds.clear()
+        candidate = replay.ask(record)
+        record = replace(
+            record, cell=candidate.name if candidate else None, computed_bounds=tree.computed_bounds
+        )
+        study._storage.set_trial_system_attr(trial._trial_id, ASK_KEY, record.as_stored())
+        if candidate is None:
+            return cube.params(self._rng(trial.number).random(len(cube)))
+        return candidate.params
 
-    def place(self, cube: Cube, history: History, turn: Turn) -> np.ndarray:
-        """The next cell where only points and gains are known, not the order in which they came."""
-        tree = self.tree(cube, self._fits)
-        known = [*zip(history.points, history.gains.tolist(), strict=True)]
-        for point, gain in [*known, *((point, None) for point in history.broken)]:
-            tree.see(values := tuple(cube.params(point).values()), point)
-            tree.know(values, gain)
+    def propose(self, cube: Cube, history: History, context: SamplingContext) -> np.ndarray:
+        """The next candidate's point where only points and gains are known, and no asks. Shape (d,)."""
+        tree = self.tree(cube, self._is_feasible)
+        finished = [*zip(history.points, history.gains.tolist(), strict=True)]
+        for point, gain in [*finished, *((point, None) for point in history.failed)]:
+            tree.add_trial(values := tuple(cube.params(point).values()), point)
+            tree.record_gain(values, gain)
         for point in history.pending:
-            tree.see(tuple(cube.params(point).values()), point)
-        spot = tree.ask()
-        return spot.point if spot else turn.rng.random(len(cube))
+            tree.add_trial(tuple(cube.params(point).values()), point)
+        candidate = tree.ask()
+        return candidate.point if candidate else context.rng.random(len(cube))
 
-    def _asked(
+    def _record(
         self,
         trials: Sequence[FrozenTrial],
         trial: FrozenTrial,
         space: Mapping[str, BaseDistribution],
-        replay: Replay,
-    ) -> Asked:
-        """What is known now."""
-        foreseen = [turn.number for turn in self._undrawn_before(trials, trial, space)]
-        early = [other.number for other in trials if other.number < trial.number]
-        return Asked(
+        replay: TreeReplay,
+    ) -> AskRecord:
+        """What the ask of this trial knows."""
+        earlier = [other.number for other in trials if other.number < trial.number]
+        return AskRecord(
             number=trial.number,
             skipped=self.setup.salt,
-            blank=[n for n in early if n not in replay.drawn],
-            foreseen=foreseen,
-            running=sorted(replay.drawn.keys() - replay.ended),
-            ahead=[n for n in sorted(replay.drawn) if n > trial.number],
+            unassigned=[n for n in earlier if n not in replay.with_point],
+            foreseen=[context.number for context in self._unassigned_before(trials, trial, space)],
+            running=sorted(replay.with_point.keys() - replay.finished),
+            later=[n for n in sorted(replay.with_point) if n > trial.number],
         )
 
-    def _fits(self, params: Params) -> bool:
-        """Whether a point keeps the constraints known before, parameters of a single value added."""
+    def _is_feasible(self, params: Params) -> bool:
+        """Whether a point is feasible, completed with the parameters that have a single value."""
         singles = {n: d for n, d in (self.setup.space or {}).items() if d.single() and n not in params}
         only = {n: Axis(name=n, distribution=d).value(0.5) for n, d in singles.items()}
-        return self.setup.fits({**only, **params})
+        return self.setup.is_feasible({**only, **params})

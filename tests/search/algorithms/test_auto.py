@@ -17,9 +17,9 @@ from optuna.testing.pytest_samplers import (
 )
 from optuna.trial import TrialState, create_trial
 
-from hpotune.search.algorithms.auto import ALGORITHM, FIRST, MANY, AutoSampler, weights
+from hpotune.search.algorithms.auto import ALGORITHM, STARTUP_TRIALS, TPE_FROM, AutoSampler, noise_ratios
 from hpotune.search.base.history import History
-from hpotune.search.base.sampler import Setup, Turn
+from hpotune.search.base.sampler import SamplerSetup, SamplingContext
 from hpotune.search.base.unit_cube import Cube, Hint
 from tests.search.play import Play
 
@@ -57,25 +57,25 @@ def history(n: int = 12, pending: int = 0, seed: int = 0) -> tuple[Cube, History
     scores = [-score({f"params.{k}": v for k, v in cube.params(point).items()}) for point in points]
     return cube, History(
         points=points, gains=np.array(scores), stderrs=np.full(n, np.nan), numbers=np.arange(n),
-        pending=cube.snap(rng.random((pending, 3))), broken=np.empty((0, 3)),
+        pending=cube.snap(rng.random((pending, 3))), failed=np.empty((0, 3)),
     )  # fmt: skip
 
 
 def place(cube: Cube, known: History, *, seed: int = 0) -> np.ndarray:
-    turn = Turn(number=40, rank=40, rng=np.random.default_rng(seed))
-    return AutoSampler(Setup(space=SPACE)).place(cube, known, turn)
+    context = SamplingContext(number=40, rank=40, rng=np.random.default_rng(seed))
+    return AutoSampler(SamplerSetup(space=SPACE)).propose(cube, known, context)
 
 
 def test_the_recommended_setting_comes_first_then_even_points(make_study):
-    points = played(make_study(params=PARAMS), trials=FIRST)
+    points = played(make_study(params=PARAMS), trials=STARTUP_TRIALS)
     assert points[0] == {"params.lr": 1e-4, "params.rank": 8, "params.kind": "a"}
-    assert len({point["params.lr"] for point in points}) == FIRST
+    assert len({point["params.lr"] for point in points}) == STARTUP_TRIALS
 
 
 def test_it_finds_the_optimum_of_a_bowl_with_categories_away_from_the_recommended_setting(make_study):
     points = played(make_study(params=PARAMS), trials=25)
     assert min(map(score, points)) < 0.02
-    assert min(map(score, points[:FIRST])) > 0.2
+    assert min(map(score, points[:STARTUP_TRIALS])) > 0.2
 
 
 def test_one_collapsed_score_does_not_keep_it_from_the_optimum(make_study):
@@ -129,7 +129,7 @@ def test_workers_that_foresee_each_other_get_what_they_would_get_one_by_one():
         for k in range(6):
             trial = blind[k] if blind else study.ask()
             frozen = study._storage.get_trial(trial._trial_id)
-            found.append(AutoSampler(Setup(space=SPACE)).sample_relative(study, frozen, SPACE))
+            found.append(AutoSampler(SamplerSetup(space=SPACE)).sample_relative(study, frozen, SPACE))
             for name, value in found[-1].items() if drawn else ():
                 d = SPACE[name]
                 study._storage.set_trial_param(trial._trial_id, name, d.to_internal_repr(value), d)
@@ -143,41 +143,43 @@ def test_workers_that_foresee_each_other_get_what_they_would_get_one_by_one():
 def test_a_full_study_with_many_running_is_asked():
     cube, known = history(200, pending=30)
     found = place(cube, known)
-    assert cube.snap(found[None])[0].tobytes() not in {row.tobytes() for row in known.taken}
+    assert cube.snap(found[None])[0].tobytes() not in {row.tobytes() for row in known.known_points}
 
 
 def test_running_points_push_the_next_one_away():
     for seed in range(3):
         cube, known = history(6, seed=seed)
         first = place(cube, known)
-        second = place(cube, known.believing(first))
+        second = place(cube, known.with_pending(first))
         assert np.abs(first - second).max() > 0.03
 
 
 def test_a_belief_draws_the_first_points_and_fades():
     cube = Cube(SPACE, {"lr": Hint(prior=1e-5)})
-    sampler = AutoSampler(Setup(space=SPACE))
+    sampler = AutoSampler(SamplerSetup(space=SPACE))
     empty = history(0)[1]
-    turns = [Turn(number=k, rank=k, rng=np.random.default_rng(k)) for k in range(64)]
-    lr = np.array([sampler.place(cube, empty, turn)[0] for turn in turns])
+    turns = [SamplingContext(number=k, rank=k, rng=np.random.default_rng(k)) for k in range(64)]
+    lr = np.array([sampler.propose(cube, empty, context)[0] for context in turns])
     assert np.mean(np.abs(lr[1::2] - 0.2) < 0.25) > 0.7
     assert np.mean(np.abs(lr[::2] - 0.2) < 0.25) < 0.6  # every second point is even over the whole range: .45
 
 
 def test_standard_errors_count_by_their_sizes_to_each_other():
     known = history(4)[1]
-    assert weights(known).tolist() == [1, 1, 1, 1]
+    assert noise_ratios(known).tolist() == [1, 1, 1, 1]
     uneven = History(
         points=known.points, gains=known.gains, stderrs=np.array([0.1, 0.1, 0.2, np.nan]), numbers=known.numbers,
-        pending=known.pending, broken=known.broken,
+        pending=known.pending, failed=known.failed,
     )  # fmt: skip
-    assert weights(uneven) == pytest.approx([1, 1, 4, 1])
+    assert noise_ratios(uneven) == pytest.approx([1, 1, 4, 1])
 
 
-@pytest.mark.parametrize("setup", [Setup(conditional=True), Setup(objectives=2), Setup(number=MANY)])
+@pytest.mark.parametrize(
+    "setup", [SamplerSetup(conditional=True), SamplerSetup(objectives=2), SamplerSetup(number=TPE_FROM)]
+)
 def test_the_tree_structured_estimator_takes_over_beyond_the_model(setup):
     assert isinstance(ALGORITHM.make(setup), TPESampler)
-    assert isinstance(ALGORITHM.make(Setup()), AutoSampler)
+    assert isinstance(ALGORITHM.make(SamplerSetup()), AutoSampler)
 
 
 def test_constraints_that_are_told_after_a_trial_count_as_broken():
@@ -193,7 +195,7 @@ def test_constraints_that_are_told_after_a_trial_count_as_broken():
             )
         )  # fmt: skip
     trial = study._storage.get_trial(study.ask()._trial_id)
-    found = AutoSampler(Setup(space=SPACE)).sample_relative(study, trial, SPACE)
+    found = AutoSampler(SamplerSetup(space=SPACE)).sample_relative(study, trial, SPACE)
     assert found["rank"] <= 40  # the score alone says 64
 
 

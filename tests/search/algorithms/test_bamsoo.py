@@ -10,9 +10,15 @@ from optuna.testing.pytest_samplers import (
     SingleOnlySamplerTestCase,
 )
 
-from hpotune.search.algorithms.bamsoo import BamsooSampler, BamsooTree, KnownProcess, fitted, width
-from hpotune.search.base.sampler import Setup
-from hpotune.search.partition.tree import Run
+from hpotune.search.algorithms.bamsoo import (
+    BamsooSampler,
+    BamsooTree,
+    FixedLengthProcess,
+    confidence_width,
+    fitted_process,
+)
+from hpotune.search.base.sampler import SamplerSetup
+from hpotune.search.partition.tree import Evaluation
 from tests.search.oracles import ONE, TWO, bowl, played, sines
 
 SINES = [
@@ -31,13 +37,13 @@ BOWL = [
 
 
 def known(length: float):
-    return lambda runs, pending: KnownProcess(length, runs, pending)
+    return lambda runs, pending: FixedLengthProcess(length, runs, pending)
 
 
 def skipped(tree: BamsooTree) -> list[tuple[str, float]]:
     """Cells that took their lower bound, with it."""
-    evaluated = {name for name, _, _ in tree.tests if name in tree.asked}
-    return [(name, round(low, 4)) for name, low, _ in tree.tests if name not in evaluated]
+    evaluated = {name for name, _, _ in tree.computed_bounds if name in tree.asked}
+    return [(name, round(low, 4)) for name, low, _ in tree.computed_bounds if name not in evaluated]
 
 
 class Watched(BamsooTree):
@@ -48,9 +54,9 @@ class Watched(BamsooTree):
         super().__init__(*args, **named)
 
     def ask(self, kept=None):
-        spot = super().ask(kept)
-        self.asked.add(spot.name)
-        return spot
+        candidate = super().ask(kept)
+        self.asked.add(candidate.name)
+        return candidate
 
 
 def test_the_evaluations_and_lower_bounds_in_one_dimension_are_the_reference_runs():
@@ -78,7 +84,7 @@ def test_21_evaluations_come_close_to_the_maximum():
     [(1, 0.5, 1.5433), (2, 0.5, 2.2703), (10, 0.5, 3.4047), (50, 0.5, 4.2461), (50, 1.0, 4.0796)],
 )
 def test_the_width_of_the_bounds_is_the_published_one(tested, eta, found):
-    assert width(tested, eta) == pytest.approx(found, abs=5e-5)
+    assert confidence_width(tested, eta) == pytest.approx(found, abs=5e-5)
 
 
 def test_narrower_bounds_skip_more_cells():
@@ -91,30 +97,32 @@ def test_narrower_bounds_skip_more_cells():
 
 
 def test_a_point_that_runs_narrows_the_belief_and_does_not_move_it():
-    runs = [Run(np.array([0.2]), gains=[1.0]), Run(np.array([0.8]), gains=[0.0])]
+    runs = [Evaluation(np.array([0.2]), gains=[1.0]), Evaluation(np.array([0.8]), gains=[0.0])]
     there = np.array([[0.5]])
-    alone, beside = KnownProcess(0.2, runs, []), KnownProcess(0.2, runs, [Run(there[0])])
+    alone, beside = FixedLengthProcess(0.2, runs, []), FixedLengthProcess(0.2, runs, [Evaluation(there[0])])
     assert beside.predict(there)[0] == pytest.approx(alone.predict(there)[0])
     assert beside.predict(there)[1] < 0.01 < alone.predict(there)[1]
 
 
 def test_a_fitted_belief_knows_the_values_it_was_fitted_to_in_their_own_units():
     points = np.linspace(0, 1, 150)[:, None]
-    runs = [Run(point, gains=[500 + 100 * sines(point)]) for point in points]
-    mean, sd = fitted(np.array([False]))(runs, []).predict(points)
+    runs = [Evaluation(point, gains=[500 + 100 * sines(point)]) for point in points]
+    mean, sd = fitted_process(np.array([False]))(runs, []).predict(points)
     assert np.abs(mean - [run.gains[0] for run in runs]).max() < 5
     assert sd.max() < 5
 
 
 def test_one_collapse_does_not_blind_a_fitted_belief():
     points = np.linspace(0, 1, 12)[:, None]
-    runs = [Run(point, gains=[float(point[0])]) for point in points[:-1]] + [Run(points[-1], gains=[-1e6])]
-    mean, _ = fitted(np.array([False]))(runs, []).predict(points[[2, 8]])
+    runs = [Evaluation(point, gains=[float(point[0])]) for point in points[:-1]] + [
+        Evaluation(points[-1], gains=[-1e6])
+    ]
+    mean, _ = fitted_process(np.array([False]))(runs, []).predict(points[[2, 8]])
     assert mean[1] - mean[0] == pytest.approx(6 / 11, abs=0.3)
 
 
 def test_equal_values_crash_no_fit():
-    tree = BamsooTree(ONE, model=fitted(np.array([False])))
+    tree = BamsooTree(ONE, model=fitted_process(np.array([False])))
     assert len(set(played(tree, lambda point: 1.0, 12))) == 12
 
 
@@ -130,7 +138,7 @@ def test_equal_values_crash_no_fit():
 )
 def test_wrong_options_are_told(options, told):
     with pytest.raises(ValueError, match=told):
-        BamsooSampler(Setup(options=options))
+        BamsooSampler(SamplerSetup(options=options))
 
 
 class TestBamsooIsAnOptunaSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):

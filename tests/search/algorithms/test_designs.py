@@ -19,12 +19,12 @@ from scipy.stats.qmc import Halton, Sobol
 
 from hpotune.errors import StudyFileError
 from hpotune.search.algorithms.grid import GridSampler
-from hpotune.search.algorithms.lhs import LatinSampler, latin
+from hpotune.search.algorithms.lhs import LatinSampler, latin_hypercube
 from hpotune.search.algorithms.qmc import HaltonSampler, SobolSampler
 from hpotune.search.algorithms.registry import check_algorithm
-from hpotune.search.assign import draw_trial
-from hpotune.search.base.sampler import Setup
-from hpotune.search.base.study_setup import setup_of
+from hpotune.search.assign import assign_point
+from hpotune.search.base.sampler import SamplerSetup
+from hpotune.search.sampler_setup import sampler_setup
 from tests.search.play import Play
 
 CUBE = {name: {"float": [0.0, 1.0]} for name in "abc"}
@@ -93,8 +93,8 @@ def test_each_value_has_its_share_of_a_latin_hypercube_rounded_down_or_up(trials
 
 def test_the_chosen_latin_hypercube_is_the_one_whose_nearest_points_are_furthest_apart():
     def width(designs: int, seed: int) -> float:
-        points = latin(
-            seed=seed, first=20, size=20, looks=((None, False),) * 3, designs=designs, shared=False
+        points = latin_hypercube(
+            seed=seed, first=20, size=20, kinds=((None, False),) * 3, designs=designs, shared=False
         )
         return float(pdist((np.floor(points * 20) + 0.5) / 20).min())
 
@@ -119,7 +119,7 @@ def test_a_point_that_is_tried_again_takes_no_row(algorithm, make_study):
     play.study.enqueue_trial(dict(zip(["params.a", "params.b", "params.c"], first[1].tolist(), strict=True)))
     again = play.study.trials[-1]
     play.study._storage.set_trial_state_values(again._trial_id, TrialState.RUNNING)
-    draw_trial(play.study._storage, study, play.config, again, unseen=frozenset())
+    assign_point(play.study._storage, study, play.config, again, unseen=frozenset())
     assert np.vstack([first, rows(play, 5)]).tolist() == plain.tolist()
 
 
@@ -129,11 +129,11 @@ def test_failed_and_running_trials_do_not_disturb_a_design(algorithm, make_study
     options = {"points": 3} if algorithm == "grid" else {}
     quiet = Play(study, algorithm=algorithm, options=options)
     untold, play, told = rows(quiet, 8), Play(study, algorithm=algorithm, options=options), []
-    for turn in range(8):
+    for context in range(8):
         number, point = play.ask()
         told.append(list(point.values()))
-        if turn % 3:
-            play.tell(number, *[1.0] * (turn % 2))
+        if context % 3:
+            play.tell(number, *[1.0] * (context % 2))
     assert np.array(told).tolist() == untold.tolist()
 
 
@@ -186,7 +186,7 @@ def test_a_lexicographic_grid_counts_with_the_last_parameter_quickest(make_study
 def test_a_grid_leaves_out_points_that_a_start_took_and_those_a_constraint_forbids():
     space = {"a": IntDistribution(1, 4), "b": IntDistribution(1, 3)}
     study = create_study()
-    setup = Setup(space=space, trials=5, fits=lambda params: params["a"] > params["b"])
+    setup = SamplerSetup(space=space, trials=5, is_feasible=lambda params: params["a"] > params["b"])
     study.enqueue_trial({"a": 2, "b": 1})
     found = []
     for _ in range(6):
@@ -204,14 +204,14 @@ def test_workers_that_ask_at_once_draw_the_rows_that_they_would_draw_in_turn(alg
         storage = play.study._storage
         ids = [storage.create_new_trial(play.study._study_id) for _ in order]
         for index in order:
-            draw_trial(storage, play.file, play.config, storage.get_trial(ids[index]), unseen=frozenset())
+            assign_point(storage, play.file, play.config, storage.get_trial(ids[index]), unseen=frozenset())
         return [storage.get_trial(id_).params for id_ in ids]
 
     assert points([0, 1, 2, 3]) == points([3, 1, 2, 0])
 
 
 def check(study) -> None:
-    check_algorithm(study, setup_of(study, study.config))
+    check_algorithm(study, sampler_setup(study, study.config))
 
 
 def refused(make_study, **search) -> None:

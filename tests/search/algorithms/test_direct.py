@@ -14,7 +14,7 @@ from optuna.testing.pytest_samplers import (
 )
 
 from hpotune.search.algorithms.direct import DirectSampler, DirectTree
-from hpotune.search.base.sampler import Setup
+from hpotune.search.base.sampler import SamplerSetup
 from hpotune.search.base.unit_cube import Cube
 from tests.search.oracles import TWO, bowl, played, sines
 
@@ -113,7 +113,7 @@ def test_chosen_cells_are_those_that_some_slope_makes_the_most_promising(functio
 )
 def test_wrong_options_are_told(options, told):
     with pytest.raises(ValueError, match=told):
-        DirectSampler(Setup(options=options))
+        DirectSampler(SamplerSetup(options=options))
 
 
 class TestDirectIsAnOptunaSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):

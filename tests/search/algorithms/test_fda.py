@@ -13,7 +13,7 @@ from optuna.testing.pytest_samplers import (
 )
 
 from hpotune.search.algorithms.fda import FdaSampler, FdaTree
-from hpotune.search.base.sampler import Setup
+from hpotune.search.base.sampler import SamplerSetup
 from tests.search.oracles import ONE, TWO, bowl, played, sines
 
 INNER = 0.5 / (1 + math.sqrt(2))
@@ -24,7 +24,7 @@ def close(points, expected) -> bool:
     return bool(np.allclose(points, expected, rtol=0, atol=1e-6))
 
 
-def looks(centre: np.ndarray, radius: float) -> np.ndarray:
+def sphere_points(centre: np.ndarray, radius: float) -> np.ndarray:
     """The three points at which a sphere is looked at."""
     shift = 1.75 * radius / math.sqrt(len(centre))
     return np.clip(np.array([centre, centre + shift, centre - shift]), 0, 1)
@@ -41,7 +41,7 @@ def children(centre, radius: float) -> list[np.ndarray]:
 
 
 def test_the_first_spheres_are_looked_at_in_three_points_each():
-    expected = np.vstack([looks(centre, INNER) for centre in children((0.5, 0.5), 0.5)])
+    expected = np.vstack([sphere_points(centre, INNER) for centre in children((0.5, 0.5), 0.5)])
     assert close(played(FdaTree(TWO), bowl, 12), expected)
 
 
@@ -52,7 +52,7 @@ def test_the_sphere_that_holds_the_best_point_is_decomposed_next():
     parent = children((0.5, 0.5), 0.5)[best]
     second = played(tree, bowl, 12)
     inner = children(parent, INNER)
-    assert close(second, np.vstack([looks(centre, INNER / (1 + math.sqrt(2))) for centre in inner]))
+    assert close(second, np.vstack([sphere_points(centre, INNER / (1 + math.sqrt(2))) for centre in inner]))
 
 
 def test_at_the_last_depth_steps_go_up_and_down_each_axis_from_the_best_point():
@@ -106,7 +106,7 @@ def test_80_evaluations_come_close_to_the_maximum(cube, function, best):
 )
 def test_wrong_options_are_told(options, told):
     with pytest.raises(ValueError, match=told):
-        FdaSampler(Setup(options=options))
+        FdaSampler(SamplerSetup(options=options))
 
 
 class TestFdaIsAnOptunaSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):

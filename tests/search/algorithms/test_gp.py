@@ -16,9 +16,9 @@ from hpotune.errors import StudyFileError
 from hpotune.search.algorithms.gp import GpSampler
 from hpotune.search.algorithms.registry import check_algorithm
 from hpotune.search.base.history import History
-from hpotune.search.base.sampler import Setup, Turn
-from hpotune.search.base.study_setup import setup_of
+from hpotune.search.base.sampler import SamplerSetup, SamplingContext
 from hpotune.search.base.unit_cube import Cube
+from hpotune.search.sampler_setup import sampler_setup
 from tests.search.play import Play
 
 PARAMS = {"x": {"float": [0.0, 1.0]}, "y": {"float": [0.0, 1.0]}, "kind": {"choice": ["a", "b", "c"]}}
@@ -69,13 +69,13 @@ def test_a_liar_keeps_farther_from_what_runs_than_a_believer():
     running = np.array([[0.45]])
     history = History(
         points=points, gains=-np.square(points[:, 0] - 0.45), stderrs=np.full(4, np.nan), numbers=np.arange(4),
-        pending=running, broken=np.empty((0, 1)),
+        pending=running, failed=np.empty((0, 1)),
     )  # fmt: skip
 
     def away(batch: str) -> float:
-        sampler = GpSampler(Setup(options={"batch": batch, "n_startup": 1}))
-        turn = Turn(number=5, rank=5, rng=np.random.default_rng(0))
-        return abs(float(sampler.place(cube, history, turn)[0]) - 0.45)
+        sampler = GpSampler(SamplerSetup(options={"batch": batch, "n_startup": 1}))
+        context = SamplingContext(number=5, rank=5, rng=np.random.default_rng(0))
+        return abs(float(sampler.propose(cube, history, context)[0]) - 0.45)
 
     assert away("liar") > away("believer")
 
@@ -98,7 +98,7 @@ def test_a_study_where_everything_fails_or_is_equal_goes_on(make_study):
 def test_an_option_out_of_its_rule_is_told(options, said, make_study):
     study = make_study(params=PARAMS, search={"algorithm": "gp", "options": options})
     with pytest.raises(StudyFileError, match=said):
-        check_algorithm(study, setup_of(study, study.config))
+        check_algorithm(study, sampler_setup(study, study.config))
 
 
 @pytest.mark.parametrize(
@@ -111,11 +111,11 @@ def test_an_option_out_of_its_rule_is_told(options, said, make_study):
 def test_conditions_and_several_objectives_are_refused(changes, make_study):
     study = make_study(**{"params": PARAMS, **changes}, search={"algorithm": "gp"})
     with pytest.raises(StudyFileError, match="cannot take"):
-        check_algorithm(study, setup_of(study, study.config))
+        check_algorithm(study, sampler_setup(study, study.config))
 
 
 class TestGpIsAnOptunaSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):
     @pytest.fixture
     def sampler(self):
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        return lambda: GpSampler(Setup(options={"n_startup": 2}))
+        return lambda: GpSampler(SamplerSetup(options={"n_startup": 2}))

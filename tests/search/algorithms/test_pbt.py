@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import astuple
 
 import numpy as np
 import pytest
@@ -15,12 +16,12 @@ from optuna.testing.pytest_samplers import (
 
 from hpotune.config.schema.study_config import SearchConfig
 from hpotune.errors import StudyFileError
-from hpotune.search.algorithms.pbt import PopulationBasedSampler, explored
-from hpotune.search.algorithms.registry import check_algorithm, check_widened
-from hpotune.search.base.lineages import chosen_of, lineage_of, shape_of
-from hpotune.search.base.sampler import Setup
-from hpotune.search.base.study_setup import setup_of
+from hpotune.search.algorithms.pbt import PopulationBasedSampler, perturbed_value
+from hpotune.search.algorithms.registry import check_algorithm, check_extended
+from hpotune.search.base.lineages import assign_lineage, choose_parent, generation_plan
+from hpotune.search.base.sampler import SamplerSetup
 from hpotune.search.base.unit_cube import Axis, Hint
+from hpotune.search.sampler_setup import sampler_setup
 from tests.search.play import Play
 
 TEN = {10 + n: gain for n, gain in enumerate([5.0, 1.0, 9.0, 4.0, 8.0, 3.0, 6.0, 0.0, 7.0, 2.0])}
@@ -28,25 +29,32 @@ TEN = {10 + n: gain for n, gain in enumerate([5.0, 1.0, 9.0, 4.0, 8.0, 3.0, 6.0,
 LR = {"lr": {"float": [1e-3, 1.0], "log": True}}
 
 
-def chosen(gains, *, taken=(), ahead=0, quantile=0.2, seed=0) -> tuple:
+def chosen(gains, *, taken=(), undecided=0, quantile=0.2, seed=0) -> tuple:
+    """Predecessor, parent, and whether the values are kept."""
     rng = np.random.default_rng(seed)
-    return tuple(chosen_of(gains, taken=set(taken), ahead=ahead, quantile=quantile, rng=rng).values())
+    return astuple(choose_parent(gains, taken=set(taken), undecided=undecided, quantile=quantile, rng=rng))
 
 
 def test_the_first_that_nobody_follows_is_followed_with_its_values():
     assert chosen(TEN) == (10, 10, True)
     assert chosen(TEN, taken=[10, 11, 12]) == (13, 13, True)
-    assert chosen(TEN, taken=[10, 11], ahead=1) == (13, 13, True)
+    assert chosen(TEN, taken=[10, 11], undecided=1) == (13, 13, True)
 
 
 def test_the_worst_give_way_to_one_of_the_best_at_random():
     seen = {chosen(TEN, taken=[10], seed=seed) for seed in range(20)}
     assert seen == {(11, 12, False), (11, 14, False)}
-    assert {chosen(TEN, taken=range(10, 17), seed=seed)[:2] for seed in range(20)} == {(17, 12), (17, 14)}
+    assert {chosen(TEN, taken=range(10, 17), seed=seed)[:2] for seed in range(20)} == {
+        (17, 12),
+        (17, 14),
+    }
 
 
 def test_where_nobody_is_left_to_follow_one_of_the_best_is_copied():
-    assert {chosen(TEN, taken=TEN, seed=seed) for seed in range(20)} == {(None, 12, False), (None, 14, False)}
+    assert {chosen(TEN, taken=TEN, seed=seed) for seed in range(20)} == {
+        (None, 12, False),
+        (None, 14, False),
+    }
     assert chosen({3: 1.0}, taken=[3]) == (None, 3, False)
 
 
@@ -84,7 +92,7 @@ def test_never_more_than_half_give_way():
 )
 def test_a_value_is_multiplied_inside_its_range(distribution, value, factor, found):
     axis, rng = Axis(name="x", distribution=distribution), np.random.default_rng(0)
-    new = explored(axis, value, rng, resample=0.0, factors=[factor])
+    new = perturbed_value(axis, value, rng, resample=0.0, factors=[factor])
     assert new == (pytest.approx(found) if isinstance(found, float) else found)
     assert type(new) is type(found)
 
@@ -92,13 +100,13 @@ def test_a_value_is_multiplied_inside_its_range(distribution, value, factor, fou
 def test_ordered_categories_move_to_a_neighbour():
     axis = Axis(name="x", distribution=CategoricalDistribution(("a", "b", "c")), hint=Hint(ordered=True))
     rng = np.random.default_rng(0)
-    assert [explored(axis, "b", rng, resample=0.0, factors=[f]) for f in (0.8, 1.25)] == ["a", "c"]
+    assert [perturbed_value(axis, "b", rng, resample=0.0, factors=[f]) for f in (0.8, 1.25)] == ["a", "c"]
 
 
 def test_some_values_are_drawn_anew():
     axis = Axis(name="x", distribution=FloatDistribution(1e-5, 1e-1, log=True))
     rng = np.random.default_rng(0)
-    new = [explored(axis, 1e-3, rng, resample=0.25, factors=[0.8, 1.25]) for _ in range(1000)]
+    new = [perturbed_value(axis, 1e-3, rng, resample=0.25, factors=[0.8, 1.25]) for _ in range(1000)]
     near = [sum(x == pytest.approx(y) for x in new) for y in (8e-4, 1.25e-3)]
     assert min(near) > 300
     assert 200 < 1000 - sum(near) < 300
@@ -243,15 +251,15 @@ class LateLook:
     """A study that shows a worker at its first look what another wrote only afterwards: not yet."""
 
     def __init__(self, study, hidden: int) -> None:
-        self.study, self.hidden, self.looks = study, hidden, 0
+        self.study, self.hidden, self.reads = study, hidden, 0
 
     def __getattr__(self, name: str):
         return getattr(self.study, name)
 
     def get_trials(self, **_):
-        self.looks += 1
+        self.reads += 1
         found = self.study.get_trials()
-        if self.looks == 1:
+        if self.reads == 1:
             found[self.hidden].user_attrs.pop("lineage")
         return found
 
@@ -267,11 +275,11 @@ def test_of_two_that_choose_the_same_place_at_one_moment_one_chooses_again(other
     for _ in range(3):
         play.study.ask()
     trials = play.study.get_trials()
-    setup = Setup(trials=8, workers=3, options=options)
-    taken = lineage_of(play.study, trials[other], setup)
-    mine = lineage_of(LateLook(play.study, other), trials[5], setup)
-    assert taken.place is not None
-    assert mine.place not in (None, taken.place)
+    setup = SamplerSetup(trials=8, workers=3, options=options)
+    taken = assign_lineage(play.study, trials[other], setup)
+    mine = assign_lineage(LateLook(play.study, other), trials[5], setup)
+    assert taken.predecessor is not None
+    assert mine.predecessor not in (None, taken.predecessor)
 
 
 @pytest.mark.parametrize(
@@ -287,13 +295,13 @@ def test_of_two_that_choose_the_same_place_at_one_moment_one_chooses_again(other
     ],
 )
 def test_how_a_budget_is_cut(trials, workers, options, shape):
-    found = shape_of(Setup(trials=trials, workers=workers, options=options))
+    found = generation_plan(SamplerSetup(trials=trials, workers=workers, options=options))
     assert (found.population, found.generations) == shape
 
 
 def refused(study) -> list[str]:
     with pytest.raises(StudyFileError) as told:
-        check_algorithm(study, setup_of(study, study.config))
+        check_algorithm(study, sampler_setup(study, study.config))
     return list(told.value.mistakes)
 
 
@@ -302,13 +310,13 @@ def refused(study) -> list[str]:
     [
         (
             {"budget": {"trials": 20}, "search": {"options": {"population": 8, "generations": 3}}},
-            r"study.yaml:\d+: budget.trials=20 is too few: population 8 x 3 generations of pbt need 24",
+            r"study.yaml:\d+: budget.trials=20 is too few for pbt: population 8 x 3 generations need 24",
         ),
         (
             {"budget": {"trials": 40, "parallel": 10}, "search": {"options": {"population": 8}}},
-            r"budget.parallel=10 is more than pbt has members \(search.options.population: 8\)",
+            r"budget.parallel=10 is more than the population of pbt \(search.options.population: 8\)",
         ),
-        ({"budget": {"trials": 40, "plateau": 0.1}}, r"budget.plateau looks at whole runs"),
+        ({"budget": {"trials": 40, "plateau": 0.1}}, r"budget.plateau compares whole runs"),
         ({"search": {"options": {"factors": [0]}}}, r"factors=\[0\] must be a list of numbers above 0"),
         ({"search": {"options": {"quantile": 0.6}}}, r"quantile=0.6 must be a number from 0 to 0.5"),
     ],
@@ -325,9 +333,9 @@ def test_what_does_not_go_with_it_is_told(sections, said, make_study):
         (
             {"generations": 6},
             {"parallel": 12},
-            "budget.parallel=12 is more than pbt has members .*population: 8",
+            "budget.parallel=12 is more than the population of pbt .*population: 8",
         ),
-        ({}, {"parallel": 12}, "budget.parallel=12 is more than pbt has members .*population: 8"),
+        ({}, {"parallel": 12}, "budget.parallel=12 is more than the population of pbt .*population: 8"),
         ({"population": 8, "generations": 6}, {"trials": 40}, None),
         ({}, {"trials": 100, "parallel": 8}, None),
     ],
@@ -337,10 +345,10 @@ def test_a_study_that_has_begun_keeps_its_members_whatever_its_budget_becomes(op
     study = make_study(params=LR, search=search, budget={"trials": 48, "parallel": 4})
     config = study.config.model_copy(update={"budget": study.config.budget.model_copy(update=now)})
     if said is None:
-        check_widened(study, config)
+        check_extended(study, config)
         return
     with pytest.raises(StudyFileError, match=said):
-        check_widened(study, config)
+        check_extended(study, config)
 
 
 FINE = {
@@ -357,7 +365,7 @@ FINE = {
 def test_of_a_fine_tuning_only_what_may_change_on_the_way_is_searched(make_study):
     free = {"learning_rate": {"float": [1e-5, 1e-2], "log": True}, "weight_decay": {"float": [0, 0.1]}}
     fine = make_study(**FINE, train=free, lora={"r": 8, "lora_alpha": {"expr": "2 * lora.r"}})
-    check_algorithm(fine, setup_of(fine, fine.config))
+    check_algorithm(fine, sampler_setup(fine, fine.config))
     tied = {"r": {"choice": [4, 8]}, "lora_alpha": {"expr": "2 * lora.r"}}
     told = refused(make_study(**FINE, train=free, lora=tied))
     assert [line.split(": ", 1)[1].split(" cannot")[0] for line in told] == ["lora.r", "lora.lora_alpha"]

@@ -23,12 +23,12 @@ from hpotune.search.algorithms.aco import ColonySampler
 from hpotune.search.algorithms.de import DifferenceSampler
 from hpotune.search.algorithms.pso import SwarmSampler
 from hpotune.search.algorithms.registry import algorithm, check_algorithm
-from hpotune.search.assign import draw_trial
-from hpotune.search.base.history import CONSTRAINTS
-from hpotune.search.base.population import Flight, Move, reflected
-from hpotune.search.base.sampler import Setup, Turn
-from hpotune.search.base.study_setup import setup_of
+from hpotune.search.assign import assign_point
+from hpotune.search.base.history import CONSTRAINTS_KEY
+from hpotune.search.base.population import Individual, PopulationHistory, reflected
+from hpotune.search.base.sampler import SamplerSetup, SamplingContext
 from hpotune.search.base.unit_cube import Cube
+from hpotune.search.sampler_setup import sampler_setup
 from tests.search.play import Play
 
 OURS = ["pso", "de", "aco"]
@@ -62,9 +62,9 @@ def by_chance(seed: int, *, kinds: bool) -> float:
 def played(play: Play, *, trials: int, workers: int = 1, seed: int = 0) -> list[tuple[dict, float]]:
     """Points and values in the order of the asks; the running trials end in an order of their own."""
     chance, running, found = random.Random(seed), [], {}
-    for turn in range(trials):
+    for context in range(trials):
         running.append(play.ask())
-        if len(running) == workers or turn == trials - 1:
+        if len(running) == workers or context == trials - 1:
             number, point = running.pop(chance.randrange(len(running)))
             found[number] = (point, bowl(point, seed=seed))
             play.tell(number, found[number][1])
@@ -129,7 +129,7 @@ def test_trials_drawn_in_another_order_get_the_same_points(name, make_study):
         ids = [storage.create_new_trial(play.study._study_id) for _ in order]
         for index in order:
             trial = storage.get_trial(ids[index])
-            draw_trial(storage, play.file, play.config, trial, unseen=frozenset())
+            assign_point(storage, play.file, play.config, trial, unseen=frozenset())
         return [storage.get_trial(id_).params for id_ in ids]
 
     assert points([0, 1, 2, 3]) == points([3, 1, 2, 0])
@@ -152,11 +152,11 @@ def test_a_population_that_learns_nothing_goes_on(name, ends, make_study):
 def test_constraints_that_the_store_tells_keep_an_algorithm_off_the_forbidden_optimum(name, make_study):
     def middle(told: bool) -> float:
         play = Play(make_study(params=NUMBERS, budget={"trials": 120}), algorithm=name, seed=1)
-        points = constrained(play, told=told)
+        points = constrained(play, evaluated=told)
         return float(np.median([point["params.x0"] for point in points[-40:]]))
 
-    assert middle(told=False) < 0.25
-    assert middle(told=True) > 0.45
+    assert middle(evaluated=False) < 0.25
+    assert middle(evaluated=True) > 0.45
 
 
 def constrained(play: Play, *, told: bool) -> list[dict]:
@@ -168,7 +168,7 @@ def constrained(play: Play, *, told: bool) -> list[dict]:
         if told:
             id_ = play.study.trials[number]._trial_id
             excess = [0.5 - point["params.x0"]]
-            play.study._storage.set_trial_system_attr(id_, CONSTRAINTS, excess)
+            play.study._storage.set_trial_system_attr(id_, CONSTRAINTS_KEY, excess)
         play.tell(number, point["params.x0"])
     return points
 
@@ -178,7 +178,7 @@ def test_the_generations_of_nsga_advance_though_nobody_calls_its_after_trial(mak
     play = Play(make_study(params=space("nsga2"), budget={"trials": 60}), algorithm="nsga2", options=options)
     values = [value for _, value in played(play, trials=60)]
     key = NSGAIISampler._get_generation_key()
-    assert [t.system_attrs[key] for t in play.study.trials] == [turn // 10 for turn in range(60)]
+    assert [t.system_attrs[key] for t in play.study.trials] == [context // 10 for context in range(60)]
     means = np.array(values).reshape(6, 10).mean(axis=1)
     assert means[-1] < means[0] / 2
 
@@ -187,9 +187,9 @@ def test_the_generations_of_cmaes_advance_though_nobody_calls_its_after_trial(ma
     play = Play(make_study(params=NUMBERS, budget={"trials": 60}), algorithm="cmaes", options={"popsize": 10})
     values = [value for _, value in played(play, trials=61)]
     generations = [t.system_attrs.get("cma:generation") for t in play.study.trials]
-    assert generations == [None] + [turn // 10 for turn in range(60)]
+    assert generations == [None] + [context // 10 for context in range(60)]
     assert np.mean(values[-10:]) < np.mean(values[1:11]) / 2
-    assert isinstance(algorithm("cmaes").make(Setup()), CmaEsSampler)
+    assert isinstance(algorithm("cmaes").make(SamplerSetup()), CmaEsSampler)
 
 
 def test_two_objectives_spread_along_their_front(make_study):
@@ -210,23 +210,23 @@ PLANE = Cube({"a": FloatDistribution(0.0, 1.0), "b": FloatDistribution(0.0, 1.0)
 KINDS = Cube({"k": CategoricalDistribution(("a", "b", "c", "d"))})
 
 
-def flight(*moves: tuple[int, list[float], float]) -> Flight:
+def history(*moves: tuple[int, list[float], float]) -> PopulationHistory:
     none, empty = np.empty((0, 2)), np.empty(0)
-    return Flight(
-        points=none, gains=empty, stderrs=empty, numbers=empty, pending=none, broken=none,
-        moves=tuple(Move(rank=rank, point=np.array(point), gain=gain) for rank, point, gain in moves),
+    return PopulationHistory(
+        points=none, gains=empty, stderrs=empty, numbers=empty, pending=none, failed=none,
+        individuals=tuple(Individual(rank=rank, point=np.array(point), gain=gain) for rank, point, gain in moves),
     )  # fmt: skip
 
 
-def turn(rank: int, seed: int = 0) -> Turn:
-    return Turn(number=rank, rank=rank, rng=np.random.default_rng(seed))
+def context(rank: int, seed: int = 0) -> SamplingContext:
+    return SamplingContext(number=rank, rank=rank, rng=np.random.default_rng(seed))
 
 
 def test_a_particle_flies_by_clerc_and_kennedys_constriction():
-    swarm = SwarmSampler(Setup(options={"population": 2}))
+    swarm = SwarmSampler(SamplerSetup(options={"population": 2}))
     assert swarm.inertia == pytest.approx(0.7298, abs=1e-4)
-    known = flight((0, [0.5, 0.5], 1.0), (1, [0.6, 0.4], 3.0), (2, [0.45, 0.52], 0.5))
-    found = swarm.move(PLANE, known, turn(4, seed=9))
+    known = history((0, [0.5, 0.5], 1.0), (1, [0.6, 0.4], 3.0), (2, [0.45, 0.52], 0.5))
+    found = swarm.next_position(PLANE, known, context(4, seed=9))
     rng = np.random.default_rng(9)
     own, best = 2.05 * rng.random(2), 2.05 * rng.random(2)
     velocity = np.array([-0.05, 0.02])
@@ -237,11 +237,11 @@ def test_a_particle_flies_by_clerc_and_kennedys_constriction():
 
 
 def test_a_particle_that_alone_is_best_flies_on_more_slowly():
-    swarm = SwarmSampler(Setup(options={"population": 2}))
+    swarm = SwarmSampler(SamplerSetup(options={"population": 2}))
     points = [[0.2, 0.2], [0.3, 0.3]]
     for step in range(6):
-        known = flight(*((2 * i, point, math.nan) for i, point in enumerate(points)))
-        points.append(list(swarm.move(PLANE, known, turn(2 * (step + 2)))))
+        known = history(*((2 * i, point, math.nan) for i, point in enumerate(points)))
+        points.append(list(swarm.next_position(PLANE, known, context(2 * (step + 2)))))
     steps = np.linalg.norm(np.diff(np.array(points), axis=0), axis=1)
     assert steps[1:] == pytest.approx(0.72984 * steps[:-1], rel=1e-4)
 
@@ -249,10 +249,10 @@ def test_a_particle_that_alone_is_best_flies_on_more_slowly():
 @pytest.mark.parametrize("strategy", ["rand/1", "current-to-best/1"])
 def test_a_challenger_is_a_mixture_of_the_population(strategy):
     options = {"population": 4, "strategy": strategy, "factor": 0.5, "crossover": 1.0}
-    colony = DifferenceSampler(Setup(options=options))
+    colony = DifferenceSampler(SamplerSetup(options=options))
     told = [(0, [0.5, 0.5], 1.0), (1, [0.4, 0.6], 2.0), (2, [0.6, 0.7], 3.0), (3, [0.55, 0.45], 4.0)]
-    known = flight(*told, (4, [0.9, 0.9], 0.5))  # member 0 stays where it is: its last move was no better
-    found = colony.move(PLANE, known, turn(8, seed=3))
+    known = history(*told, (4, [0.9, 0.9], 0.5))  # member 0 stays where it is: its last move was no better
+    found = colony.next_position(PLANE, known, context(8, seed=3))
     places = [np.array(point) for _, point, _ in told]
     choice = np.random.default_rng(3).choice(3, 3, replace=False) + 1
     one, two, three = (places[i] for i in choice)
@@ -262,16 +262,16 @@ def test_a_challenger_is_a_mixture_of_the_population(strategy):
 
 def test_a_challenger_keeps_a_coordinate_where_crossover_is_off():
     options = {"population": 4, "crossover": 0.0}
-    known = flight((0, [0.5, 0.5], 1.0), (1, [0.4, 0.6], 2.0), (2, [0.6, 0.7], 3.0), (3, [0.55, 0.45], 4.0))
-    move = partial(DifferenceSampler(Setup(options=options)).move, PLANE, known)
-    changed = [sum(move(turn(4, seed)) != np.array([0.5, 0.5])) for seed in range(20)]
+    known = history((0, [0.5, 0.5], 1.0), (1, [0.4, 0.6], 2.0), (2, [0.6, 0.7], 3.0), (3, [0.55, 0.45], 4.0))
+    move = partial(DifferenceSampler(SamplerSetup(options=options)).next_position, PLANE, known)
+    changed = [sum(move(context(4, seed)) != np.array([0.5, 0.5])) for seed in range(20)]
     assert changed == [1] * 20
 
 
 def test_an_ant_draws_around_the_archive_as_wide_as_it_is():
-    colony = ColonySampler(Setup(options={"population": 4, "speed": 0.5, "locality": 1e-3}))
-    known = flight((0, [0.5, 0.5], 4.0), (1, [0.52, 0.5], 3.0), (2, [0.48, 0.5], 2.0), (3, [0.5, 0.53], 1.0))
-    drawn = np.array([colony.move(PLANE, known, turn(9, seed)) for seed in range(4000)])
+    colony = ColonySampler(SamplerSetup(options={"population": 4, "speed": 0.5, "locality": 1e-3}))
+    known = history((0, [0.5, 0.5], 4.0), (1, [0.52, 0.5], 3.0), (2, [0.48, 0.5], 2.0), (3, [0.5, 0.53], 1.0))
+    drawn = np.array([colony.next_position(PLANE, known, context(9, seed)) for seed in range(4000)])
     assert drawn.mean(axis=0) == pytest.approx([0.5, 0.5], abs=1e-3)
     assert drawn.std(axis=0) == pytest.approx([0.5 * 0.04 / 3, 0.5 * 0.03 / 3], rel=0.05)
 
@@ -279,11 +279,11 @@ def test_an_ant_draws_around_the_archive_as_wide_as_it_is():
 def test_an_ant_chooses_categories_with_their_weights_in_the_archive():
     """One of four choices is not in the archive: its weight is q, the others' their best point's over their number."""
     k, q = 4, 0.5
-    colony = ColonySampler(Setup(options={"population": k, "locality": q}))
-    known = flight(*((i, [unit], 10.0 - i) for i, unit in enumerate([0.125, 0.125, 0.375, 0.625])))
+    colony = ColonySampler(SamplerSetup(options={"population": k, "locality": q}))
+    known = history(*((i, [unit], 10.0 - i) for i, unit in enumerate([0.125, 0.125, 0.375, 0.625])))
     omega = [math.exp(-(i**2) / (2 * q**2 * k**2)) / (q * k * math.sqrt(2 * math.pi)) for i in range(k)]
     weights = np.array([omega[0] / 2 + q, omega[2] + q, omega[3] + q, q])
-    drawn = np.array([colony.move(KINDS, known, turn(9, seed))[0] for seed in range(4000)])
+    drawn = np.array([colony.next_position(KINDS, known, context(9, seed))[0] for seed in range(4000)])
     shares = np.bincount((drawn * 4).astype(int), minlength=4) / 4000
     assert shares == pytest.approx(weights / weights.sum(), abs=0.03)  # 3.9 standard errors
 
@@ -314,7 +314,7 @@ def test_a_point_outside_comes_back_as_by_mirrors():
 def test_an_option_that_does_not_fit_is_told(search, says, make_study):
     study = make_study(params=NUMBERS, search=search)
     with pytest.raises(StudyFileError, match=says):
-        check_algorithm(study, setup_of(study, study.config))
+        check_algorithm(study, sampler_setup(study, study.config))
 
 
 @pytest.mark.parametrize("name", OURS)
@@ -322,7 +322,7 @@ def test_a_population_refuses_conditions(name, make_study):
     params = {"k": {"choice": ["a", "b"]}, "x": {"float": [0, 1], "when": {"params.k": "a"}}}
     study = make_study(params=params, search={"algorithm": name})
     with pytest.raises(StudyFileError, match="cannot take conditions"):
-        check_algorithm(study, setup_of(study, study.config))
+        check_algorithm(study, sampler_setup(study, study.config))
 
 
 # Optuna's own tests.
@@ -351,16 +351,16 @@ class TestColonyIsAnOptunaSampler(_Population):
 class TestCmaesIsAnOptunaSampler(_Population):
     @pytest.fixture
     def sampler(self):
-        return partial(algorithm("cmaes").make, Setup())
+        return partial(algorithm("cmaes").make, SamplerSetup())
 
 
 class TestSecondNsgaIsAnOptunaSampler(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
     def sampler(self):
-        return partial(algorithm("nsga2").make, Setup())
+        return partial(algorithm("nsga2").make, SamplerSetup())
 
 
 class TestThirdNsgaIsAnOptunaSampler(BasicSamplerTestCase, MultiObjectiveSamplerTestCase):
     @pytest.fixture
     def sampler(self):
-        return partial(algorithm("nsga3").make, Setup())
+        return partial(algorithm("nsga3").make, SamplerSetup())

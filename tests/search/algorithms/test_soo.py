@@ -15,7 +15,7 @@ from optuna.testing.pytest_samplers import (
 )
 
 from hpotune.search.algorithms.soo import SooSampler, SooTree
-from hpotune.search.base.sampler import Setup
+from hpotune.search.base.sampler import SamplerSetup
 from hpotune.search.base.unit_cube import Cube
 from tests.search.oracles import ONE, TWO, bowl, played, sines
 
@@ -51,13 +51,13 @@ def test_cells_are_cut_in_the_reference_order():
         (4, 2, 7),
         (4, 3, 23),
     ]
-    assert tree.cuts[:11] == [*cuts, (5, 2, 4), (5, 3, 1)]
+    assert tree.expansions[:11] == [*cuts, (5, 2, 4), (5, 3, 1)]
 
 
 def test_150_evaluations_find_the_maximum_to_eight_digits():
     tree = SooTree(ONE)
     played(tree, sines, 151)
-    best = max(tree.runs.values(), key=lambda run: run.gains[0])
+    best = max(tree.evaluations.values(), key=lambda run: run.gains[0])
     assert best.gains[0] == pytest.approx(0.97559914, abs=1e-8)
     assert best.point[0] == pytest.approx(0.867526, abs=1e-6)
 
@@ -70,7 +70,7 @@ def test_an_even_number_of_parts_evaluates_every_child():
     tree = SooTree(ONE, k=2)
     points = [0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875, 0.8125, 0.9375, 0.3125, 0.4375, 0.0625]
     assert played(tree, sines, 12) == [(x,) for x in points]
-    assert tree.cuts == [(0, 0, 0), (1, 1, 0), (2, 1, 1), (2, 2, 3), (3, 2, 1), (4, 2, 0)]
+    assert tree.expansions == [(0, 0, 0), (1, 1, 0), (2, 1, 1), (2, 2, 3), (3, 2, 1), (4, 2, 0)]
 
 
 PUBLISHED_RUNS = {
@@ -91,16 +91,16 @@ def test_the_evaluations_of_a_published_study_are_reproduced(name):
     tree = SooTree(Cube({f"x{i}": FloatDistribution(*bounds) for i, bounds in enumerate(ranges)}))
     columns = ("b_rank", "b_alpha", "b_dropout", "b_log10lr", "b_log10wd")
     for row in rows[:13]:
-        spot = tree.ask()
-        assert list(spot.params.values()) == pytest.approx([float(row[column]) for column in columns])
-        tree.tell(spot, float(row["hellaswag_acc"]))
+        candidate = tree.ask()
+        assert list(candidate.params.values()) == pytest.approx([float(row[column]) for column in columns])
+        tree.tell(candidate, float(row["hellaswag_acc"]))
     assert list(tree.ask().params.values()) == pytest.approx(last)
 
 
 def test_a_depth_limit_keeps_sweeps_above_it():
     tree = SooTree(ONE, h_max=2)
     played(tree, sines, 15)
-    assert max(h for _, h, _ in tree.cuts) == 2
+    assert max(h for _, h, _ in tree.expansions) == 2
 
 
 def test_a_depth_limit_does_not_stop_the_search():
@@ -111,7 +111,7 @@ def test_a_depth_limit_does_not_stop_the_search():
 def test_equal_values_are_cut_from_the_left_and_breadth_first():
     tree = SooTree(ONE)
     played(tree, lambda point: 0.0, 20)
-    assert tree.cuts[:5] == [(0, 0, 0), (1, 1, 0), (2, 1, 1), (3, 1, 2), (4, 2, 0)]
+    assert tree.expansions[:5] == [(0, 0, 0), (1, 1, 0), (2, 1, 1), (3, 1, 2), (4, 2, 0)]
 
 
 def test_a_broken_trial_counts_as_the_worst_and_is_cut_last():
@@ -122,7 +122,7 @@ def test_a_broken_trial_counts_as_the_worst_and_is_cut_last():
     for _ in range(5):
         tree.tell(tree.ask(), next(values))
     played(tree, lambda point: -1.0 - float(np.sum(point)), 4)
-    assert tree.cuts[:3] == [(0, 0, 0), (1, 1, 1), (2, 1, 2)]
+    assert tree.expansions[:3] == [(0, 0, 0), (1, 1, 1), (2, 1, 2)]
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_broken_trial_counts_as_the_worst_and_is_cut_last():
 )
 def test_wrong_options_are_told(options, told):
     with pytest.raises(ValueError, match=told):
-        SooSampler(Setup(options=options))
+        SooSampler(SamplerSetup(options=options))
 
 
 class TestSooIsAnOptunaSampler(BasicSamplerTestCase, RelativeSamplerTestCase, SingleOnlySamplerTestCase):

@@ -10,11 +10,11 @@ from optuna.distributions import FloatDistribution, IntDistribution
 
 from hpotune.errors import StudyFileError
 from hpotune.search.algorithms.registry import check_algorithm
-from hpotune.search.base.history import CONSTRAINTS, history_of
+from hpotune.search.base.history import CONSTRAINTS_KEY, history_of
 from hpotune.search.base.storage_view import SearchView
-from hpotune.search.base.study_setup import setup_of
-from hpotune.search.base.unit_cube import Cube
-from hpotune.search.propose import distribution, share_kept
+from hpotune.search.base.unit_cube import Cube, distribution
+from hpotune.search.propose import feasible_share
+from hpotune.search.sampler_setup import sampler_setup
 from tests.search.play import Play
 
 EVERYWHERE = ["random", "tpe", "sobol", "auto"]
@@ -87,7 +87,7 @@ def test_order_measure_prior_and_confidence_become_hints(make_study):
         "bell": {"lognormal": [0, 1]},
     }
     study = make_study(params=params)
-    hints = setup_of(study, study.config).hints
+    hints = sampler_setup(study, study.config).hints
     told = {name: (h.ordered, h.prior, h.confidence, h.normal) for name, h in hints.items()}
     assert told == {
         "params.rank": (True, 16, 0.08, None),
@@ -135,21 +135,21 @@ def test_no_algorithm_draws_a_point_that_breaks_a_constraint(algorithm, make_stu
 
 def test_an_algorithm_is_told_which_points_keep_the_constraints(make_study):
     study = make_study(params=TIGHT, constraints=CONSTRAINTS_BEFORE)
-    setup = setup_of(study, study.config)
-    assert setup.fits({"params.a": 2, "params.b": 3.0, "params.kind": "bound", "params.only": 1})
-    assert not setup.fits({"params.a": 3, "params.b": 2.0, "params.kind": "bound", "params.only": 1})
-    assert not setup.fits({"params.a": 7, "params.b": 3.0, "params.kind": "free"})
+    setup = sampler_setup(study, study.config)
+    assert setup.is_feasible({"params.a": 2, "params.b": 3.0, "params.kind": "bound", "params.only": 1})
+    assert not setup.is_feasible({"params.a": 3, "params.b": 2.0, "params.kind": "bound", "params.only": 1})
+    assert not setup.is_feasible({"params.a": 7, "params.b": 3.0, "params.kind": "free"})
 
 
 def test_the_share_of_the_space_that_keeps_constraints_is_measured(make_study):
     square = {"a": {"float": [0, 1]}, "b": {"float": [0, 1]}}
     study = make_study(params=square, constraints=["params.a < params.b"])
-    assert abs(share_kept(study.space, study.template)[0] - 0.5) < 0.05
+    assert abs(feasible_share(study.space, study.template)[0] - 0.5) < 0.05
     never = make_study(params=square, constraints=["params.a > 2"])
-    assert share_kept(never.space, never.template) == (0, {0})
+    assert feasible_share(never.space, never.template) == (0, {0})
     one = {"a": {"int": [1, 99]}, "b": {"int": [1, 99]}}
     rare = make_study(params=one, constraints=["params.a * params.b == 9801"])  # one point of 9801
-    assert 0 < share_kept(rare.space, rare.template)[0] < 0.01
+    assert 0 < feasible_share(rare.space, rare.template)[0] < 0.01
 
 
 @pytest.mark.parametrize("algorithm", EVERYWHERE)
@@ -159,13 +159,13 @@ def test_a_finished_trial_that_breaks_a_limit_is_no_scored_point(algorithm, make
     for _ in range(12):
         number, point = play.ask()
         id_ = play.study._storage.get_trial_id_from_study_id_trial_number(play.study._study_id, number)
-        play.study._storage.set_trial_system_attr(id_, CONSTRAINTS, [point["params.a"] - 0.5, -1.0])
+        play.study._storage.set_trial_system_attr(id_, CONSTRAINTS_KEY, [point["params.a"] - 0.5, -1.0])
         play.tell(number, -point["params.a"])
-    setup = setup_of(play.file, play.config)
+    setup = sampler_setup(play.file, play.config)
     history = history_of(play.study.trials, Cube(setup.space or {}, setup.hints), play.study.direction)
     over = sum(trial.params["params.a"] > 0.5 for trial in play.study.trials)
     assert 0 < over < 12
-    assert (len(history), len(history.broken)) == (12 - over, over)
+    assert (len(history), len(history.failed)) == (12 - over, over)
 
 
 def test_a_round_is_drawn_without_knowing_which_of_its_trials_broke_a_limit(make_study):
@@ -173,7 +173,7 @@ def test_a_round_is_drawn_without_knowing_which_of_its_trials_broke_a_limit(make
     number, _ = play.ask()
     storage, id_ = play.study._storage, play.study._study_id
     storage.set_trial_system_attr(
-        storage.get_trial_id_from_study_id_trial_number(id_, number), CONSTRAINTS, [1.0]
+        storage.get_trial_id_from_study_id_trial_number(id_, number), CONSTRAINTS_KEY, [1.0]
     )
     play.tell(number, 0.0)
     for unseen, shown in ((frozenset({number}), {}), (frozenset(), {"0": 1.0})):
@@ -190,7 +190,7 @@ def test_an_algorithm_that_cannot_learn_from_limits_is_refused_with_the_reason(m
     with pytest.raises(
         StudyFileError, match=r"study.yaml:\d+: .*cannot take limits known only after a trial \(score.co"
     ):
-        check_algorithm(study, setup_of(study, study.config))
+        check_algorithm(study, sampler_setup(study, study.config))
 
 
 def test_tpe_searches_where_the_limit_is_kept(make_study):
@@ -206,7 +206,7 @@ def test_tpe_searches_where_the_limit_is_kept(make_study):
                 id_ = play.study._storage.get_trial_id_from_study_id_trial_number(
                     play.study._study_id, number
                 )
-                play.study._storage.set_trial_system_attr(id_, CONSTRAINTS, [point["params.a"] - 0.4])
+                play.study._storage.set_trial_system_attr(id_, CONSTRAINTS_KEY, [point["params.a"] - 0.4])
             play.tell(number, -point["params.a"])  # the best lies at 1, beyond the limit
         found[limited] = float(np.median(drawn[20:]))
     assert found[True] < 0.55

@@ -11,9 +11,23 @@ from scipy.optimize import approx_fprime
 from scipy.stats import multivariate_normal, norm
 
 from hpotune.search.base.unit_cube import Cube, Hint
-from hpotune.search.gp.acquisition import believed, log_belief, log_h, log_improvement, maximum
-from hpotune.search.gp.failure_model import log_holds, winsorised
-from hpotune.search.gp.gaussian_process import Surrogate, drawn, fit, log_likelihood, loss, parts, prior
+from hpotune.search.gp.acquisition import (
+    log_expected_improvement,
+    log_h,
+    log_prior,
+    maximize_acquisition,
+    prior_quantiles,
+)
+from hpotune.search.gp.failure_model import compressed_scores, log_success_probability
+from hpotune.search.gp.gaussian_process import (
+    GaussianProcess,
+    fit,
+    hyperparameter_prior,
+    log_likelihood,
+    negative_log_posterior,
+    sample_hyperparameters,
+    squared_distances_by_axis,
+)
 
 UNORDERED = np.array([False, True, False])
 THETA = np.log([0.4, 0.9, 1.5, 1.3, 0.02])
@@ -39,10 +53,10 @@ def dense(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.array([[kernel(x, y) for y in b] for x in a])
 
 
-def process(points, scores, weights, believed=None) -> Surrogate:
-    return Surrogate(
-        points=points, scores=scores, weights=weights, unordered=UNORDERED, theta=THETA,
-        believed=np.empty((0, 3)) if believed is None else believed,
+def process(points, scores, weights, pending=None) -> GaussianProcess:
+    return GaussianProcess(
+        points=points, scores=scores, noise_ratios=weights, unordered=UNORDERED, theta=THETA,
+        pending=np.empty((0, 3)) if pending is None else pending,
     )  # fmt: skip
 
 
@@ -60,7 +74,7 @@ def test_a_believed_point_moves_no_mean_and_narrows_as_a_score_at_its_mean_would
     points, scores, weights = data()
     new, extra = data(7, seed=1)[0], data(2, seed=2)[0]
     plain = process(points, scores, weights)
-    mean, sd = plain.believing(extra).predict(new)
+    mean, sd = plain.with_pending(extra).predict(new)
     lies = np.append(scores, plain.predict(extra)[0])
     told = process(np.vstack([points, extra]), lies, np.append(weights, [1, 1])).predict(new)
     assert mean == pytest.approx(plain.predict(new)[0], abs=1e-9)
@@ -73,24 +87,26 @@ def test_the_likelihood_is_that_of_a_multivariate_normal():
     points, scores, weights = data()
     cover = dense(points, points) + 0.02 * np.diag(weights)
     theirs = multivariate_normal(np.zeros(12), cover).logpdf(scores) + 6 * math.log(2 * math.pi)
-    apart = parts(points, UNORDERED)
+    apart = squared_distances_by_axis(points, UNORDERED)
     assert log_likelihood(THETA, apart, scores, weights) == pytest.approx(theirs)
-    mean, sd = prior(3)
+    mean, sd = hyperparameter_prior(3)
     penalty = 0.5 * (((THETA - mean) / sd) ** 2).sum()
-    assert loss(THETA, apart, scores, weights)[0] == pytest.approx(penalty - theirs)
+    assert negative_log_posterior(THETA, apart, scores, weights)[0] == pytest.approx(penalty - theirs)
 
 
 def test_the_gradient_is_that_of_finite_differences():
     points, scores, weights = data()
-    known = (parts(points, UNORDERED), scores, weights)
-    theirs = approx_fprime(THETA, lambda theta: loss(theta, *known)[0], 1e-6)
-    assert loss(THETA, *known)[1] == pytest.approx(theirs, rel=1e-4, abs=1e-4)
+    known = (squared_distances_by_axis(points, UNORDERED), scores, weights)
+    theirs = approx_fprime(THETA, lambda theta: negative_log_posterior(theta, *known)[0], 1e-6)
+    assert negative_log_posterior(THETA, *known)[1] == pytest.approx(theirs, rel=1e-4, abs=1e-4)
 
 
 def test_the_fit_has_no_slope_and_names_the_dimension_that_matters():
     points, scores, weights = data(60)
     model = fit(points, scores / scores.std(), weights, UNORDERED)
-    gradient = loss(model.theta, parts(points, UNORDERED), scores / scores.std(), weights)[1]
+    gradient = negative_log_posterior(
+        model.theta, squared_distances_by_axis(points, UNORDERED), scores / scores.std(), weights
+    )[1]
     assert np.abs(gradient).max() < 0.05
     assert model.theta[2] > model.theta[0] + 1  # nothing depends on the third dimension
 
@@ -108,13 +124,13 @@ def test_which_category_is_called_which_changes_nothing():
 
 
 def test_drawn_hyperparameters_without_data_are_the_priors():
-    nothing = Surrogate(
-        points=np.zeros((1, 1)), scores=np.zeros(1), weights=np.full(1, 1e8), unordered=np.array([False]),
-        theta=prior(1)[0], believed=np.empty((0, 1)),
+    nothing = GaussianProcess(
+        points=np.zeros((1, 1)), scores=np.zeros(1), noise_ratios=np.full(1, 1e8), unordered=np.array([False]),
+        theta=hyperparameter_prior(1)[0], pending=np.empty((0, 1)),
     )  # fmt: skip
     rng = np.random.default_rng(0)
-    thetas = np.array([m.theta for m in drawn(nothing, count=2000, every=1, rng=rng)])
-    mean, sd = prior(1)
+    thetas = np.array([m.theta for m in sample_hyperparameters(nothing, count=2000, every=1, rng=rng)])
+    mean, sd = hyperparameter_prior(1)
     assert thetas[:, 0].mean() == pytest.approx(mean[0], abs=0.2)
     assert thetas[:, 0].std() == pytest.approx(sd[0], rel=0.1)
 
@@ -132,13 +148,13 @@ def test_the_logarithm_of_the_improvement_is_exact_and_goes_on_where_the_improve
     assert log_h(z) == pytest.approx(np.log(norm.pdf(z) + z * norm.cdf(z)), abs=1e-6)
     far = np.array([-1e2, -1e3, -1e4])
     assert log_h(far) == pytest.approx(norm.logpdf(far) - 2 * np.log(-far), rel=1e-4)
-    found = log_improvement(np.array([0.0, 0.1]), np.array([1e-6, 1e-6]), best=1.0)
+    found = log_expected_improvement(np.array([0.0, 0.1]), np.array([1e-6, 1e-6]), best=1.0)
     assert found[1] > found[0] > -np.inf
 
 
 def test_one_collapsed_score_leaves_the_others_apart():
     gains = np.append(np.linspace(0.55, 0.56, 20), 0.25)
-    found = winsorised(gains)
+    found = compressed_scores(gains)
     plain = (gains - gains.mean()) / gains.std()
     assert np.ptp(plain[:20]) < 0.2  # what a collapse does to standardised scores
     assert np.ptp(found[:20]) > 1.5
@@ -150,7 +166,7 @@ def test_one_collapsed_score_leaves_the_others_apart():
     "gains", [[1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0], [1.0, -1e9]]
 )
 def test_scores_without_a_spread_are_mapped_to_numbers(gains):
-    found = winsorised(np.array(gains))
+    found = compressed_scores(np.array(gains))
     assert np.isfinite(found).all()
     assert np.argmax(found) == np.argmax(gains)
 
@@ -159,11 +175,11 @@ def test_points_that_broke_are_expected_to_break_around_there():
     rng = np.random.default_rng(0)
     points = rng.random((30, 2))
     bad = points[:, 0] > 0.7
-    holds = log_holds(points[~bad], points[bad], np.array([False, False]))
+    holds = log_success_probability(points[~bad], points[bad], np.array([False, False]))
     good, ill = np.exp(holds(np.array([[0.2, 0.5], [0.95, 0.5]])))
     assert good > 0.9
     assert ill < 0.3
-    assert log_holds(points, points[:0], np.array([False, False])) is None
+    assert log_success_probability(points, points[:0], np.array([False, False])) is None
 
 
 def cube() -> Cube:
@@ -177,10 +193,10 @@ def cube() -> Cube:
 
 
 def test_even_points_follow_the_belief():
-    points = believed(cube(), np.random.default_rng(0).random((20_000, 4)))
+    points = prior_quantiles(cube(), np.random.default_rng(0).random((20_000, 4)))
     kinds = np.bincount((points[:, 2] * 4).astype(int), minlength=4) / 20_000
     weights = np.exp(
-        log_belief(cube(), cube().snap(np.array([[0.4, 0.1, k, 0.5] for k in (0.1, 0.3, 0.6, 0.9)])))
+        log_prior(cube(), cube().snap(np.array([[0.4, 0.1, k, 0.5] for k in (0.1, 0.3, 0.6, 0.9)])))
     )
     assert kinds == pytest.approx(weights / weights.sum(), abs=0.02)
     middle = np.mean(np.abs(points[:, 0] - 0.4) < 0.25)
@@ -195,10 +211,12 @@ def test_the_maximum_is_found_snapped_and_not_taken():
         return -np.square(points - centre).sum(axis=1)
 
     start = np.full((1, 4), 0.5)
-    found = maximum(cube(), value, rng=np.random.default_rng(0), best=start, taken=start)
+    found = maximize_acquisition(cube(), value, rng=np.random.default_rng(0), best=start, excluded=start)
     assert value(found[None])[0] > -0.003
     assert (cube().snap(found[None])[0] == found).all()
     one = Cube({"kind": CategoricalDistribution(("a", "b", "c"))})
     taken = one.snap(np.array([[0.1], [0.5]]))
-    left = maximum(one, lambda p: -p[:, 0], rng=np.random.default_rng(0), best=taken, taken=taken)
+    left = maximize_acquisition(
+        one, lambda p: -p[:, 0], rng=np.random.default_rng(0), best=taken, excluded=taken
+    )
     assert one.params(left) == {"kind": "c"}

@@ -16,16 +16,16 @@ from optuna.distributions import (
 )
 from optuna.trial import TrialState
 
-from hpotune.search.algorithms.bamsoo import BamsooTree, KnownProcess
+from hpotune.search.algorithms.bamsoo import BamsooTree, FixedLengthProcess
 from hpotune.search.algorithms.direct import DirectTree
 from hpotune.search.algorithms.fda import FdaTree
 from hpotune.search.algorithms.registry import algorithm
 from hpotune.search.algorithms.soo import SooTree
 from hpotune.search.base.history import history_of
-from hpotune.search.base.sampler import Setup
+from hpotune.search.base.sampler import SamplerSetup
 from hpotune.search.base.unit_cube import Axis, Cube, Hint
-from hpotune.search.partition.cells import Grid
-from hpotune.search.partition.tree_replay import ASKED, Replay
+from hpotune.search.partition.cells import Partition
+from hpotune.search.partition.tree_replay import ASK_KEY, TreeReplay
 from tests.search.play import Play
 
 ALL = ["soo", "bamsoo", "direct", "fda"]
@@ -69,7 +69,7 @@ class Workers:
         storage = self.study._storage
         trial = storage.get_trial(id_)
         options = OPTIONS.get(self.name, {})
-        setup = Setup(space=self.space, number=trial.number, options=options, **self.setup)
+        setup = SamplerSetup(space=self.space, number=trial.number, options=options, **self.setup)
         sampler = algorithm(self.name).make(setup)
         params = sampler.sample_relative(
             self.study, trial, sampler.infer_relative_search_space(self.study, trial)
@@ -101,7 +101,7 @@ class Workers:
         return points
 
     def cells(self) -> list[str | None]:
-        return [trial.system_attrs[ASKED]["cell"] for trial in self.study.get_trials()]
+        return [trial.system_attrs[ASK_KEY]["cell"] for trial in self.study.get_trials()]
 
 
 @pytest.mark.parametrize("workers", [1, 4, 8, 16])
@@ -147,7 +147,9 @@ def test_a_copied_study_goes_on_in_the_same_way(name):
 
 TREES = {
     "soo": SooTree,
-    "bamsoo": lambda cube: BamsooTree(cube, model=lambda runs, pending: KnownProcess(0.3, runs, pending)),
+    "bamsoo": lambda cube: BamsooTree(
+        cube, model=lambda runs, pending: FixedLengthProcess(0.3, runs, pending)
+    ),
     "direct": DirectTree,
     "fda": FdaTree,
 }
@@ -160,9 +162,9 @@ def test_a_tree_rebuilt_for_every_trial_is_the_one_that_lives_through_all(name, 
     for _ in range(50):
         if len(running) == workers:
             spot = running.pop(rng.randrange(workers))
-            living.know(spot.key, -cost(spot.params))
+            living.record_gain(spot.key, -cost(spot.params))
         spot = living.ask()
-        living.see(spot.key, spot.point)
+        living.add_trial(spot.key, spot.point)
         running.append(spot)
         points.append(tuple(spot.params.values()))
     assert Workers(name, MIXED).run(50, cost, workers=workers) == points
@@ -195,7 +197,7 @@ def test_equal_values_or_failures_alone_stop_nothing(name, value):
 
 @pytest.mark.parametrize("name", ALL)
 def test_points_that_break_a_constraint_known_before_are_not_asked_for(name):
-    played = Workers(name, MIXED, fits=lambda params: params["alpha"] >= params["rank"])
+    played = Workers(name, MIXED, is_feasible=lambda params: params["alpha"] >= params["rank"])
     points = played.run(40, cost, workers=4)
     assert len(set(points)) == 40
     assert all(alpha >= rank for _, _, rank, alpha, _ in points)
@@ -204,7 +206,7 @@ def test_points_that_break_a_constraint_known_before_are_not_asked_for(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_constraint_that_nothing_keeps_ends_an_ask(name):
-    assert Workers(name, PLANE, fits=lambda params: False).ask()[1].keys() == PLANE.keys()
+    assert Workers(name, PLANE, is_feasible=lambda params: False).ask()[1].keys() == PLANE.keys()
 
 
 @pytest.mark.parametrize("name", ["soo", "bamsoo", "direct"])
@@ -268,13 +270,15 @@ def test_a_replay_asks_no_model_for_what_was_decided():
     played, cube = Workers("bamsoo", MIXED), Cube(MIXED)
     played.run(30, cost)
     trials = played.study.get_trials()
-    assert any(trial.system_attrs[ASKED].get("tests") for trial in trials)
+    assert any(trial.system_attrs[ASK_KEY].get("tests") for trial in trials)
     tree = BamsooTree(cube, model=refused)
-    Replay(tree, trials, history_of(trials, cube, played.study.direction)).past()
-    assert {key for key, run in tree.runs.items() if run.trials} == {tuple(t.params.values()) for t in trials}
+    TreeReplay(tree, trials, history_of(trials, cube, played.study.direction)).replay_asks()
+    assert {key for key, run in tree.evaluations.items() if run.trials} == {
+        tuple(t.params.values()) for t in trials
+    }
 
 
-def singles(grid: Grid, cell) -> list:
+def singles(grid: Partition, cell) -> list:
     """Values of the cells that are not cut any more."""
     axes = grid.divisible(cell)
     if not axes:
@@ -295,7 +299,7 @@ def singles(grid: Grid, cell) -> list:
     ],
 )
 def test_cells_of_what_can_be_counted_end_with_every_value_once_in_order(distribution, hint, k):
-    grid = Grid(Cube({"x": distribution}, {"x": hint}), k)
+    grid = Partition(Cube({"x": distribution}, {"x": hint}), k)
     size = Axis(name="x", distribution=distribution).size
     assert singles(grid, grid.root()) == [
         Axis(name="x", distribution=distribution).nth(index) for index in range(size)
@@ -303,19 +307,19 @@ def test_cells_of_what_can_be_counted_end_with_every_value_once_in_order(distrib
 
 
 def test_the_first_cell_of_1_to_64_has_the_value_33_and_its_neighbours_11_and_54():
-    grid = Grid(Cube({"x": IntDistribution(1, 64)}), 3)
+    grid = Partition(Cube({"x": IntDistribution(1, 64)}), 3)
     root = grid.root()
     assert [cell.params["x"] for cell in (root, *grid.children(root, 0))] == [33, 11, 33, 54]
 
 
 def test_cells_of_a_logarithmic_axis_are_cut_by_factors():
-    grid = Grid(Cube({"x": IntDistribution(1, 1000, log=True)}), 2)
+    grid = Partition(Cube({"x": IntDistribution(1, 1000, log=True)}), 2)
     low, high = grid.children(grid.root(), 0)
     assert [cell.params["x"] for cell in (low, grid.root(), high)] == [3, 22, 150]
 
 
 def test_the_longest_edge_is_the_one_with_the_fewest_cuts_then_the_first():
-    grid = Grid(
+    grid = Partition(
         Cube({"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1), "z": IntDistribution(1, 2)}), 3
     )
     cell, cuts = grid.root(), []
