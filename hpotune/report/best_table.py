@@ -43,7 +43,7 @@ def _headline(result: BestResult, best: TrialView) -> str:
 
 
 def _point(best: TrialView) -> list[str]:
-    lines = []
+    lines: list[str] = []
     for label, value in best.values.items():
         stderr = best.stderrs.get(label)
         note = f"  ({STDERR_NOTE})" if stderr is not None and not lines else ""

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from datetime import datetime
 
+from hpotune.config.schema.execution import Cause
+
 
 def number(value: object) -> str:
     """A value with at most four significant digits; empty for None."""
@@ -44,7 +46,7 @@ def point(params: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={number(value)}" for name, value in params.items())
 
 
-def counts(causes: Mapping[str, int]) -> str:
+def counts(causes: Mapping[Cause, int]) -> str:
     """`2 x oom, 1 x nan`."""
     return ", ".join(f"{count} x {cause}" for cause, count in causes.items())
 

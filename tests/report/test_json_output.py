@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from hpotune.checks.finding import Finding
+from hpotune.planning.study_plan import make_plan
 from hpotune.records.jobs import JobRow
 from hpotune.records.lineage import Lineage
 from hpotune.records.trial import Failure, RegretBound, TrialRow
 from hpotune.report.json_output import as_json
 from hpotune.report.views.algorithm import AlgorithmView
 from hpotune.report.views.best import best_result
+from hpotune.report.views.plan import plan_view
 from hpotune.report.views.status import study_status
 from hpotune.report.views.trial import trial_view
 from hpotune.report.views.why import why_result
@@ -124,3 +126,18 @@ def test_doctor_and_algorithm_keys() -> None:
         name="tpe", when="w", cost="c", parallel="p", cannot=("x",), source="s", options={"n": "m"}
     )
     assert keys(as_json(view)) == "name when cost parallel cannot source options"
+
+
+def test_plan_keys(tmp_path: Path) -> None:
+    made = make_plan(StudyFolder(path=tmp_path / "s"), config(), [], now=NOW)
+    found: Any = as_json(plan_view(made))
+    assert keys(found) == (
+        "study trials figures notes jobs array_limit sbatch no_slurm modes recommended planned actual"
+    )
+    assert keys(found["figures"]["trial_s"]) == "value source"
+    assert keys(found["jobs"][0]) == "count throttle trials_per_job"
+    assert keys(found["modes"][0]) == (
+        "mode trials_per_job wall_s gpu_hours job_hours jobs arrays idle trials trials_per_hour steps reason own "
+        "recommended"
+    )
+    assert keys(found["recommended"]) == "mode trials_per_job reason"

@@ -111,7 +111,7 @@ def plan_view(plan: StudyPlan) -> PlanView:
         trials=plan.config.budget.trials,
         figures={
             name: FigureView(value=round(figure.value, 2), source=figure.source)
-            for name, figure in plan.figures.by_name().items()
+            for name, figure in plan.estimates.by_name().items()
         },
         notes=tuple(notes(plan)),
         jobs=tuple(
