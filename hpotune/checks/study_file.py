@@ -1,25 +1,27 @@
-"""Every mistake of a study file that can be found without running it. Reads, never writes."""
+"""Every error of a study that can be found before a trial runs, and warnings. Reads files, writes nothing."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-from hpotune.checks.feasibility import kept, narrow, unheard, unkeepable, unmeasured_limits
+from hpotune.checks.feasibility import infeasible_constraints, unmeasured_limits, unused_confidence
+from hpotune.checks.finding import Finding
 from hpotune.checks.user_code import command_mistakes, function_mistakes, rung_mistakes, rung_warning
 from hpotune.config import budget_extension, lm_eval_tasks
-from hpotune.config.load import Study, build_study, load_study
-from hpotune.config.paths import absolute, data_mistakes
-from hpotune.config.task_metrics import task_metrics
-from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Value
+from hpotune.config.lm_eval_tasks import TaskIndex
+from hpotune.config.load import Study, build_study, keep
+from hpotune.config.metrics import task_metrics
+from hpotune.config.paths import data_mistakes, resolve
+from hpotune.config.yaml_source import KeyPath, Mistake, Source, read_source
 from hpotune.errors import StudyFileError, nearest
 from hpotune.search.algorithms.registry import check_algorithm
-from hpotune.search.base.study_setup import sampler_setup
+from hpotune.search.sampler_setup import sampler_setup
 from hpotune.search.start_points import StartPoint, distinct_start_points, recommended_start_points
 from hpotune.warm_start.start_point_sources import crowded, start_points
-from hpotune.workspace.folder import StudyFolder, difference_message, folder_of, home_of
+from hpotune.workspace.folder import StudyFolder, difference_message, folder_of_source, home_of
 
 _MEASURED = (
     "train_loss final_train_loss eval_loss eval_accuracy samples_per_second tokens_per_second peak_memory_gb "
@@ -28,95 +30,126 @@ _MEASURED = (
 TRAINING_METRICS = tuple(_MEASURED.split())
 """What a trial measures without an lm-eval task."""
 
-DEAD_BELOW, BROKEN_ABOVE = 1e-7, 3e-2
+RATE_TOO_LOW, RATE_TOO_HIGH = 1e-7, 3e-2
 """Learning rates of LoRA with AdamW. In 353 published trials on Llama-3.2 (github Kiwy3/BO_PBO_HPO_LLM) none below 1e-7
-moved the score, and every one above 1e-2 (15 of 15) fell to chance; small models bear a little more."""
+moved the score, and every one above 1e-2 (15 of 15) fell to chance; small models tolerate a little more."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Checked:
-    """A study file that was found right, and what it would become."""
+    """A valid study, the folder that it has or will have, and what the user should know."""
 
     study: Study
-    values: dict[str, Value]
     """With absolute paths."""
+    folder: StudyFolder
     home: Path
-    warnings: list[str]
-    starts: list[StartPoint]
-    """Points that the first trials will take, but for those of the portfolio; none where the study stands."""
-    notes: list[str]
-    """What had to be changed in the points of earlier studies."""
+    """Where relative paths of the file start."""
+    start_points: tuple[StartPoint, ...] | None
+    """The points of `search.start_from`; None if the folder holds the study: its start points are stored."""
+    findings: tuple[Finding, ...]
+    notes: tuple[str, ...]
+    """What was changed in start points of past studies."""
+
+    @property
+    def warnings(self) -> list[str]:
+        """The findings as lines."""
+        return [finding.message(self.study.source) for finding in self.findings]
+
+    @property
+    def starts(self) -> list[StartPoint]:
+        """The points of the first trials, but for those of the portfolio; empty if the study is stored."""
+        if self.start_points is None:
+            return []
+        return distinct_start_points([*self.start_points, *recommended_start_points(self.study, self.study.config)])
 
 
-def check(target: Path, *, data_root: str | None = None, made: bool = False) -> Checked:
-    """Finds every mistake of a study file that can be found without running it. Writes nothing.
+def check(target: Path, *, chosen: Path | None = None, data_root: str | None = None) -> Checked:
+    """The study of a file, or of a study's folder, if it has no error. The file is read once.
 
-    `made`: whether the study stands and its starting points are settled: their sources may be gone since.
-    Raises: StudyFileError with one line a mistake.
+    Raises: StudyFileError with every error, one line each.
     """
-    if target.name == "resolved.yaml" and target.parent.is_dir() and not target.exists():
-        StudyFolder(path=target.parent).load()  # says that the folder holds no study
-    study, home = load_study(target), home_of(target)
-    if data_root is not None and study.config.model is not None:  # $HPOTUNE_DATA_ROOT stands for every study
-        study = _with_data_root(study, data_root)
-    found: Mistakes = {}
-    values = absolute(study.template, home=home, found=found)
-    if not found:  # what lies at those places may be looked at
-        study = build_study(replace(study.source, values=values))
-        _keep(found, data_mistakes(study.config, data_root=study.config.data_root))
-        _keep(found, function_mistakes(study))
-    _keep(found, command_mistakes(study))
-    _keep(found, rung_mistakes(study))
-    _keep(found, _metric_mistakes(study))
-    _keep(found, unmeasured_limits(study, training=TRAINING_METRICS))
-    share, never = kept(study)
-    _keep(found, unkeepable(study, share=share, never=never))
-    made = made or folder_of(target).resolved_file.is_file()
-    starts, notes = ([], []) if made or found else start_points(study, home=home, found=found)
-    tasks_found, warnings = _task_mistakes(study) if ("score", "include_path") not in found else ([], [])
-    _keep(found, iter(tasks_found))
-    told = [*_algorithm_mistakes(study), *study.source.messages(found)]
-    if told:
-        raise StudyFileError(*told)
-    warnings += filter(None, [rung_warning(study)])
-    warnings += [*_warnings(study), *_folder_warnings(target, study, values)]
-    warnings += [*narrow(study, share=share), *unheard(study), *crowded(study, starts)]
-    starts = [] if made else distinct_start_points([*starts, *recommended_start_points(study, study.config)])
-    return Checked(study=study, values=values, home=home, warnings=warnings, starts=starts, notes=notes)
+    if target.is_dir():
+        folder = StudyFolder(path=target.resolve())
+        return check_source(folder.read_resolved(), folder, data_root=data_root)
+    source = read_source(target)
+    return check_source(source, folder_of_source(source, chosen=chosen), data_root=data_root)
 
 
-def _keep(found: Mistakes, more: Iterator[Mistake]) -> None:
-    for where, text in more:
-        found.setdefault(where, text)
+def check_source(source: Source, folder: StudyFolder, *, data_root: str | None = None) -> Checked:
+    """The study of values that have been read, if it has no error.
+
+    Raises: StudyFileError with every error, one line each.
+    """
+    home, stored = home_of(source.path), folder.resolved_file.is_file()
+    source, mistakes = resolve(source, home=home, data_root=data_root)
+    study = build_study(source)
+    findings = [*_findings(study, unresolved={str(key[0]) for key in mistakes})]
+    keep(mistakes, ((f.key, f.text) for f in findings if f.level == "bad" and f.key is not None))
+    starts, notes = ([], []) if stored or mistakes else start_points(study, home=home, found=mistakes)
+    without_key = [f.text for f in findings if f.level == "bad" and f.key is None]
+    if mistakes or without_key:
+        raise StudyFileError(*without_key, *source.messages(mistakes))
+    findings += [*_folder_findings(study, folder), *_start_point_findings(study, starts)]
+    return Checked(
+        study=study,
+        folder=folder,
+        home=home,
+        start_points=None if stored else tuple(starts),
+        findings=tuple(findings),
+        notes=tuple(notes),
+    )
 
 
-def _algorithm_mistakes(study: Study) -> list[str]:
+def _findings(study: Study, *, unresolved: set[str]) -> Iterator[Finding]:
+    """What the checks find; those that read files of a section are left out if its paths are wrong."""
+    for check_study, sections in CHECKS.items():
+        if not unresolved & sections:
+            yield from check_study(study)
+
+
+def _errors(check_study: Callable[[Study], Iterable[Mistake]]) -> Callable[[Study], Iterator[Finding]]:
+    """A check whose every result is an error."""
+    return lambda study: (
+        Finding(kind="error", level="bad", key=k, text=text) for k, text in check_study(study)
+    )
+
+
+def _start_point_findings(study: Study, starts: list[StartPoint]) -> Iterator[Finding]:
+    """A warning if start points leave the search no trials."""
+    for text in crowded(study, starts):
+        yield Finding(kind="start points", level="note", text=text)
+
+
+def _algorithm_findings(study: Study) -> Iterator[Finding]:
     try:
         check_algorithm(study, sampler_setup(study, study.config))
     except StudyFileError as error:
-        return list(error.mistakes)
-    return []
+        for text in error.mistakes:
+            yield Finding(kind="algorithm", level="bad", text=text)
 
 
-def _with_data_root(study: Study, data_root: str) -> Study:
-    values = {**study.source.values, "data_root": str(Path(data_root).absolute())}
-    return build_study(replace(study.source, values=values))
+def _data_mistakes(study: Study) -> Iterator[Mistake]:
+    return data_mistakes(study.config, data_root=study.config.data_root)
+
+
+def _limit_mistakes(study: Study) -> Iterator[Mistake]:
+    return unmeasured_limits(study, training=TRAINING_METRICS)
 
 
 def _metric_mistakes(study: Study) -> Iterator[Mistake]:
-    """Metrics that no part of a fine-tuning measures, and a number that two objectives share."""
+    """Metrics that fine-tuning does not measure, and objectives that are given twice."""
     objectives = study.config.score.objective
     for index, objective in enumerate(objectives):
         where = (*_objective(study, index), "metric")
         if objective.label in [other.label for other in objectives[:index]]:
-            yield where, f"{objective.label} is an objective twice; needs different ones"
+            yield where, f"{objective.label} is given twice as an objective; needs different ones"
         if study.config.model is None:
             continue
         if objective.task is None and objective.metric not in TRAINING_METRICS:
             valid = nearest(objective.metric, TRAINING_METRICS)
             yield (
                 where,
-                f"metric={objective.metric!r} needs a task beside it, or to be a number of training; {valid}",
+                f"metric={objective.metric!r} needs a task, or is not a metric of training; {valid}",
             )
         held_out = objective.metric in ("eval_loss", "eval_accuracy") and objective.task is None
         if held_out and study.config.data and not study.config.data.validation:
@@ -124,16 +157,16 @@ def _metric_mistakes(study: Study) -> Iterator[Mistake]:
 
 
 def _objective(study: Study, index: int) -> KeyPath:
-    """The place of one objective; a single one stands without a list."""
+    """The key of one objective; a single one is not in a list."""
     score = study.template.get("score")
     several = isinstance(score, dict) and isinstance(score.get("objective"), list)
     return ("score", "objective", index) if several else ("score", "objective")
 
 
-def _task_mistakes(study: Study) -> tuple[list[Mistake], list[str]]:
-    """Mistakes and warnings about lm-eval tasks: unknown names, a task on both sides of the seal."""
+def _task_findings(study: Study) -> Iterator[Finding]:
+    """Unknown lm-eval tasks, metrics that a task does not have, and tasks that are both tuned on and used as a test."""
     score = study.config.score
-    named: dict[KeyPath, str] = {
+    tuned: dict[KeyPath, str] = {
         (*_objective(study, index), "task"): objective.task
         for index, objective in enumerate(score.objective)
         if objective.task
@@ -142,25 +175,29 @@ def _task_mistakes(study: Study) -> tuple[list[Mistake], list[str]]:
         ("score", "record", i): name for i, name in enumerate(score.record) if name not in TRAINING_METRICS
     }
     sealed: dict[KeyPath, str] = {("score", "test", i): name for i, name in enumerate(score.test)}
-    every: dict[KeyPath, str] = named | recorded | sealed
+    every: dict[KeyPath, str] = tuned | recorded | sealed
     if study.config.model is None or not every:
-        return [], []
+        return
     index = lm_eval_tasks.task_index(score.include_path)
-    found: list[Mistake] = []
-    for side, names in (("score.objective", named), ("score.record", recorded)):
-        for where, test in sealed.items():
-            told = lm_eval_tasks.overlap([test], names.values(), index=index)
-            found += [(where, line.replace("score.objective", side)) for line in told]
+    mistakes: list[Mistake] = []
+    for side, names in (("score.objective", tuned), ("score.record", recorded)):
+        for key, test in sealed.items():
+            lines = lm_eval_tasks.overlap([test], names.values(), index=index)
+            mistakes += [(key, line.replace("score.objective", side)) for line in lines]
     if index is None:
-        return found, ["lm-eval is not installed here: the names of tasks were not checked"]
-    for where, name in every.items():
-        if not index.exists(name):
-            found.append((where, _unknown_task(name, index, measured=where in recorded)))
-    return [*found, *_task_metric_mistakes(study, index)], []
+        yield Finding(
+            kind="lm-eval", level="note", text="lm-eval is not installed here, so task names were not checked"
+        )
+    else:
+        unknown = [key for key, name in every.items() if not index.exists(name)]
+        mistakes += [(key, _unknown_task(every[key], index, measured=key in recorded)) for key in unknown]
+        mistakes += _task_metric_mistakes(study, index)
+    for key, text in mistakes:
+        yield Finding(kind="task", level="bad", key=key, text=text)
 
 
-def _task_metric_mistakes(study: Study, index: lm_eval_tasks.TaskIndex) -> Iterator[Mistake]:
-    """Metrics that their task does not give: the trial would find out after training."""
+def _task_metric_mistakes(study: Study, index: TaskIndex) -> Iterator[Mistake]:
+    """Metrics that their task does not have: the trial would fail after training."""
     for number, objective in enumerate(study.config.score.objective):
         given = task_metrics(index, objective.task) if objective.task else None
         metric = objective.metric.partition(",")[0]
@@ -168,49 +205,68 @@ def _task_metric_mistakes(study: Study, index: lm_eval_tasks.TaskIndex) -> Itera
             where = (*_objective(study, number), "metric")
             yield (
                 where,
-                f"metric={objective.metric!r} is not given by {objective.task}; {nearest(metric, given)}",
+                f"metric={objective.metric!r} is not a metric of {objective.task}; {nearest(metric, given)}",
             )
 
 
-def _unknown_task(name: str, index: lm_eval_tasks.TaskIndex, *, measured: bool) -> str:
+def _unknown_task(name: str, index: TaskIndex, *, measured: bool) -> str:
     numbers = difflib.get_close_matches(name, TRAINING_METRICS, n=1, cutoff=0.6) if measured else []
     near = [*numbers, *index.nearest(name)]
     hint = f"did you mean {', '.join(near)}?" if near else "`lm-eval ls tasks` lists them"
-    return f"{name!r} is no lm-eval task{' and no number of the training' if measured else ''}; {hint}"
+    return f"{name!r} is not an lm-eval task{' or a metric of training' if measured else ''}; {hint}"
 
 
-def _folder_warnings(target: Path, study: Study, values: dict[str, Value]) -> Iterator[str]:
-    """What the study's folder, where there is one already, holds otherwise than the file."""
-    folder = folder_of(target)
+def _folder_findings(study: Study, folder: StudyFolder) -> Iterator[Finding]:
+    """Differences between the file and the study that its folder holds."""
     if not folder.resolved_file.is_file():
         return
-    if told := difference_message(folder, values):
-        yield told
-    yield from budget_extension.overruled(
-        study.config.budget, budget_extension.read_extension(folder.extension_file)
-    )
+    if text := difference_message(folder, study.source.values):
+        yield Finding(kind="other study", level="note", text=text)
+    extension = budget_extension.read_extension(folder.extension_file)
+    for text in budget_extension.overruled(study.config.budget, extension):
+        yield Finding(kind="extended budget", level="note", text=text)
 
 
-def _warnings(study: Study) -> Iterator[str]:
-    """What is allowed and hardly meant."""
+def _resource_findings(study: Study) -> Iterator[Finding]:
     resources, trials = study.config.resources, study.config.budget.trials
     if not study.space.searched and trials > 2:
-        yield (
-            f"{study.source.location(('budget', 'trials'))}: nothing is searched (the file holds no range), so {trials} "
-            "trials do the same; write a range, or trials: 1"
-        )
+        text = f"nothing is searched (the file has no range), so {trials} trials do the same"
+        advice = "write a range, or trials: 1"
+        yield Finding(kind="no range", level="note", key=("budget", "trials"), text=text, advice=advice)
     if resources.signal_delay_s >= resources.walltime_min * 60:
-        yield (
+        text = (
             f"resources.signal_delay_s={resources.signal_delay_s} is not shorter than time: {resources.time}: "
-            "Slurm tells jobs to stop as soon as they start"
+            "Slurm signals jobs to stop as soon as they start"
         )
+        yield Finding(kind="signal delay", level="note", text=text)
+
+
+def _learning_rate_findings(study: Study) -> Iterator[Finding]:
+    """Ranges of learning rates known to be useless."""
     for r in study.space.searched:
-        if (
-            r.name == "train.learning_rate"
-            and r.kind == "float"
-            and (r.low < DEAD_BELOW or r.high > BROKEN_ABOVE)
-        ):
-            yield (
-                f"{study.source.location(r.where)}: {r.name}: [{r.low:g}, {r.high:g}] holds rates that teach an adapter "
-                f"nothing (below {DEAD_BELOW:g}) or break the model (above {BROKEN_ABOVE:g}); narrow it"
+        if r.name != "train.learning_rate" or r.kind != "float":
+            continue
+        if r.low < RATE_TOO_LOW or r.high > RATE_TOO_HIGH:
+            text = (
+                f"{r.name}: [{r.low:g}, {r.high:g}] contains rates at which an adapter does not learn (below "
+                f"{RATE_TOO_LOW:g}) or training diverges (above {RATE_TOO_HIGH:g})"
             )
+            yield Finding(kind="learning rate", level="note", key=r.where, text=text, advice="narrow it")
+
+
+CHECKS: dict[Callable[[Study], Iterable[Finding]], frozenset[str]] = {
+    _errors(_data_mistakes): frozenset({"data", "data_root"}),
+    _errors(function_mistakes): frozenset({"python"}),
+    _errors(command_mistakes): frozenset(),
+    _errors(rung_mistakes): frozenset(),
+    _errors(_metric_mistakes): frozenset(),
+    _errors(_limit_mistakes): frozenset(),
+    _task_findings: frozenset({"score"}),
+    _algorithm_findings: frozenset(),
+    rung_warning: frozenset({"python"}),
+    _resource_findings: frozenset(),
+    _learning_rate_findings: frozenset(),
+    infeasible_constraints: frozenset(),
+    unused_confidence: frozenset(),
+}
+"""Check -> sections whose files it reads."""

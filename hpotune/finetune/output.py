@@ -22,7 +22,7 @@ from hpotune.config.schema.study_config import Json
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.training.training_loop import Line
 from hpotune.records.trial import Failure, TrialResult
-from hpotune.workspace.folder import write_atomic
+from hpotune.workspace.atomic_files import write_atomic
 
 RESULT = "result.json"
 

@@ -1,4 +1,4 @@
-"""More budget for a study that is there, and which of its failed trials are to be tried again."""
+"""Raises the budget of an existing study, and selects failed trials for a retry."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from hpotune.config.schema.execution import BudgetConfig, Cause
 from hpotune.config.schema.study_config import Json, StudyConfig
 from hpotune.errors import StudyFileError, nearest
 from hpotune.records.trial import LOCAL, TrialRow
-from hpotune.search.algorithms.registry import check_widened
-from hpotune.slurm.jobs import recorded_jobs
-from hpotune.workspace.folder import StudyFolder, write_atomic
-from hpotune.workspace.lock import alone
+from hpotune.search.algorithms.registry import check_extended
+from hpotune.slurm.jobs import submitted_jobs
+from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.lock import exclusive_lock
 
 Changed = dict[str, tuple[Json, Json]]
 """Key of the budget -> its value before and now."""
@@ -23,17 +24,17 @@ Changed = dict[str, tuple[Json, Json]]
 def extend_study(
     folder: StudyFolder, words: Mapping[str, str], *, finished: int
 ) -> tuple[Changed, StudyConfig]:
-    """Writes what the words add to the budget; returns what has changed, and the config in force now.
+    """Write what the options add to the budget; returns what has changed, and the config that now applies.
 
-    Raises: StudyFileError with one line for each word that is wrong; then nothing is written.
+    Raises: StudyFileError with one line for each wrong option; then nothing is written.
     """
-    with alone(folder.jobs / ".extend.lock"):  # two at once would both add to the same number
+    with exclusive_lock(folder.jobs / ".extend.lock"):  # two at once would both add to the same number
         study = folder.begun()
         before = budget_extension.read_extension(folder.extension_file)
-        told = budget_extension.extended(study.config.budget, before, words, finished=finished)
-        budget = budget_extension.in_force(study.config.budget, told)
-        check_widened(study, study.config.model_copy(update={"budget": budget}))
-        write_atomic(folder.extension_file, json.dumps(told, indent=1) + "\n")
+        extension = budget_extension.extended(study.config.budget, before, words, finished=finished)
+        budget = budget_extension.in_force(study.config.budget, extension)
+        check_extended(study, study.config.model_copy(update={"budget": budget}))
+        write_atomic(folder.extension_file, json.dumps(extension, indent=1) + "\n")
     was, now = budget_extension.in_force(study.config.budget, before), folder.in_force(study).config
     return _changed(was, now.budget), now
 
@@ -46,41 +47,45 @@ def _changed(before: BudgetConfig, now: BudgetConfig) -> Changed:
 def ran_on_slurm(folder: StudyFolder, rows: Sequence[TrialRow]) -> bool:
     """Whether the study ran in jobs that hpotune submitted, else on this machine.
 
-    Raises: StudyFileError where it ran in jobs that somebody wrote by hand.
+    Raises: StudyFileError where it ran in hand-written jobs.
     """
-    if any(job["kind"] == "worker" for job in recorded_jobs(folder)):
+    if any(job.kind == "worker" for job in submitted_jobs(folder)):
         return True
     own = next((row.worker.job for row in rows if row.worker and row.worker.job != LOCAL), None)
     if own is not None:
         raise StudyFileError(
-            f"{folder.path}: ran in job {own} of an sbatch file of your own; submit that file again, or choose "
+            f"{folder.path}: ran in job {own} of a hand-written sbatch file; submit that file again, or choose "
             "--here or --slurm"
         )
     return False
 
 
 def failed_again(rows: Sequence[TrialRow], *, numbers: Sequence[int], cause: str | None) -> list[TrialRow]:
-    """The failed trials that are meant: those of the numbers, or all that nobody has retried; of one cause, or any.
+    """The failed trials to retry: those with the given numbers, else all not retried before; of one cause, or of any.
 
-    Raises: StudyFileError for a number that has not failed, or a cause that there is not.
+    Raises: StudyFileError for a trial that has not failed, or an unknown cause.
     """
     causes = get_args(Cause)
     if cause is not None and cause not in causes:
-        raise StudyFileError(f"--cause {cause}: is no cause of failure; {nearest(cause, causes)}")
+        raise StudyFileError(f"--cause {cause}: is not a cause of failure; {nearest(cause, causes)}")
     by_number = {row.number: row for row in rows}
     wrong = [_not_failed(number, by_number.get(number)) for number in dict.fromkeys(numbers)]
     if any(wrong):
         raise StudyFileError(*filter(None, wrong))
-    meant = [by_number[number] for number in dict.fromkeys(numbers)] or [
+    chosen = [by_number[number] for number in dict.fromkeys(numbers)] or [
         row for row in rows if row.state == "failed" and not row.forgiven
     ]
-    return [row for row in meant if cause is None or (row.failure and row.failure.cause == cause)]
+    return [row for row in chosen if cause is None or (row.failure and row.failure.cause == cause)]
 
 
 def _not_failed(number: int, row: TrialRow | None) -> str:
-    """Why a trial cannot be retried; empty where it can."""
+    """Why a trial cannot be retried; empty if it can."""
     if row is None:
-        return f"trial {number}: there is none of that number; `hpotune trials` lists them"
+        return f"trial {number}: no such trial; `hpotune trials` lists them"
     if row.state != "failed":
-        return f"trial {number}: has not failed, it is {row.state}; `hpotune trials` lists those that have"
-    return f"trial {number}: is tried again already; `hpotune trials` shows as which" if row.forgiven else ""
+        return f"trial {number}: has not failed (state {row.state}); `hpotune trials` lists the failed ones"
+    return (
+        f"trial {number}: was retried before; `hpotune trials` shows the trial that repeats it"
+        if row.forgiven
+        else ""
+    )

@@ -152,7 +152,7 @@ def _submit_follow_up(
     after = [row.id for row in rows if row.active and row.kind == "worker"] + list(new)
     if config.resources.follow_up is not True or not after or (waiting and not new):
         return []
-    # Without a command that asks the controller, an end is known only by Slurm's start of the dependent job: of all jobs.
+    # Without a command that asks the controller, ends are known only because Slurm starts the dependent job.
     can_ask = any(shutil.which(command) for command in ("squeue", "scontrol"))
     any_of = config.execution.trials_per_job == "auto" and can_ask
     jobs = after if any_of else list(dict.fromkeys(id_.split("_")[0] for id_ in after))

@@ -15,8 +15,9 @@ from io import FileIO
 from pathlib import Path
 
 from hpotune.errors import HpotuneError
-from hpotune.workspace.folder import StudyFolder, check_writable, unwritable
-from hpotune.workspace.lock import opened, read, this_process, wait_for, write
+from hpotune.workspace.atomic_files import check_writable, unwritable_message
+from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.lock import open_lock_file, read_lock, this_process, wait_for_lock, write_lock
 
 
 class Hold:
@@ -35,7 +36,7 @@ class Hold:
     def unfinished(self) -> list[str]:
         """What a process has begun to make in the folder and neither completed nor removed; file names."""
         used = any(any(self._folder.path.glob(f"{name}/*")) for name in ("jobs", "trials"))
-        return [] if self.made or used else read(self._file).splitlines()[1:]
+        return [] if self.made or used else read_lock(self._file).splitlines()[1:]
 
     @contextmanager
     def making(self, url: str) -> Iterator[None]:
@@ -48,9 +49,9 @@ class Hold:
         if store.is_relative_to(self._folder.path):
             own.append(store.relative_to(self._folder.path).parts[0])
         try:
-            write(self._file, "\n".join([this_process(), *own]))
+            write_lock(self._file, "\n".join([this_process(), *own]))
         except OSError as error:
-            raise HpotuneError(unwritable(self._folder, error)) from None
+            raise HpotuneError(unwritable_message(self._folder.path, error)) from None
         try:
             yield
         except BaseException:
@@ -69,7 +70,7 @@ class Hold:
     def sign(self) -> None:
         """Writes into the lock who holds it, and that nothing is unfinished."""
         with suppress(OSError):
-            write(self._file, this_process())
+            write_lock(self._file, this_process())
 
 
 @contextmanager
@@ -84,7 +85,7 @@ def preparing(folder: StudyFolder) -> Iterator[Hold]:
         hold = Hold(folder, file)
         try:
             # Of NFS, which remembers for seconds that a file was not there: writing into the folder makes it look again
-            check_writable(folder)
+            check_writable(folder.path)
             if left := hold.unfinished:  # by a process that was killed
                 hold.remove(left)
             hold.sign()
@@ -109,11 +110,11 @@ def _locked(folder: StudyFolder) -> tuple[FileIO, bool]:
     while True:
         new = _make(folder)
         try:
-            file = opened(folder.lock_file, parents=False)
+            file = open_lock_file(folder.lock_file, parents=False)
         except FileNotFoundError:  # a preparation that failed has just removed the folder
             continue
         try:
-            wait_for(file, folder.lock_file, what="prepares this study")
+            wait_for_lock(file, folder.lock_file, what="prepares this study")
             if _stands(file, folder.lock_file):
                 return file, new
         except BaseException:
@@ -127,7 +128,7 @@ def _make(folder: StudyFolder) -> bool:
         folder.path.mkdir(parents=True)
     except OSError as error:
         if not folder.path.is_dir():
-            raise HpotuneError(unwritable(folder, error)) from None
+            raise HpotuneError(unwritable_message(folder.path, error)) from None
         return False
     return True
 

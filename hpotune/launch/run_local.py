@@ -30,7 +30,7 @@ from hpotune.workspace.lock import try_exclusive_lock
 
 POLL_S = 0.5
 PATIENCE_S = 60
-"""Seconds that workers may take to checkpoint after Ctrl-C before they are killed; a second Ctrl-C kills them at once."""
+"""Seconds for workers to checkpoint after Ctrl-C before they are killed; a second Ctrl-C kills them at once."""
 _STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 

@@ -1,4 +1,4 @@
-"""The built-in objective: ranks of `python -m hpotune.finetune`, one process, torchrun's, or one Slurm task each."""
+"""The built-in objective: ranks of `python -m hpotune.finetune`, in one process, under torchrun, or as Slurm tasks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.objective.interface import (
     Evaluate,
-    Setting,
-    begun,
-    contained,
-    from_file,
-    one_by_one,
+    TrialContext,
+    in_container,
+    one_process_each,
+    read_result,
     trial_env,
+    write_spec,
 )
-from hpotune.objective.process import PAUSE, run
+from hpotune.objective.process import PAUSE_SIGNAL, run_process
 from hpotune.records.trial import TrialResult, TrialSpec
 
 _STEP_VARIABLES = (
@@ -28,41 +28,41 @@ _STEP_VARIABLES = (
     "SLURM_CPUS_PER_TASK", "SLURM_TRES_PER_TASK", "SLURM_MEM_PER_CPU", "SLURM_MEM_PER_GPU", "SLURM_MEM_PER_NODE",
     "SLURM_GPUS_PER_TASK", "SLURM_EXPORT_ENV", "SRUN_CPUS_PER_TASK",
 )  # fmt: skip
-"""What the worker's own job step says of itself; an srun inside it would take them as options."""
+"""Variables of the worker's own Slurm job step; an srun inside it would take them as its options."""
 
 
-def open_finetune(setting: Setting) -> AbstractContextManager[Evaluate]:
-    """Evaluates each trial in fresh processes: an out-of-memory or a hanging collective kills them, not the worker."""
-    return one_by_one(_evaluate, setting)
+def open_finetune(context: TrialContext) -> AbstractContextManager[Evaluate]:
+    """The objective that trains each trial in its own processes: running out of memory ends them, not the worker."""
+    return one_process_each(_evaluate, context)
 
 
-def _evaluate(spec: TrialSpec, setting: Setting) -> TrialResult:
-    file = begun(spec)
-    command, env = rank_command(setting.config, file, trial_env(setting, spec))
-    # torchrun dies of PAUSE, and passes SIGTERM on to its ranks; srun passes PAUSE on, and ends its ranks by SIGTERM
-    warning = signal.SIGTERM if env["HPOTUNE_RANKS"] == "torchrun" else PAUSE
-    ended = run(command, folder=file.parent, env=env, cwd=None, stop=setting.stop, warning=warning)
-    return from_file(spec, ended, stop=setting.stop)
+def _evaluate(spec: TrialSpec, context: TrialContext) -> TrialResult:
+    file = write_spec(spec)
+    command, env = rank_command(context.config, file, trial_env(context, spec))
+    # torchrun ends on PAUSE_SIGNAL but forwards SIGTERM to its ranks; srun forwards PAUSE_SIGNAL and kills on SIGTERM
+    warning = signal.SIGTERM if env["HPOTUNE_RANKS"] == "torchrun" else PAUSE_SIGNAL
+    exit_ = run_process(command, folder=file.parent, env=env, cwd=None, stop=context.stop, warning=warning)
+    return read_result(spec, exit_, stop=context.stop)
 
 
 def rank_command(config: StudyConfig, spec: Path, env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """The command that starts all ranks of a trial from here, and its environment."""
+    """The command that starts all ranks of a trial from this process, and its environment."""
     nodes, each = config.resources.nodes, config.resources.processes_per_node
     module = ["-m", "hpotune.finetune", str(spec)]
     cpus = max(1, _cpus(env) // each)
     threads = env.get("OMP_NUM_THREADS") or str(cpus if config.resources.gpus_per_node else 1)
     env = {**env, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
     if nodes * each == 1:
-        return contained(config, [sys.executable, *module]), {**env, "HPOTUNE_RANKS": "single"}
+        return in_container(config, [sys.executable, *module]), {**env, "HPOTUNE_RANKS": "single"}
     if "SLURM_JOB_ID" in env:
         shape = [f"--nodes={nodes}", f"--ntasks={nodes * each}", f"--ntasks-per-node={each}"]
         shape += [f"--cpus-per-task={cpus}", *(["--overcommit"] if _cpus(env) < each else [])]
-        # --mem=0: the memory of the job, shared with the worker's own step, which holds it
+        # --mem=0: all memory of the job, shared with the worker's own job step, which holds it
         srun = ["srun", "--overlap", "--kill-on-bad-exit=1", "--mem=0", "--distribution=block", *shape]
         clean = {key: value for key, value in env.items() if key not in _STEP_VARIABLES}
-        return [*srun, *contained(config, [sys.executable, *module])], {**clean, "HPOTUNE_RANKS": "slurm"}
+        return [*srun, *in_container(config, [sys.executable, *module])], {**clean, "HPOTUNE_RANKS": "slurm"}
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={each}"]
-    return contained(config, [sys.executable, *launcher, *module]), {**env, "HPOTUNE_RANKS": "torchrun"}
+    return in_container(config, [sys.executable, *launcher, *module]), {**env, "HPOTUNE_RANKS": "torchrun"}
 
 
 def _cpus(env: Mapping[str, str]) -> int:

@@ -1,4 +1,7 @@
-"""A Python function as the objective, called in a process of its own: `python: file.py:function`."""
+"""A Python function as the objective, called in a process of its own: `python: file.py:function`.
+
+The process is function_process.py.
+"""
 
 from __future__ import annotations
 
@@ -8,27 +11,27 @@ from pathlib import Path
 
 from hpotune.objective.interface import (
     Evaluate,
-    Setting,
-    begun,
-    contained,
-    from_file,
-    one_by_one,
+    TrialContext,
+    in_container,
+    one_process_each,
+    read_result,
     trial_env,
+    write_spec,
 )
-from hpotune.objective.process import run
+from hpotune.objective.process import run_process
 from hpotune.records.trial import TrialResult, TrialSpec
 
 
-def open_function(setting: Setting) -> AbstractContextManager[Evaluate]:
-    """Evaluates each trial by one call in a fresh interpreter, started where the study file lies."""
-    return one_by_one(_evaluate, setting)
+def open_function(context: TrialContext) -> AbstractContextManager[Evaluate]:
+    """The objective that calls the function once a trial, in a new interpreter, in the folder of the study file."""
+    return one_process_each(_evaluate, context)
 
 
-def _evaluate(spec: TrialSpec, setting: Setting) -> TrialResult:
-    file = begun(spec)
-    command = contained(
-        setting.config, [sys.executable, "-m", "hpotune.objective.function_process", str(file)]
+def _evaluate(spec: TrialSpec, context: TrialContext) -> TrialResult:
+    file = write_spec(spec)
+    command = in_container(
+        context.config, [sys.executable, "-m", "hpotune.objective.function_process", str(file)]
     )
-    env = trial_env(setting, spec) | {"PYTHONUNBUFFERED": "1"}
-    ended = run(command, folder=file.parent, env=env, cwd=Path(spec.home), stop=setting.stop)
-    return from_file(spec, ended, stop=setting.stop)
+    env = trial_env(context, spec) | {"PYTHONUNBUFFERED": "1"}
+    exit_ = run_process(command, folder=file.parent, env=env, cwd=Path(spec.home), stop=context.stop)
+    return read_result(spec, exit_, stop=context.stop)

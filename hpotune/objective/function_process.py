@@ -1,4 +1,4 @@
-"""`python -m hpotune.objective.function_process SPEC.json`: calls the study's function and writes result.json."""
+"""`python -m hpotune.objective.function_process SPEC.json`: call the study's function and write result.json."""
 
 from __future__ import annotations
 
@@ -9,65 +9,65 @@ import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from hpotune.config.schema.study_config import Json
-from hpotune.objective.interface import failed, measured, plain_budget
+from hpotune.objective.interface import failed_result, result_of_answer, rung_budget
 from hpotune.records.failure_causes import cause_of
 from hpotune.records.trial import TrialResult, TrialSpec
-from hpotune.workspace.folder import write_atomic
+from hpotune.workspace.atomic_files import write_atomic
 
 
 def main(spec_file: str) -> int:
-    """Calls the function with the trial's `params`; 0 when it gave a value."""
+    """Call the function with the trial's `params`, write the result. Returns the exit code: 0 if there is a value."""
     spec = TrialSpec.model_validate_json(Path(spec_file).read_text(encoding="utf-8"))
-    result = _called(spec)
+    result = _call(spec)
     write_atomic(Path(spec.folder, "result.json"), result.model_dump_json(indent=1))
     return 0 if result.state == "finished" else 1
 
 
-def _called(spec: TrialSpec) -> TrialResult:
+def _call(spec: TrialSpec) -> TrialResult:
     try:
-        function = _function(spec)
-        return measured(spec, _plain(function(**_budget(spec, function), **spec.point.params)))
+        function = _load_function(spec)
+        return result_of_answer(
+            spec, _plain_numbers(function(**_budget(spec, function), **spec.point.params))
+        )
     except MemoryError as error:
         traceback.print_exc()
-        return failed(spec, "oom", f"ran out of memory ({error})")
-    except Exception as error:  # the user's code may raise anything; the worker lives on
+        return failed_result(spec, "oom", f"ran out of memory ({error})")
+    except Exception as error:  # the user's code may raise anything
         traceback.print_exc()
         cause, _ = cause_of([str(error)]) or ("user", "")
-        return failed(spec, cause, f"{type(error).__name__}: {error}")
+        return failed_result(spec, cause, f"{type(error).__name__}: {error}")
 
 
-def _budget(spec: TrialSpec, function: Callable[..., Json]) -> dict[str, Json]:
-    """How far this turn goes, for a function that takes `budget`."""
+def _budget(spec: TrialSpec, function: Callable[..., object]) -> dict[str, int | float]:
+    """The keyword `budget`, the rung to train to, for a function that takes it."""
     if spec.rung is None or "budget" in spec.point.params:
         return {}
     taken = inspect.signature(function).parameters.values()
     takes = any(p.name == "budget" or p.kind is inspect.Parameter.VAR_KEYWORD for p in taken)
-    return {"budget": plain_budget(spec.rung)} if takes else {}
+    return {"budget": rung_budget(spec.rung)} if takes else {}
 
 
-def _plain(answer: object) -> Json:
-    """Numbers of numpy and torch as Python's."""
+def _plain_numbers(answer: object) -> object:
+    """The answer with numbers of numpy and torch as Python numbers."""
     if isinstance(answer, Mapping):
-        return {str(key): _plain(value) for key, value in answer.items()}
+        return {str(key): _plain_numbers(value) for key, value in answer.items()}
     item = getattr(answer, "item", None)
-    plain: Json = item() if callable(item) and getattr(answer, "size", 1) != 0 else answer
-    return plain
+    return item() if callable(item) and getattr(answer, "size", 1) != 0 else answer
 
 
-def _function(spec: TrialSpec) -> Callable[..., Json]:
-    assert spec.python is not None, "started for python: studies only"
+def _load_function(spec: TrialSpec) -> Callable[..., object]:
+    assert spec.python is not None, "the study names a function"
     path, _, name = spec.python.rpartition(":")
-    # so that the file imports its neighbours as it does when run by hand
+    # the file can import modules beside it, as when it is run as a program
     sys.path.insert(0, str(Path(path).parent))
     loader = importlib.util.spec_from_file_location(Path(path).stem, path)
-    assert loader is not None, "load_study saw a .py file"
+    assert loader is not None, "load_study checked that it is a .py file"
     assert loader.loader is not None, "a file has a loader"
     module = importlib.util.module_from_spec(loader)
-    # dataclasses and pickle look a class's module up there; one of Python's own keeps its name
+    # dataclasses and pickle look up a class's module there; a module of the standard library keeps its name
     sys.modules.setdefault(loader.name, module)
     loader.loader.exec_module(module)
-    function: Callable[..., Json] = getattr(module, name)
+    function: Callable[..., object] = getattr(module, name)
     return function
 
 

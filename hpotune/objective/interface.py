@@ -1,4 +1,7 @@
-"""The socket: what every objective is, and how its answer becomes a result."""
+"""The interface of objectives: what each one is given, how its process is told of the trial, how its answer is read.
+
+No objective is named here.
+"""
 
 from __future__ import annotations
 
@@ -13,36 +16,39 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from hpotune.config.schema.rungs import Rung
-from hpotune.config.schema.study_config import Json, Objective, StudyConfig
-from hpotune.objective.process import Ended, Stop, tail
+from hpotune.config.schema.study_config import Objective, StudyConfig
+from hpotune.config.yaml_source import Value
+from hpotune.objective.process import ProcessExit, StopRequest, log_tail
 from hpotune.records.failure_causes import cause_of
 from hpotune.records.trial import Failure, TrialResult, TrialSpec
-from hpotune.workspace.folder import ROOM, write_atomic
+from hpotune.workspace.atomic_files import MIN_FREE_BYTES, write_atomic
 
 Evaluate = Callable[[Sequence[TrialSpec]], list[TrialResult]]
-"""Trials in, their results out, in order; never raises for a trial's own failure."""
+"""From trials to their results, in order; a failure of a trial is its result, never an exception."""
 
 MESSAGE_LENGTH = 500
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Setting:
-    """What an objective may know of where it runs."""
+class TrialContext:
+    """What an objective knows beside the trial: the study's config, the environment, the stop request."""
 
     config: StudyConfig
     env: Mapping[str, str]
     """The worker's environment."""
-    stop: Stop
+    stop: StopRequest
 
 
 @contextmanager
-def one_by_one(evaluate: Callable[[TrialSpec, Setting], TrialResult], setting: Setting) -> Iterator[Evaluate]:
-    """The objective that evaluates each trial of a pack by itself, in processes that end with it."""
-    yield lambda pack: [evaluate(spec, setting) for spec in pack]
+def one_process_each(
+    evaluate: Callable[[TrialSpec, TrialContext], TrialResult], context: TrialContext
+) -> Iterator[Evaluate]:
+    """An objective that evaluates the trials one after the other, each in processes that end with it."""
+    yield lambda specs: [evaluate(spec, context) for spec in specs]
 
 
-def begun(spec: TrialSpec) -> Path:
-    """The spec's file, in a folder that holds no result of an attempt that was paused: this one writes its own."""
+def write_spec(spec: TrialSpec) -> Path:
+    """Write the spec into the trial's folder and return its file; the result of an earlier attempt is deleted."""
     folder = Path(spec.folder)
     (folder / "result.json").unlink(missing_ok=True)
     file = folder / "spec.json"
@@ -50,14 +56,14 @@ def begun(spec: TrialSpec) -> Path:
     return file
 
 
-def trial_env(setting: Setting, spec: TrialSpec) -> dict[str, str]:
-    """The environment of a trial's process: the worker's, the study's `env.vars`, and where the trial lies."""
+def trial_env(context: TrialContext, spec: TrialSpec) -> dict[str, str]:
+    """The environment of a trial's process: the worker's, the study's `env.vars`, and the HPOTUNE_ variables."""
     values = {
         key: str(value) for key, value in spec.point.params.items() if isinstance(value, (str, int, float))
     }
     return {
-        **setting.env,
-        **setting.config.env.vars,
+        **context.env,
+        **context.config.env.vars,
         "HPOTUNE_TRIAL": str(spec.number),
         "HPOTUNE_TRIAL_DIR": spec.folder,
         "HPOTUNE_PARAMS": json.dumps(spec.point.params),
@@ -67,26 +73,29 @@ def trial_env(setting: Setting, spec: TrialSpec) -> dict[str, str]:
 
 
 def _rung_env(spec: TrialSpec) -> dict[str, str]:
-    """How far this turn goes, where the study has rungs, and the folder of the trial that it goes on from."""
+    """The rung to train to, where the study has rungs, and the folder of the trial whose checkpoint is continued."""
     if spec.rung is None:
         return {}
-    far = {"HPOTUNE_RUNG": str(spec.rung.index), "HPOTUNE_RUNG_BUDGET": json.dumps(plain_budget(spec.rung))}
-    return far if spec.parent is None else {**far, "HPOTUNE_PARENT_DIR": spec.parent}
+    variables = {
+        "HPOTUNE_RUNG": str(spec.rung.index),
+        "HPOTUNE_RUNG_BUDGET": json.dumps(rung_budget(spec.rung)),
+    }
+    return variables if spec.parent is None else {**variables, "HPOTUNE_PARENT_DIR": spec.parent}
 
 
-def plain_budget(rung: Rung) -> int | float:
-    """Where a rung lies: a share of the run, or a whole number of its unit."""
+def rung_budget(rung: Rung) -> int | float:
+    """The budget at a rung: a share of the run, or a whole number of its unit."""
     return rung.budget if rung.unit == "share" else int(rung.budget)
 
 
-def contained(config: StudyConfig, command: Sequence[str]) -> list[str]:
-    """The command, inside the study's container where it has one."""
+def in_container(config: StudyConfig, command: Sequence[str]) -> list[str]:
+    """The command, run in the study's container where it names one."""
     image = config.env.container
     return ["apptainer", "exec", "--nv", image, *command] if image else list(command)
 
 
-def measured(spec: TrialSpec, answer: Json) -> TrialResult:
-    """The result of an answer: a number, or a mapping of numbers by metric.
+def result_of_answer(spec: TrialSpec, answer: object) -> TrialResult:
+    """The result in an objective's answer: a number, or a mapping of numbers by metric.
 
     `NAME_stderr` beside `NAME` is its standard error.
     """
@@ -96,9 +105,9 @@ def measured(spec: TrialSpec, answer: Json) -> TrialResult:
     for objective, value in zip(objectives, values, strict=True):
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             have = ", ".join(map(str, metrics)) or "nothing"
-            return failed(spec, "user", f"gave no number for {objective.metric!r}; it gave {have}")
+            return failed_result(spec, "user", f"gave no number for {objective.metric!r}; it gave {have}")
         if not math.isfinite(value):
-            return failed(spec, "nan", f"{objective.metric} is {value}")
+            return failed_result(spec, "nan", f"{objective.metric} is {value}")
     return TrialResult(
         number=spec.number,
         state="finished",
@@ -109,56 +118,58 @@ def measured(spec: TrialSpec, answer: Json) -> TrialResult:
     )
 
 
-def _finite(value: Json) -> Json:
-    """The value, null for NaN and infinity: JSON has none."""
+def _finite(value: Value) -> Value:
+    """The value, None for NaN and infinity, which JSON lacks."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _stderr(metrics: Mapping[str, Json], objective: Objective) -> float | None:
+def _stderr(metrics: Mapping[str, Value], objective: Objective) -> float | None:
     value = metrics.get(f"{objective.metric}_stderr")
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def failed(spec: TrialSpec, cause: str, message: str) -> TrialResult:
-    """A result without a value, with its reason."""
+def failed_result(spec: TrialSpec, cause: str, message: str) -> TrialResult:
+    """The result of a trial that failed. `message` becomes one line of at most MESSAGE_LENGTH characters."""
     line = " ".join(message.split())
     failure = Failure.model_validate({"cause": cause, "message": line[:MESSAGE_LENGTH]})
     return TrialResult(number=spec.number, state="failed", failure=failure)
 
 
-def from_file(spec: TrialSpec, ended: Ended, *, stop: Stop) -> TrialResult:
-    """The result a trial's process wrote; where it wrote none, why it could not."""
+def read_result(spec: TrialSpec, exit_: ProcessExit, *, stop: StopRequest) -> TrialResult:
+    """The result that a trial's process wrote; where it wrote none, why, by its exit and its log."""
     path = Path(spec.folder, "result.json")
     try:
         return TrialResult.model_validate_json(path.read_text(encoding="utf-8"))
     except (OSError, ValidationError):
-        return unfinished(spec, ended, stop=stop)
+        return result_of_exit(spec, exit_, stop=stop)
 
 
-def _full(spec: TrialSpec) -> bool:
-    """Whether the trial's disk takes nothing more."""
+def _disk_is_full(spec: TrialSpec) -> bool:
+    """Whether the disk of the trial's folder has too little space for the trial's files."""
     try:
-        return shutil.disk_usage(spec.folder).free < ROOM
+        return shutil.disk_usage(spec.folder).free < MIN_FREE_BYTES
     except OSError:
         return False
 
 
-def unfinished(spec: TrialSpec, ended: Ended, *, stop: Stop) -> TrialResult:
-    """What a process that ended without a result came to.
+def result_of_exit(spec: TrialSpec, exit_: ProcessExit, *, stop: StopRequest) -> TrialResult:
+    """The result of a process that ended without writing one.
 
-    Paused with its worker, out of memory, killed, or failed with the last line it wrote.
+    Paused if the worker is to stop; else failed: out of memory, disk full, killed, or with the last line of its log.
     """
-    lines = tail(Path(spec.folder), log_start=ended.log_start)
+    lines = log_tail(Path(spec.folder), log_start=exit_.log_start)
     if (
         stop.signal is not None
-    ):  # the wish of the user or of Slurm is no failure: the next worker does it again
+    ):  # asked to end by the user or by Slurm: no failure, the next worker runs it again
         return TrialResult(number=spec.number, state="paused")
-    if named := cause_of(lines):
-        cause, line = named
-        return failed(spec, cause, f"its process {ended.words}: {line[:200]}")
-    if _full(spec):  # its last line may have found no room either
-        return failed(spec, "store", f"its process {ended.words}, and the disk of {spec.folder} is full")
-    if ended.killed:
-        return failed(spec, "killed", f"its process {ended.words}")
+    if found := cause_of(lines):
+        cause, line = found
+        return failed_result(spec, cause, f"its process {exit_.words}: {line[:200]}")
+    if _disk_is_full(spec):  # then its last line may be missing
+        return failed_result(
+            spec, "store", f"its process {exit_.words}, and the disk of {spec.folder} is full"
+        )
+    if exit_.killed:
+        return failed_result(spec, "killed", f"its process {exit_.words}")
     last = f": {lines[-1][:200]}" if lines else ""
-    return failed(spec, "user", f"its process {ended.words}{last}")
+    return failed_result(spec, "user", f"its process {exit_.words}{last}")

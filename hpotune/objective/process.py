@@ -1,6 +1,6 @@
-"""One process (or one launcher of ranks) of a trial: started, logged, signalled, waited for, never left behind.
+"""One process (or launcher of ranks) of a trial: started, logged, signalled, and ended with all that it started.
 
-All that it starts inherits a mark in its environment, by which it is found in /proc whatever session it went to.
+Its descendants inherit a mark in their environment, by which they are found in /proc in whatever session they run.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
 
-from hpotune.workspace.trial_log import AGAIN
+from hpotune.workspace.folder import NEW_ATTEMPT_LINE
 
-PAUSE = signal.SIGUSR2
-"""What Slurm sends before it ends a job, what a trial checkpoints on."""
+PAUSE_SIGNAL = signal.SIGUSR2
+"""What Slurm sends before it ends a job; a trial writes a checkpoint on it and ends."""
 CHECKPOINT_S = 30
-"""How long what a trial started may go on after it was asked to end."""
+"""How long a trial's processes may run on after they were asked to end."""
 MARK = "HPOTUNE_PROCESS"
 
-# Reads a line when all is over, or the end of its input when the worker died, even by kill -9: a trial without a
-# worker would burn a GPU for nobody.
+# Reads a line when the trial has ended, or the end of its input when the worker was killed, even by kill -9: the
+# processes of a trial without a worker would hold a GPU for nothing.
 _WATCHDOG = """
-trap '' TERM INT HUP USR2  # Slurm signals every process of a cancelled job; this one must see the end of all others
+trap '' TERM INT HUP USR2  # Slurm signals every process of a cancelled job; this one must outlast all others
 read -r _ && exit 0
 ours() { grep -slaF "$0" /proc/[0-9]*/environ | cut -d/ -f3; }
 kill -TERM $(ours)
@@ -41,13 +41,13 @@ kill -KILL $(ours)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ended:
+class ProcessExit:
     """How a process ended."""
 
     code: int
     """0, the exit status, or minus the signal that killed it."""
     log_start: int = 0
-    """Bytes that the log held before: what earlier attempts wrote."""
+    """Size of the log before, in bytes: what earlier attempts wrote."""
 
     @property
     def words(self) -> str:
@@ -60,53 +60,54 @@ class Ended:
 
     @property
     def killed(self) -> bool:
-        """Whether a signal ended it, its own or one a launcher passed on."""
+        """Whether a signal ended it, sent to it or reported by a launcher as an exit code."""
         return self.code < 0 or self.code in (128 + signal.SIGKILL, 128 + signal.SIGTERM)
 
 
 @dataclass(kw_only=True)
-class Stop:
-    """The wish that a worker ends: set from a signal handler, passed on to the process that runs now."""
+class StopRequest:
+    """Whether the worker is to stop, set by a signal handler, and the forwarding of that to the trial's process."""
 
     signal: int | None = None
+    """The signal that asked for it; None: nothing has."""
     child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     warning: Signals | None = None
-    """What the child is told; None: SIGTERM to all of its process group."""
+    """The signal that is sent to the process; None: SIGTERM to its whole process group."""
 
-    def listen(self) -> None:
-        """Takes SIGTERM, SIGINT and the warning signal of Slurm as the wish to stop."""
+    def handle_signals(self) -> None:
+        """Take SIGTERM, SIGINT and the warning signal of Slurm as requests to stop. Only in the main thread."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT, PAUSE):
-                signal.signal(number, self._asked)
+            for number in (signal.SIGTERM, signal.SIGINT, PAUSE_SIGNAL):
+                signal.signal(number, self._on_signal)
 
-    def go_deaf(self) -> None:
-        """From here on the warning means nothing: a worker that is done must not end as if it had been killed."""
+    def ignore_pause_signal(self) -> None:
+        """Ignore the warning signal of Slurm: a worker that has finished must not end as if it had been killed."""
         if threading.current_thread() is threading.main_thread():
-            signal.signal(PAUSE, signal.SIG_IGN)
+            signal.signal(PAUSE_SIGNAL, signal.SIG_IGN)
 
-    def begin(self, child: subprocess.Popen[bytes], *, warning: Signals | None) -> None:
-        """From here on the wish is passed on to this process; at once when it has been uttered already."""
+    def attach(self, child: subprocess.Popen[bytes], *, warning: Signals | None) -> None:
+        """Forward requests to this process; at once if one has come already."""
         self.child, self.warning = child, warning
         if self.signal is not None:
-            self._pass_on()
+            self._forward()
 
-    def ask(self, number: int) -> None:
-        """Utters the wish, as if the signal had come. That the cluster takes the job stays the reason."""
-        self.signal = self.signal if self.signal == PAUSE else number
-        self._pass_on()
+    def request(self, number: int) -> None:
+        """Request a stop as if the signal had come; an earlier PAUSE_SIGNAL stays the reason."""
+        self.signal = self.signal if self.signal == PAUSE_SIGNAL else number
+        self._forward()
 
-    def abandon(self, *, kill: bool = False) -> None:
-        """Ends what runs now, without the wish that the worker ends; `kill`: where it did not listen."""
+    def end_process(self, *, kill: bool = False) -> None:
+        """End the trial's process without stopping the worker; `kill`: by SIGKILL, if it ignored the first request."""
         if kill and self.child is not None and self.child.poll() is None:
             with suppress(ProcessLookupError):
                 os.killpg(self.child.pid, signal.SIGKILL)
             return
-        self._pass_on()
+        self._forward()
 
-    def _asked(self, number: int, _: object) -> None:
-        self.ask(number)
+    def _on_signal(self, number: int, _: object) -> None:
+        self.request(number)
 
-    def _pass_on(self) -> None:
+    def _forward(self) -> None:
         if self.child is None or self.child.poll() is not None:
             return
         if self.warning is not None:
@@ -116,20 +117,20 @@ class Stop:
             os.killpg(self.child.pid, signal.SIGTERM)
 
 
-def run(
+def run_process(
     command: Sequence[str],
     *,
     folder: Path,
     env: Mapping[str, str],
     cwd: Path | None,
-    stop: Stop,
+    stop: StopRequest,
     warning: Signals | None = None,
-) -> Ended:
-    """Runs one command to its end, its output appended to the trial's log.txt; nothing it started outlives it."""
+) -> ProcessExit:
+    """Run a command to its end, its output appended to the trial's log.txt; all that it started is ended with it."""
     mark = f"{MARK}={uuid.uuid4().hex}"
-    with (folder / "log.txt").open("ab") as log, _watchdog(mark) as over:
+    with (folder / "log.txt").open("ab") as log, _start_watchdog(mark) as watchdog:
         if log.tell():
-            log.write(f"{AGAIN}\n".encode())
+            log.write(f"{NEW_ATTEMPT_LINE}\n".encode())
             log.flush()
         log_start = log.tell()
         try:
@@ -137,19 +138,19 @@ def run(
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=cwd,
                 env={**env, MARK: mark.partition("=")[2]}, start_new_session=True,
             )  # fmt: skip
-            stop.begin(child, warning=warning)
-            return Ended(code=child.wait(), log_start=log_start)
+            stop.attach(child, warning=warning)
+            return ProcessExit(code=child.wait(), log_start=log_start)
         finally:
             stop.child = None
             _end_all(mark, patience_s=CHECKPOINT_S if stop.signal is not None else 0)
-            assert over.stdin is not None, "opened with a pipe"
+            assert watchdog.stdin is not None, "opened with a pipe"
             with suppress(BrokenPipeError):
-                over.stdin.write(b"over\n")
-                over.stdin.flush()
+                watchdog.stdin.write(b"over\n")
+                watchdog.stdin.flush()
 
 
-def _watchdog(mark: str) -> subprocess.Popen[bytes]:
-    """A shell that ends all that bears the mark when this process dies."""
+def _start_watchdog(mark: str) -> subprocess.Popen[bytes]:
+    """Start a shell that ends all processes with the mark when this process is killed."""
     return subprocess.Popen(
         ["sh", "-c", _WATCHDOG, mark], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL, start_new_session=True,
@@ -157,19 +158,19 @@ def _watchdog(mark: str) -> subprocess.Popen[bytes]:
 
 
 def _end_all(mark: str, *, patience_s: float) -> None:
-    """Kills what a trial left running: ranks of a launcher that was killed, a program behind a shell."""
+    """Kill what a trial left running after `patience_s`: ranks of a killed launcher, a program started by a shell."""
     until = time.monotonic() + patience_s
-    while marked(mark) and time.monotonic() < until:
+    while marked_processes(mark) and time.monotonic() < until:
         time.sleep(0.2)
-    for _ in range(2):  # a process that is just being started shows no environment for a moment
-        for pid in marked(mark):
+    for _ in range(2):  # a process that is just starting has no environment in /proc for a moment
+        for pid in marked_processes(mark):
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
 
 
-def marked(mark: str) -> list[int]:
-    """Processes whose environment holds the mark, zombies left out."""
+def marked_processes(mark: str) -> list[int]:
+    """Ids of the processes whose environment holds the mark, without zombies."""
     found = []
     for file in Path("/proc").glob("[0-9]*/environ"):
         with suppress(OSError):
@@ -178,8 +179,8 @@ def marked(mark: str) -> list[int]:
     return found
 
 
-def tail(folder: Path, *, log_start: int, lines: int = 20) -> list[str]:
-    """The last lines of a trial's log that stand behind its first `log_start` bytes."""
+def log_tail(folder: Path, *, log_start: int, lines: int = 20) -> list[str]:
+    """The last lines of a trial's log after its first `log_start` bytes, empty ones left out."""
     try:
         with (folder / "log.txt").open("rb") as log:
             log.seek(log_start)

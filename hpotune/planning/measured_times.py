@@ -1,4 +1,4 @@
-"""What a study's folder tells of times: how long jobs waited and started, trials loaded and ran. Reads files only."""
+"""Measured times of a study: how long its jobs waited and started, its trials loaded and ran. Reads files only."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import pairwise
 from statistics import median
 
 from hpotune.config.schema.study_config import Json, StudyConfig
-from hpotune.planning.estimate import Measured
+from hpotune.planning.estimate import MeasuredTimes
 from hpotune.records.jobs import JobKind
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.gpu_hours import gpus_per_job
@@ -19,7 +19,7 @@ from hpotune.workspace.timeline import read_spans
 
 _LOADING = ("load", "data")
 _MOST_READ = 50
-"""Trials whose phases are read, the last ones: loading takes about the same time in each."""
+"""How many of the last trials are read for their loading time, which is about equal in all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,26 +34,26 @@ class Submission:
     """By their start."""
 
 
-def measured(folder: StudyFolder, rows: Sequence[TrialRow]) -> Measured:
-    """Everything seen so far."""
+def measured_times(folder: StudyFolder, rows: Sequence[TrialRow]) -> MeasuredTimes:
+    """All times measured so far."""
     done = [row for row in rows if row.decided and row.attempts]
     jobs = submissions(folder)
     queues = [wait for job in jobs for wait in _waits(job)]
     usual = median(queues) if queues else 0.0
     starts, at = _spans(folder)
-    return Measured(
+    return MeasuredTimes(
         trials=tuple(_seconds(row, at) for row in done if row.kind == "trial"),
         baselines=tuple(_seconds(row, at) for row in done if row.kind == "baseline"),
         loads=tuple(s for row in done[-_MOST_READ:] if (s := _loading(folder, row, at)) is not None),
         starts=tuple(starts),
         queues=tuple(queues),
-        turns=tuple(turn for job in jobs for turn in _turns(job)),
-        steps=tuple(max(0.0, s - usual) for s in _steps(jobs)),
+        gaps=tuple(gap for job in jobs for gap in _gaps(job)),
+        follow_ups=tuple(max(0.0, s - usual) for s in _follow_ups(jobs)),
     )
 
 
 def submissions(folder: StudyFolder, *, kind: JobKind = "worker") -> list[Submission]:
-    """Every array of workers, oldest first; or the follow-up steps, which hold no GPU and wait for others."""
+    """The submissions of a kind, oldest first."""
     return [_submission(folder, job) for job in submitted_jobs(folder) if job.kind == kind]
 
 
@@ -68,21 +68,21 @@ def _submission(folder: StudyFolder, job: SubmittedJob) -> Submission:
 
 
 def _waits(job: Submission) -> Iterator[float]:
-    """How long those elements waited that no throttle held back."""
+    """Seconds in the queue of the elements that the throttle did not hold back."""
     for life in job.lives[: job.throttle]:
         yield max(0.0, life.start - job.submitted)
 
 
-def _turns(job: Submission) -> Iterator[float]:
-    """From the end of one element to the start of the one that took its place under the throttle."""
+def _gaps(job: Submission) -> Iterator[float]:
+    """Seconds from the end of an element to the start of the next one under the throttle."""
     ends = sorted(life.end for life in job.lives if life.end is not None)
     for end, life in zip(ends, job.lives[job.throttle :], strict=False):
         if life.start >= end:
             yield life.start - end
 
 
-def _steps(jobs: Sequence[Submission]) -> Iterator[float]:
-    """From the end of all jobs before to the submission of the next: the wait of the follow-up job and its work."""
+def _follow_ups(jobs: Sequence[Submission]) -> Iterator[float]:
+    """Seconds from the end of a submission to the next one: queue and work of the follow-up job."""
     for before, after in pairwise(jobs):
         ends = [life.end for life in before.lives]
         if ends and all(end is not None and end < after.submitted for end in ends):
@@ -90,9 +90,9 @@ def _steps(jobs: Sequence[Submission]) -> Iterator[float]:
 
 
 def _spans(folder: StudyFolder) -> tuple[list[float], dict[int, list[tuple[float, float]]]]:
-    """How long jobs took to their first trial, and when workers were at each trial.
+    """Seconds from a job's start to its first trial; and by trial, when workers ran it (start, end).
 
-    The first trial of a process waits for libraries that draw its point: that is in the job's start, not in the trial.
+    The import of the search libraries before the first trial counts to the start of the job.
     """
     starts: list[float] = []
     trials: dict[int, list[tuple[float, float]]] = {}
@@ -106,14 +106,14 @@ def _spans(folder: StudyFolder) -> tuple[list[float], dict[int, list[tuple[float
 
 
 def _seconds(row: TrialRow, at: Mapping[int, Sequence[tuple[float, float]]]) -> float:
-    """How long workers were at a trial; where they did not tell, from claim to end."""
+    """Seconds that workers ran a trial; without their spans, from claim to end."""
     return sum(end - start for start, end in at.get(row.number, ())) or row.seconds
 
 
 def _loading(
     folder: StudyFolder, row: TrialRow, at: Mapping[int, Sequence[tuple[float, float]]]
 ) -> float | None:
-    """From the last start of a trial to the end of its loading; None where it wrote no phases."""
+    """Seconds from the last start of a trial to the end of its loading; None where it wrote no phases."""
     begun, ended = max(at.get(row.number, ((row.attempts[-1].start, row.attempts[-1].end),)))
     spans = [span for span in read_spans(folder.trial(row.number) / "spans.jsonl") if span.end >= begun]
     if not spans:
@@ -123,12 +123,12 @@ def _loading(
     return min(starting + loading, ended - begun)
 
 
-def actual(
+def actual_progress(
     folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow], *, since: float | None, now: float
 ) -> dict[str, Json]:
-    """What has really come of the study up to now. `since`: when it was handed in, in Unix seconds, if that is known.
+    """The study's progress so far, with the keys of plan.json. `since`: when it was submitted, in Unix seconds, if known.
 
-    GPU-hours are those of jobs from start to end where jobs have told them, else those of trials.
+    GPU-hours are those of jobs from start to end where they are known, else those of trials.
     """
     attempts = [attempt for row in rows for attempt in row.attempts]
     running = any(row.state == "running" for row in rows)
@@ -139,8 +139,8 @@ def actual(
     begun = min(first, since) if since is not None else first
     end = now if running else max(attempt.end for attempt in attempts)
     held_s = sum(_held(job, now=now) for job in submissions(folder)) or sum(row.seconds for row in rows)
-    places = {attempt.worker.job_key for attempt in attempts}
-    seen = measured(folder, rows)
+    job_keys = {attempt.worker.job_key for attempt in attempts}
+    seen = measured_times(folder, rows)
     return {
         "state": "running" if running else "done" if finished >= config.budget.trials else "stopped",
         "wall_s": round(end - begun, 1),
@@ -149,10 +149,10 @@ def actual(
         "trials": finished,
         "trials_per_hour": round(finished / max(end - begun, 1e-9) * 3600, 2),
         "queue_s": round(median(seen.queues), 1) if seen.queues else None,
-        "jobs": sum(len(job.lives) for job in submissions(folder)) or len(places),
+        "jobs": sum(len(job.lives) for job in submissions(folder)) or len(job_keys),
     }
 
 
 def _held(job: Submission, *, now: float) -> float:
-    """Seconds that its elements ran: to their end, else to their last sign of life."""
+    """Seconds that its elements ran, up to their end or last heartbeat."""
     return sum(max(0.0, (life.end or min(life.last_beat, now)) - life.start) for life in job.lives)

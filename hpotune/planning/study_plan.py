@@ -1,4 +1,7 @@
-"""What a study would come to before anything is submitted, and the plan that is kept to be held beside what came."""
+"""The plan of a study: jobs, time and cost in each mode; and plan.json, the plan recorded when the study starts.
+
+Submits nothing.
+"""
 
 from __future__ import annotations
 
@@ -14,10 +17,17 @@ from pathlib import Path
 from hpotune.config.schema.rungs import Ladder
 from hpotune.config.schema.study_config import Json, StudyConfig
 from hpotune.errors import ClusterError
-from hpotune.planning.estimate import Figures, Measured, Pace, figures, missing
-from hpotune.planning.measured_times import actual, measured
-from hpotune.planning.mode_comparison import Way, compare, recommend
-from hpotune.planning.simulator import Outcome, Split, simulate
+from hpotune.planning.estimate import (
+    OLD_NAMES,
+    Estimates,
+    MeasuredTimes,
+    SimulationTimes,
+    assumptions,
+    estimates,
+)
+from hpotune.planning.measured_times import actual_progress, measured_times
+from hpotune.planning.mode_comparison import ModeResult, compare_modes, recommend
+from hpotune.planning.simulator import SimulationResult, Split, simulate
 from hpotune.records.jobs import JobSpec
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.next_jobs import next_jobs
@@ -27,37 +37,37 @@ from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.code_snapshot import find_snapshot
 from hpotune.workspace.folder import StudyFolder
 
-PLAN = "plan.json"
-PROBE = "probe.json"
-LOCAL_TURN_S = 0.5
-"""`hpotune run` looks twice a second whether a worker has ended."""
+PLAN_FILE = "plan.json"
+PROBE_FILE = "probe.json"
+LOCAL_POLL_S = 0.5
+"""`hpotune run` checks twice a second whether a worker has ended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """All that `hpotune plan` tells."""
+class StudyPlan:
+    """The result of `hpotune plan`."""
 
     config: StudyConfig
-    figures: Figures
+    estimates: Estimates
     arrays: tuple[JobSpec, ...]
-    """What would be submitted first, cut as the cluster takes it."""
+    """The first submission, split by Slurm's MaxArraySize."""
     array_limit: int | None
-    """None: the cluster does not say."""
+    """MaxArraySize; None: not known."""
     sbatch: str | None
-    """Of the first job; None without Slurm."""
+    """Script of the first job; None without Slurm."""
     no_slurm: str
-    """Why there is none; empty where there is."""
-    ways: tuple[Way, ...]
-    recommended: Way
+    """Why there is no script; empty where there is one."""
+    mode_results: tuple[ModeResult, ...]
+    recommended: ModeResult
     reason: str
     planned: Mapping[str, Json] | None
-    """As it was recorded when the study was handed in; None: it never was."""
+    """plan.json, as recorded when the study started; None: it has not started."""
     actual: Mapping[str, Json] | None
 
     @property
-    def own(self) -> Way:
-        """As the study file says."""
-        return next(way for way in self.ways if way.own)
+    def own(self) -> ModeResult:
+        """The mode of the study file."""
+        return next(way for way in self.mode_results if way.own)
 
 
 def make_plan(
@@ -67,24 +77,24 @@ def make_plan(
     *,
     probed: Mapping[str, float] | None = None,
     now: datetime,
-) -> Plan:
-    """Plans the whole study from its beginning. Submits nothing and writes nothing; the folder need not be there."""
-    learned = measured(folder, rows) if rows else Measured()
-    known = figures(config, learned, read_probe(folder) if probed is None else probed)
+) -> StudyPlan:
+    """The plan of the whole study from its start. Submits and writes nothing; the folder need not exist."""
+    learned = measured_times(folder, rows) if rows else MeasuredTimes()
+    known = estimates(config, learned, read_probe(folder) if probed is None else probed)
     limit, no_slurm = _cluster()
     cut = partial(split_array, at_most=limit)
-    ways = tuple(compare(config, known.pace, begin=now, split=cut))
+    ways = tuple(compare_modes(config, known.simulation_times, begin=now, split=cut))
     chosen, reason = recommend(ways)
     arrays = tuple(part for spec in next_jobs(config, [], [], now=now) for part in cut(spec))
     planned = read_plan(folder)
-    return Plan(
+    return StudyPlan(
         config=config,
-        figures=known,
+        estimates=known,
         arrays=arrays,
         array_limit=limit,
         sbatch=_script(folder, config, arrays[0]) if arrays and not no_slurm else None,
         no_slurm=no_slurm,
-        ways=ways,
+        mode_results=ways,
         recommended=chosen,
         reason=reason,
         planned=planned,
@@ -98,11 +108,11 @@ def _script(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
 
 
 def _cluster() -> tuple[int | None, str]:
-    """The largest array, and why it cannot be asked for."""
+    """MaxArraySize, and why it is not known."""
     try:
         require_slurm()
     except ClusterError:
-        return None, "no Slurm here (sbatch not found): no job script and no limit of arrays is shown"
+        return None, "Slurm not found (no sbatch): no job script and no array limit is shown"
     return max_array_size(), ""
 
 
@@ -117,39 +127,39 @@ def _actual(
     if not rows:
         return None
     since = float(planned["recorded"]) if planned else None
-    return actual(folder, config, rows, since=since, now=now.timestamp())
+    return actual_progress(folder, config, rows, since=since, now=now.timestamp())
 
 
 def record_plan(folder: StudyFolder, config: StudyConfig, *, local: bool = False) -> None:
-    """Writes plan.json once, when the study is first handed in: what is expected of it. Later calls change nothing."""
-    file = folder.path / PLAN
+    """Write plan.json when the study is first started or submitted; later calls change nothing."""
+    file = folder.path / PLAN_FILE
     if file.exists():
         return
-    known = figures(config, Measured(), read_probe(folder))
-    outcome = expected(config, known.pace, begin=datetime.now(), local=local)
-    told = {
+    known = estimates(config, MeasuredTimes(), read_probe(folder))
+    outcome = simulate_study(config, known.simulation_times, begin=datetime.now(), local=local)
+    stored = {
         "recorded": time.time(),
-        "place": "local" if local else "slurm",
-        **summary(config, outcome),
+        "place": "local" if local else "slurm",  # words: ignore
+        **result_summary(config, outcome),
         "queue_s": 0.0 if local else known.queue_s.value,
-        "figures": told_figures(known),
+        "figures": stored_estimates(known),
     }
-    write_atomic(file, json.dumps(told, indent=1) + "\n")
+    write_atomic(file, json.dumps(stored, indent=1) + "\n")
 
 
-def expected(
-    config: StudyConfig, pace: Pace, *, begin: datetime, local: bool, cut: Split | None = None
-) -> Outcome:
-    """The study as its file says, on the cluster or on this machine."""
+def simulate_study(
+    config: StudyConfig, times: SimulationTimes, *, begin: datetime, local: bool, cut: Split | None = None
+) -> SimulationResult:
+    """The simulated study in the mode of its file, on the cluster or on this machine."""
     if not local:
-        return simulate(config, pace, begin=begin, split=cut)
+        return simulate(config, times, begin=begin, split=cut)
     resources = config.resources.model_copy(update={"follow_up": "worker", "time": "1000-00:00:00"})
-    here = replace(pace, queue_s=0.0, turn_s=LOCAL_TURN_S, step_s=LOCAL_TURN_S)
+    here = replace(times, queue_s=0.0, gap_s=LOCAL_POLL_S, follow_up_s=LOCAL_POLL_S)
     return simulate(config.model_copy(update={"resources": resources}), here, begin=begin)
 
 
-def summary(config: StudyConfig, outcome: Outcome) -> dict[str, Json]:
-    """An outcome in the words that `actual` uses too."""
+def result_summary(config: StudyConfig, outcome: SimulationResult) -> dict[str, Json]:
+    """A simulation result with the keys of plan.json, which `actual_progress` uses too."""
     return {
         "mode": config.execution.mode,
         "trials_per_job": config.execution.trials_per_job,
@@ -164,73 +174,39 @@ def summary(config: StudyConfig, outcome: Outcome) -> dict[str, Json]:
     }
 
 
-def told_figures(known: Figures) -> dict[str, Json]:
-    """Every figure with its source, for JSON."""
+def stored_estimates(known: Estimates) -> dict[str, Json]:
+    """The estimates with their sources, as plan.json holds them."""
     return {
         name: {"value": round(figure.value, 2), "source": figure.source}
-        for name, figure in known.named().items()
+        for name, figure in known.by_name().items()
     }
 
 
-def as_json(made: Plan) -> dict[str, Json]:
-    """The plan as one plain mapping: what `--json` prints and the table is drawn from."""
-    return {
-        "study": made.config.name,
-        "trials": made.config.budget.trials,
-        "figures": told_figures(made.figures),
-        "notes": notes(made),
-        "jobs": [
-            {"count": spec.count, "throttle": spec.throttle, "trials_per_job": spec.trials}
-            for spec in made.arrays
-        ],
-        "array_limit": made.array_limit,
-        "sbatch": made.sbatch,
-        "no_slurm": made.no_slurm,
-        "modes": [
-            {
-                **summary(way.config, way.outcome),
-                "steps": way.outcome.steps,
-                "reason": way.outcome.reason,
-                "own": way.own,
-                "recommended": way is made.recommended,
-            }
-            for way in made.ways
-        ],
-        "recommended": {
-            "mode": made.recommended.mode,
-            "trials_per_job": made.recommended.trials_per_job,
-            "reason": made.reason,
-        },
-        "planned": None if made.planned is None else dict(made.planned),
-        "actual": None if made.actual is None else dict(made.actual),
-    }
-
-
-def notes(made: Plan) -> list[str]:
-    """What is only assumed, and what the study file makes hard."""
-    found, resources = [missing(made.figures)], made.config.resources
-    if made.config.search.ladder is not None:
-        found.append(f"rungs: each trial counts {_climbing(made.figures, made.config.search.ladder)}")
-    needs = made.figures.load_s.value + made.figures.trial_s.value
-    has = resources.working_s - made.figures.start_s.value
+def notes(plan: StudyPlan) -> list[str]:
+    """What is only assumed, and what in the study file causes problems."""
+    found, resources = [assumptions(plan.estimates)], plan.config.resources
+    if plan.config.search.ladder is not None:
+        found.append(f"rungs: each trial is estimated {_rungs_note(plan.estimates, plan.config.search.ladder)}")
+    needs = plan.estimates.load_s.value + plan.estimates.trial_s.value
+    has = resources.working_s - plan.estimates.start_s.value
     if needs > has:
         found.append(
-            f"a trial takes {needs:.0f} s and a job of {resources.time} has {max(0.0, has):.0f} s for it: it goes on "
-            "from its checkpoint in the next job, where it has one; raise resources.time"
+            f"a trial takes {needs:.0f} s and a job of {resources.time} has {max(0.0, has):.0f} s for it: it continues "
+            "from its checkpoint in the next job, if it has one; raise resources.time"
         )
     return [note for note in found if note]
 
 
-def _climbing(known: Figures, ladder: Ladder) -> str:
-    """How long a trial with rungs is taken to be."""
-    if not known.climbs:
-        return "as long as trials have taken so far, stopped ones too"
+def _rungs_note(known: Estimates, ladder: Ladder) -> str:
+    """How the length of a trial with rungs is estimated."""
+    if not known.rungs_per_trial:
+        return "as long as trials took so far, pruned ones included"
     if not ladder.halves:
-        return f"as a whole run, the most that it can take: nobody can tell beforehand whom {ladder.pruner} stops"
-    there = [sum(rung in rungs for rungs in known.climbs) for rung in range(len(ladder))]
-    count, whole = len(known.climbs), sum(ladder.share(rungs[-1]) for rungs in known.climbs)
+        return f"as a whole run, the upper limit: which trials {ladder.pruner} prunes is not known beforehand"
+    there = [sum(rung in rungs for rungs in known.rungs_per_trial) for rung in range(len(ladder))]
+    count, whole = len(known.rungs_per_trial), sum(ladder.share(rungs[-1]) for rungs in known.rungs_per_trial)
     return (
-        f"as far as it would climb if scores came by chance: of {count} trials {_listed(there)} are scored at rung "
+        f"as with random scores: of {count} trials {_listed(there)} are scored at rung "
         f"{_listed(range(1, len(ladder) + 1))}, and train {whole / count:.0%} of {count} whole runs"
     )
 
@@ -240,22 +216,24 @@ def _listed(numbers: Iterable[int]) -> str:
 
 
 def read_plan(folder: StudyFolder) -> dict[str, Json] | None:
-    """What was recorded; None where nothing was, or it cannot be read."""
-    return _read(folder.path / PLAN)
+    """The content of plan.json; None where it is missing or cannot be read."""
+    return _read(folder.path / PLAN_FILE)
 
 
 def probe_file(folder: StudyFolder) -> Path:
-    """Where a probe writes: into the study's folder, or beside where it will be."""
+    """The file of a probe: in the study's folder, or beside it while it does not exist."""
     if folder.resolved_file.is_file():
-        return folder.path / PROBE
-    return folder.path.with_name(f"{folder.path.name}.{PROBE}")
+        return folder.path / PROBE_FILE
+    return folder.path.with_name(f"{folder.path.name}.{PROBE_FILE}")
 
 
 def read_probe(folder: StudyFolder) -> dict[str, float]:
-    """The figures of the last probe of this study; empty where there was none."""
-    for file in (folder.path / PROBE, folder.path.with_name(f"{folder.path.name}.{PROBE}")):
-        if told := _read(file):
-            return {name: float(value) for name, value in told.items() if _number(value)}
+    """The values of the last probe of this study, by the names of Estimates; empty where there was none."""
+    for file in (folder.path / PROBE_FILE, folder.path.with_name(f"{folder.path.name}.{PROBE_FILE}")):
+        if stored := _read(file):
+            return {
+                OLD_NAMES.get(name, name): float(value) for name, value in stored.items() if _number(value)
+            }
     return {}
 
 
@@ -265,7 +243,7 @@ def _number(value: Json) -> bool:
 
 def _read(file: Path) -> dict[str, Json] | None:
     try:
-        told = json.loads(file.read_text(encoding="utf-8"))
+        stored = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return told if isinstance(told, dict) else None
+    return stored if isinstance(stored, dict) else None

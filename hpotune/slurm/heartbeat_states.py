@@ -1,4 +1,4 @@
-"""States of jobs by the heartbeats that they write into the study's folder, for clusters where Slurm cannot be asked."""
+"""States of jobs by the heartbeats in the study's folder, for clusters where Slurm cannot be asked."""
 
 from __future__ import annotations
 

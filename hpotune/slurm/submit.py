@@ -1,7 +1,8 @@
-"""Slurm as the place: readable sbatch through submitit.
+"""Writes sbatch files and submits job arrays, through submitit.
 
-submitit defaults to five minutes and `--wckey=submitit`, pickles what it runs, and passes on this shell's SLURM_*
-variables. Here every option is what the study file says, and a job's last line is a command that you could type.
+submitit defaults to a time limit of five minutes and `--wckey=submitit`, pickles what it runs, and passes this shell's
+SLURM_* variables on. Here every option comes from the study file, and a job's last line is a command that a user can
+type too.
 """
 
 from __future__ import annotations
@@ -34,41 +35,42 @@ from hpotune.slurm.user_limits import (
     named_limit,
     refusal_error,
 )
-from hpotune.workspace.folder import StudyFolder, write_atomic
+from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.folder import StudyFolder
 
 _KEPT_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS")
 _FOLLOW_UP_EXTRA = ("comment", "mail-type", "mail-user", "nice", "reservation")
-"""Keys of resources.extra that suit the small job too; others ask for what it does not need, or may not have."""
+"""Keys of resources.extra that also apply to follow-up jobs; the others ask for resources that they do not need."""
 _RESERVED_KEYS = {
     "array": "budget.parallel and execution.trials_per_job",
     "dependency": "resources.follow_up",
-    "output": "nothing: logs lie in the study's folder under jobs/",
-    "error": "nothing: logs lie in the study's folder under jobs/",
+    "output": "nothing: logs are in the study's folder under jobs/",
+    "error": "nothing: logs are in the study's folder under jobs/",
     "signal": "resources.signal_delay_s",
     "job-name": "name",
 }
-"""Keys that resources.extra may not hold, and what sets them."""
+"""Keys that resources.extra must not hold, and what sets them."""
 
 
 class _Executor(SlurmExecutor):  # type: ignore[misc]
-    """submitit's executor for a command line instead of a pickled function: nothing to unpickle."""
+    """submitit's executor for a command line instead of a pickled function."""
 
     def submit_array(self, command: str, *, count: int) -> str:
-        """Submits `count` elements of one command; returns the job id."""
+        """Submit `count` elements of one command; returns the job id."""
         self.parameters["map_count"] = count
         return str(self._submit_command(command).job_id)
 
     def text(self, command: str, *, count: int) -> str:
-        """The sbatch file of the same."""
+        """The text of the sbatch file that `submit_array` would submit."""
         self.parameters["map_count"] = count
         return str(self._make_submission_file_text(command, "text"))
 
 
 @contextmanager
 def clean_environment() -> Iterator[None]:
-    """The environment without what a surrounding job left in it: its CPU binding alone can slow a new job threefold.
+    """An environment without the variables of a surrounding job: its CPU binding alone can slow a new job threefold.
 
-    SBATCH_* and SRUN_* are the user's own defaults, but for the one that our job scripts export.
+    SBATCH_* and SRUN_* are the user's own defaults, except the one that hpotune's job scripts export.
     """
     leaked = {k: v for k, v in os.environ.items() if k.startswith("SLURM_") and k not in _KEPT_VARIABLES}
     if "SLURM_JOB_ID" in os.environ and "SRUN_CPUS_PER_TASK" in os.environ:
@@ -82,16 +84,17 @@ def clean_environment() -> Iterator[None]:
 
 
 def sbatch_text(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None) -> str:
-    """The job script that `submit` would send."""
+    """The job script that `submit` would submit."""
     command = worker_command(folder, config, spec, code=code)
     with clean_environment():
         return _executor(folder, config, spec).text(command, count=spec.count)
 
 
 def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None) -> str:
-    """Submits an array and records it in the study's folder; returns its job id. `code`: the snapshot that it runs.
+    """Submit an array and record it in the study's folder; returns its job id. `code`: the snapshot that it runs.
 
-    Raises: ClusterError with Slurm's own words when it refuses; SubmitLimit where fewer elements might be taken.
+    Raises: ClusterError with Slurm's own message when it refuses; SubmitLimitReached where fewer elements might be
+        accepted.
     """
     spec = replace(spec, exclude=_known_nodes(spec.exclude))
     command = worker_command(folder, config, spec, code=code)
@@ -107,29 +110,29 @@ def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SubmitResult:
-    """What Slurm took of an array."""
+    """What Slurm accepted of an array."""
 
     id: str
     count: int
-    """Elements; fewer than asked for where a limit allows no more."""
-    said: str = ""
-    """What it did not take, and why."""
+    """Elements; fewer than requested where a limit allows no more."""
+    note: str = ""
+    """What was not accepted, and why."""
 
 
 def submit_within_limits(
     folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None
 ) -> SubmitResult:
-    """Submits an array, or as much of it as limits on queued jobs allow, with room left for the follow-up step.
+    """Submit an array, or as many of its elements as limits on queued jobs allow, with room for the follow-up job.
 
-    Raises: ClusterError as `submit`; with the limit explained where not even one element is taken.
+    Raises: ClusterError as `submit`; with the limit explained where not even one element is accepted.
     """
     try:
         return SubmitResult(id=submit(folder, config, spec, code=code), count=spec.count)
     except SubmitLimitReached as error:
         refused = error
-    room_for_step = 1 if config.resources.follow_up is True and spec.kind == "worker" else 0
-    fewer = _smaller_sizes(spec.count, spare=room_for_step, free=free_submit_slots(config.resources))
-    for count, spare in [*((count, room_for_step) for count in fewer), (1, 0)]:
+    reserve = 1 if config.resources.follow_up is True and spec.kind == "worker" else 0
+    fewer = _smaller_sizes(spec.count, spare=reserve, free=free_submit_slots(config.resources))
+    for count, spare in [*((count, reserve) for count in fewer), (1, 0)]:
         part = replace(spec, count=count, throttle=min(spec.throttle, count))
         if not _is_accepted(folder, config, replace(part, count=count + spare)):
             continue
@@ -138,13 +141,13 @@ def submit_within_limits(
         except SubmitLimitReached:
             continue
         return SubmitResult(
-            id=job_id, count=count, said=_limit_note(count, of=spec.count, limit=refused.limit)
+            id=job_id, count=count, note=_limit_note(count, of=spec.count, limit=refused.limit)
         )
     raise refused
 
 
 def _smaller_sizes(count: int, *, spare: int, free: int | None) -> list[int]:
-    """Sizes to try, largest first: what is free, where that is known, then halves."""
+    """Sizes to try, largest first: the free slots, where known, then halves."""
     sizes = [free - spare] if free is not None else []
     half = count // 2
     while half:
@@ -155,12 +158,12 @@ def _smaller_sizes(count: int, *, spare: int, free: int | None) -> list[int]:
 
 def _limit_note(count: int, *, of: int, limit: str) -> str:
     return (
-        f"{count} of {of} jobs were taken, for a limit allows no more at a time ({limit}); the others follow"
+        f"{count} of {of} jobs were submitted: a limit allows no more at a time ({limit}); the others follow"
     )
 
 
 def _is_accepted(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> bool:
-    """Whether sbatch finds room for so many elements; it looks at limits without submitting anything."""
+    """Whether sbatch would accept so many elements; it checks limits without submitting anything."""
     with tempfile.TemporaryDirectory() as scratch:
         script = Path(scratch, "job.sh")
         script.write_text(sbatch_text(StudyFolder(path=Path(scratch)), config, spec), encoding="utf-8")
@@ -170,7 +173,7 @@ def _is_accepted(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> boo
 
 
 def _known_nodes(names: Sequence[str]) -> tuple[str, ...]:
-    """Those that are nodes of this cluster: one name that is none, and sbatch refuses the job."""
+    """Those that are nodes of this cluster: sbatch refuses a job that names an unknown node."""
     if not names:
         return ()
     try:
@@ -193,9 +196,9 @@ def _write_job_record(folder: StudyFolder, job_id: str, spec: JobSpec, *, time_m
 
 
 def check_submittable(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> None:
-    """Asks Slurm whether it would take the job, before anything is made. Limits on queued jobs are no refusal.
+    """Ask Slurm whether it would accept the job, before anything is made. Limits on queued jobs are no refusal.
 
-    Raises: ClusterError when it is not there or would refuse, StudyFileError for an option that is hpotune's own.
+    Raises: ClusterError where Slurm is not installed or would refuse, StudyFileError for an option that hpotune sets.
     """
     _check_extra(config)
     require_slurm()
@@ -231,18 +234,18 @@ def _test_only(script: Path) -> subprocess.CompletedProcess[str]:
 
 def _check_extra(config: StudyConfig) -> None:
     """Raises: StudyFileError for a key of resources.extra that something else sets."""
-    taken = [key for key in config.resources.extra if key.replace("_", "-") in _RESERVED_KEYS]
-    if taken:
+    reserved = [key for key in config.resources.extra if key.replace("_", "-") in _RESERVED_KEYS]
+    if reserved:
         raise StudyFileError(
             *(
-                f"resources.extra: {key} is set by hpotune; what sets it: {_RESERVED_KEYS[key.replace('_', '-')]}"
-                for key in taken
+                f"resources.extra: {key} is set by hpotune; use instead: {_RESERVED_KEYS[key.replace('_', '-')]}"
+                for key in reserved
             )
         )
 
 
 def max_array_size() -> int | None:
-    """How many elements an array may have here; None where the cluster does not say."""
+    """The largest number of elements of an array here (MaxArraySize); None where unknown."""
     try:
         found = cluster_config().get("MaxArraySize", "")
     except ClusterError:
@@ -251,9 +254,9 @@ def max_array_size() -> int | None:
 
 
 def split_array(spec: JobSpec, *, at_most: int | None) -> list[JobSpec]:
-    """The same as arrays that the cluster takes, which share the throttle among them.
+    """The same array as several that fit MaxArraySize, which share the throttle.
 
-    With a throttle below their number only so many are left: the follow-up step adds the rest.
+    With a throttle below their number only so many are returned: the follow-up job adds the rest.
     """
     if at_most is None or spec.count <= at_most:
         return [spec]
@@ -269,13 +272,13 @@ def split_array(spec: JobSpec, *, at_most: int | None) -> list[JobSpec]:
 def worker_command(
     folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None
 ) -> str:
-    """What a job runs; the same line works in a hand-written sbatch file. `code`: the snapshot that a worker runs."""
+    """The command that a job runs; it also works in a hand-written sbatch file. `code`: the worker's snapshot."""
     venv = config.env.venv
     python = sys.executable if venv == "auto" else f"{venv}/bin/python" if venv else "python"
     if spec.kind == "follow-up":
-        # of jobs that it waited for to the last Slurm has told the end by starting it
+        # Slurm starts it when all these jobs have ended, which is how it knows their end
         ended = ["--ended", ",".join(spec.after)] if spec.after and not spec.any_of else []
-        return join([python, "-m", "hpotune", "step", str(folder.path), *ended])
+        return join([python, "-m", "hpotune", "follow-up", str(folder.path), *ended])
     options = ["--trials", str(spec.trials)] if spec.trials is not None else []
     options += ["--code", code] if code is not None else []
     options += ["--follow-up"] if config.resources.follow_up == "worker" else []
@@ -290,10 +293,10 @@ def _executor(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> _Execu
 
 
 def submitit_parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
-    """submitit's parameters of a job: what the study file says and nothing else."""
+    """submitit's parameters of a job: the settings of the study file and nothing else."""
     resources = config.resources
     asked: dict[str, Any] = {
-        "job_name": config.name if spec.kind == "worker" else f"{config.name}-step",
+        "job_name": config.name if spec.kind == "worker" else f"{config.name}-follow-up",
         "partition": resources.partition,
         "account": resources.account,
         "qos": resources.qos,
@@ -325,7 +328,7 @@ def submitit_parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
 
 
 def dependency_option(spec: JobSpec) -> str:
-    """sbatch's --dependency: the end of all jobs that it waits for, or of any."""
+    """sbatch's --dependency: after the end of all these jobs, or of any of them."""
     if spec.any_of:
         return "?".join(f"afterany:{job}" for job in spec.after)
     return "afterany:" + ":".join(spec.after)
@@ -351,12 +354,12 @@ def _worker_parameters(config: StudyConfig) -> dict[str, Any]:
         "srun_args": [
             "--nodes=1",
             "--ntasks=1",
-        ],  # the worker is one task on the first node; it starts the ranks on all
+        ],  # the worker is one task on the first node; it starts the ranks on all nodes
     }
 
 
 def setup_lines(config: StudyConfig) -> list[str]:
-    """Shell lines before the job's command: modules, environment, the user's own."""
+    """Shell lines before the job's command: modules, environment, the user's own lines."""
     env = config.env
     lines = [
         "export HPOTUNE_JOB_START=$(date +%s.%N)",

@@ -1,6 +1,6 @@
-"""A study's code as its jobs run it: copied at submit, named by its content; an edit reaches later submissions only.
+"""Code snapshots: the study's code, copied at submit and named by its content; jobs run the copy, edits come later.
 
-code/newest             the hash of the snapshot taken last
+code/newest             the hash of the latest snapshot
 code/<hash>/snapshot.json
 code/<hash>/0/…         the study's home: the program and what it imports are copies, everything else there is a link,
                         so that data is found beside the program as before
@@ -23,12 +23,21 @@ from pathlib import Path
 from hpotune.config.yaml_source import Value
 from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.records.trial import TrialSpec
-from hpotune.workspace.dependencies import TASK_FILES, modules, programs, reached, task_folders, tree, words
-from hpotune.workspace.folder import StudyFolder, write_atomic
+from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.dependencies import (
+    TASK_FILES,
+    command_modules,
+    files_below,
+    program_words,
+    study_programs,
+    task_folders,
+    with_imports,
+)
+from hpotune.workspace.folder import StudyFolder
 
-MOST_FILES = 1000
-MOST_BYTES = 10_000_000
-"""What a snapshot holds at most: it is a study's own code, not its data and not its libraries."""
+MAX_FILES = 1000
+MAX_BYTES = 10_000_000
+"""Limits of a snapshot: it holds the study's own code, neither data nor libraries."""
 _SAFE = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 
 Files = dict[Path, bytes]
@@ -36,76 +45,76 @@ Files = dict[Path, bytes]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Code:
+class CodeSnapshot:
     """One snapshot."""
 
     hash: str
     path: Path
     roots: Mapping[str, str]
-    """Absolute folder -> its mirror under `path`; the study's home first."""
+    """Absolute folder -> its copy, relative to `path`; the study's home first."""
     files: Mapping[str, str]
     """Absolute path -> a hash of its content."""
 
     @property
     def home(self) -> Path:
-        """Where relative words of a command start."""
+        """The folder that relative paths of a command refer to."""
         return Path(next(iter(self.roots)))
 
-    def of(self, path: Path) -> Path:
-        """Where a file or folder lies in the snapshot; itself where it is no part of it."""
+    def copy_of(self, path: Path) -> Path:
+        """The copy of a file or folder in the snapshot; the path itself where it is not part of the snapshot."""
         for root, mirror in sorted(self.roots.items(), key=lambda pair: -len(pair[0])):
             inside = path.is_relative_to(root) and self.path / mirror / path.relative_to(root)
             if inside and not inside.is_symlink() and inside.exists():
                 return inside
         return path
 
-    def applied(self, spec: TrialSpec) -> TrialSpec:
-        """The trial with its program taken from the snapshot; it still runs in the study's home."""
+    def apply(self, spec: TrialSpec) -> TrialSpec:
+        """The spec with the program in the snapshot; the trial still runs in the study's home."""
         score = spec.point.score
         if score.include_path is not None:
-            score = score.model_copy(update={"include_path": str(self.of(Path(score.include_path)))})
+            score = score.model_copy(update={"include_path": str(self.copy_of(Path(score.include_path)))})
         changed: dict[str, object] = {
             "code": self.hash,
             "point": spec.point.model_copy(update={"score": score}),
         }
         if spec.python is not None:
             file, _, function = spec.python.rpartition(":")
-            changed["python"] = f"{self.of(Path(file))}:{function}"
+            changed["python"] = f"{self.copy_of(Path(file))}:{function}"
         if spec.command is not None:
             changed["command"] = self._command(spec.command)
         return spec.model_copy(update=changed)
 
     def _command(self, command: str) -> str:
-        """The command with its programs in the snapshot; $HPOTUNE_CODE is the mirror of its home."""
-        text, mirror = command, self.of(self.home)
-        for start, end, file in reversed(list(words(command, home=self.home))):
-            text = text[:start] + str(self.of(file)) + text[end:]
+        """The command with its programs in the snapshot; $HPOTUNE_CODE is the copy of the study's home."""
+        text, mirror = command, self.copy_of(self.home)
+        for start, end, file in reversed(list(program_words(command, home=self.home))):
+            text = text[:start] + str(self.copy_of(file)) + text[end:]
         first = f"export HPOTUNE_CODE={mirror}"
-        if modules(command, home=self.home):  # else `-m` takes the module from the folder it runs in
+        if command_modules(command, home=self.home):  # else `-m` takes the module from the working directory
             first += f" PYTHONSAFEPATH=1 PYTHONPATH={mirror}${{{{PYTHONPATH:+:$PYTHONPATH}}}}"
         return f"{first}; {text}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Taken:
-    """What taking a snapshot came to."""
+class SnapshotResult:
+    """A snapshot, and what the user should know about it."""
 
-    code: Code | None
+    code: CodeSnapshot | None
     """None: the study has no program of its own."""
     notes: tuple[str, ...] = ()
-    """What the user should know: what changed, what is not frozen."""
+    """One line each: what changed since the trials before, what is not part of the snapshot."""
 
 
-def take(folder: StudyFolder, values: Mapping[str, Value], *, home: Path) -> Taken:
-    """Copies the study's code as it is now, unless it lies there already; `values` with absolute paths.
+def snapshot_code(folder: StudyFolder, values: Mapping[str, Value], *, home: Path) -> SnapshotResult:
+    """Copy the study's code as it is now, unless the same snapshot exists. `values`: of the study file, paths absolute.
 
-    Raises: StudyFileError where it is too large or cannot be read, HpotuneError where it cannot be written.
+    Raises: StudyFileError where the code is too large or cannot be read, HpotuneError where it cannot be written.
     """
     before = _newest(folder)
-    files, notes = _gathered(values, home=home, folder=folder)
+    files, notes = _gather(values, home=home, folder=folder)
     if not files:
-        return Taken(code=None, notes=tuple(notes))
-    code = _named(folder, files, task_folders(values), home=home)
+        return SnapshotResult(code=None, notes=tuple(notes))
+    code = _snapshot_of(folder, files, task_folders(values), home=home)
     try:
         _write(code, files, folder=folder)
         if before is None or before.hash != code.hash:
@@ -116,14 +125,14 @@ def take(folder: StudyFolder, values: Mapping[str, Value], *, home: Path) -> Tak
             "free space, or choose another folder with --folder"
         ) from None
     if before and before.hash != code.hash and any(folder.path.glob("trials/*")):
-        notes.insert(0, _changed(before, code))
-    return Taken(code=code, notes=tuple(notes))
+        notes.insert(0, _change_note(before, code))
+    return SnapshotResult(code=code, notes=tuple(notes))
 
 
-def code_of(folder: StudyFolder, name: str | None = None) -> Code | None:
-    """The snapshot of that hash, or the newest; None where the study has none.
+def find_snapshot(folder: StudyFolder, name: str | None = None) -> CodeSnapshot | None:
+    """The snapshot of this hash, or the newest; None where the study has none.
 
-    Raises: StudyFileError where one that is named is not there.
+    Raises: StudyFileError where there is none of this hash.
     """
     if name is None:
         return _newest(folder)
@@ -136,7 +145,7 @@ def code_of(folder: StudyFolder, name: str | None = None) -> Code | None:
     return found
 
 
-def _newest(folder: StudyFolder) -> Code | None:
+def _newest(folder: StudyFolder) -> CodeSnapshot | None:
     try:
         name = (folder.path / "code" / "newest").read_text(encoding="utf-8").strip()
     except OSError:
@@ -144,45 +153,48 @@ def _newest(folder: StudyFolder) -> Code | None:
     return _read(folder, name)
 
 
-def _read(folder: StudyFolder, name: str) -> Code | None:
+def _read(folder: StudyFolder, name: str) -> CodeSnapshot | None:
     path = folder.path / "code" / name
     try:
-        told = json.loads((path / "snapshot.json").read_text(encoding="utf-8"))
-        return Code(hash=name, path=path, roots=told["roots"], files=told["files"])
+        recorded = json.loads((path / "snapshot.json").read_text(encoding="utf-8"))
+        return CodeSnapshot(hash=name, path=path, roots=recorded["roots"], files=recorded["files"])
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _gathered(values: Mapping[str, Value], *, home: Path, folder: StudyFolder) -> tuple[Files, list[str]]:
-    """The files of the study's code, and what of it is not frozen."""
+def _gather(values: Mapping[str, Value], *, home: Path, folder: StudyFolder) -> tuple[Files, list[str]]:
+    """Read the files of the study's code; also returned: a line for each part that the snapshot leaves out."""
     notes = []
     command = values.get("command")
-    files = _contents(reached(programs(values, home=home), home=home))
+    files = _read_files(with_imports(study_programs(values, home=home), home=home))
     if files is None:
         raise StudyFileError(
-            f"the study's code and what it imports from {home} is too large for a snapshot (more than {MOST_FILES} "
-            f"files or {MOST_BYTES // 10**6} MB); install what is a library (pip install -e), or move the study file"
+            f"the study's code and what it imports from {home} is too large for a code snapshot (more than {MAX_FILES} "
+            f"files or {MAX_BYTES // 10**6} MB); install libraries (pip install -e), or move the study file"
         )
     if isinstance(command, str) and not files and re.search(r"\b(cd|pushd)\b", command):
         notes.append(
-            "the command changes its folder (cd), so its programs are not frozen: each trial runs them as they are then"
+            "the command changes its folder (cd), so its programs are not part of the code snapshot: each trial "
+            "runs them as they are when it starts"
         )
     if isinstance(command, str) and any(not _SAFE.fullmatch(f"{folder.path}{file}") for file in files):
         notes.append(
-            f"{folder.path}: a shell would misread this path, so the command's programs are not frozen: each trial "
-            "runs them as they are then; a name without spaces and quotes helps"
+            f"{folder.path}: contains characters that a shell interprets, so the command's programs are not part of "
+            "the code snapshot: each trial runs them as they are when it starts; use a name without spaces and quotes"
         )
         files = {}
     for tasks in task_folders(values):
-        found = _contents(tree(tasks, TASK_FILES))
+        found = _read_files(files_below(tasks, TASK_FILES))
         if found is None:
-            notes.append(f"{tasks}: is too large to be frozen; trials read its tasks as they are then")
+            notes.append(
+                f"{tasks}: is too large for the code snapshot: trials read its tasks as they are when they start"
+            )
         files |= found or {}
     return files, notes
 
 
-def _contents(paths: Iterable[Path]) -> Files | None:
-    """What stands in the files; None where it is more than a snapshot holds.
+def _read_files(paths: Iterable[Path]) -> Files | None:
+    """The contents of the files; None where they exceed the limits of a snapshot.
 
     Raises: StudyFileError where one cannot be read.
     """
@@ -191,38 +203,41 @@ def _contents(paths: Iterable[Path]) -> Files | None:
     for path in paths:
         try:
             size += path.stat().st_size
-            if size > MOST_BYTES or len(files) >= MOST_FILES:
+            if size > MAX_BYTES or len(files) >= MAX_FILES:
                 return None
             files[path] = path.read_bytes()
         except OSError as error:
             raise StudyFileError(
-                f"{path}: is part of the study's code and cannot be read ({error.strerror}); mend that, or its import"
+                f"{path}: is part of the study's code and cannot be read ({error.strerror}); make it readable, or "
+                "remove its import"
             ) from None
     return files
 
 
-def _named(folder: StudyFolder, files: Files, folders: Sequence[Path], *, home: Path) -> Code:
-    """The snapshot that the files will be: roots are its home and each folder elsewhere, of tasks or a program."""
+def _snapshot_of(folder: StudyFolder, files: Files, folders: Sequence[Path], *, home: Path) -> CodeSnapshot:
+    """The snapshot of the files, not yet written. Its roots: the home, and other folders with tasks or a program."""
     roots = [home]
     for root in [*folders, *(file.parent for file in sorted(files))]:
         if any(file.is_relative_to(root) for file in files) and not any(map(root.is_relative_to, roots)):
             roots.append(root)
-    told = {
+    recorded = {
         "roots": {str(root): str(index) for index, root in enumerate(roots)},
         "files": {str(path): hashlib.sha256(text).hexdigest()[:12] for path, text in sorted(files.items())},
     }
-    name = hashlib.sha256(json.dumps(told).encode()).hexdigest()[:12]
-    return Code(hash=name, path=folder.path / "code" / name, roots=told["roots"], files=told["files"])
+    name = hashlib.sha256(json.dumps(recorded).encode()).hexdigest()[:12]
+    return CodeSnapshot(
+        hash=name, path=folder.path / "code" / name, roots=recorded["roots"], files=recorded["files"]
+    )
 
 
-def _write(code: Code, files: Files, *, folder: StudyFolder) -> None:
-    """The snapshot under its name, whole; of two at once one is kept. Links to what came since are added."""
+def _write(code: CodeSnapshot, files: Files, *, folder: StudyFolder) -> None:
+    """Write the snapshot under its name, as a whole or not at all, and update its links; of two at once one is kept."""
     if not code.path.exists():
         code.path.parent.mkdir(parents=True, exist_ok=True)
         scratch = Path(tempfile.mkdtemp(dir=code.path.parent, prefix=f".{code.hash}."))
         try:
             for path, text in files.items():
-                copy = scratch / _inside(code, path)
+                copy = scratch / _copy_path(code, path)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(text)
                 shutil.copymode(path, copy)
@@ -231,14 +246,14 @@ def _write(code: Code, files: Files, *, folder: StudyFolder) -> None:
                 scratch / "snapshot.json", json.dumps({"roots": code.roots, "files": code.files}, indent=1)
             )
             with suppress(FileExistsError):
-                _moved(scratch, code.path)
+                _rename(scratch, code.path)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    _link(code, but=folder.path)
+    _link_other_files(code, study_folder=folder.path)
 
 
-def _moved(scratch: Path, path: Path) -> None:
-    """Raises: FileExistsError where another process was first."""
+def _rename(scratch: Path, path: Path) -> None:
+    """Rename the folder. Raises FileExistsError where another process was first."""
     try:
         os.rename(scratch, path)
     except OSError:
@@ -247,13 +262,13 @@ def _moved(scratch: Path, path: Path) -> None:
         raise
 
 
-def _inside(code: Code, path: Path) -> Path:
+def _copy_path(code: CodeSnapshot, path: Path) -> Path:
     root = max((root for root in code.roots if path.is_relative_to(root)), key=len)
     return Path(code.roots[root]) / path.relative_to(root)
 
 
-def _link(code: Code, *, but: Path) -> None:
-    """Links beside the copies to everything else that lies beside the originals; not to the study's own folder."""
+def _link_other_files(code: CodeSnapshot, *, study_folder: Path) -> None:
+    """Link, beside the copies, to all other files beside the originals, but not to study folders."""
     folders = {Path(root) for root in code.roots} | {
         above
         for path in map(Path, code.files)
@@ -261,31 +276,34 @@ def _link(code: Code, *, but: Path) -> None:
         if any(above.is_relative_to(root) for root in code.roots)
     }
     for folder in sorted(folders):
-        mirror = code.path / _inside(code, folder)
+        mirror = code.path / _copy_path(code, folder)
         mirror.mkdir(parents=True, exist_ok=True)
         there = set(os.listdir(mirror))
         for name in os.listdir(folder) if folder.is_dir() else ():
             original = folder / name
-            if name in there or name == "__pycache__" or original in folders or _a_study(original, but=but):
+            if (
+                name in there
+                or name == "__pycache__"
+                or original in folders
+                or _is_study(original, study_folder=study_folder)
+            ):
                 continue
-            with suppress(
-                FileExistsError, PermissionError
-            ):  # a file system without links: then there are none
+            with suppress(FileExistsError, PermissionError):  # PermissionError: a file system without links
                 os.symlink(original, mirror / name)
 
 
-def _a_study(path: Path, *, but: Path) -> bool:
-    """Whether a study's folder lies there; two that link to each other would make tools that follow links go round."""
+def _is_study(path: Path, *, study_folder: Path) -> bool:
+    """Whether this is a study folder; two that link to each other would trap tools that follow links."""
     study = StudyFolder(path=path)
-    return path == but or study.resolved_file.is_file() or study.lock_file.exists()
+    return path == study_folder or study.resolved_file.is_file() or study.lock_file.exists()
 
 
-def _changed(before: Code, now: Code) -> str:
-    """One line: that the code is another than that of the trials before, and where."""
+def _change_note(before: CodeSnapshot, now: CodeSnapshot) -> str:
+    """One line: that the code differs from that of the trials before, and in which files."""
     files = sorted({*before.files, *now.files})
     differ = [Path(file).name for file in files if before.files.get(file) != now.files.get(file)]
     shown = ", ".join(differ[:3]) + (f" and {len(differ) - 3} more" if len(differ) > 3 else "")
     return (
-        f"the code changed since the earlier trials ({shown or 'its place'}): {before.hash} -> {now.hash}; new jobs "
-        "run the new code, earlier trials keep their values, jobs submitted before keep the old code"
+        f"the code changed since the earlier trials ({shown or 'its folder'}): {before.hash} -> {now.hash}; new jobs "
+        "run the new code; earlier trials keep their values, and jobs submitted before run the old code"
     )

@@ -1,44 +1,27 @@
-"""A study's folder: what lies where, and how a file is written so that nobody ever reads half of it.
+"""A study's folder: its paths, the study in it, and whether another study may use it.
 
 study.yaml resolved.yaml extension.json provenance.json store.db|store.journal code/<hash>/ jobs/<id>/ trials/<n>/
 """
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import subprocess
-import tempfile
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from importlib import metadata
 from pathlib import Path
 
 from hpotune.config import budget_extension
-from hpotune.config.load import Study, load_study
+from hpotune.config.load import Study, build_study
 from hpotune.config.schema.execution import BudgetConfig
-from hpotune.config.schema.study_config import Json, StudyConfig
-from hpotune.config.yaml_source import Value, read_source, write_yaml
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.config.yaml_source import Source, Value, read_source, write_yaml
 from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.workspace.atomic_files import unwritable_message, write_atomic
+from hpotune.workspace.provenance import Provenance, read_provenance, write_provenance
 
-RECORDED = (
-    "hpotune",
-    "torch",
-    "transformers",
-    "peft",
-    "accelerate",
-    "datasets",
-    "lm-eval",
-    "optuna",
-    "submitit",
-    "numpy",
-)
-ROOM = 1_000_000
-"""Bytes that a new study needs at least: its files and an empty store."""
-SAME = (
+NEW_ATTEMPT_LINE = "--- hpotune: another attempt at this trial ---"
+"""In a trial's log.txt, between the output of one attempt and the next. Earlier studies hold it as it is."""
+IDENTITY_SECTIONS = (
     "name",
     "model",
     "data",
@@ -53,23 +36,23 @@ SAME = (
     "search",
     "checks",
 )
-"""Sections that make a study what it is; the others may change between two calls."""
+"""Sections whose change makes another study; the other sections may change between two calls."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyFolder:
-    """Paths inside one study's folder; nothing is looked up before it is asked for."""
+    """Paths in one study's folder, and what its files hold. Files are read when they are asked for."""
 
     path: Path
 
     @property
     def study_file(self) -> Path:
-        """The user's file, as it was given."""
+        """A copy of the user's study file."""
         return self.path / "study.yaml"
 
     @property
     def resolved_file(self) -> Path:
-        """The same with absolute paths: what jobs read."""
+        """The study file with absolute paths: what jobs read. The study is complete once it exists."""
         return self.path / "resolved.yaml"
 
     @property
@@ -84,59 +67,66 @@ class StudyFolder:
 
     @property
     def lock_file(self) -> Path:
-        """Held while the study is made or made ready; the first file of a new study, and the last to go."""
+        """Held while the study is prepared; the first file of a new study, and the last one that is removed."""
         return self.path / ".hpotune-lock"
 
     @property
     def jobs(self) -> Path:
-        """One folder a submission."""
+        """One folder for each submitted job."""
         return self.path / "jobs"
 
     @property
     def cancelled(self) -> Path:
-        """Stands from `cancel` until the study goes on."""
+        """Exists from `cancel` until the study is continued."""
         return self.jobs / "cancelled"
 
     def took_trial(self, job: str) -> Path:
-        """Stands where a job (or an element of it) was of use: it took a trial, or others had been quicker."""
+        """Exists if the job or array was useful: a worker took a trial, or other workers were quicker."""
         return self.jobs / job.split("_")[0] / "took-trial"
 
     def trial(self, number: int) -> Path:
-        """The trial's own folder."""
+        """The folder of a trial."""
         return self.path / "trials" / str(number)
 
     def load(self) -> Study:
-        """The study as its jobs see it.
+        """The study with the budget of now, as its jobs read it.
 
         Raises: StudyFileError where there is none.
         """
         return self.in_force(self.begun())
 
     def begun(self) -> Study:
-        """The study with the budget that it began with.
+        """The study with the budget of its file, without what `hpotune extend` has added.
 
         Raises: StudyFileError where there is none.
+        """
+        return build_study(self.read_resolved())
+
+    def read_resolved(self) -> Source:
+        """The values of resolved.yaml.
+
+        Raises: StudyFileError if there is none.
         """
         if not self.resolved_file.is_file():
             raise StudyFileError(
                 f"{self.path}: holds no study (no resolved.yaml); `hpotune run` or `submit` makes one"
             )
-        return load_study(self.resolved_file)
+        return read_source(self.resolved_file)
 
     def in_force(self, study: Study) -> Study:
         """The study with what `hpotune extend` has added to its budget.
 
-        Raises: StudyFileError where that cannot be read.
+        Raises: StudyFileError where the extension cannot be read.
         """
         budget = budget_extension.in_force(
             study.config.budget, budget_extension.read_extension(self.extension_file)
         )
         return replace(study, config=study.config.model_copy(update={"budget": budget}))
 
-    def config_now(self, study: Study) -> StudyConfig:
-        """The study's config with the budget of this moment: two looks at the disk, more only after a change.
+    def current_config(self, study: Study) -> StudyConfig:
+        """The study's config with the budget of now; the study's own config where the files cannot be read.
 
-        The study's own where the files cannot be read just now.
+        It costs two calls of stat(); files are read again only after a change.
         """
         try:
             budget = _budget(
@@ -150,31 +140,16 @@ class StudyFolder:
             else study.config.model_copy(update={"budget": budget})
         )
 
-    def provenance(self) -> dict[str, Json]:
+    def provenance(self) -> Provenance:
         """What was recorded when the study was made.
 
         Raises: StudyFileError where it cannot be read.
         """
-        try:
-            recorded: dict[str, Json] = json.loads(self.provenance_file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            raise StudyFileError(
-                f"{self.provenance_file}: is missing or damaged, so the study's store is not known; "
-                "bring it back, or start again with --folder"
-            ) from None
-        return {**recorded, "store": self._store_here(recorded)}
-
-    def _store_here(self, recorded: Mapping[str, Json]) -> Json:
-        """The store's URL; of a folder that was moved or copied since, the store that came along inside it."""
-        store, before = recorded.get("store"), recorded.get("folder")
-        scheme, _, file = str(store).partition(":///")
-        if not isinstance(before, str) or not Path(file).is_relative_to(before):
-            return store
-        return f"{scheme}:///{self.path.resolve() / Path(file).relative_to(before)}"
+        return read_provenance(self.provenance_file)
 
 
 def _stamp(*files: Path) -> tuple[tuple[int, int, int] | None, ...]:
-    """What differs once a file was written again; each write moves another inode there."""
+    """Time, size and inode of each file: they differ after it was written again (each write is a rename)."""
     stamps: list[tuple[int, int, int] | None] = []
     for file in files:
         try:
@@ -187,18 +162,18 @@ def _stamp(*files: Path) -> tuple[tuple[int, int, int] | None, ...]:
 
 @lru_cache(maxsize=16)
 def _budget(resolved: Path, added: Path, stamp: object) -> BudgetConfig:
-    """The budget in force; kept for as long as both files are those of the stamp."""
+    """The budget with its extension; cached while the files have this stamp."""
     stands = BudgetConfig.model_validate(read_source(resolved).values["budget"])
     return budget_extension.in_force(stands, budget_extension.read_extension(added))
 
 
 def home_of(target: Path) -> Path:
-    """Where relative paths of a study file start: its folder, or for a file inside a study's folder that study's home.
+    """The folder that relative paths of a study file refer to: its own, or the home of the study whose copy it is.
 
-    Raises: StudyFileError where that home is not known any more.
+    Raises: StudyFileError where that home is no longer known.
     """
     parent = StudyFolder(path=target.parent.resolve())
-    return Path(str(parent.provenance()["home"])) if parent.resolved_file.is_file() else parent.path
+    return parent.provenance().home if parent.resolved_file.is_file() else parent.path
 
 
 def folder_of(target: Path, *, chosen: Path | None = None) -> StudyFolder:
@@ -210,149 +185,68 @@ def folder_of(target: Path, *, chosen: Path | None = None) -> StudyFolder:
         return StudyFolder(path=chosen.resolve())
     if target.is_dir():
         return StudyFolder(path=target.resolve())
-    parent = target.parent.resolve()
-    if (parent / "resolved.yaml").is_file():
-        return StudyFolder(path=parent)
-    return StudyFolder(path=(parent / str(read_source(target).values.get("name"))).resolve())
+    parent = StudyFolder(path=target.parent.resolve())
+    return parent if parent.resolved_file.is_file() else folder_of_source(read_source(target))
 
 
-def make_folder(
-    folder: StudyFolder, study: Study, values: Mapping[str, Value], *, home: Path, store_url: str
-) -> None:
-    """Writes the study into its folder, or refreshes what may change in one that holds the same study.
+def folder_of_source(source: Source, *, chosen: Path | None = None) -> StudyFolder:
+    """The folder of a study file that has been read: the chosen one, the one that the file is in, or NAME beside it."""
+    parent = StudyFolder(path=source.path.parent.resolve())
+    if chosen is not None:
+        return StudyFolder(path=chosen.resolve())
+    if parent.resolved_file.is_file():
+        return parent
+    return StudyFolder(path=(parent.path / str(source.values.get("name"))).resolve())
 
-    resolved.yaml comes last: where it stands, the study can be used.
+
+def make_folder(folder: StudyFolder, source: Source, *, home: Path, store_url: str) -> None:
+    """Write the study into its folder, or update the files of the same study there.
+
+    resolved.yaml is written last: once it exists, the study is complete.
     Raises: HpotuneError when it cannot be written.
     """
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
         if not folder.provenance_file.exists():
-            made = {"home": str(home), "store": store_url, "folder": str(folder.path), **_circumstances(home)}
-            write_atomic(folder.provenance_file, json.dumps(made, indent=1) + "\n")
-        write_atomic(folder.study_file, study.source.path.read_text(encoding="utf-8"))
-        write_atomic(folder.resolved_file, write_yaml(values))
+            write_provenance(folder.provenance_file, home=home, store=store_url)
+        write_atomic(folder.study_file, source.text)
+        write_atomic(folder.resolved_file, write_yaml(source.values))
     except OSError as error:
-        raise HpotuneError(unwritable(folder, error)) from None
+        raise HpotuneError(unwritable_message(folder.path, error)) from None
 
 
-def check_same(folder: StudyFolder, values: Mapping[str, Value]) -> None:
-    """Finds that a folder which holds a study holds this one.
+def check_same_study(folder: StudyFolder, values: Mapping[str, Value]) -> None:
+    """Check that the folder holds this study, or nothing.
 
-    Raises: StudyFileError naming the first key that differs.
+    Raises: StudyFileError naming the first section that differs.
     """
     if not folder.resolved_file.is_file():
-        own = ".hpotune-"  # the lock, and files that other processes only try out whether they can be written
+        own = ".hpotune-"  # the lock, and test files of check_writable
         if folder.path.exists() and any(not path.name.startswith(own) for path in folder.path.iterdir()):
             raise StudyFileError(
-                f"{folder.path}: holds other files, no study; rename the study (name:), use --folder, or remove them"
+                f"{folder.path}: holds other files and no study; rename the study (name:), use --folder, or remove them"
             )
         return
-    if key := differing(folder, values):
+    if key := first_difference(folder, values):
         raise StudyFileError(
             f"{folder.path}: holds a study whose `{key}` differs from this file's; trials of two studies cannot be "
             "compared: rename the study (name:), use --folder, or remove that folder"
         )
 
 
-def differing(folder: StudyFolder, values: Mapping[str, Value]) -> str:
-    """The first section in which the folder's study is another than these values; empty where it is the same.
+def first_difference(folder: StudyFolder, values: Mapping[str, Value]) -> str:
+    """The first section in which the folder's study differs from these values; empty where none does.
 
     Raises: StudyFileError where the folder's study cannot be read.
     """
     before = read_source(folder.resolved_file).values
-    return next((key for key in SAME if before.get(key) != values.get(key)), "")
+    return next((key for key in IDENTITY_SECTIONS if before.get(key) != values.get(key)), "")
 
 
-def other_study(folder: StudyFolder, values: Mapping[str, Value]) -> str:
-    """One line where the file was edited so that its folder holds another study; empty where it is the same."""
-    key = differing(folder, values)
+def difference_message(folder: StudyFolder, values: Mapping[str, Value]) -> str:
+    """One line if the file was edited so that its folder holds another study; empty if it is the same."""
+    key = first_difference(folder, values)
     return key and (
         f"{folder.path} holds a study whose `{key}` differs from this file's: run and submit will refuse; rename the "
         "study (name:), use --folder, or undo the edit"
     )
-
-
-def check_writable(folder: StudyFolder) -> None:
-    """Finds that the folder, or the nearest one above it that is there, takes a file.
-
-    Raises: HpotuneError where it does not: no permission, no space, a file in the way.
-    """
-    try:
-        near = next(path for path in (folder.path, *folder.path.parents) if path.exists())
-        with tempfile.NamedTemporaryFile(dir=near, prefix=".hpotune-room-") as file:
-            file.write(bytes(ROOM))
-    except OSError as error:
-        raise HpotuneError(unwritable(folder, error)) from None
-
-
-def wait_for_room(
-    folder: StudyFolder,
-    *,
-    patience_s: float,
-    pause_s: float,
-    say: Callable[[str], None] = lambda _: None,
-    stop: Callable[[], bool] = lambda: False,
-) -> None:
-    """Until the folder takes files again, or `stop` says that nobody wants it any more.
-
-    Raises: HpotuneError when it does not for so many seconds.
-    """
-    until = time.monotonic() + patience_s
-    while not stop():
-        try:
-            return check_writable(folder)
-        except HpotuneError as error:
-            if time.monotonic() >= until:
-                raise
-            say(f"waiting: {error}")
-        time.sleep(pause_s)
-
-
-def unwritable(folder: StudyFolder, error: OSError) -> str:
-    """The complaint about a folder that takes no file."""
-    return f"{folder.path}: cannot be written ({error.strerror}); free space, or choose another with --folder"
-
-
-def write_atomic(path: Path, text: str) -> None:
-    """Writes the whole file or nothing: to a temporary name, then moved. Mode 0644, whatever the umask makes of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        os.chmod(temporary, 0o644)  # mkstemp makes 0600; colleagues read a shared project folder
-        os.replace(temporary, path)
-    except OSError:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _circumstances(home: Path) -> dict[str, Json]:
-    """Versions, host and commit: what a reader needs to repeat the study."""
-    versions = {}
-    for name in RECORDED:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
-    return {
-        "python": platform.python_version(),
-        "host": platform.node(),
-        "versions": versions,
-        "commit": _commit(home),
-    }
-
-
-def _commit(home: Path) -> str | None:
-    """The commit of the folder of the study file, where there is one."""
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(home), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return (found.stdout.strip() or None) if found.returncode == 0 else None

@@ -1,7 +1,8 @@
-"""The sign of life that a job leaves in the study's folder, for clusters where nobody can be asked about it.
+"""The heartbeat that a worker leaves in the study's folder, so that a job's state is known where Slurm cannot be asked.
 
-jobs/<id>/life-<ELEMENT>.json: begun and ended by the job's worker; the file's time is its last sign. A job that is no
-array has the element 0.
+jobs/<id>/life-<ELEMENT>.json holds one array element: written when its worker starts, written again when it ends; the
+file's modification time is the last heartbeat. A job that is no array has the element 0. (The name life-N.json and
+its keys stay as they are: earlier studies hold such files.) The heartbeat of a running trial is in the storage.
 """
 
 from __future__ import annotations
@@ -14,76 +15,83 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpotune.records.trial import LOCAL, Worker
-from hpotune.workspace.folder import StudyFolder, write_atomic
+from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.folder import StudyFolder
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Life:
-    """One job element, told by itself."""
+class HeartbeatRecord:
+    """What the worker of one job element has written."""
 
     start: float
     """Unix seconds, by the worker's clock."""
     end: float | None
-    """Of its orderly end; None: there was none yet."""
-    sign: float
-    """Its last sign of life, in Unix seconds by the file system's clock."""
+    """When it ended by itself, by the worker's clock; None: it runs, or it was killed."""
+    last_beat: float
+    """Of its last heartbeat, in Unix seconds by the file system's clock."""
     host: str
     pid: int
 
 
-def life_file(folder: StudyFolder, job: str) -> Path:
-    """Where the element of a job signs."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Heartbeat:
+    """The heartbeat of one worker. Outside Slurm nothing is written: the process itself can be looked up."""
+
+    folder: StudyFolder
+    worker: Worker
+
+    def start(self, *, now: float) -> None:
+        """Record that the worker's job has started (again, after a requeue).
+
+        Raises: OSError where the folder cannot be written.
+        """
+        self._write({"start": now, "host": self.worker.host, "pid": self.worker.pid})
+
+    def renew(self) -> None:
+        """Set the time of the last heartbeat to now. A disk that does not answer is ignored: the next renewal comes."""
+        if self.worker.job != LOCAL:
+            with suppress(OSError):
+                os.utime(heartbeat_file(self.folder, self.worker.job))
+
+    def end(self, *, now: float) -> None:
+        """Record that the worker ended by itself, unless another worker of the same job has started since."""
+        found = None if self.worker.job == LOCAL else read_heartbeat(self.folder, self.worker.job)
+        if found is not None and (found.host, found.pid) == (self.worker.host, self.worker.pid):
+            with suppress(OSError):
+                self._write({"start": found.start, "host": found.host, "pid": found.pid, "end": now})
+
+    @contextmanager
+    def recorded(self, *, clock: Callable[[], float]) -> Iterator[None]:
+        """Record start and end of a short job that renews nothing between (the follow-up); a full disk is ignored."""
+        with suppress(OSError):
+            self.start(now=clock())
+        try:
+            yield
+        finally:
+            self.end(now=clock())
+
+    def _write(self, record: dict[str, float | int | str]) -> None:
+        if self.worker.job != LOCAL:
+            write_atomic(heartbeat_file(self.folder, self.worker.job), json.dumps(record) + "\n")
+
+
+def heartbeat_file(folder: StudyFolder, job: str) -> Path:
+    """Where the heartbeat of a job, or of an array's element (`12_3`), is stored."""
     number, _, element = job.partition("_")
     return folder.jobs / number / f"life-{element or '0'}.json"
 
 
-def begin(folder: StudyFolder, me: Worker, *, now: float) -> None:
-    """Signs that the worker's job has started (again, after a requeue); nothing outside Slurm.
-
-    Raises: OSError where the folder cannot be written.
-    """
-    if me.job != LOCAL:
-        _write(folder, me, {"start": now, "host": me.host, "pid": me.pid})
-
-
-def beat(folder: StudyFolder, me: Worker) -> None:
-    """Renews the sign; a disk that is away for a moment is no error."""
-    if me.job != LOCAL:
-        with suppress(OSError):
-            os.utime(life_file(folder, me.job))
-
-
-def end(folder: StudyFolder, me: Worker, *, now: float) -> None:
-    """Signs the orderly end, unless another worker of the same job has signed since."""
-    if me.job == LOCAL:
-        return
-    found = read(folder, me.job)
-    if found is not None and (found.host, found.pid) == (me.host, me.pid):
-        with suppress(OSError):
-            _write(folder, me, {"start": found.start, "host": me.host, "pid": me.pid, "end": now})
-
-
-@contextmanager
-def signed(folder: StudyFolder, me: Worker, *, clock: Callable[[], float]) -> Iterator[None]:
-    """Signs the begin and the end of what needs no beat between: a follow-up step. A full disk costs the sign only."""
-    with suppress(OSError):
-        begin(folder, me, now=clock())
+def read_heartbeat(folder: StudyFolder, job: str) -> HeartbeatRecord | None:
+    """The heartbeat of a job or an array's element; None before it started, or where the file cannot be read."""
+    path = heartbeat_file(folder, job)
     try:
-        yield
-    finally:
-        end(folder, me, now=clock())
-
-
-def read(folder: StudyFolder, job: str) -> Life | None:
-    """What the element of a job has signed; None before it began, or where the file cannot be read."""
-    path = life_file(folder, job)
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        sign = path.stat().st_mtime
-        return Life(start=told["start"], end=told.get("end"), sign=sign, host=told["host"], pid=told["pid"])
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return HeartbeatRecord(
+            start=record["start"],
+            end=record.get("end"),
+            last_beat=path.stat().st_mtime,
+            host=record["host"],
+            pid=record["pid"],
+        )
     except (OSError, ValueError, KeyError):
         return None
-
-
-def _write(folder: StudyFolder, me: Worker, told: dict[str, float | int | str]) -> None:
-    write_atomic(life_file(folder, me.job), json.dumps(told) + "\n")

@@ -1,7 +1,7 @@
-"""One process at a time: a lock on a file beside what it guards, freed by the system when its holder dies.
+"""Locks between processes: flock on a file, released by the kernel when its holder ends.
 
-flock holds among the nodes of NFS (version 4, or Linux's version 3 with a lock server), GPFS, CephFS, and of Lustre
-mounted with `flock`. A mount option such as `nolock` or `localflock` keeps it on one node; `hpotune doctor` names it.
+flock works between the nodes of NFS (version 4, or Linux's version 3 with a lock server), GPFS, CephFS, and of Lustre
+mounted with `flock`. Mount options such as `nolock` and `localflock` limit it to one node; `hpotune doctor` names them.
 """
 
 from __future__ import annotations
@@ -20,31 +20,31 @@ from pathlib import Path
 
 from hpotune.errors import ClusterError, HpotuneError
 
-SILENCE_S = 3.0
-"""After so long, a process that waits for another one says so."""
+REPORT_AFTER_S = 3.0
+"""How long a process waits for a lock before it prints what it waits for."""
 
 
 @contextmanager
-def alone(lock: Path) -> Iterator[None]:
-    """Waits for the lock and holds it.
+def exclusive_lock(lock: Path) -> Iterator[None]:
+    """Wait for the lock, and hold it while the body runs.
 
-    Raises: ClusterError where the file cannot be made or the file system gives no locks.
+    Raises: ClusterError where the file cannot be created or the file system has no locks.
     """
-    with opened(lock) as file:
-        wait_for(file, lock)
+    with open_lock_file(lock) as file:
+        wait_for_lock(file, lock)
         yield
 
 
 @contextmanager
-def the_only(lock: Path, *, what: str) -> Iterator[None]:
-    """Holds the lock, and leaves in it who does.
+def try_exclusive_lock(lock: Path, *, what: str) -> Iterator[None]:
+    """Hold the lock while the body runs, without waiting. `what`: the subject of the error message.
 
-    Raises: HpotuneError naming the process that holds it already, ClusterError as `alone`.
+    Raises: HpotuneError naming the process that holds it, ClusterError as `exclusive_lock`.
     """
-    with opened(lock) as file:
-        if not _taken(file, lock):
-            raise HpotuneError(f"{what} is at work already: {_holder(file)}; wait for it, or stop it")
-        write(file, this_process())
+    with open_lock_file(lock) as file:
+        if not _try_lock(file, lock):
+            raise HpotuneError(f"{what} is already running: {_holder(file)}; wait for it, or stop it")
+        write_lock(file, this_process())
         yield
 
 
@@ -53,10 +53,10 @@ def this_process() -> str:
     return f"process {os.getpid()} on {platform.node()}"
 
 
-def opened(lock: Path, *, parents: bool = True) -> FileIO:
-    """The lock's file, made where it is missing; read-only where it is another user's. `parents`: so are folders.
+def open_lock_file(lock: Path, *, parents: bool = True) -> FileIO:
+    """Open the lock's file, created if missing, read-only if it is another user's. `parents`: create its folder.
 
-    Raises: FileNotFoundError where its folder is missing, ClusterError where it cannot be made.
+    Raises: FileNotFoundError where its folder is missing, ClusterError where it cannot be created.
     """
     try:
         if parents:
@@ -69,58 +69,60 @@ def opened(lock: Path, *, parents: bool = True) -> FileIO:
         raise
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise ClusterError(f"{lock}: is a symbolic link, which a lock must not be; remove it") from None
+            raise ClusterError(
+                f"{lock}: is a symbolic link; a lock must be a plain file: remove the link"
+            ) from None
         raise ClusterError(
-            f"{lock}: cannot be made ({error.strerror}); free space, or put the study elsewhere"
+            f"{lock}: cannot be created ({error.strerror}); free space, or use another folder for the study"
         ) from None
 
 
 def _open(path: str, flags: int) -> int:
-    """Never through a link: the lock would be that of another file."""
+    """Open without following a link, which would lock another file."""
     made = os.O_CREAT if flags & os.O_RDWR else 0
     return os.open(path, flags | made | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
 
 
-def read(file: FileIO) -> str:
-    """What its holder wrote into the lock."""
+def read_lock(file: FileIO) -> str:
+    """The text that the holder wrote into the lock's file."""
     return os.pread(file.fileno(), 4096, 0).decode(errors="replace")
 
 
-def write(file: FileIO, text: str) -> None:
-    """Writes into the lock that we hold; nothing where it is another user's."""
+def write_lock(file: FileIO, text: str) -> None:
+    """Write into the file of a lock that this process holds; nothing where it is another user's."""
     if file.writable():
         os.ftruncate(file.fileno(), 0)
         os.pwrite(file.fileno(), text.encode(), 0)
         os.fsync(file.fileno())
 
 
-def wait_for(file: FileIO, lock: Path, *, what: str = "") -> None:
-    """Waits until the lock is ours. `what` the holder does: after SILENCE_S it is said who is waited for.
+def wait_for_lock(file: FileIO, lock: Path, *, what: str = "") -> None:
+    """Wait until this process holds the lock. `what`: what the holder does, printed with its name after REPORT_AFTER_S.
 
-    It asks again and again: Linux's NFS client sleeps up to 30 s between its own questions for a lock.
-    Raises: ClusterError where the file system gives no locks.
+    It polls: Linux's NFS client sleeps up to 30 s between its own requests for a lock.
+    Raises: ClusterError where the file system has no locks.
     """
     since, pause_s = time.monotonic(), 0.01
-    while not _taken(file, lock):
-        if what and time.monotonic() - since > SILENCE_S:
+    while not _try_lock(file, lock):
+        if what and time.monotonic() - since > REPORT_AFTER_S:
             print(f"waiting for {_holder(file)}, which {what}", file=sys.stderr, flush=True)  # noqa: T201
             what = ""
         time.sleep(pause_s * random.uniform(0.5, 1))
         pause_s = min(1.5 * pause_s, 0.5)
 
 
-def _taken(file: FileIO, lock: Path) -> bool:
+def _try_lock(file: FileIO, lock: Path) -> bool:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
         raise ClusterError(
-            f"{lock}: this file system gives no locks ({error.strerror}); put the study elsewhere"
+            f"{lock}: this file system has no locks ({error.strerror}); use a folder on another one for the study"
         ) from None
     return True
 
 
 def _holder(file: FileIO) -> str:
     """Who holds the lock: its first line."""
-    return read(file).partition("\n")[0].strip() or "another process"
+    return read_lock(file).partition("\n")[0].strip() or "another process"

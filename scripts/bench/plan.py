@@ -19,9 +19,9 @@ from datetime import datetime
 from pathlib import Path
 
 from hpotune.config.schema.study_config import Json
-from hpotune.planning.estimate import figures
-from hpotune.planning.measured_times import measured, submissions
-from hpotune.planning.study_plan import expected
+from hpotune.planning.estimate import estimates
+from hpotune.planning.measured_times import measured_times, submissions
+from hpotune.planning.study_plan import simulate_study
 from hpotune.storage import TrialQueue
 from hpotune.workspace.folder import StudyFolder
 
@@ -79,8 +79,8 @@ def learned(folder: StudyFolder) -> float:
     """The wall time that the figures of this very run give: what is wrong with the model, not with the figures."""
     study = folder.load()
     rows = TrialQueue.open(folder.provenance().store, study, read_only=True).rows()
-    known = figures(study.config, measured(folder, rows), {})
-    return expected(study.config, known.pace, begin=datetime.now(), local=False).wall_s
+    known = estimates(study.config, measured_times(folder, rows), {})
+    return simulate_study(study.config, known.simulation_times, begin=datetime.now(), local=False).wall_s
 
 
 def row(mode: str, size: str, planned: dict[str, Json], told: dict[str, Json], again_s: float) -> str:

@@ -16,7 +16,8 @@ from hpotune.records.jobs import JobSpec
 from hpotune.report.wait_reasons import explain
 from hpotune.slurm.jobs import cached_jobs, query_jobs
 from hpotune.slurm.submit import dependency_option
-from hpotune.workspace.folder import StudyFolder, write_atomic
+from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.folder import StudyFolder
 from tests.cluster.test_study import RESOURCES, function_study, hpotune, wait
 
 pytestmark = pytest.mark.slurm
@@ -180,9 +181,9 @@ def test_a_step_that_waits_for_any_starts_when_the_first_has_ended(
         jobs(
             "true",
             "--array=0",
-            f"--dependency={dependency_option(JobSpec(kind='follow-up', count=1, throttle=1, after=after, any_of=which))}",
+            f"--dependency={dependency_option(JobSpec(kind='follow-up', count=1, throttle=1, after=after, any_of=x))}",
         )
-        for which in (True, False)
+        for x in (True, False)
     )
     place = recorded(tmp_path, (any_, 1), (all_, 1))
     rows = settled(place, lambda rows: rows[f"{any_}_0"].state == "COMPLETED")

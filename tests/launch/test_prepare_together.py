@@ -114,7 +114,7 @@ def test_three_at_once_get_one_study(store, three, tmp_path):
         told = at_once(three, file)
         assert [one.get("rows") for one in told] == [6, 6, 6], told
         folder = StudyFolder(path=Path(told[0]["folder"]))
-        assert {one["store"] for one in told} == {folder.provenance()["store"]}
+        assert {one["store"] for one in told} == {folder.provenance().store}
         assert names(file.parent) == {"own.py", "study.yaml", folder.path.name}
 
 
@@ -148,7 +148,7 @@ def test_the_second_outlives_an_interrupted_first(store, slow, other, tmp_path):
     assert told.get("rows") == 6, told
     folder = StudyFolder(path=Path(told["folder"]))
     assert folder.load().config.budget.trials == 6
-    assert told["store"] == folder.provenance()["store"]
+    assert told["store"] == folder.provenance().store
 
 
 @pytest.mark.parametrize("stood", [False, True])
@@ -190,7 +190,7 @@ def test_what_a_killed_one_left_is_replaced(slow, tmp_path):
     (file.parent / "bowl" / "letter").touch()
     params = {"x": {"float": [0.0, 1.0]}}
     file.write_text(yaml.safe_dump({**FILE, "params": params, "store": "sqlite"}))
-    with pytest.raises(StudyFileError, match="holds other files, no study"):
+    with pytest.raises(StudyFileError, match="holds other files and no study"):
         prepare(file, chosen=None, data_root=None)
     assert names(file.parent / "bowl") == {"letter"}
     (file.parent / "bowl" / "letter").unlink()
@@ -206,7 +206,7 @@ def test_a_lost_resolved_file_removes_nothing(slow, tmp_path):
     folder = StudyFolder(path=Path(slow.told()["folder"]))
     before = names(folder.path)
     folder.resolved_file.unlink()
-    with pytest.raises(StudyFileError, match="holds other files, no study"):
+    with pytest.raises(StudyFileError, match="holds other files and no study"):
         prepare(file, chosen=None, data_root=None)
     assert names(folder.path) == before - {"resolved.yaml", ".hpotune-lock"}
 

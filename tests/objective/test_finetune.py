@@ -23,41 +23,41 @@ def config(**sections: dict) -> StudyConfig:
 
 
 @pytest.mark.parametrize("env", [{}, IN_JOB])
-def test_one_rank_is_a_plain_process(env):
+def test_one_rank_is_one_process(env):
     command, ours = rank_command(config(), SPEC, env)
     assert command == [sys.executable, "-m", "hpotune.finetune", "/t/spec.json"]
     assert ours["HPOTUNE_RANKS"] == "single"
 
 
-def test_ranks_on_this_machine_are_started_by_torchrun():
+def test_local_ranks_use_torchrun():
     command, ours = rank_command(config(resources={"processes": 2}), SPEC, {})
     assert command[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     assert command[5:] == ["-m", "hpotune.finetune", "/t/spec.json"]
     assert ours["HPOTUNE_RANKS"] == "torchrun"
 
 
-def test_ranks_in_a_job_are_tasks_of_a_step_over_its_nodes():
+def test_job_ranks_are_slurm_tasks():
     command, ours = rank_command(config(resources={"gpus": 4, "nodes": 2}), SPEC, IN_JOB)
     assert command[0] == "srun"
     assert {"--nodes=2", "--ntasks=8", "--ntasks-per-node=4"} <= set(command)
     assert ours["HPOTUNE_RANKS"] == "slurm"
 
 
-def test_what_the_workers_step_says_of_itself_does_not_reach_the_ranks_srun():
+def test_step_variables_are_removed():
     _, ours = rank_command(config(resources={"gpus": 4}), SPEC, IN_JOB)
     assert not {"SLURM_NTASKS", "SLURM_CPUS_PER_TASK"} & ours.keys()
     assert ours["SLURM_JOB_ID"] == "7"
 
 
-def test_the_nodes_cpus_are_shared_among_its_ranks():
+def test_ranks_share_node_cpus():
     assert rank_command(config(resources={"gpus": 4}), SPEC, IN_JOB)[1]["OMP_NUM_THREADS"] == "16"
 
 
-def test_the_users_number_of_threads_wins():
+def test_thread_number_of_user_wins():
     env = {**IN_JOB, "OMP_NUM_THREADS": "3"}
     assert rank_command(config(resources={"gpus": 4}), SPEC, env)[1]["OMP_NUM_THREADS"] == "3"
 
 
-def test_ranks_run_inside_the_studys_container():
+def test_ranks_run_in_container():
     command, _ = rank_command(config(env={"container": "c.sif"}), SPEC, {})
     assert command[:4] == ["apptainer", "exec", "--nv", "c.sif"]

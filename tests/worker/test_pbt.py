@@ -10,7 +10,6 @@ from dataclasses import replace
 import pytest
 
 from hpotune.records.trial import Worker
-from hpotune.worker import work
 
 LOCAL = Worker(job="local", host="h", pid=os.getpid())
 OWN = """\
@@ -27,8 +26,8 @@ def bowl(x, budget):
 SEARCH = {"algorithm": "pbt", "options": {"population": 4, "generations": 3}}
 
 
-def study(place, **sections):
-    folder, store = place(**{"search": SEARCH, "budget": {"trials": 12, "parallel": 3}, **sections})
+def study(new_study, **sections):
+    folder, store = new_study(**{"search": SEARCH, "budget": {"trials": 12, "parallel": 3}, **sections})
     (folder.path.parent / "home" / "own.py").write_text(OWN)
     return folder, store
 
@@ -52,30 +51,30 @@ def check(folder, store) -> None:
     assert [row.generation for row in found.values()] == [0] * 4 + [1] * 4 + [2] * 4
 
 
-def test_a_function_is_told_where_its_parent_lies(place):
-    folder, store = study(place)
-    assert work(folder, me=LOCAL, trials=None, env=os.environ).taken == 12
+def test_function_gets_parent_folder(new_study, work):
+    folder, store = study(new_study)
+    assert work(folder, worker=LOCAL).trials == 12
     check(folder, store)
     assert {row.state for row in store.rows()} == {"finished"}
 
 
-def test_so_is_a_command(place):
+def test_command_gets_parent_folder(new_study, work):
     line = 'echo "$HPOTUNE_RUNG {budget} $HPOTUNE_PARENT_DIR" > "$HPOTUNE_TRIAL_DIR"/said; echo {{\\"value\\": {x}}}'
-    folder, store = study(place, python=None, command=line)
-    assert work(folder, me=LOCAL, trials=6, env=os.environ).taken == 6
+    folder, store = study(new_study, python=None, command=line)
+    assert work(folder, worker=LOCAL, trials=6).trials == 6
     for row in store.rows()[:6]:
         parent = "" if row.lineage.parent is None else str(folder.trial(row.lineage.parent))
         said = (folder.trial(row.number) / "said").read_text()
         assert said.rstrip("\n") == f"{row.generation} {(row.generation + 1) / 3} {parent}".rstrip("\n")
 
 
-def test_workers_at_once_go_on_from_ended_trials(place):
-    folder, store = study(place)
+def test_parallel_workers_continue_ended_trials(new_study, work):
+    folder, store = study(new_study)
     workers = [
         threading.Thread(
             target=work,
             args=(folder,),
-            kwargs={"me": replace(LOCAL, task=f".{n}"), "trials": None, "env": os.environ},
+            kwargs={"worker": replace(LOCAL, task=f".{n}")},
         )
         for n in range(3)
     ]
@@ -86,10 +85,10 @@ def test_workers_at_once_go_on_from_ended_trials(place):
     check(folder, store)
 
 
-def test_one_that_died_after_its_end_is_told_by_the_next(place):
+def test_unrecorded_result_is_recorded_later(new_study, work):
     """Its result.json lies there; the store has not heard of it."""
-    folder, store = study(place)
-    work(folder, me=LOCAL, trials=5, env=os.environ)
+    folder, store = study(new_study)
+    work(folder, worker=LOCAL, trials=5)
     claim = store.claim(replace(LOCAL, pid=2**22 + 1, host=os.uname().nodename))
     own = folder.trial(claim.row.number)
     own.mkdir(parents=True, exist_ok=True)
@@ -100,14 +99,14 @@ def test_one_that_died_after_its_end_is_told_by_the_next(place):
     (own / "result.json").write_text(
         json.dumps({"number": claim.row.number, "state": "finished", "values": [0.5], "rung": 1})
     )
-    work(folder, me=replace(LOCAL, host=os.uname().nodename), trials=None, env=os.environ)
+    work(folder, worker=replace(LOCAL, host=os.uname().nodename))
     assert store.rows()[claim.row.number].values == (0.5,)
     check(folder, store)
 
 
-def test_a_child_that_failed_and_is_tried_again_keeps_its_parent(place):
-    folder, store = study(place, retry={"killed": 1})
-    work(folder, me=LOCAL, trials=5, env=os.environ)
+def test_retried_child_keeps_parent(new_study, work):
+    folder, store = study(new_study, retry={"killed": 1})
+    work(folder, worker=LOCAL, trials=5)
     claim = store.claim(LOCAL)
     store.pause(claim.trial_id, owner=LOCAL)
     again = store.claim(LOCAL)

@@ -9,12 +9,7 @@ import subprocess
 import sys
 import time
 
-import numpy as np
-
 from hpotune.records.trial import Worker
-from hpotune.worker import work
-from hpotune.worker.rival import surely_worse_than
-from tests.worker.test_loop import until
 
 LOCAL = Worker(job="local", host="h", pid=os.getpid())
 OWN = """\
@@ -30,9 +25,9 @@ def climb(x, budget):
 """
 
 
-def study(place, budget: dict, **sections):
+def study(new_study, budget: dict, **sections):
     """A study of a function that takes `budget`, in its folder."""
-    folder, store = place(python="own.py:bowl", search={"algorithm": "asha"}, budget=budget, **sections)
+    folder, store = new_study(python="own.py:bowl", search={"algorithm": "asha"}, budget=budget, **sections)
     home = folder.path.parent / "home"
     (home / "own.py").write_text(OWN.replace("def climb", "def bowl"))
     return folder, store, home
@@ -53,9 +48,9 @@ def start(folder) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-def test_a_function_is_told_its_budget_and_each_rung_once(place):
-    folder, store, _ = study(place, {"trials": 9})
-    assert work(folder, me=LOCAL, trials=None, env=os.environ).taken == sum(map(len, turns(folder).values()))
+def test_function_gets_each_rung_once(new_study, work):
+    folder, store, _ = study(new_study, {"trials": 9})
+    assert work(folder, worker=LOCAL).trials == sum(map(len, turns(folder).values()))
     for row in store.rows():
         told = turns(folder)[row.number]
         assert told == [[0, 1 / 9], [1, 1 / 3], [2, 1.0]][: len(row.rung_scores)]
@@ -64,27 +59,29 @@ def test_a_function_is_told_its_budget_and_each_rung_once(place):
     assert states.count("finished") >= 1
 
 
-def test_a_command_reads_its_budget(place):
+def test_command_gets_rung_budget(new_study, work):
     command = 'echo "{{\\"value\\": {x}}}" {budget} $HPOTUNE_RUNG_BUDGET >> $HPOTUNE_TRIAL_DIR/said; echo {x}'
     search = {"algorithm": "asha", "rungs": {"unit": "steps", "at": [10, 30]}}
-    folder, _ = place(python=None, command=command, search=search, budget={"trials": 1})
-    work(folder, me=LOCAL, trials=None, env=os.environ)
+    folder, _ = new_study(python=None, command=command, search=search, budget={"trials": 1})
+    work(folder, worker=LOCAL)
     said = (folder.trial(0) / "said").read_text().splitlines()
     assert [line.split()[-2:] for line in said] == [["10", "10"], ["30", "30"]]
 
 
-def test_a_stopped_trial_leaves_no_checkpoint(place):
+def test_pruned_trial_keeps_no_checkpoint(new_study, work):
     command = "mkdir -p $HPOTUNE_TRIAL_DIR/checkpoint; touch $HPOTUNE_TRIAL_DIR/checkpoint/state; echo {x}"
-    folder, store = place(python=None, command=command, search={"algorithm": "asha"}, budget={"trials": 4})
-    work(folder, me=LOCAL, trials=None, env=os.environ)
+    folder, store = new_study(
+        python=None, command=command, search={"algorithm": "asha"}, budget={"trials": 4}
+    )
+    work(folder, worker=LOCAL)
     kept = [n for n in range(4) if (folder.trial(n) / "checkpoint").exists()]
     assert kept == [row.number for row in store.rows() if row.state == "finished"]
 
 
-def test_killed_with_9_in_a_rung_and_run_again_it_comes_to_the_same(place):
-    straight, store, _ = study(place, {"trials": 9}, name="one")
-    work(straight, me=LOCAL, trials=None, env=os.environ)
-    folder, again, home = study(place, {"trials": 9}, name="two", folder_name="again")
+def test_killed_run_gives_same_result(new_study, work, until):
+    straight, store, _ = study(new_study, {"trials": 9}, name="one")
+    work(straight, worker=LOCAL)
+    folder, again, home = study(new_study, {"trials": 9}, name="two", folder_name="again")
     (home / "slow").touch()
     run = start(folder)
     assert until(lambda: any([2, 1.0] in told for told in turns(folder).values()))
@@ -104,8 +101,8 @@ def test_killed_with_9_in_a_rung_and_run_again_it_comes_to_the_same(place):
     assert turns(folder)[running.number] == [[0, 1 / 9], [1, 1 / 3], [2, 1.0], [2, 1.0]]
 
 
-def test_workers_side_by_side_decide_exactly_the_budget(place):
-    folder, store, _ = study(place, {"trials": 12, "parallel": 3})
+def test_parallel_workers_keep_budget(new_study):
+    folder, store, _ = study(new_study, {"trials": 12, "parallel": 3})
     assert start(folder).wait(240) == 0
     rows = store.rows()
     assert sum(row.decided for row in rows) == len(rows) == 12
@@ -114,26 +111,3 @@ def test_workers_side_by_side_decide_exactly_the_budget(place):
     }
     best = min(rows, key=lambda row: (row.params["params.x"] - 1) ** 2)
     assert best.state == "finished"
-
-
-def test_items_of_two_trials_are_held_against_each_other(place):
-    search = {"algorithm": "random", "pruner": "median"}
-    folder, store = place(search=search)
-    score = store.config.score.model_copy(
-        update={
-            "objective": [store.config.score.objective[0].model_copy(update={"task": "t", "metric": "acc"})]
-        }
-    )
-    config = store.config.model_copy(
-        update={"score": score, "search": store.config.search.model_copy(update={"pruner": "wilcoxon"})}
-    )
-    good, bad = np.ones(40), np.ones(40)
-    bad[:12] = 0
-    for number, items in ((1, good), (2, bad)):
-        folder.trial(number).mkdir(parents=True)
-        np.savez(folder.trial(number) / "items-0.npz", **{"t/acc": items, "t/doc_id": np.arange(40)})
-    up = score.objective[0].model_copy(update={"direction": "maximize"})
-    config = config.model_copy(update={"score": score.model_copy(update={"objective": [up]})})
-    assert surely_worse_than(folder, config, 2, 1, 0)
-    assert not surely_worse_than(folder, config, 1, 2, 0)
-    assert not surely_worse_than(folder, config, 2, 3, 0)

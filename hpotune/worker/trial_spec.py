@@ -1,14 +1,18 @@
-"""What a trial's process needs, from the study and the claimed row."""
+"""The spec of a claimed trial: all that its process needs, from the study, the trial's row and the code snapshot."""
 
 from __future__ import annotations
 
 from hpotune.config.load import Study
 from hpotune.records.trial import TrialRow, TrialSpec
+from hpotune.workspace.code_snapshot import CodeSnapshot
 from hpotune.workspace.folder import StudyFolder
 
 
-def spec_without_point(row: TrialRow, study: Study, folder: StudyFolder, *, home: str) -> TrialSpec:
-    """Everything but the point; complete for the baseline."""
+def base_spec(row: TrialRow, study: Study, folder: StudyFolder, *, home: str) -> TrialSpec:
+    """The trial's spec at the base point: complete for the baseline, and enough to report a failure of any trial.
+
+    `home`: the folder of the study file, where functions and commands run.
+    """
     config, ladder, line = study.config, study.config.search.ladder, row.lineage
     rung = ladder.rung(row.rung) if ladder is not None and row.rung is not None else None
     return TrialSpec(
@@ -29,9 +33,13 @@ def spec_without_point(row: TrialRow, study: Study, folder: StudyFolder, *, home
     )
 
 
-def with_point(spec: TrialSpec, row: TrialRow, study: Study) -> TrialSpec:
-    """Everything the trial's process needs.
+def spec_at_point(
+    spec: TrialSpec, row: TrialRow, study: Study, *, code: CodeSnapshot | None = None
+) -> TrialSpec:
+    """The base spec at the trial's own point, its program in the code snapshot where there is one.
 
     Raises: ValueError for a point that breaks a rule of the study file only there.
     """
-    return spec if row.kind == "baseline" else spec.model_copy(update={"point": study.point(row.params)})
+    if row.kind != "baseline":
+        spec = spec.model_copy(update={"point": study.point(row.params)})
+    return spec if code is None else code.apply(spec)

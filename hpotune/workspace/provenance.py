@@ -1,0 +1,117 @@
+"""provenance.json: how a study was made (where, with which versions and commit) and which store holds its trials.
+
+Written once, when the study is made; never changed.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from hpotune.config.yaml_source import Value
+from hpotune.errors import StudyFileError
+from hpotune.workspace.atomic_files import write_atomic
+
+RECORDED_PACKAGES = (
+    "hpotune", "torch", "transformers", "peft", "accelerate", "datasets", "lm-eval", "optuna", "submitit", "numpy",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Provenance:
+    """How a study was made. The keys of the file are the names of these fields."""
+
+    home: Path
+    """The folder of the study file: where its functions and commands run."""
+    store: str
+    """The URL of the storage."""
+    folder: str | None = None
+    """The study's folder at that time; None: recorded by an early version."""
+    python: str = ""
+    host: str = ""
+    versions: Mapping[str, str]
+    """Package -> version, of RECORDED_PACKAGES that were installed."""
+    commit: str | None = None
+    """Of the git repository of `home`; None: there was none."""
+
+
+def write_provenance(file: Path, *, home: Path, store: str) -> None:
+    """Record how the study is made now, on this machine.
+
+    Raises: OSError where the file cannot be written.
+    """
+    recorded = {
+        "home": str(home),
+        "store": store,
+        "folder": str(file.parent),
+        "python": platform.python_version(),
+        "host": platform.node(),
+        "versions": _installed_versions(),
+        "commit": _git_commit(home),
+    }
+    write_atomic(file, json.dumps(recorded, indent=1) + "\n")
+
+
+def read_provenance(file: Path) -> Provenance:
+    """What was recorded when the study was made; in a folder that was moved or copied, the store that moved with it.
+
+    Raises: StudyFileError where the file is missing or damaged.
+    """
+    try:
+        recorded: dict[str, Value] = json.loads(file.read_text(encoding="utf-8"))
+        home, store, folder, commit = (recorded.get(key) for key in ("home", "store", "folder", "commit"))
+        versions = recorded.get("versions")
+    except (OSError, ValueError, AttributeError):
+        raise StudyFileError(
+            f"{file}: is missing or damaged, so the study's store is not known; restore the file, or start a new "
+            "study with --folder"
+        ) from None
+    return Provenance(
+        home=Path(str(home)),
+        store=_moved_store(str(store), folder, now=file.parent),
+        folder=folder if isinstance(folder, str) else None,
+        python=str(recorded.get("python", "")),
+        host=str(recorded.get("host", "")),
+        versions={key: str(version) for key, version in versions.items()}
+        if isinstance(versions, dict)
+        else {},
+        commit=commit if isinstance(commit, str) else None,
+    )
+
+
+def _moved_store(store: str, before: Value, *, now: Path) -> str:
+    """The store's URL, with the study's folder as it is now where the store's file is inside that folder."""
+    scheme, _, file = store.partition(":///")
+    if not isinstance(before, str) or not Path(file).is_relative_to(before):
+        return store
+    return f"{scheme}:///{now.resolve() / Path(file).relative_to(before)}"
+
+
+def _installed_versions() -> dict[str, str]:
+    versions = {}
+    for name in RECORDED_PACKAGES:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _git_commit(home: Path) -> str | None:
+    """The commit that is checked out in a folder; None where it is in no git repository."""
+    try:
+        found = subprocess.run(
+            ["git", "-C", str(home), "rev-parse", "HEAD"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return (found.stdout.strip() or None) if found.returncode == 0 else None

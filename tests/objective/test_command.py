@@ -1,0 +1,101 @@
+"""The command objective: where its value is read, how parameters are quoted, its failures."""
+
+from __future__ import annotations
+
+import pytest
+
+from hpotune.objective.command import fill_in
+from hpotune.objective.process import StopRequest
+
+
+def test_last_json_line_is_value(evaluate):
+    line = """echo '{{"loss": 9}}'; echo text; echo '{{"loss": 0.5, "loss_stderr": 0.1}}'; echo done"""
+    result = evaluate(line)
+    assert (result.values, result.stderrs) == ([0.5], [0.1])
+
+
+def test_bare_number_is_value(evaluate):
+    assert evaluate("echo 0.25").values == [0.25]
+
+
+def test_line_without_metric_is_skipped(evaluate):
+    assert evaluate("""echo '{{"loss": 0.5}}'; echo true; echo '{{"step": 9}}'""").values == [0.5]
+
+
+def test_two_objectives_need_names(evaluate):
+    objective = [{"metric": "loss"}, {"metric": "acc"}]
+    assert evaluate("""echo '{{"loss": 1, "acc": 0.5}}'; echo 7""", objective=objective).values == [1.0, 0.5]
+
+
+def test_result_file_wins_over_output(evaluate):
+    assert evaluate("""echo '{{"loss": 2}}' > "$HPOTUNE_RESULT"; echo 7""").values == [2.0]
+
+
+@pytest.mark.parametrize(
+    ("line", "cause", "message"),
+    [
+        ("echo nothing", "user", "printed no JSON line"),
+        ("echo '[1]'", "user", "printed no JSON line"),
+        ("echo '{{' > $HPOTUNE_RESULT", "user", "wrote a file that is not JSON"),
+        ("echo NaN", "nan", "loss is nan"),
+        ("echo 0.5; exit 4", "user", "its process ended with exit code 4: 0.5"),
+        ("nosuchprogram", "user", "its process ended with exit code 127"),
+        ("kill -9 $$", "killed", "its process was killed by SIGKILL"),
+        ("python3 -c 'import os; os.abort()'; exit 137", "killed", "its process was killed by SIGKILL"),
+        (
+            "echo 'torch.OutOfMemoryError: CUDA out of memory.'; exit 1",
+            "oom",
+            "its process ended with exit code 1",
+        ),
+        ("echo 'slurmstepd: error: Detected 1 oom_kill event'; kill -9 $$", "oom", "its process was killed"),
+        ("echo {momentum}", "user", "the command needs 'momentum', which this trial does not have"),
+    ],
+)
+def test_failure_has_cause_and_message(evaluate, line, cause, message):
+    result = evaluate(line)
+    assert (result.state, result.failure.cause) == ("failed", cause)
+    assert result.failure.message.startswith(message)
+
+
+NASTY = [
+    "two words",
+    "it's",
+    '"',
+    "$(touch hacked)",
+    "`touch hacked`",
+    "; touch hacked",
+    "a\nb",
+    "*",
+    "-n",
+    "{x}",
+    "",
+]
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_string_param_is_quoted(evaluate, text, tmp_path):
+    line = """python3 -c 'import sys, json; print(json.dumps(dict(loss=0, got=sys.argv[1])))' {text}"""
+    assert evaluate(line, params={"text": text}).metrics["got"] == text
+    assert not (tmp_path / "home" / "hacked").exists()
+
+
+def test_lists_and_flags_become_json():
+    assert fill_in("run {a} {b} {{}}", {"a": ["q", "v"], "b": True}) == """run '["q", "v"]' true {}"""
+
+
+def test_earlier_result_file_is_ignored(evaluate, tmp_path):
+    evaluate("""echo '{{"loss": 2}}' > "$HPOTUNE_RESULT" """)
+    assert evaluate("true").state == "failed"
+
+
+def test_earlier_output_is_ignored(evaluate):
+    evaluate("echo 2")
+    assert evaluate("true").state == "failed"
+
+
+def test_intermediate_line_is_no_value(evaluate, tmp_path, request_stop):
+    stop = StopRequest()
+    speaker = request_stop(stop, tmp_path / "home" / "ready")
+    result = evaluate("trap 'exit 0' TERM; echo 9; touch ready; sleep 60 & wait", stop=stop)
+    speaker.join()
+    assert result.state == "paused"

@@ -1,0 +1,61 @@
+"""The function objective: its answers and its failures, each in the process that really runs it."""
+
+from __future__ import annotations
+
+import pytest
+
+
+def test_number_is_the_value(evaluate):
+    assert evaluate(function="return x * 2", params={"x": 1.5}).values == [3.0]
+
+
+def test_dict_gives_metrics_and_errors(evaluate):
+    objective = [{"metric": "loss"}, {"metric": "acc"}]
+    result = evaluate(
+        function="return {'loss': 1, 'acc': 0.5, 'acc_stderr': 0.1, 'other': 7}", objective=objective
+    )
+    assert (result.values, result.stderrs, result.metrics["other"]) == ([1.0, 0.5], [None, 0.1], 7)
+
+
+def test_file_may_define_dataclasses(evaluate, tmp_path):
+    (tmp_path / "home").mkdir()
+    text = "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: float\n"
+    (tmp_path / "home" / "kinds.py").write_text(text)
+    body = (
+        "exec(open('kinds.py').read(), globals()); import pickle; return pickle.loads(pickle.dumps(A(x))).x"
+    )
+    assert evaluate(function=body, params={"x": 0.5}).values == [0.5]
+
+
+def test_numpy_number_is_a_number(evaluate):
+    result = evaluate(function="import numpy; return {'loss': numpy.float32(0.5), 'n': numpy.int64(3)}")
+    assert (result.values, result.metrics) == ([0.5], {"loss": 0.5, "n": 3})
+
+
+@pytest.mark.parametrize(
+    ("body", "cause", "message"),
+    [
+        ("return 'high'", "user", "gave no number for 'loss'"),
+        ("return None", "user", "gave no number for 'loss'"),
+        ("return True", "user", "gave no number for 'loss'"),
+        ("return {'los': 1}", "user", "gave no number for 'loss'; it gave los"),
+        ("return float('nan')", "nan", "loss is nan"),
+        ("return float('inf')", "nan", "loss is inf"),
+        ("raise KeyError('lr')", "user", "KeyError: 'lr'"),
+        ("raise ValueError('two\\nlines')", "user", "ValueError: two lines"),
+        ("raise MemoryError('full')", "oom", "ran out of memory (full)"),
+        ("raise RuntimeError('CUDA out of memory. Tried')", "oom", "RuntimeError: CUDA out of memory. Tried"),
+        ("raise SystemExit(3)", "user", "its process ended with exit code 3"),
+        ("import os; os.kill(os.getpid(), 9)", "killed", "its process was killed by SIGKILL"),
+    ],
+)
+def test_failure_has_cause_and_message(evaluate, body, cause, message):
+    result = evaluate(function=body)
+    assert (result.state, result.failure.cause) == ("failed", cause)
+    assert result.failure.message.startswith(message)
+
+
+def test_function_imports_modules_beside_it(evaluate, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "beside.py").write_text("import os\nVALUE = float(os.path.exists('own.py'))\n")
+    assert evaluate(function="import beside; return beside.VALUE").values == [1.0]
