@@ -1,0 +1,145 @@
+"""Wrong paths, functions and commands: one error with line and rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.fixtures.wrong_studies import COMMAND, FINETUNE, FUNCTION, HELLASWAG, Row
+
+FILES = [
+    Row(
+        "path:",
+        "path: row.jsonl",
+        "row.jsonl); paths are relative to the study file; did you mean 'rows.jsonl'?",
+    ),
+    Row("path:", "path: ./absent", "data.path='./absent' does not exist"),
+    Row(
+        "path:", "path: some/folder/of/rows", "is neither a file here nor a Hugging Face id (NAMESPACE/NAME)"
+    ),
+    Row("path:", "path: notes.txt", "is no data file; needs one of .json, .jsonl, .csv, .parquet"),
+    Row("path:", "path: broken.jsonl", "is not jsonl with one record a row; look at its first line"),
+    Row("path:", "path: broken.json", "is not json with one record a row"),
+    Row("path:", "path: empty.csv", "is not csv with one record a row"),
+    Row("prompt:", "prompt: text", "column 'text' is not in"),
+    Row("prompt:", "prompt: '{instruktion}: '", "column 'instruktion' is not in"),
+    Row(
+        "prompt:",
+        "prompt: chat",
+        "needs the column messages, or instruction and output",
+        ("path:", "path: other.csv"),
+    ),
+    Row("prompt:", "prompt: alpaca", "did you mean 'outputs'?", ("path:", "path: other.csv")),
+    Row(
+        "prompt:",
+        "prompt: alpaca",
+        "name others with data.columns: {ours: theirs}",
+        ("path:", "path: near.json"),
+    ),
+    Row("+data:", "columns: {output: answer}", "column 'answer' is not in"),
+    Row(
+        "+data:",
+        "columns: {ouput: output}",
+        "data.columns.ouput is a column that 'alpaca' does not read; did you mean 'output'?",
+    ),
+    Row("model:", "model: {path: ./models/llama}", "model.path='./models/llama' does not exist"),
+    Row("model:", "model: {path: /dev/null/model}", "model.path='/dev/null/model' does not exist"),
+    Row(
+        "model:", "model: {path: rows.jsonl}", "needs a folder with config.json and weights, or a .gguf file"
+    ),
+    Row("model:", "model: {path: folder}", "holds no config.json"),
+    Row(
+        "model:",
+        "model: {path: 'package:llm_absent/model.gguf'}",
+        "names the package 'llm_absent', which is not installed",
+    ),
+    Row(
+        "path:",
+        "path: {choice: [rows.jsonl, ./absent]}",
+        "data.path='./absent' does not exist",
+        HELLASWAG,
+    ),
+    Row(
+        "path:", "path: s3://bucket/rows.jsonl", "is in a bucket, which a trial cannot read yet; download it"
+    ),
+    Row("+", "env: {container: images/own.sif}", "env.container='images/own.sif' does not exist"),
+    Row(
+        "prompt:",
+        "response: '{output}'\nprompt: '{instruction}'",
+        "data.response: is not used by sequence_classification",
+        ("model:", "model: {path: a/b, task: sequence_classification}"),
+    ),
+    Row(
+        "model:",
+        "model: {path: a/b, num_labels: 3}",
+        "model.num_labels: serves task: sequence_classification only",
+    ),
+    Row("+score:", "include_path: my_tasks", "score.include_path='my_tasks' does not exist"),
+    Row("+score:", "include_path: rows.jsonl", "is a file; needs a folder"),
+    Row("+", "data_root: /absent/root", "data_root='/absent/root' does not exist"),
+    Row("+", "env: {venv: folder}", "is no virtual environment (no bin/activate)"),
+]
+FUNCTIONS = [
+    Row("+", "keep: {best: 3}", "keep: is used by fine-tuning only, not by `python:`; remove it"),
+    Row("+", "env: {offline: false}", "env.offline: is used by fine-tuning only"),
+    Row(
+        "objective:",
+        "objective: {metric: answer_rate}",
+        "score.objective.metric: 'answer_rate' has no known direction; add `direction: maximize`",
+    ),
+    Row("objective:", "objective: {metric: loss_of_trust}", "'loss_of_trust' has no known direction"),
+    Row(
+        "python:",
+        "python: other.py:bowl",
+        "other.py: No such file or directory); paths are relative to the study file",
+    ),
+    Row("python:", "python: own.py:bowls", "holds no function 'bowls'; did you mean 'bowl'? valid: bowl"),
+    Row("python:", "python: own.py", "needs FILE.py:FUNCTION"),
+    Row("python:", "python: notes.txt:bowl", "is not Python ("),
+    Row(
+        "python:",
+        "python: own.py:bowl",
+        "python and command exclude each other; keep one",
+        ("+", "command: echo"),
+    ),
+    Row("python:", "python: own.py:bowl", "python and lora exclude each other", ("+", "lora: {r: 8}")),
+    Row("score:", "score:", "lm-eval tasks need a model, and python has none", ("+score:", "test: [mmlu]")),
+    Row("name:", "name: wrong", "model and data: are missing; fine-tuning needs both", ("python:", "")),
+]
+COMMANDS = [
+    Row(
+        "command:",
+        'command: "echo {lr}"',
+        "command reads {lr}, which is not under params; valid: kind, width, x",
+    ),
+    Row("command:", 'command: "echo {kin}"', "did you mean 'kind'?"),
+    Row(
+        "command:",
+        'command: "echo {x"',
+        "expected '}' before end of string; write {{ and }} for braces of the shell",
+    ),
+    Row("command:", "command: \"awk '{}' {x}\"", "holds {}; needs a bare name of params"),
+    Row("command:", 'command: "echo {x:.3f}"', "holds {x:.3f}; needs a bare name of params"),
+    Row(
+        "command:",
+        'command: "echo {width}"',
+        "only some trials have it (when); let the program read $HPOTUNE_PARAM_WIDTH",
+    ),
+    Row("command:", "command: [echo, '{x}']", "command=['echo', '{x}'] needs text"),
+]
+
+
+@pytest.mark.parametrize("row", FILES, ids=lambda row: row.new.splitlines()[0])
+def test_wrong_path_is_named(row: Row, check_row: Callable[[str, Row], None]) -> None:
+    check_row(FINETUNE, row)
+
+
+@pytest.mark.parametrize("row", FUNCTIONS, ids=lambda row: row.new.splitlines()[0])
+def test_wrong_function_is_named(row: Row, check_row: Callable[[str, Row], None]) -> None:
+    check_row(FUNCTION, row)
+
+
+@pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.new.splitlines()[0])
+def test_wrong_command_is_named(row: Row, check_row: Callable[[str, Row], None]) -> None:
+    check_row(COMMAND, row)

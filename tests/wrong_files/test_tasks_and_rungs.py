@@ -1,0 +1,125 @@
+"""Wrong lm-eval tasks and rungs: one error with line and rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.fixtures.wrong_studies import FINETUNE, HELLASWAG, TWO, Row
+
+TASKS = [
+    Row(
+        "objective:",
+        "objective: {task: hellaswag, metric: acc_nrm}",
+        "metric='acc_nrm' is not given by hellaswag; did you mean 'acc_norm'? valid: acc, acc_norm",
+    ),
+    Row(
+        "objective:",
+        "objective: {task: mmlu, metric: acc_norm}",
+        "metric='acc_norm' is not given by mmlu; valid: acc",
+    ),
+    Row(
+        "objective:",
+        "objective: {task: helaswag, metric: acc_norm}",
+        "'helaswag' is no lm-eval task; did you mean hellaswag",
+    ),
+    Row("+score:", "test:\n  - mmlu\n  - mmlu_abstract_algbra  # <--", "did you mean mmlu_abstract_algebra"),
+    Row(
+        "+score:",
+        "record: [eval_los]",
+        "'eval_los' is no lm-eval task and no number of the training; did you mean eval_loss",
+    ),
+    Row(
+        "+score:",
+        "test: [hellaswag]",
+        "'hellaswag' is sealed, but 'hellaswag' in score.objective is the same task",
+        HELLASWAG,
+    ),
+    Row(
+        "+score:",
+        "test: [mmlu_stem]",
+        "'mmlu_stem' is sealed, but 'mmlu' in score.objective holds",
+        ("objective:", "objective: {task: mmlu, metric: acc}"),
+    ),
+    Row(
+        "+score:",
+        "test: [mmlu]",
+        "'mmlu' is sealed, but 'mmlu_anatomy' in score.objective holds mmlu_anatomy of it",
+        ("objective:", "objective: {task: mmlu_anatomy, metric: acc}"),
+    ),
+    Row("+score:", "test: [arc_easy]\nrecord: [arc_easy]", "but 'arc_easy' in score.record is the same task"),
+]
+RUNGS = [
+    Row("search:", "search: {pruner: ashaa}", "search.pruner='ashaa' needs 'none', 'asha', 'hyperband'"),
+    Row(
+        "search:",
+        "search: {rungs: [0.5, 1]}",
+        "search.rungs: is for a pruner, and there is none; add pruner: asha",
+    ),
+    Row("search:", "search: {pruner_options: {eta: 3}}", "is for a pruner, and there is none"),
+    Row("search:", "search: {pruner: asha, rungs: half}", "needs a list of shares, e.g. [0.11, 0.33, 1]"),
+    Row("search:", "search: {pruner: asha, rungs: [1]}", "[1] is one rung, so that nothing can be stopped"),
+    Row(
+        "search:",
+        "search: {pruner: asha, rungs: [0.5, 0.2, 1]}",
+        "[0.5, 0.2, 1] needs numbers above 0 that grow",
+    ),
+    Row(
+        "search:",
+        "search: {pruner: asha, rungs: [0.1, 0.5]}",
+        "[0.1, 0.5] does not end with 1, the whole run",
+    ),
+    Row(
+        "search:",
+        "search: {pruner: asha, rungs: {unit: steps, at: [5, 9.5]}}",
+        "needs whole numbers of steps",
+    ),
+    Row(
+        "search:",
+        "search: {pruner: asha, rungs: {unit: epochs, at: [1, 2]}}",
+        "search.rungs.unit='epochs' needs",
+    ),
+    Row(
+        "search:",
+        "search: {pruner: asha, pruner_options: {rate: 3}}",
+        "rate is no option of asha; valid: eta",
+    ),
+    Row(
+        "search:", "search: {pruner: asha, pruner_options: {eta: 1}}", "eta: 1 needs a number from 2 to 1000"
+    ),
+    Row(
+        "search:",
+        "search: {algorithm: bohb, pruner: median}",
+        "median contradicts algorithm: bohb, which prunes by",
+    ),
+    Row("search:", "search: {pruner: wilcoxon}", "so the objective needs an lm-eval task; write median"),
+    Row(
+        "search:",
+        "search: {pruner: asha, rungs: {unit: items, at: [9, 99]}}",
+        "needs an lm-eval task as the objective",
+    ),
+    Row(
+        "search:",
+        "search: {pruner: median}",
+        "takes one objective, this study has 2; write asha or hyperband",
+        TWO,
+    ),
+    Row(
+        "search:",
+        "search: {pruner: asha, rungs: {unit: steps, at: [10, 30]}}",
+        "end at 30 steps, and train.max_steps is 40; make them equal",
+        ("+train:", "max_steps: 40"),
+    ),
+]
+
+
+@pytest.mark.parametrize("row", TASKS, ids=lambda row: row.new.splitlines()[0])
+def test_wrong_task_is_named(row: Row, check_row: Callable[[str, Row], None]) -> None:
+    pytest.importorskip("lm_eval", reason="lm_eval is not installed: pip install hpotune[trial]")
+    check_row(FINETUNE, row)
+
+
+@pytest.mark.parametrize("row", RUNGS, ids=lambda row: row.new.splitlines()[0])
+def test_wrong_rung_is_named(row: Row, check_row: Callable[[str, Row], None]) -> None:
+    check_row(FINETUNE, row)
