@@ -24,13 +24,13 @@ _MOST_READ = 50
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Submission:
-    """One array, and the lives of its elements that have begun."""
+    """One job array, and the heartbeats of its elements that have started."""
 
     id: str
     submitted: float
     """Unix seconds, by the file system's clock."""
     throttle: int
-    lives: tuple[HeartbeatRecord, ...]
+    heartbeats: tuple[HeartbeatRecord, ...]
     """By their start."""
 
 
@@ -58,33 +58,33 @@ def submissions(folder: StudyFolder, *, kind: JobKind = "worker") -> list[Submis
 
 
 def _submission(folder: StudyFolder, job: SubmittedJob) -> Submission:
-    lives = [read_heartbeat(folder, f"{job.id}_{index}") for index in range(job.count)]
+    heartbeats = [read_heartbeat(folder, f"{job.id}_{index}") for index in range(job.count)]
     return Submission(
         id=job.id,
         submitted=(folder.jobs / job.id / "job.json").stat().st_mtime,
         throttle=job.throttle,
-        lives=tuple(sorted((life for life in lives if life), key=lambda life: life.start)),
+        heartbeats=tuple(sorted((beat for beat in heartbeats if beat), key=lambda beat: beat.start)),
     )
 
 
 def _waits(job: Submission) -> Iterator[float]:
     """Seconds in the queue of the elements that the throttle did not hold back."""
-    for life in job.lives[: job.throttle]:
-        yield max(0.0, life.start - job.submitted)
+    for beat in job.heartbeats[: job.throttle]:
+        yield max(0.0, beat.start - job.submitted)
 
 
 def _gaps(job: Submission) -> Iterator[float]:
     """Seconds from the end of an element to the start of the next one under the throttle."""
-    ends = sorted(life.end for life in job.lives if life.end is not None)
-    for end, life in zip(ends, job.lives[job.throttle :], strict=False):
-        if life.start >= end:
-            yield life.start - end
+    ends = sorted(beat.end for beat in job.heartbeats if beat.end is not None)
+    for end, beat in zip(ends, job.heartbeats[job.throttle :], strict=False):
+        if beat.start >= end:
+            yield beat.start - end
 
 
 def _follow_ups(jobs: Sequence[Submission]) -> Iterator[float]:
     """Seconds from the end of a submission to the next one: queue and work of the follow-up job."""
     for before, after in pairwise(jobs):
-        ends = [life.end for life in before.lives]
+        ends = [beat.end for beat in before.heartbeats]
         if ends and all(end is not None and end < after.submitted for end in ends):
             yield after.submitted - max(end for end in ends if end is not None)
 
@@ -114,13 +114,13 @@ def _loading(
     folder: StudyFolder, row: TrialRow, at: Mapping[int, Sequence[tuple[float, float]]]
 ) -> float | None:
     """Seconds from the last start of a trial to the end of its loading; None where it wrote no phases."""
-    begun, ended = max(at.get(row.number, ((row.attempts[-1].start, row.attempts[-1].end),)))
-    spans = [span for span in read_spans(folder.trial(row.number) / "spans.jsonl") if span.end >= begun]
+    start, ended = max(at.get(row.number, ((row.attempts[-1].start, row.attempts[-1].end),)))
+    spans = [span for span in read_spans(folder.trial(row.number) / "spans.jsonl") if span.end >= start]
     if not spans:
         return None
-    starting = max(0.0, min(span.start for span in spans) - begun)
+    starting = max(0.0, min(span.start for span in spans) - start)
     loading = sum(span.end - span.start for span in spans if span.phase in _LOADING)
-    return min(starting + loading, ended - begun)
+    return min(starting + loading, ended - start)
 
 
 def actual_progress(
@@ -136,23 +136,23 @@ def actual_progress(
     if not attempts and not running:
         return {"state": "not started", "trials": 0}
     first = min([a.start for a in attempts] + [row.start for row in rows if row.start is not None])
-    begun = min(first, since) if since is not None else first
+    start = min(first, since) if since is not None else first
     end = now if running else max(attempt.end for attempt in attempts)
     held_s = sum(_held(job, now=now) for job in submissions(folder)) or sum(row.seconds for row in rows)
     job_keys = {attempt.worker.job_key for attempt in attempts}
     seen = measured_times(folder, rows)
     return {
         "state": "running" if running else "done" if finished >= config.budget.trials else "stopped",
-        "wall_s": round(end - begun, 1),
+        "wall_s": round(end - start, 1),
         "gpu_hours": round(held_s * gpus_per_job(config) / 3600, 4),
         "job_hours": round(held_s / 3600, 4),
         "trials": finished,
-        "trials_per_hour": round(finished / max(end - begun, 1e-9) * 3600, 2),
+        "trials_per_hour": round(finished / max(end - start, 1e-9) * 3600, 2),
         "queue_s": round(median(seen.queues), 1) if seen.queues else None,
-        "jobs": sum(len(job.lives) for job in submissions(folder)) or len(job_keys),
+        "jobs": sum(len(job.heartbeats) for job in submissions(folder)) or len(job_keys),
     }
 
 
 def _held(job: Submission, *, now: float) -> float:
     """Seconds that its elements ran, up to their end or last heartbeat."""
-    return sum(max(0.0, (life.end or min(life.last_beat, now)) - life.start) for life in job.lives)
+    return sum(max(0.0, (beat.end or min(beat.last_beat, now)) - beat.start) for beat in job.heartbeats)

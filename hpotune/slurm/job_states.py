@@ -1,7 +1,7 @@
-"""The state of jobs by whatever of Slurm's commands is there: squeue, else scontrol, and sacct for what has ended.
+"""The states of jobs by the Slurm commands that are installed: squeue, else scontrol, and sacct for ended jobs.
 
-Where neither squeue nor scontrol is there, sacct tells all; of jobs that it does not know, the files that they leave
-in the study's folder do. Each command is asked once for all jobs.
+Without squeue and scontrol, sacct gives all states; for jobs that it does not know, the heartbeats in the study's
+folder do. Each command is called once for all jobs.
 """
 
 from __future__ import annotations
@@ -15,29 +15,29 @@ from hpotune.records.jobs import JobRow
 from hpotune.slurm.commands import CommandMissing, run_command
 
 StatesFromHeartbeats = Callable[[Sequence[str]], dict[str, JobRow]]
-"""What jobs' own files tell of those with these ids."""
+"""The states of the jobs with these ids by their heartbeat files."""
 _NO_TIME = ("", "N/A", "Unknown", "None", "(null)")
 
 
-def query_states(ids: Sequence[str], *, life: StatesFromHeartbeats) -> dict[str, JobRow]:
-    """A row for every id; GONE where those who would know it do not.
+def query_states(ids: Sequence[str], *, from_heartbeats: StatesFromHeartbeats) -> dict[str, JobRow]:
+    """A row for every id; state GONE for jobs that Slurm does not know any more.
 
-    Raises: ClusterError when the controller's commands are there and get no answer.
+    Raises: ClusterError when the controller's commands are installed and get no answer.
     """
     if not ids:
         return {}
     controller = _from_controller(ids)
     if controller is None:
         found = _without_elements(ids, _from_sacct(ids))
-        return found | life([id_ for id_ in ids if id_ not in found])
+        return found | from_heartbeats([id_ for id_ in ids if id_ not in found])
     rest = [id_ for id_ in ids if id_ not in controller or not controller[id_].active]
-    # sacct alone has exit codes, and may be late: what it still calls live has ended where the controller says so
+    # Only sacct has exit codes, and it may be late: where the controller reports an end, sacct's active states are old.
     ended = {id_: row for id_, row in _from_sacct(rest).items() if not row.active}
     return {id_: ended.get(id_) or controller.get(id_) or JobRow(id=id_, state="GONE") for id_ in ids}
 
 
 def _without_elements(ids: Sequence[str], found: dict[str, JobRow]) -> dict[str, JobRow]:
-    """With the elements of known jobs that were cancelled before they started, which have no line of their own."""
+    """`found` with the elements of known jobs that were cancelled before they started: sacct has no line for them."""
     jobs = {array_job_id(id_) for id_ in found}
     return {
         id_: found.get(id_) or JobRow(id=id_, state="GONE")
@@ -47,17 +47,17 @@ def _without_elements(ids: Sequence[str], found: dict[str, JobRow]) -> dict[str,
 
 
 def _from_controller(ids: Sequence[str]) -> dict[str, JobRow] | None:
-    """What the controller knows: jobs that live, and for minutes those that have ended. None: no command asks it."""
-    for asked in (_from_squeue, _from_scontrol):
+    """What the controller knows: active jobs, and for some minutes ended ones. None where no command can ask it."""
+    for query in (_from_squeue, _from_scontrol):
         try:
-            return asked(ids)
+            return query(ids)
         except CommandMissing:
             continue
     return None
 
 
 def _from_squeue(ids: Sequence[str]) -> dict[str, JobRow]:
-    # A single unknown job is an error to squeue, one among several is not: the last is named twice.
+    # squeue fails for a single unknown job but not for one among several: the last is named twice.
     jobs = [*array_job_ids(ids), array_job_id(ids[-1])]
     lines = run_command(
         ["squeue", "-h", "-r", "-t", "all", "-j", ",".join(jobs), "-o", "%i|%T|%r|%S"]
@@ -67,29 +67,29 @@ def _from_squeue(ids: Sequence[str]) -> dict[str, JobRow]:
 
 
 def _from_scontrol(ids: Sequence[str]) -> dict[str, JobRow]:
-    """The same by scontrol, which tells of one job or of all."""
+    """The same by scontrol, which shows one job or all jobs."""
     wanted, found = set(array_job_ids(ids)), {}
     for line in run_command(["scontrol", "show", "job", "-o"]).splitlines():
-        query_states = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
+        fields = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
         job, elements = (
-            query_states.get("ArrayJobId") or query_states.get("JobId", ""),
-            query_states.get("ArrayTaskId"),
+            fields.get("ArrayJobId") or fields.get("JobId", ""),
+            fields.get("ArrayTaskId"),
         )
-        if job not in wanted or "JobState" not in query_states:
+        if job not in wanted or "JobState" not in fields:
             continue
         for id_ in expand_ids(f"{job}_[{elements}]" if elements else job):
             row = _row(
                 id_,
-                query_states["JobState"],
-                reason=query_states.get("Reason", ""),
-                start=query_states.get("StartTime", ""),
+                fields["JobState"],
+                reason=fields.get("Reason", ""),
+                start=fields.get("StartTime", ""),
             )
-            found[id_] = row if row.active else replace(row, exit_code=query_states.get("ExitCode", ""))
+            found[id_] = row if row.active else replace(row, exit_code=fields.get("ExitCode", ""))
     return found
 
 
 def _from_sacct(ids: Sequence[str]) -> dict[str, JobRow]:
-    """What accounting knows; empty where it is off. Late by seconds, and hours after a restart of its database."""
+    """What accounting knows; empty where it is off. It is seconds late, and hours after a restart of its database."""
     if not ids:
         return {}
     fields = "JobID,State,ExitCode"
@@ -107,7 +107,7 @@ def _from_sacct(ids: Sequence[str]) -> dict[str, JobRow]:
 
 
 def _row(id_: str, state: str, *, reason: str = "", start: str = "", exit_code: str = "") -> JobRow:
-    """`state` may go on after its first word: CANCELLED by 1000."""
+    """A row; `state` may have more than one word: CANCELLED by 1000."""
     word = state.split()[0].rstrip("+")
     waits = word == "PENDING"
     return JobRow(
@@ -120,7 +120,7 @@ def _row(id_: str, state: str, *, reason: str = "", start: str = "", exit_code: 
 
 
 def expand_ids(name: str) -> Iterator[str]:
-    """Ids that a name stands for: `7`, `7_3`, or of waiting elements `7_[2-4,8-12:2%2]`."""
+    """The ids that a name of Slurm's covers: `7`, `7_3`, or for waiting elements `7_[2-4,8-12:2%2]`."""
     job, _, elements = name.partition("_[")
     if not elements:
         yield name

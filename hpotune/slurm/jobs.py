@@ -70,7 +70,7 @@ def submitted_jobs(folder: StudyFolder) -> list[SubmittedJob]:
             id=str(job["id"]),
             kind=job_kind(job["kind"]),
             count=int(job["count"]),
-            throttle=int(job["throttle"]),
+            throttle=int(job.get("throttle", job["count"])),
         )
         for job in found
     ]

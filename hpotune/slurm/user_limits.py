@@ -1,4 +1,4 @@
-"""What a cluster allows one user: its configuration, limits on queued jobs, and a refusal in plain words."""
+"""The cluster's configuration, the limits that it sets for a user, and sbatch's refusals as errors."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from dataclasses import dataclass
 
 from hpotune.config.schema.resources import ResourcesConfig
 from hpotune.errors import ClusterError
-from hpotune.slurm.commands import error_line, run_command
+from hpotune.slurm.commands import error_kind, error_line, run_command
 
 _TOO_MANY = re.compile(r"\b\w*(?:Max|Grp)\w*Submit\w*")
 _AS_OF = "Configuration data as of"
-"""Before the controller's time, in this machine's time zone."""
+"""What stands before the controller's time, in this machine's time zone."""
 _FULL = ("temporarily unable to accept job", "Resource temporarily unavailable")
 
 
 class SubmitLimitReached(ClusterError):
-    """So many jobs may not be queued at a time; fewer perhaps may."""
+    """A limit on queued jobs is reached; fewer jobs may be accepted."""
 
     def __init__(self, message: str, *, limit: str) -> None:
         super().__init__(message)
@@ -26,27 +26,28 @@ class SubmitLimitReached(ClusterError):
 
 
 def named_limit(text: str) -> str:
-    """The limit on queued jobs that a refusal of sbatch names; empty where it is another refusal."""
+    """The limit on queued jobs that sbatch's refusal names; empty for any other refusal."""
     if found := _TOO_MANY.search(text):
         return found[0]
     if "job submit limit" in text:
         return "MaxSubmitJobs"
-    return "MaxJobCount" if any(said in text for said in _FULL) else ""
+    return "MaxJobCount" if any(sentence in text for sentence in _FULL) else ""
 
 
 def refusal_error(text: str) -> ClusterError:
-    """sbatch's complaint as an error with the next step."""
+    """sbatch's refusal as an error with the next step."""
     limit = named_limit(text)
     if not limit:
-        return ClusterError(f"Slurm refused the job: {error_line(text)}; see resources in the study file")
+        message = f"Slurm refused the job: {error_line(text)}; check resources in the study file"
+        return error_kind(text)(message)
     if limit == "MaxJobCount":
-        said = "the cluster's queue is full (MaxJobCount); `hpotune submit` again later"
+        why = "the cluster's queue is full (MaxJobCount); run `hpotune submit` again later"
     else:
-        said = (
-            f"{_whose(limit)} as many jobs queued as the cluster allows ({limit}); `hpotune submit` again when some "
-            "have ended, or ask for fewer with budget.parallel and execution.trials_per_job"
+        why = (
+            f"{_whose(limit)} as many queued jobs as the cluster allows ({limit}); run `hpotune submit` again when "
+            "some have ended, or use fewer jobs: budget.parallel, execution.trials_per_job"
         )
-    return SubmitLimitReached(f"Slurm refused the job: {said}", limit=limit)
+    return SubmitLimitReached(f"Slurm refused the job: {why}", limit=limit)
 
 
 def _whose(limit: str) -> str:
@@ -67,12 +68,12 @@ def cluster_config() -> Mapping[str, str]:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Limit:
-    """A number of jobs that accounting allows."""
+    """A limit that accounting sets."""
 
     name: str
-    """As sacctmgr calls it: MaxSubmitJobs, MaxJobs, GrpSubmitJobs, MaxSubmitJobsPerUser …"""
+    """As sacctmgr names it: MaxSubmitJobs, MaxJobs, GrpSubmitJobs, MaxSubmitJobsPerUser …"""
     of: str
-    """Whose: `account x`, `qos y`."""
+    """What has it: `account x`, `qos y`."""
     value: str
 
 
@@ -83,19 +84,26 @@ _QOS = (
 
 
 def user_limits(*, account: str | None, qos: str | None) -> list[Limit]:
-    """What accounting limits for me, in the account and the QOS of a study, or in all of mine; empty without limits.
+    """The limits of this user in the account and the QOS of a study, or in all of them; empty without limits.
 
     Raises: ClusterError where sacctmgr does not answer.
     """
-    me = getpass.getuser()
-    asked = ["sacctmgr", "-n", "-P", "show", "assoc", f"user={me}", "format=Account,QOS," + ",".join(_ASSOC)]
+    query = [
+        "sacctmgr",
+        "-n",
+        "-P",
+        "show",
+        "assoc",
+        f"user={getpass.getuser()}",
+        "format=Account,QOS," + ",".join(_ASSOC),
+    ]
     found, names = [], set()
-    for account_, qos_, *values in _lines(asked, columns=2 + len(_ASSOC)):
+    for account_, qos_, *values in _lines(query, columns=2 + len(_ASSOC)):
         if account in (None, account_):
             names |= set(qos_.split(",")) - {""}
             found += _set(f"account {account_}", _ASSOC, values)
-    asked = ["sacctmgr", "-n", "-P", "show", "qos", "format=Name," + ",".join(_QOS)]
-    for name, *values in _lines(asked, columns=1 + len(_QOS)):
+    query = ["sacctmgr", "-n", "-P", "show", "qos", "format=Name," + ",".join(_QOS)]
+    for name, *values in _lines(query, columns=1 + len(_QOS)):
         if name in ({qos} if qos else names):
             found += _set(f"qos {name}", _QOS, values)
     return found
@@ -111,7 +119,7 @@ def _set(of: str, names: tuple[str, ...], values: list[str]) -> list[Limit]:
 
 
 def free_submit_slots(resources: ResourcesConfig) -> int | None:
-    """How many more jobs I may queue, by accounting's limits and what of mine is queued; None where nobody says."""
+    """How many more jobs this user may queue, by accounting's limits and the queue; None where unknown."""
     try:
         limits = user_limits(account=resources.account, qos=resources.qos)
         allowed = [int(limit.value) for limit in limits if "Submit" in limit.name and limit.value.isdigit()]

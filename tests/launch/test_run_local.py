@@ -51,7 +51,7 @@ def states(store: TrialQueue) -> list[str]:
     return [row.state for row in store.rows()]
 
 
-def test_two_workers_run_a_study_to_its_end(place):
+def test_two_workers_finish_a_study(place):
     folder, store = place()
     shown = []
     assert run_workers(folder, store, count=2, show=lambda: shown.append(1))
@@ -60,7 +60,7 @@ def test_two_workers_run_a_study_to_its_end(place):
     assert len({row.worker.pid for row in store.rows()}) == 2
 
 
-def test_a_second_run_of_a_finished_study_does_nothing(place):
+def test_finished_study_runs_nothing(place):
     folder, store = place(budget={"trials": 2})
     run_workers(folder, store, count=1, show=lambda: None)
     before = store.rows()
@@ -68,7 +68,7 @@ def test_a_second_run_of_a_finished_study_does_nothing(place):
     assert store.rows() == before
 
 
-def test_trials_of_a_dead_run_are_told_and_done_again(place):
+def test_trials_of_killed_run_are_requeued(place):
     folder, store = place(budget={"trials": 2})
     store.claim(Worker(job="local", host=platform.node(), pid=GONE))
     assert run_workers(folder, store, count=1, show=lambda: None)
@@ -77,7 +77,7 @@ def test_trials_of_a_dead_run_are_told_and_done_again(place):
     assert "died" in store.rows()[0].attempts[0].message
 
 
-def test_a_worker_that_is_killed_is_replaced_and_its_trial_done_again(place):
+def test_killed_worker_is_replaced(place):
     folder, store = place(python=None, command="sleep 0.3; echo {x}", budget={"trials": 4})
     killed = []
 
@@ -92,7 +92,7 @@ def test_a_worker_that_is_killed_is_replaced_and_its_trial_done_again(place):
     assert [attempt.cause for attempt in store.rows()[killed[0]].attempts] == ["killed", None]
 
 
-def test_workers_that_die_before_any_trial_are_an_error_with_their_last_words(place):
+def test_workers_without_trials_are_an_error(place):
     folder, store = place()
     folder.provenance_file.write_text('{"store": "sqlite:////nowhere/s.db", "home": "/"}')
     with pytest.raises(HpotuneError, match=r"every worker died.*nowhere.*worker-0.log"):
@@ -100,7 +100,7 @@ def test_workers_that_die_before_any_trial_are_an_error_with_their_last_words(pl
 
 
 @pytest.mark.parametrize("ask", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda ask: ask.name)
-def test_a_signal_puts_running_trials_back_in_line_and_a_second_run_goes_on(place, ask):
+def test_signal_releases_running_trials(place, ask):
     folder, store = place(
         python=None, command="touch $HPOTUNE_TRIAL_DIR/ready; [ -e go ] || sleep 60; echo {x}"
     )
@@ -127,7 +127,7 @@ def test_a_signal_puts_running_trials_back_in_line_and_a_second_run_goes_on(plac
     assert states(store) == ["finished"] * 6
 
 
-def test_cancel_asks_local_workers_to_end(place):
+def test_cancel_ends_local_workers(place):
     folder, store = place(python=None, command="touch $HPOTUNE_TRIAL_DIR/ready; sleep 60; echo {x}")
     worker = subprocess.Popen([sys.executable, "-m", "hpotune", "worker", str(folder.path)])
     assert until((folder.trial(0) / "ready").exists)
@@ -146,7 +146,7 @@ def test_cancel_asks_local_workers_to_end(place):
     ],
     ids=["gone", "of_another_host", "of_a_job", "whose_number_another_process_has"],
 )
-def test_a_local_worker_is_dead_when_its_process_is_gone(worker, dies):
+def test_local_worker_without_process_is_stale(worker, dies):
     assert (stale_on_host("here")(worker) is not None) == dies
 
 
@@ -165,45 +165,45 @@ def test_a_local_worker_is_dead_when_its_process_is_gone(worker, dies):
         ("UNKNOWN", None),
     ],
 )
-def test_the_state_of_a_job_tells_the_death_of_its_worker(state, cause):
+def test_ended_job_makes_worker_stale(state, cause):
     failure = failure_by_job_state([JobRow(id="12_1", state=state)])(Worker(job="12_1", host="n1", pid=1))
     assert (failure.cause if failure else None) == cause
 
 
-def test_a_job_that_the_cluster_does_not_know_tells_nothing():
+def test_unknown_job_proves_nothing():
     assert failure_by_job_state([])(Worker(job="12_1", host="n1", pid=1)) is None
 
 
-def test_slurms_complaint_is_the_line_that_says_error():
+def test_error_line_of_slurm():
     text = "sbatch: info\nsbatch: error: invalid partition specified: x\nsbatch: fatal\n"
     assert error_line(text) == "invalid partition specified: x"
 
 
-def test_doctor_finds_a_store_that_is_not_there(place):
+def test_doctor_finds_missing_store(place):
     folder, _ = place()
     folder.provenance_file.write_text('{"store": "sqlite:////nowhere/s.db", "home": "/"}')
     bad = [finding for finding in findings(folder.path) if finding.level == "bad" and finding.what == "store"]
     assert "nowhere" in bad[0].found
 
 
-def test_doctor_counts_the_trials_of_a_study(place):
+def test_doctor_counts_trials(place):
     folder, _ = place()
     [found] = [finding for finding in findings(folder.path) if finding.what == "store"]
     assert found.found.endswith(": 6 trials")
 
 
-def test_doctor_looks_at_any_folder_and_leaves_nothing_there(tmp_path: Path):
+def test_doctor_leaves_no_files(tmp_path: Path):
     what = {finding.what for finding in findings(tmp_path)}
     assert {"locks", "disk", "library", "cache"} <= what
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_study_of_several_nodes_needs_slurm(make_study):
+def test_several_nodes_need_slurm(make_study):
     with pytest.raises(StudyFileError, match=r"resources.nodes: 2 needs Slurm"):
         check_local(make_study(resources={"nodes": 2}).config)
 
 
-def test_gpus_are_dealt_to_as_many_workers_as_they_carry(place, monkeypatch):
+def test_gpus_limit_the_workers(place, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     code = "echo $CUDA_VISIBLE_DEVICES >> seen; sleep 0.2; echo {x}"
     sections = {"budget": {"trials": 6, "parallel": 3}, "resources": {"gpus": 2}}
@@ -213,7 +213,7 @@ def test_gpus_are_dealt_to_as_many_workers_as_they_carry(place, monkeypatch):
     assert len({row.worker.pid for row in store.rows()}) == 2
 
 
-def test_a_study_that_ended_short_says_so(place):
+def test_shortfall_is_explained(place):
     folder, store = place()
     config = folder.load().config
     assert "0 of 6 trials are done" in shortfall(config, store.rows(), now=datetime.now())
@@ -221,7 +221,7 @@ def test_a_study_that_ended_short_says_so(place):
     assert shortfall(config, store.rows(), now=datetime.now()) == ""
 
 
-def test_the_only_names_who_holds_the_lock(tmp_path: Path):
+def test_lock_names_its_holder(tmp_path: Path):
     lock = tmp_path / "lock"
     refused = pytest.raises(HpotuneError, match=f"it is already running: process {os.getpid()} on")
     with try_exclusive_lock(lock, what="it"), refused, try_exclusive_lock(lock, what="it"):
@@ -230,7 +230,7 @@ def test_the_only_names_who_holds_the_lock(tmp_path: Path):
         pass
 
 
-def test_a_run_that_is_cancelled_from_elsewhere_ends_and_starts_no_worker_again(place):
+def test_cancelled_run_starts_no_worker(place):
     folder, store = place(python=None, command="sleep 30; echo {x}", budget={"trials": 2})
     asked = []
 
@@ -252,7 +252,7 @@ def test_a_run_that_is_cancelled_from_elsewhere_ends_and_starts_no_worker_again(
         ("echo {x}", {"trials": 2, "until": "2026-01-01"}, 0),
     ],
 )
-def test_a_run_ends_with_an_error_where_failures_ended_it(make_study, tmp_path, command, budget, code):
+def test_failed_study_run_is_an_error(make_study, tmp_path, command, budget, code):
     study = make_study(python=None, command=command, budget=budget)
     done = subprocess.run(
         [sys.executable, "-m", "hpotune", "run", str(study.source.path)],

@@ -60,7 +60,7 @@ def running(job: str, *, beat: float | None = None, number: int = 0) -> TrialRow
     )
 
 
-def test_one_squeue_tells_states_reasons_and_estimates(place, fake):
+def test_squeue_gives_states_and_reasons(place, fake):
     fake("squeue", QUEUE)
     fake("sacct", SACCT)
     rows = {row.id: row for row in query_jobs(place, [])}
@@ -75,20 +75,20 @@ def test_one_squeue_tells_states_reasons_and_estimates(place, fake):
     assert (fake.calls("squeue"), fake.calls("sacct")) == (1, 1)
 
 
-def test_without_sacct_the_controller_remembers_how_jobs_ended(place, fake):
+def test_controller_reports_ends_without_sacct(place, fake):
     fake("squeue", QUEUE)
     assert states(query_jobs(place, []))["7_1"] == "TIMEOUT"
     assert states(query_jobs(place, []))["7_2"] == "GONE"
 
 
-def test_accounting_that_is_late_keeps_no_job_alive(place, fake):
+def test_late_accounting_is_overruled(place, fake):
     fake("squeue", "8_0|PENDING|Dependency|N/A\n")
     fake("sacct", SACCT)
     assert states(query_jobs(place, []))["7_0"] == "GONE"
 
 
 @pytest.mark.parametrize("code", [None, 127], ids=["absent", "a wrapper that finds nothing"])
-def test_without_squeue_scontrol_is_asked(place, fake, code):
+def test_scontrol_replaces_squeue(place, fake, code):
     if code:
         fake("squeue", "sh: squeue: not found", code=code)
     fake("scontrol", SHOWN)
@@ -99,18 +99,18 @@ def test_without_squeue_scontrol_is_asked(place, fake, code):
     assert (rows["7_3"].reason, rows["7_3"].estimate) == ("Priority", "2026-06-01T14:00:00")
 
 
-def test_sacct_alone_tells_waiting_running_and_ended_jobs(place, fake):
+def test_sacct_alone_gives_states(place, fake):
     fake("sacct", SACCT.replace("7_1|TIMEOUT|0:0\n", ""))
     told = states(query_jobs(place, []))
     assert told == {"7_0": "RUNNING", "7_1": "GONE", "7_2": "FAILED", "7_3": "PENDING", "8_0": "PENDING"}
 
 
-def test_a_job_that_sacct_alone_does_not_know_yet_waits(place, fake):
+def test_job_unknown_to_sacct_waits(place, fake):
     fake("sacct", "7_[0-3%2]|PENDING|0:0\n")
     assert states(query_jobs(place, []))["8_0"] == "PENDING"
 
 
-def test_without_any_command_jobs_tell_by_their_files(place, fake):
+def test_heartbeats_replace_all_commands(place, fake):
     for element in (0, 1, 2):
         Heartbeat(folder=place, worker=Worker(job=f"7_{element}", host="n1", pid=element)).start(now=1.0)
     Heartbeat(folder=place, worker=Worker(job="7_1", host="n1", pid=1)).end(now=2.0)
@@ -125,7 +125,7 @@ def test_without_any_command_jobs_tell_by_their_files(place, fake):
     assert "its job 7_2 gave no heartbeat for 10" in failure.message
 
 
-def test_a_live_trial_counts_more_than_the_end_of_a_worker_beside_it(place, fake):
+def test_running_trial_overrules_sign_off(place, fake):
     me = Worker(job="12", host="n1", pid=1)
     Heartbeat(folder=place, worker=me).start(now=1.0)
     Heartbeat(folder=place, worker=me).end(now=2.0)
@@ -133,7 +133,7 @@ def test_a_live_trial_counts_more_than_the_end_of_a_worker_beside_it(place, fake
     assert states(query_jobs(place, [running("12", beat=time.time() - 1000)]))["12"] == "COMPLETED"
 
 
-def test_only_the_worker_that_signed_last_signs_the_end(place):
+def test_last_worker_signs_the_end(place):
     Heartbeat(folder=place, worker=Worker(job="12", host="n1", pid=1)).start(now=1.0)
     Heartbeat(folder=place, worker=Worker(job="12", host="n1", pid=2)).start(now=2.0)
     Heartbeat(folder=place, worker=Worker(job="12", host="n1", pid=1)).end(now=3.0)
@@ -142,14 +142,14 @@ def test_only_the_worker_that_signed_last_signs_the_end(place):
     assert read_heartbeat(place, "12").end == 4.0
 
 
-def test_a_step_signs_its_begin_and_its_end(place, fake):
+def test_follow_up_signs_start_and_end(place, fake):
     me = Worker(job="8_0", host="n1", pid=1)
     with Heartbeat(folder=place, worker=me).recorded(clock=time.time):
         assert states(query_jobs(place, []))["8_0"] == "RUNNING"
     assert states(query_jobs(place, []))["8_0"] == "COMPLETED"
 
 
-def test_a_sign_of_life_keeps_a_job_that_has_no_trial(place, fake):
+def test_heartbeat_keeps_job_without_trial(place, fake):
     me = Worker(job="7_0", host="n1", pid=1)
     Heartbeat(folder=place, worker=me).start(now=1.0)
     os.utime(heartbeat_file(place, "7_0"), (1.0, 1.0))
@@ -157,7 +157,7 @@ def test_a_sign_of_life_keeps_a_job_that_has_no_trial(place, fake):
     assert states(query_jobs(place, []))["7_0"] == "RUNNING"
 
 
-def test_jobs_that_slurm_has_told_to_have_ended_are_gone_from_then_on(place, fake):
+def test_ended_jobs_stay_gone(place, fake):
     Heartbeat(folder=place, worker=Worker(job="7_0", host="n1", pid=1)).start(now=1.0)
     trials = [running("7_0", beat=time.time() - 1)]
     assert states(query_jobs(place, trials))["7_0"] == "RUNNING"
@@ -168,7 +168,7 @@ def test_jobs_that_slurm_has_told_to_have_ended_are_gone_from_then_on(place, fak
     assert states(query_jobs(place, []))["7_0"] == "RUNNING"
 
 
-def test_the_end_of_one_element_is_not_that_of_its_array(place, fake):
+def test_element_end_is_not_arrays(place, fake):
     for element in (0, 1):
         Heartbeat(folder=place, worker=Worker(job=f"7_{element}", host="n1", pid=element)).start(now=1.0)
     assert states(query_jobs(place, [], ended=["7_0"])) == {
@@ -176,20 +176,20 @@ def test_the_end_of_one_element_is_not_that_of_its_array(place, fake):
     }  # fmt: skip
 
 
-def test_jobs_that_were_cancelled_before_they_started_are_not_waited_for(place, fake):
+def test_jobs_cancelled_before_start(place, fake):
     fake("scancel")
     cancel_jobs(place, ["7", "8"])
     assert set(states(query_jobs(place, [])).values()) == {"CANCELLED"}
 
 
-def test_a_silent_controller_is_an_error_although_sacct_answers(place, fake):
+def test_unreachable_controller_is_an_error(place, fake):
     fake("squeue", "slurm_load_jobs error: Unable to contact slurm controller", code=1)
     fake("sacct", SACCT)
     with pytest.raises(ClusterError, match="Unable to contact"):
         query_jobs(place, [])
 
 
-def test_those_who_only_look_ask_once_in_thirty_seconds(place, fake):
+def test_readers_share_one_answer(place, fake):
     fake("squeue", QUEUE)
     first, second = cached_jobs(place, []), cached_jobs(place, [])
     assert first.rows == second.rows
@@ -198,7 +198,7 @@ def test_those_who_only_look_ask_once_in_thirty_seconds(place, fake):
     assert fake.calls("squeue") == 1
 
 
-def test_whoever_acts_asks_anew_and_those_who_look_see_it(place, fake):
+def test_query_refreshes_shared_answer(place, fake):
     fake("squeue", QUEUE)
     cached_jobs(place, [])
     fake("squeue", "")
@@ -208,7 +208,7 @@ def test_whoever_acts_asks_anew_and_those_who_look_see_it(place, fake):
 
 
 @pytest.mark.parametrize(("poll", "asked"), [("0", 3), ("1000", 1), ("", 1)])
-def test_the_age_of_an_answer_is_a_variable(place, fake, monkeypatch, poll, asked):
+def test_answer_age_is_configurable(place, fake, monkeypatch, poll, asked):
     monkeypatch.setenv("HPOTUNE_POLL_S", poll)
     fake("squeue", QUEUE)
     for _ in range(3):
@@ -216,14 +216,14 @@ def test_the_age_of_an_answer_is_a_variable(place, fake, monkeypatch, poll, aske
     assert fake.calls("squeue") == asked
 
 
-def test_an_age_that_is_no_number_is_the_users_mistake(monkeypatch):
+def test_wrong_answer_age_is_refused(monkeypatch):
     monkeypatch.setenv("HPOTUNE_POLL_S", "often")
     with pytest.raises(StudyFileError, match=r"HPOTUNE_POLL_S='often': needs a number of seconds"):
         poll_s()
 
 
 @pytest.mark.parametrize("asked_s", [-40, 500], ids=["old", "from a clock that is ahead"])
-def test_an_answer_that_is_not_young_is_asked_again(place, fake, asked_s):
+def test_old_answer_is_refreshed(place, fake, asked_s):
     fake("squeue", QUEUE)
     cached_jobs(place, [])
     path = place.jobs / ".queue.json"
@@ -232,7 +232,7 @@ def test_an_answer_that_is_not_young_is_asked_again(place, fake, asked_s):
     assert fake.calls("squeue") == 2
 
 
-def test_a_submission_since_is_seen_at_once(place, fake):
+def test_new_submission_refreshes_answer(place, fake):
     fake("squeue", QUEUE)
     cached_jobs(place, [])
     job = {"id": "9", "kind": "worker", "count": 1, "throttle": 1, "trials": None}
@@ -241,7 +241,7 @@ def test_a_submission_since_is_seen_at_once(place, fake):
     assert fake.calls("squeue") == 2
 
 
-def test_a_job_written_by_hand_is_unknown_until_the_next_question(place, fake):
+def test_hand_written_job_is_unknown_first(place, fake):
     fake("squeue", QUEUE + "12|RUNNING|None|N/A\n")
     cached_jobs(place, [])
     told = cached_jobs(place, [running("12")])
@@ -251,7 +251,7 @@ def test_a_job_written_by_hand_is_unknown_until_the_next_question(place, fake):
     assert [(row.state, row.kind) for row in told.rows if row.id == "12"] == [("RUNNING", "own")]
 
 
-def test_the_silence_of_a_controller_is_remembered_too(place, fake):
+def test_missing_answer_is_shared_too(place, fake):
     fake("squeue", "slurm_load_jobs error: Unable to contact slurm controller", code=1)
     for _ in range(2):
         told = cached_jobs(place, [])
@@ -260,13 +260,13 @@ def test_the_silence_of_a_controller_is_remembered_too(place, fake):
     assert fake.calls("squeue") == 1
 
 
-def test_a_damaged_answer_is_asked_again(place, fake):
+def test_damaged_answer_is_refreshed(place, fake):
     fake("squeue", QUEUE)
     write_atomic(place.jobs / ".queue.json", "{")
     assert states(cached_jobs(place, []).rows)["7_0"] == "RUNNING"
 
 
-def test_what_a_study_has_submitted_is_read_oldest_first(place):
+def test_submitted_jobs_are_oldest_first(place):
     write_atomic(place.jobs / "12" / "job.json", '{"id": "12", "kind": "worker", "count": 1}')
     assert [job.id for job in submitted_jobs(place)] == ["7", "8", "12"]
 
@@ -280,11 +280,11 @@ def test_what_a_study_has_submitted_is_read_oldest_first(place):
         ("7_[0,3-4,8-12:2]", ["7_0", "7_3", "7_4", "7_8", "7_10", "7_12"]),
     ],
 )
-def test_a_name_of_waiting_elements_stands_for_each(name, ids):
+def test_waiting_elements_are_expanded(name, ids):
     assert list(expand_ids(name)) == ids
 
 
-def test_a_command_that_is_not_there_is_told_from_one_that_fails(fake):
+def test_missing_command_differs_from_failure(fake):
     with pytest.raises(CommandMissing, match="sinfo not found"):
         run_command(["sinfo"])
     fake("sinfo", "slurm_load: error: no", code=1)
@@ -293,7 +293,7 @@ def test_a_command_that_is_not_there_is_told_from_one_that_fails(fake):
     assert not isinstance(told.value, CommandMissing)
 
 
-def test_slurm_is_asked_for_long_lists_in_full(fake, tmp_path, monkeypatch):
+def test_long_lists_are_complete(fake, tmp_path, monkeypatch):
     (tmp_path / "bin" / "squeue").write_text("#!/bin/sh\necho $SLURM_BITSTR_LEN\n")
     (tmp_path / "bin" / "squeue").chmod(0o755)
     assert run_command(["squeue"]).strip() == "0"
