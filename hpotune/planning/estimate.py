@@ -1,4 +1,7 @@
-"""What a trial and its job take: learned from what has run, probed, given in the study file, or assumed. Seconds."""
+"""Estimated times of trials and jobs, in seconds: learned from this study, probed, given in its file, or assumed.
+
+Reads no files: measured_times.py and study_plan.py do.
+"""
 
 from __future__ import annotations
 
@@ -8,165 +11,174 @@ from statistics import mean, median
 from typing import Literal
 
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.planning.rung_forecast import climbs, seconds
+from hpotune.planning.rung_forecast import rung_forecast, trial_seconds
 from hpotune.schedule.rounds import look_s
 
-Name = Literal["trial_s", "load_s", "baseline_s", "start_s", "queue_s", "turn_s", "step_s"]
-MEANS: dict[Name, str] = {
-    "trial_s": "a trial trains and scores",
-    "load_s": "its process imports, loads model and data",
-    "baseline_s": "the untouched model is scored, loading left out",
+TimeName = Literal["trial_s", "load_s", "baseline_s", "start_s", "queue_s", "gap_s", "follow_up_s"]
+MEANINGS: dict[TimeName, str] = {
+    "trial_s": "a trial trains and is scored",
+    "load_s": "its process imports libraries, loads model and data",
+    "baseline_s": "the base model is scored, without loading",
     "start_s": "from a job's start to its first trial",
     "queue_s": "a job waits in the queue",
-    "turn_s": "from the end of a job to the start of the next one of its array",
-    "step_s": "a follow-up job works until it has submitted",
+    "gap_s": "from the end of a job to the start of the next one of its array",
+    "follow_up_s": "a follow-up job runs until it has submitted",
 }
-ASSUMED: dict[Name, float] = {
+DEFAULTS: dict[TimeName, float] = {
     "trial_s": 600,
     "load_s": 60,
     "start_s": 10,
     "queue_s": 60,
-    "turn_s": 2,
-    "step_s": 4,
+    "gap_s": 2,
+    "follow_up_s": 4,
 }
-"""Where nobody knows better: a short fine-tuning of a small model on a quiet cluster."""
-GIVEN: tuple[Name, ...] = ("trial_s", "load_s", "start_s", "queue_s")
-"""Keys of `plan:` in a study file."""
+"""Assumed where nothing is known: a short fine-tuning of a small model on a quiet cluster."""
+PLAN_KEYS: tuple[TimeName, ...] = ("trial_s", "load_s", "start_s", "queue_s")
+"""Keys of `plan` in a study file."""
+OLD_NAMES: Mapping[str, TimeName] = {"turn_s": "gap_s", "step_s": "follow_up_s"}  # words: ignore
+"""Names that a probe.json of an earlier version holds."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """Seconds seen in a study's folder, each as often as it was seen."""
+class MeasuredTimes:
+    """Seconds that were measured in a study's folder, one value per occurrence."""
 
     trials: Sequence[float] = ()
-    """Finished ones from claim to end, loading included; the baseline left out."""
+    """Finished trials from claim to end, with loading; without the baseline."""
     baselines: Sequence[float] = ()
     loads: Sequence[float] = ()
     starts: Sequence[float] = ()
     queues: Sequence[float] = ()
-    turns: Sequence[float] = ()
-    steps: Sequence[float] = ()
+    gaps: Sequence[float] = ()
+    """From the end of an array element to the start of the next."""
+    follow_ups: Sequence[float] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Figure:
-    """A number of seconds and where it comes from."""
+class Estimate:
+    """A number of seconds and its source."""
 
     value: float
     source: str
-    sure: bool = True
+    is_known: bool = True
     """False: assumed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Figures:
-    """All that a plan stands on."""
+class Estimates:
+    """The times that a plan is based on."""
 
-    trial_s: Figure
-    load_s: Figure
-    baseline_s: Figure
-    start_s: Figure
-    queue_s: Figure
-    turn_s: Figure
-    step_s: Figure
+    trial_s: Estimate
+    load_s: Estimate
+    baseline_s: Estimate
+    start_s: Estimate
+    queue_s: Estimate
+    gap_s: Estimate
+    follow_up_s: Estimate
     trials: tuple[float, ...] = ()
-    """Of each, loading left out: their spread makes workers wait for each other. Of finished ones, else by `climbs`."""
-    climbs: Sequence[Sequence[int]] = ()
-    """The rungs that each trial is expected to be scored at; empty: it has none, or finished ones are known."""
+    """Of each trial, without loading; their spread makes workers wait. Measured, else by `rungs_per_trial`."""
+    rungs_per_trial: Sequence[Sequence[int]] = ()
+    """The rungs that each trial is expected to be scored at; empty: no rungs, or trials were measured."""
 
-    def named(self) -> dict[Name, Figure]:
-        """Each by its name."""
-        return {name: getattr(self, name) for name in MEANS}
+    def by_name(self) -> dict[TimeName, Estimate]:
+        """The estimates by name."""
+        return {name: getattr(self, name) for name in MEANINGS}
 
     @property
-    def pace(self) -> Pace:
-        """The bare numbers."""
-        return Pace(
+    def simulation_times(self) -> SimulationTimes:
+        """The numbers for a simulation."""
+        return SimulationTimes(
             trials_s=self.trials or (self.trial_s.value,),
-            **{name: figure.value for name, figure in self.named().items() if name != "trial_s"},
+            **{name: estimate.value for name, estimate in self.by_name().items() if name != "trial_s"},
         )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Pace:
-    """What a simulation is told, in seconds."""
+class SimulationTimes:
+    """Input of a simulation, in seconds."""
 
     trials_s: Sequence[float]
-    """Of trial 1, 2, …, loading left out; begins again where it ends."""
+    """Of trial 1, 2, …, without loading; repeated for further trials."""
     baseline_s: float | None = None
-    """None: as a trial."""
+    """None: the same as a trial."""
     load_s: float = 0.0
     start_s: float = 0.0
     queue_s: float = 0.0
-    turn_s: float = 0.0
-    step_s: float = 0.0
+    gap_s: float = 0.0
+    follow_up_s: float = 0.0
 
     @property
     def look_s(self) -> float:
-        """How often a worker that waits for its round looks."""
+        """How often a worker that waits for its round reads the store."""
         return look_s(self.load_s + mean(self.trials_s))
 
 
-def figures(config: StudyConfig, learned: Measured, probed: Mapping[str, float]) -> Figures:
-    """Every figure from its best source: learned, then probed, then the file's `plan:`, then assumed."""
+def estimates(config: StudyConfig, learned: MeasuredTimes, probed: Mapping[str, float]) -> Estimates:
+    """Each estimate from its best source: learned, then probed, then `plan` of the study file, then assumed."""
     load = _load(config, learned, probed)
     trial = _trial(config, learned, probed, load_s=load.value)
     trials = tuple(max(0.0, took - load.value) for took in learned.trials)
     ladder, expected = config.search.ladder, list[list[int]]()
     if ladder is not None and not trials:
-        expected = climbs(config, ladder)
-        trials = tuple(seconds(ladder, rungs, trial_s=trial.value, load_s=load.value) for rungs in expected)
-    return Figures(
+        expected = rung_forecast(config, ladder)
+        trials = tuple(
+            trial_seconds(ladder, rungs, trial_s=trial.value, load_s=load.value) for rungs in expected
+        )
+    return Estimates(
         trial_s=trial,
         load_s=load,
         baseline_s=_baseline(learned, probed, trial=trial, load_s=load.value),
-        start_s=_figure(config, "start_s", learned.starts, probed, of="jobs"),
-        queue_s=_figure(config, "queue_s", learned.queues, probed, of="jobs"),
-        turn_s=_figure(config, "turn_s", learned.turns, probed, of="jobs"),
-        step_s=_figure(config, "step_s", learned.steps, probed, of="steps"),
+        start_s=_estimate(config, "start_s", learned.starts, probed, of="jobs"),
+        queue_s=_estimate(config, "queue_s", learned.queues, probed, of="jobs"),
+        gap_s=_estimate(config, "gap_s", learned.gaps, probed, of="jobs"),
+        follow_up_s=_estimate(config, "follow_up_s", learned.follow_ups, probed, of="follow-up jobs"),
         trials=trials,
-        climbs=expected,
+        rungs_per_trial=expected,
     )
 
 
-def _load(config: StudyConfig, learned: Measured, probed: Mapping[str, float]) -> Figure:
-    found = _figure(config, "load_s", learned.loads, probed, of="trials")
-    if found.sure or config.model is not None:
+def _load(config: StudyConfig, learned: MeasuredTimes, probed: Mapping[str, float]) -> Estimate:
+    found = _estimate(config, "load_s", learned.loads, probed, of="trials")
+    if found.is_known or config.model is not None:
         return found
-    return Figure(value=0.0, source="within the trial: your program loads what it needs")
+    return Estimate(value=0.0, source="part of the trial: your program loads what it needs")
 
 
-def _trial(config: StudyConfig, learned: Measured, probed: Mapping[str, float], *, load_s: float) -> Figure:
+def _trial(
+    config: StudyConfig, learned: MeasuredTimes, probed: Mapping[str, float], *, load_s: float
+) -> Estimate:
     if learned.trials:
-        return Figure(
+        return Estimate(
             value=max(0.0, mean(learned.trials) - load_s),
             source=f"learned from {_count(learned.trials, 'trials')}",
         )
-    return _figure(config, "trial_s", (), probed, of="trials")
+    return _estimate(config, "trial_s", (), probed, of="trials")
 
 
-def _baseline(learned: Measured, probed: Mapping[str, float], *, trial: Figure, load_s: float) -> Figure:
+def _baseline(
+    learned: MeasuredTimes, probed: Mapping[str, float], *, trial: Estimate, load_s: float
+) -> Estimate:
     if learned.baselines:
-        return Figure(value=max(0.0, mean(learned.baselines) - load_s), source="learned from the baseline")
+        return Estimate(value=max(0.0, mean(learned.baselines) - load_s), source="learned from the baseline")
     if "baseline_s" in probed:
-        return Figure(value=probed["baseline_s"], source="probed")
-    return Figure(value=trial.value, source="as a trial", sure=trial.sure)
+        return Estimate(value=probed["baseline_s"], source="probed")
+    return Estimate(value=trial.value, source="the same as a trial", is_known=trial.is_known)
 
 
-def _figure(
-    config: StudyConfig, name: Name, seen: Sequence[float], probed: Mapping[str, float], *, of: str
-) -> Figure:
+def _estimate(
+    config: StudyConfig, name: TimeName, seen: Sequence[float], probed: Mapping[str, float], *, of: str
+) -> Estimate:
     if seen:
-        return Figure(value=usual(name, seen), source=f"learned from {_count(seen, of)}")
+        return Estimate(value=typical_value(name, seen), source=f"learned from {_count(seen, of)}")
     if name in probed:
-        return Figure(value=probed[name], source="probed")
-    if name in GIVEN and name in config.plan.model_fields_set and getattr(config.plan, name) is not None:
-        return Figure(value=float(getattr(config.plan, name)), source="given")
-    return Figure(value=ASSUMED[name], source="assumed", sure=False)
+        return Estimate(value=probed[name], source="probed")
+    if name in PLAN_KEYS and name in config.plan.model_fields_set and getattr(config.plan, name) is not None:
+        return Estimate(value=float(getattr(config.plan, name)), source="given")
+    return Estimate(value=DEFAULTS[name], source="assumed", is_known=False)
 
 
-def usual(name: str, seen: Sequence[float]) -> float:
-    """What to expect of the next ones: the mean, since they add up; of queues the median: one night says little."""
+def typical_value(name: str, seen: Sequence[float]) -> float:
+    """The expected value: the mean, since times add up; the median for queues, which have outliers."""
     return median(seen) if name == "queue_s" else mean(seen)
 
 
@@ -174,26 +186,29 @@ def _count(seen: Sequence[float], of: str) -> str:
     return f"{len(seen)} {of if len(seen) > 1 else of.removesuffix('s')}"
 
 
-def missing(found: Figures) -> str:
-    """What is only assumed and how to know it; empty where all that a file may give is known."""
-    names = [name for name in GIVEN if not found.named()[name].sure]
+def assumptions(found: Estimates) -> str:
+    """A note on what is only assumed and how to measure it; empty where all keys of `plan` are known."""
+    names = [name for name in PLAN_KEYS if not found.by_name()[name].is_known]
     if not names:
         return ""
-    told = ", ".join(f"{name} ({MEANS[name]}): {found.named()[name].value:g} s" for name in names)
+    listed = ", ".join(f"{name} ({MEANINGS[name]}): {found.by_name()[name].value:g} s" for name in names)
     example = ", ".join(f"{name}: SECONDS" for name in names)
-    return f"assumed, not known: {told}; measure by `hpotune plan --probe`, or write plan: {{{example}}}"
+    return (
+        f"assumed, not known: {listed}; measure them with `hpotune plan --probe`, or write into the study file "
+        f"plan: {{{example}}}"
+    )
 
 
-def as_numbers(found: Measured) -> dict[str, float]:
-    """The figures that were seen, for a probe's file: names as in Figures, `trial_s` without loading."""
+def probe_values(found: MeasuredTimes) -> dict[str, float]:
+    """The measured values for a probe's file, by the names of Estimates; `trial_s` without loading."""
     load_s = mean(found.loads) if found.loads else 0.0
     numbers = {
-        "trial_s": [seconds - load_s for seconds in found.trials],
-        "baseline_s": [seconds - load_s for seconds in found.baselines],
+        "trial_s": [trial_seconds - load_s for trial_seconds in found.trials],
+        "baseline_s": [trial_seconds - load_s for trial_seconds in found.baselines],
         "load_s": found.loads,
         "start_s": found.starts,
         "queue_s": found.queues,
-        "turn_s": found.turns,
-        "step_s": found.steps,
+        "gap_s": found.gaps,
+        "follow_up_s": found.follow_ups,
     }
-    return {name: round(max(0.0, usual(name, seen)), 2) for name, seen in numbers.items() if seen}
+    return {name: round(max(0.0, typical_value(name, seen)), 2) for name, seen in numbers.items() if seen}

@@ -126,7 +126,7 @@ def _loading(
 def actual_progress(
     folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow], *, since: float | None, now: float
 ) -> dict[str, Json]:
-    """The study's progress so far, with the keys of plan.json. `since`: when it was submitted, in Unix seconds, if known.
+    """The study's progress so far, with the keys of plan.json. `since`: its submission in Unix seconds, if known.
 
     GPU-hours are those of jobs from start to end where they are known, else those of trials.
     """

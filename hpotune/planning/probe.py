@@ -1,4 +1,4 @@
-"""`plan --probe`: a short copy of the study that measures the times of a plan: a few trials, one a job, and a follow-up.
+"""`plan --probe`: a short copy of the study that measures times: a few trials, one a job, and a follow-up.
 
 Measured: time in the queue, start of a job, loading, trial, baseline, gap between jobs, follow-up. A fine-tuning stops
 after some optimizer steps; its time is extrapolated to the whole training.
@@ -70,7 +70,9 @@ def probe(
         store, config = _make_study(copy_folder, checked)
         _run(copy_folder, store, config, say=say, until=time.monotonic() + patience_s)
         rows = store.rows()
-        found = probe_values(_whole(copy_folder, checked.study.config, rows, measured_times(copy_folder, rows)))
+        found = probe_values(
+            _whole(copy_folder, checked.study.config, rows, measured_times(copy_folder, rows))
+        )
     stored = {"probed": datetime.now().isoformat(timespec="seconds"), **found}
     write_atomic(probe_file(folder), json.dumps(stored, indent=1) + "\n")
     if not folder.resolved_file.is_file():
@@ -173,8 +175,8 @@ def _ended(folder: StudyFolder, store: TrialQueue, config: StudyConfig) -> bool:
         return True
     if sum(row.decided for row in rows) < config.budget.trials:
         return False
-    lives = [life for job in submissions(folder) for life in job.lives]
-    if any(life.end is None for life in lives):
+    heartbeats = [beat for job in submissions(folder) for beat in job.heartbeats]
+    if any(beat.end is None for beat in heartbeats):
         return False
     return config.resources.follow_up is not True or follow_up_finished_at(folder) is not None
 
@@ -219,7 +221,7 @@ def _whole(
     trials = tuple(seconds + extra for seconds, extra in zip(seen.trials, more, strict=True))
     steps = list(seen.follow_ups)
     spoke = follow_up_finished_at(folder)
-    ends = [life.end for job in submissions(folder) for life in job.lives if life.end is not None]
+    ends = [beat.end for job in submissions(folder) for beat in job.heartbeats if beat.end is not None]
     if spoke is not None and ends:
         queue_s = median(seen.queues) if seen.queues else 0.0
         steps.append(max(0.0, spoke - max(ends) - queue_s))

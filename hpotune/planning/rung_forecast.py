@@ -1,6 +1,6 @@
-"""How far trials climb before any has run: ASHA and Hyperband played with scores that came by chance.
+"""The rungs that trials will be scored at, before any has run: ASHA and Hyperband simulated with random scores.
 
-Whom the stopping rules (median, percentile, wilcoxon) end nobody can tell beforehand: there all run to their end.
+What median, percentile and wilcoxon prune depends on the scores: with them every trial is assumed to run to its end.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.trial import RungScore, TrialRow
 from hpotune.schedule.promotion import next_rung, rung_decisions
 
-MOST = 243
-"""Trials that are played; larger studies repeat them. A play looks at all rows once a turn."""
+MAX_SIMULATED = 243
+"""Trials that are simulated; larger studies repeat them. The simulation reads all rows at each step."""
 
 
-def climbs(config: StudyConfig, ladder: Ladder) -> list[list[int]]:
+def rung_forecast(config: StudyConfig, ladder: Ladder) -> list[list[int]]:
     """The rungs that each trial is scored at, by number, the baseline left out; at most MOST of them."""
-    count = min(config.budget.trials, MOST)
+    count = min(config.budget.trials, MAX_SIMULATED)
     if not ladder.halves:
         return [list(range(len(ladder))) for _ in range(count)]
     luck = random.Random(0).sample(range(count), count)
@@ -59,6 +59,6 @@ def _reached(row: TrialRow, ladder: Ladder, rung: int, *, score: float) -> Trial
     )
 
 
-def seconds(ladder: Ladder, rungs: Sequence[int], *, trial_s: float, load_s: float) -> float:
-    """What a trial that is scored at these rungs takes, its first loading left out: each turn loads anew."""
+def trial_seconds(ladder: Ladder, rungs: Sequence[int], *, trial_s: float, load_s: float) -> float:
+    """Seconds of a trial that is scored at these rungs, without its first loading: each stage loads again."""
     return trial_s * ladder.share(rungs[-1]) + load_s * (len(rungs) - 1)

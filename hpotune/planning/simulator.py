@@ -1,8 +1,8 @@
-"""A cluster in a heap of events. What is submitted, what may start and what fits is asked of `plan/`, as in a real run.
+"""A simulated Slurm cluster: an event queue of jobs and trials. What is submitted and what fits is decided by schedule/.
 
-How it goes: an array waits `queue_s`; its elements start as far as throttle and cluster allow, one `turn_s` after
-another; a job takes its first trial after `start_s`; each trial loads, then trains. Waiting in the queue and waiting
-for the throttle overlap; what a follow-up step submits waits in the queue anew. No trial fails.
+An array waits `queue_s`; its elements start as throttle and cluster allow, each `gap_s` after the end of the one before;
+a job claims its first trial after `start_s`; each trial loads, then trains. Time in the queue and time under the throttle
+overlap; what a follow-up submits waits in the queue again. No trial fails.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from hpotune.config.schema.study_config import SearchConfig, StudyConfig
-from hpotune.planning.estimate import Pace
+from hpotune.planning.estimate import SimulationTimes
 from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import Attempt, Span, TrialRow, Worker
@@ -34,21 +34,21 @@ Split = Callable[[JobSpec], list[JobSpec]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Outcome:
-    """What a study would come to."""
+class SimulationResult:
+    """The result of a simulated study."""
 
     spans: tuple[Span, ...]
-    """Start and end count from the submission, in seconds; trials are cut into load and train."""
+    """Start and end in seconds from the submission; a trial has the phases load and train."""
     wall_s: float
     """From the submission to the end of the last trial."""
     held_s: float
-    """Of all jobs together, from start to end."""
+    """Sum over all jobs, from start to end."""
     gpu_hours: float
-    """Held by jobs, not only by trials."""
+    """Held by jobs, also while no trial runs."""
     jobs: int
-    """Elements of arrays that started."""
+    """Array elements that started."""
     arrays: int
-    """Submissions of them."""
+    """Submissions."""
     steps: int
     """Follow-up jobs that ran."""
     trials: int
@@ -56,7 +56,7 @@ class Outcome:
     idle: float
     """Share of the held time in which no trial trained or scored: starting, loading, waiting for others."""
     reason: str
-    """Why it ended; empty where trials are left and nothing does them."""
+    """Why the study ended; empty where trials are left that no job runs."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -64,11 +64,11 @@ class _Array:
     id: int
     spec: JobSpec
     ready: float
-    """When it has waited long enough in the queue."""
+    """When its time in the queue is over."""
     jobs: list[_Job] = field(default_factory=list)
     waiting: int = 0
     running: int = 0
-    """Elements whose place is taken: by themselves, or until the cluster has turned to the next."""
+    """Elements that count against the throttle: running ones, and ended ones until Slurm starts the next."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -84,31 +84,37 @@ class _Job:
 
 
 @dataclass(kw_only=True, slots=True)
-class _Step:
+class _FollowUp:
     after: set[str]
-    """Jobs that it waits for and that have not ended."""
+    """Jobs that it depends on and that have not ended."""
     any_of: bool
 
 
 def simulate(
     config: StudyConfig,
-    pace: Pace,
+    times: SimulationTimes,
     *,
     begin: datetime,
     split: Split | None = None,
     slots: int | None = None,
-) -> Outcome:
-    """Replays the whole study. `split` cuts arrays as the cluster wants; `slots`: jobs that can run at once."""
-    return _Cluster(config, pace, begin=begin, split=split, slots=slots).run()
+) -> SimulationResult:
+    """The simulated study. `split` splits arrays by MaxArraySize; `slots`: jobs that can run at the same time."""
+    return _Cluster(config, times, begin=begin, split=split, slots=slots).run()
 
 
 class _Cluster:
     def __init__(
-        self, config: StudyConfig, pace: Pace, *, begin: datetime, split: Split | None, slots: int | None
+        self,
+        config: StudyConfig,
+        times: SimulationTimes,
+        *,
+        begin: datetime,
+        split: Split | None,
+        slots: int | None,
     ) -> None:
-        # the pace knows how far each climbs; here it does so in one stretch
+        # the times include how far each trial is promoted; here it trains in one stage
         self.config = config.model_copy(update={"search": SearchConfig()})
-        self.pace, self.begin, self.slots = pace, begin, slots
+        self.times, self.begin, self.slots = times, begin, slots
         self.split: Split = split or (lambda spec: [spec])
         self.now = 0.0
         self.events: list[tuple[float, int, Callable[[], None]]] = []
@@ -122,14 +128,14 @@ class _Cluster:
         self.jobs: list[_Job] = []
         self.active: dict[str, _Job] = {}
         self.idle: list[_Job] = []
-        self.steps: list[_Step] = []
-        self.steps_run = 0
+        self.follow_ups: list[_FollowUp] = []
+        self.follow_ups_run = 0
         self.spans: list[Span] = []
         self.claims = 0
         self.last_end = 0.0
         self.stopped: StopReason | None = None
 
-    def run(self) -> Outcome:
+    def run(self) -> SimulationResult:
         self._submit_missing()
         while self.events:
             self.now, _, act = heapq.heappop(self.events)
@@ -143,17 +149,20 @@ class _Cluster:
     # Submitting
 
     def _submit_missing(self) -> None:
-        """What `launch/follow_up.py` does: ask the planner, submit, leave a step behind."""
+        """As launch/follow_up.py: submit the next jobs, and a follow-up."""
         rows = [JobRow(id=job.id, state=job.state) for job in self.active.values()]
         due = next_jobs(self.config, self.rows, rows, now=self._moment())
         new = [self._submit(part) for spec in due for part in self.split(spec)]
-        if self.config.resources.follow_up is True and self.active and (new or not self.steps):
+        if self.config.resources.follow_up is True and self.active and (new or not self.follow_ups):
             any_of = self.config.execution.trials_per_job == "auto"
-            self.steps.append(_Step(after=set(self.active), any_of=any_of))
+            self.follow_ups.append(_FollowUp(after=set(self.active), any_of=any_of))
 
     def _submit(self, spec: JobSpec) -> _Array:
         array = _Array(
-            id=len(self.arrays) + 1, spec=spec, ready=self.now + self.pace.queue_s, waiting=spec.count
+            id=len(self.arrays) + 1,
+            spec=spec,
+            ready=self.now + self.times.queue_s,
+            waiting=spec.count,
         )
         array.jobs = [
             _Job(id=f"{array.id}_{index}", array=array, submitted=self.now) for index in range(spec.count)
@@ -165,7 +174,7 @@ class _Cluster:
         return array
 
     def _start_jobs(self) -> None:
-        """Starts what may start, oldest array first."""
+        """Start the elements that can start, oldest array first."""
         for array in [array for array in self.arrays if array.waiting]:
             while array.waiting and array.running < array.spec.throttle and self.now >= array.ready:
                 if self.slots is not None and sum(a.running for a in self.arrays) >= self.slots:
@@ -177,21 +186,21 @@ class _Cluster:
         job.array.running += 1
         job.state, job.start = "RUNNING", self.now
         self._span(job, None, "queue", job.submitted)
-        ready = self.now + self.pace.start_s
+        ready = self.now + self.times.start_s
         self._span(job, None, "start", self.now, end=ready)
         self._at(ready, lambda: self._claim(job))
 
     # A worker
 
     def _claim(self, job: _Job) -> None:
-        """What a free worker does: takes a trial, waits for its round, or ends."""
+        """A free worker claims a trial, waits for its round, or ends."""
         limit = job.array.spec.trials
         if (limit is not None and job.taken >= limit) or self._over():
             return self._end(job)
         number = self._next_trial()
         if number is None:
             return self._wait(job) if self._more_rounds() else self._end(job)
-        left_s = self._until(job) - self.now
+        left_s = self._deadline(job) - self.now
         if not fits(self.config, self.ended[-SEEN:], self.rows[number], left_s=left_s):
             return self._end(job)
         self._no_longer_idle(job)
@@ -207,12 +216,12 @@ class _Cluster:
         return bool(self.stopped)
 
     def _next_trial(self) -> int | None:
-        """The waiting trial that comes next, where its round has begun."""
+        """The next waiting trial, if its round has started."""
         number = self.waiting[0] if self.waiting else None
         return number if number is not None and number < self._may_start() else None
 
     def _may_start(self) -> int:
-        """As plan.rounds.may_start; rounds that are over are not counted again each time."""
+        """As schedule/rounds.py:may_start; finished rounds are not counted again."""
         if self.config.execution.mode == "async":
             return len(self.rows)
         ahead = self.finished[self.round : self.round + 2 * width(self.config)]
@@ -223,11 +232,11 @@ class _Cluster:
         return bool(self.waiting) and self._may_start() < len(self.rows)
 
     def _wait(self, job: _Job) -> None:
-        """Waits for the round, at most to the end of its job."""
+        """Wait for the round, at most to the end of its job."""
         if job.idle_since is None:
             job.idle_since = self.now
             self.idle.append(job)
-            self._at(self._until(job), lambda: self._time_out(job))
+            self._at(self._deadline(job), lambda: self._time_out(job))
 
     def _time_out(self, job: _Job) -> None:
         if job.idle_since is not None:
@@ -237,18 +246,18 @@ class _Cluster:
         heapq.heappop(self.waiting)
         job.taken += 1
         row, seconds = self.rows[number], self._seconds(number)
-        begun = self._unix()
+        start = self._unix()
         worker = Worker(job=job.id, host="n", pid=1)
-        self.rows[number] = replace(row, state="running", start=begun, worker=worker)
-        asked = self._until(job)
-        loaded = self.now + self.pace.load_s
+        self.rows[number] = replace(row, state="running", start=start, worker=worker)
+        deadline = self._deadline(job)
+        loaded = self.now + self.times.load_s
         done = loaded + max(0.0, seconds - self._trained(row))
-        end = done if done <= asked else max(asked, self.now)
+        end = done if done <= deadline else max(deadline, self.now)
         self._span(job, number, "load", self.now, end=min(loaded, end))
         self._span(job, number, "train", loaded, end=end)
-        self._at(end, lambda: self._told(job, number, finished=done <= asked))
+        self._at(end, lambda: self._end_trial(job, number, finished=done <= deadline))
 
-    def _told(self, job: _Job, number: int, *, finished: bool) -> None:
+    def _end_trial(self, job: _Job, number: int, *, finished: bool) -> None:
         row = self.rows[number]
         assert row.worker is not None, "it ran"
         assert row.start is not None, "it ran"
@@ -264,7 +273,7 @@ class _Cluster:
         self.last_end = max(self.last_end, self.now)
         if not finished:
             self.rows[number] = replace(row, state="waiting", attempts=attempts)
-            if attempt.seconds > self.pace.load_s:
+            if attempt.seconds > self.times.load_s:
                 heapq.heappush(self.waiting, number)
             else:
                 self.stopped = self._too_short()
@@ -277,12 +286,12 @@ class _Cluster:
         self._wake()
 
     def _wake(self) -> None:
-        """Those that wait for the round find out when they look next, that it or the study is over."""
+        """Let the workers that wait for a round see, when they next read the store, that it or the study is over."""
         if self.idle and (self.stopped or self._next_trial() is not None or not self._more_rounds()):
             for job in self.idle:
                 assert job.idle_since is not None, "in the list since then"
-                looks = math.ceil(round((self.now - job.idle_since) / self.pace.look_s, 6))
-                self._at(job.idle_since + looks * self.pace.look_s, partial(self._look, job))
+                looks = math.ceil(round((self.now - job.idle_since) / self.times.look_s, 6))
+                self._at(job.idle_since + looks * self.times.look_s, partial(self._look, job))
 
     def _look(self, job: _Job) -> None:
         if job.idle_since is not None:
@@ -295,25 +304,25 @@ class _Cluster:
             self.idle.remove(job)
 
     def _end(self, job: _Job) -> None:
-        """The job ends; what waits for its place or for its end comes."""
+        """End the job; start what waits for its slot or its end."""
         job.state, job.end = "COMPLETED", self.now
         self._no_longer_idle(job)
-        self._at(self.now + self.pace.turn_s, lambda: self._turn(job.array))
+        self._at(self.now + self.times.gap_s, lambda: self._free_slot(job.array))
         del self.active[job.id]
-        for step in [step for step in self.steps if job.id in step.after]:
-            step.after.discard(job.id)
-            if step.any_of or not step.after:
-                self.steps.remove(step)
-                self._at(self.now + self.pace.queue_s + self.pace.step_s, self._step)
+        for follow_up in [follow_up for follow_up in self.follow_ups if job.id in follow_up.after]:
+            follow_up.after.discard(job.id)
+            if follow_up.any_of or not follow_up.after:
+                self.follow_ups.remove(follow_up)
+                self._at(self.now + self.times.queue_s + self.times.follow_up_s, self._run_follow_up)
         if self.config.resources.follow_up == "worker" and not self.active:
-            self._at(self.now + self.pace.step_s, self._submit_missing)
+            self._at(self.now + self.times.follow_up_s, self._submit_missing)
 
-    def _turn(self, array: _Array) -> None:
+    def _free_slot(self, array: _Array) -> None:
         array.running -= 1
         self._start_jobs()
 
-    def _step(self) -> None:
-        self.steps_run += 1
+    def _run_follow_up(self) -> None:
+        self.follow_ups_run += 1
         if not any(job.taken or job.id in self.active for job in self.arrays[-1].jobs):
             self.stopped = self.stopped or self._too_short()
         if not self.stopped:
@@ -325,18 +334,18 @@ class _Cluster:
     # Numbers
 
     def _seconds(self, number: int) -> float:
-        """How long a trial trains and scores, from scratch."""
-        if self.rows[number].kind == "baseline" and self.pace.baseline_s is not None:
-            return self.pace.baseline_s
+        """Seconds that a trial trains and is scored, from its first step."""
+        if self.rows[number].kind == "baseline" and self.times.baseline_s is not None:
+            return self.times.baseline_s
         first = 1 if self.rows[0].kind == "baseline" else 0
-        return self.pace.trials_s[(number - first) % len(self.pace.trials_s)]
+        return self.times.trials_s[(number - first) % len(self.times.trials_s)]
 
     def _trained(self, row: TrialRow) -> float:
-        """What its checkpoint holds."""
-        return sum(max(0.0, attempt.seconds - self.pace.load_s) for attempt in row.attempts)
+        """Seconds of training in its checkpoint."""
+        return sum(max(0.0, attempt.seconds - self.times.load_s) for attempt in row.attempts)
 
-    def _until(self, job: _Job) -> float:
-        """When the job is told to end."""
+    def _deadline(self, job: _Job) -> float:
+        """When the job is signalled to end."""
         return job.start + self.config.resources.working_s
 
     def _unix(self) -> float:
@@ -352,20 +361,20 @@ class _Cluster:
         if end > start:
             self.spans.append(Span(job=job.id, trial=trial, phase=phase, start=start, end=end))
 
-    def _outcome(self) -> Outcome:
+    def _outcome(self) -> SimulationResult:
         ran = [job for job in self.jobs if job.state != "PENDING"]
         held = sum(job.end - job.start for job in ran)
         useful = sum(span.end - span.start for span in self.spans if span.phase == "train")
         count = sum(self.finished)
         reason = stop_reason(self.config, self.rows, now=self._moment()) or self.stopped
-        return Outcome(
+        return SimulationResult(
             spans=tuple(self.spans),
             wall_s=self.last_end,
             held_s=held,
             gpu_hours=held * gpus_per_job(self.config) / 3600,
             jobs=len(ran),
             arrays=len(self.arrays),
-            steps=self.steps_run,
+            steps=self.follow_ups_run,
             trials=count,
             idle=1 - useful / held if held else 0.0,
             reason=reason.text if reason else "",

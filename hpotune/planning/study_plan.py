@@ -186,7 +186,9 @@ def notes(plan: StudyPlan) -> list[str]:
     """What is only assumed, and what in the study file causes problems."""
     found, resources = [assumptions(plan.estimates)], plan.config.resources
     if plan.config.search.ladder is not None:
-        found.append(f"rungs: each trial is estimated {_rungs_note(plan.estimates, plan.config.search.ladder)}")
+        found.append(
+            f"rungs: each trial is estimated {_rungs_note(plan.estimates, plan.config.search.ladder)}"
+        )
     needs = plan.estimates.load_s.value + plan.estimates.trial_s.value
     has = resources.working_s - plan.estimates.start_s.value
     if needs > has:

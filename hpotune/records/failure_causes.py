@@ -1,4 +1,4 @@
-"""What the last lines of a trial say about why it ended: memory, a full disk, a broken node."""
+"""The cause of a failure by the last lines of a trial's output: memory, a full disk, a broken node."""
 
 from __future__ import annotations
 

@@ -59,5 +59,5 @@ class Lineage:
         return {keys.get(field, field): value for field, value in asdict(self).items()}
 
 
-_FIELDS = {"of": "generations", "place": "predecessor", "keeps": "keeps_values"}
+_FIELDS = {"of": "generations", "place": "predecessor", "keeps": "keeps_values"}  # words: ignore
 """Stored key -> field, where they differ: stored keys never change."""

@@ -1,4 +1,4 @@
-"""What crosses the process border: a trial's spec on its way in, its result on its way out. Always JSON.
+"""Trials as plain data: the spec and result that cross the process border as JSON, and the rows that the store returns.
 
 Files, all written by one writer (rank 0 of the trial): trials/<n>/{spec.json,result.json,curve.jsonl,spans.jsonl,
 log.txt,items.npz,adapter/,checkpoint/}.
@@ -19,7 +19,7 @@ from hpotune.records.lineage import Lineage
 
 
 class TrialSpec(Section):
-    """One trial, complete: whoever holds this needs neither the study file nor the store."""
+    """Everything a trial's process needs; it reads neither the study file nor the store."""
 
     study: str
     number: int
@@ -39,13 +39,13 @@ class TrialSpec(Section):
     code: str | None = None
     """The snapshot of the study's code that it runs (code/<hash>/); null: it has no program of its own."""
     rung: Rung | None = None
-    """How far this turn goes; null: to the end of the run."""
+    """The rung that this stage ends at; null: the end of the run."""
     parent: str | None = None
-    """Absolute; the folder of the trial whose checkpoint it goes on from where it has none of its own."""
+    """Absolute; the folder of the trial whose checkpoint it continues from where it has none of its own."""
 
 
 class Failure(Section):
-    """Why a trial ended without a value."""
+    """Why a trial, or an attempt at it, ended without a value."""
 
     cause: Cause
     message: str
@@ -55,7 +55,7 @@ class Failure(Section):
 
 
 class TrialResult(Section):
-    """What a trial came to. `values` follow `score.objective`; NaN never stands in them."""
+    """The result of a trial. `values` in the order of `score.objective`, never NaN."""
 
     number: int
     state: Literal["finished", "failed", "paused"]
@@ -65,109 +65,109 @@ class TrialResult(Section):
     metrics: dict[str, Json] = {}
     """Everything measured: train_loss, eval_loss, `hellaswag/acc_norm`, samples_per_second, peak_memory_gb …"""
     checks: dict[str, Json] = {}
-    """Truth checks that were made: name -> {ok, …what was compared}."""
+    """Sanity checks: name -> {ok, …what was compared}."""
     failure: Failure | None = None
     rung: int | None = None
-    """Whose values these are; null: of the whole run."""
+    """The rung that the values belong to; null: the whole run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RungScore:
-    """A rung that a trial has reached."""
+    """The score of a trial at a rung."""
 
     rung: int
     budget: float
-    """Where it lies, in the unit of `search.rungs`."""
+    """Training budget of the rung, in the unit of `search.rungs`."""
     values: tuple[float, ...]
     stderrs: tuple[float | None, ...] = ()
     breaks: bool = False
-    """Whether it broke a limit of `score.constraints` there."""
+    """Whether it violates `score.constraints` there."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RegretBound:
-    """What more trials would bring, as seen when a trial was drawn; in the unit of the objective, never negative."""
+    """What further trials can gain, estimated when a trial was drawn; in the unit of the objective, never negative."""
 
     regret: float
-    """With a probability of 95 % no point of the space is better than the best finished one by more."""
+    """With a probability of 95 % no point of the space is better than the best finished trial by more than this."""
     gain: float
-    """How much the next `ahead` trials are expected to raise the best, chosen as well as the model can."""
+    """Expected improvement of the best by the next `ahead` trials."""
     ahead: int
     trials: int
-    """Finished trials that it is made from."""
+    """Finished trials that the estimate is made from."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrialRow:
-    """A trial as the store knows it: what plan and report read."""
+    """A trial as the store holds it; schedule, planning and report read these."""
 
     number: int
     kind: Literal["baseline", "trial"]
     state: Literal["waiting", "running", "finished", "stopped", "failed"]
-    """stopped: it was scored at a rung, and others were better."""
+    """stopped: pruned at a rung."""
     params: Mapping[str, Json]
-    """Drawn values by dotted name; empty for the baseline."""
+    """Parameter values by dotted name; empty for the baseline."""
     values: tuple[float, ...] = ()
     stderrs: tuple[float | None, ...] = ()
     metrics: Mapping[str, Json] = field(default_factory=dict)
     failure: Failure | None = None
     worker: Worker | None = None
-    """Who runs it; of an ended trial, who did."""
+    """The worker that runs it, or ran it last."""
     start: float | None = None
     """Unix seconds, of the attempt that runs or ran last."""
     end: float | None = None
     last_heartbeat: float | None = None
-    """When its worker last said that it lives, in Unix seconds by the worker's clock."""
+    """Its worker's last heartbeat, in Unix seconds by the worker's clock."""
     attempts: tuple[Attempt, ...] = ()
     """Those that have ended, oldest first."""
     forgiven: bool = False
-    """A failure that `hpotune retry` has given another chance: it says nothing against the study any more."""
+    """Whether `hpotune retry` repeats this failed trial; then it no longer counts against the study."""
     retry_of: int | None = None
     """The failed trial whose point this one repeats."""
     breaks: tuple[str, ...] = ()
-    """Limits of `score.constraints` that its numbers break, in words; it is never the best."""
+    """The limits of `score.constraints` that it violates, as text; such a trial is never the best."""
     rung: int | None = None
-    """The highest rung that it was let onto; None: the study has none, or it has not begun."""
+    """The rung that it is or was trained to; None: the study has no rungs, or it has not started."""
     rung_scores: tuple[RungScore, ...] = ()
-    """The rungs it has reached, lowest first."""
+    """Its scores at rungs, lowest first."""
     regret_bound: RegretBound | None = None
-    """What was to be expected of more trials when it was drawn; None: nobody looked."""
+    """The regret bound that was computed when it was drawn; None: it was not."""
     lineage: Lineage | None = None
-    """Whom it goes on from; None: each trial of the study begins at its first step."""
+    """Which trial it continues from (pbt); None: trials of this study start at their first step."""
 
     @property
     def generation(self) -> int:
-        """Which part of the run it trained; 0 where runs are whole."""
+        """Which part of the run it trains; 0 without generations."""
         return self.lineage.generation if self.lineage is not None else 0
 
     @property
     def awaits_promotion(self) -> bool:
-        """Whether it has reached its rung, and waits for the word that it may go on."""
+        """Whether it was scored at its rung and waits for promotion."""
         return self.state == "waiting" and bool(self.rung_scores) and self.rung_scores[-1].rung == self.rung
 
     @property
     def paused(self) -> bool:
-        """Whether it was begun and waits for a worker to go on."""
+        """Whether it was interrupted and waits for a worker."""
         return self.state == "waiting" and bool(self.attempts) and not self.awaits_promotion
 
     @property
     def decided(self) -> bool:
-        """Whether it counts for the budget: it finished, or was stopped at a rung."""
+        """Whether it counts for the budget: it finished or was pruned."""
         return self.state in ("finished", "stopped")
 
     @property
     def tries(self) -> int:
-        """Attempts at it that ended; those that reached a rung are no further tries."""
+        """Ended attempts, without those that ended with a score at a rung."""
         return sum(attempt.outcome != "rung" for attempt in self.attempts)
 
     @property
     def gpu_hours(self) -> float:
-        """GPU-hours of all attempts that have ended, whatever they came to."""
+        """GPU-hours of all ended attempts."""
         return sum([attempt.gpu_hours for attempt in self.attempts])
 
     @property
     def seconds(self) -> float:
-        """What its attempts took together."""
+        """Seconds of all ended attempts."""
         return sum([attempt.seconds for attempt in self.attempts])
 
 
@@ -177,42 +177,42 @@ LOCAL = "local"
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Worker:
-    """Who evaluates a trial, so that its death can be seen."""
+    """The process that evaluates a trial, so that others can see whether it still runs."""
 
     job: str
     """Slurm's JOB, or ARRAY_ELEMENT; `local` outside Slurm."""
     host: str
     pid: int
     task: str = ""
-    """Slurm's STEP.RANK, so that several workers in one job are told apart."""
+    """Slurm's STEP.RANK, which distinguishes several workers of one job."""
 
     @property
     def job_key(self) -> str:
-        """The job it works for; outside Slurm every process is a job of its own."""
+        """The id of its job; outside Slurm each process counts as a job."""
         return self.job if self.job != LOCAL else f"{LOCAL}:{self.pid}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempt:
-    """One stretch of a trial's life, on one worker, that has ended."""
+    """One ended attempt at a trial, on one worker."""
 
     worker: Worker
     start: float
     """Unix seconds."""
     end: float
     outcome: Literal["finished", "rung", "failed", "paused"]
-    """rung: it reached one that is not the last. paused: it went back in line."""
+    """rung: it was scored at a rung that is not the last. paused: it waits again."""
     cause: Cause | None = None
-    """Why it gave no value; None where it did, or was asked to stop."""
+    """Why it gave no value; None where it gave one, or was stopped on request."""
     message: str = ""
     gpus: int = 0
-    """Held by its job while it ran."""
+    """GPUs of its job."""
     ended_by_other: bool = False
-    """Whether others found its worker dead; else the worker told its end itself."""
+    """Whether another process recorded its end because the worker was stale; False: the worker did."""
     checkpoint: float | None = None
-    """When the checkpoint that it left was written, in Unix seconds; None: it left none."""
+    """When its checkpoint was written, in Unix seconds; None: it left none."""
     rung: int | None = None
-    """Which it was to reach; None: the study has none."""
+    """The rung that it was trained to; None: the study has no rungs."""
 
     @property
     def succeeded(self) -> bool:
@@ -221,7 +221,7 @@ class Attempt:
 
     @property
     def seconds(self) -> float:
-        """Its length."""
+        """Its duration."""
         return self.end - self.start if self.end > self.start else 0.0
 
     @property
@@ -232,15 +232,15 @@ class Attempt:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Span:
-    """What went on in a job for some time: what gantt, cost and simulator read.
+    """A phase of a job or trial with its start and end; the gantt chart and the simulator use these.
 
-    Real ones lie in jobs/<id>/spans-*.jsonl (phases of the job) and trials/<n>/spans.jsonl (phases of the trial).
+    Measured ones are in jobs/<id>/spans-*.jsonl (phases of the job) and trials/<n>/spans.jsonl (phases of the trial).
     """
 
     job: str
-    """As Worker.place."""
+    """As Worker.job_key."""
     trial: int | None
-    """None: of the job itself."""
+    """None: a phase of the job itself."""
     phase: str
     """Of a job: queue, start (until its first claim), idle. Of a trial: load, data, check, train, score … or all of it,
     `trial`."""

@@ -1,4 +1,4 @@
-"""How long a trial, or its way to the next rung, will take, and whether that fits into what is left of a job."""
+"""Expected time of a trial, or of its stage up to the next rung, and whether it fits into the rest of a job."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from hpotune.records.trial import TrialRow
 from hpotune.schedule.promotion import next_rung
 
 SAFE = 0.9
-"""The share of finished trials that a forecast covers: the longest of many would keep workers from the last hour."""
+"""Quantile of the finished trials' times that is expected: the longest one would leave the last hour of jobs unused."""
 LAST = 1000
-"""Finished trials that a forecast looks at."""
+"""Number of the last finished trials that the expectation is made from."""
 FRESH = 0.8
-"""The share of its time that a job must have left to count as just begun: node preparation may take minutes."""
+"""Share of its time that a job that has just started still has: node preparation may take minutes."""
 MARGIN_S = 30
-"""Slurm looks at time limits every 30 s."""
+"""Seconds kept free at the end of a job: Slurm checks time limits every 30 s."""
 
 
 def expected_s(
@@ -29,14 +29,14 @@ def expected_s(
     *,
     rung: int | None = None,
 ) -> float | None:
-    """Seconds a turn takes: of the last ended ones the SAFE quantile, else what `plan` says, else None.
+    """Expected seconds of a trial: the SAFE quantile of the last ended ones, else from `plan` of the file, else None.
 
-    A turn is a trial, or with rungs the way to one of them; no `rung`: to the one that takes longest.
+    With rungs: of the stage up to `rung`; None: of the longest stage.
     """
     ladder = config.search.ladder
     if ladder is not None and kind == "trial":
         which = range(len(ladder)) if rung is None else (rung,)
-        known = [s for one in which if (s := _turn_s(config, ladder, rows, one)) is not None]
+        known = [s for one in which if (s := _stage_s(config, ladder, rows, one)) is not None]
         return max(known, default=None)
     ended = (row for row in reversed(rows) if row.state == "finished" and row.kind == kind and row.attempts)
     took = [row.seconds for row in islice(ended, LAST)]
@@ -45,8 +45,8 @@ def expected_s(
     return None if config.plan.trial_s is None else config.plan.load_s + config.plan.trial_s
 
 
-def _turn_s(config: StudyConfig, ladder: Ladder, rows: Sequence[TrialRow], rung: int) -> float | None:
-    """Seconds to a rung from the one before; of one that none has reached its share of what `plan` says."""
+def _stage_s(config: StudyConfig, ladder: Ladder, rows: Sequence[TrialRow], rung: int) -> float | None:
+    """Expected seconds from the rung before to `rung`; where no trial was scored there its share of `plan.trial_s`."""
     ended = (row for row in reversed(rows) if any(one.rung == rung for one in row.rung_scores))
     took = [_seconds_at(row, rung) for row in islice(ended, LAST)]
     if took or config.plan.trial_s is None:
@@ -56,7 +56,7 @@ def _turn_s(config: StudyConfig, ladder: Ladder, rows: Sequence[TrialRow], rung:
 
 
 def _seconds_at(row: TrialRow, rung: int) -> float:
-    """What the attempts to reach a rung took together."""
+    """Seconds of all attempts at the stage up to a rung."""
     return sum([attempt.seconds for attempt in row.attempts if attempt.rung == rung])
 
 
@@ -65,10 +65,10 @@ def _safe(took: Sequence[float]) -> float:
 
 
 def fits(config: StudyConfig, rows: Sequence[TrialRow], row: TrialRow, *, left_s: float | None) -> bool:
-    """Whether a worker with so many seconds left should take a trial.
+    """Whether a worker should claim a trial with `left_s` seconds left of its job; None: no limit.
 
-    One that does not fit is still taken by a job that has just begun: no other has more time, so it checkpoints there,
-    and the next one goes on.
+    A job that has just started claims it even if it does not fit: no other job has more time, so the trial writes a
+    checkpoint there and the next job continues it.
     """
     if left_s is None:
         return True

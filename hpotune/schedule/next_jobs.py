@@ -1,4 +1,4 @@
-"""What to submit next, decided from rows alone: `launch/follow_up.py` does it, a simulator can replay it."""
+"""Which jobs are submitted next: a pure function of rows. launch/follow_up.py and the simulator call it."""
 
 from __future__ import annotations
 
@@ -21,63 +21,65 @@ from hpotune.schedule.stopping_criterion import stop_reason
 def next_jobs(
     config: StudyConfig, rows: Sequence[TrialRow], jobs: Sequence[JobRow], *, now: datetime
 ) -> list[JobSpec]:
-    """The jobs that are missing: nothing while those that live can do the rest, so asking twice changes nothing."""
+    """The jobs that are missing; none while the active jobs can run the rest, so a second call returns none."""
     if stop_reason(config, rows, now=now):
         return []
-    live = [job for job in jobs if job.active and job.kind == "worker"]
+    active = [job for job in jobs if job.active and job.kind == "worker"]
     each = config.execution.trials_per_job
-    found = _workers(config, rows, live) if each == "auto" else _array(config, rows, live, each)
+    found = _workers(config, rows, active) if each == "auto" else _array(config, rows, active, each)
     if found is None:
         return []
     return [replace(found, exclude=tuple(sorted(bad_nodes(rows))))]
 
 
-def _workers(config: StudyConfig, rows: Sequence[TrialRow], live: Sequence[JobRow]) -> JobSpec | None:
-    """Workers that stay: as many as trials at a time, or as trials that are left."""
+def _workers(config: StudyConfig, rows: Sequence[TrialRow], active: Sequence[JobRow]) -> JobSpec | None:
+    """Workers that run until the study is over: as many as trials at a time, or as trials that are left."""
     if (ladder := config.search.ladder) is not None:
         due = _due(config, ladder, rows)
         busy = sum(row.state == "running" for row in rows)
-        count = min(width(config), busy + due) - len(live) if due else 0
+        count = min(width(config), busy + due) - len(active) if due else 0
         return JobSpec(count=count, throttle=count, trials=None) if count > 0 else None
     open_ = config.budget.trials - sum(row.state == "finished" for row in rows)
     running = sum(row.state == "running" for row in rows)
-    count = min(width(config), open_) - len(live) if open_ > running else 0
+    count = min(width(config), open_) - len(active) if open_ > running else 0
     return JobSpec(count=count, throttle=count, trials=None) if count > 0 else None
 
 
 def _array(
-    config: StudyConfig, rows: Sequence[TrialRow], live: Sequence[JobRow], each: int
+    config: StudyConfig, rows: Sequence[TrialRow], active: Sequence[JobRow], each: int
 ) -> JobSpec | None:
-    """An array whose elements take `each` trials: all that are left, or in batch mode those of the round."""
+    """An array whose elements run `each` trials: all that are left, or in batch mode those of the round."""
     batch = config.execution.mode == "batch"
-    if len(live) >= (1 if batch else width(config)):
-        # a second array beside the first would exceed `parallel`, or begin a round before its time; the step adds it
+    if len(active) >= (1 if batch else width(config)):
+        # a second array beside the first would exceed `parallel`, or start a round too early; the follow-up adds it
         return None
     had = Counter(row.worker.job_key for row in rows if row.worker and row.state != "waiting")
     limit = _limit(config, rows)
     if (
         ladder := config.search.ladder
-    ) is not None:  # a turn is a rung: a trial takes several, of any workers
+    ) is not None:  # each stage up to a rung is one claim: a trial takes several, of any workers
         had = Counter(attempt.worker.job_key for row in rows for attempt in row.attempts)
         had += Counter(row.worker.job_key for row in rows if row.worker and row.state == "running")
         left = _due(config, ladder, rows)
     else:
-        alive = [row.state for row in rows if row.state != "failed"]
-        left = limit - sum(state in ("finished", "running") for state in (alive[:limit] if batch else alive))
-    promised = sum(max(0, each - had[job.id]) for job in live)
+        not_failed = [row.state for row in rows if row.state != "failed"]
+        left = limit - sum(
+            state in ("finished", "running") for state in (not_failed[:limit] if batch else not_failed)
+        )
+    promised = sum(max(0, each - had[job.id]) for job in active)
     count = math.ceil((left - promised) / each)
     return (
-        JobSpec(count=count, throttle=min(count, width(config) - len(live)), trials=each)
+        JobSpec(count=count, throttle=min(count, width(config) - len(active)), trials=each)
         if count > 0
         else None
     )
 
 
 def _due(config: StudyConfig, ladder: Ladder, rows: Sequence[TrialRow]) -> int:
-    """Turns that may be taken now, those of trials that have no row yet too."""
+    """How many trials may be claimed now, with those that have no row yet."""
     limit = _limit(config, rows)
-    unmade = limit - sum(row.state != "failed" for row in rows)
-    return rung_decisions(config, ladder, rows, limit=limit).count + max(0, unmade)
+    without_row = limit - sum(row.state != "failed" for row in rows)
+    return rung_decisions(config, ladder, rows, limit=limit).count + max(0, without_row)
 
 
 def _limit(config: StudyConfig, rows: Sequence[TrialRow]) -> int:

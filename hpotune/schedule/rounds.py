@@ -1,4 +1,4 @@
-"""Which trials may start in which mode. Sequential is batch of width 1; a failed trial leaves its place to the next."""
+"""Which trials may start in which mode. Sequential is batch of width 1; the next trial replaces a failed one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from hpotune.config.schema.study_config import StudyConfig
 
 
 def look_s(trial_s: float | None) -> float:
-    """How often, in seconds, a worker that waits for the others of its round looks into the store.
+    """Interval, in seconds, at which a worker that waits for its round reads the store.
 
-    A fiftieth of a trial: what is lost at the end of a round stays below 2 %, and hundreds of workers are gentle on it.
+    A fiftieth of a trial: less than 2 % is lost at the end of a round, and hundreds of workers do not overload it.
     """
     return 5.0 if trial_s is None else min(30.0, max(1.0, trial_s / 50))
 
@@ -21,7 +21,7 @@ def width(config: StudyConfig) -> int:
 
 
 def round_start(config: StudyConfig, finished: Sequence[bool]) -> int:
-    """Where the round that goes on begins, among the trials that have not failed; 0 in async mode: it has no rounds.
+    """The first trial of the current round, among the trials that have not failed; 0 in async mode (no rounds).
 
     `finished`: of these trials, by number.
     """

@@ -33,33 +33,32 @@ def stop_reason(
         return StopReason(kind="budget_used", text=f"{budget.trials} trials finished{early}")
     objectives = config.score.objective
     if any(objective.goal is not None for objective in objectives):
-        reached = [row for row in eligible_trials(finished) if _reaches(objectives, row)]
+        reached = [row for row in eligible_trials(finished) if _meets_goals(objectives, row)]
         if reached:
             return StopReason(kind="goal_reached", text=f"trial {reached[0].number} reached the goal")
     return (
         _plateau(budget, rows)
         or failed_too_often(budget, rows)
-        or _gpu_hours_out(config, rows, now=now, starting=starting)
-        or _time_out(budget, rows, now=now)
+        or _gpu_hours_used_up(config, rows, now=now, starting=starting)
+        or _time_used(budget, rows, now=now)
     )
 
 
 def _plateau(budget: BudgetConfig, rows: Sequence[TrialRow]) -> StopReason | None:
     """Whether the last two regret bounds are below `budget.plateau`."""
-    looks = [row.regret_bound for row in rows if row.regret_bound is not None][-2:]
-    if budget.plateau is None or len(looks) < 2 or max(look.regret for look in looks) > budget.plateau:
+    bounds = [row.regret_bound for row in rows if row.regret_bound is not None][-2:]
+    if budget.plateau is None or len(bounds) < 2 or max(bound.regret for bound in bounds) > budget.plateau:
         return None
-    left = looks[-1].regret
+    left = bounds[-1].regret
     text = f"no point is expected to beat the best by more than {left:.3g} (95 %; budget.plateau: {budget.plateau:g})"
     return StopReason(kind="plateau", text=text)
 
 
 def failed_too_often(budget: BudgetConfig, rows: Sequence[TrialRow]) -> StopReason | None:
-    """Why what has failed ends the study, None where it does not.
+    """Why failed trials end the study; None where they do not.
 
-    A trial that diverged says nothing against the study, and a broken node neither.
-
-    They count only where failures of any cause exceed `max_failed` by more than `trials`.
+    Failures of UNCOUNTED causes (divergence, broken nodes, preemption) count only where failures of any cause exceed
+    `max_failed` by more than `trials`.
     """
     failures = failure_causes(rows)
     failed = sum(cause not in UNCOUNTED for cause in failures)
@@ -82,10 +81,10 @@ def failed_too_often(budget: BudgetConfig, rows: Sequence[TrialRow]) -> StopReas
     return StopReason(kind="equal_failures", text=text)
 
 
-def _gpu_hours_out(
+def _gpu_hours_used_up(
     config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime, starting: bool
 ) -> StopReason | None:
-    """Whether the next trial would end beyond budget.gpu_hours, the running ones brought to their expected end."""
+    """Whether one more trial would exceed budget.gpu_hours once the running ones have ended."""
     limit = config.budget.gpu_hours
     if limit is None:
         return None
@@ -100,20 +99,20 @@ def _gpu_hours_out(
     return None
 
 
-def _time_out(budget: BudgetConfig, rows: Sequence[TrialRow], *, now: datetime) -> StopReason | None:
-    if budget.until is not None and now >= _moment(budget):
+def _time_used(budget: BudgetConfig, rows: Sequence[TrialRow], *, now: datetime) -> StopReason | None:
+    if budget.until is not None and now >= _end_of(budget):
         return StopReason(kind="until", text=f"it is past {budget.until} (budget.until)")
     if budget.wall_time is None:
         return None
     starts = [row.attempts[0].start if row.attempts else row.start for row in rows]
-    begun = min((start for start in starts if start is not None), default=None)
-    if begun is not None and now.timestamp() - begun >= seconds(budget.wall_time):
+    first_start = min((start for start in starts if start is not None), default=None)
+    if first_start is not None and now.timestamp() - first_start >= seconds(budget.wall_time):
         text = f"{budget.wall_time} have passed since the first trial started (budget.wall_time)"
         return StopReason(kind="wall_time", text=text)
     return None
 
 
-def _moment(budget: BudgetConfig) -> datetime:
+def _end_of(budget: BudgetConfig) -> datetime:
     until = budget.until
     assert until is not None, "asked only where there is a date"
     if isinstance(until, datetime):
@@ -121,7 +120,7 @@ def _moment(budget: BudgetConfig) -> datetime:
     return datetime.combine(until, time.max)  # a bare date means to the end of that day
 
 
-def _reaches(objectives: Sequence[Objective], row: TrialRow) -> bool:
+def _meets_goals(objectives: Sequence[Objective], row: TrialRow) -> bool:
     goals = [(o, value) for o, value in zip(objectives, row.values, strict=False) if o.goal is not None]
     return bool(goals) and all(
         value >= o.goal if o.sense == "maximize" else value <= o.goal

@@ -16,7 +16,7 @@ def test_a_study_is_planned_probed_and_held_beside_what_came(slurm_cluster: None
     told = hpotune("plan", file, "--probe")
     assert not (tmp_path / "quick").exists(), "a plan makes no folder"
     probed = {name for name, figure in told["figures"].items() if figure["source"] == "probed"}
-    assert probed >= {"trial_s", "start_s", "queue_s", "turn_s", "step_s"}
+    assert probed >= {"trial_s", "start_s", "queue_s", "gap_s", "follow_up_s"}
     assert told["array_limit"] > 1
     assert "#SBATCH --array=0-1%2" in told["sbatch"]
     assert hpotune("status", submitted(file))["trials"]["budget"] == 4

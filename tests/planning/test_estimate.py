@@ -5,16 +5,16 @@ from __future__ import annotations
 import pytest
 
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.planning.estimate import ASSUMED, MEANS, Measured, as_numbers, figures, missing
+from hpotune.planning.estimate import DEFAULTS, MEANINGS, MeasuredTimes, assumptions, estimates, probe_values
 
-SEEN = Measured(
+SEEN = MeasuredTimes(
     trials=(12, 14, 22),
     baselines=(5,),
     loads=(1, 1, 4),
     starts=(3,),
     queues=(9, 1, 2),
-    turns=(1,),
-    steps=(6,),
+    gaps=(1,),
+    follow_ups=(6,),
 )
 
 
@@ -32,19 +32,19 @@ def config(plan: dict | None = None, *, model: bool = False) -> StudyConfig:
 
 
 def test_finished_trials_win_over_everything() -> None:
-    found = figures(config({"trial_s": 99, "queue_s": 99}), SEEN, {"trial_s": 88.0, "start_s": 88.0})
-    assert {name: figure.value for name, figure in found.named().items()} == {
+    found = estimates(config({"trial_s": 99, "queue_s": 99}), SEEN, {"trial_s": 88.0, "start_s": 88.0})
+    assert {name: figure.value for name, figure in found.by_name().items()} == {
         "trial_s": 14,  # the mean of 16 less 2 of loading
         "load_s": 2,
         "baseline_s": 3,
         "start_s": 3,
         "queue_s": 2,
-        "turn_s": 1,
-        "step_s": 6,
+        "gap_s": 1,
+        "follow_up_s": 6,
     }
     assert found.trial_s.source == "learned from 3 trials"
     assert found.start_s.source == "learned from 1 job"
-    assert found.pace.trials_s == (10, 12, 20)
+    assert found.simulation_times.trials_s == (10, 12, 20)
 
 
 @pytest.mark.parametrize(
@@ -52,33 +52,33 @@ def test_finished_trials_win_over_everything() -> None:
     [
         ({"trial_s": 99}, {"trial_s": 88.0}, 88, "probed"),
         ({"trial_s": 99}, {}, 99, "given"),
-        ({}, {}, ASSUMED["trial_s"], "assumed"),
+        ({}, {}, DEFAULTS["trial_s"], "assumed"),
     ],
 )
 def test_without_trials_a_probe_wins_over_the_file_and_the_file_over_what_is_assumed(
     plan: dict, probed: dict, value: float, source: str
 ) -> None:
-    found = figures(config(plan), Measured(), probed).trial_s
-    assert (found.value, found.source, found.sure) == (value, source, source != "assumed")
+    found = estimates(config(plan), MeasuredTimes(), probed).trial_s
+    assert (found.value, found.source, found.is_known) == (value, source, source != "assumed")
 
 
 def test_a_default_of_the_file_is_not_given() -> None:
-    assert figures(config({"trial_s": 1}), Measured(), {}).queue_s.source == "assumed"
-    assert figures(config({"queue_s": 0}), Measured(), {}).queue_s.source == "given"
+    assert estimates(config({"trial_s": 1}), MeasuredTimes(), {}).queue_s.source == "assumed"
+    assert estimates(config({"queue_s": 0}), MeasuredTimes(), {}).queue_s.source == "given"
 
 
 def test_a_program_of_your_own_loads_within_its_trial() -> None:
-    assert figures(config(), Measured(), {}).load_s.value == 0
-    assert figures(config(model=True), Measured(), {}).load_s.value == ASSUMED["load_s"]
+    assert estimates(config(), MeasuredTimes(), {}).load_s.value == 0
+    assert estimates(config(model=True), MeasuredTimes(), {}).load_s.value == DEFAULTS["load_s"]
 
 
 def test_an_unknown_baseline_is_taken_for_a_trial() -> None:
-    found = figures(config({"trial_s": 50}, model=True), Measured(), {})
-    assert (found.baseline_s.value, found.baseline_s.source) == (50, "as a trial")
+    found = estimates(config({"trial_s": 50}, model=True), MeasuredTimes(), {})
+    assert (found.baseline_s.value, found.baseline_s.source) == (50, "the same as a trial")
 
 
 def test_what_is_assumed_is_said_with_the_way_to_know_it() -> None:
-    said = missing(figures(config({"trial_s": 50, "start_s": 1}), Measured(), {}))
+    said = assumptions(estimates(config({"trial_s": 50, "start_s": 1}), MeasuredTimes(), {}))
     assert "queue_s" in said
     assert "trial_s" not in said
     assert "--probe" in said
@@ -86,20 +86,22 @@ def test_what_is_assumed_is_said_with_the_way_to_know_it() -> None:
 
 
 def test_what_adds_up_is_expected_as_its_mean_and_a_queue_as_its_median() -> None:
-    found = figures(config(), Measured(starts=(1, 1, 7), queues=(1, 1, 7)), {})
+    found = estimates(config(), MeasuredTimes(starts=(1, 1, 7), queues=(1, 1, 7)), {})
     assert (found.start_s.value, found.queue_s.value) == (3, 1)
 
 
 def test_nothing_is_said_where_all_is_known() -> None:
-    assert missing(figures(config({"trial_s": 5, "start_s": 1, "queue_s": 2}), Measured(), {})) == ""
+    assert (
+        assumptions(estimates(config({"trial_s": 5, "start_s": 1, "queue_s": 2}), MeasuredTimes(), {})) == ""
+    )
 
 
 def test_a_probe_keeps_what_it_saw_and_nothing_else() -> None:
-    assert as_numbers(SEEN) == {
-        "trial_s": 14, "baseline_s": 3, "load_s": 2, "start_s": 3, "queue_s": 2, "turn_s": 1, "step_s": 6
+    assert probe_values(SEEN) == {
+        "trial_s": 14, "baseline_s": 3, "load_s": 2, "start_s": 3, "queue_s": 2, "gap_s": 1, "follow_up_s": 6
     }  # fmt: skip
-    assert as_numbers(Measured(trials=(3,))) == {"trial_s": 3}
+    assert probe_values(MeasuredTimes(trials=(3,))) == {"trial_s": 3}
 
 
 def test_every_figure_has_a_meaning() -> None:
-    assert set(figures(config(), Measured(), {}).named()) == set(MEANS)
+    assert set(estimates(config(), MeasuredTimes(), {}).by_name()) == set(MEANINGS)

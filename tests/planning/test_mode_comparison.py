@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hpotune.planning.estimate import Pace
-from hpotune.planning.mode_comparison import compare, recommend
+from hpotune.planning.estimate import SimulationTimes
+from hpotune.planning.mode_comparison import compare_modes, recommend
 from tests.planning.test_simulator import BEGIN, SPREAD, config
 
 
-def ways(pace: Pace, *, trials: int = 24, size: int | str = "auto", mode: str = "async") -> list:
-    return compare(config(trials, 4, mode, size), pace, begin=BEGIN)
+def ways(times: SimulationTimes, *, trials: int = 24, size: int | str = "auto", mode: str = "async") -> list:
+    return compare_modes(config(trials, 4, mode, size), times, begin=BEGIN)
 
 
 def test_each_mode_is_there_with_one_a_few_and_workers_that_stay() -> None:
@@ -30,7 +30,7 @@ def test_the_way_of_the_study_file_is_among_them_and_marked() -> None:
 
 
 def test_where_the_start_of_a_job_is_dear_workers_stay() -> None:
-    chosen, why = recommend(ways(Pace(trials_s=(60,), start_s=600, queue_s=60)))
+    chosen, why = recommend(ways(SimulationTimes(trials_s=(60,), start_s=600, queue_s=60)))
     assert (chosen.mode, chosen.trials_per_job) == ("async", "auto")
     assert "fewest GPU-hours" in why
 
@@ -38,19 +38,20 @@ def test_where_the_start_of_a_job_is_dear_workers_stay() -> None:
 def test_ways_that_leave_trials_undone_are_not_recommended() -> None:
     # without a follow-up nobody replaces a worker whose time is out: two stay for three trials each, of eight
     made = config(8, 2, "async", "auto", follow_up=False, time="10:00")
-    found = compare(made, Pace(trials_s=(150,), start_s=60, turn_s=1), begin=BEGIN)
-    undone = [way.name for way in found if way.outcome.trials < 8]
+    found = compare_modes(made, SimulationTimes(trials_s=(150,), start_s=60, gap_s=1), begin=BEGIN)
+    undone = [way.name for way in found if way.result.trials < 8]
     chosen, _ = recommend(found)
-    assert "async, workers that stay" in undone
+    assert "async, persistent workers" in undone
     assert chosen.name not in undone
 
 
 def test_of_ways_far_slower_and_cheaper_one_is_named() -> None:
-    chosen, why = recommend(ways(Pace(trials_s=(10, 10, 10, 1000), start_s=1000), trials=8))
+    chosen, why = recommend(ways(SimulationTimes(trials_s=(10, 10, 10, 1000), start_s=1000), trials=8))
     cheapest = min(
-        ways(Pace(trials_s=(10, 10, 10, 1000), start_s=1000), trials=8), key=lambda w: w.outcome.held_s
+        ways(SimulationTimes(trials_s=(10, 10, 10, 1000), start_s=1000), trials=8),
+        key=lambda w: w.result.held_s,
     )
-    assert chosen.outcome.wall_s < cheapest.outcome.wall_s
+    assert chosen.result.wall_s < cheapest.result.wall_s
     assert "times as long" in why
 
 

@@ -39,7 +39,7 @@ def test_one_that_takes_it_is_right(tmp_path, taken):
 
 def test_a_command_that_does_not_read_it_is_told(tmp_path):
     [said] = warnings(tmp_path, command="echo {x}")
-    assert said.startswith("command reads no {budget}; unless")
+    assert said.startswith("command does not use {budget}; unless")
     assert warnings(tmp_path, command="echo {x} {budget}") == []
 
 
@@ -50,7 +50,9 @@ def test_without_a_pruner_nothing_is_said(tmp_path):
 def test_rungs_where_nothing_is_ever_stopped_are_told(tmp_path):
     search = "{pruner: median, rungs: [0.1, 0.5, 1]}"
     [said] = warnings(tmp_path, search=search, python="def f(x, budget):\n    return x\n")
-    assert said.endswith("s.yaml:6: median stops nothing before a fifth of the run, so rung 0.1 only costs")
+    assert said.endswith(
+        "s.yaml:6: median prunes nothing in the first fifth of a run, so rung 0.1 only costs time"
+    )
 
 
 @pytest.mark.parametrize("mode", ["async", "batch", "sequential"])
@@ -63,5 +65,5 @@ def test_a_plan_lets_trials_climb(tmp_path, mode, each):
     made = make_plan(StudyFolder(path=tmp_path / "s"), config, [], now=datetime(2026, 6, 1))
     told = "of 9 trials 9, 3, 1 are scored at rung 1, 2, 3, and train 26% of 9 whole runs"
     assert any(told in note for note in notes(made))
-    assert {way.outcome.trials for way in made.ways} == {9}
+    assert {way.result.trials for way in made.mode_results} == {9}
     assert sum(spec.count for spec in made.arrays) > 0

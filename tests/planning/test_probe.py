@@ -9,7 +9,7 @@ import pytest
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import HpotuneError
-from hpotune.planning.probe import STEPS, drawn_out, probe, short
+from hpotune.planning.probe import STEPS, extrapolated_s, probe, probe_values_of
 from hpotune.records.trial import TrialRow
 from hpotune.workspace.folder import StudyFolder, folder_of
 from tests.planning.test_study_plan import study
@@ -23,7 +23,7 @@ def test_it_is_the_study_with_a_few_trials_a_job_each() -> None:
         "store": "postgresql://u@h/d",
         "resources": {"time": "12:00:00"},
     }
-    copy = short(values, at_once=3)
+    copy = probe_values_of(values, at_once=3)
     assert copy["budget"] == {"trials": 4, "parallel": 3, "max_failed": 0}
     assert copy["execution"] == {"mode": "async", "trials_per_job": 1}
     assert len(str(copy["name"])) <= 64
@@ -33,7 +33,7 @@ def test_it_is_the_study_with_a_few_trials_a_job_each() -> None:
 
 
 def test_a_fine_tuning_trains_a_few_steps() -> None:
-    copy = short(
+    copy = probe_values_of(
         {"name": "s", "model": {"path": "m"}, "train": {"learning_rate": 1e-4, "max_steps": 500}}, at_once=1
     )
     assert copy["train"] == {"learning_rate": 1e-4, "max_steps": STEPS}
@@ -71,12 +71,12 @@ def test_the_few_steps_are_drawn_out_to_all_at_the_pace_of_the_later_ones(
     (own / "curve.jsonl").write_text("\n".join(json.dumps(line) for line in lines))
     metrics = {"steps": 20, "global_batch_size": 16, "train_rows": 1000}
     row = TrialRow(number=1, kind="trial", state="finished", params={}, metrics=metrics)
-    assert drawn_out(StudyFolder(path=tmp_path), tuned(train), row) == pytest.approx((whole - 20) * 0.5)
+    assert extrapolated_s(StudyFolder(path=tmp_path), tuned(train), row) == pytest.approx((whole - 20) * 0.5)
 
 
 def test_a_program_of_your_own_is_not_drawn_out(tmp_path: Path) -> None:
     row = TrialRow(number=1, kind="trial", state="finished", params={}, metrics={"value": 1.0})
-    assert drawn_out(StudyFolder(path=tmp_path), tuned({}), row) == 0
+    assert extrapolated_s(StudyFolder(path=tmp_path), tuned({}), row) == 0
 
 
 def test_without_slurm_it_runs_here_and_keeps_its_figures_beside_the_study_file(

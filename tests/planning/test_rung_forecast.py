@@ -8,14 +8,14 @@ from datetime import datetime
 import pytest
 
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.planning.estimate import Measured, figures
-from hpotune.planning.rung_forecast import MOST, climbs, seconds
+from hpotune.planning.estimate import MeasuredTimes, estimates
+from hpotune.planning.rung_forecast import MAX_SIMULATED, rung_forecast, trial_seconds
 from hpotune.planning.simulator import simulate
 from tests.schedule.test_promotion import config
 
 
 def reached(study: StudyConfig) -> list[int]:
-    found = climbs(study, study.search.ladder)
+    found = rung_forecast(study, study.search.ladder)
     return [sum(rung in rungs for rungs in found) for rung in range(len(study.search.ladder))]
 
 
@@ -29,7 +29,7 @@ def test_about_a_third_of_each_rung_goes_on_and_one_at_least_comes_to_the_end():
 
 @pytest.mark.parametrize("parallel", [1, 8])
 def test_brackets_of_hyperband_begin_higher(parallel):
-    found = climbs(
+    found = rung_forecast(
         config(trials=17, pruner="hyperband", parallel=parallel), config(pruner="hyperband").search.ladder
     )
     assert [rungs[0] for rungs in found].count(2) == 3
@@ -41,25 +41,28 @@ def test_whom_a_stopping_rule_ends_is_not_guessed():
 
 
 def test_large_studies_repeat_what_a_small_one_does():
-    assert len(climbs(config(trials=5000), config().search.ladder)) == MOST
+    assert len(rung_forecast(config(trials=5000), config().search.ladder)) == MAX_SIMULATED
 
 
 def test_each_turn_loads_anew_and_trains_its_part():
     ladder = config().search.ladder
-    assert seconds(ladder, [0], trial_s=900, load_s=60) == pytest.approx(100)
-    assert seconds(ladder, [0, 1], trial_s=900, load_s=60) == pytest.approx(300 + 60)
-    assert seconds(ladder, [2], trial_s=900, load_s=60) == 900
+    assert trial_seconds(ladder, [0], trial_s=900, load_s=60) == pytest.approx(100)
+    assert trial_seconds(ladder, [0, 1], trial_s=900, load_s=60) == pytest.approx(300 + 60)
+    assert trial_seconds(ladder, [2], trial_s=900, load_s=60) == 900
     items = replace(ladder, unit="items", budgets=(10.0, 100.0))
-    assert seconds(items, [0], trial_s=900, load_s=60) == 900
+    assert trial_seconds(items, [0], trial_s=900, load_s=60) == 900
 
 
 def test_a_study_with_rungs_costs_what_its_trials_climb_and_what_they_took_once_they_ran():
     study = config(trials=27, parallel=3).model_copy(deep=True)
     study = study.model_copy(update={"plan": study.plan.model_copy(update={"trial_s": 900.0})})
-    known = figures(study, Measured(), {})
-    share = sum(study.search.ladder.share(rungs[-1]) for rungs in known.climbs)
-    outcome = simulate(study, known.pace, begin=datetime(2026, 6, 1))
+    known = estimates(study, MeasuredTimes(), {})
+    share = sum(study.search.ladder.share(rungs[-1]) for rungs in known.rungs_per_trial)
+    outcome = simulate(study, known.simulation_times, begin=datetime(2026, 6, 1))
     trained = sum(span.end - span.start for span in outcome.spans if span.phase == "train")
     assert trained == pytest.approx(900 * share)
     assert 0.2 < share / 27 < 0.4
-    assert figures(study, Measured(trials=[100.0, 300.0]), {}).pace.trials_s == (100.0, 300.0)
+    assert estimates(study, MeasuredTimes(trials=[100.0, 300.0]), {}).simulation_times.trials_s == (
+        100.0,
+        300.0,
+    )

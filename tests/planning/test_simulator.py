@@ -7,14 +7,14 @@ from datetime import datetime
 import pytest
 
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.planning.estimate import Pace
-from hpotune.planning.simulator import Outcome, simulate
+from hpotune.planning.estimate import SimulationTimes
+from hpotune.planning.simulator import SimulationResult, simulate
 from hpotune.records.jobs import JobSpec
 
 BEGIN = datetime(2026, 6, 1, 12)
-TEN = Pace(trials_s=(10,), load_s=2, start_s=3, queue_s=5, turn_s=1, step_s=4)
+TEN = SimulationTimes(trials_s=(10,), load_s=2, start_s=3, queue_s=5, gap_s=1, follow_up_s=4)
 """A trial takes 12 s with loading; a job's first one ends 20 s after its submission."""
-SPREAD = Pace(trials_s=(10, 20, 10, 10), load_s=2, start_s=3, queue_s=5, turn_s=1, step_s=4)
+SPREAD = SimulationTimes(trials_s=(10, 20, 10, 10), load_s=2, start_s=3, queue_s=5, gap_s=1, follow_up_s=4)
 
 
 def config(
@@ -32,8 +32,10 @@ def config(
     )
 
 
-def played(*args: object, pace: Pace = TEN, budget: dict | None = None, **resources: object) -> Outcome:
-    return simulate(config(*args, budget=budget, **resources), pace, begin=BEGIN)  # type: ignore[arg-type]
+def played(
+    *args: object, times: SimulationTimes = TEN, budget: dict | None = None, **resources: object
+) -> SimulationResult:
+    return simulate(config(*args, budget=budget, **resources), times, begin=BEGIN)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,7 @@ def test_four_equal_trials_two_at_a_time(
 
 
 def test_a_worker_waits_for_its_round_and_looks_every_five_seconds() -> None:
-    outcome = played(4, 2, "batch", "auto", pace=SPREAD)
+    outcome = played(4, 2, "batch", "auto", times=SPREAD)
     # trial 1 ends at 30; the worker of trial 0, free since 20, looks at 25 and at 30
     waits = [(span.job, span.start, span.end) for span in outcome.spans if span.phase == "idle"]
     assert waits == [("1_0", 20, 30)]
@@ -72,7 +74,7 @@ def test_a_worker_waits_for_its_round_and_looks_every_five_seconds() -> None:
 
 
 def test_asynchronous_workers_do_not_wait() -> None:
-    outcome = played(4, 2, "async", "auto", pace=SPREAD)
+    outcome = played(4, 2, "async", "auto", times=SPREAD)
     # worker 0: trials 0, 2 and 3 (20, 32, 44); worker 1: trial 1 (30), then none is left but 3, taken at 30
     assert sorted((s.trial, s.end) for s in outcome.spans if s.phase == "train") == [
         (0, 20),
@@ -94,7 +96,14 @@ def test_a_job_takes_a_trial_only_if_it_fits() -> None:
 
 
 def test_a_trial_longer_than_a_job_is_continued_by_the_next() -> None:
-    outcome = played(1, 1, "async", "auto", pace=Pace(trials_s=(300,), load_s=2, start_s=3), time="4:00")
+    outcome = played(
+        1,
+        1,
+        "async",
+        "auto",
+        times=SimulationTimes(trials_s=(300,), load_s=2, start_s=3),
+        time="4:00",
+    )
     trained = [(s.job, s.end - s.start) for s in outcome.spans if s.phase == "train"]
     # told to end at 180: 3 of start, 2 of loading, 175 trained; the next job has the other 125
     assert trained == [("1_0", 175), ("2_0", 125)]
@@ -102,7 +111,14 @@ def test_a_trial_longer_than_a_job_is_continued_by_the_next() -> None:
 
 
 def test_a_job_too_short_for_any_progress_ends_the_simulation_with_the_reason() -> None:
-    outcome = played(2, 1, "async", "auto", pace=Pace(trials_s=(300,), load_s=200, start_s=3), time="3:00")
+    outcome = played(
+        2,
+        1,
+        "async",
+        "auto",
+        times=SimulationTimes(trials_s=(300,), load_s=200, start_s=3),
+        time="3:00",
+    )
     assert outcome.trials == 0
     assert "too short" in outcome.reason
 
@@ -120,7 +136,7 @@ def test_gpu_hours_end_a_study_before_they_are_exceeded() -> None:
 def test_every_trial_is_done_exactly_once_and_never_too_many_at_a_time(
     mode: str, size: int | str, follow_up: object
 ) -> None:
-    outcome = played(11, 3, mode, size, pace=SPREAD, follow_up=follow_up)
+    outcome = played(11, 3, mode, size, times=SPREAD, follow_up=follow_up)
     trained = [span for span in outcome.spans if span.phase == "train"]
     assert sorted(span.trial for span in trained if span.trial is not None) == list(range(11))
     at_once = max(sum(o.start <= s.start < o.end for o in trained) for s in trained)
@@ -139,15 +155,15 @@ def test_the_cluster_runs_no_more_jobs_at_once_than_it_has_places_for() -> None:
 
 
 def test_each_place_turns_to_its_next_job_by_itself() -> None:
-    pace = Pace(trials_s=(4, 6, 8, 10), turn_s=5)
-    outcome = simulate(config(6, 4, "async", 1), pace, begin=BEGIN)
+    times = SimulationTimes(trials_s=(4, 6, 8, 10), gap_s=5)
+    outcome = simulate(config(6, 4, "async", 1), times, begin=BEGIN)
     started = {span.trial: span.start for span in outcome.spans if span.phase == "train"}
     assert started == {0: 0, 1: 0, 2: 0, 3: 0, 4: 4 + 5, 5: 6 + 5}
 
 
 def test_a_worker_at_the_barrier_ends_when_a_budget_ends_the_study() -> None:
     # both trials of the first round cost 12 and 22 s on 2 GPUs: nothing is left for a third
-    outcome = played(8, 2, "batch", "auto", pace=SPREAD, budget={"gpu_hours": 75 / 3600})
+    outcome = played(8, 2, "batch", "auto", times=SPREAD, budget={"gpu_hours": 75 / 3600})
     assert outcome.trials == 2
     # they start at 8; one ends at 30, when the budget is looked at, the other at its next look
     assert outcome.held_s == 2 * (30 - 5)
@@ -163,9 +179,9 @@ def test_arrays_are_cut_as_the_cluster_takes_them() -> None:
 
 def test_the_baseline_has_its_own_length() -> None:
     made = config(2, 1, "async", "auto").model_copy(update={"model": object(), "python": None})
-    outcome = simulate(made, Pace(trials_s=(10,), baseline_s=1), begin=BEGIN)
+    outcome = simulate(made, SimulationTimes(trials_s=(10,), baseline_s=1), begin=BEGIN)
     assert [s.end - s.start for s in outcome.spans if s.phase == "train"] == [1, 10]
 
 
 def test_twice_the_same_gives_the_same() -> None:
-    assert played(11, 3, "async", 2, pace=SPREAD) == played(11, 3, "async", 2, pace=SPREAD)
+    assert played(11, 3, "async", 2, times=SPREAD) == played(11, 3, "async", 2, times=SPREAD)

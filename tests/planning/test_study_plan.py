@@ -11,9 +11,9 @@ from xml.etree import ElementTree
 
 from hpotune.config.load import load_study
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.planning.estimate import Pace
-from hpotune.planning.measured_times import actual, measured
-from hpotune.planning.study_plan import expected, make_plan, notes, read_probe, record_plan
+from hpotune.planning.estimate import SimulationTimes
+from hpotune.planning.measured_times import actual_progress, measured_times
+from hpotune.planning.study_plan import make_plan, notes, read_probe, record_plan, simulate_study
 from hpotune.records.trial import Attempt, TrialRow, Worker
 from hpotune.workspace.folder import StudyFolder
 
@@ -51,7 +51,7 @@ def test_a_file_that_never_ran_is_planned_without_slurm_and_nothing_is_made(
     assert (own["mode"], own["trials_per_job"], own["wall_s"], own["jobs"]) == ("async", "auto", 325, 2)
     assert told["jobs"] == [{"count": 2, "throttle": 2, "trials_per_job": None}]
     assert (told["sbatch"], told["planned"], told["actual"]) == (None, None, None)
-    assert "no Slurm here" in told["no_slurm"]
+    assert "Slurm not found" in told["no_slurm"]
     assert told["notes"] == []
 
 
@@ -68,7 +68,7 @@ def test_the_table_for_people_says_what_is_only_assumed(no_slurm: None, tmp_path
     wrong = subprocess.run([*plan, "g.png"], cwd=tmp_path, capture_output=True, text=True)
     assert (wrong.returncode, wrong.stderr) == (
         2,
-        "error: --gantt g.png: is drawn as SVG; needs a name that ends in .svg\n",
+        "error: --gantt g.png: the chart is an SVG file; give a name that ends in .svg\n",
     )
     command = [*plan, str(tmp_path / "g.svg")]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -116,13 +116,13 @@ def test_a_probe_beside_a_folder_that_is_not_made_yet_is_found(tmp_path: Path) -
     assert read_probe(StudyFolder(path=tmp_path / "s")) == {"trial_s": 7.5}
     config = load_study(study(tmp_path)).config
     made = make_plan(StudyFolder(path=tmp_path / "s"), config, [], now=NOW)
-    assert (made.figures.trial_s.value, made.figures.trial_s.source) == (7.5, "probed")
+    assert (made.estimates.trial_s.value, made.estimates.trial_s.source) == (7.5, "probed")
 
 
 def test_on_this_machine_nothing_queues_and_no_time_is_out(tmp_path: Path) -> None:
     config = load_study(study(tmp_path, 'resources: {time: "1:00", signal_delay_s: 10}\n')).config
-    pace = Pace(trials_s=(100,), queue_s=1000, start_s=1)
-    assert expected(config, pace, begin=NOW, local=True).wall_s == 301
+    pace = SimulationTimes(trials_s=(100,), queue_s=1000, start_s=1)
+    assert simulate_study(config, pace, begin=NOW, local=True).wall_s == 301
 
 
 def attempt(start: float, end: float, outcome: str = "finished") -> Attempt:
@@ -155,13 +155,13 @@ def array(
 def test_what_a_folder_tells_of_times(tmp_path: Path) -> None:
     array(tmp_path, 9, 100, [(110, 130), (112, 140), (133, 150), (144, 160)], throttle=2)
     array(tmp_path, 10, 180, [(191, 200)], throttle=1)
-    seen = measured(
+    seen = measured_times(
         StudyFolder(path=tmp_path),
         [row(0, attempt(5, 8), kind="baseline"), row(1, attempt(0, 4), attempt(10, 18))],
     )
     assert list(seen.queues) == [10, 12, 11]
-    assert list(seen.turns) == [3, 4]  # the third took the place of the first, the fourth that of the second
-    assert list(seen.steps) == [180 - 160 - 11]
+    assert list(seen.gaps) == [3, 4]  # the third took the place of the first, the fourth that of the second
+    assert list(seen.follow_ups) == [180 - 160 - 11]
     assert list(seen.starts) == [2] * 5
     assert (list(seen.trials), list(seen.baselines)) == ([12], [3])
 
@@ -176,7 +176,7 @@ def test_what_a_process_needs_to_draw_its_first_point_is_in_the_jobs_start_and_n
     ]
     with (tmp_path / "jobs" / "5" / "spans-5_0.jsonl").open("a") as file:
         file.writelines(json.dumps(line) + "\n" for line in trials)
-    seen = measured(StudyFolder(path=tmp_path), [row(0, attempt(110.5, 118), attempt(139, 143))])
+    seen = measured_times(StudyFolder(path=tmp_path), [row(0, attempt(110.5, 118), attempt(139, 143))])
     assert (seen.starts, seen.trials) == ((2,), (9,))
 
 
@@ -188,7 +188,7 @@ def test_loading_counts_from_the_claim_to_the_end_of_what_is_loaded(tmp_path: Pa
         json.dumps({"trial": 0, "phase": phase, "start": start, "end": end}) for phase, start, end in phases
     ]
     (folder / "spans.jsonl").write_text("\n".join(lines))
-    assert measured(StudyFolder(path=tmp_path), [row(0, attempt(10, 31))]).loads == (6,)
+    assert measured_times(StudyFolder(path=tmp_path), [row(0, attempt(10, 31))]).loads == (6,)
 
 
 def test_actual_counts_what_jobs_held_and_from_the_submission(tmp_path: Path) -> None:
@@ -204,8 +204,8 @@ def test_actual_counts_what_jobs_held_and_from_the_submission(tmp_path: Path) ->
     folder = StudyFolder(path=tmp_path)
     rows = [row(0, attempt(112, 118)), row(1, attempt(119, 128))]
     array(tmp_path, 9, 100, [(110, 130)], throttle=1)
-    told = actual(folder, config, rows, since=100, now=500)
+    told = actual_progress(folder, config, rows, since=100, now=500)
     assert (told["state"], told["wall_s"], told["trials"], told["jobs"]) == ("done", 28, 2, 1)
     assert told["gpu_hours"] == round(20 * 2 / 3600, 4)
-    assert actual(folder, config, rows[:1], since=None, now=500)["state"] == "stopped"
-    assert actual(folder, config, [], since=None, now=500) == {"state": "not started", "trials": 0}
+    assert actual_progress(folder, config, rows[:1], since=None, now=500)["state"] == "stopped"
+    assert actual_progress(folder, config, [], since=None, now=500) == {"state": "not started", "trials": 0}
