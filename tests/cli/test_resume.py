@@ -243,7 +243,7 @@ def test_resume_uses_the_former_backend(file, call, monkeypatch):
     with monkeypatch.context() as without_slurm:
         without_slurm.setenv("PATH", str(Path(sys.executable).parent))
         for target in (file, folder.path):
-            assert "no Slurm here" in call("resume", target, code=3).stderr
+            assert "Slurm is not installed here" in call("resume", target, code=3).stderr
     call("resume", file, "--here")
     assert len(rows(file)) == 4
 

@@ -18,10 +18,10 @@ FILES = [
     Row(
         "path:", "path: some/folder/of/rows", "is neither a file here nor a Hugging Face id (NAMESPACE/NAME)"
     ),
-    Row("path:", "path: notes.txt", "is no data file; needs one of .json, .jsonl, .csv, .parquet"),
-    Row("path:", "path: broken.jsonl", "is not jsonl with one record a row; look at its first line"),
-    Row("path:", "path: broken.json", "is not json with one record a row"),
-    Row("path:", "path: empty.csv", "is not csv with one record a row"),
+    Row("path:", "path: notes.txt", "is not a data file; needs one of .json, .jsonl, .csv, .parquet"),
+    Row("path:", "path: broken.jsonl", "is not jsonl with one record in each line; look at its first line"),
+    Row("path:", "path: broken.json", "is not json with one record in each line"),
+    Row("path:", "path: empty.csv", "is not csv with one record in each line"),
     Row("prompt:", "prompt: text", "column 'text' is not in"),
     Row("prompt:", "prompt: '{instruktion}: '", "column 'instruktion' is not in"),
     Row(
@@ -41,18 +41,18 @@ FILES = [
     Row(
         "+data:",
         "columns: {ouput: output}",
-        "data.columns.ouput is a column that 'alpaca' does not read; did you mean 'output'?",
+        "data.columns.ouput is not a column that 'alpaca' reads; did you mean 'output'?",
     ),
     Row("model:", "model: {path: ./models/llama}", "model.path='./models/llama' does not exist"),
     Row("model:", "model: {path: /dev/null/model}", "model.path='/dev/null/model' does not exist"),
     Row(
         "model:", "model: {path: rows.jsonl}", "needs a folder with config.json and weights, or a .gguf file"
     ),
-    Row("model:", "model: {path: folder}", "holds no config.json"),
+    Row("model:", "model: {path: folder}", "has no config.json"),
     Row(
         "model:",
         "model: {path: 'package:llm_absent/model.gguf'}",
-        "names the package 'llm_absent', which is not installed",
+        "is in the package 'llm_absent', which is not installed",
     ),
     Row(
         "path:",
@@ -60,9 +60,7 @@ FILES = [
         "data.path='./absent' does not exist",
         HELLASWAG,
     ),
-    Row(
-        "path:", "path: s3://bucket/rows.jsonl", "is in a bucket, which a trial cannot read yet; download it"
-    ),
+    Row("path:", "path: s3://bucket/rows.jsonl", "is in an S3 bucket, which trials cannot read; download it"),
     Row("+", "env: {container: images/own.sif}", "env.container='images/own.sif' does not exist"),
     Row(
         "prompt:",
@@ -78,7 +76,7 @@ FILES = [
     Row("+score:", "include_path: my_tasks", "score.include_path='my_tasks' does not exist"),
     Row("+score:", "include_path: rows.jsonl", "is a file; needs a folder"),
     Row("+", "data_root: /absent/root", "data_root='/absent/root' does not exist"),
-    Row("+", "env: {venv: folder}", "is no virtual environment (no bin/activate)"),
+    Row("+", "env: {venv: folder}", "is not a virtual environment (no bin/activate)"),
 ]
 FUNCTIONS = [
     Row("+", "keep: {best: 3}", "keep: is used by fine-tuning only, not by `python:`; remove it"),
@@ -94,7 +92,7 @@ FUNCTIONS = [
         "python: other.py:bowl",
         "other.py: No such file or directory); paths are relative to the study file",
     ),
-    Row("python:", "python: own.py:bowls", "holds no function 'bowls'; did you mean 'bowl'? valid: bowl"),
+    Row("python:", "python: own.py:bowls", "has no function 'bowls'; did you mean 'bowl'? valid: bowl"),
     Row("python:", "python: own.py", "needs FILE.py:FUNCTION"),
     Row("python:", "python: notes.txt:bowl", "is not Python ("),
     Row(
@@ -119,8 +117,8 @@ COMMANDS = [
         'command: "echo {x"',
         "expected '}' before end of string; write {{ and }} for braces of the shell",
     ),
-    Row("command:", "command: \"awk '{}' {x}\"", "holds {}; needs a bare name of params"),
-    Row("command:", 'command: "echo {x:.3f}"', "holds {x:.3f}; needs a bare name of params"),
+    Row("command:", "command: \"awk '{}' {x}\"", "contains {}; needs the name of a param in the braces"),
+    Row("command:", 'command: "echo {x:.3f}"', "contains {x:.3f}; needs the name of a param in the braces"),
     Row(
         "command:",
         'command: "echo {width}"',

@@ -105,7 +105,7 @@ NAMES = [
     Row(
         "objective:",
         "objective: {metric: evl_loss}",
-        "metric='evl_loss' needs a task beside it, or to be a number of training; did you mean 'eval_loss'?",
+        "metric='evl_loss' needs a task, or is not a metric of training; did you mean 'eval_loss'?",
     ),
     Row(
         "objective:",
@@ -141,7 +141,7 @@ NAMES = [
     Row(
         "objective:",
         "objective:\n  - metric: eval_loss\n  - metric: eval_loss  # <--",
-        "eval_loss is an objective twice",
+        "eval_loss is given twice as an objective",
     ),
     Row("objective:", "objective: []", "score.objective=[] needs at least 1"),
 ]

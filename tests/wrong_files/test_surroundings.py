@@ -29,7 +29,7 @@ def test_folder_without_a_study(verb, folder, refused):
 
 def test_unreadable_study_file(folder, refused):
     error = refused("check", folder / "rows.jsonl" / "study.yaml", code=2)
-    assert "cannot be read (Not a directory); needs a file you may read" in error
+    assert "cannot be read (Not a directory); needs a file that you can read" in error
 
 
 def test_folder_that_cannot_be_made(folder, refused):
@@ -102,7 +102,9 @@ def test_folder_with_other_files(folder, refused):
 def test_missing_slurm(folder, refused, monkeypatch):
     monkeypatch.setenv("PATH", str(folder))
     error = refused("submit", valid_study(folder), code=3)
-    assert error == "sbatch and srun not found: no Slurm here; submit from a login node, or use `hpotune run`"
+    assert (
+        error == "sbatch and srun not found: Slurm is not installed here; use a login node, or `hpotune run`"
+    )
 
 
 @pytest.mark.slurm

@@ -12,23 +12,23 @@ TASKS = [
     Row(
         "objective:",
         "objective: {task: hellaswag, metric: acc_nrm}",
-        "metric='acc_nrm' is not given by hellaswag; did you mean 'acc_norm'? valid: acc, acc_norm",
+        "metric='acc_nrm' is not a metric of hellaswag; did you mean 'acc_norm'? valid: acc, acc_norm",
     ),
     Row(
         "objective:",
         "objective: {task: mmlu, metric: acc_norm}",
-        "metric='acc_norm' is not given by mmlu; valid: acc",
+        "metric='acc_norm' is not a metric of mmlu; valid: acc",
     ),
     Row(
         "objective:",
         "objective: {task: helaswag, metric: acc_norm}",
-        "'helaswag' is no lm-eval task; did you mean hellaswag",
+        "'helaswag' is not an lm-eval task; did you mean hellaswag",
     ),
     Row("+score:", "test:\n  - mmlu\n  - mmlu_abstract_algbra  # <--", "did you mean mmlu_abstract_algebra"),
     Row(
         "+score:",
         "record: [eval_los]",
-        "'eval_los' is no lm-eval task and no number of the training; did you mean eval_loss",
+        "'eval_los' is not an lm-eval task or a metric of training; did you mean eval_loss",
     ),
     Row(
         "+score:",

@@ -12,7 +12,7 @@ from hpotune.cli import main
 from tests.fixtures.wrong_studies import COMMAND, FINETUNE, FUNCTION, edit
 
 WHOLE: dict[str, tuple[bytes, str]] = {
-    "empty": (b"", "study.yaml:1: has no `key: value` lines; `hpotune init` shows a study file"),
+    "empty": (b"", "study.yaml:1: has no `key: value` lines; `hpotune init` writes an example"),
     "only remarks": (b"# soon\n", "study.yaml:1: has no `key: value` lines"),
     "a list": (b"- name: a\n", "study.yaml:1: has no `key: value` lines"),
     "one word": (b"study\n", "study.yaml:1: has no `key: value` lines"),
@@ -25,9 +25,9 @@ WHOLE: dict[str, tuple[bytes, str]] = {
     "two documents": (b"name: a\n---\nname: b\n", "study.yaml:2: a second document starts here"),
     "Latin-1": (
         "name: gr\u00f6\u00dfe\n".encode("latin-1"),
-        "study.yaml: is not text in UTF-8; needs a YAML file",
+        "study.yaml: is not UTF-8 text; needs a YAML file",
     ),
-    "a binary file": (bytes(range(256)), "is not text in UTF-8"),
+    "a binary file": (bytes(range(256)), "is not UTF-8 text"),
     "a NUL": (b"name: a\nparams: \0\n", "study.yaml:2: contains a control character"),
     "a value inside itself": (b"name: a\nparams: &p {x: *p}\n", "study.yaml:2: params.x contains itself"),
     "a tag": (b"name: !!python/object:os.system a\n", "study.yaml:1: name has the tag"),
