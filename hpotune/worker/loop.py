@@ -198,7 +198,9 @@ class WorkerLoop:
             done += 1
             self._mark_job_useful()
             claimed = time.time()
-            result = self._run_trial(claim, evaluate)
+            with self._monitor.watching(claim):
+                result = self._evaluate(claim, evaluate)
+            self._record(claim, result)
             self._timeline.add_span("trial", claimed, trial=claim.row.number)
             if result.failure is not None and result.failure.cause == "store":
                 self._wait_for_disk_space()
@@ -282,26 +284,21 @@ class WorkerLoop:
         with suppress(OSError):
             self._folder.took_trial(self._worker.job).touch()
 
-    def _run_trial(self, claim: Claim, evaluate: Evaluate) -> TrialResult:
-        """Evaluate a trial and record its outcome."""
+    def _evaluate(self, claim: Claim, evaluate: Evaluate) -> TrialResult:
+        """The trial's result, with the seconds and GPU-hours that it took."""
         row, started = claim.row, time.time()
         aim = "" if row.rung is None else f", to rung {row.rung + 1}"
         if row.lineage is not None:
             aim = f", generation {row.generation + 1}, from trial {row.lineage.parent}"
+        # report/views/why.py finds the trial's part of the log by "trial N starts: "
         log(f"trial {row.number} starts: {dict(row.params) or row.kind}{aim}")
-        with self._monitor.watching(claim):
-            result = self._evaluate(claim, evaluate)
+        result = self._evaluate_safely(claim, evaluate)
         seconds = time.time() - started
         # where the trial's own processes have not counted the GPU-hours
         cost = {"gpu_hours": seconds / 3600 * gpus_per_job(self._config)}
-        result = result.model_copy(
-            update={"metrics": {**cost, **result.metrics, "seconds": round(seconds, 3)}}
-        )
-        outcome = record_outcome(self._queue, self._folder, claim, result, job_loss=self._job_loss())
-        log(f"trial {row.number} {outcome_text(outcome)}")
-        return result
+        return result.model_copy(update={"metrics": {**cost, **result.metrics, "seconds": round(seconds, 3)}})
 
-    def _evaluate(self, claim: Claim, evaluate: Evaluate) -> TrialResult:
+    def _evaluate_safely(self, claim: Claim, evaluate: Evaluate) -> TrialResult:
         """The trial's result; any error here (a point that breaks a rule, a full disk) becomes its failure."""
         spec = base_spec(claim.row, self._study, self._folder, home=self._home)
         try:
@@ -319,6 +316,11 @@ class WorkerLoop:
                 else "unknown"
             )
             return failed_result(spec, cause, f"{type(error).__name__}: {error}")
+
+    def _record(self, claim: Claim, result: TrialResult) -> None:
+        """Record the outcome of a trial in the storage and in the log."""
+        outcome = record_outcome(self._queue, self._folder, claim, result, job_loss=self._job_loss())
+        log(f"trial {claim.row.number} {outcome_text(outcome)}")
 
     def _job_loss(self) -> Failure | None:
         """Why the cluster takes the job away from a trial that paused; None where someone asked for its end."""
