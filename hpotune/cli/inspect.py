@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from hpotune.report.views.status import StudyStatus
     from hpotune.workspace.folder import StudyFolder
 
-Number = Annotated[int, typer.Argument(help="The trial's number.")]
+Number = Annotated[int, typer.Argument(metavar="N", help="The trial's number.")]
 
 
 def read_trials(target: Path, chosen: Path | None) -> tuple[StudyFolder, StudyConfig, list[TrialRow]]:

@@ -108,7 +108,7 @@ def extend(
 def retry(
     study: Target,
     numbers: Annotated[
-        list[int] | None, typer.Argument(metavar="[N]...", help="Numbers of failed trials [default: all].")
+        list[int] | None, typer.Argument(metavar="N...", help="Numbers of failed trials [default: all].")
     ] = None,
     cause: Annotated[
         str | None, typer.Option("--cause", help="Only trials that failed with this cause, e.g. oom.")

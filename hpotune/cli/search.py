@@ -11,7 +11,7 @@ from hpotune.cli.common import SEARCH, AsJson, app, print_json, show
 if TYPE_CHECKING:
     from hpotune.report.views.algorithm import AlgorithmView
 
-Named = Annotated[str | None, typer.Argument(metavar="[NAME]", help="Show one algorithm, with its options.")]
+Named = Annotated[str | None, typer.Argument(metavar="NAME", help="Show one algorithm, with its options.")]
 
 
 @app.command(rich_help_panel=SEARCH)

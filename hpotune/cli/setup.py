@@ -24,7 +24,7 @@ from hpotune.cli.common import (
 @app.command(rich_help_panel=SET_UP)
 def init(
     template: Annotated[
-        str | None, typer.Argument(help="A template's name; without one they are listed.")
+        str | None, typer.Argument(metavar="TEMPLATE", help="A template's name; without one they are listed.")
     ] = None,
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The file to write [default: TEMPLATE.yaml].")
@@ -80,7 +80,10 @@ def check(study: Target, data_root: DataRoot = None, as_json: AsJson = False) ->
 @app.command(rich_help_panel=SET_UP)
 def doctor(
     study: Annotated[
-        Path, typer.Argument(metavar="[STUDY]", help="A study file or folder [default: this folder].")
+        Path,
+        typer.Argument(
+            metavar="STUDY", help="A study file or folder [default: this folder].", show_default=False
+        ),
     ] = Path(),
     as_json: AsJson = False,
 ) -> None:
@@ -100,7 +103,7 @@ def doctor(
 @app.command(rich_help_panel=RESULTS)
 def export(
     study: Target,
-    out: Annotated[Path, typer.Argument(help="The folder to write; it must not exist.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist.")],
     folder: Folder = None,
     trial: Annotated[
         int | None, typer.Option("--trial", help="The trial's number [default: the best].")

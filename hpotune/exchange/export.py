@@ -33,19 +33,19 @@ def export_trial(
     Raises: HpotuneError where the trial has not finished or its adapter was not kept, StudyFileError where `out`
     exists.
     """
-    row = _chosen(study, rows, number)
+    row = _selected_row(study, rows, number)
     if out.exists():
         raise StudyFileError(f"{out}: exists already; give a folder that does not exist")
     if study.config.model is None:
         out.mkdir(parents=True)
     else:
-        _adapter(folder, study, rows, row, out=out, merge=merge)
+        _write_weights(folder, study, rows, row, out=out, merge=merge)
     setting = without(put_point(study.template, study.space, row.params), _ONLY_WITH_RANGES)
     write_atomic(out / "setting.yaml", write_yaml(setting))
     return out
 
 
-def _chosen(study: Study, rows: Sequence[TrialRow], number: int | None) -> TrialRow:
+def _selected_row(study: Study, rows: Sequence[TrialRow], number: int | None) -> TrialRow:
     if number is None:
         front = best_trials(study.config.score.objective, rows)
         if not front:
@@ -59,7 +59,7 @@ def _chosen(study: Study, rows: Sequence[TrialRow], number: int | None) -> Trial
     raise StudyFileError(f"--trial {number} has not finished or is the baseline; `hpotune trials` lists them")
 
 
-def _adapter(
+def _write_weights(
     folder: StudyFolder, study: Study, rows: Sequence[TrialRow], row: TrialRow, *, out: Path, merge: bool
 ) -> None:
     adapter = folder.trial(row.number) / "adapter"
@@ -75,14 +75,14 @@ def _adapter(
         str(out),
         *(["--merge"] if merge else []),
     ]
-    card = json.dumps(_card(folder, study, rows, row))
+    card = json.dumps(_model_card(folder, study, rows, row))
     answer = subprocess.run(command, input=card, capture_output=True, text=True, check=False)
     if answer.returncode:
         lines = [line for line in answer.stderr.splitlines() if line.strip()] or ["no reason given"]
         raise HpotuneError(f"trial {row.number} could not be exported: {lines[-1]}")
 
 
-def _card(folder: StudyFolder, study: Study, rows: Sequence[TrialRow], row: TrialRow) -> Value:
+def _model_card(folder: StudyFolder, study: Study, rows: Sequence[TrialRow], row: TrialRow) -> Value:
     """What the model card says, as `hpotune.finetune.model.adapter_export` reads it."""
     model = study.point(row.params).model
     assert model is not None, "asked for fine-tuning studies only"

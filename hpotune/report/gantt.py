@@ -234,11 +234,11 @@ def _queues(folder: StudyFolder) -> list[Span]:
     """Time in the queue: from the submission of each job to the start of its worker."""
     found = []
     for submitted in folder.jobs.glob("*/job.json"):
-        begun = submitted.stat().st_mtime
+        submitted_at = submitted.stat().st_mtime
         for life in submitted.parent.glob("life-*.json"):
             job = f"{submitted.parent.name}_{life.stem.removeprefix('life-')}"
             heartbeat = read_heartbeat(folder, job)
-            start = heartbeat.start if heartbeat is not None else begun
-            if start > begun:
-                found.append(Span(job=job, trial=None, phase="queue", start=begun, end=start))
+            start = heartbeat.start if heartbeat is not None else submitted_at
+            if start > submitted_at:
+                found.append(Span(job=job, trial=None, phase="queue", start=submitted_at, end=start))
     return found

@@ -48,7 +48,7 @@ _EXPLAINED = (
     (r"JobHeldUser", "you hold it: `scontrol release JOB`"),
     (r"JobHeldAdmin", "an administrator holds it: ask the cluster's staff"),
     (r"JobLaunchFailure|RaisedSignal.*|NonZeroExitCode", "its start failed: see its log under jobs/"),
-    (r"DeadLine", "it cannot end before its deadline: lower resources.time"),
+    (r"Deadline", "it cannot end before its deadline: lower resources.time"),
     (r"BurstBuffer\w*", f"it waits for a burst buffer; {_WAIT}"),
     (r"Federation\w*|Reconfig", f"the cluster reconfigures itself; {_WAIT}"),
 )  # fmt: skip

@@ -111,7 +111,7 @@ COMMANDS = [
         'command: "echo {lr}"',
         "command reads {lr}, which is not under params; valid: kind, width, x",
     ),
-    Row("command:", 'command: "echo {kin}"', "did you mean 'kind'?"),
+    Row("command:", 'command: "echo {kid}"', "did you mean 'kind'?"),
     Row(
         "command:",
         'command: "echo {x"',

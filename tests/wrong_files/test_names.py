@@ -89,17 +89,17 @@ NAMES = [
     Row(
         "search:",
         "search: {algorithm: tpe, options: {n_startup: 4}}",
-        "search.options.n_startup is no option of tpe; did you mean 'n_startup_trials'?",
+        "search.options.n_startup is not an option of tpe; did you mean 'n_startup_trials'?",
     ),
     Row(
         "search:",
         "search: {algorithm: random, options: {seed: 4}}",
-        "is no option of random; it takes none: remove it",
+        "is not an option of random; it has no options: remove it",
     ),
     Row(
         "search:",
         "search: {algorithm: cmaes}",
-        "cannot take conditions (train.sgd_momentum has `when`) or categories (",
+        "does not support conditions (train.sgd_momentum has `when`) or categories (",
         TWO,
     ),
     Row(

@@ -200,7 +200,7 @@ def test_verbs_on_a_real_study(
     store.record_failure(claim.trial_id, Failure(cause="user", message="KeyError: 'x'"), owner=worker())
     log(folder, 0, "user_chained")
     found = json.loads(called("why", str(folder.path), "0", "--json"))
-    last = "FileNotFoundError: no data for alpaca; tried 2 places"
+    last = "FileNotFoundError: no data for alpaca; tried 2 places"  # words: ignore
     assert (found["cause"], found["lines"][-1]) == ("user", last)
     assert "retry.user: 0, so it is not retried" in called("why", str(folder.path), "0")
     assert "no such trial; the study has trials 0 to 1" in called("why", str(folder.path), "9", code=2)
