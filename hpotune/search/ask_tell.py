@@ -1,4 +1,4 @@
-"""A search driven from outside, one JSON object a line: what `hpotune ask-tell` says and understands.
+"""The ask-tell protocol: a search driven by another program, one JSON object per line (`hpotune ask-tell`).
 
     {"op": "init", "space": [{"name", "type": "float" | "int" | "cat", "low", "high", "log", "choices", "ordered"}],
      "direction": "maximize", "seed": 0, "n_trials": 50, "workers": 1, "default": {...}}   -> {"ok": true}
@@ -7,10 +7,10 @@
     {"op": "close"}                                                        ends it
 
 `default` is the recommended setting: the prior of each range, and the first point. `start_from`: points that come
-before it. A list of directions makes several objectives, whose values are told as a list. A tell may bring `stderr`; a
-value of null is a trial that failed. A range may bring any other key that a study file's has (`step`, `prior`, `when`).
-A mistake is answered by {"error": "..."} and changes nothing.
-The points are drawn from a study in memory by the code that draws them from a store.
+before it. A list of directions means several objectives, with values as a list. A tell may have `stderr`; a value of
+null means a failed trial. A range may have any other key of a study file's range (`step`, `prior`, `when`). An error is
+answered by {"error": "..."} and changes nothing. Points are assigned in an in-memory study by the same code as in a
+stored one.
 """
 
 from __future__ import annotations
@@ -38,19 +38,19 @@ from hpotune.search.base.unit_cube import decode
 from hpotune.search.sampler_setup import sampler_setup
 
 KINDS = {"float": "float", "int": "int", "cat": "choice"}
-"""The protocol's word -> a study file's."""
+"""Range types of the protocol -> keys of a study file."""
 NAME = "ask-tell"
 PARAMS = "params."
-"""Where a study file would hold the ranges."""
+"""Prefix of the ranges in a study file."""
 TRIALS = 50
-"""Budget where `init` names none."""
+"""Budget where `init` has no `n_trials`."""
 KEYS = {
     "init": ("space", "direction", "seed", "n_trials", "workers", "default", "start_from", "options"),
     "ask": (),
     "tell": ("id", "value", "stderr"),
     "close": (),
 }
-"""What a message of each kind may hold beside `op`; `close` may hold anything, since its sender waits for the end."""
+"""Keys of each message besides `op`; those of `close` are not checked, since its sender waits for the end."""
 PROTOCOL_WORDS = {
     f"{NAME}:1: ": "",
     PARAMS: "",
@@ -61,23 +61,23 @@ PROTOCOL_WORDS = {
     "search.": "",
     "algorithm=": "--algorithm ",
 }
-"""A study file's words for what the protocol names otherwise."""
+"""Words of study file errors -> words of the protocol."""
 
 _STUDY_FILE_WORD = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, PROTOCOL_WORDS))})")
-"""Where they stand by themselves, not inside a name of the user's."""
+"""These words, but not inside a name of the user's."""
 Message = Mapping[str, Json]
 
 
 class AskTellSearch:
-    """One search in memory, from its `init` message on."""
+    """One in-memory search, made by an `init` message."""
 
     def __init__(self, message: Message, *, algorithm: str, options: Mapping[str, Json]) -> None:
-        """Raises: StudyFileError for a message, algorithm, or option that is wrong."""
+        """Raises: StudyFileError for an invalid message, algorithm or option."""
         self.file = study_from_init(message, algorithm=algorithm, options=options)
         check_algorithm(self.file, sampler_setup(self.file, self.file.config))
         if algorithm_of(self.file.config.search.algorithm).assign_lineage is not None:
             raise StudyFileError(
-                f"init: {algorithm} goes on from checkpoints of earlier trials, which no answer names; take another"
+                f"init: {algorithm} continues from checkpoints of other trials, which answers cannot name; use another"
             )
         self.storage = InMemoryStorage()
         senses = [objective.sense for objective in self.file.config.score.objective]
@@ -94,9 +94,9 @@ class AskTellSearch:
         return trial.number, {name.removeprefix(PARAMS): value for name, value in drawn.items()}
 
     def tell(self, message: Message) -> None:
-        """Ends a trial: with its values, or as failed.
+        """Finish a trial: with its values, or as failed.
 
-        Raises: StudyFileError for an id that does not run, or a value that is no number.
+        Raises: StudyFileError for an id that is not running, or a value that is not a number.
         """
         if "id" not in message:
             raise StudyFileError("tell: id is missing; needs the id of an ask")
@@ -112,22 +112,22 @@ class AskTellSearch:
         states = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)}
         found = states.get(number) if isinstance(number, int) else None
         if found is None:
-            raise StudyFileError(f"tell: id={number!r} was never handed out; needs the id of an ask")
+            raise StudyFileError(f"tell: id={number!r} is unknown; needs the id of an ask")
         if found.state != TrialState.RUNNING:
-            raise StudyFileError(f"tell: id={number!r} was told before; a trial ends once")
+            raise StudyFileError(f"tell: id={number!r} has a result already; each id is told once")
         return found._trial_id
 
 
 def study_from_init(message: Message, *, algorithm: str, options: Mapping[str, Json]) -> Study:
     """The study that an `init` message describes.
 
-    Raises: StudyFileError with every mistake.
+    Raises: StudyFileError with every error.
     """
     params = _params(message)
     directions = message.get("direction")
     if not directions:
         raise StudyFileError("init: direction is missing; needs maximize or minimize, or a list of them")
-    several = directions if isinstance(directions, list) else [directions]
+    objectives = directions if isinstance(directions, list) else [directions]
     own = message.get("options") or {}
     if not isinstance(own, dict):
         raise StudyFileError(f"init: options={own!r} needs an object")
@@ -135,7 +135,7 @@ def study_from_init(message: Message, *, algorithm: str, options: Mapping[str, J
         "name": NAME,
         "python": "ask.py:tell",
         "params": params,
-        "score": {"objective": [{"metric": _metric(i), "direction": d} for i, d in enumerate(several)]},
+        "score": {"objective": [{"metric": _metric(i), "direction": d} for i, d in enumerate(objectives)]},
         "search": {
             "algorithm": algorithm,
             "seed": message.get("seed", 0),
@@ -156,17 +156,19 @@ def _params(message: Message) -> dict[str, Json]:
         raise StudyFileError(f"init: space={space!r} needs a list of at least one range")
     params = dict(_range(entry, defaults) for entry in space)
     if len(params) < len(space):
-        raise StudyFileError("init: space holds a name twice; needs different names")
+        raise StudyFileError("init: space has two ranges of one name; needs different names")
     stray = sorted(defaults.keys() - params.keys())
     if stray:
-        raise StudyFileError(f"init: default names {stray[0]!r}; {nearest(stray[0], params)}")
+        raise StudyFileError(
+            f"init: default: {stray[0]!r} is not a name of the space; {nearest(stray[0], params)}"
+        )
     return params
 
 
 def answers(
     lines: Iterable[str], *, algorithm: str, options: Mapping[str, Json]
 ) -> Iterator[dict[str, Json]]:
-    """One answer to each line until `close`; a mistake is answered by {"error": ...} and changes nothing."""
+    """One answer per line until `close`; an error is answered by {"error": ...} and changes nothing."""
     search: AskTellSearch | None = None
     for line in filter(str.strip, lines):
         try:
@@ -175,12 +177,12 @@ def answers(
                 return
             if message["op"] == "init":
                 if search is not None:
-                    raise StudyFileError("init: came before; a session holds one search")
+                    raise StudyFileError("init: sent twice; a session has one search")
                 search = AskTellSearch(message, algorithm=algorithm, options=options)
                 yield {"ok": True}
                 continue
             if search is None:
-                raise StudyFileError(f"{message['op']}: came before init; begin with init")
+                raise StudyFileError(f"{message['op']}: sent before init; send init first")
             yield OPS[str(message["op"])](search, message)
         except (HpotuneError, ValueError) as error:
             text = "; ".join(str(error).splitlines())
@@ -205,15 +207,15 @@ def _message(line: str) -> dict[str, Json]:
         message = json.loads(line)
     except json.JSONDecodeError as error:
         raise StudyFileError(
-            f"{line.strip()[:80]!r} is no JSON ({error.msg}); needs one object a line"
+            f"{line.strip()[:80]!r} is not JSON ({error.msg}); needs one object per line"
         ) from None
     if not isinstance(message, dict):
-        raise StudyFileError(f'{line.strip()[:80]!r} is no object; needs one such as {{"op": "ask"}}')
+        raise StudyFileError(f'{line.strip()[:80]!r} is not an object; needs one such as {{"op": "ask"}}')
     op = message.get("op")
     if op not in list(KEYS):
         raise StudyFileError(f"op={op!r} is unknown; valid: {', '.join(KEYS)}")
     if op != "close" and (stray := sorted(message.keys() - {"op", *KEYS[op]})):
-        advice = nearest(stray[0], KEYS[op]) if KEYS[op] else "it takes none"
+        advice = nearest(stray[0], KEYS[op]) if KEYS[op] else "it has none"
         raise StudyFileError(f"{op}: {stray[0]}: unknown key; {advice}")
     return message
 
@@ -223,7 +225,7 @@ def _metric(index: int) -> str:
 
 
 def _range(entry: Json, defaults: Mapping[str, Json]) -> tuple[str, Json]:
-    """Name and range as a study file has it."""
+    """The name of a range, and the range as in a study file."""
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise StudyFileError(f"init: space: {entry!r} needs an object with a name")
     rest = {key: value for key, value in entry.items() if value is not None and value is not False}
@@ -239,14 +241,14 @@ def _range(entry: Json, defaults: Mapping[str, Json]) -> tuple[str, Json]:
 
 
 def _by_name(value: Json, params: Mapping[str, Json]) -> Json:
-    """An option's value; where it is an object by range, with the names that the study has."""
+    """An option's value; where it is an object by range name, with the names of the study file."""
     if not isinstance(value, dict) or value.keys() - params.keys():
         return value
     return {PARAMS + name: inner for name, inner in value.items()}
 
 
 def _starts(message: Message) -> list[Json]:
-    """The points of `start_from` as a study file has them."""
+    """The points of `start_from` as in a study file."""
     points = message.get("start_from") or []
     if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
         raise StudyFileError(f"init: start_from={points!r} needs a list of objects of values by name")
@@ -254,7 +256,7 @@ def _starts(message: Message) -> list[Json]:
 
 
 def _numbers(message: Message, key: str, *, count: int) -> list[float] | None:
-    """Numbers of a tell; None where it gives none, or one that is not finite."""
+    """The numbers of a tell; None where there are none, or one is not finite."""
     found = message.get(key)
     if found is None:
         return None

@@ -82,10 +82,10 @@ class InProcess:
 
     def __init__(self, algorithm: str, init: Mapping[str, Any]) -> None:
         from hpotune.errors import StudyFileError
-        from hpotune.search.ask_tell import Search
+        from hpotune.search.ask_tell import AskTellSearch
 
         try:
-            self.search = Search(init, algorithm=algorithm, options={})
+            self.search = AskTellSearch(init, algorithm=algorithm, options={})
         except StudyFileError as error:
             raise RefusedError(str(error)) from None
 

@@ -190,12 +190,12 @@ def test_an_unknown_algorithm_is_told_with_the_nearest(make_study):
 def test_an_option_that_the_algorithm_does_not_take_is_told(make_study):
     with pytest.raises(
         StudyFileError,
-        match=r"study.yaml:\d+: search.options.startups is no option of tpe; did you mean .n_startup_trials",
+        match=r"study.yaml:\d+: search.options.startups is not an option of tpe; did you mean .n_startup_trials",
     ):
         check(make_study(search={"algorithm": "tpe", "options": {"startups": 3}}))
 
 
 def test_cmaes_refuses_two_objectives(make_study):
     two = {"objective": [{"metric": name, "direction": "minimize"} for name in ("a", "b")]}
-    with pytest.raises(StudyFileError, match="cannot take several objectives"):
+    with pytest.raises(StudyFileError, match="does not support several objectives"):
         check(make_study(search={"algorithm": "cmaes"}, score=two))

@@ -60,7 +60,7 @@ ASKED = sorted(name for name in MODULES if not algorithm(name).assign_lineage)
 
 def test_an_algorithm_that_goes_on_from_checkpoints_is_refused():
     [said] = replies(init(), name="pbt")
-    assert said["error"].startswith("init: pbt goes on from checkpoints")
+    assert said["error"].startswith("init: pbt continues from checkpoints")
 
 
 @pytest.mark.parametrize("name", ASKED)
@@ -109,29 +109,29 @@ def test_a_range_may_say_what_a_study_files_range_says():
 @pytest.mark.parametrize(
     ("messages", "told"),
     [
-        (["rubbish"], "'rubbish' is no JSON"),
-        (["[1]"], "'[1]' is no object; needs one such as"),
+        (["rubbish"], "'rubbish' is not JSON"),
+        (["[1]"], "'[1]' is not an object; needs one such as"),
         ([{"op": [1]}], "op=[1] is unknown; valid: init, ask, tell, close"),
         ([init(seeds=1)], "init: seeds: unknown key; did you mean 'seed'"),
         ([init(direction=None)], "init: direction is missing; needs maximize or minimize"),
         ([init(n_trials=0)], "n_trials=0 needs 1 or more"),
         ([init(), {"op": "tell", "value": 1}], "tell: id is missing; needs the id of an ask"),
-        ([init(), {"op": "ask", "n": 2}], "ask: n: unknown key; it takes none"),
+        ([init(), {"op": "ask", "n": 2}], "ask: n: unknown key; it has none"),
         ([{"op": "aks"}], "op='aks' is unknown"),
-        ([ASK], "ask: came before init"),
-        ([init(), init()], "init: came before"),
+        ([ASK], "ask: sent before init"),
+        ([init(), init()], "init: sent twice"),
         ([init(space=[])], "init: space=[] needs a list"),
         ([init(space=[{"type": "int"}])], "needs an object with a name"),
         ([init(space=[{"name": "x", "type": "real"}])], "x: type='real' is unknown; valid: float, int, cat"),
-        ([init(space=[NUMBERS[0], NUMBERS[0]], default={})], "holds a name twice"),
+        ([init(space=[NUMBERS[0], NUMBERS[0]], default={})], "has two ranges of one name"),
         ([init(space=[{**NUMBERS[0], "low": 0}], default={})], "lr: float[0]=0 with log: true"),
         ([init(space=[{**NUMBERS[0], "hihg": 0}], default={})], "'hihg' is not allowed beside 'float'"),
-        ([init(default={"lrr": 1})], "default names 'lrr'; did you mean 'lr'?"),
+        ([init(default={"lrr": 1})], "default: 'lrr' is not a name of the space; did you mean 'lr'?"),
         ([init(default={"lr": 1})], "lr: prior: 1 needs a number from 1e-05 to 0.1"),
         ([init(direction="up")], "direction"),
         ([init(seed=-1)], "seed"),
         ([init(n_trials=0)], "trials"),
-        ([init(options={"x": 1})], "options.x is no option of random"),
+        ([init(options={"x": 1})], "options.x is not an option of random"),
         ([init(start_from=[3])], "start_from=[3] needs a list of objects"),
         ([init(start_from=[{"rank": 99}])], "start_from: rank=99 is outside the range from 2 to 64"),
         ([init(start_from=[{"target": "mlp"}])], 'start_from: target="mlp" is not one of the choices'),
@@ -139,10 +139,10 @@ def test_a_range_may_say_what_a_study_files_range_says():
             [init(start_from=[{"ranks": 9}])],
             "start_from: ranks=9 is not a range of this file; did you mean 'rank'",
         ),
-        ([init(), {"op": "tell", "id": 0, "value": 1}], "tell: id=0 was never handed out"),
+        ([init(), {"op": "tell", "id": 0, "value": 1}], "tell: id=0 is unknown"),
         ([init(), ASK, {"op": "tell", "id": 0, "value": "1"}], "tell: value='1' needs 1 number, or null"),
         ([init(), ASK, {"op": "tell", "id": 0, "value": [1, 2]}], "needs 1 number"),
-        ([init(), ASK, *[{"op": "tell", "id": 0, "value": 1}] * 2], "tell: id=0 was told before"),
+        ([init(), ASK, *[{"op": "tell", "id": 0, "value": 1}] * 2], "tell: id=0 has a result already"),
     ],
     ids=str,
 )
@@ -175,7 +175,7 @@ def test_a_name_that_looks_like_the_files_words_stays_as_it_is():
 def test_a_number_that_is_not_finite_ends_the_trial_as_failed():
     said = replies(init(), ASK, '{"op": "tell", "id": 0, "value": NaN}', {"op": "tell", "id": 0, "value": 1})
     assert said[2] == {"ok": True}
-    assert "told before" in said[3]["error"]
+    assert "has a result already" in said[3]["error"]
 
 
 @pytest.mark.parametrize("workers", [1, 4])

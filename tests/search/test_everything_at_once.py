@@ -42,7 +42,7 @@ REASON = {
     "conditions": "conditions (params.momentum has `when`)",
     "categories": "categories (params.modules)",
     "objectives": "several objectives (2)",
-    "constraints": "limits known only after a trial (score.constraints)",
+    "constraints": "constraints known only after a trial (score.constraints)",
 }
 NAMES = [name for name in MODULES if name not in LINEAGES]
 ABLE = [name for name in NAMES if all(getattr(algorithm(name), want) for want in WANTS)]

@@ -1,8 +1,9 @@
-"""Ant colony for mixed spaces: an archive of the best points; each ant picks one and draws near it.
+"""Ant colony optimization for mixed spaces (ACO_MV): ants sample near a solution of an archive of the best points.
 
-Numbers: a Gaussian around the picked point, as wide as the archive lies from it (Socha and Dorigo 2008, EJOR 185,
-eqs. 2, 4, 5). Ordered values: the same on their order, rounded. Categories: the choice with its weight in the archive,
-those that it lacks with a share of their own (Liao et al. 2014, IEEE TEVC 18(4), ACO_MV, eqs. 5 and 6).
+Numbers: a normal distribution around a solution chosen by rank; its standard deviation is the mean distance of the
+archive from it, times xi (Socha and Dorigo 2008, EJOR 185, equations 2, 4, 5). Ordered values: the same in their order,
+rounded. Categories: by their weights in the archive, with a share for those that it does not contain (Liao et al. 2014,
+IEEE TEVC 18(4), equations 5 and 6).
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from hpotune.search.base.sampler import SamplerSetup, SamplingContext
 from hpotune.search.base.unit_cube import Axis, Cube
 
 LOCALITY = 0.05
-"""q: how much the best are preferred (Liao et al. tuned it to 0.051; 1e-4 of Socha and Dorigo follows one point)."""
+"""q: small values prefer the best solutions (Liao et al. tuned it to 0.051; Socha and Dorigo's 1e-4 follows one)."""
 SPEED = 0.68
-"""xi: the width of the Gaussian in mean distances (tuned to 0.6795, ibid.; 0.85 in Socha and Dorigo)."""
+"""xi: standard deviation in mean distances (tuned to 0.6795 by Liao et al.; 0.85 in Socha and Dorigo)."""
 
 
 class ColonySampler(PopulationSampler):
-    """An ant a trial; the archive is the best points of the store."""
+    """Each trial is an ant; the archive is the best evaluated trials of the study."""
 
     def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
@@ -32,7 +33,7 @@ class ColonySampler(PopulationSampler):
     def next_position(
         self, cube: Cube, history: PopulationHistory, context: SamplingContext
     ) -> np.ndarray | None:
-        """Where the ant goes."""
+        """The solution that the ant samples; None while the archive has fewer than two. Shape (d,)."""
         archive = sorted(history.evaluated, key=lambda move: (-move.gain, move.rank))[: self.size]
         if len(archive) < 2:
             return None
@@ -45,12 +46,14 @@ class ColonySampler(PopulationSampler):
         spread = self.speed * np.abs(points - guide).sum(axis=0) / (len(points) - 1)
         point = reflected(guide + spread * context.rng.standard_normal(len(cube)))
         for index in np.flatnonzero(cube.unordered):
-            chances = self._chances(cube.axes[index], points[:, index], weights)
-            point[index] = (context.rng.choice(len(chances), p=chances) + 0.5) / len(chances)
+            probabilities = self._category_probabilities(cube.axes[index], points[:, index], weights)
+            point[index] = (context.rng.choice(len(probabilities), p=probabilities) + 0.5) / len(
+                probabilities
+            )
         return point
 
-    def _chances(self, axis: Axis, column: np.ndarray, weights: np.ndarray) -> np.ndarray:
-        """Of each category. Shape (choices,)."""
+    def _category_probabilities(self, axis: Axis, column: np.ndarray, weights: np.ndarray) -> np.ndarray:
+        """Probability of each category. Shapes: `column`, `weights` (archive,) -> (choices,)."""
         size = axis.size or 1
         choices = np.minimum((column * size).astype(int), size - 1)
         counts = np.bincount(choices, minlength=size)
@@ -67,11 +70,11 @@ ALGORITHM = Algorithm(
     make=ColonySampler,
     when="mixed spaces with many categories, a hundred trials or more",
     cost="0.005 s",
-    parallel="each worker sends an ant; nobody waits for a generation",
+    parallel="each worker samples one ant; no worker waits for a generation",
     source="Socha and Dorigo 2008, EJOR 185; Liao et al. 2014, IEEE TEVC 18(4)",
     options={
-        "population": "points of the archive (default: a fifth of the budget, at most 14, at least the workers)",
-        "locality": f"q: a small one follows the best points only (default {LOCALITY})",
-        "speed": f"xi: a small one draws close to the archive (default {SPEED})",
+        "population": "size of the archive (default: a fifth of the budget, at most 14, at least the workers)",
+        "locality": f"q: small values prefer the best solutions of the archive (default {LOCALITY})",
+        "speed": f"xi: small values sample close to the archive (default {SPEED})",
     },
 )

@@ -1,4 +1,4 @@
-"""What an algorithm says of itself: how it is made, what it can do, when to use it. `hpotune algorithms` prints it."""
+"""The description of an algorithm: how its sampler is made, what it supports, when to use it (`hpotune algorithms`)."""
 
 from __future__ import annotations
 
@@ -18,35 +18,35 @@ LineageOf = Callable[[Study, FrozenTrial, SamplerSetup], Lineage]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Algorithm:
-    """One way to choose the next point. Each stands in a file of its own as ALGORITHM."""
+    """One search algorithm, defined as ALGORITHM in a file of its own."""
 
     make: Callable[[SamplerSetup], BaseSampler]
     when: str
     """When to use it, in one line."""
     cost: str
-    """Of one ask, at 50 and at 200 trials."""
+    """CPU time of one proposal, at 50 and at 200 trials."""
     parallel: str
-    """How it takes many workers at a time."""
+    """How it handles many workers."""
     source: str
     conditions: bool = False
-    """Whether it takes parameters that only some points have."""
+    """Whether it supports parameters that exist only under a condition (`when`)."""
     categories: bool = True
     objectives: bool = False
-    """Whether it takes several."""
+    """Whether it supports several objectives."""
     constraints: bool = True
-    """Whether it learns from constraints that are known only after a trial (those known before all algorithms keep)."""
+    """Whether it learns from constraints known only after a trial; those known before hold with every algorithm."""
     options: Mapping[str, str] = field(default_factory=dict)
-    """What `search.options` may hold, and its meaning."""
+    """Keys of `search.options`, and their meaning."""
     assign_lineage: LineageOf | None = None
-    """Whom a trial goes on from; None: each begins at its first step."""
+    """Writes and returns the lineage of a trial; None: every trial starts at its first step."""
     study_errors: Callable[[StudyFile, SamplerSetup], Sequence[str]] = lambda study, setup: ()
-    """What of a study does not go with it, beyond the abilities above: lines for the user."""
-    extended_setup: Callable[[SamplerSetup, SamplerSetup], SamplerSetup] = lambda now, then: now
-    """The setup to hold against `faults` once a study's budget has changed: as it is now, and as it began."""
+    """Errors of a study file that it cannot run, beyond the abilities above; a line each."""
+    extended_setup: Callable[[SamplerSetup, SamplerSetup], SamplerSetup] = lambda now, before: now
+    """(now, before) -> the setup to check once the budget of a study has changed."""
 
     @property
     def cannot(self) -> list[str]:
-        """What it does not take, in words."""
+        """What it does not support, in words."""
         words = {
             "conditions (`when`)": self.conditions,
             "categories": self.categories,

@@ -1,10 +1,12 @@
-"""The default: starting points, a few Sobol points, then a Gaussian process that knows how fine-tuning fails.
+"""The default search: start points, a few Sobol points, then Bayesian optimization adapted to fine-tuning.
 
-What a plain process lacks, and why it is here (measured on six surfaces, most of them of real fine-tuning runs):
-scores whose lower tail is drawn in, since one collapsed run otherwise rules the model; hyperparameters averaged, not
-maximised, since ten points do not settle them; a belief around the recommended setting that fades as 1 / n; expected
-improvement over the best mean, not over the luckiest score; running trials believed at their mean, so that workers
-spread; and the chance that a point gives no score at all.
+What it adds to a plain Gaussian process (`gp`), and why (measured on six surfaces, most from real fine-tuning runs):
+- scores with a compressed lower tail: otherwise one collapsed run dominates the model;
+- hyperparameters averaged over their posterior, not maximized: ten points do not determine them;
+- a prior around the recommended setting whose weight falls as 1 / n (piBO, Hvarfner et al. 2022);
+- expected improvement over the best posterior mean, not over the largest noisy score;
+- running trials as pending points at their posterior mean, so that workers choose different points;
+- the probability that a point gives a score at all.
 """
 
 from __future__ import annotations
@@ -36,51 +38,51 @@ from hpotune.search.gp.gaussian_process import (
 )
 
 STARTUP_TRIALS = 4
-"""Trials before the model is asked, starting points counted: of 4 and 6, 4 was quicker (16 trials to the target for 25,
-12 seeds); the model's belief and its averaging carry the trials after."""
+"""Trials before the model is used, with start points. 4 was faster than 6 (16 trials to the target instead of 25, 12
+seeds): the prior and the averaged hyperparameters are enough for the trials after."""
 MIN_SOBOL_TRIALS = 3
-"""Even points, however many starting points there are, as many as without any: a portfolio says nothing of the rest.
-Where it misleads, with 2 of them the regret after 50 trials was .43, with 3 .33; where it helps, equal (20 seeds)."""
+"""Sobol points at least, whatever the number of start points: a portfolio says nothing about the rest of the space.
+
+Where the portfolio misleads, the regret after 50 trials was 0.43 with 2, 0.33 with 3; else equal (20 seeds)."""
 MIN_SCORES = 3
-"""Scores that a model needs; with fewer, even points go on."""
+"""Scores that a model needs; with fewer, Sobol points continue."""
 HYPERPARAMETER_SAMPLES = ((100, 8), (200, 4))
-"""Most points known or running -> hyperparameters averaged over; beyond the last, the most probable ones alone, since
-many points settle them. 8 for 1: regret after 20 trials .158 for .194 (12 seeds)."""
+"""(points up to, hyperparameter samples): beyond the last, the most probable hyperparameters alone, which many points
+determine. 8 samples instead of 1: regret after 20 trials 0.158 instead of 0.194 (12 seeds)."""
 THINNING = 4
-"""Steps of the sampler between two that are used."""
+"""Steps of the Markov chain per sample."""
 PRIOR_WEIGHT = 1.0
-"""Weight of the belief's logarithm, divided by the trials before; 10 did not survive a wrong belief, 1 does."""
+"""Weight of the log prior, divided by the number of trials; 10 failed with a wrong prior, 1 recovers from it."""
 NEAR_BEST = 5
-"""Best points around which candidates lie."""
+"""Best points around which candidates are drawn."""
 NOISE_RATIO_BOUNDS = (0.01, 100.0)
-"""Ends of a score's noise variance as a multiple of the usual one."""
+"""Bounds of the noise ratios."""
 TPE_FROM = 400
-"""Trials from which the tree-structured estimator takes over: the process costs their number cubed, and so many trials
-are beyond what it was measured on."""
+"""Trial number from which TPE is used: the process costs the number of trials cubed; more were not measured."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FittedModels:
-    """What one set of finished trials teaches."""
+    """The models fitted to one set of finished trials."""
 
     points: np.ndarray
-    """Their points, the very array."""
+    """Points of the trials: the array that they were fitted to, shape (n, d)."""
     models: list[GaussianProcess]
     means: list[np.ndarray]
-    """Of each model at those points."""
+    """Posterior mean of each model at those points. Shapes (n,)."""
     log_success: Callable[[np.ndarray], np.ndarray] | None
-    """Logarithm of the probability of a score; None: nothing broke."""
+    """Logarithm of the probability of a score, (m, d) -> (m,); None: no trial failed."""
 
 
 class AutoSampler(CubeSampler):
-    """Gaussian process with averaged hyperparameters; one objective, no conditions."""
+    """Bayesian optimization for one objective and unconditional parameters."""
 
     def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
         self._cached: FittedModels | None = None
 
     def propose(self, cube: Cube, history: History, context: SamplingContext) -> np.ndarray:
-        """An even point at first, then where the improvement to be expected is largest."""
+        """A Sobol point at first, then the maximum of the acquisition function. Shape (d,)."""
         if (
             context.rank < max(STARTUP_TRIALS, len(self.setup.start_points) + MIN_SOBOL_TRIALS)
             or len(history) < MIN_SCORES
@@ -88,7 +90,7 @@ class AutoSampler(CubeSampler):
             return self._sobol_point(cube, context)
         known = self._fitted_models(cube, history)
         models = [model.with_pending(history.pending) for model in known.models]
-        # what runs counts as reached: else its neighbours promise the same again, and the workers crowd
+        # pending points count in the best value: otherwise their neighbours promise the same improvement again
         drawn_yet = np.vstack([history.points, history.pending])
         bests = [float(model.predict(drawn_yet)[0].max()) for model in models]
 
@@ -111,23 +113,24 @@ class AutoSampler(CubeSampler):
         )
 
     def _sobol_point(self, cube: Cube, context: SamplingContext) -> np.ndarray:
-        """Point `context.rank` of a scrambled Sobol sequence, spread as the belief is; from FIRST on every second one.
+        """Point `context.rank` of a scrambled Sobol sequence. Shape (d,).
 
-        Half of them even from the start: regret after 20 trials .19 for .135, and no gain where the belief is wrong.
+        The first STARTUP_TRIALS, and after them those of odd rank, are mapped to the quantiles of the prior. With half
+        of them uniform from the start: regret after 20 trials 0.19 instead of 0.135, no gain where the prior is wrong.
         """
         from scipy.stats.qmc import Sobol  # type: ignore[import-untyped]  # 0.3 s to import
 
         engine = Sobol(d=len(cube), scramble=True, rng=trial_seed(self.setup.seed, 0, salt=self.setup.salt))
         if context.rank:  # scipy cannot skip zero points of a scrambled sequence
             engine.fast_forward(context.rank)
-        even = engine.random(1)
+        uniform = engine.random(1)
         found: np.ndarray = cube.snap(
-            prior_quantiles(cube, even) if context.rank < STARTUP_TRIALS or context.rank % 2 else even
+            prior_quantiles(cube, uniform) if context.rank < STARTUP_TRIALS or context.rank % 2 else uniform
         )[0]
         return found
 
     def _fitted_models(self, cube: Cube, history: History) -> FittedModels:
-        """Kept between the calls of one ask, which differ in what runs, never in what has finished."""
+        """The models, cached between the calls of one ask: they differ in pending points, not in finished trials."""
         if self._cached is None or self._cached.points is not history.points:
             models = self._models(cube, history)
             self._cached = FittedModels(
@@ -139,7 +142,7 @@ class AutoSampler(CubeSampler):
         return self._cached
 
     def _models(self, cube: Cube, history: History) -> list[GaussianProcess]:
-        """Processes over finished points; those that broke have the worst score seen: nobody looks there again."""
+        """Gaussian processes over finished points; failed points get the worst score, so that they are avoided."""
         scores, broken = compressed_scores(history.gains), len(history.failed)
         known = len(history) + broken + len(history.pending)
         count = next((count for most, count in HYPERPARAMETER_SAMPLES if known <= most), 0)
@@ -150,17 +153,17 @@ class AutoSampler(CubeSampler):
             cube.unordered,
             log_lengthscales=LOG_LENGTHSCALE_STARTS[:1]
             if count
-            else LOG_LENGTHSCALE_STARTS,  # where the draws begin matters little
+            else LOG_LENGTHSCALE_STARTS,  # the start of the Markov chain matters little
         )
         rng = np.random.default_rng(trial_seed(self.setup.seed, len(history)))
         return sample_hyperparameters(best, count=count, every=THINNING, rng=rng) or [best]
 
 
 def noise_ratios(history: History) -> np.ndarray:
-    """Noise variances as multiples of the usual one, by the scores' standard errors. Shape (n,).
+    """Noise variances of the scores relative to their median, by the standard errors; 1 where unknown. Shape (n,).
 
-    Their sizes to each other count, the level is fitted: the error of a mean over items is shared by all trials that
-    are scored on the same items (HellaSwag says .005, exact repeats of the data differ by .0003).
+    Only the ratios are used, the level is fitted: much of the standard error of a mean over items is common to all
+    trials that are scored on the same items (HellaSwag reports 0.005, exact repetitions differ by 0.0003).
     """
     known = np.isfinite(history.stderrs) & (history.stderrs > 0)
     found = np.ones(len(history))
@@ -181,8 +184,8 @@ ALGORITHM = Algorithm(
     make=_make,
     when="always, unless you know better",
     cost="0.05 s at 50 trials, 0.1 s at 200",
-    parallel="running trials are believed at their mean: any number of workers, each with a point of its own",
-    source="Gaussian process: Rasmussen and Williams 2006; belief: Hvarfner et al. 2022; above 400 trials, with "
+    parallel="running trials count as pending at their posterior mean: any number of workers, different points",
+    source="Gaussian process: Rasmussen and Williams 2006; prior: Hvarfner et al. 2022; above 400 trials, with "
     "conditions or several objectives: tpe",
     conditions=True,
     objectives=True,

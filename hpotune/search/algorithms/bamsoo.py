@@ -1,13 +1,14 @@
-"""Bayesian multi-scale optimistic optimisation: SOO that skips cells which a Gaussian process holds for hopeless.
+"""BaMSOO, Bayesian multi-scale optimistic optimization: SOO that skips cells by the bounds of a Gaussian process.
 
-Before a child is evaluated, its upper bound mean + B sd is compared with the best value seen; below it, the child takes
-its lower bound mean - B sd as its value, without a trial (a later child at the same point is tested again).
-B = sqrt(2 ln(pi^2 N^2 / (6 eta))), N the cells tested so far with the root; a cell that inherits its parent's value is
-not counted. The best value changes by evaluations only (a lower bound lies below it). The first test needs two values.
-`eta` matters little (at N = 50, B is 4.25 for 0.5 and 4.08 for 1): `beta_scale` multiplies B.
-Side by side: points that run are believed at their mean; a leaf that runs is selectable, valued by its lower bound.
-The process: fitted (Matern 5/2, surrogate.py) to winsorised scores; with `length`, the paper's assumption that it is
-known: mean 0, variance 1, squared exponential of that length in the unit cube, no noise.
+Before a child is evaluated, its upper bound mean + B sd is compared with the best value seen. Below it, the child gets
+its lower bound mean - B sd as value, without a trial (a later child with the same point is tested again).
+B = sqrt(2 ln(pi^2 N^2 / (6 eta))), N the number of cells tested so far, with the root; a cell that has its parent's
+value is not counted. Only evaluations change the best value (lower bounds are below it). The first test needs two
+values. `eta` matters little (at N = 50, B is 4.25 for 0.5 and 4.08 for 1); `beta_scale` multiplies B.
+Parallel: pending points are taken to score the posterior mean; a leaf whose trial runs can be expanded, with its lower
+bound as value.
+The process is fitted (Matern 5/2, gp/gaussian_process.py) to scores whose lower tail is clipped; with `length`, it is
+known, as the paper assumes: mean 0, variance 1, squared exponential kernel of that length in the unit cube, no noise.
 Source: Wang, Shakibi, Jin and de Freitas 2014, Bayesian multi-scale optimistic optimization, AISTATS, algorithm 2.
 """
 
@@ -30,28 +31,29 @@ from hpotune.search.partition.cells import Candidate, Cell
 from hpotune.search.partition.tree import Bounds, Evaluation, PartitionTree
 
 JITTER = 1e-8
-"""On the diagonal of the known process: two equal points would make the matrix singular."""
+"""Added to the diagonal of the known process: its matrix is singular where two points are equal."""
 MAX_SKIPS_IN_A_ROW = 50
-"""Cells skipped in a row before the one of them with the largest upper bound is evaluated: no worker waits."""
+"""Cells skipped in a row before the one with the largest upper bound is evaluated, so that no worker waits."""
 
 MAX_FITTED_POINTS = 100
-"""Points that the process is fitted to, spread over the known ones; it is conditioned on all. Three times as many take
-twenty times as long."""
+"""Points that hyperparameters are fitted to, spread over the known ones; the process is conditioned on all.
+
+Three times as many take twenty times as long."""
 
 
 class Posterior(Protocol):
-    """What is believed of the objective."""
+    """A posterior of the objective."""
 
     def predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation at points of shape (m, d)."""
+        """Mean and standard deviation. Shapes: (m, d) -> (m,), (m,)."""
 
 
 PosteriorModel = Callable[[list[Evaluation], list[Evaluation]], Posterior]
-"""The belief after known runs and running ones."""
+"""Makes the posterior given evaluated and pending points."""
 
 
 class FixedLengthProcess:
-    """Mean 0, variance 1, squared exponential of a given length; running points believed at their mean."""
+    """Mean 0, variance 1, squared exponential kernel of a given length, no noise."""
 
     def __init__(self, length: float, known: list[Evaluation], pending: list[Evaluation]) -> None:
         self.length = length
@@ -63,7 +65,7 @@ class FixedLengthProcess:
         self.weights = np.linalg.solve(cover[: self.n, : self.n], gains)
 
     def predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Mean and standard deviation. Shapes (m,)."""
+        """Posterior mean and standard deviation. Shapes: (m, d) -> (m,), (m,)."""
         cross = self._cover(points)
         half = np.linalg.solve(self.factor, cross)
         variance = 1.0 - (half * half).sum(0)
@@ -75,7 +77,7 @@ class FixedLengthProcess:
 
 
 def fitted_process(unordered: np.ndarray) -> PosteriorModel:
-    """The process fitted to what is known, in the scores' own units."""
+    """The fitted process, in units of the gains. `unordered`: which axes are categories, shape (d,)."""
 
     def model(known: list[Evaluation], pending: list[Evaluation]) -> Posterior:
         return _FittedProcess(known, pending, unordered)
@@ -84,12 +86,14 @@ def fitted_process(unordered: np.ndarray) -> PosteriorModel:
 
 
 class _FittedProcess:
-    """A fitted surrogate, its predictions turned back into gains."""
+    """A Gaussian process fitted to standardized gains; its predictions in units of the gains."""
 
     def __init__(self, known: list[Evaluation], pending: list[Evaluation], unordered: np.ndarray) -> None:
         gains = np.array([np.mean(run.gains) for run in known])
         low, middle, high = np.quantile(gains, (0.25, 0.5, 0.75))
-        clipped = np.maximum(gains, middle - 3 * max(high - middle, middle - low))  # one collapse is no slope
+        clipped = np.maximum(
+            gains, middle - 3 * max(high - middle, middle - low)
+        )  # a collapsed run says nothing about the slope
         self.mean, self.scale = float(clipped.mean()), float(clipped.std()) or 1.0
         points, scores = np.array([run.point for run in known]), (clipped - self.mean) / self.scale
         some = np.unique(np.linspace(0, len(known) - 1, min(len(known), MAX_FITTED_POINTS)).astype(int))
@@ -104,7 +108,7 @@ class _FittedProcess:
 
 
 class BamsooTree(SooTree):
-    """SOO with the test. `model`: what is believed; `eta`, `beta_scale`: how wide the bounds are."""
+    """SOO with tests by a model. `eta`, `beta_scale`: the width of the bounds."""
 
     def __init__(
         self,
@@ -120,20 +124,20 @@ class BamsooTree(SooTree):
         super().__init__(cube, k=k, h_max=h_max, is_feasible=is_feasible)
         self.model, self.eta, self.beta_scale = model, eta, beta_scale
         self.bounds: dict[str, float] = {}
-        """Lower bounds of cells that were tested, by name."""
+        """Lower bounds of tested cells, by name."""
         self.tested = 0
         self.skipped_cells: list[tuple[float, Cell]] = []
-        """Upper bounds and cells."""
+        """Upper bound and cell, in the order of the tests."""
         self._skipped_in_a_row = 0
         self._belief: tuple[tuple[int, int], Posterior] | None = None
 
     def leaf_value(self, cell: Cell) -> float | None:
-        """The gain; before it is known, the lower bound."""
+        """The gain of a cell; its lower bound while there is none."""
         gain = self.gain(cell)
         return self.bounds.get(cell.name) if gain is None else gain
 
     def evaluate_child(self, cell: Cell) -> Iterator[Candidate | None]:
-        """The cell where it must be evaluated: where its values are new and its upper bound is good enough."""
+        """The new child, if its point is new and its upper bound is not below the best value."""
         if cell.key in self.evaluations or not self.is_feasible(cell.params):
             yield from self._evaluate(cell)
             return
@@ -148,7 +152,7 @@ class BamsooTree(SooTree):
             yield from self._skip(cell, high)
 
     def remaining(self) -> Iterator[Candidate | None]:
-        """Cells that were skipped, of a space with few points: those with the largest upper bounds first."""
+        """Skipped cells, those with the largest upper bounds first (small finite spaces)."""
         for _, cell in sorted(self.skipped_cells, key=lambda pair: -pair[0]):
             yield from self._evaluate(cell)
 
@@ -161,7 +165,7 @@ class BamsooTree(SooTree):
             yield from self._evaluate(best)
 
     def _bounds(self, cell: Cell) -> Bounds:
-        """Infinite where too little is known."""
+        """Lower and upper bound of the gain; infinite while fewer than two values are known."""
         if self._stored_bounds is not None:
             return self._stored_bounds.get(cell.name, (-math.inf, math.inf))
         known = [run for run in self.evaluations.values() if run.gains]
@@ -179,12 +183,12 @@ class BamsooTree(SooTree):
 
 
 def confidence_width(tested: int, eta: float) -> float:
-    """B of the bounds after that many tests."""
+    """B, the half-width of the bounds in standard deviations, after that many tests."""
     return math.sqrt(2 * math.log(math.pi**2 * tested**2 / (6 * eta)))
 
 
 class BamsooSampler(SooSampler):
-    """Bayesian multi-scale optimistic optimisation, continued from a study's trials."""
+    """BaMSOO, rebuilt from the trials of a study for each ask."""
 
     def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
@@ -195,7 +199,7 @@ class BamsooSampler(SooSampler):
         self.length = None if length is None else float_option(options, "length", 0.0, low=1e-3, high=1e3)
 
     def tree(self, cube: Cube, is_feasible: Callable[[Params], bool]) -> PartitionTree:
-        """The search before its first ask."""
+        """The tree before its first ask."""
         return BamsooTree(
             cube, model=self._model(cube), eta=self.eta, beta_scale=self.beta_scale, k=self.k, h_max=self.h_max,
             is_feasible=is_feasible,
@@ -210,14 +214,14 @@ class BamsooSampler(SooSampler):
 
 ALGORITHM = Algorithm(
     make=BamsooSampler,
-    when="as soo where the score is smooth: cells that a model holds for hopeless are skipped; never as a default",
+    when="as soo, for smooth scores: cells whose upper bound is below the best value are skipped; never as a default",
     cost="0.02 s at 50 trials, 0.1 s at 200",
-    parallel="children of all selected cells side by side; those that run are valued by their lower bound",
+    parallel="children of all expanded cells at the same time; running ones count with their lower bound",
     source="Wang et al. 2014",
     options={
         **CELL_OPTIONS,
-        "eta": "how improbable a wrong bound is meant to be, above 0 to 1; larger narrows the bounds a little (0.5)",
-        "beta_scale": "factor on the width of the bounds; below 1 skips more (1)",
-        "length": "a known process instead of a fitted one: its length in the unit cube (fitted)",
+        "eta": "probability of a wrong bound, above 0 to 1; larger values narrow the bounds a little (0.5)",
+        "beta_scale": "factor on the width of the bounds; below 1 skips more cells (1)",
+        "length": "lengthscale, in the unit cube, of a known process instead of a fitted one (fitted)",
     },
 )

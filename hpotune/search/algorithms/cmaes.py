@@ -1,6 +1,6 @@
-"""Covariance matrix adaptation: Optuna's CmaEsSampler.
+"""CMA-ES, covariance matrix adaptation evolution strategy: Optuna's CmaEsSampler.
 
-It keeps the state of its distribution in the store's attributes when a trial is drawn, so any worker continues it.
+It writes the state of its distribution to attributes in the storage, so any worker continues it.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ ALGORITHM = Algorithm(
     options={
         "popsize": "trials of a generation (default 4 + 3 ln of the number of parameters)",
         "n_startup_trials": "random trials before the first generation (default 1)",
-        "with_margin": "whole numbers keep a chance to change (Hamano et al. 2022; default false)",
+        "with_margin": "keeps a minimum probability that whole numbers change (Hamano et al. 2022; default false)",
         "use_separable_cma": "no covariances, for many parameters (Ros and Hansen 2008; default false)",
         "lr_adapt": "the learning rate adapts to noise (Nomura et al. 2023; default false)",
-        "consider_pruned_trials": "stopped trials count by their last value (default false)",
+        "consider_pruned_trials": "pruned trials count with their last value (default false)",
     },
 )

@@ -1,9 +1,10 @@
-"""Differential evolution: a member is replaced where a mixture of others turns out no worse than it.
+"""DE, differential evolution: a member is replaced where a trial vector made from others is no worse than it.
 
-The population is each member's best point so far, as its selection leaves it.
-Source: Storn and Price 1997, J. Global Optimization 11; current-to-best/1: Price, Storn and Lampinen 2005. Points that
-leave the cube come back half-way to the member (ibid., 4.3.1). Of categories a difference is that they differ: then a
-donor's replaces the base's with the chance F.
+Selection leaves each member's best point so far: these are the population.
+    mutant = base + F * sum of differences;   trial vector: each coordinate from the mutant with probability CR
+Source: Storn and Price 1997, J. Global Optimization 11; current-to-best/1: Price, Storn and Lampinen 2005. Coordinates
+outside the cube are set halfway between the member and the bound (ibid., 4.3.1). Categories have no differences: where
+those of a pair differ, the mutant takes the first one's with probability F.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from hpotune.search.base.unit_cube import Cube
 
 STRATEGIES = ("current-to-best/1", "rand/1")
 FACTOR, CROSSOVER = 0.5, 0.9
-"""Storn and Price's first choice; a high crossover keeps parameters that depend on each other together."""
+"""F and CR, Storn and Price's first choice; a high CR keeps dependent parameters together."""
 
 
 class DifferenceSampler(PopulationSampler):
@@ -35,7 +36,7 @@ class DifferenceSampler(PopulationSampler):
     def next_position(
         self, cube: Cube, history: PopulationHistory, context: SamplingContext
     ) -> np.ndarray | None:
-        """The trial vector of the member: mutated, then crossed with it."""
+        """The trial vector of the member; None while too few members have results. Shape (d,)."""
         best = _population(history, self.size)
         others = [move for member, move in best.items() if member != context.rank % self.size]
         target = best.get(context.rank % self.size)
@@ -56,12 +57,12 @@ class DifferenceSampler(PopulationSampler):
                 if plus[axis] != minus[axis] and context.rng.random() < self.factor:
                     mutant[axis] = plus[axis]
         crossed = context.rng.random(len(cube)) < self.crossover
-        crossed[context.rng.integers(len(cube))] = True  # at least one coordinate is the mutant's
+        crossed[context.rng.integers(len(cube))] = True  # at least one coordinate of the mutant
         return np.where(crossed, mutant, target.point)
 
 
 def _population(history: PopulationHistory, size: int) -> dict[int, Individual]:
-    """Each member's best told move, the later of equals: so a plain is left behind."""
+    """The best evaluated individual of each member; the later of equals, so that plateaus are left."""
     best: dict[int, Individual] = {}
     for move in history.evaluated:
         member = move.rank % size
@@ -74,12 +75,12 @@ ALGORITHM = Algorithm(
     make=DifferenceSampler,
     when="hundreds of trials in a rugged space, where parameters depend on each other",
     cost="0.005 s",
-    parallel="each worker challenges a member of its own; nobody waits for a generation",
+    parallel="each worker evaluates the trial vector of another member; no worker waits for a generation",
     source="Storn and Price 1997, J. Global Optimization 11; Price et al. 2005",
     options={
         "population": "members, at least 4 (default: a fifth of the budget, at most 14, at least the workers)",
         "strategy": f"{STRATEGIES[0]} (default) or {STRATEGIES[1]}, with binomial crossover",
-        "factor": f"F, of the differences (default {FACTOR})",
-        "crossover": f"CR, the chance that a coordinate is the mutant's (default {CROSSOVER})",
+        "factor": f"F, the factor on differences (default {FACTOR})",
+        "crossover": f"CR, the probability that a coordinate is the mutant's (default {CROSSOVER})",
     },
 )

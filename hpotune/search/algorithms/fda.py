@@ -1,17 +1,18 @@
-"""The fractal decomposition algorithm: spheres within spheres, the most promising followed down, then searched closely.
+"""FDA, the fractal decomposition algorithm: a tree of nested hyperspheres, searched depth first, then a local search.
 
-A sphere (radius r, the first the one within the unit cube) holds 2d smaller ones of radius r / (1 + sqrt 2), two along
-each axis that touch its rim. Each is looked at in three points: its centre, and the centre moved by
-inflation * r / sqrt(d) along the diagonal, up and down. Of all spheres not taken yet, the deepest come first, of those
-the one with the best score: the steepest slope of its three points towards the best point known,
-(gain - best) / distance, which is 0 where it holds that point. It is decomposed. At the last depth it is exploited:
-from its best point, steps of inflation * r along each axis in turn, up and down, moving wherever it is better; after a
-round without any gain the step shrinks, until it is finer than `precision`. When all are used, the depth grows by one.
-The variant: spheres, their three points and the local search of Nakib et al.; tree search, a slope for scores of any
-sign, and clipping to the cube of Firmin and Talbi's Zellij (Hypersphere, PHS, ILS, depth-first search).
-Different here: depth 2 and precision 0.01 instead of 5 and 1e-20, which would spend thousands of trials.
-Spheres do not fill the cube: a small discrete space is finished at random. Categories are moved along their list.
-Side by side: the points of all children at once, both of a step; who waits lets the next sphere begin, known or not.
+A sphere of radius r (the root: the largest within the unit cube) holds 2d smaller ones of radius r / (1 + sqrt 2):
+along each axis two that touch its surface. Each is evaluated at three points: its centre, and the centre moved by
+inflation * r / sqrt(d) along the diagonal, in both directions. The next sphere is one of the deepest that are left,
+with the best score: the largest slope (gain - best) / distance of its points towards the best known one; 0 if it holds
+that point. Above the last depth it is decomposed. At the last depth it is exploited by a local search from its best
+point: steps of inflation * r along each axis in turn, in both directions, moving to the best of the three points; after
+a round without improvement the step shrinks, until it is below `precision`. When no sphere is left, depth grows by one.
+This variant: spheres, their three points and the local search of Nakib et al.; tree search, a slope for scores of any
+sign, and clipping to the cube as in Firmin and Talbi's Zellij (Hypersphere, PHS, ILS, depth-first search). Different:
+depth 2 and precision 0.01 instead of 5 and 1e-20, which would need thousands of trials.
+Spheres do not cover the cube: a small discrete space is completed at random. Categories are moved along their list.
+Parallel: the points of all children, and both points of a step, at the same time; while a task waits for a value, the
+next sphere is started.
 Sources: Nakib, Ouchraa, Shvai, Souquet and Talbi 2017, Deterministic metaheuristic based on fractal decomposition for
 large-scale optimization; Firmin and Talbi 2022, A fractal-based decomposition framework for continuous optimization.
 """
@@ -34,20 +35,20 @@ from hpotune.search.partition.tree import PartitionTree
 from hpotune.search.partition.tree_replay import TreeSampler
 
 MIN_RADIUS = 1e-9
-"""Radius below which no sphere is decomposed: its points are equal up to rounding."""
+"""Radius below which a sphere is not decomposed: its points are equal up to rounding."""
 DISTANCE_EPSILON = 1e-20
-"""Added to distances, as the source does: the best point itself has none."""
+"""Added to distances, as in the source: that of the best point itself is 0."""
 
 DIGITS = 12
-"""Of points in the cube: the same place is reached by several sums."""
+"""Decimal digits of coordinates: different sums lead to the same point, and round differently."""
 
 Task = Iterator[Candidate | Literal["wait"] | None]
-"""Spots to evaluate; None: too many were looked at; "wait": a value is missing."""
+"""Candidates to evaluate; None: too many were rejected; "wait": a value is missing."""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
 class Sphere:
-    """One sphere and the points at which it is looked at."""
+    """One sphere, and the three points at which it is evaluated."""
 
     level: int
     centre: np.ndarray
@@ -56,7 +57,7 @@ class Sphere:
 
 
 class FdaTree(PartitionTree):
-    """The decomposition."""
+    """The decomposition and the local searches."""
 
     def __init__(
         self,
@@ -72,11 +73,11 @@ class FdaTree(PartitionTree):
         self.depth, self.inflation = depth, inflation
         self.reduction, self.precision = reduction, precision
         self.free: list[Sphere] = []
-        """Spheres that were not taken, in the order in which they came to be."""
+        """Spheres that were not chosen yet, in the order of their creation."""
         self.used: list[Sphere] = []
         """Spheres that were exploited."""
         self._evaluated_before = 0
-        """Points known when the depth last grew: where it brought none, no further depth will."""
+        """Number of points when the depth last grew: if that added none, a further depth will not either."""
 
     def _candidates(self) -> Iterator[Candidate | None]:
         tasks = [self._decompose(self._sphere(0, np.full(len(self.cube), 0.5), 0.5))]
@@ -92,10 +93,10 @@ class FdaTree(PartitionTree):
             if sphere is not None:
                 tasks.append(self._decompose(sphere) if sphere.level < self.depth else self._exploit(sphere))
             elif tasks:
-                yield None  # all wait, and no sphere is left
+                yield None  # every task waits, and no sphere is left
 
     def _next(self) -> Sphere | None:
-        """The most promising sphere; where none is known, the first that is not; a greater depth when all are used."""
+        """The best sphere with known values; else the first one; where none is left, those of the next depth."""
         if not self.free and len(self.evaluations) > self._evaluated_before:
             self._evaluated_before = len(self.evaluations)
             self.free = [sphere for sphere in self.used if sphere.radius > MIN_RADIUS]
@@ -164,11 +165,11 @@ class FdaTree(PartitionTree):
 
     def _known_gain(self, candidate: Candidate) -> float:
         gain = self.gain(candidate)
-        assert gain is not None, "what is compared is known"
+        assert gain is not None, "only known candidates are compared"
         return gain
 
     def _best_point(self) -> tuple[np.ndarray, float] | None:
-        """The best point and its gain."""
+        """The best known point, shape (d,), and its gain; None before the first."""
         known = [
             (sum(run.gains) / len(run.gains), run.point) for run in self.evaluations.values() if run.gains
         ]
@@ -178,7 +179,7 @@ class FdaTree(PartitionTree):
         return point, gain
 
     def _score(self, sphere: Sphere, top: tuple[np.ndarray, float] | None) -> float:
-        """The slope towards the best point; 0 is the best there is."""
+        """The largest slope of its points towards the best point; 0 is the best possible."""
         if top is None:
             return 0.0
         point, best = top
@@ -191,7 +192,7 @@ class FdaTree(PartitionTree):
 
 
 class FdaSampler(TreeSampler):
-    """Fractal decomposition, continued from a study's trials."""
+    """FDA, rebuilt from the trials of a study for each ask."""
 
     def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
@@ -202,7 +203,7 @@ class FdaSampler(TreeSampler):
         self.precision = float_option(options, "precision", 0.01, low=MIN_RADIUS, high=1.0)
 
     def tree(self, cube: Cube, is_feasible: Callable[[Params], bool]) -> PartitionTree:
-        """The search before its first ask."""
+        """The tree before its first ask."""
         return FdaTree(
             cube, depth=self.depth, inflation=self.inflation, reduction=self.reduction, precision=self.precision,
             is_feasible=is_feasible,
@@ -211,14 +212,14 @@ class FdaSampler(TreeSampler):
 
 ALGORITHM = Algorithm(
     make=FdaSampler,
-    when="to compare with partition-based studies; needs some hundreds of trials (6 a parameter for its first look)",
+    when="to reproduce partition-based studies; needs hundreds of trials (6 per parameter for the first decomposition)",
     cost="0.01 s at 50 trials, 0.03 s at 200",
-    parallel="6 points a parameter at once; never idle",
+    parallel="6 points per parameter at the same time; no idle workers",
     source="Nakib et al. 2017; Firmin and Talbi 2022",
     options={
         "depth": "decompositions before a sphere is exploited (2)",
-        "inflation": "factor on a sphere's radius, in looking at it and in the first step within (1.75)",
+        "inflation": "factor on the radius, for the points of a sphere and the first step of its local search (1.75)",
         "reduction": "factor on the step when no direction is better (0.5)",
-        "precision": "step, as a share of each range, below which a sphere is left (0.01)",
+        "precision": "step, as a share of each range, below which the local search ends (0.01)",
     },
 )

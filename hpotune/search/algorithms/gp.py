@@ -1,7 +1,7 @@
-"""Bayesian optimisation as the textbooks have it: a Latin hypercube, then a Gaussian process and expected improvement.
+"""Textbook Bayesian optimization: a Latin hypercube, then a Gaussian process with expected improvement.
 
-Differs from `auto` in all that `auto` adds: scores are only standardised, the hyperparameters are the most probable
-ones, nothing is believed beforehand. Source: Jones, Schonlau and Welch 1998; batches: Ginsbourger et al. 2010.
+It has nothing that `auto` adds: scores are standardized only, hyperparameters are the most probable ones, there is no
+prior of the optimum. Source: Jones, Schonlau and Welch 1998; batches: Ginsbourger et al. 2010.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from hpotune.search.gp.failure_model import compressed_scores, log_success_proba
 from hpotune.search.gp.gaussian_process import GaussianProcess, fit
 
 STARTUP_TRIALS = 10
-"""Rows of the Latin hypercube: the usual fifth of a budget of 50."""
+"""Rows of the Latin hypercube: a fifth of a budget of 50."""
 MIN_SCORES = 2
 """Scores that a model needs."""
 NEAR_BEST = 5
-"""Best points around which candidates lie."""
+"""Best points around which candidates are drawn."""
 
 
 class GpSampler(CubeSampler):
-    """Latin hypercube, Matern 5/2, expected improvement over the best score."""
+    """Latin hypercube, Matern 5/2 kernel, expected improvement over the best score."""
 
     def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
@@ -39,14 +39,14 @@ class GpSampler(CubeSampler):
         self._cached: tuple[np.ndarray, GaussianProcess] | None = None
 
     def propose(self, cube: Cube, history: History, context: SamplingContext) -> np.ndarray:
-        """A row of the hypercube, then where the improvement to be expected is largest."""
+        """A row of the Latin hypercube, then the maximum of the expected improvement. Shape (d,)."""
         if context.rank < self.startup or len(history) < MIN_SCORES:
             return self._row(cube, context)
         model = self._model(cube, history)
         best = float(model.scores.max())
         order = np.argsort(-model.scores, kind="stable")
         model = self._with_running(model, history.pending)
-        if len(model.pending):  # what runs counts as reached: else its neighbours promise the same again
+        if len(model.pending):  # otherwise neighbours promise the same again
             best = max(best, float(model.predict(model.pending)[0].max()))
         holds = log_success_probability(history.points, history.failed, cube.unordered)
 
@@ -71,7 +71,7 @@ class GpSampler(CubeSampler):
         return found
 
     def _model(self, cube: Cube, history: History) -> GaussianProcess:
-        """Kept between the calls of one ask, which differ in what runs, never in what has finished."""
+        """The model, cached between the calls of one ask: they differ in pending points, not in finished trials."""
         if self._cached is None or self._cached[0] is not history.points:
             gains = history.gains
             scores = (gains - gains.mean()) / (gains.std() or 1.0)
@@ -81,7 +81,7 @@ class GpSampler(CubeSampler):
         return self._cached[1]
 
     def _with_running(self, model: GaussianProcess, pending: np.ndarray) -> GaussianProcess:
-        """Running points at their mean, or all at the worst score (constant liar), which spreads them more."""
+        """Pending points at their posterior mean, or at the worst score (constant liar), which separates them more."""
         if self.batch == "believer":
             return model.with_pending(pending)
         return replace(
@@ -94,13 +94,13 @@ class GpSampler(CubeSampler):
 
 ALGORITHM = Algorithm(
     make=GpSampler,
-    when="a smooth function of numbers, few trials, nothing known beforehand; to compare with the literature",
+    when="a smooth function of numbers, few trials, no prior knowledge; to compare with the literature",
     cost="0.05 s at 50 trials, 0.1 s at 200",
-    parallel="running trials are believed at their mean, or at the worst score (option batch)",
+    parallel="running trials count as pending at their posterior mean, or at the worst score (option batch)",
     source="Jones, Schonlau and Welch 1998; Ginsbourger et al. 2010",
     options={
         "n_startup": f"rows of the Latin hypercube before the first model (default {STARTUP_TRIALS})",
-        "transform": "standard (default): scores of mean 0 and variance 1; winsor: the lower tail drawn in first",
-        "batch": "believer (default) or liar: what running trials are taken to score, their mean or the worst",
+        "transform": "standard (default): scores of mean 0 and variance 1; winsor: the lower tail is compressed first",
+        "batch": "believer (default) or liar: the score assumed for running trials, posterior mean or worst score",
     },
 )

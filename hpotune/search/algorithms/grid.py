@@ -1,6 +1,7 @@
-"""A full grid: every combination once. Trials take the points that nobody has taken yet, in an order the seed settles.
+"""Grid search: every combination once, in an order that the seed determines.
 
-Points are read off the store, so a grid goes on after failures, retries and starts without holes or repeats.
+Each trial takes the first point of the grid that no trial in the storage has, so failed trials, retries and start
+points leave neither gaps nor repetitions.
 """
 
 from __future__ import annotations
@@ -21,16 +22,16 @@ from hpotune.search.base.unit_cube import Axis, Cube
 
 ORDERS = ("shuffled", "lexicographic")
 MAX_SHUFFLED = 100_000
-"""Points of a grid whose order is shuffled as a whole; of larger ones points are drawn until one is new."""
+"""Grid size up to which the whole order is shuffled; in larger grids points are drawn until one is new."""
 MAX_ENUMERATED = 1_000_000
-"""Points of a grid that are looked through for a free one: where constraints leave none, the search must end."""
+"""Points enumerated for a feasible one: where constraints leave none, the search must end."""
 ROUNDING = 1e-9
 DEFAULT_POINTS = 5
-"""Points on a float axis of an Optuna study without a study file, where nobody was asked for them."""
+"""Points on a float axis in a plain Optuna study, which has no option for it."""
 
 
 class GridSampler(CubeSampler):
-    """The first point of the grid that no trial has."""
+    """Proposes the first point of the grid that no trial has."""
 
     multi_objective = True
 
@@ -49,9 +50,9 @@ class GridSampler(CubeSampler):
             )
 
     def units(self, axis: Axis) -> list[float]:
-        """The coordinates of a grid along an axis, ends included: all values, or as many as asked.
+        """The coordinates of the grid along an axis, bounds included: all values, or as many as `points` says.
 
-        Raises: ValueError where a continuum has no number of points, or the number is none.
+        Raises: ValueError where a continuous axis has no number of points, or the number is invalid.
         """
         asked, size = self.setup.options.get("points"), axis.size
         by_name = isinstance(asked, Mapping)
@@ -72,7 +73,7 @@ class GridSampler(CubeSampler):
     def history_from(
         self, trials: Sequence[FrozenTrial], cube: Cube, direction: StudyDirection, trial: FrozenTrial
     ) -> History:
-        """What is taken: pruned points too."""
+        """The other trials; the points of pruned ones count as pending."""
         history = super().history_from(trials, cube, direction, trial)
         for other in trials:
             if other.state == TrialState.PRUNED and cube.contains(other.params):
@@ -80,7 +81,7 @@ class GridSampler(CubeSampler):
         return history
 
     def propose(self, cube: Cube, history: History, context: SamplingContext) -> np.ndarray:
-        """The first free point that keeps the constraints, after as many as were refused already; any if none is."""
+        """The first feasible grid point without a trial, after skipping `salt`; random if none is left. Shape (d,)."""
         units = [np.array(self.units(axis)) for axis in cube.axes]
         taken = {_grid_index(point, units) for point in history.known_points}
         places = (row for row in islice(self._rows(units), MAX_ENUMERATED) if row not in taken)
@@ -90,7 +91,7 @@ class GridSampler(CubeSampler):
         return found if found is not None else context.rng.random(len(cube))
 
     def _rows(self, units: Sequence[np.ndarray]) -> Iterator[tuple[int, ...]]:
-        """Indices of the grid's points, each once, the last axis quickest where the order is lexicographic."""
+        """Indices of the grid points, each once; in lexicographic order the last axis changes fastest."""
         shape = [len(u) for u in units]
         size, rng = math.prod(shape), np.random.default_rng(self.setup.seed)
         if self.order == "lexicographic":
@@ -108,7 +109,7 @@ class GridSampler(CubeSampler):
 
 
 def _random_indices(size: int, rng: np.random.Generator) -> Iterator[int]:
-    """Different numbers below `size`, which may be larger than any machine word."""
+    """Different random numbers below `size`, which may be larger than a machine word."""
     seen: set[int] = set()
     while len(seen) < size:
         index = int.from_bytes(rng.bytes(size.bit_length() // 8 + 9), "big") % size
@@ -118,7 +119,7 @@ def _random_indices(size: int, rng: np.random.Generator) -> Iterator[int]:
 
 
 def _grid_index(point: np.ndarray, units: Sequence[np.ndarray]) -> tuple[int, ...] | None:
-    """Where a point lies on the grid; None: beside it. A float that went through a store differs in its last digits."""
+    """Grid indices of a point (d,); None: it is not on the grid. Stored floats may differ in their last digits."""
     nearest = tuple(int(np.argmin(np.abs(u - x))) for u, x in zip(units, point, strict=True))
     gaps = [abs(u[i] - x) for u, i, x in zip(units, nearest, point, strict=True)]
     return nearest if max(gaps, default=0.0) < ROUNDING else None
@@ -126,7 +127,7 @@ def _grid_index(point: np.ndarray, units: Sequence[np.ndarray]) -> tuple[int, ..
 
 def _check_names(asked: object, names: Sequence[str]) -> None:
     if isinstance(asked, Mapping) and (unknown := [name for name in asked if name not in names]):
-        raise ValueError(f"points names {', '.join(map(str, unknown))}, which is searched nowhere")
+        raise ValueError(f"points names {', '.join(map(str, unknown))}, which is not searched")
 
 
 ALGORITHM = Algorithm(

@@ -1,8 +1,8 @@
-"""Latin hypercubes: n rows with one row in each of the n strata of every column; of many such the most spread one.
+"""LHS, Latin hypercube sampling: n rows, one in each of the n strata of every column; the best of many by maximin.
 
-Rows beyond the first design double it: each stratum is cut in two, and the new rows take the halves that stand empty,
-so that 2n rows are a Latin hypercube again. Whole numbers and categories lie at one shift of their strata, so that each
-value has its share of the rows, rounded down or up.
+Rows beyond the first design double it: each stratum is halved, and the new rows take the empty halves, so that 2n rows
+are a Latin hypercube again. Discrete values have one common offset within their strata, so that each value gets its
+share of the rows, rounded down or up.
 Source: McKay, Beckman and Conover 1979; maximin: Johnson, Moore and Ylvisaker 1990; doubling: Qian 2009 (nested).
 """
 
@@ -21,20 +21,20 @@ from hpotune.search.base.sampler import SamplerSetup
 from hpotune.search.base.unit_cube import Axis, Hint
 
 DESIGNS = 100
-"""Compared; a hundred times more gain some per cent of distance."""
+"""Designs compared; a hundred times more increase the minimum distance by a few per cent."""
 MAX_DISTANCES = 10_000_000
-"""Most distances computed for one design, about 0.1 s: large designs are compared less."""
+"""Most distances computed for one choice of a design, about 0.1 s: fewer large designs are compared."""
 MAX_JITTERS = 5
-"""Attempts that keep a row's strata before it may lie anywhere: in a finite space a stratum can hold one point only."""
+"""Redraws within the strata of a row before it may lie anywhere: a stratum of a finite space can hold one point."""
 ROWS_KEY = "hpotune:lhs_rows"
-"""Study attribute: rows of the first design. A study whose budget grows keeps the rows it has drawn."""
+"""System attribute of the study: rows of the first design. A study whose budget is extended keeps them."""
 
 ColumnKind = tuple[int | None, bool]
-"""What distances see of a column: how many values it has (None: a continuum), and whether they have no order."""
+"""What distances need to know of a column: number of values (None: continuous), and whether they are unordered."""
 
 
 class LatinSampler(DesignSampler):
-    """Rows of a Latin hypercube over all names."""
+    """Rows of a Latin hypercube with a column for each name."""
 
     def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
@@ -43,14 +43,14 @@ class LatinSampler(DesignSampler):
         self.designs = int_option(self.setup.options, "designs", DESIGNS, low=1)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Settles the size of the first design when the first row is drawn."""
+        """Read the size of the first design from the study; written to it where there is none."""
         found = study._storage.get_study_system_attrs(study._study_id).get(ROWS_KEY)
         if found is None:
             study._storage.set_study_system_attr(study._study_id, ROWS_KEY, self.first)
         self.first = int(found or self.first)
 
     def unit(self, row: int, column: int, axis: Axis) -> float:
-        """The coordinate of that row; another attempt lies elsewhere in its strata, then anywhere."""
+        """The coordinate of that row; redraws lie elsewhere in its stratum, after MAX_JITTERS anywhere."""
         kinds = tuple(self._look(name) for name in self.columns)
         size = self.first
         while size <= row:
@@ -82,9 +82,10 @@ class LatinSampler(DesignSampler):
 def latin_hypercube(
     *, seed: int, first: int, size: int, kinds: tuple[ColumnKind, ...], designs: int, shared: bool
 ) -> np.ndarray:
-    """A Latin hypercube of `first` rows, doubled until it has `size`. Shape (size, columns), in [0, 1].
+    """A Latin hypercube of `first` rows, doubled until it has `size` rows. Shape (size, columns), in [0, 1].
 
-    `shared`: whether the rows of a column lie at one shift of their strata (for values that are counted).
+    `kinds`: by column. `designs`: candidates of which the one with the largest minimum distance is taken. `shared`:
+    whether the rows of a column have one common offset within their strata (discrete columns).
     """
     cells = _maximin_permutations(
         np.empty((0, len(kinds))), first, kinds, designs, np.random.default_rng([seed, first])
@@ -98,7 +99,7 @@ def latin_hypercube(
         empty = np.empty_like(order)
         for column in range(len(kinds)):
             halves = (units[:, column] * 2 * now).astype(int)
-            empty[halves // 2, column] = halves ^ 1  # by stratum: the half that its row leaves
+            empty[halves // 2, column] = halves ^ 1  # by stratum: the empty half
         new = _points_in_strata(np.take_along_axis(empty, order, axis=0), 2 * now, shared, seed, of=units)
         units = np.vstack([units, new])
     return units
@@ -107,7 +108,10 @@ def latin_hypercube(
 def _maximin_permutations(
     taken: np.ndarray, rows: int, kinds: tuple[ColumnKind, ...], designs: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Strata 0 to rows - 1 of each column in an order that keeps the rows far from each other and from those taken."""
+    """For each column a permutation of the strata 0 .. rows - 1, chosen by maximin distance. Shape (rows, columns).
+
+    `taken`: strata of earlier rows, which count in the distances, shape (t, columns). Source: Johnson et al. 1990.
+    """
     work = max(1, (rows + len(taken)) * rows * max(1, len(kinds)))
     best, widest = np.empty((rows, len(kinds)), dtype=int), -1.0
     for _ in range(max(1, min(designs, MAX_DISTANCES // work))):
@@ -121,7 +125,11 @@ def _maximin_permutations(
 
 
 def _distance_coordinates(cells: np.ndarray, rows: int, kinds: tuple[ColumnKind, ...]) -> np.ndarray:
-    """Coordinates as distances see them: values that are counted at their middles, unordered ones all equally far."""
+    """Coordinates in which distances are measured: discrete values at their middle, unordered ones equally far apart.
+
+    Shapes: `cells` (n, columns) -> (n, columns or more): an unordered column becomes one-hot columns over sqrt(2), so
+    that two different categories have distance 1.
+    """
     middles, columns = (cells + 0.5) / rows, []
     for index, (size, unordered) in enumerate(kinds):
         column = middles[:, index]
@@ -135,7 +143,7 @@ def _distance_coordinates(cells: np.ndarray, rows: int, kinds: tuple[ColumnKind,
 
 
 def _minimum_distance(new: np.ndarray, taken: np.ndarray) -> float:
-    """The smallest distance of a new row to another row."""
+    """The smallest distance of a new row (n, c) to another new row or to a taken one (t, c)."""
     from scipy.spatial.distance import cdist, pdist  # type: ignore[import-untyped]  # 0.1 s, only to draw
 
     inside = pdist(new).min() if len(new) > 1 else np.inf
@@ -145,7 +153,7 @@ def _minimum_distance(new: np.ndarray, taken: np.ndarray) -> float:
 def _points_in_strata(
     cells: np.ndarray, rows: int, shared: bool, seed: int, *, of: np.ndarray | None = None
 ) -> np.ndarray:
-    """Points inside their strata; `of`: rows whose shared shift goes on."""
+    """Points within their strata. Shapes: (n, columns) -> (n, columns). `of`: rows whose common offset is continued."""
     rng = np.random.default_rng([seed, rows, 1])
     if not shared:
         return np.asarray((cells + rng.random(cells.shape)) / rows)
@@ -155,14 +163,14 @@ def _points_in_strata(
 
 ALGORITHM = Algorithm(
     make=LatinSampler,
-    when="a fixed number of trials, evenly spread over each parameter; a look at every parameter's effect",
+    when="a fixed number of trials, spread evenly over each parameter; to see the effect of every parameter",
     cost="0.01 s; the first of a process 0.1 s",
     parallel="any number of workers",
     source="McKay et al. 1979; Johnson et al. 1990 (maximin); Qian 2009 (nested)",
     conditions=True,
     objectives=True,
     options={
-        "rows": "rows of the first design (default: the budget without its starts); later rows double it",
-        "designs": f"designs that are compared for the largest smallest distance (default {DESIGNS})",
+        "rows": "rows of the first design (default: the budget without start points); later rows double it",
+        "designs": f"designs compared by their smallest distance between rows (default {DESIGNS})",
     },
 )

@@ -1,7 +1,7 @@
-"""Genetic search for several objectives: Optuna's NSGAIISampler and NSGAIIISampler.
+"""NSGA-II and NSGA-III, genetic algorithms for several objectives: Optuna's NSGAIISampler and NSGAIIISampler.
 
-They keep each trial's generation, and each generation's parents, in the store's attributes when a trial is drawn; so
-any worker continues them. Constraints that the store tells with a trial are read from there too.
+They write each trial's generation, and each generation's parents, to attributes in the storage, so any worker continues
+them. Constraint values that are stored with trials are used too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ MUTATIONS = ("anew", "polynomial")
 
 
 def population(setup: SamplerSetup) -> int:
-    """Of a generation: a tenth of the budget and all workers, from 10 to 50. Optuna's 50 would spend most on chance."""
+    """Default population: a tenth of the budget, 10 to 50, at least the workers. Optuna's 50 leaves few generations."""
     return max(10, setup.workers, min(50, setup.trials // 10))
 
 
@@ -66,7 +66,7 @@ def _third(setup: SamplerSetup) -> BaseSampler:
 
 
 def _arguments(setup: SamplerSetup) -> dict[str, Any]:
-    """What both take."""
+    """Arguments of both samplers."""
     options = setup.options
     crossover = CROSSOVERS[choice_option(options, "crossover", "uniform", allowed=CROSSOVERS)]
     mutation = choice_option(options, "mutation", MUTATIONS[0], allowed=MUTATIONS)
@@ -86,12 +86,12 @@ def _arguments(setup: SamplerSetup) -> dict[str, Any]:
 
 
 _OPTIONS = {
-    "population_size": "of a generation (default: a tenth of the budget, from 10 to 50, at least the workers)",
+    "population_size": "trials per generation (default: a tenth of the budget, from 10 to 50, at least the workers)",
     "crossover": f"{', '.join(CROSSOVERS)} (default uniform)",
-    "crossover_prob": "chance that a child has two parents (default 0.9)",
-    "swapping_prob": "chance that a category comes from the second parent (default 0.5)",
-    "mutation": f"{' or '.join(MUTATIONS)} (default {MUTATIONS[0]}: a value drawn at random)",
-    "mutation_prob": "chance that a parameter is mutated (default: one over their number)",
+    "crossover_prob": "probability of crossover (default 0.9)",
+    "swapping_prob": "probability that a category comes from the second parent (default 0.5)",
+    "mutation": f"{' or '.join(MUTATIONS)} (default {MUTATIONS[0]}: a random value)",
+    "mutation_prob": "probability that a parameter is mutated (default: one over their number)",
 }
 
 ALGORITHMS = {
@@ -99,7 +99,7 @@ ALGORITHMS = {
         make=_second,
         when="two or three objectives with hundreds of trials",
         cost="0.002 s",
-        parallel="workers draw from one generation; the next begins when enough of it have ended",
+        parallel="workers sample the same generation; the next starts when enough of its trials have finished",
         source="Deb et al. 2002, IEEE TEVC 6(2); Optuna 5",
         conditions=True,
         objectives=True,
@@ -109,13 +109,13 @@ ALGORITHMS = {
         make=_third,
         when="four objectives or more with hundreds of trials",
         cost="0.002 s",
-        parallel="workers draw from one generation; the next begins when enough of it have ended",
+        parallel="workers sample the same generation; the next starts when enough of its trials have finished",
         source="Deb and Jain 2014, IEEE TEVC 18(4); Optuna 5",
         conditions=True,
         objectives=True,
         options={
             **_OPTIONS,
-            "reference_points": "directions in the space of objectives, a row each (default: evenly spread)",
+            "reference_points": "directions in the space of objectives, one per row (default: evenly spread)",
             "dividing_parameter": "how finely the default directions divide each objective (default 3)",
         },
     ),

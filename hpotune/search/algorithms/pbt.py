@@ -1,8 +1,8 @@
-"""Population based training: trials go on from each other's checkpoints, the worst from the best ones' with new values.
+"""PBT, population based training: trials continue from each other's checkpoints, bad ones are replaced by good ones.
 
-A trial trains one part of a run. It keeps the values of the one that it follows; where it copies a better one (see
-lineages.py), its values lie near that one's. Nobody waits for a generation.
-Source: Jaderberg et al. 2017, arXiv 1711.09846 (perturb and resample).
+A trial trains one generation of a run. It keeps the values of its predecessor, or copies the checkpoint of a better
+trial (exploit: base/lineages.py) and perturbs its values (explore: here). No trial waits for its whole generation.
+Source: Jaderberg et al. 2017, arXiv 1711.09846, section 4.1.1 (perturb and resample).
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ from hpotune.search.base.sampler import CubeSampler, SamplerSetup, SamplingConte
 from hpotune.search.base.unit_cube import Axis, Cube
 
 RESAMPLE, FACTORS = 0.25, (0.8, 1.25)
-"""After a copy: the probability that a value is drawn anew, and what the others are multiplied by, at even odds."""
+"""After a copy: the probability that a value is resampled, and the factors for the others, equally probable."""
 DESIGNS = 20
-"""Designs compared for the first generation."""
+"""Latin hypercubes compared for the first generation."""
 
 
 def perturbed_value(
@@ -49,10 +49,10 @@ def perturbed_value(
     resample: float,
     factors: Sequence[float],
 ) -> Any:  # noqa: ANN401 - whatever the distribution holds
-    """A value near another: drawn anew with probability `resample`, else a number times a factor, inside its range.
+    """A perturbed value: resampled with probability `resample`, else multiplied by one of `factors`, within its range.
 
-    Where a range does not begin above 0 its distance from the low end is multiplied. Ordered categories move to a
-    neighbour, unordered ones stay.
+    In a range that reaches 0 or below, the distance from its lower bound is multiplied. Ordered categories move to a
+    neighbour, unordered ones do not change.
     """
     d, factor = axis.distribution, factors[int(rng.integers(len(factors)))]
     if rng.random() < resample:
@@ -75,14 +75,14 @@ def perturbed_value(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ParentHistory(History):
-    """The history with the values that a trial starts from."""
+    """The history, and the values of the trial's parent."""
 
     parent: Mapping[str, Any] | None
-    """None: it has no parent."""
+    """By name; None: the trial has no parent."""
 
 
 class PopulationBasedSampler(CubeSampler):
-    """Points of a first generation, and points near a parent's. Values that a child keeps are not drawn (point.py)."""
+    """Points of the first generation, and perturbed ones. Values that are kept are not sampled (search/assign.py)."""
 
     def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
@@ -93,13 +93,13 @@ class PopulationBasedSampler(CubeSampler):
         self.factors = _factors(options.get("factors", FACTORS))
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        """Reads the shape that the study began with."""
+        """Read the generation plan of the study; written to it where it has none."""
         self.plan = load_or_save_plan(study, self.setup)
 
     def history_from(
         self, trials: Sequence[FrozenTrial], cube: Cube, direction: StudyDirection, trial: FrozenTrial
     ) -> ParentHistory:
-        """What the other trials tell, and the parent."""
+        """The other trials, and the parent's values."""
         history = super().history_from(trials, cube, direction, trial)
         written = trial.user_attrs.get(LINEAGE_KEY)
         line = (
@@ -115,7 +115,7 @@ class PopulationBasedSampler(CubeSampler):
         )
 
     def propose(self, cube: Cube, history: History, context: SamplingContext) -> np.ndarray:
-        """A row of a Latin hypercube, or a point near the parent's."""
+        """A row of a Latin hypercube, or the parent's point perturbed. Shape (d,)."""
         parent = cast(ParentHistory, history).parent
         if parent is not None:
             values = {
@@ -147,16 +147,16 @@ def _factors(given: Any) -> tuple[float, ...]:  # noqa: ANN401 - checked here
 
 ALGORITHM = Algorithm(
     make=PopulationBasedSampler,
-    when="values that should change while a model trains, such as the learning rate; many generations",
+    when="values that should change during training, such as the learning rate; many generations",
     cost="nothing",
-    parallel="half as many workers as members; nobody waits for a generation",
+    parallel="half as many workers as the population; no trial waits for its generation",
     source="Jaderberg et al. 2017, arXiv 1711.09846",
     options={
-        "population": f"trainings side by side (default {POPULATION}, at most a quarter of the budget)",
+        "population": f"runs that are trained at the same time (default {POPULATION}, at most a quarter of the budget)",
         "generations": "parts of a run (default: the budget divided by the population)",
-        "quantile": f"the share at either end of a generation that is replaced, and copied (default {QUANTILE})",
-        "resample": f"the probability that a value is drawn anew after a copy (default {RESAMPLE})",
-        "factors": f"what the other values are multiplied by, one of them (default {list(FACTORS)})",
+        "quantile": f"share of a generation that is replaced (worst) or copied (best) (default {QUANTILE})",
+        "resample": f"probability that a value is resampled after a copy (default {RESAMPLE})",
+        "factors": f"factors for the other values, equally probable (default {list(FACTORS)})",
     },
     assign_lineage=assign_lineage,
     study_errors=study_errors,

@@ -1,8 +1,9 @@
-"""Particle swarm: each member flies on, drawn to its own best point and to the swarm's.
+"""PSO, particle swarm optimization with constriction.
 
-A member's velocity is the way between its last two points, so that the store alone tells it.
-Source: Kennedy and Eberhart 1995; constriction: Clerc and Kennedy 2002, IEEE TEVC 6(1), type 1". Categories have no
-direction: each is kept or taken from either best with the weights that its pulls have there, at times drawn anew.
+    v <- chi (v + U(0, own) (own best - x) + U(0, swarm) (swarm best - x)),   x <- x + v
+The velocity v is the difference of a particle's last two positions, so that the storage alone determines it.
+Source: Kennedy and Eberhart 1995; constriction chi: Clerc and Kennedy 2002, IEEE TEVC 6(1), type 1". Categories have no
+direction: each is kept, or taken from either best with weights equal to the accelerations, or sometimes redrawn.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from hpotune.search.base.sampler import SamplerSetup, SamplingContext
 from hpotune.search.base.unit_cube import Cube
 
 ACCELERATION = 2.05
-"""Towards each best. Their sum must exceed 4 for the swarm to contract (Clerc and Kennedy, 4.1)."""
+"""Acceleration towards each best. The sum must exceed 4 for the swarm to contract (Clerc and Kennedy, 4.1)."""
 REDRAW_PROBABILITY = 0.05
-"""Chance of a category drawn anew: no pull leads to one that neither best has."""
+"""Probability that a category is redrawn: otherwise one that neither best has would never return."""
 
 
 class SwarmSampler(PopulationSampler):
-    """The swarm with constriction."""
+    """A particle swarm with constriction."""
 
     def __init__(self, setup: SamplerSetup | None = None) -> None:
         super().__init__(setup)
@@ -38,7 +39,7 @@ class SwarmSampler(PopulationSampler):
     def next_position(
         self, cube: Cube, history: PopulationHistory, context: SamplingContext
     ) -> np.ndarray | None:
-        """Where the member flies to."""
+        """The next position of the particle; None while it has none. Shape (d,)."""
         mine = history.previous(context.rank, size=self.size)
         if not mine:
             return None
@@ -67,11 +68,11 @@ ALGORITHM = Algorithm(
     make=SwarmSampler,
     when="many cheap trials on many workers, in spaces that are mostly numbers",
     cost="0.005 s",
-    parallel="each worker moves a member of its own; nobody waits for a generation",
+    parallel="each worker moves another particle; no worker waits for a generation",
     source="Kennedy and Eberhart 1995; Clerc and Kennedy 2002, IEEE TEVC 6(1)",
     options={
-        "population": "members (default: a fifth of the budget, at most 14, at least the workers)",
-        "own": f"pull to a member's own best (default {ACCELERATION})",
-        "swarm": f"pull to the swarm's best (default {ACCELERATION}); both together more than 4",
+        "population": "particles (default: a fifth of the budget, at most 14, at least the workers)",
+        "own": f"acceleration towards a particle's own best (default {ACCELERATION})",
+        "swarm": f"acceleration towards the swarm's best (default {ACCELERATION}); both together more than 4",
     },
 )

@@ -1,6 +1,7 @@
-"""Sobol and Halton points by row: no state in the store, so parallel workers never draw the same one.
+"""QMC, quasi-Monte Carlo: Sobol and Halton points by row, without state in the storage.
 
-Optuna's QMCSampler counts its points in a study attribute, read and then written: two workers can take the same number.
+So parallel workers never take the same point. (Optuna's QMCSampler counts points in a study attribute, which is
+read and then written: two workers can get the same number.)
 Source: Sobol 1967, Halton 1960; scrambling by Owen 1998 and 2017, as in scipy.stats.qmc.
 """
 
@@ -21,10 +22,10 @@ class _SequenceSampler(DesignSampler):
 
     @abstractmethod
     def engine(self, columns: int) -> Any:  # noqa: ANN401 - scipy has no types
-        """scipy's, at its first point."""
+        """The scipy engine at its first point."""
 
     def unit(self, row: int, column: int, axis: Axis) -> float:
-        """The coordinate of that point; another attempt takes a point that no trial of the budget has."""
+        """The coordinate of that point; a redraw takes a point beyond those of the budget."""
         return float(self.point(row + self.setup.salt * self.setup.trials)[column])
 
     def point(self, row: int) -> np.ndarray:
@@ -59,7 +60,7 @@ class HaltonSampler(_SequenceSampler):
 ALGORITHMS = {
     "sobol": Algorithm(
         make=SobolSampler,
-        when="an even first look at a space; at low budgets better than random",
+        when="an even first exploration of a space; better than random at small budgets",
         cost="0.001 s",
         parallel="any number of workers",
         source="Sobol 1967; Owen 1998; scipy.stats.qmc",
@@ -68,7 +69,7 @@ ALGORITHMS = {
     ),
     "qmc": Algorithm(
         make=SobolSampler,
-        when="the older name of sobol",
+        when="the old name of sobol",
         cost="0.001 s",
         parallel="any number of workers",
         source="as sobol",

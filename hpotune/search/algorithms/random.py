@@ -1,4 +1,4 @@
-"""Random points: the yardstick of every other algorithm (Bergstra and Bengio 2012)."""
+"""Random search: independent uniform points, the baseline of every other algorithm (Bergstra and Bengio 2012)."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class RandomSampler(CubeSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> Params:
-        """The trial's point; nothing of the others is read."""
+        """The trial's point; other trials are not read."""
         cube = Cube(search_space, self.setup.hints)
         return cube.params(self._rng(trial.number).random(len(cube))) if search_space else {}
 
     def propose(self, cube: Cube, history: History, context: SamplingContext) -> np.ndarray:
-        """A uniform point."""
+        """A uniform point. Shape (d,)."""
         return context.rng.random(len(cube))
 
 
 ALGORITHM = Algorithm(
     make=RandomSampler,
-    when="a yardstick, or a first look at a space nobody knows",
+    when="to compare with, or to explore an unknown space",
     cost="nothing",
     parallel="any number of workers",
     source="Bergstra and Bengio 2012, JMLR 13",

@@ -1,4 +1,4 @@
-"""The algorithms by name. A new one is a file that ends in `ALGORITHM = Algorithm(…)` and one line in MODULES."""
+"""The search algorithms by name. To add one: a file that defines `ALGORITHM = Algorithm(…)`, and a line in MODULES."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ MODULES = {
     "aco": "aco",
     "pbt": "pbt",
 }
-"""Algorithm -> the file of this folder that holds it; read when it is asked for, so that no other's library loads."""
+"""Algorithm -> the module of this folder that defines it; imported on demand, with its libraries."""
 
 SOBOL_ALIAS = "qmc"
-"""The older name of `sobol`, which study files may still hold; it is not proposed."""
+"""The old name of `sobol`: study files may still use it, messages do not suggest it."""
 
 
 def algorithm(name: str) -> Algorithm:
@@ -56,54 +56,56 @@ def algorithm(name: str) -> Algorithm:
 
 
 def check_algorithm(study: Study, setup: SamplerSetup) -> None:
-    """Finds that the algorithm exists, takes its options and can search this space.
+    """Check that the algorithm exists, has the given options, and supports this study.
 
-    Raises: StudyFileError otherwise, with every reason.
+    Raises: StudyFileError with every error.
     """
     search, source = study.config.search, study.source
-    place = source.location(("search", "algorithm"))
+    location = source.location(("search", "algorithm"))
     name = search.algorithm
     if name not in MODULES:
-        raise StudyFileError(f"{place}: search.algorithm={name!r} is unknown; {nearest(name, MODULES)}")
+        raise StudyFileError(f"{location}: search.algorithm={name!r} is unknown; {nearest(name, MODULES)}")
     found = algorithm(name)
-    unknown = [
-        f"{source.location(('search', 'options', option))}: search.options.{option} is no option of {name}; "
-        + (nearest(option, found.options) if found.options else "it takes none: remove it")
+    errors = [
+        f"{source.location(('search', 'options', option))}: search.options.{option} is not an option of {name}; "
+        + (nearest(option, found.options) if found.options else "it has no options: remove it")
         for option in search.options
         if option not in found.options
     ]
-    beyond = _unsupported(study, found)
-    if beyond:
-        refused = f"{place}: search.algorithm={name!r} cannot take {' or '.join(beyond.values())}"
-        unknown.insert(0, f"{refused}; needs one of {', '.join(_algorithms_supporting(beyond))}")
-    if unknown:
-        raise StudyFileError(*unknown)
+    unsupported = _unsupported(study, found)
+    if unsupported:
+        refused = (
+            f"{location}: search.algorithm={name!r} does not support {' or '.join(unsupported.values())}"
+        )
+        errors.insert(0, f"{refused}; needs one of {', '.join(_algorithms_supporting(unsupported))}")
+    if errors:
+        raise StudyFileError(*errors)
     try:
         found.make(setup)
-        faults = found.study_errors(study, setup)
+        conflicts = found.study_errors(study, setup)
     except (TypeError, ValueError) as error:
-        place = source.location(("search", "options"))
+        location = source.location(("search", "options"))
         raise StudyFileError(
-            f"{place}: search.options={search.options!r} do not fit {name} ({error}); correct them"
+            f"{location}: search.options={search.options!r}: not valid for {name}: {error}"
         ) from None
-    if faults:
-        raise StudyFileError(*faults)
+    if conflicts:
+        raise StudyFileError(*conflicts)
 
 
 def check_extended(study: Study, config: StudyConfig) -> None:
-    """The same for a study that has begun, with the budget that is in force now.
+    """The same check for an existing study, with the budget that is in force now.
 
     Raises: StudyFileError as above.
     """
     setup, name = sampler_setup(study, config), study.config.search.algorithm
     if name in MODULES:
-        with suppress(ValueError):  # options that are wrong are told below
+        with suppress(ValueError):  # an invalid option is reported below
             setup = algorithm(name).extended_setup(setup, sampler_setup(study, study.config))
     check_algorithm(study, setup)
 
 
 def _unsupported(study: Study, found: Algorithm) -> dict[str, str]:
-    """What this study asks that the algorithm cannot: ability -> where the study asks for it."""
+    """What this study needs and the algorithm does not support: ability -> what in the study needs it."""
     ranges = study.space.searched
     conditional = next((r.name for r in ranges if r.when), None)
     category = next((r.name for r in ranges if r.kind == "choice"), None)
@@ -112,7 +114,7 @@ def _unsupported(study: Study, found: Algorithm) -> dict[str, str]:
         "conditions": f"conditions ({conditional} has `when`)" if conditional else "",
         "categories": f"categories ({category})" if category else "",
         "objectives": f"several objectives ({several})" if several > 1 else "",
-        "constraints": "limits known only after a trial (score.constraints)"
+        "constraints": "constraints known only after a trial (score.constraints)"
         if study.config.score.constraints
         else "",
     }
@@ -120,7 +122,7 @@ def _unsupported(study: Study, found: Algorithm) -> dict[str, str]:
 
 
 def _algorithms_supporting(abilities: Iterable[str]) -> list[str]:
-    """The algorithms that have all of these."""
+    """The algorithms that support all of these."""
     wanted = tuple(abilities)
     return [
         name

@@ -1,6 +1,6 @@
-"""Tree-structured Parzen estimator: Optuna's TPESampler, all parameters at once, pending trials counted as bad.
+"""TPE, tree-structured Parzen estimator: Optuna's TPESampler, multivariate, with pending trials counted as bad.
 
-Constraints that the store tells with a trial are read from there: a trial that breaks one counts as bad.
+Constraint values that are stored with trials are used: a trial that violates one counts as bad.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ ALGORITHM = Algorithm(
     make=_make,
     when="conditional spaces, several objectives, or hundreds of trials",
     cost="0.01 s",
-    parallel="pending trials are counted as bad, so that workers spread",
+    parallel="pending trials count as bad (constant liar), so that workers choose different points",
     source="Bergstra et al. 2011, NeurIPS; Watanabe 2023, arXiv 2304.11127; Optuna 5",
     conditions=True,
     objectives=True,
     options={
         "n_startup_trials": "random trials before the first model (default 10)",
-        "n_ei_candidates": "points drawn from the model, of which the best is taken (default 24)",
+        "n_ei_candidates": "candidates sampled from the model, of which the best is taken (default 24)",
     },
 )

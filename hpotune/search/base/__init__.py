@@ -1,1 +1,1 @@
-"""What samplers share: the unit cube, the history of trials, options."""
+"""What samplers share: their base classes, the unit cube, the history of trials, options."""

@@ -1,4 +1,4 @@
-"""What a search knows: the points that were scored, those that run, those that broke. Read from the store alone."""
+"""The history of a study as arrays: finished, pending and failed points. Made from the trials alone, pure."""
 
 from __future__ import annotations
 
@@ -13,47 +13,50 @@ from optuna.trial import FrozenTrial, TrialState
 from hpotune.search.base.unit_cube import Cube
 
 CONSTRAINTS_KEY = "constraints"
-"""Optuna's name of the system attribute that holds how far a finished trial breaks each constraint (> 0: broken)."""
+"""Optuna's system attribute with the constraint values of a finished trial (> 0: violated)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class History:
-    """Points in the unit cube, in the order of trial numbers. Gains are values turned so that larger is better."""
+    """Trials in the order of their numbers. Points are in the unit cube of d axes.
+
+    A gain is the value of the first objective, negated where it is minimized: larger is better.
+    """
 
     points: np.ndarray
-    """Finished ones, shape (n, d)."""
+    """Of finished trials with a score that violate no constraint. Shape (n, d)."""
     gains: np.ndarray
-    """Of the first objective, shape (n,)."""
+    """Shape (n,)."""
     stderrs: np.ndarray
-    """Standard errors of the gains, NaN where unknown. Shape (n,)."""
+    """Standard errors of the gains, in units of the objective; NaN: unknown. Shape (n,)."""
     numbers: np.ndarray
-    """Their trials, shape (n,)."""
+    """Their trial numbers. Shape (n,)."""
     pending: np.ndarray
-    """Points that run now, shape (p, d)."""
+    """Points of running trials, and of trials below the rung level that is shown. Shape (p, d)."""
     failed: np.ndarray
-    """Points that gave no value, or one that a constraint forbids: they ran out of memory or diverged. Shape (b, d)."""
+    """Points of trials that failed (out of memory, diverged) or violate a constraint. Shape (b, d)."""
 
     def __len__(self) -> int:
-        """Finished points."""
+        """Number n of finished points."""
         return len(self.gains)
 
     def with_pending(self, point: np.ndarray) -> History:
-        """The same with one more point that runs."""
+        """The history with one more pending point, shape (d,)."""
         return replace(self, pending=np.vstack([self.pending, point[None]]))
 
     @property
     def known_points(self) -> np.ndarray:
-        """Every point that was drawn, shape (n + p + b, d)."""
+        """Finished, pending and failed points. Shape (n + p + b, d)."""
         return np.vstack([self.points, self.pending, self.failed])
 
 
 def history_of(trials: Iterable[FrozenTrial], cube: Cube, direction: StudyDirection) -> History:
-    """What trials tell of a cube; those without a value on each of its axes tell nothing."""
+    """The history of trials in a cube; trials without a valid value on each axis are left out."""
     sign = -1.0 if direction == StudyDirection.MINIMIZE else 1.0
-    told = [trial for trial in trials if trial.params and cube.contains(trial.params)]
-    scored = [trial for trial in told if _has_score(trial)]
-    broken = [trial for trial in told if trial.state == TrialState.FAIL or _violates_constraint(trial)]
-    running = [trial for trial in told if trial.state == TrialState.RUNNING or _below_shown_level(trial)]
+    usable = [trial for trial in trials if trial.params and cube.contains(trial.params)]
+    scored = [trial for trial in usable if _has_score(trial)]
+    broken = [trial for trial in usable if trial.state == TrialState.FAIL or _violates_constraint(trial)]
+    running = [trial for trial in usable if trial.state == TrialState.RUNNING or _below_shown_level(trial)]
     values = [trial.values[0] if trial.values else math.nan for trial in scored]
     return History(
         points=_stack([cube.point(trial.params) for trial in scored], len(cube)),
@@ -71,7 +74,7 @@ def _has_score(trial: FrozenTrial) -> bool:
 
 
 def _below_shown_level(trial: FrozenTrial) -> bool:
-    """Whether it has not come so far as those that are compared (view.on_one_level)."""
+    """Whether it has no score at the rung level that is shown (storage_view.trials_at_level)."""
     return trial.state == TrialState.PRUNED and bool(trial.user_attrs.get("rungs"))
 
 

@@ -1,4 +1,4 @@
-"""`search.options` read and checked. Errors name the option, its value and its rule."""
+"""Options of an algorithm (`search.options`), parsed. Errors name the option, its value and its rule."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def float_option(options: Mapping[str, Any], name: str, default: float, *, low: 
 
 
 def choice_option(options: Mapping[str, Any], name: str, default: str, *, allowed: Collection[str]) -> str:
-    """One of the allowed words.
+    """One of the allowed strings.
 
     Raises: ValueError for anything else.
     """
@@ -43,7 +43,7 @@ def choice_option(options: Mapping[str, Any], name: str, default: str, *, allowe
 
 
 def bool_option(options: Mapping[str, Any], name: str, *, default: bool) -> bool:
-    """Yes or no.
+    """A boolean.
 
     Raises: ValueError for anything else.
     """

@@ -1,8 +1,8 @@
-"""What samplers see of a storage. Reads only.
+"""The storage as samplers see it. Reads only.
 
-Of trials that climb rungs they see one level: the highest that holds enough trials for a model (Falkner et al. 2018,
-BOHB, section 3.2); those that have not come so far are shown as pruned. So one sampler never compares a short run with
-a whole one, and any sampler serves a study with rungs.
+Of trials with rung scores, samplers see one level: the highest rung with enough trials for a model (Falkner et al.
+2018, BOHB, section 3.2); trials without a score there are shown as pruned. So a sampler never compares a short run with
+a whole one, and any sampler works in a study with rungs.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from hpotune.records.trial import TrialRow
 from hpotune.search.base.history import CONSTRAINTS_KEY
 
 MIN_LEVEL_TRIALS = 4
-"""Trials that a level needs at least, and one more than there are parameters: fewer make no model."""
+"""Trials that a level needs at least; also one more than parameters. Fewer determine no model."""
 
 
 def is_baseline(trial: FrozenTrial) -> bool:
-    """Whether the trial is the untouched base."""
+    """Whether the trial is the baseline: the base model, not fine-tuned."""
     return trial.user_attrs.get("kind") == "baseline"
 
 
 def trials_from(trials: Sequence[FrozenTrial], number: int) -> Sequence[FrozenTrial]:
-    """Those of `trials`, which are in the order of their numbers, that have this one or a higher one."""
+    """The trials with this number or a higher one. `trials`: in the order of their numbers."""
     return trials[bisect_left(trials, number, key=lambda trial: trial.number) :]
 
 
@@ -116,10 +116,10 @@ class FinishedTrials:
 
 
 class SearchView:
-    """The storage as samplers see it: without the baseline, and with the ends of `unseen` trials hidden.
+    """The storage as samplers see it: without the baseline, and without the results of `unseen` trials.
 
-    The baseline's empty parameters would empty Optuna's intersection search space, and no sampler would learn. The
-    trials of one round are drawn as if none of them had ended, whichever was the quickest.
+    The baseline has no parameters, so with it Optuna's intersection search space would be empty. The trials of one
+    round are unseen for each other: their points do not depend on which of them finishes first.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class SearchView:
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Iterable[TrialState] | None = None
     ) -> list[FrozenTrial]:
-        """Trials that were drawn."""
+        """The trials in the order of their numbers, as samplers see them."""
         wanted = tuple(states) if states is not None else None
         found = self._inner.get_all_trials(study_id, deepcopy=deepcopy, states=None)
         lead, begin = self._finished.searched(found, below=min(self._unseen, default=len(found)))
@@ -154,7 +154,7 @@ class SearchView:
 
 
 def _interrupted_as_running(trial: FrozenTrial) -> FrozenTrial:
-    """A trial that was interrupted as one that runs: its point is taken, and its value is still to come."""
+    """An interrupted trial (WAITING with a point) as a running one: it keeps its point and will be continued."""
     if trial.state != TrialState.WAITING or _rung_scores(trial):
         return trial
     shown = copy.copy(trial)
@@ -163,6 +163,7 @@ def _interrupted_as_running(trial: FrozenTrial) -> FrozenTrial:
 
 
 def _with_result_hidden(trial: FrozenTrial) -> FrozenTrial:
+    """A trial with a result as a running one, without values, rung scores and constraint values."""
     shown = copy.copy(trial)
     if trial.state in (TrialState.COMPLETE, TrialState.PRUNED) or _rung_scores(trial):
         shown.values, shown.datetime_complete, shown.state = None, None, TrialState.RUNNING
@@ -175,31 +176,31 @@ def _with_result_hidden(trial: FrozenTrial) -> FrozenTrial:
 
 
 def trials_at_level(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
-    """Trials as they were on the level that a model is made of; unchanged where none has climbed a rung."""
-    climbed = [trial for trial in trials if trial.state != TrialState.FAIL and _rung_scores(trial)]
-    if not climbed:
+    """Trials with their scores at the highest rung that enough of them have; unchanged where none has rung scores."""
+    scored = [trial for trial in trials if trial.state != TrialState.FAIL and _rung_scores(trial)]
+    if not scored:
         return list(trials)
-    needed = max(MIN_LEVEL_TRIALS, 1 + max(len(trial.params) for trial in climbed))
-    there = [rung for trial in climbed for rung in _rung_scores(trial)]
-    enough = [rung for rung in set(there) if there.count(rung) >= needed]
-    level = max(enough, default=min(there))
-    numbers = {trial.number for trial in climbed}
+    needed = max(MIN_LEVEL_TRIALS, 1 + max(len(trial.params) for trial in scored))
+    rungs = [rung for trial in scored for rung in _rung_scores(trial)]
+    enough = [rung for rung in set(rungs) if rungs.count(rung) >= needed]
+    level = max(enough, default=min(rungs))
+    numbers = {trial.number for trial in scored}
     return [_trial_at_level(trial, level) if trial.number in numbers else trial for trial in trials]
 
 
 def _rung_scores(trial: FrozenTrial) -> dict[int, dict[str, Any]]:
-    """What a trial reached, by rung."""
-    return {told["rung"]: told for told in trial.user_attrs.get("rungs", ())}
+    """The stored scores of a trial, by rung."""
+    return {score["rung"]: score for score in trial.user_attrs.get("rungs", ())}
 
 
 def _trial_at_level(trial: FrozenTrial, level: int) -> FrozenTrial:
-    """A trial with the values it had on a level; pruned where it has none there."""
-    shown, reached = copy.copy(trial), _rung_scores(trial)
+    """A trial with its values at a level; pruned, with those of its highest rung, where it has none there."""
+    shown, scores = copy.copy(trial), _rung_scores(trial)
     shown.datetime_complete = trial.datetime_complete or trial.datetime_start
-    there = reached.get(level)
-    if there is None:
-        shown.state, shown.values = TrialState.PRUNED, reached[max(reached)]["values"]
+    score = scores.get(level)
+    if score is None:
+        shown.state, shown.values = TrialState.PRUNED, scores[max(scores)]["values"]
         return shown
-    shown.state, shown.values = TrialState.COMPLETE, list(there["values"])
-    shown.user_attrs = {**trial.user_attrs, "stderrs": list(there["stderrs"])}
+    shown.state, shown.values = TrialState.COMPLETE, list(score["values"])
+    shown.user_attrs = {**trial.user_attrs, "stderrs": list(score["stderrs"])}
     return shown

@@ -1,7 +1,8 @@
-"""The unit cube over a space: every parameter an axis from 0 to 1, every whole number or category with an equal share.
+"""The unit cube of a space: each parameter an axis from 0 to 1, each discrete value a section of it.
 
-Pure arithmetic on Optuna's distributions; no study, no storage. Ambiguities of rounding are settled here once:
-u = 0.5 of the whole numbers 1..64 is 33, never half-to-even.
+Pure arithmetic on Optuna's distributions: no study, no storage. Also the translation between values of the study file
+and values as Optuna stores them. Sections of an axis are equal (on the logarithm for log ranges), unless a normal range
+has its own prior measure. Rounding is defined here once: u = 0.5 of the whole numbers 1..64 is 33, never half-to-even.
 """
 
 from __future__ import annotations
@@ -20,26 +21,26 @@ from hpotune.config.space.start_from import option
 from hpotune.config.yaml_source import Value
 
 Params = dict[str, Any]
-"""Values by parameter name, as Optuna stores them."""
+"""Values by parameter name, as Optuna stores them (`FrozenTrial.params`)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Hint:
-    """What a study file says of a parameter beyond its Optuna distribution."""
+    """What a study file says about a parameter beyond its Optuna distribution."""
 
     ordered: bool = False
-    """Of categories: whether neighbours in the list are alike."""
+    """Whether the order of categories has a meaning, so that neighbours are similar."""
     normal: tuple[float, float] | None = None
     """Mean and standard deviation of a normal prior measure (of the logarithm where the range is log)."""
     prior: Any = None
-    """A value that is believed to be good; None: none is known."""
+    """A value believed to be good, as Optuna stores it; None: none is known."""
     confidence: float = 0.25
-    """How close to `prior` the optimum is believed to lie: a standard deviation in the unit cube."""
+    """Standard deviation, in the unit cube, of the optimum around `prior`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Axis:
-    """One parameter as a side of the cube."""
+    """One parameter as an axis of the unit cube."""
 
     name: str
     distribution: BaseDistribution
@@ -47,12 +48,12 @@ class Axis:
 
     @property
     def unordered(self) -> bool:
-        """Whether it holds categories without an order, so that distances mean nothing."""
+        """Whether it is a category without an order, so that distances have no meaning."""
         return isinstance(self.distribution, CategoricalDistribution) and not self.hint.ordered
 
     @property
     def size(self) -> int | None:
-        """How many values it has; None: a continuum."""
+        """Number of values; None: continuous."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
             return len(d.choices)
@@ -64,7 +65,7 @@ class Axis:
         return 1 if d.low == d.high else None
 
     def value(self, unit: float) -> Any:  # noqa: ANN401 - whatever the distribution holds
-        """The value at a share `unit` in [0, 1]."""
+        """The value at the coordinate `unit`, clipped to [0, 1]."""
         d, size = self.distribution, self.size
         unit = self._from_prior_measure(min(max(unit, 0.0), 1.0))
         if isinstance(d, CategoricalDistribution):
@@ -76,12 +77,12 @@ class Axis:
             return min(max(round(value) if isinstance(d, IntDistribution) else value, d.low), d.high)
         if size is None:
             return d.low + unit * (d.high - d.low)
-        assert d.step is not None, "what is counted has a step"
+        assert d.step is not None, "a discrete axis has a step"
         value = min(d.low + d.step * min(int(unit * size), size - 1), d.high)  # 3 * 0.1 is more than 0.3
         return int(value) if isinstance(d, IntDistribution) else value
 
     def nth(self, index: int) -> Any:  # noqa: ANN401
-        """The value of that place among all of them, from 0 to `size` - 1; their shares of the cube may differ."""
+        """The value of an index from 0 to `size` - 1 of a discrete axis; sections of the axis may differ in width."""
         d = self.distribution
         if isinstance(d, CategoricalDistribution):
             return d.choices[index]
@@ -90,7 +91,7 @@ class Axis:
         return int(value) if isinstance(d, IntDistribution) else value
 
     def unit(self, value: Any) -> float:  # noqa: ANN401
-        """The middle of the share that a value has."""
+        """The coordinate of a value: of a discrete one, the middle of its section."""
         d, size = self.distribution, self.size
         if isinstance(d, CategoricalDistribution):
             return self._to_prior_measure((d.to_internal_repr(value) + 0.5) / len(d.choices))
@@ -102,19 +103,23 @@ class Axis:
             return self._to_prior_measure(min(max((math.log(value) - low) / (high - low), 0.0), 1.0))
         if size is None:
             return self._to_prior_measure((value - d.low) / (d.high - d.low))
-        assert d.step is not None, "what is counted has a step"
+        assert d.step is not None, "a discrete axis has a step"
         return self._to_prior_measure((round((value - d.low) / d.step) + 0.5) / size)
 
     @property
     def _edges(self) -> tuple[float, float]:
-        """Of a logarithmic range, whole numbers widened by a half so that each has its share."""
+        """Logarithms of the bounds of a log range; of whole numbers widened by 0.5, so that each has a section."""
         d = self.distribution
         assert isinstance(d, (IntDistribution, FloatDistribution)), "categories have no logarithm"
         half = 0.5 if isinstance(d, IntDistribution) else 0.0
         return math.log(d.low - half), math.log(d.high + half)
 
     def _from_prior_measure(self, unit: float) -> float:
-        """The share of the interval at a share of the prior measure; the same where that is uniform."""
+        """Share of the interval [low, high] at a quantile of the prior measure; the same number where it is uniform.
+
+        The measure is a normal distribution truncated to the interval: with a and b the distribution function at the
+        bounds, quantile q is Phi^-1(a + q (b - a)).
+        """
         if self.hint.normal is None:
             return unit
         from scipy.special import ndtr, ndtri  # type: ignore[import-untyped]  # 0.1 s, only for such priors
@@ -141,7 +146,7 @@ class Axis:
 
 
 class Cube:
-    """The axes together. Points are float arrays of shape (d,) or (n, d) in [0, 1]."""
+    """The unit cube of d axes. Points are float arrays in [0, 1], of shape (d,) or (n, d)."""
 
     def __init__(
         self, space: Mapping[str, BaseDistribution], hints: Mapping[str, Hint] | None = None
@@ -152,30 +157,33 @@ class Cube:
         )
 
     def __len__(self) -> int:
-        """Dimensions."""
+        """Number d of axes."""
         return len(self.axes)
 
     @cached_property
     def size(self) -> int | None:
-        """How many different points there are; None: a continuum."""
+        """Number of different points; None: infinite."""
         sizes = [axis.size for axis in self.axes]
         return None if None in sizes else math.prod(size or 1 for size in sizes)
 
     @cached_property
     def unordered(self) -> np.ndarray:
-        """Which axes hold categories without an order. Shape (d,)."""
+        """Which axes are categories without an order. Boolean, shape (d,)."""
         return np.array([axis.unordered for axis in self.axes], dtype=bool)
 
     def params(self, point: np.ndarray) -> Params:
-        """The values at a point of shape (d,)."""
+        """The values at a point. Shape (d,)."""
         return {axis.name: axis.value(float(u)) for axis, u in zip(self.axes, point, strict=True)}
 
     def point(self, params: Mapping[str, Any]) -> np.ndarray:
-        """The point of a set of values. Shape (d,)."""
+        """The point of values by name; other names are ignored. Shape (d,)."""
         return np.array([axis.unit(params[axis.name]) for axis in self.axes], dtype=float)
 
     def snap(self, points: np.ndarray) -> np.ndarray:
-        """Points of shape (n, d) moved to the middle of their value's share: equal values are equal points."""
+        """Points moved to the middle of the sections of their values, so that equal values are equal points.
+
+        Shapes: (n, d) -> (n, d); continuous axes do not change.
+        """
         points = np.array(points, dtype=float)
         for index, axis in enumerate(self.axes):
             if axis.size is not None:
@@ -183,7 +191,7 @@ class Cube:
         return points
 
     def contains(self, params: Mapping[str, Any]) -> bool:
-        """Whether all names are there and every value lies within its range."""
+        """Whether every name has a value, and it lies within its range."""
         return all(
             axis.name in params
             and _internal_value(axis.distribution, params[axis.name]) is not None
@@ -193,7 +201,7 @@ class Cube:
 
 
 def _snapped(axis: Axis, size: int, units: np.ndarray) -> np.ndarray:
-    """`axis.unit(axis.value(u))` of many shares: the same to the last bit, without a call for each."""
+    """`axis.unit(axis.value(u))` for many u, equal to the last bit, without a call for each. Shapes: (n,) -> (n,)."""
     d = axis.distribution
     if axis.hint.normal is None and (isinstance(d, CategoricalDistribution) or not d.log) and size > 1:  # type: ignore[attr-defined]
         found: np.ndarray = (np.clip((units * size).astype(int), 0, size - 1) + 0.5) / size
@@ -209,12 +217,12 @@ def _snapped(axis: Axis, size: int, units: np.ndarray) -> np.ndarray:
 def _internal_value(distribution: BaseDistribution, value: Any) -> float | None:  # noqa: ANN401
     try:
         return float(distribution.to_internal_repr(value))
-    except ValueError:  # a category that the list does not hold any more
+    except ValueError:  # a category that the list does not contain any more
         return None
 
 
 def params_key(params: Mapping[str, Any], names: Sequence[str]) -> tuple[Any, ...]:
-    """What two equal sets of values share."""
+    """A key that is equal for equal values of these names."""
     return tuple(params.get(name) for name in names)
 
 

@@ -1,1 +1,1 @@
-"""The Gaussian process behind `gp`, `auto` and `bamsoo`, and what is maximised over it."""
+"""The Gaussian process of `gp`, `auto` and `bamsoo`, its acquisition function, and a model of failures."""

@@ -1,1 +1,1 @@
-"""What partition-based searches share: cells of the unit cube, trees over them, and their replay."""
+"""What SOO, BaMSOO, DIRECT and FDA share: cells of the unit cube, the tree, and its replay from a study."""

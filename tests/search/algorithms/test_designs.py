@@ -240,14 +240,14 @@ def test_a_grid_as_large_as_the_budget_is_taken(make_study):
     [
         ({"algorithm": "grid"}, r"params.lr has no step.*points: \{params.lr: 5\}"),
         ({"algorithm": "grid", "options": {"points": 0}}, "points=0 must be a whole number of at least 1"),
-        ({"algorithm": "grid", "options": {"points": {"params.lt": 3}}}, "params.lt.*searched nowhere"),
+        ({"algorithm": "grid", "options": {"points": {"params.lt": 3}}}, "params.lt.*which is not searched"),
         (
             {"algorithm": "grid", "options": {"points": 9, "order": "any"}},
             "order='any' must be one of shuffled",
         ),
         ({"algorithm": "lhs", "options": {"designs": 0}}, "designs=0 must be a whole number of at least 1"),
         ({"algorithm": "lhs", "options": {"rows": 2.5}}, "rows=2.5 must be a whole number"),
-        ({"algorithm": "sobol", "options": {"rows": 3}}, "rows is no option of sobol"),
+        ({"algorithm": "sobol", "options": {"rows": 3}}, "rows is not an option of sobol"),
     ],
 )
 def test_an_option_that_does_not_fit_is_told(search, says, make_study):

@@ -110,7 +110,7 @@ def test_an_option_out_of_its_rule_is_told(options, said, make_study):
 )
 def test_conditions_and_several_objectives_are_refused(changes, make_study):
     study = make_study(**{"params": PARAMS, **changes}, search={"algorithm": "gp"})
-    with pytest.raises(StudyFileError, match="cannot take"):
+    with pytest.raises(StudyFileError, match="does not support"):
         check_algorithm(study, sampler_setup(study, study.config))
 
 

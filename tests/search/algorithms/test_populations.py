@@ -321,7 +321,7 @@ def test_an_option_that_does_not_fit_is_told(search, says, make_study):
 def test_a_population_refuses_conditions(name, make_study):
     params = {"k": {"choice": ["a", "b"]}, "x": {"float": [0, 1], "when": {"params.k": "a"}}}
     study = make_study(params=params, search={"algorithm": name})
-    with pytest.raises(StudyFileError, match="cannot take conditions"):
+    with pytest.raises(StudyFileError, match="does not support conditions"):
         check_algorithm(study, sampler_setup(study, study.config))
 
 

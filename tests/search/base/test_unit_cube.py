@@ -188,7 +188,8 @@ def test_an_algorithm_that_cannot_learn_from_limits_is_refused_with_the_reason(m
     }
     study = make_study(score=score, search={"algorithm": "cmaes"})
     with pytest.raises(
-        StudyFileError, match=r"study.yaml:\d+: .*cannot take limits known only after a trial \(score.co"
+        StudyFileError,
+        match=r"study.yaml:\d+: .*does not support constraints known only after a trial \(score.c",
     ):
         check_algorithm(study, sampler_setup(study, study.config))
 
