@@ -35,8 +35,14 @@ DEFAULTS: dict[TimeName, float] = {
 """Assumed where nothing is known: a short fine-tuning of a small model on a quiet cluster."""
 PLAN_KEYS: tuple[TimeName, ...] = ("trial_s", "load_s", "start_s", "queue_s")
 """Keys of `plan` in a study file."""
-OLD_NAMES: Mapping[str, TimeName] = {"turn_s": "gap_s", "step_s": "follow_up_s"}  # words: ignore
-"""Names that a probe.json of an earlier version holds."""
+STORED_KEYS: Mapping[str, TimeName] = {"turn_s": "gap_s", "step_s": "follow_up_s"}  # words: ignore
+"""Stored key -> name, where they differ: the keys of probe.json and plan.json never change."""
+_STORED_NAMES: Mapping[str, str] = {name: key for key, name in STORED_KEYS.items()}
+
+
+def stored_name(name: str) -> str:
+    """The key that probe.json and plan.json hold an estimate under."""
+    return _STORED_NAMES.get(name, name)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -26,7 +26,7 @@ from hpotune.errors import ClusterError, HpotuneError
 from hpotune.launch.cancel import cancel_study
 from hpotune.launch.follow_up import follow_up
 from hpotune.launch.run_local import run_study
-from hpotune.planning.estimate import PLAN_KEYS, MeasuredTimes, probe_values
+from hpotune.planning.estimate import PLAN_KEYS, MeasuredTimes, probe_values, stored_name
 from hpotune.planning.measured_times import measured_times, submissions
 from hpotune.planning.study_plan import probe_file
 from hpotune.records.trial import TrialRow
@@ -73,7 +73,8 @@ def probe(
         found = probe_values(
             _whole(copy_folder, checked.study.config, rows, measured_times(copy_folder, rows))
         )
-    stored = {"probed": datetime.now().isoformat(timespec="seconds"), **found}
+    values = {stored_name(name): value for name, value in found.items()}
+    stored = {"probed": datetime.now().isoformat(timespec="seconds"), **values}
     write_atomic(probe_file(folder), json.dumps(stored, indent=1) + "\n")
     if not folder.resolved_file.is_file():
         lines = ", ".join(f"{name}: {found[name]:g}" for name in PLAN_KEYS if name in found)

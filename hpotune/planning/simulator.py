@@ -1,8 +1,8 @@
-"""A simulated Slurm cluster: an event queue of jobs and trials. What is submitted and what fits is decided by schedule/.
+"""A simulated Slurm cluster: an event queue of jobs and trials. schedule/ decides what is submitted and what fits.
 
-An array waits `queue_s`; its elements start as throttle and cluster allow, each `gap_s` after the end of the one before;
-a job claims its first trial after `start_s`; each trial loads, then trains. Time in the queue and time under the throttle
-overlap; what a follow-up submits waits in the queue again. No trial fails.
+An array waits `queue_s`; its elements start as throttle and cluster allow, each `gap_s` after the end of another; a job
+claims its first trial after `start_s`; each trial loads, then trains. Time in the queue and under the throttle overlap;
+what a follow-up submits waits in the queue again. No trial fails.
 """
 
 from __future__ import annotations

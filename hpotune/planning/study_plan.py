@@ -18,12 +18,13 @@ from hpotune.config.schema.rungs import Ladder
 from hpotune.config.schema.study_config import Json, StudyConfig
 from hpotune.errors import ClusterError
 from hpotune.planning.estimate import (
-    OLD_NAMES,
+    STORED_KEYS,
     Estimates,
     MeasuredTimes,
     SimulationTimes,
     assumptions,
     estimates,
+    stored_name,
 )
 from hpotune.planning.measured_times import actual_progress, measured_times
 from hpotune.planning.mode_comparison import ModeResult, compare_modes, recommend
@@ -177,7 +178,7 @@ def result_summary(config: StudyConfig, outcome: SimulationResult) -> dict[str, 
 def stored_estimates(known: Estimates) -> dict[str, Json]:
     """The estimates with their sources, as plan.json holds them."""
     return {
-        name: {"value": round(figure.value, 2), "source": figure.source}
+        stored_name(name): {"value": round(figure.value, 2), "source": figure.source}
         for name, figure in known.by_name().items()
     }
 
@@ -234,7 +235,7 @@ def read_probe(folder: StudyFolder) -> dict[str, float]:
     for file in (folder.path / PROBE_FILE, folder.path.with_name(f"{folder.path.name}.{PROBE_FILE}")):
         if stored := _read(file):
             return {
-                OLD_NAMES.get(name, name): float(value) for name, value in stored.items() if _number(value)
+                STORED_KEYS.get(name, name): float(value) for name, value in stored.items() if _number(value)
             }
     return {}
 

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.planning.estimate import DEFAULTS, MEANINGS, MeasuredTimes, assumptions, estimates, probe_values
+from hpotune.planning.estimate import (
+    DEFAULTS,
+    MEANINGS,
+    MeasuredTimes,
+    assumptions,
+    estimates,
+    probe_values,
+    stored_name,
+)
+from hpotune.planning.study_plan import probe_file, read_probe
+from hpotune.workspace.folder import StudyFolder
 
 SEEN = MeasuredTimes(
     trials=(12, 14, 22),
@@ -105,3 +117,11 @@ def test_a_probe_keeps_what_it_saw_and_nothing_else() -> None:
 
 def test_every_figure_has_a_meaning() -> None:
     assert set(estimates(config(), MeasuredTimes(), {}).by_name()) == set(MEANINGS)
+
+
+def test_stored_keys_never_change(tmp_path: Path) -> None:
+    folder = StudyFolder(path=tmp_path / "lab")
+    probe_file(folder).write_text('{"turn_s": 3, "step_s": 5, "trial_s": 7}')  # words: ignore
+    assert read_probe(folder) == {"gap_s": 3, "follow_up_s": 5, "trial_s": 7}
+    names = ("gap_s", "follow_up_s", "trial_s")
+    assert [*map(stored_name, names)] == ["turn_s", "step_s", "trial_s"]  # words: ignore
