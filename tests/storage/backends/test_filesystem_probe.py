@@ -57,9 +57,9 @@ def test_node_local_locks_are_detected(options, found):
         ("gpfs", "parallel"),
         ("ceph", "parallel"),
         ("fuse.ceph", "parallel"),
-        ("tmpfs", "gone after a restart"),
+        ("tmpfs", "lost at a restart"),
         ("overlay", "container"),
-        ("fuse.mystery", "mystery is not known here"),
+        ("fuse.mystery", "mystery is an unknown type"),
         ("ext4", "compute nodes do not see it"),
     ],
 )

@@ -150,7 +150,7 @@ def test_result_of_previous_rung_is_ignored(make_store):
 def test_unreleased_rung_score_is_completed(make_store, monkeypatch):
     store = make_store(**ASHA)
     claim = store.claim(worker("one"))
-    monkeypatch.setattr(store, "_release", lambda *_: False)  # the worker dies here
+    monkeypatch.setattr(store._outcomes, "release", lambda *_: False)  # the worker is killed here
     store.record_rung(claim.trial_id, result(claim, 1.0), owner=worker("one"))
     monkeypatch.undo()
     assert store.rows()[0].state == "running"
@@ -164,9 +164,9 @@ def test_unreleased_rung_score_is_completed(make_store, monkeypatch):
 def test_trial_promoted_meanwhile_is_released(make_store):
     store = make_store(**ASHA)
     climb(store, float, stages=3)
-    seen = store._trials()[0]
+    seen = store._trials.all()[0]
     assert climb(store, float, stages=1) == [(0, 1)]
-    assert not store._take(seen)
+    assert not store._set_running(seen)
     row = store.rows()[0]
     assert (row.awaits_promotion, row.rung) == (True, 1)
 

@@ -80,7 +80,7 @@ def test_finished_trial_stores_its_excesses(make_store, url):
     assert [len(trial.constraints) for trial in study.trials[:4]] == [5] * 4  # Optuna's own reading
     breaks = [("memory 43.1 > 40",), (), (), ("acc 0.3 < 0.5", "value -9 < -5")]
     assert [row.breaks for row in store.rows()[:4]] == breaks
-    assert [row.breaks for row in rows_of(url, store._study)[:4]] == breaks
+    assert [row.breaks for row in rows_of(url, store._trials.study)[:4]] == breaks
 
 
 def test_best_trial_keeps_the_limits(make_store):
