@@ -55,17 +55,17 @@ def made(home: Path, *, study: str = STUDY) -> StudyFolder:
 
 
 @contextmanager
-def in_this_process(setting: TrialContext) -> Iterator[Evaluate]:
+def in_this_process(context: TrialContext) -> Iterator[Evaluate]:
     """The built-in objective without a process of its own for each trial."""
-    yield lambda pack: [trained(spec, setting) for spec in pack]
+    yield lambda specs: [trained(spec, context) for spec in specs]
 
 
-def trained(spec: TrialSpec, setting: TrialContext) -> TrialResult:
+def trained(spec: TrialSpec, context: TrialContext) -> TrialResult:
     """What `python -m hpotune.finetune` does."""
     from hpotune.finetune.__main__ import main
 
     code = main(write_spec(spec))
-    return read_result(spec, ProcessExit(code=code), stop=setting.stop)
+    return read_result(spec, ProcessExit(code=code), stop=context.stop)
 
 
 def climb(folder: StudyFolder) -> None:
@@ -78,14 +78,14 @@ def whole(folder: StudyFolder) -> dict[int, float]:
     """The last value of every trial of a study that has been run, each trained again in a folder of its own."""
 
     study = folder.load()
-    setting = TrialContext(config=study.config, env=os.environ, stop=StopRequest())
+    context = TrialContext(config=study.config, env=os.environ, stop=StopRequest())
     found = {}
     for row in TrialQueue.open(folder.provenance().store, study).rows():
         spec = spec_at_point(base_spec(row, study, folder, home=str(folder.path.parent)), row, study)
         own = folder.path / "whole" / str(row.number)
         own.mkdir(parents=True)
         found[row.number] = trained(
-            spec.model_copy(update={"folder": str(own), "rung": None, "parent": None}), setting
+            spec.model_copy(update={"folder": str(own), "rung": None, "parent": None}), context
         ).values[0]
     return found
 
@@ -94,8 +94,8 @@ if __name__ == "__main__":
     import torch
 
     torch.set_num_threads(1)
-    place = StudyFolder(path=Path(sys.argv[2]))
+    study_folder = StudyFolder(path=Path(sys.argv[2]))
     if sys.argv[1] == "climb":
-        climb(place)
+        climb(study_folder)
     else:
-        print(json.dumps(whole(place)))
+        print(json.dumps(whole(study_folder)))

@@ -29,7 +29,7 @@ def extend_study(
     Raises: StudyFileError with one line for each wrong option; then nothing is written.
     """
     with exclusive_lock(folder.jobs / ".extend.lock"):  # two at once would both add to the same number
-        study = folder.begun()
+        study = folder.load_original()
         before = budget_extension.read_extension(folder.extension_file)
         extension = budget_extension.extended(study.config.budget, before, words, finished=finished)
         budget = budget_extension.in_force(study.config.budget, extension)

@@ -1,4 +1,4 @@
-"""The interface of objectives: what each one is given, how its process is told of the trial, how its answer is read.
+"""The interface of objectives: what each one is given, how its process gets the trial, how its answer is read.
 
 No objective is named here.
 """

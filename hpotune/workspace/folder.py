@@ -93,9 +93,9 @@ class StudyFolder:
 
         Raises: StudyFileError where there is none.
         """
-        return self.in_force(self.begun())
+        return self.in_force(self.load_original())
 
-    def begun(self) -> Study:
+    def load_original(self) -> Study:
         """The study with the budget of its file, without what `hpotune extend` has added.
 
         Raises: StudyFileError where there is none.

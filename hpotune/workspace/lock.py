@@ -56,7 +56,7 @@ def this_process() -> str:
 def open_lock_file(lock: Path, *, parents: bool = True) -> FileIO:
     """Open the lock's file, created if missing, read-only if it is another user's. `parents`: create its folder.
 
-    Raises: FileNotFoundError where its folder is missing, ClusterError where it cannot be created.
+    Raises: FileNotFoundError where its folder is missing and not created, ClusterError where it cannot be created.
     """
     try:
         if parents:
@@ -65,9 +65,9 @@ def open_lock_file(lock: Path, *, parents: bool = True) -> FileIO:
             return FileIO(lock, "r+", opener=_open)
         except PermissionError:
             return FileIO(lock, "r", opener=_open)
-    except FileNotFoundError:
-        raise
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not parents:
+            raise
         if error.errno == errno.ELOOP:
             raise ClusterError(
                 f"{lock}: is a symbolic link; a lock must be a plain file: remove the link"

@@ -54,9 +54,9 @@ def test_finished_trial_keeps_its_value(evaluate, tmp_path, request_stop):
 
 def test_earlier_stop_request_is_forwarded(evaluate):
     stop = StopRequest(signal=signal.SIGTERM)
-    begun = time.monotonic()
+    started = time.monotonic()
     assert evaluate("sleep 60; echo 1", stop=stop).state == "paused"
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - started < 20
 
 
 def test_background_process_is_ended(evaluate, tmp_path, until):

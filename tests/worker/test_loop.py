@@ -126,8 +126,8 @@ def test_killed_worker_leaves_running_trial(new_study, tmp_path, until):
 
 def test_unrecorded_value_is_recorded_later(new_study):
     folder, store = new_study()
-    dead = Worker(job="local", host="h", pid=2**22 + 1)
-    claim = store.claim(dead)
+    stale = Worker(job="local", host="h", pid=2**22 + 1)
+    claim = store.claim(stale)
     folder.trial(0).mkdir(parents=True)
     left = TrialResult(number=0, state="finished", values=[0.125], metrics={"loss": 0.125})
     (folder.trial(0) / "result.json").write_text(left.model_dump_json())

@@ -19,9 +19,9 @@ def bowl(x, budget):
     own = pathlib.Path(os.environ["HPOTUNE_TRIAL_DIR"])
     parent = os.environ.get("HPOTUNE_PARENT_DIR")
     before = json.loads((pathlib.Path(parent) / "state.json").read_text()) if parent else []
-    told = [*before, [int(os.environ["HPOTUNE_RUNG"]), budget, x]]
-    (own / "state.json").write_text(json.dumps(told))
-    return sum(abs(x - rung) for rung, _, x in told)
+    parts = [*before, [int(os.environ["HPOTUNE_RUNG"]), budget, x]]
+    (own / "state.json").write_text(json.dumps(parts))
+    return sum(abs(x - rung) for rung, _, x in parts)
 """
 SEARCH = {"algorithm": "pbt", "options": {"population": 4, "generations": 3}}
 

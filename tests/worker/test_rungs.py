@@ -1,4 +1,4 @@
-"""Rungs as workers climb them: functions and commands that are told how far to go, real processes, kills."""
+"""Trials that workers train from rung to rung: functions and commands, in real processes, killed ones too."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ LOCAL = Worker(job="local", host="h", pid=os.getpid())
 OWN = """\
 import json, os, pathlib, time
 
-def climb(x, budget):
+def bowl(x, budget):
     own = pathlib.Path(os.environ["HPOTUNE_TRIAL_DIR"])
-    with (own / "turns.jsonl").open("a") as file:
+    with (own / "stages.jsonl").open("a") as file:
         file.write(json.dumps([int(os.environ["HPOTUNE_RUNG"]), budget]) + "\\n")
     if pathlib.Path("slow").exists() and budget == 1:
         time.sleep(60)
@@ -29,14 +29,14 @@ def study(new_study, budget: dict, **sections):
     """A study of a function that takes `budget`, in its folder."""
     folder, store = new_study(python="own.py:bowl", search={"algorithm": "asha"}, budget=budget, **sections)
     home = folder.path.parent / "home"
-    (home / "own.py").write_text(OWN.replace("def climb", "def bowl"))
+    (home / "own.py").write_text(OWN)
     return folder, store, home
 
 
-def turns(folder) -> dict[int, list]:
+def stages(folder) -> dict[int, list]:
     return {
         int(file.parent.name): [json.loads(line) for line in file.read_text().splitlines()]
-        for file in folder.path.glob("trials/*/turns.jsonl")
+        for file in folder.path.glob("trials/*/stages.jsonl")
     }
 
 
@@ -50,10 +50,10 @@ def start(folder) -> subprocess.Popen[bytes]:
 
 def test_function_gets_each_rung_once(new_study, work):
     folder, store, _ = study(new_study, {"trials": 9})
-    assert work(folder, worker=LOCAL).trials == sum(map(len, turns(folder).values()))
+    assert work(folder, worker=LOCAL).trials == sum(map(len, stages(folder).values()))
     for row in store.rows():
-        told = turns(folder)[row.number]
-        assert told == [[0, 1 / 9], [1, 1 / 3], [2, 1.0]][: len(row.rung_scores)]
+        reached = stages(folder)[row.number]
+        assert reached == [[0, 1 / 9], [1, 1 / 3], [2, 1.0]][: len(row.rung_scores)]
     states = [row.state for row in store.rows()]
     assert states.count("finished") + states.count("stopped") == 9
     assert states.count("finished") >= 1
@@ -84,7 +84,7 @@ def test_killed_run_gives_same_result(new_study, work, until):
     folder, again, home = study(new_study, {"trials": 9}, name="two", folder_name="again")
     (home / "slow").touch()
     run = start(folder)
-    assert until(lambda: any([2, 1.0] in told for told in turns(folder).values()))
+    assert until(lambda: any([2, 1.0] in reached for reached in stages(folder).values()))
     [running] = [row for row in again.rows() if row.state == "running"]
     assert running.rung == 2
     for pid in (run.pid, running.worker.pid):
@@ -98,7 +98,7 @@ def test_killed_run_gives_same_result(new_study, work, until):
         (r.number, r.state, r.values, r.rung_scores) for r in one
     ]
     assert [a.outcome for a in two[running.number].attempts] == ["rung", "rung", "paused", "finished"]
-    assert turns(folder)[running.number] == [[0, 1 / 9], [1, 1 / 3], [2, 1.0], [2, 1.0]]
+    assert stages(folder)[running.number] == [[0, 1 / 9], [1, 1 / 3], [2, 1.0], [2, 1.0]]
 
 
 def test_parallel_workers_keep_budget(new_study):
@@ -107,7 +107,7 @@ def test_parallel_workers_keep_budget(new_study):
     rows = store.rows()
     assert sum(row.decided for row in rows) == len(rows) == 12
     assert {row.number: len(row.rung_scores) for row in rows} == {
-        n: len(told) for n, told in turns(folder).items()
+        n: len(reached) for n, reached in stages(folder).items()
     }
     best = min(rows, key=lambda row: (row.params["params.x"] - 1) ** 2)
     assert best.state == "finished"

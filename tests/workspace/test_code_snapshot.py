@@ -244,9 +244,9 @@ def test_too_large_tasks_are_reported(home, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(code_snapshot, "MAX_FILES", 1)
     for name in ("a.yaml", "b.yaml"):
         (tmp_path / name).touch()
-    told = snapshot_code(folder, {"score": {"include_path": str(tmp_path)}}, home=home)
-    assert told.code is None
-    assert "too large for the code snapshot" in told.notes[0]
+    result = snapshot_code(folder, {"score": {"include_path": str(tmp_path)}}, home=home)
+    assert result.code is None
+    assert "too large for the code snapshot" in result.notes[0]
 
 
 def test_function_outside_home_is_copied(home, folder, tmp_path):
@@ -266,6 +266,6 @@ def test_snapshot_moves_with_folder(home, folder, tmp_path):
 
 
 def test_command_with_cd_is_reported(home, folder):
-    told = snapshot_code(folder, {"command": "cd pack && python part.py {x}"}, home=home)
-    assert told.code is None
-    assert "programs are not part of the code snapshot" in told.notes[0]
+    result = snapshot_code(folder, {"command": "cd pack && python part.py {x}"}, home=home)
+    assert result.code is None
+    assert "programs are not part of the code snapshot" in result.notes[0]
