@@ -46,6 +46,11 @@ def point(params: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={number(value)}" for name, value in params.items())
 
 
+def state_text(state: str) -> str:
+    """A trial's state in the words of text output; JSON keeps the stored ones."""
+    return {"stopped": "pruned", "resting": "waiting for promotion"}.get(state, state)
+
+
 def counts(causes: Mapping[Cause, int]) -> str:
     """`2 x oom, 1 x nan`."""
     return ", ".join(f"{count} x {cause}" for cause, count in causes.items())

@@ -15,7 +15,7 @@ from rich.text import Text
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.trial import TrialRow
 from hpotune.report.console import plain_console
-from hpotune.report.format import point, score
+from hpotune.report.format import point, score, state_text
 from hpotune.schedule.best_trials import best_trials
 from hpotune.storage import TrialQueue
 from hpotune.workspace.folder import StudyFolder
@@ -93,6 +93,12 @@ class Progress:
         why = f"{row.failure.cause}: {row.failure.message}" if row.state == "failed" and row.failure else ""
         return " ".join(
             filter(
-                None, [f"trial {row.number} {row.state}:", values, why, f"[{point(row.params) or row.kind}]"]
+                None,
+                [
+                    f"trial {row.number} {state_text(row.state)}:",
+                    values,
+                    why,
+                    f"[{point(row.params) or row.kind}]",
+                ],
             )
         )

@@ -11,14 +11,12 @@ from rich.text import Text
 
 from hpotune.report.advice import stop_advice
 from hpotune.report.console import plain_table
-from hpotune.report.format import counts, length, moment, number, score
+from hpotune.report.format import counts, length, moment, number, score, state_text
 from hpotune.report.views.status import JobView, RunningTrial, StudyStatus
 
 SHOWN = 16
 """Running trials and jobs that are listed one by one."""
 _STATES = ("stopped", "running", "resting", "waiting", "paused", "failed", "lost")
-_WORDS = {"stopped": "pruned", "resting": "waiting for promotion"}
-"""State of a trial -> how it is called here."""
 
 
 def status_table(status: StudyStatus, *, now: datetime) -> RenderableType:
@@ -39,7 +37,7 @@ def headline(status: StudyStatus) -> str:
     over = status.state in ("done", "stopped")
     for state in _STATES:
         if count := getattr(trials, state):
-            word = "not started" if state == "waiting" and over else _WORDS.get(state, state)
+            word = "not started" if state == "waiting" and over else state_text(state)
             parts.append(f"{count} {word}")
     return f"{status.study}: {status.state} ({', '.join(parts)})"
 

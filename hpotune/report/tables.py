@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from hpotune.report.console import plain_table
-from hpotune.report.format import STDERR_NOTE, number, score
+from hpotune.report.format import STDERR_NOTE, number, score, state_text
 from hpotune.report.views.trial import TrialView
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def trials_table(rows: Sequence[TrialView]) -> RenderableType:
         ]
         table.add_row(
             str(row.number),
-            "baseline" if row.kind == "baseline" and row.state == "finished" else row.state,
+            "baseline" if row.kind == "baseline" and row.state == "finished" else state_text(row.state),
             *(score(row.values.get(label), row.stderrs.get(label)) for label in labels),
             *(number(row.params.get(name)) for name in names),
             number(None if row.seconds is None else round(row.seconds / 60, 2)),

@@ -9,14 +9,16 @@ from rich.table import Table
 from rich.text import Text
 
 from hpotune.report.console import plain_table
-from hpotune.report.format import length, moment, point
+from hpotune.report.format import length, moment, point, state_text
 from hpotune.report.views.why import WhyResult
 
 
 def why_table(result: WhyResult, *, now: datetime) -> RenderableType:
     """The state, the cause, what the rules did, advice, the attempts, and the log's lines."""
     cause = f" ({result.cause})" if result.cause else ""
-    lines: list[RenderableType] = [Text(f"trial {result.trial}: {result.state}{cause}", style="bold")]
+    lines: list[RenderableType] = [
+        Text(f"trial {result.trial}: {state_text(result.state)}{cause}", style="bold")
+    ]
     if result.message:
         lines.append(Text(result.message))
     if result.params:

@@ -256,9 +256,9 @@ def test_failed_trials_are_retried(file, call, json_of):
     assert [row.state for row in before if row.state != "waiting"] == ["failed", "failed"]
     assert "fix the cause, then hpotune retry" in call("resume", file, code=1).stdout
     for words, says in (
-        (["7"], "trial 7: there is none of that number"),
-        (["2"], "trial 2: has not failed, it is waiting"),
-        (["--cause", "ooom"], "--cause ooom: is no cause of failure; did you mean 'oom'?"),
+        (["7"], "trial 7: no such trial"),
+        (["2"], "trial 2: has not failed (state waiting)"),
+        (["--cause", "ooom"], "--cause ooom: is not a cause of failure; did you mean 'oom'?"),
     ):
         assert says in call("retry", file, *words, code=2).stderr
     assert json_of("retry", file, "--cause", "oom")["retried"] == {}
@@ -269,7 +269,7 @@ def test_failed_trials_are_retried(file, call, json_of):
     assert "hpotune resume" in retried.stdout
     mapping = json_of("retry", file)["retried"]
     assert set(mapping) == {"0"}
-    assert "trial 1: is tried again already" in call("retry", file, "1", code=2).stderr
+    assert "trial 1: was retried before" in call("retry", file, "1", code=2).stderr
     call("resume", file)
     after = {row.number: row for row in rows(file)}
     again = {row.retry_of: row.params for row in after.values() if row.retry_of is not None}
