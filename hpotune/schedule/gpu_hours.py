@@ -1,4 +1,7 @@
-"""GPU-hours of a study: used so far, and what running and further trials are expected to use. Pure functions."""
+"""GPU-hours of a study: used so far, and what running and further trials are expected to use. Pure functions.
+
+They count what trials used; what jobs held is in planning/measured_times.py.
+"""
 
 from __future__ import annotations
 

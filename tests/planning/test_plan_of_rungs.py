@@ -63,7 +63,7 @@ def test_a_plan_lets_trials_climb(tmp_path, mode, each):
     execution = config.execution.model_copy(update={"mode": mode, "trials_per_job": each})
     config = config.model_copy(update={"execution": execution})
     made = make_plan(StudyFolder(path=tmp_path / "s"), config, [], now=datetime(2026, 6, 1))
-    told = "of 9 trials 9, 3, 1 are scored at rung 1, 2, 3, and train 26% of 9 whole runs"
-    assert any(told in note for note in notes(made))
+    note_text = "of 9 trials 9, 3, 1 are scored at rung 1, 2, 3, and train 26% of 9 whole runs"
+    assert any(note_text in note for note in notes(made))
     assert {way.result.trials for way in made.mode_results} == {9}
     assert sum(spec.count for spec in made.arrays) > 0

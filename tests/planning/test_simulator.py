@@ -86,7 +86,7 @@ def test_asynchronous_workers_do_not_wait() -> None:
 
 
 def test_a_job_takes_a_trial_only_if_it_fits() -> None:
-    # 3 min, told to end after 2: 3 + 12 n fits 9 trials, less 30 s of margin 7; the rest goes to a second job
+    # 3 min, signalled to end after 2: 3 + 12 n fits 9 trials, less 30 s of margin 7; the rest goes to a second job
     outcome = played(12, 1, "async", "auto", time="3:00")
     by_job = [
         len([s for s in outcome.spans if s.phase == "train" and s.job == job]) for job in ("1_0", "2_0")
@@ -105,7 +105,7 @@ def test_a_trial_longer_than_a_job_is_continued_by_the_next() -> None:
         time="4:00",
     )
     trained = [(s.job, s.end - s.start) for s in outcome.spans if s.phase == "train"]
-    # told to end at 180: 3 of start, 2 of loading, 175 trained; the next job has the other 125
+    # signalled to end at 180: 3 of start, 2 of loading, 175 trained; the next job has the other 125
     assert trained == [("1_0", 175), ("2_0", 125)]
     assert outcome.trials == 1
 

@@ -45,21 +45,21 @@ def test_a_file_that_never_ran_is_planned_without_slurm_and_nothing_is_made(
 ) -> None:
     file = study(tmp_path, GIVEN)
     before = sorted(tmp_path.iterdir())
-    told = plan(file)
+    shown = plan(file)
     assert sorted(tmp_path.iterdir()) == before
-    own = next(way for way in told["modes"] if way["own"])
+    own = next(way for way in shown["modes"] if way["own"])
     assert (own["mode"], own["trials_per_job"], own["wall_s"], own["jobs"]) == ("async", "auto", 325, 2)
-    assert told["jobs"] == [{"count": 2, "throttle": 2, "trials_per_job": None}]
-    assert (told["sbatch"], told["planned"], told["actual"]) == (None, None, None)
-    assert "Slurm not found" in told["no_slurm"]
-    assert told["notes"] == []
+    assert shown["jobs"] == [{"count": 2, "throttle": 2, "trials_per_job": None}]
+    assert (shown["sbatch"], shown["planned"], shown["actual"]) == (None, None, None)
+    assert "Slurm not found" in shown["no_slurm"]
+    assert shown["notes"] == []
 
 
 def test_the_recommended_way_is_one_of_the_table(no_slurm: None, tmp_path: Path) -> None:
-    told = plan(study(tmp_path, GIVEN))
-    marked = [(way["mode"], way["trials_per_job"]) for way in told["modes"] if way["recommended"]]
-    assert marked == [(told["recommended"]["mode"], told["recommended"]["trials_per_job"])]
-    assert len(told["modes"]) == 9
+    shown = plan(study(tmp_path, GIVEN))
+    marked = [(way["mode"], way["trials_per_job"]) for way in shown["modes"] if way["recommended"]]
+    assert marked == [(shown["recommended"]["mode"], shown["recommended"]["trials_per_job"])]
+    assert len(shown["modes"]) == 9
 
 
 def test_the_table_for_people_says_what_is_only_assumed(no_slurm: None, tmp_path: Path) -> None:
@@ -84,12 +84,12 @@ def test_a_study_that_ran_has_planned_beside_actual_and_learned_figures(
     file = study(tmp_path, GIVEN)
     subprocess.run([sys.executable, "-m", "hpotune", "run", str(file)], capture_output=True, check=True)
     for target in (file, tmp_path / "s"):
-        told = plan(target)
-        assert told["figures"]["trial_s"]["source"] == "learned from 6 trials"
-        assert (told["actual"]["trials"], told["actual"]["state"]) == (6, "done")
-        assert told["planned"]["trials"] == 6
-        assert told["planned"]["place"] == "local"
-        assert told["planned"]["figures"]["trial_s"] == {"value": 100, "source": "given"}
+        shown = plan(target)
+        assert shown["figures"]["trial_s"]["source"] == "learned from 6 trials"
+        assert (shown["actual"]["trials"], shown["actual"]["state"]) == (6, "done")
+        assert shown["planned"]["trials"] == 6
+        assert shown["planned"]["place"] == "local"  # words: ignore
+        assert shown["planned"]["figures"]["trial_s"] == {"value": 100, "source": "given"}
 
 
 def test_a_trial_longer_than_its_job_is_said(tmp_path: Path) -> None:
@@ -135,21 +135,21 @@ def row(number: int, *attempts: Attempt, state: str = "finished", kind: str = "t
 
 
 def array(
-    folder: Path, job: int, submitted: float, lives: list[tuple[float, float]], *, throttle: int
+    folder: Path, job: int, submitted: float, runs: list[tuple[float, float]], *, throttle: int
 ) -> None:
     """What an array leaves in the study's folder."""
     import os
 
-    place = folder / "jobs" / str(job)
-    place.mkdir(parents=True)
-    told = {"id": str(job), "kind": "worker", "count": len(lives), "throttle": throttle}
-    (place / "job.json").write_text(json.dumps(told))
-    os.utime(place / "job.json", (submitted, submitted))
-    for index, (start, end) in enumerate(lives):
+    job_folder = folder / "jobs" / str(job)
+    job_folder.mkdir(parents=True)
+    shown = {"id": str(job), "kind": "worker", "count": len(runs), "throttle": throttle}
+    (job_folder / "job.json").write_text(json.dumps(shown))
+    os.utime(job_folder / "job.json", (submitted, submitted))
+    for index, (start, end) in enumerate(runs):
         life = {"start": start, "end": end, "host": "n", "pid": index}
-        (place / f"life-{index}.json").write_text(json.dumps(life))
+        (job_folder / f"life-{index}.json").write_text(json.dumps(life))
         span = {"job": f"{job}_{index}", "trial": None, "phase": "start", "start": start, "end": start + 2}
-        (place / f"spans-{job}_{index}.jsonl").write_text(json.dumps(span) + "\n")
+        (job_folder / f"spans-{job}_{index}.jsonl").write_text(json.dumps(span) + "\n")
 
 
 def test_what_a_folder_tells_of_times(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ def test_what_a_folder_tells_of_times(tmp_path: Path) -> None:
         [row(0, attempt(5, 8), kind="baseline"), row(1, attempt(0, 4), attempt(10, 18))],
     )
     assert list(seen.queues) == [10, 12, 11]
-    assert list(seen.gaps) == [3, 4]  # the third took the place of the first, the fourth that of the second
+    assert list(seen.gaps) == [3, 4]  # the third replaced the first, the fourth that of the second
     assert list(seen.follow_ups) == [180 - 160 - 11]
     assert list(seen.starts) == [2] * 5
     assert (list(seen.trials), list(seen.baselines)) == ([12], [3])
@@ -204,8 +204,8 @@ def test_actual_counts_what_jobs_held_and_from_the_submission(tmp_path: Path) ->
     folder = StudyFolder(path=tmp_path)
     rows = [row(0, attempt(112, 118)), row(1, attempt(119, 128))]
     array(tmp_path, 9, 100, [(110, 130)], throttle=1)
-    told = actual_progress(folder, config, rows, since=100, now=500)
-    assert (told["state"], told["wall_s"], told["trials"], told["jobs"]) == ("done", 28, 2, 1)
-    assert told["gpu_hours"] == round(20 * 2 / 3600, 4)
+    shown = actual_progress(folder, config, rows, since=100, now=500)
+    assert (shown["state"], shown["wall_s"], shown["trials"], shown["jobs"]) == ("done", 28, 2, 1)
+    assert shown["gpu_hours"] == round(20 * 2 / 3600, 4)
     assert actual_progress(folder, config, rows[:1], since=None, now=500)["state"] == "stopped"
     assert actual_progress(folder, config, [], since=None, now=500) == {"state": "not started", "trials": 0}

@@ -65,7 +65,7 @@ def asked(study: StudyConfig, rows: list[TrialRow]):
 
 
 class Play:
-    """A study without a store: takes turns, tells values, in any order."""
+    """A study without a store: claims trials and records values in any order."""
 
     def __init__(self, study: StudyConfig, value) -> None:
         self.study, self.value = study, value

@@ -37,7 +37,7 @@ SECOND = [row(n, 1, parent=n - 3) for n in range(3, 6)]
     ids=[
         "nobody has followed yet",
         "the next may follow either of two",
-        "the next generation has begun",
+        "the next generation has started",
         "one still begins with an old one",
         "an earlier one is not drawn yet",
         "a whole generation failed",
