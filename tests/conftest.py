@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,7 @@ def make_study_folder(tmp_path: Path) -> Callable[..., StudyFolder]:
         values = dict(study.source.values)
         if study.config.python:
             values["python"] = str(home / study.config.python)
-        make_folder(folder, study, values, home=home, store_url=url)
+        make_folder(folder, replace(study.source, values=values), home=home, store_url=url)
         return folder
 
     return made

@@ -64,33 +64,33 @@ def _files(folder: Path) -> Iterator[Finding]:
     found = probe(folder)
     if found.choice is None:
         change = "put studies on another file system, or use PostgreSQL"
-        yield Finding(level="bad", what="locks", found=found.why, change=change)
+        yield Finding(level="bad", kind="locks", text=found.why, advice=change)
     else:
-        yield Finding(what="locks", found=f"{found.why}: store auto means {found.choice}")
+        yield Finding(kind="locks", text=f"{found.why}: store auto means {found.choice}")
     if broken := flock_holds(folder):
         change = "two steps at once would submit twice: put studies on another file system"
-        yield Finding(level="bad", what="locks", found=f"flock does not hold here: {broken}", change=change)
+        yield Finding(level="bad", kind="locks", text=f"flock does not hold here: {broken}", advice=change)
     free_gb = shutil.disk_usage(folder).free / 1e9
     enough = free_gb >= LEAST_FREE_GB
     yield Finding(
-        level="ok" if enough else "bad", what="disk", found=f"{free_gb:.0f} GB free in {folder.absolute()}",
-        change="" if enough else "make room",
+        level="ok" if enough else "bad", kind="disk", text=f"{free_gb:.0f} GB free in {folder.absolute()}",
+        advice="" if enough else "make room",
     )  # fmt: skip
     if folder.absolute().is_relative_to(Path.home()):
         change = "homes are small: put studies on project storage"
-        yield Finding(level="note", what="disk", found="this is under your home", change=change)
+        yield Finding(level="note", kind="disk", text="this is under your home", advice=change)
 
 
 def _mounted(folder: Path) -> Iterator[Finding]:
     place = mount(folder)
     words = advice(place.kind, slurm=shutil.which("sbatch") is not None)
     yield Finding(
-        level="note" if words else "ok", what="disk", found=f"{place.kind} on {place.point}", change=words
+        level="note" if words else "ok", kind="disk", text=f"{place.kind} on {place.point}", advice=words
     )
     if option := local_locks(place):
         yield Finding(
-            level="bad", what="locks", found=f"mounted with {option}: locks hold on one node only",
-            change="use PostgreSQL as the store, submit from one node only, or ask your centre for locks across nodes",
+            level="bad", kind="locks", text=f"mounted with {option}: locks hold on one node only",
+            advice="use PostgreSQL as the store, submit from one node only, or ask your centre for locks across nodes",
         )  # fmt: skip
 
 
@@ -98,20 +98,20 @@ def _gpus() -> Iterator[Finding]:
     if shutil.which("nvidia-smi") is None:
         yield Finding(
             level="note",
-            what="gpu",
-            found="no GPU on this machine",
-            change="login nodes rarely have one; trials here run on the CPU",
+            kind="gpu",
+            text="no GPU on this machine",
+            advice="login nodes rarely have one; trials here run on the CPU",
         )
         return
     try:
         lines = gpu_lines()
     except HpotuneError as error:
         yield Finding(
-            level="bad", what="gpu", found=str(error), change="its driver is broken or busy: ask your centre"
+            level="bad", kind="gpu", text=str(error), advice="its driver is broken or busy: ask your centre"
         )
         return
     for line in lines:
-        yield Finding(level="ok", what="gpu", found=line.split(" (UUID")[0])
+        yield Finding(level="ok", kind="gpu", text=line.split(" (UUID")[0])
 
 
 def _libraries() -> Iterator[Finding]:
@@ -121,20 +121,20 @@ def _libraries() -> Iterator[Finding]:
         except metadata.PackageNotFoundError:
             yield Finding(
                 level="note",
-                what="library",
-                found=f"no {name}",
-                change="trials need it: pip install 'hpotune[trial]'",
+                kind="library",
+                text=f"no {name}",
+                advice="trials need it: pip install 'hpotune[trial]'",
             )
             continue
         if _numbers(version) < _numbers(least):
             yield Finding(
                 level="bad",
-                what="library",
-                found=f"{name} {version}",
-                change=f"needs at least {least}: pip install -U {name}",
+                kind="library",
+                text=f"{name} {version}",
+                advice=f"needs at least {least}: pip install -U {name}",
             )
         else:
-            yield Finding(level="ok", what="library", found=f"{name} {version}")
+            yield Finding(level="ok", kind="library", text=f"{name} {version}")
 
 
 def _numbers(version: str) -> list[int]:

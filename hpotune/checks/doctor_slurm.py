@@ -45,7 +45,7 @@ def slurm_findings(config: StudyConfig | None) -> Iterator[Finding]:
     """Everything about Slurm here; one note where there is none."""
     if shutil.which("sbatch") is None:
         change = "`hpotune run` works; submit from a login node"
-        yield Finding(level="note", what="slurm", found="no Slurm here", change=change)
+        yield Finding(level="note", kind="slurm", text="no Slurm here", advice=change)
         return
     commands = list(_commands())
     yield from commands
@@ -69,21 +69,21 @@ def _commands() -> Iterator[Finding]:
             found = f"no {name}"
             level = "bad" if name == "srun" else "note"
             change = _WITHOUT.get(name, "submitting needs it: ask your centre")
-            yield Finding(level="bad" if level == "bad" else "note", what="slurm", found=found, change=change)
+            yield Finding(level="bad" if level == "bad" else "note", kind="slurm", text=found, advice=change)
         except HpotuneError as error:
             if name == "sacct":
-                yield Finding(level="note", what="slurm", found=str(error), change=_WITHOUT[name])
+                yield Finding(level="note", kind="slurm", text=str(error), advice=_WITHOUT[name])
             else:
                 yield Finding(
-                    level="bad", what="slurm", found=str(error), change="ask your centre, or set SLURM_CONF"
+                    level="bad", kind="slurm", text=str(error), advice="ask your centre, or set SLURM_CONF"
                 )
     yield Finding(
-        what="slurm", found=", ".join(f"{name} {s:.2f} s" for name, s in took.items()) + " to answer"
+        kind="slurm", text=", ".join(f"{name} {s:.2f} s" for name, s in took.items()) + " to answer"
     )
     slow = [name for name, taken in took.items() if taken > SLOW_S]
     if slow:
         change = "set HPOTUNE_POLL_S=120, so that `hpotune status` asks less often"
-        yield Finding(level="note", what="slurm", found=f"slow: {', '.join(slow)}", change=change)
+        yield Finding(level="note", kind="slurm", text=f"slow: {', '.join(slow)}", advice=change)
 
 
 def _configuration() -> tuple[Mapping[str, str], float]:
@@ -98,12 +98,12 @@ def _configuration() -> tuple[Mapping[str, str], float]:
 def _config_findings(told: Mapping[str, str], asked: float) -> Iterator[Finding]:
     if not told:
         return
-    yield Finding(what="slurm", found=f"Slurm {told.get('SLURM_VERSION', 'of unknown version')}")
+    yield Finding(kind="slurm", text=f"Slurm {told.get('SLURM_VERSION', 'of unknown version')}")
     if told.get("MaxArraySize", "").isdigit():
         largest = int(told["MaxArraySize"]) - 1
-        yield Finding(what="limits", found=f"job arrays up to index {largest}; longer ones are split")
+        yield Finding(kind="limits", text=f"job arrays up to index {largest}; longer ones are split")
     if "MaxJobCount" in told:
-        yield Finding(what="limits", found=f"{told['MaxJobCount']} jobs of all users at a time (MaxJobCount)")
+        yield Finding(kind="limits", text=f"{told['MaxJobCount']} jobs of all users at a time (MaxJobCount)")
     yield _accounting(told)
     yield from _preemption(told)
     yield from _controller_clock(told, asked)
@@ -114,12 +114,12 @@ def _accounting(told: Mapping[str, str]) -> Finding:
     if kind in ("", "none", "(null)"):
         return Finding(
             level="note",
-            what="slurm",
-            found="no accounting: sacct knows no ended jobs",
-            change=_WITHOUT["sacct"],
+            kind="slurm",
+            text="no accounting: sacct knows no ended jobs",
+            advice=_WITHOUT["sacct"],
         )
     return Finding(
-        what="slurm", found=f"accounting by {kind}, enforces {told.get('AccountingStorageEnforce', 'none')}"
+        kind="slurm", text=f"accounting by {kind}, enforces {told.get('AccountingStorageEnforce', 'none')}"
     )
 
 
@@ -131,15 +131,15 @@ def _preemption(told: Mapping[str, str]) -> Iterator[Finding]:
         else "jobs are not requeued (JobRequeue=0)"
     )
     if mode.startswith("OFF") or kind in ("", "none", "(null)"):
-        yield Finding(what="slurm", found=f"no preemption; {requeue}")
+        yield Finding(kind="slurm", text=f"no preemption; {requeue}")
         return
     found = f"preemption by {kind}, {mode}; {requeue}"
     if "preempt_send_user_signal" in told.get("SlurmctldParameters", ""):
-        yield Finding(what="slurm", found=f"{found}; a preempted trial is warned and checkpoints")
+        yield Finding(kind="slurm", text=f"{found}; a preempted trial is warned and checkpoints")
         return
     yield Finding(
-        level="note", what="slurm", found=f"{found}; preempted jobs are not warned (no preempt_send_user_signal)",
-        change="trials that are preempted lose what they did since their last checkpoint: set train.save_steps, or ask "
+        level="note", kind="slurm", text=f"{found}; preempted jobs are not warned (no preempt_send_user_signal)",
+        advice="trials that are preempted lose what they did since their last checkpoint: set train.save_steps, or ask "
         "your centre to set it",
     )  # fmt: skip
 
@@ -155,7 +155,7 @@ def clock(whose: str, there: float, *, here: float, blur_s: float = 1) -> Findin
     ahead = there - here
     if abs(ahead) <= SKEW_S + blur_s:
         return Finding(
-            what="clock", found=f"{whose} and this machine agree within {max(blur_s, abs(ahead)):.1f} s"
+            kind="clock", text=f"{whose} and this machine agree within {max(blur_s, abs(ahead)):.1f} s"
         )
     side = "ahead of" if ahead > 0 else "behind"
     change = (
@@ -163,7 +163,7 @@ def clock(whose: str, there: float, *, here: float, blur_s: float = 1) -> Findin
     )
     level = "bad" if abs(ahead) > 60 else "note"
     found = f"{whose} is {abs(ahead):.0f} s {side} this machine"
-    return Finding(level="bad" if level == "bad" else "note", what="clock", found=found, change=change)
+    return Finding(level="bad" if level == "bad" else "note", kind="clock", text=found, advice=change)
 
 
 def _my_limits(config: StudyConfig | None) -> Iterator[Finding]:
@@ -175,13 +175,13 @@ def _my_limits(config: StudyConfig | None) -> Iterator[Finding]:
     except HpotuneError:
         return
     for limit in limits:
-        yield Finding(what="limits", found=f"{limit.of}: {limit.name}={limit.value}")
+        yield Finding(kind="limits", text=f"{limit.of}: {limit.name}={limit.value}")
     queued = [int(limit.value) for limit in limits if "Submit" in limit.name and limit.value.isdigit()]
     parallel = config.budget.parallel if config else 0
     if queued and parallel + 1 > min(queued):
         yield Finding(
-            level="note", what="limits", found=f"you may queue {min(queued)} jobs, budget.parallel is {parallel}",
-            change="fewer are submitted at a time; the follow-up step adds the rest",
+            level="note", kind="limits", text=f"you may queue {min(queued)} jobs, budget.parallel is {parallel}",
+            advice="fewer are submitted at a time; the follow-up step adds the rest",
         )  # fmt: skip
 
 
@@ -210,7 +210,7 @@ def _partitions(config: StudyConfig | None) -> Iterator[Finding]:
         states = ", ".join(f"{count} {state}" for state, count in part.nodes.items())
         gpus = ", ".join(f"{count} {kind} a node" for kind, count in part.gpus.items()) or "no GPUs"
         default = " (default)" if part.default else ""
-        yield Finding(what="partition", found=f"{name}{default}: {states}; {gpus}; at most {part.limit}")
+        yield Finding(kind="partition", text=f"{name}{default}: {states}; {gpus}; at most {part.limit}")
     if config is not None:
         yield from _study_partition(config, found)
 
@@ -227,7 +227,7 @@ def _study_partition(config: StudyConfig, found: Mapping[str, _Partition]) -> It
     if named is None:
         change = "name one in resources.partition"
         yield Finding(
-            level="bad", what="partition", found="this cluster has no default partition", change=change
+            level="bad", kind="partition", text="this cluster has no default partition", advice=change
         )
         return
     for name in named.split(","):
@@ -236,15 +236,15 @@ def _study_partition(config: StudyConfig, found: Mapping[str, _Partition]) -> It
             change = nearest(name, found)
             yield Finding(
                 level="bad",
-                what="partition",
-                found=f"resources.partition={name!r} is not here",
-                change=change,
+                kind="partition",
+                text=f"resources.partition={name!r} is not here",
+                advice=change,
             )
             continue
         limit = None if part.limit in ("infinite", "n/a", "UNLIMITED") else seconds(part.limit)
         if limit is not None and seconds(resources.time) > limit:
             said = f"resources.time={resources.time} is longer than {name} allows ({part.limit})"
-            yield Finding(level="bad", what="partition", found=said, change=f"write at most {part.limit}")
+            yield Finding(level="bad", kind="partition", text=said, advice=f"write at most {part.limit}")
         yield from _study_gpus(str(resources.gpus), resources.gpus_per_node, name, part)
 
 
@@ -254,15 +254,15 @@ def _study_gpus(asked: str, count: int, name: str, part: _Partition) -> Iterator
     if count and not part.gpus:
         change = "name another in resources.partition, or gpus: 0"
         yield Finding(
-            level="bad", what="partition", found=f"{name} has no GPUs, resources.gpus={asked}", change=change
+            level="bad", kind="partition", text=f"{name} has no GPUs, resources.gpus={asked}", advice=change
         )
     elif count and kind and types and kind not in types:
         change = f"write as Slurm does: {nearest(kind, types)}"
         yield Finding(
-            level="bad", what="partition", found=f"{name} has no GPUs of type {kind!r}", change=change
+            level="bad", kind="partition", text=f"{name} has no GPUs of type {kind!r}", advice=change
         )
     elif count > (most := types.get(kind) or max(part.gpus.values(), default=0)):
         change = f"write at most {most}, and resources.nodes for more"
         yield Finding(
-            level="bad", what="partition", found=f"{name} has {most} GPUs a node, not {count}", change=change
+            level="bad", kind="partition", text=f"{name} has {most} GPUs a node, not {count}", advice=change
         )

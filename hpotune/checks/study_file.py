@@ -60,7 +60,9 @@ class Checked:
         """The points of the first trials, but for those of the portfolio; empty if the study is stored."""
         if self.start_points is None:
             return []
-        return distinct_start_points([*self.start_points, *recommended_start_points(self.study, self.study.config)])
+        return distinct_start_points(
+            [*self.start_points, *recommended_start_points(self.study, self.study.config)]
+        )
 
 
 def check(target: Path, *, chosen: Path | None = None, data_root: str | None = None) -> Checked:

@@ -11,6 +11,7 @@ from hpotune.config.load import Study
 from hpotune.config.paths import template_names
 from hpotune.config.yaml_source import Mistake
 from hpotune.errors import nearest
+from hpotune.schedule.promotion import MIN_PRUNING_SHARE
 
 BUDGET = "budget"
 """The parameter by which a function or command gets the budget of its next rung."""
@@ -30,7 +31,7 @@ def rung_warning(study: Study) -> Iterator[Finding]:
     if not config.search.in_parts:
         return
     rungs = enumerate(ladder.budgets if ladder is not None else ())
-    early = [budget for rung, budget in rungs if ladder and ladder.share(rung) < FIRST_SHARE - 1e-9]
+    early = [budget for rung, budget in rungs if ladder and ladder.share(rung) < MIN_PRUNING_SHARE - 1e-9]
     if ladder is not None and early and not ladder.halves:
         text = f"{ladder.pruner} prunes nothing in the first fifth of a run, so rung {early[0]:g} only costs time"
         yield Finding(kind="rungs", level="note", key=("search", "rungs"), text=text)

