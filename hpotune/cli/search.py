@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from hpotune.cli.common import SEARCH, AsJson, app, print_json, show
-
-if TYPE_CHECKING:
-    from hpotune.report.views.algorithm import AlgorithmView
 
 Named = Annotated[str | None, typer.Argument(metavar="NAME", help="Show one algorithm, with its options.")]
 
@@ -22,32 +19,17 @@ def algorithms(name: Named = None, as_json: AsJson = False) -> None:
     """
     from hpotune.errors import StudyFileError, nearest
     from hpotune.report.tables import algorithm_page, algorithms_table
-    from hpotune.search.algorithms.registry import MODULES
+    from hpotune.report.views.algorithm import algorithm_view
+    from hpotune.search.algorithms.registry import MODULES, algorithm
 
     if name is not None:
         if name not in MODULES:
             raise StudyFileError(f"{name!r} is not an algorithm; {nearest(name, MODULES)}")
-        view = _view(name)
+        view = algorithm_view(name, algorithm(name))
         print_json(view) if as_json else show(algorithm_page(view))
         return
-    views = [_view(each) for each in MODULES]
+    views = [algorithm_view(each, algorithm(each)) for each in MODULES]
     print_json(views) if as_json else show(algorithms_table(views))
-
-
-def _view(name: str) -> AlgorithmView:
-    from hpotune.report.views.algorithm import AlgorithmView
-    from hpotune.search.algorithms.registry import algorithm
-
-    found = algorithm(name)
-    return AlgorithmView(
-        name=name,
-        when=found.when,
-        cost=found.cost,
-        parallel=found.parallel,
-        cannot=tuple(found.cannot),
-        source=found.source,
-        options=found.options,
-    )
 
 
 @app.command(rich_help_panel=SEARCH)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 from rich.console import Console
@@ -25,3 +26,9 @@ def plain_table(columns: Sequence[str], *, right: Sequence[str] = (), fold: bool
             overflow="fold" if fold else "ellipsis",
         )
     return table
+
+
+def print_report(renderable: object) -> None:
+    """Prints a table or text to stdout; lines are not wrapped where stdout is no terminal."""
+    on_terminal = sys.stdout.isatty()
+    plain_console(width=None if on_terminal else 200, soft_wrap=not on_terminal).print(renderable)

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from hpotune.search.algorithms.algorithm import Algorithm
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -23,3 +27,16 @@ class AlgorithmView:
     """Paper or library."""
     options: Mapping[str, str]
     """Key of `search.options` -> meaning."""
+
+
+def algorithm_view(name: str, algorithm: Algorithm) -> AlgorithmView:
+    """The view of an algorithm under the name that a study file gives it."""
+    return AlgorithmView(
+        name=name,
+        when=algorithm.when,
+        cost=algorithm.cost,
+        parallel=algorithm.parallel,
+        cannot=tuple(algorithm.cannot),
+        source=algorithm.source,
+        options=algorithm.options,
+    )
