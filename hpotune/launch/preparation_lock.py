@@ -1,8 +1,8 @@
-"""One preparation of a study at a time, and what is left of one that did not come to its end.
+"""The lock that lets one process at a time prepare a study, and the clean-up after an unfinished preparation.
 
-A study's folder holds the lock itself: nothing lies beside the folder, whose parent may be read-only. The lock is the
-first file of a new study. Whoever makes the study writes into it what may be removed again. resolved.yaml is written
-last, and from then on nothing is removed.
+The lock is in the study's folder, since the parent may be read-only. It is the first file of a new study. The process
+that makes the study writes into it which files may be removed again. resolved.yaml is written last; from then on
+nothing is removed.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import open_lock_file, read_lock, this_process, wait_for_lock, write_lock
 
 
-class Hold:
-    """A study's folder that no other process prepares for now."""
+class PreparationLock:
+    """The held lock of a study's folder: no other process prepares the study now."""
 
     def __init__(self, folder: StudyFolder, file: FileIO) -> None:
         self._folder = folder
@@ -33,14 +33,19 @@ class Hold:
         return self._folder.resolved_file.is_file()
 
     @property
+    def removable(self) -> bool:
+        """Whether no other process can use the folder's files: the study is incomplete, and this is still its lock."""
+        return not self.made and _is_current(self._file, self._folder.lock_file)
+
+    @property
     def unfinished(self) -> list[str]:
-        """What a process has begun to make in the folder and neither completed nor removed; file names."""
+        """Names of the files that an earlier process started to make and neither completed nor removed."""
         used = any(any(self._folder.path.glob(f"{name}/*")) for name in ("jobs", "trials"))
         return [] if self.made or used else read_lock(self._file).splitlines()[1:]
 
     @contextmanager
     def making(self, url: str) -> Iterator[None]:
-        """Around the making of the study with a store of this URL; where that fails, what was made is removed.
+        """A context in which the study is made with a store of this URL; on failure its files are removed.
 
         Raises: HpotuneError where the folder cannot be written.
         """
@@ -49,78 +54,93 @@ class Hold:
         if store.is_relative_to(self._folder.path):
             own.append(store.relative_to(self._folder.path).parts[0])
         try:
-            write_lock(self._file, "\n".join([this_process(), *own]))
-        except OSError as error:
-            raise HpotuneError(unwritable_message(self._folder.path, error)) from None
-        try:
+            self._announce(own)
             yield
         except BaseException:
-            if not self.made:
+            if self.removable:
                 self.remove(own)
             raise
         self.sign()
 
+    def _announce(self, own: Sequence[str]) -> None:
+        try:
+            write_lock(self._file, "\n".join([this_process(), *own]))
+        except OSError as error:
+            raise HpotuneError(unwritable_message(self._folder.path, error)) from None
+
     def remove(self, own: Sequence[str]) -> None:
-        """Removes these files and what SQLite, the journal and write_atomic put beside them."""
-        for path in self._folder.path.iterdir():
-            if any(_of(path.name, name) for name in own):
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
-        self.sign()
+        """Remove these files and those that SQLite, the journal and write_atomic create beside them.
+
+        Files that cannot be removed now stay listed in the lock, and the next process tries again.
+        """
+        for path in self._of(own):
+            with suppress(OSError):
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+        if not self._of(own):
+            self.sign()
+
+    def _of(self, own: Sequence[str]) -> list[Path]:
+        try:
+            return [path for path in self._folder.path.iterdir() if any(_of(path.name, name) for name in own)]
+        except FileNotFoundError:  # a user has removed the folder
+            return []
 
     def sign(self) -> None:
-        """Writes into the lock who holds it, and that nothing is unfinished."""
+        """Write into the lock which process holds it, and that nothing is unfinished."""
         with suppress(OSError):
             write_lock(self._file, this_process())
 
 
 @contextmanager
-def preparing(folder: StudyFolder) -> Iterator[Hold]:
-    """Waits for the process that prepares the study, then keeps others waiting.
+def preparing(folder: StudyFolder) -> Iterator[PreparationLock]:
+    """Wait for the process that prepares the study, then hold the lock.
 
-    A folder that is missing is made. Without a complete study, the lock and a folder that was made here go again.
+    A missing folder is created. If the study is not completed, the lock and a folder created here are removed again.
     Raises: HpotuneError where the folder cannot be written.
     """
     file, new = _locked(folder)
     with file:
-        hold = Hold(folder, file)
+        hold = PreparationLock(folder, file)
         try:
-            # Of NFS, which remembers for seconds that a file was not there: writing into the folder makes it look again
+            # NFS caches for seconds that a file did not exist: writing into the folder refreshes that
             check_writable(folder.path)
             if left := hold.unfinished:  # by a process that was killed
                 hold.remove(left)
-            hold.sign()
+            if not hold.unfinished:
+                hold.sign()
             yield hold
         finally:
-            if not hold.made and not hold.unfinished:
+            if hold.removable and not hold.unfinished:
                 folder.lock_file.unlink(missing_ok=True)
-                with suppress(OSError):  # it holds files of others
-                    if new:
-                        folder.path.rmdir()
+                _unmake(folder, new=new)
 
 
 def wait_until_made(folder: StudyFolder) -> None:
-    """Waits for the process that makes the study just now; nothing where there is none."""
+    """Wait for a process that is making the study; returns at once where there is none."""
     if folder.lock_file.exists() and not folder.resolved_file.is_file():
         with preparing(folder):
             pass
 
 
 def _locked(folder: StudyFolder) -> tuple[FileIO, bool]:
-    """The folder's lock, held, and whether the folder was made here."""
+    """The folder's lock, held, and whether the folder was created here."""
     while True:
         new = _make(folder)
         try:
             file = open_lock_file(folder.lock_file, parents=False)
         except FileNotFoundError:  # a preparation that failed has just removed the folder
             continue
+        except BaseException:
+            _unmake(folder, new=new)
+            raise
         try:
             wait_for_lock(file, folder.lock_file, what="prepares this study")
-            if _stands(file, folder.lock_file):
+            if _is_current(file, folder.lock_file):
                 return file, new
         except BaseException:
             file.close()
             raise
-        file.close()  # removed while we waited: whoever comes now makes another one
+        file.close()  # removed while we waited: try with the new one
 
 
 def _make(folder: StudyFolder) -> bool:
@@ -133,8 +153,14 @@ def _make(folder: StudyFolder) -> bool:
     return True
 
 
-def _stands(file: FileIO, lock: Path) -> bool:
-    """Whether the lock that we hold is the one that others would find."""
+def _unmake(folder: StudyFolder, *, new: bool) -> None:
+    with suppress(OSError):  # it holds other files
+        if new:
+            folder.path.rmdir()
+
+
+def _is_current(file: FileIO, lock: Path) -> bool:
+    """Whether the held lock file is still the one at its path."""
     ours = os.fstat(file.fileno())
     try:
         return ours.st_nlink > 0 and os.path.samestat(ours, lock.lstat())
@@ -143,5 +169,5 @@ def _stands(file: FileIO, lock: Path) -> bool:
 
 
 def _of(name: str, own: str) -> bool:
-    """Whether a file is one of ours, or one beside it: `store.db-journal`, `store.journal.lock`, `.study.yaml.x1`."""
+    """Whether a file is `own` or belongs to it: `store.db-journal`, `store.journal.lock`, `.study.yaml.x1`."""
     return name == own or name.startswith((f"{own}-", f"{own}.lock", f".{own}.", f".{own}-"))

@@ -121,8 +121,8 @@ def facts() -> str:
         ground, top = base_score(size, lambda t: t.acc), best(size, lambda t: t.acc)
         gain = (top - ground) / error(ground)
         lines.append(
-            f"| final ranges, {size.upper()}: tuning pays | best of all {top:.4f}, base model {ground:.4f}: {gain:+.1f} "
-            "standard errors, chosen as the best of many |"
+            f"| final ranges, {size.upper()}: tuning pays | best of all {top:.4f}, base model {ground:.4f}: "
+            f"{gain:+.1f} standard errors, chosen as the best of many |"
         )
         number, pearson, spearman = agreement(size)
         lines.append(

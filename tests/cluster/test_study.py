@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -91,15 +92,23 @@ def try_slurm(*arguments: str) -> None:
 def test_a_killed_worker_is_told_with_its_reason_and_its_trial_done_again(
     slurm_cluster: None, tmp_path: Path
 ) -> None:
-    mark = f"mark = Path({str(tmp_path)!r}, 'mark')"
-    once = f"{mark}\n    if not mark.exists():\n        mark.touch()\n        time.sleep(600)"
+    # one trial, and only one, says its number and sleeps
+    mark = tmp_path / "mark"
+    once = (
+        f"try:\n        with open({str(mark)!r}, 'x') as mark:\n"
+        "            mark.write(os.environ['HPOTUNE_TRIAL'])\n        time.sleep(600)\n"
+        "    except FileExistsError:\n        pass"
+    )
     file = function_study(tmp_path, once, f"execution: {{trials_per_job: 1}}\n{RESOURCES}")
     hpotune("submit", file)
     wait(
         file,
-        lambda told: (tmp_path / "mark").exists() and any(job["trial"] is not None for job in told["jobs"]),
+        lambda told: (
+            mark.exists() and mark.read_text() and any(job["trial"] is not None for job in told["jobs"])
+        ),
     )
-    victim = next(row for row in hpotune("trials", file) if row["state"] == "running")
+    sleeper = int(mark.read_text())
+    victim = next(row for row in hpotune("trials", file) if row["number"] == sleeper)
     worker = next(pid for pid in worker_pids(tmp_path / "quick") if victim["number"] in children_trials(pid))
     os.kill(worker, signal.SIGKILL)
     told = wait(file, ended)
@@ -165,23 +174,35 @@ def test_cancel_ends_waiting_and_running_jobs_and_submit_goes_on(slurm_cluster: 
     assert wait(file, ended)["trials"]["finished"] == 4
 
 
-def test_an_sbatch_array_written_by_hand_makes_and_does_the_study(
-    slurm_cluster: None, tmp_path: Path
-) -> None:
-    file = function_study(tmp_path, "time.sleep(0.5)", "")
+def test_array_elements_share_one_study(slurm_cluster: None, tmp_path: Path) -> None:
+    store = tmp_path / "shared.db"
+    file = function_study(tmp_path, "pass", f"store: sqlite:///{store}", trials=8)
     script = (ROOT / "slurm_templates" / "array.sbatch").read_text()
     changes = {
-        "0-9%2": "0-3%4",
+        "0-9%2": "0-7",
         "A100:1": "a100:1",
         "--cpus-per-task=16": "--cpus-per-task=1",
         "source .venv/bin/activate": f"export PATH={Path(sys.executable).parent}:$PATH",
+        "srun hpotune": "until [ $SLURM_ARRAY_TASK_ID = 0 ] || [ -d quick ]; do sleep 0.1; done\nsrun hpotune",
     }
     for old, new in changes.items():
         assert old in script
         script = script.replace(old, new)
     (tmp_path / "array.sbatch").write_text(script)
-    subprocess.run(["sbatch", "--wait", "array.sbatch"], cwd=tmp_path, check=True, capture_output=True)
-    assert hpotune("status", file)["trials"]["finished"] == 4
+    with sqlite3.connect(store, isolation_level=None) as connection:
+        connection.execute(
+            "BEGIN EXCLUSIVE"
+        )  # nobody can make the study yet: the other elements meet the first
+        job = subprocess.Popen(["sbatch", "--wait", "array.sbatch"], cwd=tmp_path, stdout=subprocess.DEVNULL)
+        deadline = time.monotonic() + PATIENCE_S
+        while not (tmp_path / "quick").exists() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        time.sleep(12)
+        connection.execute("ROLLBACK")
+    code = job.wait(timeout=PATIENCE_S)
+    logs = [path.read_text() for path in tmp_path.glob("slurm-*.out")]
+    assert code == 0, [log for log in logs if "error" in log]
+    assert hpotune("status", file)["trials"]["finished"] == 8
 
 
 def test_a_partition_that_is_not_there_is_named_before_anything_is_made(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,27 +26,41 @@ STORES = ["sqlite", "journal", pytest.param("postgres", marks=pytest.mark.postgr
 ROUNDS = 3
 
 
+@pytest.fixture(scope="module")
+def passwords(tmp_path_factory) -> Path:
+    """A file of PostgreSQL's passwords that stands before there is a server."""
+    file = tmp_path_factory.mktemp("passwords") / "pgpass"
+    file.touch(mode=0o600)
+    return file
+
+
 @pytest.fixture(params=STORES)
-def store(request) -> str:
+def store(request, passwords) -> str:
     """What `store:` says in the study file."""
-    return request.getfixturevalue("postgres") if request.param == "postgres" else request.param
+    if request.param != "postgres":
+        return request.param
+    passwords.write_text(f"*:*:*:*:{request.getfixturevalue('server').password}\n")
+    return request.getfixturevalue("postgres")
 
 
 @pytest.fixture(params=STORES[::2])
-def shared(request, tmp_path) -> str:
+def shared(request, passwords, tmp_path) -> str:
     """A store that is in no study's folder."""
-    if request.param == "postgres":
-        return request.getfixturevalue("postgres")
-    return f"sqlite:///{tmp_path / 'shared.db'}"
+    if request.param != "postgres":
+        return f"sqlite:///{tmp_path / 'shared.db'}"
+    passwords.write_text(f"*:*:*:*:{request.getfixturevalue('server').password}\n")
+    return request.getfixturevalue("postgres")
 
 
 class Preparer:
     """A process of tests/launch/preparer.py."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, passwords: Path) -> None:
         command = [sys.executable, "-m", "tests.launch.preparer", *words]
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.process = subprocess.Popen(command, text=True, **pipes)
+        env = {name: value for name, value in os.environ.items() if name != "PGPASSWORD"}
+        env["PGPASSFILE"] = str(passwords)
+        self.process = subprocess.Popen(command, text=True, env=env, **pipes)
 
     def __enter__(self) -> Preparer:
         return self
@@ -60,31 +76,23 @@ class Preparer:
     def says(self) -> str:
         return self.process.stdout.readline().strip()
 
-    def told(self) -> dict:
+    def answer(self) -> dict:
         return json.loads(self.says())
 
 
-@pytest.fixture
-def three() -> Iterator[list[Preparer]]:
+@pytest.fixture(scope="module")
+def three(passwords) -> Iterator[list[Preparer]]:
     """Three of them, with all that they need imported."""
     with ExitStack() as stack:
-        made = [stack.enter_context(Preparer()) for _ in range(3)]
+        made = [stack.enter_context(Preparer(passwords=passwords)) for _ in range(3)]
         assert [one.says() for one in made] == ["ready"] * 3
         yield made
 
 
 @pytest.fixture
-def other() -> Iterator[Preparer]:
-    """One that comes second."""
-    with Preparer() as made:
-        assert made.says() == "ready"
-        yield made
-
-
-@pytest.fixture
-def slow() -> Iterator[Preparer]:
-    """One that waits before it writes the last file."""
-    with Preparer("slow") as made:
+def slow(passwords) -> Iterator[Preparer]:
+    """One that waits before it writes the last files of a new study."""
+    with Preparer("slow", passwords=passwords) as made:
         assert made.says() == "ready"
         yield made
 
@@ -93,7 +101,9 @@ def study(home: Path, **sections: object) -> Path:
     """A study of a function, in a folder of its own."""
     home.mkdir()
     (home / "own.py").write_text(FUNCTION)
-    (home / "study.yaml").write_text(yaml.safe_dump({**FILE, **sections}))
+    (home / "study.yaml").write_text(
+        yaml.safe_dump({k: v for k, v in {**FILE, **sections}.items() if v is not None})
+    )
     return home / "study.yaml"
 
 
@@ -101,7 +111,7 @@ def at_once(preparers: list[Preparer], *files: Path) -> list[dict]:
     """What each came to, all begun at one moment; each with its own file, or all with one."""
     for number, one in enumerate(preparers):
         one.hears(files[number % len(files)])
-    return [one.told() for one in preparers]
+    return [one.answer() for one in preparers]
 
 
 def names(folder: Path) -> set[str]:
@@ -111,10 +121,10 @@ def names(folder: Path) -> set[str]:
 def test_three_at_once_get_one_study(store, three, tmp_path):
     for number in range(ROUNDS):
         file = study(tmp_path / str(number), store=store, name=f"bowl{number}")
-        told = at_once(three, file)
-        assert [one.get("rows") for one in told] == [6, 6, 6], told
-        folder = StudyFolder(path=Path(told[0]["folder"]))
-        assert {one["store"] for one in told} == {folder.provenance().store}
+        answer = at_once(three, file)
+        assert [one.get("rows") for one in answer] == [6, 6, 6], answer
+        folder = StudyFolder(path=Path(answer[0]["folder"]))
+        assert {one["store"] for one in answer} == {folder.provenance().store}
         assert names(file.parent) == {"own.py", "study.yaml", folder.path.name}
 
 
@@ -129,26 +139,41 @@ def test_one_folder_gets_the_name(shared, three, tmp_path):
     for number in range(ROUNDS):
         homes = [tmp_path / f"{number}-{name}" for name in "abc"]
         files = [study(home, store=shared, name=f"bowl{number}") for home in homes]
-        told = at_once(three, *files)
-        assert sorted(one.get("rows", 0) for one in told) == [0, 0, 6], told
-        for one, home in zip(told, homes, strict=True):
+        answer = at_once(three, *files)
+        assert sorted(one.get("rows", 0) for one in answer) == [0, 0, 6], answer
+        for one, home in zip(answer, homes, strict=True):
             assert "rows" in one or "holds another study named" in one["error"]
             assert (home / f"bowl{number}").exists() == ("rows" in one)
 
 
-def test_the_second_outlives_an_interrupted_first(store, slow, other, tmp_path):
+def test_the_second_outlives_an_interrupted_first(store, slow, three, tmp_path):
     file = study(tmp_path / "home", store=store)
     slow.hears(file)
     assert slow.says() == "at the end"
-    other.hears(file)
-    assert other.process.stderr.readline().startswith(f"waiting for process {slow.process.pid} on ")
+    three[0].hears(file)
+    while f"waiting for process {slow.process.pid} on " not in three[0].process.stderr.readline():
+        pass
     slow.process.send_signal(signal.SIGINT)
     assert slow.process.wait(timeout=60) == 130
-    told = other.told()
-    assert told.get("rows") == 6, told
-    folder = StudyFolder(path=Path(told["folder"]))
+    answer = three[0].answer()
+    assert answer.get("rows") == 6, answer
+    folder = StudyFolder(path=Path(answer["folder"]))
     assert folder.load().config.budget.trials == 6
-    assert told["store"] == folder.provenance().store
+    assert answer["store"] == folder.provenance().store
+
+
+def test_an_interrupted_one_spares_a_newer_folder(slow, three, tmp_path):
+    file = study(tmp_path / "home")
+    slow.hears(file)
+    assert slow.says() == "at the end"
+    shutil.rmtree(file.parent / "bowl")  # a user starts over
+    (answer,) = at_once(three[:1], file)
+    folder = Path(answer["folder"])
+    before = names(folder)
+    slow.process.send_signal(signal.SIGINT)
+    assert slow.process.wait(timeout=60) == 130
+    assert names(folder) == before
+    assert at_once(three, file) == [answer] * 3
 
 
 @pytest.mark.parametrize("stood", [False, True])
@@ -184,7 +209,7 @@ def test_what_a_killed_one_left_is_completed(store, slow, tmp_path):
     assert ready.folder.load().config.budget.trials == 6
 
 
-def test_what_a_killed_one_left_is_replaced(slow, tmp_path):
+def test_what_a_killed_one_left_is_refolderd(slow, tmp_path):
     file = study(tmp_path / "home", store="journal")
     killed(slow, file)
     (file.parent / "bowl" / "letter").touch()
@@ -198,12 +223,9 @@ def test_what_a_killed_one_left_is_replaced(slow, tmp_path):
     assert ready.store_url == f"sqlite:///{file.parent}/bowl/store.db"
 
 
-def test_a_lost_resolved_file_removes_nothing(slow, tmp_path):
+def test_a_lost_resolved_file_removes_nothing(tmp_path):
     file = study(tmp_path / "home")
-    slow.hears(file)
-    slow.hears("")
-    assert slow.says() == "at the end"
-    folder = StudyFolder(path=Path(slow.told()["folder"]))
+    folder = prepare(file, chosen=None, data_root=None).folder
     before = names(folder.path)
     folder.resolved_file.unlink()
     with pytest.raises(StudyFileError, match="holds other files and no study"):
@@ -233,11 +255,25 @@ def test_the_lock_follows_no_link(tmp_path):
     assert (tmp_path / "precious").read_text() == "mine"
 
 
-def test_a_folder_that_is_being_made(slow, other, tmp_path):
+def test_a_folder_that_is_being_made(slow, three, tmp_path):
     file = study(tmp_path / "home")
     slow.hears(file)
     assert slow.says() == "at the end"
-    other.hears(file.parent / "bowl")
+    three[0].hears(file.parent / "bowl")
     time.sleep(0.5)
     slow.hears("")
-    assert slow.told() == other.told()
+    assert slow.answer() == three[0].answer()
+
+
+def test_sixteen_workers_make_one_study(store, tmp_path):
+    command = "echo '{{\"value\": {x}}}'"
+    file = study(
+        tmp_path / "home", store=store, python=None, command=command,
+        search={"algorithm": "random"}, budget={"trials": 16},
+    )  # fmt: skip
+    many = [sys.executable, "-m", "tests.launch.many_workers", "16", "0.5"]
+    done = subprocess.run(many, cwd=file.parent, capture_output=True, text=True, check=False)
+    logs = {path.name: path.read_text() for path in file.parent.glob("worker-*.log")}
+    assert json.loads(done.stdout) == [0] * 16, [log for log in logs.values() if "error:" in log]
+    rows = prepare(file, chosen=None, data_root=None).store.rows()
+    assert [row.state for row in rows] == ["finished"] * 16
