@@ -114,7 +114,7 @@ class AskTellSearch:
         if found is None:
             raise StudyFileError(f"tell: id={number!r} is unknown; needs the id of an ask")
         if found.state != TrialState.RUNNING:
-            raise StudyFileError(f"tell: id={number!r} has a result already; each id is told once")
+            raise StudyFileError(f"tell: id={number!r} has a result already; needs an id without one")
         return found._trial_id
 
 

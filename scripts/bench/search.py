@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Plays searches on surrogates of real fine-tuning sweeps and on synthetic shapes; prints who is where after how many.
+"""Run searches on surrogates of real fine-tuning sweeps and on synthetic shapes, and print regret by number of trials.
 
 python scripts/bench/search.py run --algorithms auto,tpe,optuna_tpe --surfaces shared --seeds 20 --workers 1 --out FILE
 python scripts/bench/search.py run --algorithms auto --surfaces siblings --mode portfolio --out FILE
@@ -7,13 +7,13 @@ python scripts/bench/search.py report --out FILE [--surfaces shared] [--workers 
 
 Algorithms: those of `hpotune algorithms`, played through `hpotune ask-tell` (--fast: in this process), and peers
 (optuna_tpe, optuna_gp, smac_hpo, ax, botorch_qlognei, syne_cqr, hebo, ...) where they can be imported. The results file
-has a line a run; a run that it holds is not played again. A free worker asks at once and tells when its simulated run
-ends.
+has one line per run; runs that it has are not repeated. A free worker asks at once and tells when its simulated run is
+finished.
 
 Regret is of the expected score at the best observed point: 0 at the best known score, 1 at the median of random points.
 The target of a surface is the median regret of optuna_tpe at trial 50, one at a time.
 
-Modes: plain; no-prior (no recommended setting is told); wrong-prior (it is mirrored in the middle of the cube);
+Modes: plain; no-prior (no recommended setting); wrong-prior (it is mirrored at the centre of the cube);
 portfolio (the three best trials of a study of 50 on the sibling surface come first).
 """
 
@@ -61,10 +61,10 @@ def play(found: Surface, search: Searcher, *, seed: int, trials: int, workers: i
     """A study of so many trials, so many at a time."""
     clock = (
         time.perf_counter if isinstance(search, Piped) else time.process_time
-    )  # a busy machine says nothing of it
+    )  # CPU time does not depend on other processes
     ends: list[tuple[float, int, Any, dict[str, Any], float | None]] = []
     asks: list[float] = []
-    told: list[tuple[int, dict[str, Any], float | None]] = []
+    results: list[tuple[int, dict[str, Any], float | None]] = []
 
     def start(now: float) -> None:
         begin = clock()
@@ -80,21 +80,21 @@ def play(found: Surface, search: Searcher, *, seed: int, trials: int, workers: i
     while ends:
         now, number, name, point, value = heapq.heappop(ends)
         search.tell(name, value)
-        told.append((number, point, value))
+        results.append((number, point, value))
         if len(asks) < trials:
             start(now)
     return Played(
-        points=[point for _, point, _ in told],
-        observed=[value for _, _, value in told],
-        expected=[float(score) for score in found.true([point for _, point, _ in told])],
-        order=[number for number, _, _ in told],
+        points=[point for _, point, _ in results],
+        observed=[value for _, _, value in results],
+        expected=[float(score) for score in found.true([point for _, point, _ in results])],
+        order=[number for number, _, _ in results],
         ask_s=sum(asks),
         slowest_s=max(asks),
     )
 
 
 def init(name: str, args: argparse.Namespace, *, seed: int, algorithm: str) -> dict[str, Any]:
-    """The message that begins a search on a surface."""
+    """The `init` message of a search on a surface."""
     found = surface(name)
     defaults = {"no-prior": {}, "wrong-prior": mirrored(name)}
     message: dict[str, Any] = {
@@ -124,7 +124,7 @@ def portfolio(name: str, args: argparse.Namespace, *, seed: int, algorithm: str)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Plays what the results file does not hold yet."""
+    """Run what the results file does not have yet."""
     known = {(r["algorithm"], r["surface"], r["seed"], r["workers"], r["mode"]) for r in loaded(args.out)}
     begin = time.monotonic()
     for algorithm in args.algorithms.split(","):
@@ -155,7 +155,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def keep(args: argparse.Namespace, algorithm: str, name: str, seed: int) -> None:
-    """One run, added to the results file."""
+    """Run one search, and append it to the results file."""
     search = searcher(
         algorithm, surface(name), init(name, args, seed=seed, algorithm=algorithm), fast=args.fast
     )
@@ -213,7 +213,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--points", action="store_true", help="keep the points too")
     parser.add_argument("--by-surface", action="store_true")
     parser.add_argument(
-        "--accept", default="", metavar="NAME", help="NAME beside what the default must reach"
+        "--accept", default="", metavar="NAME", help="NAME against the requirements of the default"
     )
     return parser.parse_args()
 

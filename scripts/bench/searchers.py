@@ -1,4 +1,4 @@
-"""Who plays: our algorithms through `hpotune ask-tell` (or in this process), and the peers, where they can be imported.
+"""The searches: our algorithms through `hpotune ask-tell` (or in this process), and peers where they are installed.
 
 Peers run in whatever environment has them; nothing of hpotune is imported for them.
 """
@@ -156,7 +156,7 @@ def of_one_kind(entry: Entry) -> Entry:
 
 
 def unavailable(algorithm: str) -> str | None:
-    """Why a peer cannot be played here; None where it can."""
+    """Why a peer cannot run here; None where it can."""
     package = PEERS.get(algorithm)
     if package is None:
         return None
@@ -172,15 +172,15 @@ def unavailable(algorithm: str) -> str | None:
 
 
 def searcher(algorithm: str, surface: Surface, init: Mapping[str, Any], *, fast: bool) -> Searcher:
-    """The search of an algorithm, begun."""
+    """A new search of an algorithm."""
     logging.disable(logging.WARNING)
     found: Searcher
     if algorithm == "hebo":
         found = Hebo(surface.space, init["seed"])
     elif algorithm in PEERS:
-        told = copy(surface)
-        told.space = [of_one_kind(entry) for entry in surface.space]
-        found = shared("samplers").make(algorithm, told, init["seed"], init["n_trials"], init["workers"])
+        adapted = copy(surface)
+        adapted.space = [of_one_kind(entry) for entry in surface.space]
+        found = shared("samplers").make(algorithm, adapted, init["seed"], init["n_trials"], init["workers"])
     else:
         found = InProcess(algorithm, init) if fast else Piped(algorithm, init)
     return found

@@ -12,7 +12,7 @@ import numpy as np
 from surfaces import REAL, SIBLING, regret
 
 REFERENCE = "optuna_tpe"
-"""Whose median regret at trial 50, one at a time, is the target."""
+"""The target is its median regret at trial 50 with one worker."""
 AT = (10, 20, 50)
 CAP = 100
 """Trials to the target where the median run did not reach it within its 50."""
@@ -27,7 +27,7 @@ Runs = dict[str, dict[int, np.ndarray]]
 
 
 def loaded(path: Path) -> list[Row]:
-    """The runs of a results file; of one that was written twice the last."""
+    """The runs of a results file; of repeated ones the last."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     rows = [json.loads(line) for line in lines if line.endswith("}")]
     return list(
@@ -102,7 +102,10 @@ def ranks(runs: dict[str, Runs], trial: int) -> dict[str, float]:
                 below = sum(other < value for other in values.values())
                 equal = sum(other == value for other in values.values())
                 found[name].append(below + (equal + 1) / 2)
-    return {name: float(np.mean(places)) if places else math.nan for name, places in found.items()}
+    return {
+        name: float(np.mean(ranks_of_runs)) if ranks_of_runs else math.nan
+        for name, ranks_of_runs in found.items()
+    }
 
 
 def table(
@@ -159,7 +162,7 @@ def _cell(runs: Runs, surface: str, goals: dict[str, float]) -> str:
 
 
 def accept(rows: Sequence[Row], name: str) -> str:
-    """What the default must reach, beside what it reached."""
+    """The requirements of the default, and its results."""
     shared, pair = list(REAL), list(SIBLING)
     goals = targets(rows, shared)
 
@@ -167,23 +170,24 @@ def accept(rows: Sequence[Row], name: str) -> str:
         found = curves(rows, name, surfaces=surfaces, workers=workers, mode=mode)
         return found if set(found) == set(surfaces) else {}
 
-    def told(runs: Runs, figure: Callable[[Runs], tuple[float, float]]) -> tuple[float, float]:
+    def figure_of(runs: Runs, figure: Callable[[Runs], tuple[float, float]]) -> tuple[float, float]:
         return figure(runs) if runs and set(runs) <= set(goals) else (math.nan, math.nan)
 
     def trials(runs: Runs) -> tuple[float, float]:
         return reached(runs, goals)[2:]
 
     plain = of(shared, 1, "plain")
-    alone = told(plain, trials)
-    many = told(of(shared, 8, "plain"), trials)
+    alone = figure_of(plain, trials)
+    many = figure_of(of(shared, 8, "plain"), trials)
     wrong, without = (
-        told(of(shared, 1, mode), lambda runs: regret_at(runs, 50)) for mode in ("wrong-prior", "no-prior")
+        figure_of(of(shared, 1, mode), lambda runs: regret_at(runs, 50))
+        for mode in ("wrong-prior", "no-prior")
     )
     lines = [
         ("trials to the target, one at a time", alone, 16.0),
-        ("regret after 20 trials", told(plain, lambda runs: regret_at(runs, 20)), 0.14),
-        ("regret after 50 trials", told(plain, lambda runs: regret_at(runs, 50)), 0.04),
-        ("trials to the target with a portfolio", told(of(pair, 1, "portfolio"), trials), 8.0),
+        ("regret after 20 trials", figure_of(plain, lambda runs: regret_at(runs, 20)), 0.14),
+        ("regret after 50 trials", figure_of(plain, lambda runs: regret_at(runs, 50)), 0.04),
+        ("trials to the target with a portfolio", figure_of(of(pair, 1, "portfolio"), trials), 8.0),
         ("trials with 8 workers / alone", _ratio(many, alone), 1.2),
         ("regret@50, wrong prior / none", _ratio(wrong, without), 1.1),
     ]

@@ -137,8 +137,8 @@ def _share(entry: Entry, value: Any) -> float:  # noqa: ANN401
     if entry["type"] == "cat":
         return (entry["choices"].index(value) + 0.5) / len(entry["choices"])
     low, high = _ends(entry)
-    place = np.log(value) if entry.get("log") else value
-    return float(np.clip((place - low) / (high - low), 0, 1))
+    position = np.log(value) if entry.get("log") else value
+    return float(np.clip((position - low) / (high - low), 0, 1))
 
 
 def _scaled(found: Surface) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Every algorithm by its name: valid points of any space it takes, none twice, the same for a seed; refusals told."""
+"""Every algorithm: valid points of any space it supports, none twice, the same for a seed; refusals."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def drawn(study, algorithm: str, *, trials: int = 14, seed: int = 0) -> list[dic
 
 
 @pytest.mark.parametrize("algorithm", sorted(FREE))
-def test_every_algorithm_draws_valid_points_of_a_mixed_conditional_space(algorithm, make_study):
+def test_points_are_valid(algorithm, make_study):
     study = make_study(params=MIXED)
     for point in drawn(study, algorithm):
         assert 1e-5 <= point["params.lr"] <= 1e-1
@@ -70,7 +70,7 @@ def test_a_condition_may_read_an_expression(make_study):
 
 
 @pytest.mark.parametrize("algorithm", sorted(FREE))
-def test_the_same_seed_gives_the_same_points(algorithm, make_study):
+def test_same_seed_repeats_points(algorithm, make_study):
     study = make_study(params=MIXED)
     assert drawn(study, algorithm, seed=3) == drawn(study, algorithm, seed=3)
 
@@ -96,7 +96,7 @@ OPTIONS = {"grid": {"points": 8}}
 
 
 def asked(play: Play, trials: int, *, workers: int) -> list[tuple]:
-    """Points in a row; each trial is told when so many run."""
+    """Points in a row; a trial gets its result when so many run."""
     running, points = [], []
     for _ in range(trials):
         number, point = play.ask()
@@ -118,13 +118,13 @@ def _numbers(point: dict) -> list[float]:
     TAKES["whole"] + TAKES["kinds"],
     ids=lambda x: x if isinstance(x, str) else str(x["a"]),
 )
-def test_no_algorithm_repeats_a_point_while_others_are_left(name, params, workers, make_study):
+def test_points_are_not_repeated(name, params, workers, make_study):
     study = make_study(params=params, budget={"trials": 12, "parallel": workers})
     assert len(set(asked(Play(study, algorithm=name), 12, workers=workers))) == 12
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_64_workers_that_ask_at_once_get_64_points(name, make_study):
+def test_64_workers_get_different_points(name, make_study):
     study = make_study(params=CUBE, budget={"trials": 100, "parallel": 64})
     play = Play(study, algorithm=name, options=OPTIONS.get(name))
     assert len(set(asked(play, 64, workers=65))) == 64
@@ -132,7 +132,7 @@ def test_64_workers_that_ask_at_once_get_64_points(name, make_study):
 
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("name", MODULES)
-def test_a_seed_gives_an_algorithms_points_again(name, workers, make_study):
+def test_seed_option_repeats_points(name, workers, make_study):
     study = make_study(params=CUBE, budget={"trials": 20, "parallel": workers})
     one, same = (
         asked(Play(study, algorithm=name, seed=3, options=OPTIONS.get(name)), 20, workers=workers)
@@ -150,7 +150,7 @@ def test_a_seed_gives_an_algorithms_points_again(name, workers, make_study):
         (FloatDistribution(0.0, 1.5, step=0.5), [0.0, 0.5, 1.0, 1.5]),
     ],
 )
-def test_every_value_has_an_equal_share_of_the_unit_interval(distribution, values):
+def test_sections_of_values_are_equal(distribution, values):
     found = [Axis(name="x", distribution=distribution).value(unit) for unit in np.arange(0.5, 400) / 400]
     assert [found.count(value) for value in values] == [100] * 4
 
@@ -165,29 +165,29 @@ def test_every_value_has_an_equal_share_of_the_unit_interval(distribution, value
         IntDistribution(1, 256, log=True),
     ],
 )
-def test_the_ends_of_the_unit_interval_stay_inside(distribution, unit):
+def test_unit_interval_bounds_are_valid(distribution, unit):
     assert distribution.low <= Axis(name="x", distribution=distribution).value(unit) <= distribution.high
 
 
-def test_priors_are_stored_as_optuna_stores_them(make_study):
+def test_priors_are_encoded(make_study):
     study = make_study(params=MIXED)
     hints = sampler_setup(study, study.config).hints
     priors = {name: hint.prior for name, hint in hints.items() if hint.prior is not None}
     assert priors == {"params.lr": 1e-3, "params.modules": '"all"'}
 
 
-def test_a_stored_point_is_read_back_as_the_files_values(make_study):
+def test_stored_point_is_decoded(make_study):
     study = make_study(params=MIXED)
     stored = {"params.modules": '["q", "v"]', "params.rank": 4}
     assert decode(study.space, stored) == {"params.modules": ["q", "v"], "params.rank": 4}
 
 
-def test_an_unknown_algorithm_is_told_with_the_nearest(make_study):
+def test_unknown_algorithm_names_nearest(make_study):
     with pytest.raises(StudyFileError, match=r"study.yaml:\d+: search.algorithm='soboll'.*'sobol'"):
         check(make_study(search={"algorithm": "soboll"}))
 
 
-def test_an_option_that_the_algorithm_does_not_take_is_told(make_study):
+def test_unknown_option_is_refused(make_study):
     with pytest.raises(
         StudyFileError,
         match=r"study.yaml:\d+: search.options.startups is not an option of tpe; did you mean .n_startup_trials",

@@ -58,13 +58,13 @@ ASKED = sorted(name for name in MODULES if not algorithm(name).assign_lineage)
 """The others go on from checkpoints, which no answer names."""
 
 
-def test_an_algorithm_that_goes_on_from_checkpoints_is_refused():
+def test_pbt_is_refused():
     [said] = replies(init(), name="pbt")
     assert said["error"].startswith("init: pbt continues from checkpoints")
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_every_algorithm_plays_a_session_with_four_trials_pending(name):
+def test_session_with_pending_trials(name):
     points = played(name)
     assert points[0] == {key: value for key, value in DEFAULT.items() if key in points[0]}
     for point in points:
@@ -76,7 +76,7 @@ def test_every_algorithm_plays_a_session_with_four_trials_pending(name):
 
 
 @pytest.mark.parametrize("name", ASKED)
-def test_the_same_seed_gives_the_same_session(name):
+def test_same_seed_repeats_session(name):
     assert played(name, seed=3, asks=10) == played(name, seed=3, asks=10)
 
 
@@ -84,19 +84,19 @@ def test_another_seed_gives_another_session():
     assert played("random", seed=3) != played("random", seed=4)
 
 
-def test_points_to_start_from_come_before_the_default():
+def test_start_from_precedes_default():
     first = [{"lr": 1e-3, "rank": 8, "drop": 0.0, "target": [1, 2]}, DEFAULT | {"rank": 32}]
     said = replies(init(start_from=first), ASK, ASK, ASK, ASK)
     assert [answer["params"] for answer in said[1:4]] == [*first, DEFAULT]
     assert said[4]["params"] not in [*first, DEFAULT]
 
 
-def test_two_objectives_are_told_as_a_list():
+def test_two_objectives_use_lists():
     said = replies(init(direction=["maximize", "minimize"]), ASK, {"op": "tell", "id": 0, "value": [1, 2.5]})
     assert said[2] == {"ok": True}
 
 
-def test_a_range_may_say_what_a_study_files_range_says():
+def test_range_accepts_study_file_keys():
     space = [
         CATEGORY,
         {"name": "x", "type": "float", "low": 0, "high": 1, "step": 0.5, "when": {"target": "qv"}},
@@ -107,7 +107,7 @@ def test_a_range_may_say_what_a_study_files_range_says():
 
 
 @pytest.mark.parametrize(
-    ("messages", "told"),
+    ("messages", "expected"),
     [
         (["rubbish"], "'rubbish' is not JSON"),
         (["[1]"], "'[1]' is not an object; needs one such as"),
@@ -146,33 +146,33 @@ def test_a_range_may_say_what_a_study_files_range_says():
     ],
     ids=str,
 )
-def test_a_mistake_is_one_line_that_says_what_is_needed(messages, told):
+def test_error_is_one_line(messages, expected):
     error = replies(*messages)[-1]["error"]
-    assert told in error
+    assert expected in error
     assert "\n" not in error
 
 
-def test_an_unknown_algorithm_is_told_with_the_nearest():
+def test_unknown_algorithm_names_nearest():
     with pytest.raises(StudyFileError, match="'soboll' is unknown; did you mean 'sobol'"):
         AskTellSearch(init(), algorithm="soboll", options={})
 
 
-def test_a_session_goes_on_after_a_mistake():
+def test_session_continues_after_error():
     said = replies(init(), {"op": "tell", "id": 5, "value": 1}, ASK, CLOSE, ASK)
     assert [sorted(answer) for answer in said] == [["ok"], ["error"], ["id", "params"]]
 
 
-def test_close_ends_it_whatever_else_it_holds():
+def test_close_ignores_other_keys():
     assert replies(init(), {"op": "close", "id": 3}, ASK) == [{"ok": True}]
 
 
-def test_a_name_that_looks_like_the_files_words_stays_as_it_is():
+def test_user_names_are_not_translated():
     space = [{"name": "search.rate", "type": "float", "low": 0, "high": 1}]
     said = replies(init(space=space, default={"search.rate": 2}))
     assert said[0]["error"].startswith("search.rate: prior: 2 needs a number")
 
 
-def test_a_number_that_is_not_finite_ends_the_trial_as_failed():
+def test_infinite_value_fails_trial():
     said = replies(init(), ASK, '{"op": "tell", "id": 0, "value": NaN}', {"op": "tell", "id": 0, "value": 1})
     assert said[2] == {"ok": True}
     assert "has a result already" in said[3]["error"]
@@ -180,7 +180,7 @@ def test_a_number_that_is_not_finite_ends_the_trial_as_failed():
 
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("surface", ["hartmann6", "func3c", "loracliff"])
-def test_the_shared_bench_drives_it_by_its_command_line(surface, workers, monkeypatch):
+def test_shared_bench_drives_command_line(surface, workers, monkeypatch):
     if not (BENCH / "bench.py").is_file():
         pytest.skip("needs the shared search bench; HPOTUNE_SEARCHBENCH names its folder")
     for module in ("sklearn", "pandas"):
@@ -200,7 +200,7 @@ def test_the_shared_bench_drives_it_by_its_command_line(surface, workers, monkey
     assert tool.p.returncode == 0
 
 
-def test_the_process_ends_with_2_after_a_mistake_and_loads_no_torch(tmp_path):
+def test_error_exits_2_without_torch(tmp_path):
     lines = [json.dumps(message) for message in (init(), ASK, {"op": "tell", "id": 7, "value": 1}, CLOSE)]
     program = (
         "import sys, hpotune.cli as c\ntry: c.main()\nfinally: print('torch' in sys.modules, file=sys.stderr)"

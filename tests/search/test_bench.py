@@ -42,7 +42,7 @@ def bench(*words: object, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("name", ["cliff", "plain", "steps", "crash"])
-def test_a_shape_is_worst_at_random_points_and_best_where_it_says(name, part):
+def test_shape_optimum_is_known(name, part):
     surfaces = part("surfaces")
     shape = surfaces.surface(name)
     rng = np.random.default_rng(1)
@@ -54,23 +54,23 @@ def test_a_shape_is_worst_at_random_points_and_best_where_it_says(name, part):
 
 
 @pytest.mark.parametrize("name", ["cliff", "plain", "steps", "crash"])
-def test_runs_of_a_shape_have_its_expected_score_on_average(name, part):
+def test_shape_samples_average_expected_score(name, part):
     shape = part("surfaces").surface(name)
     rng = np.random.default_rng(2)
     runs = [shape.sample(shape.default, rng) for _ in range(4000)]
-    told = np.array([shape.chance if value is None else value for value in runs])
-    within = 5 * told.std() / len(told) ** 0.5  # five standard errors: one seed in two million fails
-    assert told.mean() == pytest.approx(float(shape.true([shape.default])[0]), abs=within)
+    scores = np.array([shape.chance if value is None else value for value in runs])
+    within = 5 * scores.std() / len(scores) ** 0.5  # five standard errors: one seed in two million fails
+    assert scores.mean() == pytest.approx(float(shape.true([shape.default])[0]), abs=within)
 
 
-def test_a_point_comes_back_from_the_cube(part):
+def test_unit_cube_round_trip(part):
     surfaces = part("surfaces")
     shape = surfaces.surface("plain")
     back = surfaces.from_unit(shape.space, surfaces.to_unit(shape.space, shape.default))
     assert back == pytest.approx(shape.default)
 
 
-def test_workers_are_busy_until_the_budget_and_tell_in_the_order_of_their_ends(part):
+def test_workers_report_in_finishing_order(part):
     search, surfaces = part("search"), part("surfaces")
 
     class Counting:
@@ -91,7 +91,7 @@ def test_workers_are_busy_until_the_budget_and_tell_in_the_order_of_their_ends(p
     assert done.order != list(range(20))
 
 
-def test_regret_is_that_of_the_best_observed_point_and_a_crash_is_none(part):
+def test_regret_is_of_best_observed(part):
     tables, surfaces = part("searchtable"), part("surfaces")
     best, median = surfaces.scale("cliff")
     middle = (best + median) / 2
@@ -99,13 +99,13 @@ def test_regret_is_that_of_the_best_observed_point_and_a_crash_is_none(part):
     assert list(tables.incumbents(row)) == pytest.approx([1.0, 1.0, 1.0, 0.5])
 
 
-def test_trials_to_a_target_are_counted_from_one(part):
+def test_trials_to_target_count(part):
     tables = part("searchtable")
     assert tables.trials_to(np.array([0.9, 0.5, 0.1]), 0.5) == 2
     assert tables.trials_to(np.array([0.9, 0.5]), 0.2) == np.inf
 
 
-def test_the_pipe_and_the_process_play_the_same_and_a_second_run_plays_nothing(tmp_path):
+def test_pipe_and_process_agree(tmp_path):
     pytest.importorskip("optuna")
     out = tmp_path / "runs.jsonl"
     words = [
@@ -131,7 +131,7 @@ def test_the_pipe_and_the_process_play_the_same_and_a_second_run_plays_nothing(t
     assert played["random", 0] == played["fast", 0] != played["random", 1]
 
 
-def test_a_peer_that_is_not_there_is_skipped_by_name(tmp_path):
+def test_missing_peer_is_skipped(tmp_path):
     words = [
         "run",
         "--algorithms",

@@ -69,7 +69,7 @@ def result(claim: Claim) -> TrialResult:
 
 
 def played(store: TrialQueue) -> None:
-    """Three workers side by side; who has begun first ends first."""
+    """Three workers; trials finish in the order of their starts."""
     busy: list[Claim] = []
     while True:
         claim = store.claim(Worker(job="local", host="h", pid=1)) if len(busy) < WORKERS else None
@@ -82,12 +82,12 @@ def played(store: TrialQueue) -> None:
             return
 
 
-def test_some_algorithm_claims_it_and_some_does_not():
+def test_some_algorithms_support_everything():
     assert {"auto", "tpe", "random", "nsga2", "asha", "bohb"} <= set(ABLE) < set(NAMES)
 
 
 @pytest.mark.parametrize("name", ABLE)
-def test_who_claims_to_take_it_all_plays_such_a_study_to_its_end(make_study, tmp_path, name):
+def test_supporting_algorithm_finishes_study(make_study, tmp_path, name):
     study = make_study(**sections(name))
     check_algorithm(study, sampler_setup(study, study.config))
     store = TrialQueue.create(f"sqlite:///{tmp_path}/store", study, folder="/s")
@@ -107,13 +107,13 @@ def test_who_claims_to_take_it_all_plays_such_a_study_to_its_end(make_study, tmp
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ABLE])
-def test_the_others_refuse_it_with_every_reason(make_study, name):
+def test_others_refuse_with_every_reason(make_study, name):
     study = make_study(**sections(name))
     with pytest.raises(StudyFileError) as refused:
         check_algorithm(study, sampler_setup(study, study.config))
     line = refused.value.mistakes[0]
-    told = [want for want in WANTS if REASON[want] in line]
-    assert told == [want for want in WANTS if not getattr(algorithm(name), want)]
+    named = [want for want in WANTS if REASON[want] in line]
+    assert named == [want for want in WANTS if not getattr(algorithm(name), want)]
     assert (
-        f"needs one of {', '.join(n for n in MODULES if n in ABLE and n != 'qmc')}" in line or len(told) < 2
+        f"needs one of {', '.join(n for n in MODULES if n in ABLE and n != 'qmc')}" in line or len(named) < 2
     )

@@ -1,4 +1,4 @@
-"""How a point comes into a trial: new, within the constraints, whole although its worker died, and nobody else's."""
+"""The point of a trial: new, feasible, complete after its worker was lost, and different from those of others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LETTERS = {"x": {"choice": ["a", "b", "c", "d"]}}
 
 
 @pytest.mark.parametrize("algorithm", ["grid", "random", "auto", "tpe"])
-def test_the_point_of_an_interrupted_trial_is_not_given_to_another(algorithm, make_study):
+def test_interrupted_trial_keeps_its_point(algorithm, make_study):
     play = Play(make_study(params=LETTERS, budget={"trials": 4}), algorithm=algorithm)
     number, first = play.ask()
     storage = play.study._storage
@@ -25,7 +25,7 @@ def test_the_point_of_an_interrupted_trial_is_not_given_to_another(algorithm, ma
 
 
 @pytest.mark.parametrize("params", [{"x": {"choice": ["only"]}}, {"y": 3}])
-def test_a_space_without_choice_is_drawn_as_often_as_one_likes(params, make_study):
+def test_single_point_space_repeats(params, make_study):
     play = Play(make_study(params=params, budget={"trials": 12, "plateau": 0.1}), algorithm="tpe")
     for _ in range(12):
         number, _ = play.ask()
@@ -33,7 +33,7 @@ def test_a_space_without_choice_is_drawn_as_often_as_one_likes(params, make_stud
     assert len(play.study.trials) == 12
 
 
-def test_constraints_that_leave_little_are_kept_by_every_draw(make_study):
+def test_tight_constraints_are_satisfied(make_study):
     params = {name: {"float": [0.0, 1.0]} for name in "xyz"}
     corner = [f"params.{name} < 0.1" for name in "xyz"]
     play = Play(make_study(params=params, constraints=corner), algorithm="random")
@@ -41,7 +41,7 @@ def test_constraints_that_leave_little_are_kept_by_every_draw(make_study):
     assert all(value < 0.1 for point in points for value in point.values())
 
 
-def test_a_point_that_a_dead_worker_had_half_written_is_completed(make_study):
+def test_half_written_point_is_completed(make_study):
     params = {"x": {"float": [0.0, 1.0], "prior": 0.5}, "y": {"float": [0.0, 1.0], "prior": 0.25}}
     play = Play(make_study(params=params), algorithm="random")
     storage = play.study._storage
@@ -51,7 +51,7 @@ def test_a_point_that_a_dead_worker_had_half_written_is_completed(make_study):
     assert play.resumed(id_) == {"params.x": 0.5, "params.y": 0.25}
 
 
-def test_an_announcement_is_seen_before_while_and_after_it_is_written():
+def test_announced_point_is_a_conflict():
     study = optuna.create_study()
     one, other = study.ask(), study.ask()
     point = {"x": 0.5, "y": 0.25}

@@ -19,7 +19,7 @@ def waves(points: np.ndarray, phase: float) -> np.ndarray:
     return np.sin(5 * points[:, 0] + phase) + np.cos(4 * points[:, 1] * phase) * points[:, 0]
 
 
-def told(points: np.ndarray, gains: np.ndarray) -> History:
+def history(points: np.ndarray, gains: np.ndarray) -> History:
     none = np.empty((0, points.shape[1]))
     n = len(gains)
     return History(
@@ -38,7 +38,7 @@ def seen(phase: float, *, trials: int, seed: int) -> tuple[float, float]:
     points = rng.random((trials, 2))
     gains = waves(points, phase)
     grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 201)] * 2), axis=-1).reshape(-1, 2)
-    found = regret_bound(CUBE, told(points, gains), rng=rng)
+    found = regret_bound(CUBE, history(points, gains), rng=rng)
     assert found is not None
     return found.regret, float(waves(grid, phase).max() - gains.max())
 
@@ -53,12 +53,13 @@ def test_the_bound_shrinks_as_trials_come():
     assert late < early / 3
 
 
-def test_the_bound_and_the_gain_are_in_the_units_of_the_objective():
+def test_bound_has_objective_units():
     rng = np.random.default_rng(0)
     points = rng.random((20, 2))
     gains = waves(points, 1.0)
     one, thousand = (
-        regret_bound(CUBE, told(points, factor * gains), rng=np.random.default_rng(1)) for factor in (1, 1000)
+        regret_bound(CUBE, history(points, factor * gains), rng=np.random.default_rng(1))
+        for factor in (1, 1000)
     )
     assert one is not None
     assert thousand is not None
@@ -68,23 +69,23 @@ def test_the_bound_and_the_gain_are_in_the_units_of_the_objective():
     assert one.ahead == NEXT_TRIALS
 
 
-def test_a_space_that_is_tried_out_has_nothing_left_to_bring():
+def test_exhausted_space_has_zero_bound():
     cube = Cube({name: CategoricalDistribution(["x", "y", "z", "w"]) for name in "ab"})
     points = cube.snap(np.array([[(i + 0.5) / 4, (j + 0.5) / 4] for i in range(4) for j in range(4)]))
-    found = regret_bound(cube, told(points, np.arange(16.0)), rng=np.random.default_rng(0))
+    found = regret_bound(cube, history(points, np.arange(16.0)), rng=np.random.default_rng(0))
     assert found is not None
     assert found.gain == 0.0
 
 
 @pytest.mark.parametrize("trials", [0, 5, MAX_TRIALS + 1])
-def test_of_too_few_or_too_many_trials_nothing_is_said(trials):
+def test_bound_needs_enough_trials(trials):
     rng = np.random.default_rng(0)
-    assert regret_bound(CUBE, told(rng.random((trials, 2)), rng.random(trials)), rng=rng) is None
+    assert regret_bound(CUBE, history(rng.random((trials, 2)), rng.random(trials)), rng=rng) is None
 
 
 def test_of_a_constant_nothing_is_said():
     rng = np.random.default_rng(0)
-    assert regret_bound(CUBE, told(rng.random((20, 2)), np.ones(20)), rng=rng) is None
+    assert regret_bound(CUBE, history(rng.random((20, 2)), np.ones(20)), rng=rng) is None
 
 
 def looks(play: Play) -> dict[int, dict]:
@@ -106,7 +107,7 @@ UP = {"objective": {"metric": "value", "direction": "maximize"}}
 LINE = {"x": {"float": [0.0, 1.0]}}
 
 
-def test_with_a_plateau_each_trial_looks_ahead_and_the_bound_comes_down_to_it(make_study):
+def test_bound_falls_below_plateau(make_study):
     study = make_study(params=LINE, score=UP, budget={"trials": 200, "plateau": 1e-3})
     found = looks(played(study, algorithm="random", trials=30))
     assert [*found] == list(range(10, 30))
@@ -114,12 +115,12 @@ def test_with_a_plateau_each_trial_looks_ahead_and_the_bound_comes_down_to_it(ma
     assert found[29]["trials"] == 29
 
 
-def test_without_one_every_tenth_trial_looks_for_the_eye_of_the_user(make_study):
+def test_bound_without_plateau_every_tenth(make_study):
     study = make_study(params=LINE, score=UP, budget={"trials": 200})
     assert [*looks(played(study, algorithm="random", trials=25))] == [INTERVAL, 2 * INTERVAL]
 
 
-def test_two_objectives_and_conditions_have_no_outlook(make_study):
+def test_unsupported_studies_have_no_bound(make_study):
     two = {"objective": [{"metric": name, "direction": "maximize"} for name in ("a", "b")]}
     budget = {"trials": 200, "plateau": 1e-3}
     assert (

@@ -66,7 +66,7 @@ def asked(study: Study, algorithm: str, *, trials: int = 4) -> list[dict]:
 
 
 @pytest.mark.parametrize("algorithm", EVERYWHERE)
-def test_points_of_the_file_come_first_and_the_prior_after_them(algorithm, make_study):
+def test_file_points_precede_prior(algorithm, make_study):
     params = {**SPACE, "n": {"int": [1, 9], "prior": 3}}
     given = [{"params.lr": 2e-4, "params.kind": ["c"], "params.n": 9, "params.size": 32}, {"params.n": 7.0}]
     found = asked(make_study(params=params, search={"start_from": given}), algorithm)
@@ -84,7 +84,7 @@ def test_points_of_the_file_come_first_and_the_prior_after_them(algorithm, make_
 
 
 @pytest.mark.parametrize("algorithm", EVERYWHERE)
-def test_what_a_start_leaves_open_is_drawn_within_the_constraints(algorithm, make_study):
+def test_partial_start_point_is_completed(algorithm, make_study):
     study = make_study(
         params={"a": {"int": [1, 9]}, "b": {"int": [1, 9]}},
         constraints=["params.a + params.b == 10"],
@@ -96,7 +96,7 @@ def test_what_a_start_leaves_open_is_drawn_within_the_constraints(algorithm, mak
     ]
 
 
-def test_points_that_ask_at_once_take_one_start_each(make_study):
+def test_parallel_trials_take_different_starts(make_study):
     study = make_study(
         params=SPACE, search={"start_from": [{"params.n": 1}, {"params.n": 2}, {"params.n": 3}]}
     )
@@ -104,18 +104,18 @@ def test_points_that_ask_at_once_take_one_start_each(make_study):
     assert [play.ask()[1]["params.n"] for _ in range(3)] == [1, 2, 3]
 
 
-def test_the_middle_of_a_prior_that_breaks_a_constraint_is_drawn_instead(make_study):
+def test_infeasible_middle_is_sampled(make_study):
     params = {"a": {"int": [1, 9], "prior": 9}, "b": {"int": [1, 9]}}
     study = make_study(params=params, constraints=["params.a + params.b <= 10"])
     assert starts(study) == [{"params.a": 9}]
     assert asked(study, "random", trials=1) == [{"params.a": 9, "params.b": 1}]
 
 
-def test_without_priors_nothing_is_recommended_for_a_function(make_study):
+def test_function_without_priors_has_no_recommendation(make_study):
     assert starts(make_study(params=SPACE)) == []
 
 
-def test_fine_tuning_with_auto_starts_from_the_usual_setting_inside_its_ranges():
+def test_auto_starts_from_recommended_setting():
     (start,) = file_start_points(finetune(), finetune().config)
     assert start == StartPoint(
         params={
@@ -130,7 +130,7 @@ def test_fine_tuning_with_auto_starts_from_the_usual_setting_inside_its_ranges()
     )
 
 
-def test_a_prior_of_the_file_wins_over_the_usual_value_and_is_named():
+def test_file_prior_overrides_recommendation():
     study = finetune(FINETUNE.replace("{int: [2, 64], log: true}", "{int: [2, 64], prior: 8}"))
     (start,) = file_start_points(study, study.config)
     assert (start.params["lora.r"], start.params["train.learning_rate"], start.origin) == (
@@ -140,13 +140,13 @@ def test_a_prior_of_the_file_wins_over_the_usual_value_and_is_named():
     )
 
 
-def test_other_algorithms_and_other_ranges_get_no_recommendation():
+def test_only_auto_gets_recommendation():
     assert starts(finetune(FINETUNE.replace("auto", "random"))) == []
     far = FINETUNE.replace("[1.0e-5, 1.0e-2]", "[1.0e-3, 1.0e-2]").replace("[2, 64]", "[32, 64]")
     assert starts(finetune(far.replace("[0.0, 0.2], step: 0.05", "[0.1, 0.2]"))) == []
 
 
-def test_starts_that_were_kept_with_the_study_rule(make_study):
+def test_saved_start_points_are_used(make_study):
     study = make_study(params=SPACE, search={"start_from": [{"params.n": 1}]})
     play = Play(study, algorithm="random")
     storage, id_ = play.study._storage, play.study._study_id
@@ -162,7 +162,7 @@ def test_starts_that_were_kept_with_the_study_rule(make_study):
     assert play.ask()[1]["params.n"] == 5
 
 
-def test_starts_come_too_late_where_a_trial_was_drawn(make_study):
+def test_late_start_points_are_refused(make_study):
     play = Play(make_study(params=SPACE), algorithm="random")
     play.ask()
     assert not save_start_points(
@@ -170,7 +170,7 @@ def test_starts_come_too_late_where_a_trial_was_drawn(make_study):
     )
 
 
-def test_the_origins_are_told_in_one_line():
+def test_origins_are_summarized():
     old = [
         StartPoint(params={"a": n}, origin="from ../old", value=value) for n, value in enumerate((0.61, 0.6))
     ]
@@ -183,7 +183,7 @@ def test_the_origins_are_told_in_one_line():
     assert start_points_text([]) == ""
 
 
-def test_a_point_of_another_study_is_moved_into_the_ranges(make_study):
+def test_foreign_point_moves_into_ranges(make_study):
     study = make_study(params=SPACE)
     point = {"params.lr": 1.0, "params.n": 4, "params.kind": "z", "params.size": 16.0, "params.else": 3}
     found, changed = point_within_ranges(study, point)

@@ -34,22 +34,23 @@ class ColonySampler(PopulationSampler):
         self, cube: Cube, history: PopulationHistory, context: SamplingContext
     ) -> np.ndarray | None:
         """The solution that the ant samples; None while the archive has fewer than two. Shape (d,)."""
-        archive = sorted(history.evaluated, key=lambda move: (-move.gain, move.rank))[: self.size]
+        archive = sorted(history.evaluated, key=lambda one: (-one.gain, one.rank))[: self.size]
         if len(archive) < 2:
             return None
-        points = np.array([move.point for move in archive])
+        points = np.array([one.point for one in archive])
+        # the weight of rank l is a normal density with standard deviation q k, k the archive size (equation 2)
         ranks = np.arange(len(points))
         width = self.locality * self.size
         weights = np.exp(-(ranks**2) / (2.0 * width**2)) / (width * np.sqrt(2.0 * np.pi))
         shares = weights / weights.sum()
         guide = points[context.rng.choice(len(points), p=shares)]
+        # per axis, xi times the mean distance of the others from the guide (equation 5)
         spread = self.speed * np.abs(points - guide).sum(axis=0) / (len(points) - 1)
         point = reflected(guide + spread * context.rng.standard_normal(len(cube)))
         for index in np.flatnonzero(cube.unordered):
             probabilities = self._category_probabilities(cube.axes[index], points[:, index], weights)
-            point[index] = (context.rng.choice(len(probabilities), p=probabilities) + 0.5) / len(
-                probabilities
-            )
+            choice = context.rng.choice(len(probabilities), p=probabilities)
+            point[index] = (choice + 0.5) / len(probabilities)
         return point
 
     def _category_probabilities(self, axis: Axis, column: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -57,21 +57,21 @@ class FixedLengthProcess:
 
     def __init__(self, length: float, known: list[Evaluation], pending: list[Evaluation]) -> None:
         self.length = length
-        self.points = np.array([run.point for run in [*known, *pending]])
+        self.points = np.array([one.point for one in [*known, *pending]])
         self.n = len(known)
-        cover = self._cover(self.points) + JITTER * np.eye(len(self.points))
-        self.factor = np.linalg.cholesky(cover)
-        gains = np.array([np.mean(run.gains) for run in known])
-        self.weights = np.linalg.solve(cover[: self.n, : self.n], gains)
+        covariance = self._covariance(self.points) + JITTER * np.eye(len(self.points))
+        self.factor = np.linalg.cholesky(covariance)
+        gains = np.array([np.mean(one.gains) for one in known])
+        self.weights = np.linalg.solve(covariance[: self.n, : self.n], gains)
 
     def predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Posterior mean and standard deviation. Shapes: (m, d) -> (m,), (m,)."""
-        cross = self._cover(points)
+        cross = self._covariance(points)
         half = np.linalg.solve(self.factor, cross)
         variance = 1.0 - (half * half).sum(0)
         return cross[: self.n].T @ self.weights, np.sqrt(np.maximum(variance, 0.0))
 
-    def _cover(self, points: np.ndarray) -> np.ndarray:
+    def _covariance(self, points: np.ndarray) -> np.ndarray:
         far = np.square(self.points[:, None] - points[None]).sum(-1)
         return np.asarray(np.exp(-far / 2 / self.length**2))
 
@@ -89,18 +89,18 @@ class _FittedProcess:
     """A Gaussian process fitted to standardized gains; its predictions in units of the gains."""
 
     def __init__(self, known: list[Evaluation], pending: list[Evaluation], unordered: np.ndarray) -> None:
-        gains = np.array([np.mean(run.gains) for run in known])
+        gains = np.array([np.mean(one.gains) for one in known])
         low, middle, high = np.quantile(gains, (0.25, 0.5, 0.75))
         clipped = np.maximum(
             gains, middle - 3 * max(high - middle, middle - low)
         )  # a collapsed run says nothing about the slope
         self.mean, self.scale = float(clipped.mean()), float(clipped.std()) or 1.0
-        points, scores = np.array([run.point for run in known]), (clipped - self.mean) / self.scale
-        some = np.unique(np.linspace(0, len(known) - 1, min(len(known), MAX_FITTED_POINTS)).astype(int))
-        process = fit(points[some], scores[some], np.ones(len(some)), unordered)
+        points, scores = np.array([one.point for one in known]), (clipped - self.mean) / self.scale
+        subset = np.unique(np.linspace(0, len(known) - 1, min(len(known), MAX_FITTED_POINTS)).astype(int))
+        process = fit(points[subset], scores[subset], np.ones(len(subset)), unordered)
         process = replace(process, points=points, scores=scores, noise_ratios=np.ones(len(known)))
-        believed = np.array([run.point for run in pending]).reshape(len(pending), len(unordered))
-        self.process = process.with_pending(believed)
+        pending_points = np.array([one.point for one in pending]).reshape(len(pending), len(unordered))
+        self.process = process.with_pending(pending_points)
 
     def predict(self, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean, sd = self.process.predict(points)
@@ -129,7 +129,7 @@ class BamsooTree(SooTree):
         self.skipped_cells: list[tuple[float, Cell]] = []
         """Upper bound and cell, in the order of the tests."""
         self._skipped_in_a_row = 0
-        self._belief: tuple[tuple[int, int], Posterior] | None = None
+        self._posterior: tuple[tuple[int, int], Posterior] | None = None
 
     def leaf_value(self, cell: Cell) -> float | None:
         """The gain of a cell; its lower bound while there is none."""
@@ -168,16 +168,16 @@ class BamsooTree(SooTree):
         """Lower and upper bound of the gain; infinite while fewer than two values are known."""
         if self._stored_bounds is not None:
             return self._stored_bounds.get(cell.name, (-math.inf, math.inf))
-        known = [run for run in self.evaluations.values() if run.gains]
+        known = [one for one in self.evaluations.values() if one.gains]
         if len(known) < 2:
             return -math.inf, math.inf
-        pending = [run for run in self.evaluations.values() if not run.known]
-        size = (sum(len(run.gains) for run in known), len(pending))
-        if self._belief is None or self._belief[0] != size:
-            self._belief = size, self.model(known, pending)
-        mean, sd = self._belief[1].predict(cell.point[None])
-        wide = self.beta_scale * confidence_width(self.tested, self.eta) * float(sd[0])
-        found = float(mean[0]) - wide, float(mean[0]) + wide
+        pending = [one for one in self.evaluations.values() if not one.known]
+        size = (sum(len(one.gains) for one in known), len(pending))
+        if self._posterior is None or self._posterior[0] != size:
+            self._posterior = size, self.model(known, pending)
+        mean, sd = self._posterior[1].predict(cell.point[None])
+        half_width = self.beta_scale * confidence_width(self.tested, self.eta) * float(sd[0])
+        found = float(mean[0]) - half_width, float(mean[0]) + half_width
         self.computed_bounds.append((cell.name, *found))
         return found
 

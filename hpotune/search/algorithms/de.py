@@ -38,7 +38,7 @@ class DifferenceSampler(PopulationSampler):
     ) -> np.ndarray | None:
         """The trial vector of the member; None while too few members have results. Shape (d,)."""
         best = _population(history, self.size)
-        others = [move for member, move in best.items() if member != context.rank % self.size]
+        others = [individual for member, individual in best.items() if member != context.rank % self.size]
         target = best.get(context.rank % self.size)
         if target is None or len(others) < 3:
             return None
@@ -46,7 +46,7 @@ class DifferenceSampler(PopulationSampler):
         if self.strategy == "rand/1":
             base, pairs = one, [(two, three)]
         else:
-            leader = max(best.values(), key=lambda move: (move.gain, -move.rank))
+            leader = max(best.values(), key=lambda individual: (individual.gain, -individual.rank))
             base, pairs = target.point, [(leader.point, target.point), (one, two)]
         mutant = base + self.factor * sum(plus - minus for plus, minus in pairs)
         outside = (mutant < 0.0) | (mutant > 1.0)
@@ -64,10 +64,10 @@ class DifferenceSampler(PopulationSampler):
 def _population(history: PopulationHistory, size: int) -> dict[int, Individual]:
     """The best evaluated individual of each member; the later of equals, so that plateaus are left."""
     best: dict[int, Individual] = {}
-    for move in history.evaluated:
-        member = move.rank % size
-        if member not in best or move.gain >= best[member].gain:
-            best[member] = move
+    for individual in history.evaluated:
+        member = individual.rank % size
+        if member not in best or individual.gain >= best[member].gain:
+            best[member] = individual
     return best
 
 

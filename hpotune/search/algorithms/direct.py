@@ -63,8 +63,8 @@ class DirectTree(PartitionTree):
         self._add_leaf(root)
         yield from self._evaluate(root)
         while True:
-            for cross in [cross for cross in self.pending_divisions if self._is_complete(cross)]:
-                self._divide(cross)
+            for division in [one for one in self.pending_divisions if self._is_complete(one)]:
+                self._divide(division)
             chosen = self._potentially_optimal() or self._largest_unknown()
             if not chosen and not self.pending_divisions:
                 return
@@ -75,10 +75,11 @@ class DirectTree(PartitionTree):
 
     def _sample_neighbours(self, cell: Cell) -> Iterator[Candidate | None]:
         self.leaves.remove(cell)
-        arms = {axis: self._neighbours(cell, axis) for axis in self._longest_edges(cell)}
-        self.pending_divisions.append(PendingDivision(cell=cell, neighbours=arms))
-        for arm in arms.values():
-            for neighbour in reversed(arm):
+        """The neighbours of a chosen cell, to evaluate; it is divided when their values are known."""
+        by_axis = {axis: self._neighbours(cell, axis) for axis in self._longest_edges(cell)}
+        self.pending_divisions.append(PendingDivision(cell=cell, neighbours=by_axis))
+        for neighbours in by_axis.values():
+            for neighbour in reversed(neighbours):
                 yield from self._evaluate(neighbour)
 
     def _longest_edges(self, cell: Cell) -> list[int]:
@@ -88,17 +89,19 @@ class DirectTree(PartitionTree):
     def _neighbours(self, cell: Cell, axis: int) -> list[Cell]:
         return [child for child in self.grid.children(cell, axis) if child.key != cell.key]
 
-    def _is_complete(self, cross: PendingDivision) -> bool:
-        return all(self.gain(cell) is not None for arm in cross.neighbours.values() for cell in arm)
+    def _is_complete(self, division: PendingDivision) -> bool:
+        return all(
+            self.gain(cell) is not None for neighbours in division.neighbours.values() for cell in neighbours
+        )
 
-    def _divide(self, cross: PendingDivision) -> None:
+    def _divide(self, division: PendingDivision) -> None:
         """Divide the cell, the edge with the best neighbour first; a neighbour without a value counts as the worst."""
-        self.pending_divisions.remove(cross)
+        self.pending_divisions.remove(division)
         best = {
-            axis: max(-math.inf if (gain := self.gain(cell)) is None else gain for cell in arm)
-            for axis, arm in cross.neighbours.items()
+            axis: max(-math.inf if (gain := self.gain(cell)) is None else gain for cell in neighbours)
+            for axis, neighbours in division.neighbours.items()
         }
-        rest = cross.cell
+        rest = division.cell
         for axis in sorted(best, key=lambda axis: -best[axis]):
             parts = list(self.grid.children(rest, axis))
             for part in reversed(parts):
@@ -133,13 +136,15 @@ class DirectTree(PartitionTree):
                 columns.setdefault(self.size(cell), []).append((-gain, cell))
         least = {size: min(value for value, _ in column) for size, column in columns.items()}
         best = self.best if math.isfinite(self.best) else self.worst
-        hope = -best - self.epsilon * abs(best)
+        required = -best - self.epsilon * abs(best)
         found: list[Cell] = []
         for size, value in sorted(least.items(), reverse=True):
-            steep = [(other - value) / (wide - size) for wide, other in least.items() if wide > size]
-            flat = [(value - other) / (size - small) for small, other in least.items() if small < size]
-            slope = min(steep, default=math.inf)
-            if slope <= 0 or max(flat, default=-math.inf) > slope or value - slope * size > hope:
+            upper_slopes = [(other - value) / (wide - size) for wide, other in least.items() if wide > size]
+            lower_slopes = [
+                (value - other) / (size - small) for small, other in least.items() if small < size
+            ]
+            slope = min(upper_slopes, default=math.inf)
+            if slope <= 0 or max(lower_slopes, default=-math.inf) > slope or value - slope * size > required:
                 continue
             equal = [cell for own, cell in columns[size] if own - value <= TIE_TOLERANCE]
             found += equal[:1] if self.local else equal

@@ -5,8 +5,9 @@ along each axis two that touch its surface. Each is evaluated at three points: i
 inflation * r / sqrt(d) along the diagonal, in both directions. The next sphere is one of the deepest that are left,
 with the best score: the largest slope (gain - best) / distance of its points towards the best known one; 0 if it holds
 that point. Above the last depth it is decomposed. At the last depth it is exploited by a local search from its best
-point: steps of inflation * r along each axis in turn, in both directions, moving to the best of the three points; after
-a round without improvement the step shrinks, until it is below `precision`. When no sphere is left, depth grows by one.
+point: steps of inflation * r along one axis after another, in both directions, moving to the best of the three points;
+after a round without improvement the step shrinks, until it is below `precision`. When no sphere is left, the depth
+grows by one.
 This variant: spheres, their three points and the local search of Nakib et al.; tree search, a slope for scores of any
 sign, and clipping to the cube as in Firmin and Talbi's Zellij (Hypersphere, PHS, ILS, depth-first search). Different:
 depth 2 and precision 0.01 instead of 5 and 1e-20, which would need thousands of trials.
@@ -148,8 +149,8 @@ class FdaTree(PartitionTree):
                 step *= self.reduction
 
     def _sphere(self, level: int, centre: np.ndarray, radius: float) -> Sphere:
-        shift = self.inflation * radius / math.sqrt(len(self.cube))
-        candidates = [self._candidate(centre + sign * shift) for sign in (0.0, 1.0, -1.0)]
+        offset = self.inflation * radius / math.sqrt(len(self.cube))
+        candidates = [self._candidate(centre + sign * offset) for sign in (0.0, 1.0, -1.0)]
         return Sphere(level=level, centre=centre, radius=radius, candidates=candidates)
 
     def _moved(self, candidate: Candidate, axis: int, step: float) -> Candidate:

@@ -45,14 +45,14 @@ class GpSampler(CubeSampler):
         model = self._model(cube, history)
         best = float(model.scores.max())
         order = np.argsort(-model.scores, kind="stable")
-        model = self._with_running(model, history.pending)
+        model = self._with_pending_scores(model, history.pending)
         if len(model.pending):  # otherwise neighbours promise the same again
             best = max(best, float(model.predict(model.pending)[0].max()))
-        holds = log_success_probability(history.points, history.failed, cube.unordered)
+        log_success = log_success_probability(history.points, history.failed, cube.unordered)
 
         def value(points: np.ndarray) -> np.ndarray:
             found = log_expected_improvement(*model.predict(points), best)
-            return found if holds is None else found + holds(points)
+            return found if log_success is None else found + log_success(points)
 
         return maximize_acquisition(
             cube,
@@ -80,7 +80,7 @@ class GpSampler(CubeSampler):
             self._cached = (history.points, fit(history.points, scores, np.ones(len(gains)), cube.unordered))
         return self._cached[1]
 
-    def _with_running(self, model: GaussianProcess, pending: np.ndarray) -> GaussianProcess:
+    def _with_pending_scores(self, model: GaussianProcess, pending: np.ndarray) -> GaussianProcess:
         """Pending points at their posterior mean, or at the worst score (constant liar), which separates them more."""
         if self.batch == "believer":
             return model.with_pending(pending)

@@ -84,8 +84,8 @@ class GridSampler(CubeSampler):
         """The first feasible grid point without a trial, after skipping `salt`; random if none is left. Shape (d,)."""
         units = [np.array(self.units(axis)) for axis in cube.axes]
         taken = {_grid_index(point, units) for point in history.known_points}
-        places = (row for row in islice(self._rows(units), MAX_ENUMERATED) if row not in taken)
-        points = (np.array([u[i] for u, i in zip(units, row, strict=True)]) for row in places)
+        free_rows = (row for row in islice(self._rows(units), MAX_ENUMERATED) if row not in taken)
+        points = (np.array([u[i] for u, i in zip(units, row, strict=True)]) for row in free_rows)
         free = (point for point in points if self.setup.is_feasible(cube.params(point)))
         found = next(islice(free, self.setup.salt, None), None)
         return found if found is not None else context.rng.random(len(cube))

@@ -157,8 +157,8 @@ def _points_in_strata(
     rng = np.random.default_rng([seed, rows, 1])
     if not shared:
         return np.asarray((cells + rng.random(cells.shape)) / rows)
-    shift = rng.random(cells.shape[1]) if of is None else of[0] * rows % 1.0
-    return np.asarray((cells + shift) / rows)
+    offset = rng.random(cells.shape[1]) if of is None else of[0] * rows % 1.0
+    return np.asarray((cells + offset) / rows)
 
 
 ALGORITHM = Algorithm(

@@ -66,9 +66,9 @@ def perturbed_value(
     new = base + (value - base) * factor
     if step:
         before, last = round((value - low) / step), round((high - low) / step)
-        place = round((new - low) / step)
-        place = place if place != before else before + up  # a small number times 1.25 is itself again
-        found = low + step * min(max(place, 0), last)
+        index = round((new - low) / step)
+        index = index if index != before else before + up  # a small number times 1.25 is itself again
+        found = low + step * min(max(index, 0), last)
         return int(found) if isinstance(low, int) else min(found, high)
     return min(max(new, low), high)
 

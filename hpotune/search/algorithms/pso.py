@@ -50,11 +50,12 @@ class SwarmSampler(PopulationSampler):
             if len(mine) > 1
             else (3.0 * here - self.member_rng(context).random(len(cube))) / 2.0
         )
-        told = [one for one in mine if np.isfinite(one.gain)]
-        own = max(told, key=lambda one: one.gain).point if told else here
+        evaluated = [one for one in mine if np.isfinite(one.gain)]
+        own = max(evaluated, key=lambda one: one.gain).point if evaluated else here
         swarm = history.best.point if history.best is not None else own
         rng = context.rng
         to_own, to_swarm = self.own * rng.random(len(cube)), self.swarm * rng.random(len(cube))
+        # chi multiplies the velocity and both attractions
         pulled = self.inertia * (here - before + to_own * (own - here) + to_swarm * (swarm - here))
         point = reflected(here + pulled)
         for axis in np.flatnonzero(cube.unordered):

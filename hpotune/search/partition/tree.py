@@ -1,4 +1,4 @@
-"""Base class of the partition-based searches: a search that is asked for candidates and told their gains.
+"""Base class of the partition-based searches: a search that gives candidates and records their gains.
 
 No study, no Optuna. The state of a search is a pure function of the ordered calls of `ask`, `add_trial` and
 `record_gain`; tree_replay.py rebuilds it from the trials of a study. Candidates with equal values share one

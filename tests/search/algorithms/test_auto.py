@@ -61,24 +61,24 @@ def history(n: int = 12, pending: int = 0, seed: int = 0) -> tuple[Cube, History
     )  # fmt: skip
 
 
-def place(cube: Cube, known: History, *, seed: int = 0) -> np.ndarray:
+def proposed(cube: Cube, known: History, *, seed: int = 0) -> np.ndarray:
     context = SamplingContext(number=40, rank=40, rng=np.random.default_rng(seed))
     return AutoSampler(SamplerSetup(space=SPACE)).propose(cube, known, context)
 
 
-def test_the_recommended_setting_comes_first_then_even_points(make_study):
+def test_recommended_setting_then_sobol(make_study):
     points = played(make_study(params=PARAMS), trials=STARTUP_TRIALS)
     assert points[0] == {"params.lr": 1e-4, "params.rank": 8, "params.kind": "a"}
     assert len({point["params.lr"] for point in points}) == STARTUP_TRIALS
 
 
-def test_it_finds_the_optimum_of_a_bowl_with_categories_away_from_the_recommended_setting(make_study):
+def test_optimum_away_from_prior_found(make_study):
     points = played(make_study(params=PARAMS), trials=25)
     assert min(map(score, points)) < 0.02
     assert min(map(score, points[:STARTUP_TRIALS])) > 0.2
 
 
-def test_one_collapsed_score_does_not_keep_it_from_the_optimum(make_study):
+def test_collapsed_score_does_not_mislead(make_study):
     def values(point: dict) -> tuple[float, ...]:
         return (1e4 if point["params.lr"] > 5e-3 else score(point),)
 
@@ -97,19 +97,19 @@ def test_it_learns_where_trials_fail(make_study):
 
 
 @pytest.mark.parametrize("values", [(), (1.0,), (float("nan"),)])
-def test_a_study_where_everything_fails_or_is_equal_goes_on_with_new_points(values, make_study):
+def test_failures_and_ties_continue(values, make_study):
     points = played(make_study(params=PARAMS), trials=12, values=lambda point: values)
     assert len({tuple(point.values()) for point in points}) == 12
 
 
-def test_the_same_seed_gives_the_same_points_and_another_others(make_study):
+def test_seed_determines_points(make_study):
     study = make_study(params=PARAMS)
     assert played(study, trials=10, seed=3) == played(study, trials=10, seed=3)
     assert played(study, trials=10, seed=3) != played(study, trials=10, seed=4)
 
 
 @pytest.mark.parametrize("finished", [0, 2, 20])
-def test_64_workers_at_once_get_64_different_points(finished, make_study):
+def test_64_workers_get_different_points(finished, make_study):
     play = Play(make_study(params=PARAMS), algorithm="auto")
     for _ in range(finished):
         number, point = play.ask()
@@ -118,7 +118,7 @@ def test_64_workers_at_once_get_64_different_points(finished, make_study):
     assert len(set(points)) == 64
 
 
-def test_workers_that_foresee_each_other_get_what_they_would_get_one_by_one():
+def test_parallel_points_equal_sequential():
     def study_of(drawn: bool) -> list[dict]:
         study = optuna.create_study(direction="minimize")
         cube, known = history(8)
@@ -135,36 +135,36 @@ def test_workers_that_foresee_each_other_get_what_they_would_get_one_by_one():
                 study._storage.set_trial_param(trial._trial_id, name, d.to_internal_repr(value), d)
         return found
 
-    together, in_turn = study_of(False), study_of(True)
-    assert together == in_turn
+    together, one_by_one = study_of(False), study_of(True)
+    assert together == one_by_one
     assert len({tuple(point.values()) for point in together}) == 6
 
 
-def test_a_full_study_with_many_running_is_asked():
+def test_full_study_is_quick():
     cube, known = history(200, pending=30)
-    found = place(cube, known)
+    found = proposed(cube, known)
     assert cube.snap(found[None])[0].tobytes() not in {row.tobytes() for row in known.known_points}
 
 
-def test_running_points_push_the_next_one_away():
+def test_pending_points_repel():
     for seed in range(3):
         cube, known = history(6, seed=seed)
-        first = place(cube, known)
-        second = place(cube, known.with_pending(first))
+        first = proposed(cube, known)
+        second = proposed(cube, known.with_pending(first))
         assert np.abs(first - second).max() > 0.03
 
 
-def test_a_belief_draws_the_first_points_and_fades():
+def test_prior_attracts_and_fades():
     cube = Cube(SPACE, {"lr": Hint(prior=1e-5)})
     sampler = AutoSampler(SamplerSetup(space=SPACE))
     empty = history(0)[1]
-    turns = [SamplingContext(number=k, rank=k, rng=np.random.default_rng(k)) for k in range(64)]
-    lr = np.array([sampler.propose(cube, empty, context)[0] for context in turns])
+    contexts = [SamplingContext(number=k, rank=k, rng=np.random.default_rng(k)) for k in range(64)]
+    lr = np.array([sampler.propose(cube, empty, context)[0] for context in contexts])
     assert np.mean(np.abs(lr[1::2] - 0.2) < 0.25) > 0.7
     assert np.mean(np.abs(lr[::2] - 0.2) < 0.25) < 0.6  # every second point is even over the whole range: .45
 
 
-def test_standard_errors_count_by_their_sizes_to_each_other():
+def test_noise_ratios_are_relative():
     known = history(4)[1]
     assert noise_ratios(known).tolist() == [1, 1, 1, 1]
     uneven = History(
@@ -177,12 +177,12 @@ def test_standard_errors_count_by_their_sizes_to_each_other():
 @pytest.mark.parametrize(
     "setup", [SamplerSetup(conditional=True), SamplerSetup(objectives=2), SamplerSetup(number=TPE_FROM)]
 )
-def test_the_tree_structured_estimator_takes_over_beyond_the_model(setup):
+def test_tpe_replaces_model(setup):
     assert isinstance(ALGORITHM.make(setup), TPESampler)
     assert isinstance(ALGORITHM.make(SamplerSetup()), AutoSampler)
 
 
-def test_constraints_that_are_told_after_a_trial_count_as_broken():
+def test_violated_constraints_count_as_failed():
     study = optuna.create_study(direction="minimize")
     cube, known = history(20)
     for point in known.points:

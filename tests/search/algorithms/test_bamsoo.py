@@ -59,21 +59,21 @@ class Watched(BamsooTree):
         return candidate
 
 
-def test_the_evaluations_and_lower_bounds_in_one_dimension_are_the_reference_runs():
+def test_one_dimension_matches_reference():
     tree = Watched(ONE, model=known(0.2))
     assert played(tree, sines, 18) == [(x,) for x in SINES]
     assert skipped(tree)[:11] == SINES_SKIPPED
     assert "5.214" in tree.asked  # the middle child of 4.71, which was skipped, is tested again
 
 
-def test_the_evaluations_in_two_dimensions_are_the_reference_runs():
+def test_two_dimensions_match_reference():
     tree = Watched(TWO, model=known(0.5))
     assert played(tree, bowl, 15) == BOWL
     assert skipped(tree)[:2] == [("3.15", -0.0475), ("3.17", -0.1529)]
     assert [name for name, _ in skipped(tree)[:6]] == ["3.15", "3.17", "4.26", "3.5", "4.46", "4.47"]
 
 
-def test_21_evaluations_come_close_to_the_maximum():
+def test_maximum_after_21_evaluations():
     tree = BamsooTree(ONE, model=known(0.2))
     played(tree, sines, 21)
     assert tree.best == pytest.approx(0.9738, abs=1e-4)
@@ -83,7 +83,7 @@ def test_21_evaluations_come_close_to_the_maximum():
     ("tested", "eta", "found"),
     [(1, 0.5, 1.5433), (2, 0.5, 2.2703), (10, 0.5, 3.4047), (50, 0.5, 4.2461), (50, 1.0, 4.0796)],
 )
-def test_the_width_of_the_bounds_is_the_published_one(tested, eta, found):
+def test_confidence_width_is_published_one(tested, eta, found):
     assert confidence_width(tested, eta) == pytest.approx(found, abs=5e-5)
 
 
@@ -96,7 +96,7 @@ def test_narrower_bounds_skip_more_cells():
     assert tested(1.0) > tested(10.0)
 
 
-def test_a_point_that_runs_narrows_the_belief_and_does_not_move_it():
+def test_pending_point_only_reduces_deviation():
     runs = [Evaluation(np.array([0.2]), gains=[1.0]), Evaluation(np.array([0.8]), gains=[0.0])]
     there = np.array([[0.5]])
     alone, beside = FixedLengthProcess(0.2, runs, []), FixedLengthProcess(0.2, runs, [Evaluation(there[0])])
@@ -104,7 +104,7 @@ def test_a_point_that_runs_narrows_the_belief_and_does_not_move_it():
     assert beside.predict(there)[1] < 0.01 < alone.predict(there)[1]
 
 
-def test_a_fitted_belief_knows_the_values_it_was_fitted_to_in_their_own_units():
+def test_fitted_process_predicts_in_units():
     points = np.linspace(0, 1, 150)[:, None]
     runs = [Evaluation(point, gains=[500 + 100 * sines(point)]) for point in points]
     mean, sd = fitted_process(np.array([False]))(runs, []).predict(points)
@@ -112,7 +112,7 @@ def test_a_fitted_belief_knows_the_values_it_was_fitted_to_in_their_own_units():
     assert sd.max() < 5
 
 
-def test_one_collapse_does_not_blind_a_fitted_belief():
+def test_collapsed_run_is_clipped():
     points = np.linspace(0, 1, 12)[:, None]
     runs = [Evaluation(point, gains=[float(point[0])]) for point in points[:-1]] + [
         Evaluation(points[-1], gains=[-1e6])
@@ -127,7 +127,7 @@ def test_equal_values_crash_no_fit():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         ({"eta": 0}, "eta=0 must be a number from 1e-09 to 1"),
         ({"eta": 1.5}, "eta=1.5 must be a number"),
@@ -136,8 +136,8 @@ def test_equal_values_crash_no_fit():
         ({"k": 2.5}, "k=2.5 must be a whole number"),
     ],
 )
-def test_wrong_options_are_told(options, told):
-    with pytest.raises(ValueError, match=told):
+def test_wrong_options_are_refused(options, expected):
+    with pytest.raises(ValueError, match=expected):
         BamsooSampler(SamplerSetup(options=options))
 
 

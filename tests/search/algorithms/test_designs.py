@@ -32,7 +32,7 @@ DESIGNS = ["lhs", "sobol", "halton"]
 
 
 def rows(play: Play, count: int) -> np.ndarray:
-    """Points of a space of numbers, one after another, nothing told."""
+    """Points of a space of numbers, one after another, without results."""
     return np.array([list(play.ask()[1].values()) for _ in range(count)])
 
 
@@ -54,19 +54,19 @@ def test_a_sequences_points_are_scipys(name, engine, make_study):
 
 
 @pytest.mark.parametrize("trials", [1, 2, 7, 20])
-def test_a_latin_hypercube_has_one_point_in_each_stratum_of_each_dimension(trials, make_study):
+def test_one_row_per_stratum(trials, make_study):
     study = make_study(params=CUBE, budget={"trials": trials})
     assert strata(rows(Play(study, algorithm="lhs"), trials)) == [list(range(trials))] * 3
 
 
 @pytest.mark.parametrize("doublings", [1, 2])
-def test_a_latin_hypercube_that_grows_has_one_point_a_stratum_whenever_it_has_doubled(doublings, make_study):
+def test_doubled_design_is_latin_hypercube(doublings, make_study):
     play = Play(make_study(params=CUBE, budget={"trials": 5}), algorithm="lhs", seed=3)
     count = 5 * 2**doublings
     assert strata(rows(play, count)) == [list(range(count))] * 3
 
 
-def test_rows_drawn_before_the_budget_grew_stay_a_part_of_the_design(make_study):
+def test_extended_budget_keeps_rows(make_study):
     play = Play(make_study(params=CUBE, budget={"trials": 6}), algorithm="lhs")
     before = rows(play, 4)
     budget(play, 12)
@@ -74,7 +74,7 @@ def test_rows_drawn_before_the_budget_grew_stay_a_part_of_the_design(make_study)
 
 
 @pytest.mark.parametrize("trials", [6, 10, 20, 35])
-def test_each_value_has_its_share_of_a_latin_hypercube_rounded_down_or_up(trials, make_study):
+def test_discrete_values_get_their_share(trials, make_study):
     params = {
         "kind": {"choice": ["a", "b", "c"]},
         "whole": {"int": [1, 4]},
@@ -91,7 +91,7 @@ def test_each_value_has_its_share_of_a_latin_hypercube_rounded_down_or_up(trials
         assert len(counts) == min(size, trials), name
 
 
-def test_the_chosen_latin_hypercube_is_the_one_whose_nearest_points_are_furthest_apart():
+def test_maximin_design_is_chosen():
     def width(designs: int, seed: int) -> float:
         points = latin_hypercube(
             seed=seed, first=20, size=20, kinds=((None, False),) * 3, designs=designs, shared=False
@@ -103,7 +103,7 @@ def test_the_chosen_latin_hypercube_is_the_one_whose_nearest_points_are_furthest
 
 
 @pytest.mark.parametrize("algorithm", DESIGNS)
-def test_a_designs_rows_begin_after_the_starts(algorithm, make_study):
+def test_rows_start_after_start_points(algorithm, make_study):
     plain = rows(Play(make_study(params=CUBE, budget={"trials": 8}), algorithm=algorithm), 8)
     started = make_study(params={n: r | {"prior": 0.5} for n, r in CUBE.items()}, budget={"trials": 9})
     found = rows(Play(started, algorithm=algorithm), 9)
@@ -112,7 +112,7 @@ def test_a_designs_rows_begin_after_the_starts(algorithm, make_study):
 
 
 @pytest.mark.parametrize("algorithm", DESIGNS)
-def test_a_point_that_is_tried_again_takes_no_row(algorithm, make_study):
+def test_retried_point_takes_no_row(algorithm, make_study):
     study = make_study(params=CUBE, budget={"trials": 8})
     plain, play = rows(Play(study, algorithm=algorithm), 8), Play(study, algorithm=algorithm)
     first = rows(play, 3)
@@ -124,21 +124,25 @@ def test_a_point_that_is_tried_again_takes_no_row(algorithm, make_study):
 
 
 @pytest.mark.parametrize("algorithm", [*DESIGNS, "grid"])
-def test_failed_and_running_trials_do_not_disturb_a_design(algorithm, make_study):
+def test_design_ignores_trial_states(algorithm, make_study):
     study = make_study(params=CUBE, budget={"trials": 8})
     options = {"points": 3} if algorithm == "grid" else {}
     quiet = Play(study, algorithm=algorithm, options=options)
-    untold, play, told = rows(quiet, 8), Play(study, algorithm=algorithm, options=options), []
+    without_results, play, with_results = (
+        rows(quiet, 8),
+        Play(study, algorithm=algorithm, options=options),
+        [],
+    )
     for context in range(8):
         number, point = play.ask()
-        told.append(list(point.values()))
+        with_results.append(list(point.values()))
         if context % 3:
             play.tell(number, *[1.0] * (context % 2))
-    assert np.array(told).tolist() == untold.tolist()
+    assert np.array(with_results).tolist() == without_results.tolist()
 
 
 @pytest.mark.parametrize("algorithm", [*DESIGNS, "grid"])
-def test_a_seed_gives_its_own_design_again(algorithm, make_study):
+def test_seed_repeats_design(algorithm, make_study):
     study = make_study(params=CUBE, budget={"trials": 8})
     options = {"points": 3} if algorithm == "grid" else {}
     one, same, other = (
@@ -174,7 +178,7 @@ def test_a_grid_is_every_combination_once(make_study):
     assert found != sorted(found)
 
 
-def test_a_lexicographic_grid_counts_with_the_last_parameter_quickest(make_study):
+def test_lexicographic_grid_order(make_study):
     play = Play(
         make_study(params=MIXED, budget={"trials": 54}),
         algorithm="grid",
@@ -183,7 +187,7 @@ def test_a_lexicographic_grid_counts_with_the_last_parameter_quickest(make_study
     assert [rounded(play.ask()[1]) for _ in range(54)] == combinations()
 
 
-def test_a_grid_leaves_out_points_that_a_start_took_and_those_a_constraint_forbids():
+def test_grid_skips_taken_and_infeasible():
     space = {"a": IntDistribution(1, 4), "b": IntDistribution(1, 3)}
     study = create_study()
     setup = SamplerSetup(space=space, trials=5, is_feasible=lambda params: params["a"] > params["b"])
@@ -196,7 +200,7 @@ def test_a_grid_leaves_out_points_that_a_start_took_and_those_a_constraint_forbi
 
 
 @pytest.mark.parametrize("algorithm", [*DESIGNS, "grid", "random"])
-def test_workers_that_ask_at_once_draw_the_rows_that_they_would_draw_in_turn(algorithm, make_study):
+def test_parallel_rows_equal_sequential_rows(algorithm, make_study):
     def points(order: list[int]) -> list[dict]:
         options = {"points": 3} if algorithm == "grid" else {}
         play = Play(make_study(params=CUBE, budget={"trials": 9}), algorithm=algorithm, options=options)
@@ -218,14 +222,14 @@ def refused(make_study, **search) -> None:
     check(make_study(params=MIXED, budget={"trials": 60}, search=search))
 
 
-def test_a_grid_smaller_than_the_budget_is_refused_with_its_size(make_study):
+def test_too_small_grid_is_refused(make_study):
     with pytest.raises(
         StudyFileError, match=r"study.yaml:\d+: .*54 points, fewer than the 60.*budget.trials"
     ):
         refused(make_study, algorithm="grid", options={"points": 3})
 
 
-def test_a_grid_as_large_as_the_budget_is_taken(make_study):
+def test_grid_of_budget_size_is_accepted(make_study):
     check(
         make_study(
             params=MIXED,
@@ -250,12 +254,12 @@ def test_a_grid_as_large_as_the_budget_is_taken(make_study):
         ({"algorithm": "sobol", "options": {"rows": 3}}, "rows is not an option of sobol"),
     ],
 )
-def test_an_option_that_does_not_fit_is_told(search, says, make_study):
+def test_invalid_option_is_refused(search, says, make_study):
     with pytest.raises(StudyFileError, match=says):
         refused(make_study, **search)
 
 
-def test_a_grid_of_more_points_than_memory_is_drawn_at_once(make_study):
+def test_huge_grid_is_sampled_quickly(make_study):
     params = {name: {"float": [0.0, 1.0]} for name in "abcdefgh"}
     play = Play(make_study(params=params), algorithm="grid", options={"points": 1001})
     assert len({rounded(play.ask()[1]) for _ in range(20)}) == 20

@@ -80,7 +80,7 @@ def test_evaluations_come_in_scipys_order(function):
 
 
 @pytest.mark.parametrize("function", [bowl, branin, bump, shifted])
-def test_chosen_cells_are_those_that_some_slope_makes_the_most_promising(function):
+def test_chosen_cells_are_potentially_optimal(function):
     class Checked(DirectTree):
         seen = 0
 
@@ -105,14 +105,14 @@ def test_chosen_cells_are_those_that_some_slope_makes_the_most_promising(functio
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         ({"epsilon": -1}, "epsilon=-1 must be a number from 0 to 1"),
         ({"local": "yes"}, "local='yes' must be true"),
     ],
 )
-def test_wrong_options_are_told(options, told):
-    with pytest.raises(ValueError, match=told):
+def test_wrong_options_are_refused(options, expected):
+    with pytest.raises(ValueError, match=expected):
         DirectSampler(SamplerSetup(options=options))
 
 

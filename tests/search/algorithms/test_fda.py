@@ -26,8 +26,8 @@ def close(points, expected) -> bool:
 
 def sphere_points(centre: np.ndarray, radius: float) -> np.ndarray:
     """The three points at which a sphere is looked at."""
-    shift = 1.75 * radius / math.sqrt(len(centre))
-    return np.clip(np.array([centre, centre + shift, centre - shift]), 0, 1)
+    offset = 1.75 * radius / math.sqrt(len(centre))
+    return np.clip(np.array([centre, centre + offset, centre - offset]), 0, 1)
 
 
 def children(centre, radius: float) -> list[np.ndarray]:
@@ -40,12 +40,12 @@ def children(centre, radius: float) -> list[np.ndarray]:
     ]
 
 
-def test_the_first_spheres_are_looked_at_in_three_points_each():
+def test_sphere_has_three_points():
     expected = np.vstack([sphere_points(centre, INNER) for centre in children((0.5, 0.5), 0.5)])
     assert close(played(FdaTree(TWO), bowl, 12), expected)
 
 
-def test_the_sphere_that_holds_the_best_point_is_decomposed_next():
+def test_best_sphere_is_decomposed_next():
     tree = FdaTree(TWO)
     first = np.array(played(tree, bowl, 12))
     best = int(np.argmax([bowl(point) for point in first])) // 3
@@ -55,7 +55,7 @@ def test_the_sphere_that_holds_the_best_point_is_decomposed_next():
     assert close(second, np.vstack([sphere_points(centre, INNER / (1 + math.sqrt(2))) for centre in inner]))
 
 
-def test_at_the_last_depth_steps_go_up_and_down_each_axis_from_the_best_point():
+def test_local_search_steps_along_axes():
     tree = FdaTree(TWO, depth=1)
     first = np.array(played(tree, bowl, 12))
     best = first[np.argmax([bowl(point) for point in first])]
@@ -75,28 +75,28 @@ def test_steps_that_find_nothing_better_shrink():
     assert close(points[6:], 1 - INNER + steps)
 
 
-def test_a_local_search_ends_at_the_precision_and_the_next_sphere_begins():
+def test_local_search_ends_at_precision():
     coarse, fine = FdaTree(TWO, depth=1, precision=0.2), FdaTree(TWO, depth=1, precision=1e-6)
     for tree in (coarse, fine):
         played(tree, bowl, 18)
     assert len(coarse.used) > 1 == len(fine.used)
 
 
-def test_when_all_spheres_are_used_the_depth_grows():
+def test_exhausted_depth_grows():
     tree = FdaTree(ONE, depth=1, precision=0.3)
     played(tree, sines, 40)
     assert tree.depth > 1
 
 
 @pytest.mark.parametrize(("cube", "function", "best"), [(ONE, sines, 0.975), (TWO, bowl, -1e-4)])
-def test_80_evaluations_come_close_to_the_maximum(cube, function, best):
+def test_maximum_after_80_evaluations(cube, function, best):
     tree = FdaTree(cube)
     played(tree, function, 80)
     assert tree.best > best
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [
         ({"depth": 0}, "depth=0 must be a whole number of at least 1"),
         ({"inflation": 0}, "inflation=0 must be a number from 0.01 to 10"),
@@ -104,8 +104,8 @@ def test_80_evaluations_come_close_to_the_maximum(cube, function, best):
         ({"precision": 2}, "precision=2 must be a number from 1e-09 to 1"),
     ],
 )
-def test_wrong_options_are_told(options, told):
-    with pytest.raises(ValueError, match=told):
+def test_wrong_options_are_refused(options, expected):
+    with pytest.raises(ValueError, match=expected):
         FdaSampler(SamplerSetup(options=options))
 
 

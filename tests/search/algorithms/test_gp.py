@@ -39,14 +39,14 @@ def played(study, *, trials: int, options: dict | None = None, seed: int = 0) ->
     return points
 
 
-def test_the_first_trials_are_a_latin_hypercube(make_study):
+def test_first_trials_are_latin_hypercube(make_study):
     points = played(make_study(params=PARAMS), trials=8, options={"n_startup": 8})
     for name in ("params.x", "params.y"):
         assert sorted(int(point[name] * 8) for point in points) == list(range(8))
 
 
 @pytest.mark.parametrize("options", [{}, {"transform": "winsor"}])
-def test_it_finds_the_optimum_of_a_bowl_with_categories(options, make_study):
+def test_optimum_of_bowl_is_found(options, make_study):
     points = played(make_study(params=PARAMS), trials=25, options=options)
     assert min(map(score, points)) < 0.01
     assert min(map(score, points[:10])) > 0.01
@@ -63,7 +63,7 @@ def test_a_batch_has_different_points(batch, make_study):
     assert apart.min() > 1e-3
 
 
-def test_a_liar_keeps_farther_from_what_runs_than_a_believer():
+def test_liar_avoids_pending_more():
     cube = Cube({"x": FloatDistribution(0.0, 1.0)})
     points = np.array([[0.1], [0.35], [0.6], [0.9]])
     running = np.array([[0.45]])
@@ -80,7 +80,7 @@ def test_a_liar_keeps_farther_from_what_runs_than_a_believer():
     assert away("liar") > away("believer")
 
 
-def test_a_study_where_everything_fails_or_is_equal_goes_on(make_study):
+def test_failures_and_ties_continue(make_study):
     for values in ((), (1.0,)):
         play = Play(make_study(params=PARAMS), algorithm="gp", options={"n_startup": 3})
         for _ in range(8):
@@ -95,7 +95,7 @@ def test_a_study_where_everything_fails_or_is_equal_goes_on(make_study):
         ({"batch": "x"}, "batch='x'"),
     ],
 )
-def test_an_option_out_of_its_rule_is_told(options, said, make_study):
+def test_invalid_option_is_refused(options, said, make_study):
     study = make_study(params=PARAMS, search={"algorithm": "gp", "options": options})
     with pytest.raises(StudyFileError, match=said):
         check_algorithm(study, sampler_setup(study, study.config))

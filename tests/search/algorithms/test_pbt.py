@@ -35,13 +35,13 @@ def chosen(gains, *, taken=(), undecided=0, quantile=0.2, seed=0) -> tuple:
     return astuple(choose_parent(gains, taken=set(taken), undecided=undecided, quantile=quantile, rng=rng))
 
 
-def test_the_first_that_nobody_follows_is_followed_with_its_values():
+def test_first_free_predecessor_is_continued():
     assert chosen(TEN) == (10, 10, True)
     assert chosen(TEN, taken=[10, 11, 12]) == (13, 13, True)
     assert chosen(TEN, taken=[10, 11], undecided=1) == (13, 13, True)
 
 
-def test_the_worst_give_way_to_one_of_the_best_at_random():
+def test_worst_are_replaced_by_best():
     seen = {chosen(TEN, taken=[10], seed=seed) for seed in range(20)}
     assert seen == {(11, 12, False), (11, 14, False)}
     assert {chosen(TEN, taken=range(10, 17), seed=seed)[:2] for seed in range(20)} == {
@@ -50,7 +50,7 @@ def test_the_worst_give_way_to_one_of_the_best_at_random():
     }
 
 
-def test_where_nobody_is_left_to_follow_one_of_the_best_is_copied():
+def test_without_predecessor_best_is_copied():
     assert {chosen(TEN, taken=TEN, seed=seed) for seed in range(20)} == {
         (None, 12, False),
         (None, 14, False),
@@ -59,13 +59,13 @@ def test_where_nobody_is_left_to_follow_one_of_the_best_is_copied():
 
 
 @pytest.mark.parametrize(("known", "worst"), [(1, 0), (2, 0), (3, 1), (7, 1), (8, 2), (12, 2), (13, 3)])
-def test_how_many_are_among_the_worst(known, worst):
+def test_number_of_worst(known, worst):
     gains = {n: float(n) for n in range(known)}
     given_way = [n for n in gains if not chosen(gains, taken=set(gains) - {n})[2]]
     assert given_way == list(range(worst))
 
 
-def test_never_more_than_half_give_way():
+def test_at_most_half_are_replaced():
     assert [chosen({0: 1.0, 1: 2.0}, taken=taken, quantile=0.5)[:2] for taken in ([], [0])] == [
         (0, 1),
         (1, 1),
@@ -90,7 +90,7 @@ def test_never_more_than_half_give_way():
         (CategoricalDistribution(("a", "b", "c")), "b", 1.25, "b"),
     ],
 )
-def test_a_value_is_multiplied_inside_its_range(distribution, value, factor, found):
+def test_value_is_perturbed_within_range(distribution, value, factor, found):
     axis, rng = Axis(name="x", distribution=distribution), np.random.default_rng(0)
     new = perturbed_value(axis, value, rng, resample=0.0, factors=[factor])
     assert new == (pytest.approx(found) if isinstance(found, float) else found)
@@ -128,15 +128,15 @@ class Trainings:
 
 def played(study, *, trials: int, options: dict, seed: int = 0, workers: int = 1) -> tuple[Play, list[float]]:
     play, toy = Play(study, algorithm="pbt", seed=seed, options=options), Trainings(steps=100)
-    running, told = [], []
-    while len(told) < trials:
-        while len(running) < min(workers, trials - len(told)):
+    running, results = [], []
+    while len(results) < trials:
+        while len(running) < min(workers, trials - len(results)):
             running.append(play.ask())
         number, point = running.pop(0)
         line = lines(play)[number]
-        told.append(toy.train(point["params.lr"], line["of"], line["parent"], number))
-        play.tell(number, told[-1])
-    return play, told
+        results.append(toy.train(point["params.lr"], line["of"], line["parent"], number))
+        play.tell(number, results[-1])
+    return play, results
 
 
 def lines(play: Play) -> list[dict]:
@@ -144,27 +144,27 @@ def lines(play: Play) -> list[dict]:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_where_the_best_value_moves_it_beats_every_fixed_one(seed, make_study):
+def test_pbt_follows_moving_optimum(seed, make_study):
     study = make_study(params=LR, budget={"trials": 200}, search={"seed": seed})
     fixed = min(Trainings(steps=100).train(lr, 1, None, 0) for lr in np.geomspace(1e-3, 1, 500))
-    _, told = played(study, trials=200, options={"population": 10, "generations": 20}, seed=seed)
-    assert min(told[-10:]) < 0.8 * fixed
+    _, results = played(study, trials=200, options={"population": 10, "generations": 20}, seed=seed)
+    assert min(results[-10:]) < 0.8 * fixed
 
 
 def test_one_worker_trains_generation_by_generation(make_study):
     study = make_study(params=LR, budget={"trials": 24})
-    play, told = played(study, trials=24, options={"population": 8, "generations": 3})
+    play, results = played(study, trials=24, options={"population": 8, "generations": 3})
     trials, found = play.study.get_trials(), lines(play)
     assert [line["generation"] for line in found] == [0] * 8 + [1] * 8 + [2] * 8
     assert {line["of"] for line in found} == {3}
-    assert [line["place"] for line in found] == [None] * 8 + list(range(16))
+    assert [line["place"] for line in found] == [None] * 8 + list(range(16))  # words: ignore
     assert [line["parent"] is None for line in found] == [True] * 8 + [False] * 16
     for first in (0, 8):
-        before = sorted(range(first, first + 8), key=lambda n: told[n])
+        before = sorted(range(first, first + 8), key=lambda n: results[n])
         for number in range(first + 8, first + 16):
-            line, place = found[number], number - 8
-            assert line["keeps"] == (place not in before[-2:])
-            assert line["parent"] == place if line["keeps"] else line["parent"] in before[:2]
+            line, predecessor = found[number], number - 8
+            assert line["keeps"] == (predecessor not in before[-2:])
+            assert line["parent"] == predecessor if line["keeps"] else line["parent"] in before[:2]
             same = trials[number].params == trials[line["parent"]].params
             assert same == line["keeps"]
 
@@ -173,9 +173,9 @@ def test_one_worker_trains_generation_by_generation(make_study):
 def test_workers_at_once_follow_different_trials(workers, make_study):
     study = make_study(params=LR, budget={"trials": 32, "parallel": workers})
     play, _ = played(study, trials=32, options={"population": 8, "generations": 4}, workers=workers)
-    places = [line["place"] for line in lines(play) if line["place"] is not None]
-    assert len(places) == len(set(places))
-    assert len(places) >= 20
+    predecessors = [line["place"] for line in lines(play) if line["place"] is not None]  # words: ignore
+    assert len(predecessors) == len(set(predecessors))
+    assert len(predecessors) >= 20
 
 
 def test_points_of_a_copy_are_new(make_study):
@@ -185,7 +185,7 @@ def test_points_of_a_copy_are_new(make_study):
     assert len(fresh) == len(set(fresh)) >= 8
 
 
-def test_those_that_stand_in_for_failed_trials_are_of_the_last_generation(make_study):
+def test_replacements_join_last_generation(make_study):
     play = Play(
         make_study(params=LR, budget={"trials": 8}),
         algorithm="pbt",
@@ -196,12 +196,12 @@ def test_those_that_stand_in_for_failed_trials_are_of_the_last_generation(make_s
         play.tell(number, *([] if number in (1, 2, 5) else [float(number)]))
     found = lines(play)
     assert [line["generation"] for line in found] == [0] * 4 + [1] * 7
-    assert [line["place"] for line in found[4:]] == [0, 3, None, None, None, None, None]
+    assert [line["place"] for line in found[4:]] == [0, 3, None, None, None, None, None]  # words: ignore
     assert {line["parent"] for line in found[6:]} == {0}
     assert not any(line["keeps"] for line in found[6:])
 
 
-def test_where_all_of_a_generation_failed_the_one_before_it_is_gone_on_from(make_study):
+def test_failed_generation_is_skipped(make_study):
     play = Play(
         make_study(params=LR, budget={"trials": 6}),
         algorithm="pbt",
@@ -213,7 +213,7 @@ def test_where_all_of_a_generation_failed_the_one_before_it_is_gone_on_from(make
     assert [line["parent"] for line in lines(play)] == [None, None, 0, 1, 0, 1]
 
 
-def test_where_nothing_is_known_a_trial_begins_at_the_first_step(make_study):
+def test_without_scores_starts_at_first_step(make_study):
     play = Play(
         make_study(params=LR, budget={"trials": 4}),
         algorithm="pbt",
@@ -223,10 +223,16 @@ def test_where_nothing_is_known_a_trial_begins_at_the_first_step(make_study):
         play.ask()
         if number < 2:
             play.tell(number)
-    assert lines(play)[2] == {"generation": 1, "of": 2, "parent": None, "place": None, "keeps": False}
+    assert lines(play)[2] == {
+        "generation": 1,
+        "of": 2,
+        "parent": None,
+        "place": None,
+        "keeps": False,
+    }  # words: ignore
 
 
-def test_a_larger_budget_changes_neither_population_nor_generations(make_study):
+def test_extended_budget_keeps_plan(make_study):
     study = make_study(params=LR, budget={"trials": 32})
     play, _ = played(study, trials=32, options={})
     larger = study.config.budget.model_copy(update={"trials": 64, "parallel": 4})
@@ -237,7 +243,7 @@ def test_a_larger_budget_changes_neither_population_nor_generations(make_study):
     assert {(line["generation"], line["of"]) for line in lines(play)[32:]} == {(3, 4)}
 
 
-def test_points_to_start_from_are_of_the_first_generation(make_study):
+def test_start_points_join_first_generation(make_study):
     points = [{"params.lr": lr} for lr in (0.01, 0.02, 0.03)]
     study = make_study(params=LR, budget={"trials": 4}, search={"start_from": points})
     play, _ = played(study, trials=4, options={"population": 2, "generations": 2})
@@ -265,7 +271,7 @@ class LateLook:
 
 
 @pytest.mark.parametrize("other", [4, 6])
-def test_of_two_that_choose_the_same_place_at_one_moment_one_chooses_again(other, make_study):
+def test_same_predecessor_is_chosen_again(other, make_study):
     study = make_study(params=LR, budget={"trials": 8, "parallel": 3}, search={"algorithm": "pbt"})
     options = {"population": 4, "generations": 2}
     play = Play(study, algorithm="pbt", options=options)
@@ -300,9 +306,9 @@ def test_how_a_budget_is_cut(trials, workers, options, shape):
 
 
 def refused(study) -> list[str]:
-    with pytest.raises(StudyFileError) as told:
+    with pytest.raises(StudyFileError) as refusal:
         check_algorithm(study, sampler_setup(study, study.config))
-    return list(told.value.mistakes)
+    return list(refusal.value.mistakes)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +327,7 @@ def refused(study) -> list[str]:
         ({"search": {"options": {"quantile": 0.6}}}, r"quantile=0.6 must be a number from 0 to 0.5"),
     ],
 )
-def test_what_does_not_go_with_it_is_told(sections, said, make_study):
+def test_unsupported_studies_are_refused(sections, said, make_study):
     search = {"algorithm": "pbt", **sections.pop("search", {})}
     [line] = refused(make_study(params=LR, **{"budget": {"trials": 40}, **sections, "search": search}))
     assert re.search(said, line)
@@ -340,7 +346,7 @@ def test_what_does_not_go_with_it_is_told(sections, said, make_study):
         ({}, {"trials": 100, "parallel": 8}, None),
     ],
 )
-def test_a_study_that_has_begun_keeps_its_members_whatever_its_budget_becomes(options, now, said, make_study):
+def test_changed_budget_keeps_population(options, now, said, make_study):
     search = {"algorithm": "pbt", "options": options}
     study = make_study(params=LR, search=search, budget={"trials": 48, "parallel": 4})
     config = study.config.model_copy(update={"budget": study.config.budget.model_copy(update=now)})
@@ -362,14 +368,14 @@ FINE = {
 }
 
 
-def test_of_a_fine_tuning_only_what_may_change_on_the_way_is_searched(make_study):
+def test_only_changeable_values_are_searched(make_study):
     free = {"learning_rate": {"float": [1e-5, 1e-2], "log": True}, "weight_decay": {"float": [0, 0.1]}}
     fine = make_study(**FINE, train=free, lora={"r": 8, "lora_alpha": {"expr": "2 * lora.r"}})
     check_algorithm(fine, sampler_setup(fine, fine.config))
     tied = {"r": {"choice": [4, 8]}, "lora_alpha": {"expr": "2 * lora.r"}}
-    told = refused(make_study(**FINE, train=free, lora=tied))
-    assert [line.split(": ", 1)[1].split(" cannot")[0] for line in told] == ["lora.r", "lora.lora_alpha"]
-    assert "search over lora.lora_dropout, train.adam_beta1" in told[0]
+    errors = refused(make_study(**FINE, train=free, lora=tied))
+    assert [line.split(": ", 1)[1].split(" cannot")[0] for line in errors] == ["lora.r", "lora.lora_alpha"]
+    assert "search over lora.lora_dropout, train.adam_beta1" in errors[0]
 
 
 @pytest.mark.parametrize(
@@ -380,7 +386,7 @@ def test_of_a_fine_tuning_only_what_may_change_on_the_way_is_searched(make_study
         ({"pruner_options": {"eta": 2}}, "pruner_options"),
     ],
 )
-def test_rungs_of_a_pruner_are_refused_beside_it(more, key):
+def test_pruner_with_pbt_is_refused(more, key):
     with pytest.raises(ValueError, match=f"{key}: pbt decides by itself who goes on.*remove {key}"):
         SearchConfig.model_validate({"algorithm": "pbt", **more})
 

@@ -44,10 +44,10 @@ def space(name: str) -> dict:
 
 
 def bowl(point: dict, *, seed: int = 0) -> float:
-    """Smallest, 0, at a place that the seed settles."""
-    place = np.random.default_rng(seed + 100).uniform(0.2, 0.8, 5)
+    """Smallest, 0, at a point that the seed determines."""
+    optimum = np.random.default_rng(seed + 100).uniform(0.2, 0.8, 5)
     values = np.array([point[f"params.x{i}"] for i in range(5)])
-    return float(((values - place) ** 2).sum() + COST.get(point.get("params.kind"), 0.0))
+    return float(((values - optimum) ** 2).sum() + COST.get(point.get("params.kind"), 0.0))
 
 
 def by_chance(seed: int, *, kinds: bool) -> float:
@@ -75,7 +75,7 @@ def played(play: Play, *, trials: int, workers: int = 1, seed: int = 0) -> list[
 
 @pytest.mark.parametrize("workers", [1, 8])
 @pytest.mark.parametrize("name", ALL)
-def test_a_population_beats_chance_on_a_bowl(name, workers, make_study):
+def test_population_beats_random_search(name, workers, make_study):
     study = make_study(params=space(name), budget={"trials": 150, "parallel": workers})
 
     learnt = [
@@ -93,7 +93,7 @@ def test_a_population_beats_chance_on_a_bowl(name, workers, make_study):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_batch_is_as_large_as_asked_and_all_different(name, make_study):
+def test_batch_points_are_different(name, make_study):
     play = Play(make_study(params=space(name), budget={"trials": 40}), algorithm=name)
     for _ in range(5):
         batch = [play.ask() for _ in range(8)]
@@ -106,7 +106,7 @@ def test_a_batch_is_as_large_as_asked_and_all_different(name, make_study):
 
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("name", ALL)
-def test_a_population_read_from_a_copy_of_the_store_goes_on_as_the_first_would(name, workers, make_study):
+def test_copied_study_continues_identically(name, workers, make_study):
     study = make_study(params=space(name), budget={"trials": 60, "parallel": workers})
     play, twin = Play(study, algorithm=name, seed=5), Play(study, algorithm=name, seed=5)
     played(play, trials=37, workers=workers)
@@ -121,7 +121,7 @@ def test_a_population_read_from_a_copy_of_the_store_goes_on_as_the_first_would(n
 
 
 @pytest.mark.parametrize("name", OURS)
-def test_trials_drawn_in_another_order_get_the_same_points(name, make_study):
+def test_order_of_asks_is_irrelevant(name, make_study):
     def points(order: list[int]) -> list[dict]:
         play = Play(make_study(params=space(name), budget={"trials": 60}), algorithm=name)
         played(play, trials=25)
@@ -137,7 +137,7 @@ def test_trials_drawn_in_another_order_get_the_same_points(name, make_study):
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("ends", [[], [1.0], None], ids=["fail", "constant", "run"])
-def test_a_population_that_learns_nothing_goes_on(name, ends, make_study):
+def test_failures_and_ties_continue(name, ends, make_study):
     play = Play(make_study(params=space(name), budget={"trials": 60}), algorithm=name)
     points = []
     for _ in range(45):
@@ -149,23 +149,23 @@ def test_a_population_that_learns_nothing_goes_on(name, ends, make_study):
 
 
 @pytest.mark.parametrize("name", [*OURS, "nsga2", "nsga3", "tpe"])
-def test_constraints_that_the_store_tells_keep_an_algorithm_off_the_forbidden_optimum(name, make_study):
-    def middle(told: bool) -> float:
+def test_stored_constraints_exclude_optimum(name, make_study):
+    def middle(stored: bool) -> float:
         play = Play(make_study(params=NUMBERS, budget={"trials": 120}), algorithm=name, seed=1)
-        points = constrained(play, evaluated=told)
+        points = constrained(play, stored=stored)
         return float(np.median([point["params.x0"] for point in points[-40:]]))
 
-    assert middle(evaluated=False) < 0.25
-    assert middle(evaluated=True) > 0.45
+    assert middle(stored=False) < 0.25
+    assert middle(stored=True) > 0.45
 
 
-def constrained(play: Play, *, told: bool) -> list[dict]:
+def constrained(play: Play, *, stored: bool) -> list[dict]:
     """Points of trials whose value falls with x0, and breaks a constraint below a half."""
     points = []
     for _ in range(120):
         number, point = play.ask()
         points.append(point)
-        if told:
+        if stored:
             id_ = play.study.trials[number]._trial_id
             excess = [0.5 - point["params.x0"]]
             play.study._storage.set_trial_system_attr(id_, CONSTRAINTS_KEY, excess)
@@ -173,7 +173,7 @@ def constrained(play: Play, *, told: bool) -> list[dict]:
     return points
 
 
-def test_the_generations_of_nsga_advance_though_nobody_calls_its_after_trial(make_study):
+def test_nsga_generations_advance(make_study):
     options = {"population_size": 10}
     play = Play(make_study(params=space("nsga2"), budget={"trials": 60}), algorithm="nsga2", options=options)
     values = [value for _, value in played(play, trials=60)]
@@ -183,7 +183,7 @@ def test_the_generations_of_nsga_advance_though_nobody_calls_its_after_trial(mak
     assert means[-1] < means[0] / 2
 
 
-def test_the_generations_of_cmaes_advance_though_nobody_calls_its_after_trial(make_study):
+def test_cmaes_generations_advance(make_study):
     play = Play(make_study(params=NUMBERS, budget={"trials": 60}), algorithm="cmaes", options={"popsize": 10})
     values = [value for _, value in played(play, trials=61)]
     generations = [t.system_attrs.get("cma:generation") for t in play.study.trials]
@@ -222,7 +222,7 @@ def context(rank: int, seed: int = 0) -> SamplingContext:
     return SamplingContext(number=rank, rank=rank, rng=np.random.default_rng(seed))
 
 
-def test_a_particle_flies_by_clerc_and_kennedys_constriction():
+def test_particle_follows_constriction_formula():
     swarm = SwarmSampler(SamplerSetup(options={"population": 2}))
     assert swarm.inertia == pytest.approx(0.7298, abs=1e-4)
     known = history((0, [0.5, 0.5], 1.0), (1, [0.6, 0.4], 3.0), (2, [0.45, 0.52], 0.5))
@@ -236,7 +236,7 @@ def test_a_particle_flies_by_clerc_and_kennedys_constriction():
     )
 
 
-def test_a_particle_that_alone_is_best_flies_on_more_slowly():
+def test_best_particle_slows_down():
     swarm = SwarmSampler(SamplerSetup(options={"population": 2}))
     points = [[0.2, 0.2], [0.3, 0.3]]
     for step in range(6):
@@ -247,20 +247,22 @@ def test_a_particle_that_alone_is_best_flies_on_more_slowly():
 
 
 @pytest.mark.parametrize("strategy", ["rand/1", "current-to-best/1"])
-def test_a_challenger_is_a_mixture_of_the_population(strategy):
+def test_trial_vector_formula(strategy):
     options = {"population": 4, "strategy": strategy, "factor": 0.5, "crossover": 1.0}
     colony = DifferenceSampler(SamplerSetup(options=options))
-    told = [(0, [0.5, 0.5], 1.0), (1, [0.4, 0.6], 2.0), (2, [0.6, 0.7], 3.0), (3, [0.55, 0.45], 4.0)]
-    known = history(*told, (4, [0.9, 0.9], 0.5))  # member 0 stays where it is: its last move was no better
+    evaluated = [(0, [0.5, 0.5], 1.0), (1, [0.4, 0.6], 2.0), (2, [0.6, 0.7], 3.0), (3, [0.55, 0.45], 4.0)]
+    known = history(
+        *evaluated, (4, [0.9, 0.9], 0.5)
+    )  # member 0 stays where it is: its last move was no better
     found = colony.next_position(PLANE, known, context(8, seed=3))
-    places = [np.array(point) for _, point, _ in told]
+    points = [np.array(point) for _, point, _ in evaluated]
     choice = np.random.default_rng(3).choice(3, 3, replace=False) + 1
-    one, two, three = (places[i] for i in choice)
-    rand, best = one + 0.5 * (two - three), places[0] + 0.5 * (places[3] - places[0] + one - two)
+    one, two, three = (points[i] for i in choice)
+    rand, best = one + 0.5 * (two - three), points[0] + 0.5 * (points[3] - points[0] + one - two)
     assert found == pytest.approx(rand if strategy == "rand/1" else best)
 
 
-def test_a_challenger_keeps_a_coordinate_where_crossover_is_off():
+def test_crossover_zero_changes_one_coordinate():
     options = {"population": 4, "crossover": 0.0}
     known = history((0, [0.5, 0.5], 1.0), (1, [0.4, 0.6], 2.0), (2, [0.6, 0.7], 3.0), (3, [0.55, 0.45], 4.0))
     move = partial(DifferenceSampler(SamplerSetup(options=options)).next_position, PLANE, known)
@@ -268,7 +270,7 @@ def test_a_challenger_keeps_a_coordinate_where_crossover_is_off():
     assert changed == [1] * 20
 
 
-def test_an_ant_draws_around_the_archive_as_wide_as_it_is():
+def test_ant_samples_archive_width():
     colony = ColonySampler(SamplerSetup(options={"population": 4, "speed": 0.5, "locality": 1e-3}))
     known = history((0, [0.5, 0.5], 4.0), (1, [0.52, 0.5], 3.0), (2, [0.48, 0.5], 2.0), (3, [0.5, 0.53], 1.0))
     drawn = np.array([colony.next_position(PLANE, known, context(9, seed)) for seed in range(4000)])
@@ -276,7 +278,7 @@ def test_an_ant_draws_around_the_archive_as_wide_as_it_is():
     assert drawn.std(axis=0) == pytest.approx([0.5 * 0.04 / 3, 0.5 * 0.03 / 3], rel=0.05)
 
 
-def test_an_ant_chooses_categories_with_their_weights_in_the_archive():
+def test_ant_samples_category_weights():
     """One of four choices is not in the archive: its weight is q, the others' their best point's over their number."""
     k, q = 4, 0.5
     colony = ColonySampler(SamplerSetup(options={"population": k, "locality": q}))
@@ -288,7 +290,7 @@ def test_an_ant_chooses_categories_with_their_weights_in_the_archive():
     assert shares == pytest.approx(weights / weights.sum(), abs=0.03)  # 3.9 standard errors
 
 
-def test_a_point_outside_comes_back_as_by_mirrors():
+def test_outside_point_is_reflected():
     assert reflected(np.array([-0.25, 0.5, 1.25, 2.5])) == pytest.approx([0.25, 0.5, 0.75, 0.5])
 
 
@@ -311,7 +313,7 @@ def test_a_point_outside_comes_back_as_by_mirrors():
         ({"algorithm": "cmaes", "options": {"lr_adapt": 1}}, "lr_adapt=1 must be true or false"),
     ],
 )
-def test_an_option_that_does_not_fit_is_told(search, says, make_study):
+def test_invalid_option_is_refused(search, says, make_study):
     study = make_study(params=NUMBERS, search=search)
     with pytest.raises(StudyFileError, match=says):
         check_algorithm(study, sampler_setup(study, study.config))

@@ -33,11 +33,11 @@ BOWL = [
 ]  # fmt: skip
 
 
-def test_the_first_evaluations_in_one_dimension_are_the_reference_runs():
+def test_one_dimension_matches_reference():
     assert played(SooTree(ONE), sines, 21) == [(x,) for x in SINES]
 
 
-def test_cells_are_cut_in_the_reference_order():
+def test_expansions_match_reference():
     tree = SooTree(ONE)
     played(tree, sines, 22)
     cuts = [
@@ -54,7 +54,7 @@ def test_cells_are_cut_in_the_reference_order():
     assert tree.expansions[:11] == [*cuts, (5, 2, 4), (5, 3, 1)]
 
 
-def test_150_evaluations_find_the_maximum_to_eight_digits():
+def test_maximum_after_150_evaluations():
     tree = SooTree(ONE)
     played(tree, sines, 151)
     best = max(tree.evaluations.values(), key=lambda run: run.gains[0])
@@ -62,11 +62,11 @@ def test_150_evaluations_find_the_maximum_to_eight_digits():
     assert best.point[0] == pytest.approx(0.867526, abs=1e-6)
 
 
-def test_the_first_evaluations_in_two_dimensions_are_the_reference_runs():
+def test_two_dimensions_match_reference():
     assert played(SooTree(TWO), bowl, 21) == BOWL
 
 
-def test_an_even_number_of_parts_evaluates_every_child():
+def test_even_k_evaluates_every_child():
     tree = SooTree(ONE, k=2)
     points = [0.5, 0.25, 0.75, 0.125, 0.375, 0.625, 0.875, 0.8125, 0.9375, 0.3125, 0.4375, 0.0625]
     assert played(tree, sines, 12) == [(x,) for x in points]
@@ -82,7 +82,7 @@ PUBLISHED_RUNS = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED_RUNS)
-def test_the_evaluations_of_a_published_study_are_reproduced(name):
+def test_published_study_is_reproduced(name):
     if not PUBLISHED.is_file():
         pytest.skip(f"no published runs in {PUBLISHED}")
     with PUBLISHED.open(encoding="utf-8") as lines:
@@ -97,24 +97,24 @@ def test_the_evaluations_of_a_published_study_are_reproduced(name):
     assert list(tree.ask().params.values()) == pytest.approx(last)
 
 
-def test_a_depth_limit_keeps_sweeps_above_it():
+def test_depth_limit_bounds_sweeps():
     tree = SooTree(ONE, h_max=2)
     played(tree, sines, 15)
     assert max(h for _, h, _ in tree.expansions) == 2
 
 
-def test_a_depth_limit_does_not_stop_the_search():
+def test_depth_limit_keeps_searching():
     tree = SooTree(ONE, h_max=0)
     assert len(set(played(tree, sines, 15))) == 15
 
 
-def test_equal_values_are_cut_from_the_left_and_breadth_first():
+def test_ties_expand_leftmost_first():
     tree = SooTree(ONE)
     played(tree, lambda point: 0.0, 20)
     assert tree.expansions[:5] == [(0, 0, 0), (1, 1, 0), (2, 1, 1), (3, 1, 2), (4, 2, 0)]
 
 
-def test_a_broken_trial_counts_as_the_worst_and_is_cut_last():
+def test_failed_trial_counts_as_worst():
     tree = SooTree(ONE)
     values = iter(
         [1.0, None, 0.5, 0.75, 0.25]
@@ -126,11 +126,11 @@ def test_a_broken_trial_counts_as_the_worst_and_is_cut_last():
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "expected"),
     [({"k": 1}, "k=1 must be a whole number of at least 2"), ({"h_max": -1}, "h_max=-1 must be a whole")],
 )
-def test_wrong_options_are_told(options, told):
-    with pytest.raises(ValueError, match=told):
+def test_wrong_options_are_refused(options, expected):
+    with pytest.raises(ValueError, match=expected):
         SooSampler(SamplerSetup(options=options))
 
 

@@ -30,8 +30,8 @@ def grown(storage, id_: int, rng: random.Random, *, rungs: bool) -> None:
             storage.set_trial_param(trial._trial_id, "x", rng.random(), LINE)
     elif rungs and rng.random() < 0.5:
         before = trial.user_attrs.get("rungs", [])
-        told = {"rung": len(before), "budget": 1.0, "values": [rng.random()], "stderrs": []}
-        storage.set_trial_user_attr(trial._trial_id, "rungs", [*before, told])
+        score = {"rung": len(before), "budget": 1.0, "values": [rng.random()], "stderrs": []}
+        storage.set_trial_user_attr(trial._trial_id, "rungs", [*before, score])
         storage.set_trial_state_values(trial._trial_id, TrialState.WAITING)
     else:
         state = rng.choice([TrialState.COMPLETE, TrialState.COMPLETE, TrialState.FAIL])
@@ -40,7 +40,7 @@ def grown(storage, id_: int, rng: random.Random, *, rungs: bool) -> None:
         )
 
 
-def told(view: SearchView, id_: int, states: tuple[TrialState, ...] | None) -> list[tuple]:
+def shown(view: SearchView, id_: int, states: tuple[TrialState, ...] | None) -> list[tuple]:
     return [
         (trial.number, trial.state, trial.values, trial.params, trial.user_attrs, trial.system_attrs)
         for trial in view.get_all_trials(id_, deepcopy=False, states=states)
@@ -49,7 +49,7 @@ def told(view: SearchView, id_: int, states: tuple[TrialState, ...] | None) -> l
 
 @pytest.mark.parametrize("rungs", [False, True])
 @pytest.mark.parametrize("seed", range(5))
-def test_a_kept_look_shows_what_a_fresh_one_shows(seed, rungs):
+def test_cached_view_equals_fresh_view(seed, rungs):
     rng, kept = random.Random(seed), FinishedTrials()
     study = optuna.create_study()
     storage, id_ = study._storage, study._study_id
@@ -62,7 +62,7 @@ def test_a_kept_look_shows_what_a_fresh_one_shows(seed, rungs):
         unseen = frozenset(range(rng.randrange(count + 1), count)) if rng.random() < 0.5 else frozenset()
         states = (TrialState.COMPLETE,) if rng.random() < 0.3 else None
         views = [SearchView(storage, unseen=unseen, finished=finished) for finished in (kept, None)]
-        first, second = (told(view, id_, states) for view in views)
+        first, second = (shown(view, id_, states) for view in views)
         assert first == second
     assert kept.searched_count > 5 or rungs
     assert kept.searched_count >= 5

@@ -24,14 +24,14 @@ CUBE = Cube(LINE)
 
 def trial(number: int, *values: float, state: TrialState = TrialState.WAITING) -> FrozenTrial:
     """A trial that has reached one rung for each value."""
-    told = [{"rung": k, "budget": 1.0, "values": [v], "stderrs": [0.1 * k]} for k, v in enumerate(values)]
+    scores = [{"rung": k, "budget": 1.0, "values": [v], "stderrs": [0.1 * k]} for k, v in enumerate(values)]
     end = values[-1] if values else 0.5
     made = create_trial(
         state=state,
         params={"x": number / 100},
         distributions=LINE,
         values=[end] if state == TrialState.COMPLETE else None,
-        user_attrs={"kind": "trial", "rungs": told} if told else {"kind": "trial"},
+        user_attrs={"kind": "trial", "rungs": scores} if scores else {"kind": "trial"},
     )
     made.number = number
     return made
@@ -46,13 +46,13 @@ def test_without_rungs_nothing_is_changed():
     assert trials_at_level(trials) == trials
 
 
-def test_trials_that_rest_on_a_rung_are_known():
+def test_waiting_rung_scores_are_shown():
     found = history(*(trial(n, float(n)) for n in range(5)))
     assert found.gains.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
     assert len(found.pending) == 0
 
 
-def test_the_highest_rung_with_enough_trials_is_the_level_and_the_rest_is_pending():
+def test_level_is_highest_sufficient_rung():
     low = [trial(n, float(n)) for n in range(9)]
     high = [trial(10 + n, 5.0 + n, 50.0 + n) for n in range(4)]
     found = history(*low, *high)
@@ -63,23 +63,23 @@ def test_the_highest_rung_with_enough_trials_is_the_level_and_the_rest_is_pendin
     assert sorted(fewer.gains.tolist()) == sorted([*map(float, range(9)), 5.0, 6.0, 7.0])
 
 
-def test_a_finished_trial_is_compared_at_the_level_of_the_others():
+def test_finished_trial_shown_at_level():
     done = trial(0, 1.0, 2.0, 99.0, state=TrialState.COMPLETE)
     found = history(done, *(trial(n, float(n)) for n in range(1, 9)))
     assert found.gains.tolist() == [1.0, *map(float, range(1, 9))]
 
 
-def test_a_trial_that_was_promoted_and_runs_is_known_by_what_it_reached():
+def test_promoted_trial_keeps_rung_score():
     found = history(trial(0, 7.0, state=TrialState.RUNNING), *(trial(n, float(n)) for n in range(1, 5)))
     assert found.gains.tolist() == [7.0, 1.0, 2.0, 3.0, 4.0]
 
 
-def test_one_that_was_finished_elsewhere_stays_as_it_is():
+def test_trial_without_rungs_is_unchanged():
     found = history(trial(0, state=TrialState.COMPLETE), *(trial(n, float(n)) for n in range(1, 5)))
     assert found.gains.tolist() == [0.5, 1.0, 2.0, 3.0, 4.0]
 
 
-def test_the_trials_of_a_round_are_hidden_with_their_rungs():
+def test_unseen_trials_hide_rung_scores():
     study = optuna.create_study(direction="maximize")
     for number in range(5):
         study._storage.create_new_trial(study._study_id, template_trial=trial(number, float(number)))
@@ -90,7 +90,7 @@ def test_the_trials_of_a_round_are_hidden_with_their_rungs():
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name not in LINEAGES])
-def test_every_algorithm_draws_new_points_while_trials_climb(make_study, tmp_path, name):
+def test_points_are_new_with_rungs(make_study, tmp_path, name):
     study = make_study(
         params={"x": {"float": [0.0, 1.0], "step": 0.05}, "y": {"float": [0.0, 1.0], "step": 0.05}},
         search={"algorithm": name} if name in ALGORITHMS else {"algorithm": name, "pruner": "asha"},

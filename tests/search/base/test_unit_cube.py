@@ -39,7 +39,7 @@ def points(study, algorithm: str, *, trials: int = 16, seed: int = 0) -> list[di
     return found
 
 
-def test_normal_ranges_are_bounded_floats_and_whole_numbers_to_optuna(make_study):
+def test_normal_ranges_become_bounded_distributions(make_study):
     params = {
         "a": {"normal": [0, 1]},
         "b": {"lognormal": [0, 1]},
@@ -71,14 +71,14 @@ def test_even_designs_follow_a_normal_measure(algorithm, make_study):
 
 
 @pytest.mark.parametrize("algorithm", EVERYWHERE)
-def test_algorithms_keep_the_ends_and_steps_of_normal_ranges(algorithm, make_study):
+def test_normal_bounds_and_steps_hold(algorithm, make_study):
     params = {"x": {"normal": [0, 1], "low": 0}, "n": {"normal": [16, 8], "int": True, "step": 8}}
     for point in points(make_study(params=params), algorithm, trials=12):
         assert 0 <= point["params.x"] <= 3
         assert point["params.n"] in (-8, 0, 8, 16, 24, 32, 40)
 
 
-def test_order_measure_prior_and_confidence_become_hints(make_study):
+def test_hints_come_from_file(make_study):
     params = {
         "rank": {"choice": [8, 16, 32], "ordered": True, "prior": 16, "confidence": "strong"},
         "plain": {"choice": [8, 16, 32]},
@@ -88,8 +88,8 @@ def test_order_measure_prior_and_confidence_become_hints(make_study):
     }
     study = make_study(params=params)
     hints = sampler_setup(study, study.config).hints
-    told = {name: (h.ordered, h.prior, h.confidence, h.normal) for name, h in hints.items()}
-    assert told == {
+    facts = {name: (h.ordered, h.prior, h.confidence, h.normal) for name, h in hints.items()}
+    assert facts == {
         "params.rank": (True, 16, 0.08, None),
         "params.plain": (False, None, 0.25, None),
         "params.wide": (False, 0.3, 0.25, None),
@@ -99,7 +99,7 @@ def test_order_measure_prior_and_confidence_become_hints(make_study):
 
 
 @pytest.mark.parametrize("algorithm", EVERYWHERE)
-def test_conditions_two_deep_and_on_expressions_hold(algorithm, make_study):
+def test_nested_conditions_hold(algorithm, make_study):
     study = make_study(params=NESTED)
     found = points(study, algorithm, trials=30)
     for point in found:
@@ -123,7 +123,7 @@ TIGHT = {
 
 
 @pytest.mark.parametrize("algorithm", EVERYWHERE)
-def test_no_algorithm_draws_a_point_that_breaks_a_constraint(algorithm, make_study):
+def test_constraints_hold(algorithm, make_study):
     study = make_study(params=TIGHT, constraints=[*CONSTRAINTS_BEFORE, "params.only < 5"])
     found = points(study, algorithm, trials=25)
     for point in found:
@@ -133,7 +133,7 @@ def test_no_algorithm_draws_a_point_that_breaks_a_constraint(algorithm, make_stu
     assert len({tuple(sorted(point.items(), key=str)) for point in found}) == 25
 
 
-def test_an_algorithm_is_told_which_points_keep_the_constraints(make_study):
+def test_setup_knows_feasible_points(make_study):
     study = make_study(params=TIGHT, constraints=CONSTRAINTS_BEFORE)
     setup = sampler_setup(study, study.config)
     assert setup.is_feasible({"params.a": 2, "params.b": 3.0, "params.kind": "bound", "params.only": 1})
@@ -141,7 +141,7 @@ def test_an_algorithm_is_told_which_points_keep_the_constraints(make_study):
     assert not setup.is_feasible({"params.a": 7, "params.b": 3.0, "params.kind": "free"})
 
 
-def test_the_share_of_the_space_that_keeps_constraints_is_measured(make_study):
+def test_feasible_share_is_estimated(make_study):
     square = {"a": {"float": [0, 1]}, "b": {"float": [0, 1]}}
     study = make_study(params=square, constraints=["params.a < params.b"])
     assert abs(feasible_share(study.space, study.template)[0] - 0.5) < 0.05
@@ -153,7 +153,7 @@ def test_the_share_of_the_space_that_keeps_constraints_is_measured(make_study):
 
 
 @pytest.mark.parametrize("algorithm", EVERYWHERE)
-def test_a_finished_trial_that_breaks_a_limit_is_no_scored_point(algorithm, make_study):
+def test_limit_violation_counts_as_failed(algorithm, make_study):
     study = make_study(params={"a": {"float": [0, 1]}, "b": {"choice": ["x", "y", "z"]}})
     play = Play(study, algorithm=algorithm)
     for _ in range(12):
@@ -168,7 +168,7 @@ def test_a_finished_trial_that_breaks_a_limit_is_no_scored_point(algorithm, make
     assert (len(history), len(history.failed)) == (12 - over, over)
 
 
-def test_a_round_is_drawn_without_knowing_which_of_its_trials_broke_a_limit(make_study):
+def test_unseen_trial_hides_limit_violation(make_study):
     play = Play(make_study(), algorithm="random")
     number, _ = play.ask()
     storage, id_ = play.study._storage, play.study._study_id
@@ -181,7 +181,7 @@ def test_a_round_is_drawn_without_knowing_which_of_its_trials_broke_a_limit(make
         assert {str(key): value for key, value in trial.constraints.items()} == shown
 
 
-def test_an_algorithm_that_cannot_learn_from_limits_is_refused_with_the_reason(make_study):
+def test_unsupported_limits_are_refused(make_study):
     score = {
         "objective": {"metric": "value", "direction": "minimize"},
         "constraints": [{"metric": "memory", "max": 1}],
@@ -194,7 +194,7 @@ def test_an_algorithm_that_cannot_learn_from_limits_is_refused_with_the_reason(m
         check_algorithm(study, sampler_setup(study, study.config))
 
 
-def test_tpe_searches_where_the_limit_is_kept(make_study):
+def test_tpe_respects_limits(make_study):
     study = make_study(params={"a": {"float": [0, 1]}}, budget={"trials": 60})
     found = {}
     for limited in (True, False):

@@ -60,7 +60,7 @@ def process(points, scores, weights, pending=None) -> GaussianProcess:
     )  # fmt: skip
 
 
-def test_mean_and_deviation_are_those_of_the_dense_formula():
+def test_prediction_matches_dense_formula():
     points, scores, weights = data()
     new = data(7, seed=1)[0]
     inverse = np.linalg.inv(dense(points, points) + 0.02 * np.diag(weights))
@@ -70,20 +70,20 @@ def test_mean_and_deviation_are_those_of_the_dense_formula():
     assert sd**2 == pytest.approx(np.diag(dense(new, new) - cross.T @ inverse @ cross), abs=1e-9)
 
 
-def test_a_believed_point_moves_no_mean_and_narrows_as_a_score_at_its_mean_would():
+def test_pending_point_only_reduces_deviation():
     points, scores, weights = data()
     new, extra = data(7, seed=1)[0], data(2, seed=2)[0]
     plain = process(points, scores, weights)
     mean, sd = plain.with_pending(extra).predict(new)
     lies = np.append(scores, plain.predict(extra)[0])
-    told = process(np.vstack([points, extra]), lies, np.append(weights, [1, 1])).predict(new)
+    expected = process(np.vstack([points, extra]), lies, np.append(weights, [1, 1])).predict(new)
     assert mean == pytest.approx(plain.predict(new)[0], abs=1e-9)
-    assert mean == pytest.approx(told[0], abs=1e-9)
-    assert sd == pytest.approx(told[1], abs=1e-9)
+    assert mean == pytest.approx(expected[0], abs=1e-9)
+    assert sd == pytest.approx(expected[1], abs=1e-9)
     assert (sd < plain.predict(new)[1]).all()
 
 
-def test_the_likelihood_is_that_of_a_multivariate_normal():
+def test_likelihood_is_multivariate_normal():
     points, scores, weights = data()
     cover = dense(points, points) + 0.02 * np.diag(weights)
     theirs = multivariate_normal(np.zeros(12), cover).logpdf(scores) + 6 * math.log(2 * math.pi)
@@ -94,14 +94,14 @@ def test_the_likelihood_is_that_of_a_multivariate_normal():
     assert negative_log_posterior(THETA, apart, scores, weights)[0] == pytest.approx(penalty - theirs)
 
 
-def test_the_gradient_is_that_of_finite_differences():
+def test_gradient_matches_finite_differences():
     points, scores, weights = data()
     known = (squared_distances_by_axis(points, UNORDERED), scores, weights)
     theirs = approx_fprime(THETA, lambda theta: negative_log_posterior(theta, *known)[0], 1e-6)
     assert negative_log_posterior(THETA, *known)[1] == pytest.approx(theirs, rel=1e-4, abs=1e-4)
 
 
-def test_the_fit_has_no_slope_and_names_the_dimension_that_matters():
+def test_fit_finds_relevant_axis():
     points, scores, weights = data(60)
     model = fit(points, scores / scores.std(), weights, UNORDERED)
     gradient = negative_log_posterior(
@@ -111,7 +111,7 @@ def test_the_fit_has_no_slope_and_names_the_dimension_that_matters():
     assert model.theta[2] > model.theta[0] + 1  # nothing depends on the third dimension
 
 
-def test_which_category_is_called_which_changes_nothing():
+def test_category_order_is_irrelevant():
     points, scores, weights = data()
     other = points.copy()
     other[:, 1] = 1 - points[:, 1]
@@ -123,7 +123,7 @@ def test_which_category_is_called_which_changes_nothing():
     assert np.allclose(mine, theirs)
 
 
-def test_drawn_hyperparameters_without_data_are_the_priors():
+def test_hyperparameters_without_data_follow_prior():
     nothing = GaussianProcess(
         points=np.zeros((1, 1)), scores=np.zeros(1), noise_ratios=np.full(1, 1e8), unordered=np.array([False]),
         theta=hyperparameter_prior(1)[0], pending=np.empty((0, 1)),
@@ -143,7 +143,7 @@ def test_a_constant_is_fitted(n):
     assert np.isfinite(sd).all()
 
 
-def test_the_logarithm_of_the_improvement_is_exact_and_goes_on_where_the_improvement_is_nothing():
+def test_log_expected_improvement_is_exact():
     z = np.linspace(-6, 6, 49)
     assert log_h(z) == pytest.approx(np.log(norm.pdf(z) + z * norm.cdf(z)), abs=1e-6)
     far = np.array([-1e2, -1e3, -1e4])
@@ -152,7 +152,7 @@ def test_the_logarithm_of_the_improvement_is_exact_and_goes_on_where_the_improve
     assert found[1] > found[0] > -np.inf
 
 
-def test_one_collapsed_score_leaves_the_others_apart():
+def test_collapsed_score_is_compressed():
     gains = np.append(np.linspace(0.55, 0.56, 20), 0.25)
     found = compressed_scores(gains)
     plain = (gains - gains.mean()) / gains.std()
@@ -165,13 +165,13 @@ def test_one_collapsed_score_leaves_the_others_apart():
 @pytest.mark.parametrize(
     "gains", [[1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0, 0.0], [0.0, 0.0, 0.0, 1.0], [1.0, -1e9]]
 )
-def test_scores_without_a_spread_are_mapped_to_numbers(gains):
+def test_equal_scores_stay_finite(gains):
     found = compressed_scores(np.array(gains))
     assert np.isfinite(found).all()
     assert np.argmax(found) == np.argmax(gains)
 
 
-def test_points_that_broke_are_expected_to_break_around_there():
+def test_failures_lower_success_probability_nearby():
     rng = np.random.default_rng(0)
     points = rng.random((30, 2))
     bad = points[:, 0] > 0.7
@@ -204,7 +204,7 @@ def test_even_points_follow_the_belief():
     assert np.histogram(points[:, 3], 10, (0, 1))[0] == pytest.approx(2000, abs=200)
 
 
-def test_the_maximum_is_found_snapped_and_not_taken():
+def test_acquisition_maximum_is_new():
     centre = cube().point({"lr": 1e-3, "rank": 30, "kind": "c", "free": 0.3})
 
     def value(points: np.ndarray) -> np.ndarray:

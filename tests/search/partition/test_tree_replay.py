@@ -106,7 +106,7 @@ class Workers:
 
 @pytest.mark.parametrize("workers", [1, 4, 8, 16])
 @pytest.mark.parametrize("name", ALL)
-def test_workers_side_by_side_get_different_points_and_none_waits(name, workers):
+def test_parallel_workers_get_different_points(name, workers):
     played = Workers(name, MIXED)
     points = played.run(60, cost, workers=workers)
     assert len(set(points)) == 60
@@ -115,7 +115,7 @@ def test_workers_side_by_side_get_different_points_and_none_waits(name, workers)
 
 @pytest.mark.parametrize("order", ["forwards", "backwards", "shuffled"])
 @pytest.mark.parametrize("name", ALL)
-def test_64_workers_that_ask_at_once_get_64_points(name, order):
+def test_64_workers_get_different_points(name, order):
     played = Workers(name, PLANE)
     ids = [played.start() for _ in range(64)]
     drawn = {"forwards": ids, "backwards": ids[::-1], "shuffled": random.Random(2).sample(ids, 64)}[order]
@@ -124,7 +124,7 @@ def test_64_workers_that_ask_at_once_get_64_points(name, order):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_point_that_others_foresaw_is_the_one_taken_whatever_ended_meanwhile(name):
+def test_foreseen_point_is_taken(name):
     played, apart = Workers(name, MIXED), Workers(name, MIXED)
     for one in (played, apart):
         one.run(10, cost)
@@ -137,7 +137,7 @@ def test_a_point_that_others_foresaw_is_the_one_taken_whatever_ended_meanwhile(n
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_copied_study_goes_on_in_the_same_way(name):
+def test_copied_study_continues_identically(name):
     first, second = Workers(name, MIXED), Workers(name, MIXED)
     first.run(30, cost, workers=4)
     for trial in first.study.get_trials():
@@ -157,7 +157,7 @@ TREES = {
 
 @pytest.mark.parametrize("workers", [1, 4, 16])
 @pytest.mark.parametrize("name", ALL)
-def test_a_tree_rebuilt_for_every_trial_is_the_one_that_lives_through_all(name, workers):
+def test_rebuilt_tree_equals_kept_tree(name, workers):
     living, running, rng, points = TREES[name](Cube(MIXED)), [], random.Random(1), []
     for _ in range(50):
         if len(running) == workers:
@@ -172,13 +172,13 @@ def test_a_tree_rebuilt_for_every_trial_is_the_one_that_lives_through_all(name, 
 
 @pytest.mark.parametrize("workers", [1, 4])
 @pytest.mark.parametrize("name", ["soo", "bamsoo", "direct"])
-def test_a_small_space_is_searched_to_its_last_point(name, workers):
+def test_small_space_is_exhausted(name, workers):
     points = Workers(name, FEW).run(24, lambda params: params["a"] * (1 + params["c"]), workers=workers)
     assert len(set(points)) == 24
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_small_space_is_finished_and_then_repeated_without_a_crash(name, make_study):
+def test_exhausted_space_repeats_points(name, make_study):
     play = Play(make_study(params={"a": {"int": [1, 4]}, "b": {"choice": ["u", "v"]}}), algorithm=name)
     points = []
     for _ in range(10):
@@ -190,13 +190,13 @@ def test_a_small_space_is_finished_and_then_repeated_without_a_crash(name, make_
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("value", [1.0, None])
-def test_equal_values_or_failures_alone_stop_nothing(name, value):
+def test_equal_values_and_failures_continue(name, value):
     points = Workers(name, MIXED).run(25, lambda params: value, workers=3)
     assert len(set(points)) == 25
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_points_that_break_a_constraint_known_before_are_not_asked_for(name):
+def test_infeasible_points_are_not_asked(name):
     played = Workers(name, MIXED, is_feasible=lambda params: params["alpha"] >= params["rank"])
     points = played.run(40, cost, workers=4)
     assert len(set(points)) == 40
@@ -205,12 +205,12 @@ def test_points_that_break_a_constraint_known_before_are_not_asked_for(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_constraint_that_nothing_keeps_ends_an_ask(name):
+def test_unsatisfiable_constraint_ends_ask(name):
     assert Workers(name, PLANE, is_feasible=lambda params: False).ask()[1].keys() == PLANE.keys()
 
 
 @pytest.mark.parametrize("name", ["soo", "bamsoo", "direct"])
-def test_the_cell_whose_trial_took_a_starting_point_is_asked_for_again(name, make_study):
+def test_cell_replaced_by_start_returns(name, make_study):
     params = {"x": {"float": [0.0, 1.0], "prior": 0.9}, "y": {"float": [0.0, 1.0], "prior": 0.9}}
     play = Play(make_study(params=params), algorithm=name)
     points = [list(play.ask()[1].values()) for _ in range(2)]
@@ -219,7 +219,7 @@ def test_the_cell_whose_trial_took_a_starting_point_is_asked_for_again(name, mak
 
 @pytest.mark.parametrize("end", ["runs", "ended"])
 @pytest.mark.parametrize("name", ALL)
-def test_a_cell_joins_a_trial_of_the_same_values_whoever_asked_for_it(name, end):
+def test_equal_values_share_evaluation(name, end):
     plain = Workers(name, PLANE)
     first, second = (plain.ask()[1] for _ in range(2))
     played = Workers(name, PLANE)
@@ -232,7 +232,7 @@ def test_a_cell_joins_a_trial_of_the_same_values_whoever_asked_for_it(name, end)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_cell_of_a_trial_that_died_before_it_was_drawn_is_asked_for_again(name):
+def test_cell_of_lost_trial_returns(name):
     played = Workers(name, PLANE)
     died = played.start()
     after = played.ask()[1]
@@ -241,7 +241,7 @@ def test_the_cell_of_a_trial_that_died_before_it_was_drawn_is_asked_for_again(na
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_attempt_that_was_refused_is_followed_by_another_cell(name):
+def test_redraw_gives_another_cell(name):
     played = Workers(name, PLANE, salt=1)
     skipped = Workers(name, PLANE)
     skipped.run(1, lambda params: None)
@@ -249,7 +249,7 @@ def test_an_attempt_that_was_refused_is_followed_by_another_cell(name):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_without_the_order_of_trials_points_and_gains_suffice(name):
+def test_points_and_gains_suffice(name):
     played = Workers(name, PLANE)
     played.run(12, lambda params: (params["x"] - 0.3) ** 2)
     for trial in played.study.get_trials():
@@ -263,7 +263,7 @@ def test_without_the_order_of_trials_points_and_gains_suffice(name):
     assert tuple(stripped.ask()[1].values()) not in seen
 
 
-def test_a_replay_asks_no_model_for_what_was_decided():
+def test_replay_fits_no_model():
     def refused(runs, pending):
         raise AssertionError("the model was asked")
 
@@ -298,7 +298,7 @@ def singles(grid: Partition, cell) -> list:
         (CategoricalDistribution(tuple("abcde")), Hint()),
     ],
 )
-def test_cells_of_what_can_be_counted_end_with_every_value_once_in_order(distribution, hint, k):
+def test_discrete_cells_cover_every_value(distribution, hint, k):
     grid = Partition(Cube({"x": distribution}, {"x": hint}), k)
     size = Axis(name="x", distribution=distribution).size
     assert singles(grid, grid.root()) == [
@@ -306,19 +306,19 @@ def test_cells_of_what_can_be_counted_end_with_every_value_once_in_order(distrib
     ]
 
 
-def test_the_first_cell_of_1_to_64_has_the_value_33_and_its_neighbours_11_and_54():
+def test_cells_of_1_to_64():
     grid = Partition(Cube({"x": IntDistribution(1, 64)}), 3)
     root = grid.root()
     assert [cell.params["x"] for cell in (root, *grid.children(root, 0))] == [33, 11, 33, 54]
 
 
-def test_cells_of_a_logarithmic_axis_are_cut_by_factors():
+def test_log_axis_is_divided_by_factors():
     grid = Partition(Cube({"x": IntDistribution(1, 1000, log=True)}), 2)
     low, high = grid.children(grid.root(), 0)
     assert [cell.params["x"] for cell in (low, grid.root(), high)] == [3, 22, 150]
 
 
-def test_the_longest_edge_is_the_one_with_the_fewest_cuts_then_the_first():
+def test_longest_edge_has_fewest_splits():
     grid = Partition(
         Cube({"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1), "z": IntDistribution(1, 2)}), 3
     )
