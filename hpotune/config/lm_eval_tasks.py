@@ -22,7 +22,7 @@ from pathlib import Path
 
 import yaml
 
-from hpotune.config.schema.section import Json
+from hpotune.config.schema import Json
 
 KEY = re.compile(r"""^["']?(task|group|tag|include|class)["']?[ \t]*:[ \t]*(.*?)[ \t]*$""", re.MULTILINE)
 PLAIN = re.compile(r"""^(?:"([^"\\]*)"|'([^']*)'|([A-Za-z0-9_./+@-]+))(?:\s+#.*)?$""")

@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from hpotune.config.schema.section import Json, Section
+from hpotune.config.schema import Json, Section
 from hpotune.config.schema.walltime import WallTime
 
 Cause = Literal[

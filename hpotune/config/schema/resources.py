@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from hpotune.config.schema.section import Section
+from hpotune.config.schema import Section
 from hpotune.config.schema.walltime import WallTime, minutes
 
 SECRET = re.compile(

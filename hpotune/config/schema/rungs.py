@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from hpotune.config.schema.section import Json, Section
+from hpotune.config.schema import Json, Section
 from hpotune.errors import nearest
 
 Pruner = Literal["none", "asha", "hyperband", "median", "percentile", "wilcoxon"]

@@ -13,11 +13,11 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from hpotune.config.metrics import known_sense, plain_sense
+from hpotune.config.schema import Json as Json  # the rest of the house imports both from here
+from hpotune.config.schema import Section as Section
 from hpotune.config.schema.execution import BudgetConfig, ExecutionConfig, PlanConfig, RetryConfig
 from hpotune.config.schema.resources import EnvConfig, ResourcesConfig
 from hpotune.config.schema.rungs import LINEAGES, Ladder, Pruner, Rungs, ladder_of, mistakes, unfit
-from hpotune.config.schema.section import Json as Json  # the rest of the house imports both from here
-from hpotune.config.schema.section import Section as Section
 from hpotune.errors import nearest
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
