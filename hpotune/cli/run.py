@@ -36,21 +36,23 @@ def run(study: Target, folder: Folder = None, data_root: DataRoot = None, as_jso
     from hpotune.planning.study_plan import record_plan
     from hpotune.report.progress import Progress
 
-    ready = prepare(
+    prepared = prepare(
         study, chosen=folder, data_root=data_root, accept=lambda _, checked: check_local(checked.config)
     )
-    config = ready.study.config
-    typer.echo(f"{config.name}: {ready.folder.path}\nstore: {ready.store_url} ({ready.why})", err=True)
-    print_notes(ready.notes)
-    record_plan(ready.folder, config, local=True)
-    with Progress(ready.folder, config, ready.store, silent=as_json) as progress:
-        done = run_study(ready.folder, ready.store, config, show=progress.show)
-    print_best(ready.folder, ready.study, ready.store, as_json=as_json)
+    config = prepared.study.config
+    typer.echo(
+        f"{config.name}: {prepared.folder.path}\nstore: {prepared.store_url} ({prepared.why})", err=True
+    )
+    print_notes(prepared.notes)
+    record_plan(prepared.folder, config, local=True)
+    with Progress(prepared.folder, config, prepared.store, silent=as_json) as progress:
+        done = run_study(prepared.folder, prepared.store, config, show=progress.show)
+    print_best(prepared.folder, prepared.study, prepared.store, as_json=as_json)
     if not done:
         typer.echo(f"interrupted; `hpotune run {study}` continues it", err=True)
         raise typer.Exit(130)
-    _check_outcome(ready.store)
-    _print_early_stop(ready.store)
+    _check_outcome(prepared.store)
+    _print_early_stop(prepared.store)
 
 
 @app.command(rich_help_panel=RUN)
@@ -70,27 +72,29 @@ def submit(study: Target, folder: Folder = None, data_root: DataRoot = None, as_
         for spec in first_jobs(checked.config, now=datetime.now()):
             check_submittable(found, checked.config, spec)
 
-    ready = prepare(study, chosen=folder, data_root=data_root, accept=accept)
-    record_plan(ready.folder, ready.study.config)
-    done = follow_up(ready.folder, ready.store, ready.study.config, now=datetime.now())
-    print_notes(ready.notes)
+    prepared = prepare(study, chosen=folder, data_root=data_root, accept=accept)
+    record_plan(prepared.folder, prepared.study.config)
+    done = follow_up(prepared.folder, prepared.store, prepared.study.config, now=datetime.now())
+    print_notes(prepared.notes)
     if done.warning:
         typer.echo(f"warning: {done.warning}", err=True)
     if as_json:
         print_json(
             {
-                "folder": str(ready.folder.path),
-                "store": ready.store_url,
+                "folder": str(prepared.folder.path),
+                "store": prepared.store_url,
                 "submitted": list(done.submitted),
                 "swept": list(done.requeued),
             }
         )
         return
-    typer.echo(f"{ready.study.config.name}: {ready.folder.path}\nstore: {ready.store_url} ({ready.why})")
-    for id_ in done.submitted:
-        typer.echo(f"submitted job {id_}: {ready.folder.jobs / id_}")
     typer.echo(
-        f"next: hpotune status {ready.folder.path}"
+        f"{prepared.study.config.name}: {prepared.folder.path}\nstore: {prepared.store_url} ({prepared.why})"
+    )
+    for id_ in done.submitted:
+        typer.echo(f"submitted job {id_}: {prepared.folder.jobs / id_}")
+    typer.echo(
+        f"next: hpotune status {prepared.folder.path}"
         if done.submitted
         else "no job is missing: nothing was submitted"
     )
