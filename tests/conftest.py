@@ -18,7 +18,7 @@ from hpotune.workspace.folder import StudyFolder, make_folder
 from tests.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parents[1]
-pytest_plugins = ["tests.fixtures.slurm_commands"]
+pytest_plugins = ["tests.fixtures.slurm_cluster", "tests.fixtures.slurm_commands"]
 FUNCTION = "def bowl(x, **others):\n    return {'value': (x - 1) ** 2}\n"
 FILE: dict[str, Any] = {
     "name": "bowl",

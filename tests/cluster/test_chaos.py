@@ -10,16 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.conftest import Script
+from tests.fixtures.slurm_cluster import Script
 from tests.postgres import Postgres
 
 pytestmark = [pytest.mark.slurm, pytest.mark.postgres]
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_study_that_faults_strike_loses_nothing_and_tells_their_causes(
-    cluster_script: Script, server: Postgres
-) -> None:
+def test_faults_lose_nothing(cluster_script: Script, server: Postgres) -> None:
     if not shutil.which("slurmctld", path="/usr/sbin:/usr/bin"):
         pytest.skip("Slurm is not installed: sudo scripts/slurm-cluster install")
     # what a start of a worker costs is much of so short a study: the ratio is held by the long run

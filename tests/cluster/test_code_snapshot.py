@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.test_study import RESOURCES, ended, hpotune, wait
+from tests.fixtures.cluster_studies import RESOURCES, ended, hpotune, wait
 
 pytestmark = pytest.mark.slurm
 PROGRAM = """\
@@ -36,9 +36,7 @@ def adds(file: Path) -> list[int]:
     return [round(row["values"]["value"] - row["params"]["params.x"]) for row in done]
 
 
-def test_an_array_keeps_the_code_that_it_was_submitted_with_and_resume_takes_the_new(
-    slurm_cluster: None, tmp_path: Path
-) -> None:
+def test_array_keeps_its_snapshot(slurm_cluster: None, tmp_path: Path) -> None:
     (tmp_path / "f.py").write_text(PROGRAM)
     (tmp_path / "beside.py").write_text("ADDS = 0\n")
     (tmp_path / "study.yaml").write_text(STUDY)

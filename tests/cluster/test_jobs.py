@@ -18,7 +18,7 @@ from hpotune.slurm.jobs import cached_jobs, query_jobs
 from hpotune.slurm.submit import dependency_option
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
-from tests.cluster.test_study import RESOURCES, function_study, hpotune, wait
+from tests.fixtures.cluster_studies import RESOURCES, function_study, hpotune, wait
 
 pytestmark = pytest.mark.slurm
 
@@ -51,7 +51,7 @@ def without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     ],
     ids=lambda value: "+".join(value) if isinstance(value, tuple) else str(value),
 )
-def test_a_study_without_slurms_commands_survives_a_killed_worker(
+def test_killed_worker_without_commands(
     slurm_cluster: Path, tmp_path: Path, without: Callable[..., None], names: tuple[str, ...], each: int | str
 ) -> None:
     without(*names)
@@ -75,9 +75,7 @@ def test_a_study_without_slurms_commands_survives_a_killed_worker(
     ]
 
 
-def test_cancel_without_slurms_questions_ends_all_and_submit_goes_on(
-    slurm_cluster: Path, tmp_path: Path, without: Callable[..., None]
-) -> None:
+def test_cancel_without_queries(slurm_cluster: Path, tmp_path: Path, without: Callable[..., None]) -> None:
     without("squeue", "sacct", "scontrol")
     gate = tmp_path / "open"
     slow = f"while not os.path.exists({str(gate)!r}):\n        time.sleep(0.2)"
@@ -127,9 +125,7 @@ def settled(place: StudyFolder, until: Callable[[dict], bool]) -> dict:
     return rows
 
 
-def test_waiting_jobs_are_told_with_their_reason_and_their_start(
-    slurm_cluster: Path, tmp_path: Path, jobs: Callable[..., str]
-) -> None:
+def test_waiting_jobs_have_reasons(slurm_cluster: Path, tmp_path: Path, jobs: Callable[..., str]) -> None:
     wide = ("--nodes=4", "--exclusive", "--time=10")
     first, second = jobs("sleep 300", *wide), jobs("sleep 300", *wide, "--array=0-0")
     late, bound = (
@@ -150,7 +146,7 @@ def test_waiting_jobs_are_told_with_their_reason_and_their_start(
 @pytest.mark.parametrize(
     "names", [(), ("squeue",), ("squeue", "scontrol")], ids=["squeue", "scontrol", "sacct"]
 )
-def test_each_command_tells_the_same_of_an_array(
+def test_commands_agree_on_arrays(
     slurm_cluster: Path,
     tmp_path: Path,
     jobs: Callable[..., str],
@@ -172,9 +168,7 @@ def test_each_command_tells_the_same_of_an_array(
     assert rows[f"{job}_1"].exit_code == "3:0"
 
 
-def test_a_step_that_waits_for_any_starts_when_the_first_has_ended(
-    slurm_cluster: Path, tmp_path: Path, jobs: Callable[..., str]
-) -> None:
+def test_dependency_on_any_job(slurm_cluster: Path, tmp_path: Path, jobs: Callable[..., str]) -> None:
     job = jobs("[ $SLURM_ARRAY_TASK_ID = 1 ] || sleep 300", "--array=0-2")
     after = tuple(f"{job}_{n}" for n in range(3))
     any_, all_ = (
@@ -265,9 +259,7 @@ def most_jobs(slurm_cluster: Path) -> Iterator[Callable[[int], None]]:
         restart_controller(slurm_cluster)
 
 
-def test_a_study_goes_on_within_a_limit_on_queued_jobs(
-    most_jobs: Callable[[int], None], tmp_path: Path
-) -> None:
+def test_study_within_submit_limit(most_jobs: Callable[[int], None], tmp_path: Path) -> None:
     file = function_study(tmp_path, "pass", f"execution: {{trials_per_job: 1}}\n{RESOURCES}", trials=6)
     most_jobs(0)
     refused = subprocess.run(
@@ -284,7 +276,7 @@ def test_a_study_goes_on_within_a_limit_on_queued_jobs(
     assert wait(file, lambda told: told["state"] == "done")["trials"]["finished"] == 6
 
 
-def test_doctor_tells_the_limit_on_my_jobs(most_jobs: Callable[[int], None], tmp_path: Path) -> None:
+def test_doctor_names_job_limit(most_jobs: Callable[[int], None], tmp_path: Path) -> None:
     most_jobs(7)
     done = subprocess.run(
         [sys.executable, "-m", "hpotune", "doctor", str(tmp_path), "--json"],

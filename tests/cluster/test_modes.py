@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.test_study import ended, hpotune, wait
+from tests.fixtures.cluster_studies import ended, hpotune, wait
 
 pytestmark = pytest.mark.slurm
 
@@ -43,9 +43,7 @@ def study(folder: Path, name: str, mode: str, each: object) -> Path:
     return file
 
 
-def test_the_same_trials_in_every_mode_on_this_machine_and_on_slurm(
-    slurm_cluster: Path, tmp_path: Path
-) -> None:
+def test_modes_give_same_trials(slurm_cluster: Path, tmp_path: Path) -> None:
     here = [study(tmp_path, f"here{n}", *way) for n, way in enumerate(WAYS)]
     there = [study(tmp_path, f"there{n}", *way) for n, way in enumerate(WAYS)]
     for file in there:

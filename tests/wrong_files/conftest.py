@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from hpotune.cli import main
-from tests.cluster.conftest import cluster_script, slurm_cluster  # noqa: F401 - fixtures of the Slurm test
 from tests.fixtures.wrong_studies import Call, Row, edit, marked
 
 

@@ -83,7 +83,7 @@ RUNGS = [
     Row(
         "search:",
         "search: {pruner: asha, pruner_options: {rate: 3}}",
-        "rate is not an option of asha; valid: eta",
+        "rate is no option of asha; valid: eta",
     ),
     Row(
         "search:", "search: {pruner: asha, pruner_options: {eta: 1}}", "eta: 1 needs a number from 2 to 1000"
