@@ -17,7 +17,6 @@ from pydantic import ValidationError
 
 from hpotune.config.schema.rungs import Rung
 from hpotune.config.schema.study_config import Objective, StudyConfig
-from hpotune.config.yaml_source import Value
 from hpotune.objective.process import ProcessExit, StopRequest, log_tail
 from hpotune.records.failure_causes import cause_of
 from hpotune.records.trial import Failure, TrialResult, TrialSpec
@@ -100,30 +99,32 @@ def result_of_answer(spec: TrialSpec, answer: object) -> TrialResult:
     `NAME_stderr` beside `NAME` is its standard error.
     """
     objectives = spec.point.score.objective
-    metrics = answer if isinstance(answer, Mapping) else {objectives[0].metric: answer}
-    values = [metrics.get(objective.metric) for objective in objectives]
-    for objective, value in zip(objectives, values, strict=True):
+    metrics: Mapping[str, object] = answer if isinstance(answer, Mapping) else {objectives[0].metric: answer}
+    values = []
+    for objective in objectives:
+        value = metrics.get(objective.metric)
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             have = ", ".join(map(str, metrics)) or "nothing"
             return failed_result(spec, "user", f"gave no number for {objective.metric!r}; it gave {have}")
         if not math.isfinite(value):
             return failed_result(spec, "nan", f"{objective.metric} is {value}")
+        values.append(float(value))
     return TrialResult(
         number=spec.number,
         state="finished",
-        values=[float(value) for value in values if value is not None],
+        values=values,
         stderrs=[_stderr(metrics, objective) for objective in objectives],
         metrics={key: _finite(value) for key, value in metrics.items()},
         rung=spec.rung.index if spec.rung else None,
     )
 
 
-def _finite(value: Value) -> Value:
+def _finite(value: object) -> object:
     """The value, None for NaN and infinity, which JSON lacks."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _stderr(metrics: Mapping[str, Value], objective: Objective) -> float | None:
+def _stderr(metrics: Mapping[str, object], objective: Objective) -> float | None:
     value = metrics.get(f"{objective.metric}_stderr")
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 

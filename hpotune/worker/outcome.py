@@ -18,13 +18,16 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+OutcomeKind = Literal["finished", "rung", "pruned", "paused", "failed", "retried", "lost"]
+"""rung: it waits for promotion. paused: it waits for the next worker. retried: it failed and waits for another
+attempt. lost: nothing was recorded, since another worker has claimed or ended the trial."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RecordedOutcome:
     """What was recorded of one attempt at a trial."""
 
-    kind: Literal["finished", "rung", "pruned", "paused", "failed", "retried", "lost"]
-    """rung: it waits for promotion. paused: it waits for the next worker. retried: it failed and waits for another
-    attempt. lost: nothing was recorded, since another worker has claimed or ended the trial."""
+    kind: OutcomeKind
     result: TrialResult
     failure: Failure | None = None
     """Why the attempt gave no value."""
@@ -51,13 +54,13 @@ def record_outcome(
     if recorded == "failed":
         for name in ("checkpoint", "adapter"):
             shutil.rmtree(own / name, ignore_errors=True)
-    kind = recorded if recorded == "failed" else "retried" if recorded == "again" else "lost"
-    return RecordedOutcome(kind=kind, result=result, failure=failure)
+    kinds: dict[str, OutcomeKind] = {"failed": "failed", "again": "retried", "": "lost"}
+    return RecordedOutcome(kind=kinds[recorded], result=result, failure=failure)
 
 
 def _record_values(
     queue: TrialQueue, folder: StudyFolder, claim: Claim, result: TrialResult, checkpoint: float | None
-) -> Literal["finished", "rung", "pruned", "lost"]:
+) -> OutcomeKind:
     if result.rung is None:
         return "finished" if queue.complete(claim.trial_id, result) else "lost"
     recorded = queue.record_rung(
@@ -67,7 +70,8 @@ def _record_values(
         checkpoint=checkpoint,
         is_worse=partial(items_significantly_worse, folder, queue.config),
     )
-    return "pruned" if recorded == "stopped" else recorded or "lost"
+    kinds: dict[str, OutcomeKind] = {"finished": "finished", "rung": "rung", "stopped": "pruned", "": "lost"}
+    return kinds[recorded]
 
 
 def outcome_text(outcome: RecordedOutcome) -> str:
