@@ -132,14 +132,14 @@ def assert_limits(file: Path, rows: list[dict[str, Any]]) -> None:
     assert (setting.space.ranges, setting.config.params["x"]) == ((), best["best"]["params"]["params.x"])
 
 
-def test_check_tells_the_starting_points_and_every_mistake_in_a_line(tmp_path):
+def test_check_lists_start_points_and_errors(tmp_path):
     file = written(tmp_path, "tpe")
     (tmp_path / "good.csv").write_text("params.x,params.size\n1.25,31\n7,32\n")
     done = call("check", file, code=2)
     lines = done.stderr.splitlines()
     assert len(lines) == 3
-    assert "new.yaml:23: search.start_from: good.csv:2, column 2: params.size=31 is none of" in lines[0]
-    assert "new.yaml:23: search.start_from: good.csv:3, column 1: params.x=7 lies outside" in lines[1]
+    assert "new.yaml:23: search.start_from: good.csv:2, column 2: params.size=31 is not one of" in lines[0]
+    assert "new.yaml:23: search.start_from: good.csv:3, column 1: params.x=7 is outside" in lines[1]
     assert "new.yaml:24: search.start_from: 'old' is neither a study nor a .csv file" in lines[2]
     file.write_text(
         file.read_text().replace("    - {path: old, take: 2}\n", "").replace("    - good.csv\n", "")

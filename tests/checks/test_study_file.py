@@ -40,13 +40,13 @@ SOMETIMES = {"k": {"choice": ["a", "b"]}, "x": {"float": [0, 1], "when": {"param
         (
             "def bowl(x=0): pass",
             {"z": {"int": [1, 2]}},
-            "params.z is no parameter of bowl; valid: x, or add **others",
+            "params.z is not a parameter of bowl; valid: x, or add **others",
         ),
         ("def bowl(k, x): pass", SOMETIMES, "python: bowl needs 'x', which only some trials have (when)"),
         ("def bowl(x, /): pass", None, "has parameters before a /"),
     ],
 )
-def test_params_that_a_function_does_not_take_or_lacks_are_mistakes(told, text, params, says):
+def test_wrong_function_parameters_are_errors(told, text, params, says):
     found = told(text, **({"params": params} if params is not None else {}))
     assert any(line.startswith("study.yaml:") and says in line for line in found), found
 
@@ -62,14 +62,14 @@ def test_params_that_a_function_does_not_take_or_lacks_are_mistakes(told, text, 
         ("from elsewhere import bowl", None),
     ],
 )
-def test_a_function_that_takes_its_params_or_hides_them_is_right(told, text, params):
+def test_matching_function_is_valid(told, text, params):
     assert told(text, **({"params": params} if params else {})) == []
 
 
-def test_many_trials_of_nothing_searched_are_warned_of(told):
+def test_trials_without_range_are_warned_of(told):
     text = "def bowl(x): return x"
     (warning,) = told(text, params={"x": 1})
     assert warning.startswith("study.yaml:")
-    assert "nothing is searched (the file holds no range), so 6 trials do the same" in warning
+    assert "nothing is searched (the file has no range), so 6 trials do the same" in warning
     assert told(text, params={"x": 1}, budget={"trials": 2}) == []
     assert told(text) == []
