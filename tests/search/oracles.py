@@ -1,4 +1,4 @@
-"""The functions of the published runs, and a tree driven by them one trial at a time. All are maximised."""
+"""Test functions of published runs (maximized), and a tree that evaluates them one trial at a time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A search played in memory: ask and tell as workers do, without a store on disk."""
+"""A search in memory: ask and tell as workers do, without a storage on disk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hpotune.search.base.unit_cube import decode
 
 
 class Play:
-    """One study of an algorithm. Asks may come before tells: then trials run side by side."""
+    """One study of an algorithm. Trials run in parallel where asks come before tells."""
 
     def __init__(self, study: Study, *, algorithm: str, seed: int = 0, options: dict | None = None) -> None:
         search = study.config.search.model_copy(

@@ -90,7 +90,7 @@ TAKES = {
         (name, KINDS) for name in MODULES if algorithm(name).categories and not algorithm(name).assign_lineage
     ],
 }
-"""A trial that goes on from another one keeps its values on purpose: tests/search/algorithms/test_pbt.py."""
+"""A trial that continues from another one may keep its values: tests/search/algorithms/test_pbt.py."""
 OPTIONS = {"grid": {"points": 8}}
 """Options without which an algorithm refuses a space."""
 

@@ -1,4 +1,4 @@
-"""A search driven line by line: every algorithm, mistakes, and the shared bench as the other side of the pipe."""
+"""The ask-tell protocol: every algorithm, errors, and the shared bench as the other program."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NUMBERS = [
 CATEGORY = {"name": "target", "type": "cat", "choices": ["qv", "all", [1, 2]], "ordered": False}
 DEFAULT = {"lr": 2e-4, "rank": 16, "drop": 0.05, "target": "all"}
 NEEDED = {"grid": {"points": {"lr": 5, "drop": 3}}}
-"""Options without which an algorithm cannot be played."""
+"""Options that an algorithm needs."""
 ASK, CLOSE = {"op": "ask"}, {"op": "close"}
 
 
@@ -55,7 +55,7 @@ def played(name: str, *, seed: int = 0, asks: int = 20, pending: int = 4) -> lis
 
 
 ASKED = sorted(name for name in MODULES if not algorithm(name).assign_lineage)
-"""The others go on from checkpoints, which no answer names."""
+"""The others continue from checkpoints, which answers cannot name."""
 
 
 def test_pbt_is_refused():

@@ -1,4 +1,4 @@
-"""The bench of searches: its surfaces, simulated workers, figures, and a results file that is taken up again."""
+"""The search bench: its surfaces, simulated workers, figures, and the continuation of a results file."""
 
 from __future__ import annotations
 

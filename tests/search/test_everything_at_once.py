@@ -16,7 +16,7 @@ from hpotune.storage import Claim, TrialQueue
 
 TRIALS, WORKERS = 24, 3
 MEMORY = 60.0
-"""What a trial may need at most; known only after it."""
+"""Largest memory of a trial; known only after it."""
 SECTIONS: dict[str, Any] = {
     "params": {
         "lr": {"float": [1e-5, 1e-1], "log": True, "prior": 1e-3},
@@ -58,7 +58,7 @@ def memory(point: dict[str, Any]) -> float:
 
 
 def result(claim: Claim) -> TrialResult:
-    """What a trial gives at its rung: better with every part of its run."""
+    """The result of a trial at its rung: better at each further one."""
     point = claim.row.params
     loss = (
         abs(point["params.lr"] - 1e-3) + point.get("params.momentum", 0.0) + 1 / (1 + (claim.row.rung or 0))

@@ -1,4 +1,4 @@
-"""What more trials would bring: the bound on the regret holds as often as it says, and shrinks as trials come."""
+"""The regret bound holds with its stated probability, and falls with more trials."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CUBE = Cube({name: FloatDistribution(0.0, 1.0) for name in "ab"})
 
 
 def waves(points: np.ndarray, phase: float) -> np.ndarray:
-    """A smooth function of two dimensions; its maximum over the cube is looked for on a grid."""
+    """A smooth function of two dimensions; its maximum over the cube is found on a grid."""
     return np.sin(5 * points[:, 0] + phase) + np.cos(4 * points[:, 1] * phase) * points[:, 0]
 
 
@@ -89,7 +89,7 @@ def test_of_a_constant_nothing_is_said():
 
 
 def looks(play: Play) -> dict[int, dict]:
-    """What trials saw ahead, by number."""
+    """Regret bounds of trials, by number."""
     return {t.number: t.user_attrs["outlook"] for t in play.study.trials if "outlook" in t.user_attrs}
 
 

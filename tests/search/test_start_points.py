@@ -1,4 +1,4 @@
-"""Which points the first trials take, in which order, and what is recommended where the file says nothing."""
+"""The start points: which, in which order, and what is recommended where the file says nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The default: its beginning, what it makes of failures, collapses and categories, workers that ask at once."""
+"""The default search: first trials, failures, collapsed scores, categories, parallel workers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SPACE = {
 
 
 def score(point: dict) -> float:
-    """0 at its best, of lr 1e-3, rank 40, kind b."""
+    """Its maximum is 0 at lr 1e-3, rank 40, kind b."""
     away = (np.log10(point["params.lr"]) + 3) ** 2 + ((point["params.rank"] - 40) / 20) ** 2
     return float(away) + (0.0 if point["params.kind"] == "b" else 0.5)
 

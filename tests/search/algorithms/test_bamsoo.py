@@ -1,4 +1,4 @@
-"""BaMSOO against hand-checked runs with a known Gaussian process; its bounds, its beliefs, its options."""
+"""BaMSOO against hand-checked runs with a known Gaussian process; its bounds, posteriors and options."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def known(length: float):
 
 
 def skipped(tree: BamsooTree) -> list[tuple[str, float]]:
-    """Cells that took their lower bound, with it."""
+    """Cells with their lower bound as value."""
     evaluated = {name for name, _, _ in tree.computed_bounds if name in tree.asked}
     return [(name, round(low, 4)) for name, low, _ in tree.computed_bounds if name not in evaluated]
 

@@ -1,4 +1,4 @@
-"""Designs: a point a stratum, scipy's own sequences, every combination of a grid once."""
+"""Designs: one row per stratum, the sequences of scipy, every combination of a grid once."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def rows(play: Play, count: int) -> np.ndarray:
 
 
 def strata(points: np.ndarray) -> list[list[int]]:
-    """Of each column, which of as many strata as there are points each point lies in, sorted."""
+    """For each column, the strata (as many as points) of the points, sorted."""
     return np.sort((points * len(points)).astype(int), axis=0).T.tolist()
 
 
 def budget(play: Play, trials: int) -> None:
-    """Extends the study's budget, as `hpotune extend` does."""
+    """Extend the study's budget, as `hpotune extend` does."""
     more = play.config.budget.model_copy(update={"trials": trials})
     play.config = play.config.model_copy(update={"budget": more})
 

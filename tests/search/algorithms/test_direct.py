@@ -1,4 +1,4 @@
-"""DIRECT against scipy's, evaluation by evaluation, and against the definition of a promising cell."""
+"""DIRECT against scipy's, evaluation by evaluation, and against the definition of potentially optimal cells."""
 
 from __future__ import annotations
 

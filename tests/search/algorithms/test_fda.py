@@ -25,7 +25,7 @@ def close(points, expected) -> bool:
 
 
 def sphere_points(centre: np.ndarray, radius: float) -> np.ndarray:
-    """The three points at which a sphere is looked at."""
+    """The three points at which a sphere is evaluated."""
     offset = 1.75 * radius / math.sqrt(len(centre))
     return np.clip(np.array([centre, centre + offset, centre - offset]), 0, 1)
 

@@ -1,4 +1,4 @@
-"""The textbook's Bayesian optimisation: its hypercube, its batches, Optuna's own sampler tests."""
+"""Textbook Bayesian optimization: Latin hypercube, batches, Optuna's own sampler tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PARAMS = {"x": {"float": [0.0, 1.0]}, "y": {"float": [0.0, 1.0]}, "kind": {"choi
 
 
 def score(point: dict) -> float:
-    """0 at its best."""
+    """Its maximum is 0."""
     away = (point["params.x"] - 0.3) ** 2 + (point["params.y"] - 0.8) ** 2
     return away + (0.0 if point["params.kind"] == "b" else 0.3)
 

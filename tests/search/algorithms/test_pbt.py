@@ -1,4 +1,4 @@
-"""Population based training: who goes on from whom, worked by hand; new values; a toy whose optimum moves."""
+"""PBT: parents and predecessors worked out by hand, perturbed values, a toy with a moving optimum."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_without_scores_starts_at_first_step(make_study):
         "generation": 1,
         "of": 2,
         "parent": None,
-        "place": None,
+        "place": None,  # words: ignore
         "keeps": False,
     }  # words: ignore
 
@@ -254,7 +254,7 @@ def test_start_points_join_first_generation(make_study):
 
 
 class LateLook:
-    """A study that shows a worker at its first look what another wrote only afterwards: not yet."""
+    """A study whose first read does not show yet what another worker wrote."""
 
     def __init__(self, study, hidden: int) -> None:
         self.study, self.hidden, self.reads = study, hidden, 0

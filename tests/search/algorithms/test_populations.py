@@ -1,4 +1,4 @@
-"""Populations: they learn, any worker continues them, and each move is the one that its source gives."""
+"""Populations: they improve, any worker continues them, and each variation follows its source."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ COST = {"a": 0.3, "b": 0.2, "c": 0.0, "d": 0.4}
 
 
 def space(name: str) -> dict:
-    """Five numbers, and a category where the algorithm takes it."""
+    """Five numbers, and a category where the algorithm supports it."""
     return NUMBERS | ({"kind": {"choice": [*COST]}} if algorithm(name).categories else {})
 
 
@@ -60,7 +60,7 @@ def by_chance(seed: int, *, kinds: bool) -> float:
 
 
 def played(play: Play, *, trials: int, workers: int = 1, seed: int = 0) -> list[tuple[dict, float]]:
-    """Points and values in the order of the asks; the running trials end in an order of their own."""
+    """Points and values in the order of the asks; running trials finish in random order."""
     chance, running, found = random.Random(seed), [], {}
     for context in range(trials):
         running.append(play.ask())
@@ -160,7 +160,7 @@ def test_stored_constraints_exclude_optimum(name, make_study):
 
 
 def constrained(play: Play, *, stored: bool) -> list[dict]:
-    """Points of trials whose value falls with x0, and breaks a constraint below a half."""
+    """Points of trials whose value falls with x0, and violates a constraint below 0.5."""
     points = []
     for _ in range(120):
         number, point = play.ask()

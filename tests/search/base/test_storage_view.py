@@ -1,4 +1,4 @@
-"""What is kept of ended trials from one look to the next shows what a fresh look shows."""
+"""The cache of finished trials shows the same as a fresh view."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LINE = FloatDistribution(0.0, 1.0)
 
 
 def grown(storage, id_: int, rng: random.Random, *, rungs: bool) -> None:
-    """One thing that happens to a study: a trial is made, drawn, climbs, or ends."""
+    """One event in a study: a trial is created, gets a point, a rung score, or a result."""
     trials = storage.get_all_trials(id_, deepcopy=False)
     live = [trial for trial in trials if not trial.state.is_finished()]
     if not live or rng.random() < 0.3:

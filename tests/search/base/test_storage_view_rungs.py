@@ -1,4 +1,4 @@
-"""What samplers see of trials that climb rungs: one level at a time; and that every algorithm goes with rungs."""
+"""Samplers see rung scores at one level; every algorithm works with rungs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CUBE = Cube(LINE)
 
 
 def trial(number: int, *values: float, state: TrialState = TrialState.WAITING) -> FrozenTrial:
-    """A trial that has reached one rung for each value."""
+    """A trial with one rung score for each value."""
     scores = [{"rung": k, "budget": 1.0, "values": [v], "stderrs": [0.1 * k]} for k, v in enumerate(values)]
     end = values[-1] if values else 0.5
     made = create_trial(

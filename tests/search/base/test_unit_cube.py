@@ -1,4 +1,4 @@
-"""What a study file says of its space reaches the algorithms: measures, order, priors, conditions, constraints."""
+"""The space of a study file in the unit cube: measures, order, priors, conditions, constraints."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NESTED = {
 
 
 def points(study, algorithm: str, *, trials: int = 16, seed: int = 0) -> list[dict]:
-    """Points of trials in a row; the values are those of a plain with a slope."""
+    """Points of trials in a row; the values are linear in the point."""
     play, found = Play(study, algorithm=algorithm, seed=seed), []
     for _ in range(trials):
         number, point = play.ask()

@@ -1,4 +1,4 @@
-"""The process against dense formulas written anew; its gradient by differences; what collapse and belief make of it."""
+"""The Gaussian process against dense formulas and finite differences; priors, failures and collapsed scores."""
 
 from __future__ import annotations
 
