@@ -96,7 +96,7 @@ def children_trials(pid: int) -> list[int]:
 
 
 def test_fruitless_jobs_are_not_repeated(slurm_cluster: None, tmp_path: Path) -> None:
-    only_workers = "env: {setup: ['[ $SLURM_JOB_NAME = quick-step ] || exit 7']}"
+    only_workers = "env: {setup: ['[ $SLURM_JOB_NAME = quick-follow-up ] || exit 7']}"
     file = function_study(tmp_path, "pass", f"{only_workers}\n{RESOURCES}")
     first = hpotune("submit", file)["submitted"]
     status = wait(file, lambda status: not any(job["state"] in ACTIVE for job in status["jobs"]))

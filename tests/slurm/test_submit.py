@@ -219,9 +219,7 @@ def limited(monkeypatch):
         (1, False, 1),
     ],
 )
-def test_array_shrinks_to_submit_limit(
-    make_study, tmp_path, limited, most, known, taken
-):
+def test_array_shrinks_to_submit_limit(make_study, tmp_path, limited, most, known, taken):
     sizes = limited(most, known=known)
     spec = JobSpec(count=16, throttle=8)
     found = submit_within_limits(StudyFolder(path=tmp_path), make_study().config, spec)
