@@ -19,9 +19,20 @@ ORDER = (
 app.registered_commands.sort(key=lambda command: ORDER.index(getattr(command.callback, "__name__", "")))
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from hpotune import __version__
+
+        typer.echo(f"hpotune {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Print the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
 ) -> None:
     os.environ["HPOTUNE_DEBUG"] = "1" if debug else os.environ.get("HPOTUNE_DEBUG", "")
 

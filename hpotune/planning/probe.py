@@ -156,17 +156,17 @@ def _look(folder: StudyFolder, store: TrialQueue, config: StudyConfig, *, say: S
     say(f"the probe: {states} {' '.join(waits)}".rstrip())
     if not any(row.active for row in rows) and not _ended(folder, store, config):
         raise ClusterError(
-            f"the probe's jobs ended before its trials; the log of a job says: {_last_words(folder)}"
+            f"the probe's jobs ended before its trials; the log of a job says: {_last_error(folder)}"
         )
 
 
-def _last_words(folder: StudyFolder) -> str:
+def _last_error(folder: StudyFolder) -> str:
     """The last error in a job's log."""
     for log in sorted(folder.jobs.glob("*/*.out")):
         lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
-        said = [line.strip() for line in lines if "rror" in line and "srun" not in line]
-        if said:
-            return said[-1]
+        errors = [line.strip() for line in lines if "rror" in line and "srun" not in line]
+        if errors:
+            return errors[-1]
     return "nothing"
 
 
@@ -183,12 +183,9 @@ def _ended(folder: StudyFolder, store: TrialQueue, config: StudyConfig) -> bool:
 
 
 def follow_up_finished_at(folder: StudyFolder) -> float | None:
-    """When the follow-up job had ended, in Unix seconds, by the time of its log; None before."""
-    for job in submissions(folder, kind="follow-up"):
-        for log in folder.jobs.glob(f"{job.id}/*.out"):
-            if "submitted:" in log.read_text(encoding="utf-8", errors="replace"):
-                return log.stat().st_mtime
-    return None
+    """When the first follow-up job ended, in Unix seconds by the file system's clock; None before."""
+    jobs = submissions(folder, kind="follow-up")
+    return next((beat.last_beat for job in jobs for beat in job.heartbeats if beat.end is not None), None)
 
 
 def _check(folder: StudyFolder, store: TrialQueue) -> None:

@@ -195,17 +195,17 @@ def test_many_readers_ask_once(
     (tmp_path / "bin" / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     code = (
-        "import sys; from pathlib import Path; from hpotune.slurm.jobs import rows_or_unknown; "
+        "import sys; from pathlib import Path; from hpotune.slurm.jobs import cached_jobs; "
         "from hpotune.workspace.folder import StudyFolder; "
-        "print(rows_or_unknown(StudyFolder(path=Path(sys.argv[1])), []).rows[0].state)"
+        "print(cached_jobs(StudyFolder(path=Path(sys.argv[1])), []).rows[0].state)"
     )
     readers = [
         subprocess.Popen([sys.executable, "-c", code, place.path], stdout=subprocess.PIPE, text=True)
         for _ in range(6)
     ]
-    said = {reader.communicate()[0].strip() for reader in readers}
-    assert len(said) == 1
-    assert said <= {"PENDING", "RUNNING"}
+    states = {reader.communicate()[0].strip() for reader in readers}
+    assert len(states) == 1
+    assert states <= {"PENDING", "RUNNING"}
     assert log.read_text().split() == ["x"]
     assert cached_jobs(place, []).age_s > 0
 
@@ -266,13 +266,13 @@ def test_study_within_submit_limit(most_jobs: Callable[[int], None], tmp_path: P
         [sys.executable, "-m", "hpotune", "submit", str(file)], capture_output=True, text=True, check=False
     )
     assert refused.returncode == 3
-    assert "you have as many jobs queued as the cluster allows (AssocMaxSubmitJobLimit)" in refused.stderr
+    assert "you have as many queued jobs as the cluster allows (AssocMaxSubmitJobLimit)" in refused.stderr
     most_jobs(4)
     done = subprocess.run(
         [sys.executable, "-m", "hpotune", "submit", str(file)], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "3 of 6 jobs were taken" in done.stderr
+    assert "3 of 6 jobs were submitted" in done.stderr
     assert wait(file, lambda told: told["state"] == "done")["trials"]["finished"] == 6
 
 
