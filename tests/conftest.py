@@ -15,7 +15,7 @@ import yaml
 
 from hpotune.config.load import Study, load_study
 from hpotune.workspace.folder import StudyFolder, make_folder
-from tests.postgres import Postgres
+from tests.fixtures.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parents[1]
 pytest_plugins = ["tests.fixtures.slurm_cluster", "tests.fixtures.slurm_commands"]

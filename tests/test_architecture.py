@@ -86,7 +86,7 @@ FILES = sorted(f for f in PACKAGE.rglob("*.py") if "templates" not in f.relative
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_a_file_imports_only_rooms_that_the_table_allows(path: Path) -> None:
+def test_imports_follow_the_table(path: Path) -> None:
     own = room(path)
     rooms = {
         name.split(".")[1] for name in imports(path) if name.startswith("hpotune.") and name.count(".") >= 1
@@ -95,12 +95,12 @@ def test_a_file_imports_only_rooms_that_the_table_allows(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_heavy_libraries_stand_only_in_the_finetune_room(path: Path) -> None:
+def test_only_finetune_imports_heavy_libraries(path: Path) -> None:
     found = {name.split(".")[0] for name in imports(path)} & HEAVY
     assert not found or room(path) == "finetune"
 
 
-def test_nobody_imports_the_finetune_room() -> None:
+def test_finetune_is_never_imported() -> None:
     assert [
         p
         for p in FILES
@@ -108,7 +108,7 @@ def test_nobody_imports_the_finetune_room() -> None:
     ] == []
 
 
-def test_the_command_line_imports_nothing_of_hpotune_before_a_verb_is_called() -> None:
+def test_cli_imports_inside_functions_only() -> None:
     named = {name for path in (PACKAGE / "cli").glob("*.py") for name in imports(path, top_only=True)}
     assert [name for name in named if name.startswith("hpotune") and not name.startswith("hpotune.cli")] == []
 
@@ -157,11 +157,11 @@ def test_files_fit_in_the_head() -> None:
     ],
     ids=" ".join,
 )
-def test_a_verb_on_a_login_node_loads_none_of_the_heavy_libraries(verb: list[str]) -> None:
+def test_login_verbs_load_no_heavy_libraries(verb: list[str]) -> None:
     assert loaded_by(verb) & HEAVY == set()
 
 
-def test_check_status_trials_and_best_load_none_of_the_heavy_libraries(tmp_path: Path) -> None:
+def test_study_verbs_load_no_heavy_libraries(tmp_path: Path) -> None:
     (tmp_path / "f.py").write_text("def f(x):\n    return x\n")
     (tmp_path / "s.yaml").write_text(
         "name: s\npython: f.py:f\nparams: {x: {float: [0, 1]}}\n"

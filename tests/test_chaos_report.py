@@ -41,7 +41,7 @@ def failed(told) -> list[str]:
     return [name for name, found in told["checks"].items() if not found["ok"]]
 
 
-def test_an_undisturbed_run_passes_and_a_failed_trial_is_told_as_json(check):
+def test_undisturbed_run_passes(check):
     _, calm, same = runs(check)
     assert failed(check.report(calm, same, trials=1, faults=0, waste=1.3)) == []
     ended = Attempt(worker=WORKER, start=100.0, end=105.0, outcome="failed", cause="killed", gpus=1)
@@ -57,7 +57,7 @@ def test_an_undisturbed_run_passes_and_a_failed_trial_is_told_as_json(check):
 @pytest.mark.parametrize(
     ("at", "struck", "excused"), [(103.0, True, True), (103.0, False, False), (150.0, True, False)]
 )
-def test_a_job_that_its_controller_forgot_is_excused_where_it_was_new(check, at, struck, excused):
+def test_forgotten_new_job_is_excused(check, at, struck, excused):
     faults = sys.modules["faults"]
     message = "its job 7_0 has left the queue on n1"
     row, _, _ = runs(check)
@@ -70,7 +70,7 @@ def test_a_job_that_its_controller_forgot_is_excused_where_it_was_new(check, at,
     assert bool(check.unexplained(storm)) is not excused
 
 
-def test_a_wrong_value_a_lost_number_and_a_trial_of_nobody_are_seen(check):
+def test_wrong_results_are_detected(check):
     row, calm, _ = runs(check)
     wrong = check.Run(rows=[replace(row, values=(0.5,))], accounts=[])
     assert failed(check.report(calm, wrong, trials=1, faults=0, waste=1.3)) == [

@@ -60,7 +60,7 @@ def best(study: Path) -> dict:
     return json.loads(hpotune("best", study, "--json").stdout)
 
 
-def test_the_best_trial_beats_the_untouched_model_by_more_than_the_error(study: Path) -> None:
+def test_best_trial_is_significantly_better(study: Path) -> None:
     told = best(study)
     assert told["finished"] == 3
     assert told["gain"]["paired"]
@@ -74,7 +74,7 @@ def test_running_it_again_adds_nothing(study: Path) -> None:
     assert len((study.parent / "small" / "store.db").read_bytes()) == len(before)
 
 
-def test_the_score_is_what_the_lm_eval_command_prints_for_the_exported_adapter(
+def test_score_equals_lm_eval_command(
     study: Path, exported: Path
 ) -> None:
     command = [
@@ -105,13 +105,13 @@ def test_the_exported_adapter_loads_with_peft(study: Path, exported: Path) -> No
     assert any("lora" in name for name, _ in model.named_parameters())
 
 
-def test_the_exported_setting_is_a_study_file_without_ranges(study: Path, exported: Path) -> None:
+def test_exported_study_has_no_ranges(study: Path, exported: Path) -> None:
     from hpotune.config.load import load_study
 
     assert load_study(exported / "setting.yaml").space.searched == ()
 
 
-def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+def test_killed_run_continues(tmp_path: Path) -> None:
     tiny_model(tmp_path / "model")
     topic_task(tmp_path / "task")
     (tmp_path / "study.yaml").write_text(

@@ -135,13 +135,13 @@ def edit(file: Path, name: str, *, trials: str) -> None:
     file.write_text(text, encoding="utf-8")
 
 
-def test_hpotune_is_the_wheel_and_not_the_checkout(installed: Installed, tmp_path: Path) -> None:
+def test_hpotune_comes_from_the_wheel(installed: Installed, tmp_path: Path) -> None:
     code = "import hpotune, importlib.metadata as m; print(hpotune.__file__, m.distribution('hpotune').locate_file(''))"
     for place in installed.run(installed.python, "-c", code, cwd=tmp_path).stdout.split():
         assert Path(place).resolve().is_relative_to(installed.folder.resolve())
 
 
-def test_every_file_of_the_package_is_in_the_wheel(wheel: Path) -> None:
+def test_wheel_holds_every_file(wheel: Path) -> None:
     packed = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("hpotune/")}
     files = {
         str(path.relative_to(ROOT))
@@ -152,13 +152,13 @@ def test_every_file_of_the_package_is_in_the_wheel(wheel: Path) -> None:
     assert {Path(name).name for name in packed} >= {"recorded_fields.json", "function.yaml", "objective.py"}
 
 
-def test_every_verb_of_the_readme_answers_help(installed: Installed, tmp_path: Path) -> None:
+def test_every_verb_answers_help(installed: Installed, tmp_path: Path) -> None:
     assert set(VERBS) == set(LOGIN) | ON_JOBS
     for verb in VERBS:
         assert f"Usage: hpotune {verb}" in installed.hpotune(f"hpotune {verb} --help", cwd=tmp_path)
 
 
-def test_the_readmes_outputs_are_what_it_prints(installed: Installed, lab: Path) -> None:
+def test_readme_shows_real_output(installed: Installed, lab: Path) -> None:
     compared = [line for line in SHOWN if line.split()[1] in ("check", "best")]
     assert len(compared) == 2
     for line in compared:
@@ -166,7 +166,7 @@ def test_the_readmes_outputs_are_what_it_prints(installed: Installed, lab: Path)
         assert installed.hpotune(line, cwd=lab).strip() == expected
 
 
-def test_a_study_is_planned_read_and_exported(installed: Installed, lab: Path, tmp_path: Path) -> None:
+def test_installed_verbs_read_a_study(installed: Installed, lab: Path, tmp_path: Path) -> None:
     def told(line: str) -> dict:
         return json.loads(installed.hpotune(f"{line} --json", cwd=lab))
 
@@ -200,7 +200,7 @@ def test_the_template_of_a_command_runs(installed: Installed, tmp_path: Path) ->
     assert 0 < told["best"]["values"]["accuracy"] <= 1
 
 
-def test_no_verb_of_a_login_node_loads_torch(installed: Installed, tmp_path: Path) -> None:
+def test_login_verbs_load_no_torch(installed: Installed, tmp_path: Path) -> None:
     program = installed.folder / "bin" / "hpotune"
     for verb, words in LOGIN.items():
         # There is no Slurm here, and what doctor finds depends on the machine.

@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 import pytest
 
-from tests.old_studies import OldStudy, hpotune, loss, put_back, told
+from tests.fixtures.old_studies import OldStudy, hpotune, loss, put_back, told
 
 INTERRUPTED = ["sqlite", "journal", pytest.param("postgresql", marks=pytest.mark.postgres)]
 ALL = [*INTERRUPTED, "extended", "slurm"]
@@ -71,7 +71,7 @@ def decided(found: dict[int, dict[str, Any]]) -> list[int]:
 
 
 @pytest.mark.parametrize("old", ALL, indirect=True)
-def test_an_old_study_reads_as_it_did(old: OldStudy, no_slurm: dict[str, str]) -> None:
+def test_old_study_reads_as_before(old: OldStudy, no_slurm: dict[str, str]) -> None:
     then = old.expected
     same(told("status", old.folder, env=no_slurm), then["status"])
     same(told("trials", old.file), then["trials"])
@@ -81,7 +81,7 @@ def test_an_old_study_reads_as_it_did(old: OldStudy, no_slurm: dict[str, str]) -
 
 
 @pytest.mark.parametrize("old", ALL, indirect=True)
-def test_every_other_verb_that_looks_takes_it(old: OldStudy, no_slurm: dict[str, str]) -> None:
+def test_other_reading_verbs_accept_it(old: OldStudy, no_slurm: dict[str, str]) -> None:
     for words in (["check", old.file], ["logs", old.folder, 1], ["plan", old.folder], ["status", old.folder]):
         done = hpotune(*words, env=no_slurm)
         assert done.returncode == 0, f"{words}: {done.stderr}"
@@ -102,7 +102,7 @@ def test_optuna_reads_its_store(old: OldStudy) -> None:
 
 
 @pytest.mark.parametrize("old", INTERRUPTED, indirect=True)
-def test_an_old_study_goes_on_and_ends(
+def test_old_study_continues_and_ends(
     old: OldStudy, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, budget = rows(old), old.expected["status"]["trials"]["budget"]
@@ -140,7 +140,7 @@ def test_an_old_study_goes_on_and_ends(
 
 
 @pytest.mark.parametrize("old", ["extended"], indirect=True)
-def test_a_study_that_was_extended_before_is_over_and_can_be_extended_again(old: OldStudy) -> None:
+def test_extended_study_can_be_extended_again(old: OldStudy) -> None:
     before = rows(old)
     assert hpotune("run", old.folder).returncode == 0
     assert rows(old) == before
@@ -160,7 +160,7 @@ def last_line(script: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("old", ["slurm"], indirect=True)
-def test_the_last_lines_of_old_job_scripts_still_run(old: OldStudy, no_slurm: dict[str, str]) -> None:
+def test_old_job_scripts_still_run(old: OldStudy, no_slurm: dict[str, str]) -> None:
     worker, step = (last_line(old.folder / "jobs" / id_ / f"{id_}_submission.sh") for id_ in ("2", "3"))
     assert worker[1:4] == ["-m", "hpotune", "worker"]
     assert "--code" in worker

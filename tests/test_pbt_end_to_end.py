@@ -13,8 +13,8 @@ import pytest
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.best_trials import best_trials
 from hpotune.workspace.folder import StudyFolder
+from tests.fixtures.pool_runs import pool, rows, steps_of
 from tests.pool import STEPS, made
-from tests.test_rungs_end_to_end import pool, rows, steps_of
 
 MEMBERS, PARTS = 4, 4
 TRIALS = MEMBERS * PARTS
@@ -68,7 +68,7 @@ def forebears(found: Sequence[TrialRow], row: TrialRow) -> list[TrialRow]:
     return line
 
 
-def test_each_trial_trains_one_part_of_the_run(folder: StudyFolder) -> None:
+def test_each_trial_trains_one_part(folder: StudyFolder) -> None:
     found = rows(folder)
     assert [row.state for row in found] == ["finished"] * TRIALS
     assert [row.generation for row in found] == [n // MEMBERS for n in range(TRIALS)]
@@ -78,7 +78,7 @@ def test_each_trial_trains_one_part_of_the_run(folder: StudyFolder) -> None:
         assert forebears(found, row)[-1].generation == 0
 
 
-def test_some_copy_better_ones_with_other_values(folder: StudyFolder) -> None:
+def test_losers_copy_winners_with_new_values(folder: StudyFolder) -> None:
     found = rows(folder)
     copies = [row for row in found[MEMBERS:] if row.lineage and not row.lineage.keeps_values]
     assert len(copies) == PARTS - 1  # one of four, in each generation but the first
@@ -88,7 +88,7 @@ def test_some_copy_better_ones_with_other_values(folder: StudyFolder) -> None:
         assert row.params != parent.params
 
 
-def test_a_line_that_kept_its_values_ends_as_one_run_of_them(folder: StudyFolder, home: Path) -> None:
+def test_unchanged_lineage_equals_one_run(folder: StudyFolder, home: Path) -> None:
     assert pool("whole", folder, home / "whole.json").wait(300) == 0, (home / "whole.log").read_text()
     told = json.loads((home / "whole.json").read_text().splitlines()[-1])
     found = rows(folder)
@@ -102,20 +102,20 @@ def test_a_line_that_kept_its_values_ends_as_one_run_of_them(folder: StudyFolder
         assert abs(row.values[0] - told[str(row.number)]) > 1e-6
 
 
-def test_the_best_is_one_that_was_trained_to_the_end(folder: StudyFolder) -> None:
+def test_best_trial_was_trained_completely(folder: StudyFolder) -> None:
     [best] = best_trials(folder.load().config.score.objective, rows(folder))
     assert best.generation == PARTS - 1
     kept = {int(path.parent.name) for path in folder.path.glob("trials/*/adapter")}
     assert best.number in kept <= set(range(TRIALS - MEMBERS, TRIALS))
 
 
-def test_checkpoints_that_nobody_needs_are_gone(folder: StudyFolder) -> None:
+def test_unneeded_checkpoints_are_deleted(folder: StudyFolder) -> None:
     there = {int(path.parent.name) for path in folder.path.glob("trials/*/checkpoint")}
     assert there == set(range(TRIALS - 2 * MEMBERS, TRIALS - MEMBERS))
 
 
 @pytest.mark.parametrize("victim", [6, 13])
-def test_killed_in_the_middle_and_resumed_it_comes_to_the_same(
+def test_killed_study_ends_the_same(
     folder: StudyFolder, home: Path, victim: int
 ) -> None:
     broken = made(home / f"killed{victim}", study=STUDY)

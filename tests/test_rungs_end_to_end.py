@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,27 +11,9 @@ from pathlib import Path
 import pytest
 
 from hpotune.records.trial import TrialRow
-from hpotune.storage.readers.read_only import rows_of
 from hpotune.workspace.folder import StudyFolder
+from tests.fixtures.pool_runs import pool, rows, steps_of
 from tests.pool import STEPS, TRIALS, made
-
-ENV = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-def pool(mode: str, folder: StudyFolder, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.pool", mode, str(folder.path)]
-    return subprocess.Popen(
-        command, stdout=out.open("wb"), stderr=out.with_suffix(".log").open("ab"), env=ENV
-    )
-
-
-def rows(folder: StudyFolder) -> list[TrialRow]:
-    return rows_of(folder.provenance().store, folder.load())
-
-
-def steps_of(folder: StudyFolder, number: int) -> int:
-    curve = folder.trial(number) / "curve.jsonl"
-    return curve.read_text().count("\n") if curve.exists() else 0
 
 
 def promoted(found: Sequence[TrialRow]) -> dict[int, list[tuple[int, float]]]:
@@ -63,7 +42,7 @@ def values(climbed: StudyFolder, home: Path) -> dict[int, float]:
     return {int(number): value for number, value in told.items()}
 
 
-def test_the_best_of_the_pool_is_found_for_less_than_half_of_its_cost(
+def test_best_is_found_at_half_cost(
     climbed: StudyFolder, values: dict[int, float]
 ) -> None:
     found = rows(climbed)
@@ -75,21 +54,21 @@ def test_the_best_of_the_pool_is_found_for_less_than_half_of_its_cost(
     assert cost < TRIALS * STEPS / 2
 
 
-def test_a_trial_that_climbed_ends_as_one_that_was_trained_in_one_go(
+def test_staged_trial_equals_one_run(
     climbed: StudyFolder, values: dict[int, float]
 ) -> None:
     finished = {row.number: row.values[0] for row in rows(climbed) if row.state == "finished"}
     assert finished == pytest.approx({number: values[number] for number in finished}, abs=1e-6)
 
 
-def test_only_the_best_adapters_and_no_checkpoints_stay(climbed: StudyFolder) -> None:
+def test_only_best_adapters_are_kept(climbed: StudyFolder) -> None:
     kept = {int(path.parent.name) for path in climbed.path.glob("trials/*/adapter")}
     best = sorted((row for row in rows(climbed) if row.state == "finished"), key=lambda row: row.values)[:3]
     assert kept == {row.number for row in best}
     assert not list(climbed.path.glob("trials/*/checkpoint"))
 
 
-def test_killed_in_the_middle_and_resumed_it_comes_to_the_same(climbed: StudyFolder, home: Path) -> None:
+def test_killed_study_ends_the_same(climbed: StudyFolder, home: Path) -> None:
     folder = made(home / "killed")
     worker = pool("climb", folder, home / "killed.out")
     until = time.monotonic() + 200

@@ -42,7 +42,7 @@ SKIPPED = {"test_slurm_and_data", "test_slurm_and_data_again", "test_data", "tes
 
 
 @pytest.mark.parametrize("forbidden", [True, False])
-def test_only_a_missing_service_is_a_failure(forbidden: bool, tmp_path: Path) -> None:
+def test_missing_service_is_a_failure(forbidden: bool, tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("from tests.conftest import *\n")
     (tmp_path / "test_some.py").write_text(TESTS)
     env = {name: value for name, value in os.environ.items() if name != "HPOTUNE_NO_SKIP"}

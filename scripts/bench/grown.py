@@ -28,7 +28,7 @@ sys.path.append(str(Path(__file__).resolve().parents[2]))
 
 from status import BEGUN, SPACE, TEXTS, Memory, attributes, point
 
-from tests.postgres import Postgres
+from tests.fixtures.postgres import Postgres
 
 Attributes = Callable[[int, random.Random], dict[str, Any]]
 FINITE = TrialValueModel.TrialValueType.FINITE

@@ -271,7 +271,7 @@ def main(arguments: Sequence[str]) -> None:
                 print("postgres  is not installed here: apt-get install postgresql")
                 continue
             sys.path.insert(0, str(ROOT))
-            from tests.postgres import Postgres
+            from tests.fixtures.postgres import Postgres
 
             server = Postgres.make(found[-1].parent)
             try:

@@ -209,10 +209,10 @@ def cluster_class() -> Any:  # noqa: ANN401 - a script without a suffix is no mo
     return module.Cluster
 
 
-def server(stack: ExitStack) -> Any:  # noqa: ANN401 - tests/postgres.py is imported here only
+def server(stack: ExitStack) -> Any:  # noqa: ANN401 - tests/fixtures/postgres.py is imported here only
     """A PostgreSQL server that accepts connections, gone with the stack."""
     sys.path.insert(0, str(ROOT))
-    from tests.postgres import Postgres
+    from tests.fixtures.postgres import Postgres
 
     found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[4]))
     if not found:

@@ -138,7 +138,7 @@ def test_extended_study_resumes_with_new_code(file, call, json_of):
     assert specs[3]["code"] == specs[4]["code"] != specs[0]["code"]
 
 
-def test_grid_is_not_extended_beyond_its_points(file, call, json_of):
+def test_grid_extension_stops_at_its_points(file, call, json_of):
     text = file.read_text() + "search: {algorithm: grid, options: {points: 3}}\n"
     file.write_text(text)
     call("run", file)

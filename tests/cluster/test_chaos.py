@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.postgres import Postgres
 from tests.fixtures.slurm_cluster import Script
-from tests.postgres import Postgres
 
 pytestmark = [pytest.mark.slurm, pytest.mark.postgres]
 ROOT = Path(__file__).parents[2]

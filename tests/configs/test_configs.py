@@ -36,7 +36,7 @@ def test_a_shipped_study_passes_check(path: Path) -> None:
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "slurm_templates").glob("*.yaml")), ids=lambda path: path.name
 )
-def test_the_sections_of_a_cluster_template_are_right_in_a_study(path: Path, tmp_path: Path) -> None:
+def test_cluster_template_sections_are_valid(path: Path, tmp_path: Path) -> None:
     study = read_source(ROOT / "configs" / "llama3.2-3b-alpaca.yaml").values
     study |= read_source(path).values
     build_study(Source(path=tmp_path / "s.yaml", values=study, lines={}))

@@ -36,7 +36,7 @@ def rows(split: str) -> list[dict[str, str]]:
     return [json.loads(line) for line in (DATA / f"{split}.jsonl").read_text().splitlines()]
 
 
-def test_generator_writes_the_shipped_files_byte_for_byte(tmp_path):
+def test_generator_writes_the_shipped_files(tmp_path):
     subprocess.run([sys.executable, str(SCRIPT), "--to", str(tmp_path)], check=True, capture_output=True)
     made = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
     assert made == {file.name: file.read_bytes() for file in DATA.glob("*.jsonl")}
@@ -48,18 +48,18 @@ def test_queues_have_equally_many_rows(split, each):
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
-def test_queues_are_mixed_so_that_no_slice_holds_one_only(split):
+def test_every_slice_has_several_queues(split):
     found = [row["output"] for row in rows(split)]
     assert all(len(set(found[at : at + 16])) == 4 for at in range(0, len(found) - 16, 16))
 
 
-def test_no_sentence_stands_in_both_splits_or_twice(script):
+def test_sentences_are_unique_across_splits(script):
     texts = [text.replace("-----", "") for text in script.SENTENCES.values()]
     lines = [line for text in texts for line in text.split("\n") if line]
     assert len({line.lower() for line in lines}) == len(lines) == len(rows("train")) + len(rows("test"))
 
 
-def test_splits_share_no_frame_around_their_sentences(script):
+def test_splits_share_no_sentence_frame(script):
     assert not set(script.TRAIN_FRAMES) & set(script.TEST_FRAMES)
 
 
@@ -68,7 +68,7 @@ def test_no_message_names_a_queue():
     assert not [message for message in messages if set(message.split()) & set(QUEUES)]
 
 
-def test_task_asks_with_the_prompt_of_training():
+def test_task_uses_the_training_prompt():
     study = yaml.safe_load((ROOT / "configs/quickstart.yaml").read_text())
     task = yaml.safe_load(TASK.read_text())
     assert task["doc_to_text"] == study["data"]["prompt"].replace("{input}", "{{input}}")

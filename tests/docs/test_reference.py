@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[2]
 VERBS = {n: verb for n, verb in typer.main.get_command(app).commands.items() if not verb.hidden}
 
 
-def test_the_reference_pages_are_what_the_code_says() -> None:
+def test_reference_pages_match_the_code() -> None:
     command = [sys.executable, str(ROOT / "scripts" / "make-reference"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
-def test_every_verb_has_a_sentence_of_help() -> None:
+def test_every_verb_has_help() -> None:
     assert {name for name, verb in VERBS.items() if not (verb.help or "").strip().endswith(".")} == set()
 
 
@@ -30,7 +30,7 @@ def test_the_readme_names_every_verb() -> None:
     assert {name for name in VERBS if f"hpotune {name}" not in text} == set()
 
 
-def test_the_readme_names_no_file_that_is_not_there() -> None:
+def test_files_named_in_readme_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     named = re.findall(r"`((?:configs|scripts|docs|slurm_templates|hpotune|tests)/[\w./-]+)`", text)
     assert {name for name in named if not (ROOT / name).exists()} == set()

@@ -32,14 +32,14 @@ def test_the_page_has_its_examples():
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
-def test_every_example_is_part_of_a_right_study(example):
+def test_every_example_is_valid(example):
     own = set(re.findall(r"^(\w+):", example, re.MULTILINE))
     text = "".join(line for key, line in STUDY.items() if key not in own) + example
     study = build_study(parse_source(text, path=Path("s.yaml")))
     assert own <= study.source.values.keys()
 
 
-def test_every_form_of_the_table_is_a_range():
+def test_every_form_is_a_range():
     forms = re.findall(r"^\| `(\{.*?\})`", PAGE, re.MULTILINE)
     kinds = [range_kind(parse_source(f"x: {form}", path=Path("s.yaml")).values["x"]) for form in forms]
     assert kinds == ["float", "int", "normal", "lognormal", "choice", "choice", "expr"]

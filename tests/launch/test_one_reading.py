@@ -76,7 +76,7 @@ def test_submit_reads_file_once(file, parsed):
     assert parsed.count(file) == 2
 
 
-def test_prepared_study_is_parsed_once_more_only_to_compare(file, parsed):
+def test_prepared_study_is_parsed_twice_only(file, parsed):
     """A second `run FILE` reads the file once; resolved.yaml is read for the comparison with it."""
     folder = prepare(file, chosen=None, data_root=None).folder
     OPENED.clear()

@@ -162,7 +162,7 @@ def test_the_second_outlives_an_interrupted_first(store, slow, three, tmp_path):
     assert answer["store"] == folder.provenance().store
 
 
-def test_an_interrupted_one_spares_a_newer_folder(slow, three, tmp_path):
+def test_interrupted_preparation_spares_newer_folder(slow, three, tmp_path):
     file = study(tmp_path / "home")
     slow.hears(file)
     assert slow.says() == "at the end"
@@ -199,7 +199,7 @@ def killed(slow: Preparer, file: Path) -> None:
     slow.process.wait()
 
 
-def test_what_a_killed_one_left_is_completed(store, slow, tmp_path):
+def test_killed_preparation_is_completed(store, slow, tmp_path):
     file = study(tmp_path / "home", store=store)
     killed(slow, file)
     with pytest.raises(StudyFileError, match="holds no study"):
@@ -209,7 +209,7 @@ def test_what_a_killed_one_left_is_completed(store, slow, tmp_path):
     assert ready.folder.load().config.budget.trials == 6
 
 
-def test_what_a_killed_one_left_is_refolderd(slow, tmp_path):
+def test_killed_preparation_is_redone(slow, tmp_path):
     file = study(tmp_path / "home", store="journal")
     killed(slow, file)
     (file.parent / "bowl" / "letter").touch()

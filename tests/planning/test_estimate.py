@@ -67,29 +67,29 @@ def test_finished_trials_win_over_everything() -> None:
         ({}, {}, DEFAULTS["trial_s"], "assumed"),
     ],
 )
-def test_without_trials_a_probe_wins_over_the_file_and_the_file_over_what_is_assumed(
+def test_probe_overrides_file_overrides_assumption(
     plan: dict, probed: dict, value: float, source: str
 ) -> None:
     found = estimates(config(plan), MeasuredTimes(), probed).trial_s
     assert (found.value, found.source, found.is_known) == (value, source, source != "assumed")
 
 
-def test_a_default_of_the_file_is_not_given() -> None:
+def test_default_is_not_a_given_value() -> None:
     assert estimates(config({"trial_s": 1}), MeasuredTimes(), {}).queue_s.source == "assumed"
     assert estimates(config({"queue_s": 0}), MeasuredTimes(), {}).queue_s.source == "given"
 
 
-def test_a_program_of_your_own_loads_within_its_trial() -> None:
+def test_own_program_loads_within_trial() -> None:
     assert estimates(config(), MeasuredTimes(), {}).load_s.value == 0
     assert estimates(config(model=True), MeasuredTimes(), {}).load_s.value == DEFAULTS["load_s"]
 
 
-def test_an_unknown_baseline_is_taken_for_a_trial() -> None:
+def test_unknown_baseline_time_equals_trial() -> None:
     found = estimates(config({"trial_s": 50}, model=True), MeasuredTimes(), {})
     assert (found.baseline_s.value, found.baseline_s.source) == (50, "the same as a trial")
 
 
-def test_what_is_assumed_is_said_with_the_way_to_know_it() -> None:
+def test_assumptions_are_noted_with_advice() -> None:
     said = assumptions(estimates(config({"trial_s": 50, "start_s": 1}), MeasuredTimes(), {}))
     assert "queue_s" in said
     assert "trial_s" not in said
@@ -97,18 +97,18 @@ def test_what_is_assumed_is_said_with_the_way_to_know_it() -> None:
     assert "plan: {queue_s: SECONDS}" in said
 
 
-def test_what_adds_up_is_expected_as_its_mean_and_a_queue_as_its_median() -> None:
+def test_sums_use_mean_queue_uses_median() -> None:
     found = estimates(config(), MeasuredTimes(starts=(1, 1, 7), queues=(1, 1, 7)), {})
     assert (found.start_s.value, found.queue_s.value) == (3, 1)
 
 
-def test_nothing_is_said_where_all_is_known() -> None:
+def test_no_notes_where_all_is_known() -> None:
     assert (
         assumptions(estimates(config({"trial_s": 5, "start_s": 1, "queue_s": 2}), MeasuredTimes(), {})) == ""
     )
 
 
-def test_a_probe_keeps_what_it_saw_and_nothing_else() -> None:
+def test_probe_keeps_only_what_it_measured() -> None:
     assert probe_values(SEEN) == {
         "trial_s": 14, "baseline_s": 3, "load_s": 2, "start_s": 3, "queue_s": 2, "gap_s": 1, "follow_up_s": 6
     }  # fmt: skip

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from hpotune.planning.estimate import SimulationTimes
 from hpotune.planning.mode_comparison import compare_modes, recommend
-from tests.planning.test_simulator import BEGIN, SPREAD, config
+from tests.fixtures.simulations import BEGIN, SPREAD, config
 
 
 def ways(times: SimulationTimes, *, trials: int = 24, size: int | str = "auto", mode: str = "async") -> list:
     return compare_modes(config(trials, 4, mode, size), times, begin=BEGIN)
 
 
-def test_each_mode_is_there_with_one_a_few_and_workers_that_stay() -> None:
+def test_each_mode_has_three_sizes() -> None:
     found = [(way.mode, way.trials_per_job) for way in ways(SPREAD)]
     assert found == [
         (mode, size)
@@ -24,18 +24,18 @@ def test_each_mode_is_there_with_one_a_few_and_workers_that_stay() -> None:
     ]
 
 
-def test_the_way_of_the_study_file_is_among_them_and_marked() -> None:
+def test_mode_of_study_file_is_marked() -> None:
     found = [(way.mode, way.trials_per_job) for way in ways(SPREAD, size=5, mode="batch") if way.own]
     assert found == [("batch", 5)]
 
 
-def test_where_the_start_of_a_job_is_dear_workers_stay() -> None:
+def test_slow_job_starts_favour_persistent_workers() -> None:
     chosen, why = recommend(ways(SimulationTimes(trials_s=(60,), start_s=600, queue_s=60)))
     assert (chosen.mode, chosen.trials_per_job) == ("async", "auto")
     assert "fewest GPU-hours" in why
 
 
-def test_ways_that_leave_trials_undone_are_not_recommended() -> None:
+def test_unfinished_modes_are_not_recommended() -> None:
     # without a follow-up nobody replaces a worker whose time is out: two stay for three trials each, of eight
     made = config(8, 2, "async", "auto", follow_up=False, time="10:00")
     found = compare_modes(made, SimulationTimes(trials_s=(150,), start_s=60, gap_s=1), begin=BEGIN)
@@ -45,7 +45,7 @@ def test_ways_that_leave_trials_undone_are_not_recommended() -> None:
     assert chosen.name not in undone
 
 
-def test_of_ways_far_slower_and_cheaper_one_is_named() -> None:
+def test_cheaper_but_slower_mode_is_mentioned() -> None:
     chosen, why = recommend(ways(SimulationTimes(trials_s=(10, 10, 10, 1000), start_s=1000), trials=8))
     cheapest = min(
         ways(SimulationTimes(trials_s=(10, 10, 10, 1000), start_s=1000), trials=8),
@@ -55,7 +55,7 @@ def test_of_ways_far_slower_and_cheaper_one_is_named() -> None:
     assert "times as long" in why
 
 
-def test_the_pictures_are_what_the_simulator_draws() -> None:
+def test_pictures_match_the_simulator() -> None:
     script = Path(__file__).parents[2] / "scripts" / "make-pictures"
     done = subprocess.run(
         [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False

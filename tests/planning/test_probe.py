@@ -12,10 +12,10 @@ from hpotune.errors import HpotuneError
 from hpotune.planning.probe import STEPS, extrapolated_s, probe, probe_values_of
 from hpotune.records.trial import TrialRow
 from hpotune.workspace.folder import StudyFolder, folder_of
-from tests.planning.test_study_plan import study
+from tests.fixtures.planned_studies import write_study
 
 
-def test_it_is_the_study_with_a_few_trials_a_job_each() -> None:
+def test_probe_study_has_few_trials() -> None:
     values = {
         "name": "n" * 64,
         "python": "/f.py:f",
@@ -32,7 +32,7 @@ def test_it_is_the_study_with_a_few_trials_a_job_each() -> None:
     assert "keep" not in copy, "it serves fine-tuning only"
 
 
-def test_a_fine_tuning_trains_a_few_steps() -> None:
+def test_fine_tuning_probe_trains_few_steps() -> None:
     copy = probe_values_of(
         {"name": "s", "model": {"path": "m"}, "train": {"learning_rate": 1e-4, "max_steps": 500}}, at_once=1
     )
@@ -61,9 +61,7 @@ def tuned(train: dict) -> StudyConfig:
         ({"max_steps": 5}, 20),
     ],
 )
-def test_the_few_steps_are_drawn_out_to_all_at_the_pace_of_the_later_ones(
-    tmp_path: Path, train: dict, whole: int
-) -> None:
+def test_probe_extrapolates_pace_of_later_steps(tmp_path: Path, train: dict, whole: int) -> None:
     own = tmp_path / "trials" / "1"
     own.mkdir(parents=True)
     # the first steps take 10 s, each later one 0.5 s
@@ -74,15 +72,13 @@ def test_the_few_steps_are_drawn_out_to_all_at_the_pace_of_the_later_ones(
     assert extrapolated_s(StudyFolder(path=tmp_path), tuned(train), row) == pytest.approx((whole - 20) * 0.5)
 
 
-def test_a_program_of_your_own_is_not_drawn_out(tmp_path: Path) -> None:
+def test_own_program_is_not_extrapolated(tmp_path: Path) -> None:
     row = TrialRow(number=1, kind="trial", state="finished", params={}, metrics={"value": 1.0})
     assert extrapolated_s(StudyFolder(path=tmp_path), tuned({}), row) == 0
 
 
-def test_without_slurm_it_runs_here_and_keeps_its_figures_beside_the_study_file(
-    no_slurm: None, tmp_path: Path
-) -> None:
-    file = study(tmp_path)
+def test_probe_without_slurm_runs_locally(no_slurm: None, tmp_path: Path) -> None:
+    file = write_study(tmp_path)
     said: list[str] = []
     found = probe(file, folder_of(file), data_root=None, say=said.append)
     assert found["trial_s"] > 0
@@ -95,8 +91,8 @@ def test_without_slurm_it_runs_here_and_keeps_its_figures_beside_the_study_file(
     ]
 
 
-def test_a_study_that_cannot_run_says_why_and_leaves_nothing(no_slurm: None, tmp_path: Path) -> None:
-    file = study(tmp_path)
+def test_failing_probe_reports_and_leaves_nothing(no_slurm: None, tmp_path: Path) -> None:
+    file = write_study(tmp_path)
     (tmp_path / "f.py").write_text("def f(x):\n    raise ValueError('wrong phase of the moon')\n")
     with pytest.raises(HpotuneError, match="wrong phase of the moon"):
         probe(file, folder_of(file), data_root=None, say=lambda _: None)

@@ -11,7 +11,7 @@ from hpotune.config.schema.study_config import StudyConfig
 from hpotune.planning.estimate import MeasuredTimes, estimates
 from hpotune.planning.rung_forecast import MAX_SIMULATED, rung_forecast, trial_seconds
 from hpotune.planning.simulator import simulate
-from tests.schedule.test_promotion import config
+from tests.fixtures.rung_rows import rung_config
 
 
 def reached(study: StudyConfig) -> list[int]:
@@ -19,33 +19,34 @@ def reached(study: StudyConfig) -> list[int]:
     return [sum(rung in rungs for rungs in found) for rung in range(len(study.search.ladder))]
 
 
-def test_about_a_third_of_each_rung_goes_on_and_one_at_least_comes_to_the_end():
-    first, second, third = reached(config(trials=27))
+def test_third_of_each_rung_is_promoted():
+    first, second, third = reached(rung_config(trials=27))
     assert first == 27
     assert 9 <= second <= 13
     assert 1 <= third <= second // 3
-    assert reached(config(trials=2)) == [2, 1, 1]
+    assert reached(rung_config(trials=2)) == [2, 1, 1]
 
 
 @pytest.mark.parametrize("parallel", [1, 8])
-def test_brackets_of_hyperband_begin_higher(parallel):
+def test_hyperband_brackets_start_higher(parallel):
     found = rung_forecast(
-        config(trials=17, pruner="hyperband", parallel=parallel), config(pruner="hyperband").search.ladder
+        rung_config(trials=17, pruner="hyperband", parallel=parallel),
+        rung_config(pruner="hyperband").search.ladder,
     )
     assert [rungs[0] for rungs in found].count(2) == 3
     assert all(rungs == list(range(rungs[0], rungs[-1] + 1)) for rungs in found)
 
 
-def test_whom_a_stopping_rule_ends_is_not_guessed():
-    assert reached(config(trials=5, pruner="median")) == [5] * 5
+def test_pruning_by_median_is_not_forecast():
+    assert reached(rung_config(trials=5, pruner="median")) == [5] * 5
 
 
-def test_large_studies_repeat_what_a_small_one_does():
-    assert len(rung_forecast(config(trials=5000), config().search.ladder)) == MAX_SIMULATED
+def test_large_studies_scale_a_small_forecast():
+    assert len(rung_forecast(rung_config(trials=5000), rung_config().search.ladder)) == MAX_SIMULATED
 
 
-def test_each_turn_loads_anew_and_trains_its_part():
-    ladder = config().search.ladder
+def test_each_stage_loads_and_trains():
+    ladder = rung_config().search.ladder
     assert trial_seconds(ladder, [0], trial_s=900, load_s=60) == pytest.approx(100)
     assert trial_seconds(ladder, [0, 1], trial_s=900, load_s=60) == pytest.approx(300 + 60)
     assert trial_seconds(ladder, [2], trial_s=900, load_s=60) == 900
@@ -53,8 +54,8 @@ def test_each_turn_loads_anew_and_trains_its_part():
     assert trial_seconds(items, [0], trial_s=900, load_s=60) == 900
 
 
-def test_a_study_with_rungs_costs_what_its_trials_climb_and_what_they_took_once_they_ran():
-    study = config(trials=27, parallel=3).model_copy(deep=True)
+def test_cost_follows_rungs_and_measured_times():
+    study = rung_config(trials=27, parallel=3).model_copy(deep=True)
     study = study.model_copy(update={"plan": study.plan.model_copy(update={"trial_s": 900.0})})
     known = estimates(study, MeasuredTimes(), {})
     share = sum(study.search.ladder.share(rungs[-1]) for rungs in known.rungs_per_trial)

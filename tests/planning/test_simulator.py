@@ -2,34 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-
 import pytest
 
-from hpotune.config.schema.study_config import StudyConfig
 from hpotune.planning.estimate import SimulationTimes
 from hpotune.planning.simulator import SimulationResult, simulate
 from hpotune.records.jobs import JobSpec
-
-BEGIN = datetime(2026, 6, 1, 12)
-TEN = SimulationTimes(trials_s=(10,), load_s=2, start_s=3, queue_s=5, gap_s=1, follow_up_s=4)
-"""A trial takes 12 s with loading; a job's first one ends 20 s after its submission."""
-SPREAD = SimulationTimes(trials_s=(10, 20, 10, 10), load_s=2, start_s=3, queue_s=5, gap_s=1, follow_up_s=4)
-
-
-def config(
-    trials: int, parallel: int, mode: str, size: int | str, *, budget: dict | None = None, **resources: object
-) -> StudyConfig:
-    return StudyConfig.model_validate(
-        {
-            "name": "s",
-            "python": "f.py:f",
-            "score": {"objective": {"metric": "loss"}},
-            "budget": {"trials": trials, "parallel": parallel, **(budget or {})},
-            "execution": {"mode": mode, "trials_per_job": size},
-            "resources": {"gpus": 2, "time": "10:00:00", "signal_delay_s": 60, **resources},
-        }
-    )
+from tests.fixtures.simulations import BEGIN, SPREAD, TEN, config
 
 
 def played(
@@ -54,7 +32,7 @@ def played(
         ("async", "auto", 5 + 3 + 2 * 12, 2 * 27, 2, 1),
     ],
 )
-def test_four_equal_trials_two_at_a_time(
+def test_four_trials_two_at_once(
     mode: str, size: int | str, wall_s: float, held_s: float, jobs: int, arrays: int
 ) -> None:
     outcome = played(4, 2, mode, size)
@@ -65,7 +43,7 @@ def test_four_equal_trials_two_at_a_time(
     assert outcome.idle == pytest.approx(1 - 40 / held_s)
 
 
-def test_a_worker_waits_for_its_round_and_looks_every_five_seconds() -> None:
+def test_worker_polls_for_its_round() -> None:
     outcome = played(4, 2, "batch", "auto", times=SPREAD)
     # trial 1 ends at 30; the worker of trial 0, free since 20, looks at 25 and at 30
     waits = [(span.job, span.start, span.end) for span in outcome.spans if span.phase == "idle"]
@@ -85,7 +63,7 @@ def test_asynchronous_workers_do_not_wait() -> None:
     assert outcome.wall_s == 42
 
 
-def test_a_job_takes_a_trial_only_if_it_fits() -> None:
+def test_job_takes_only_fitting_trials() -> None:
     # 3 min, signalled to end after 2: 3 + 12 n fits 9 trials, less 30 s of margin 7; the rest goes to a second job
     outcome = played(12, 1, "async", "auto", time="3:00")
     by_job = [
@@ -95,7 +73,7 @@ def test_a_job_takes_a_trial_only_if_it_fits() -> None:
     assert outcome.trials == 12
 
 
-def test_a_trial_longer_than_a_job_is_continued_by_the_next() -> None:
+def test_long_trial_continues_in_next_job() -> None:
     outcome = played(
         1,
         1,
@@ -110,7 +88,7 @@ def test_a_trial_longer_than_a_job_is_continued_by_the_next() -> None:
     assert outcome.trials == 1
 
 
-def test_a_job_too_short_for_any_progress_ends_the_simulation_with_the_reason() -> None:
+def test_too_short_job_ends_simulation() -> None:
     outcome = played(
         2,
         1,
@@ -123,7 +101,7 @@ def test_a_job_too_short_for_any_progress_ends_the_simulation_with_the_reason() 
     assert "too short" in outcome.reason
 
 
-def test_gpu_hours_end_a_study_before_they_are_exceeded() -> None:
+def test_study_ends_within_gpu_hours() -> None:
     # 12 s on 2 GPUs are 24 / 3600: the fourth trial would exceed 80 / 3600
     outcome = played(9, 1, "async", "auto", budget={"gpu_hours": 80 / 3600})
     assert outcome.trials == 3
@@ -133,9 +111,7 @@ def test_gpu_hours_end_a_study_before_they_are_exceeded() -> None:
 @pytest.mark.parametrize("mode", ["sequential", "batch", "async"])
 @pytest.mark.parametrize("size", [1, 2, 3, "auto"])
 @pytest.mark.parametrize("follow_up", [True, "worker"])
-def test_every_trial_is_done_exactly_once_and_never_too_many_at_a_time(
-    mode: str, size: int | str, follow_up: object
-) -> None:
+def test_every_trial_is_simulated_once(mode: str, size: int | str, follow_up: object) -> None:
     outcome = played(11, 3, mode, size, times=SPREAD, follow_up=follow_up)
     trained = [span for span in outcome.spans if span.phase == "train"]
     assert sorted(span.trial for span in trained if span.trial is not None) == list(range(11))
@@ -144,24 +120,24 @@ def test_every_trial_is_done_exactly_once_and_never_too_many_at_a_time(
     assert outcome.trials == 11
 
 
-def test_without_a_follow_up_what_a_time_limit_left_stays_undone() -> None:
+def test_timeouts_without_follow_up_stay_unfinished() -> None:
     outcome = played(12, 1, "async", "auto", time="3:00", follow_up=False)
     assert (outcome.trials, outcome.steps, outcome.reason) == (7, 0, "")
 
 
-def test_the_cluster_runs_no_more_jobs_at_once_than_it_has_places_for() -> None:
+def test_cluster_limits_concurrent_jobs() -> None:
     outcome = simulate(config(4, 4, "async", 1), TEN, begin=BEGIN, slots=2)
     assert outcome.wall_s == 5 + 15 + 1 + 15
 
 
-def test_each_place_turns_to_its_next_job_by_itself() -> None:
+def test_array_slots_start_jobs_independently() -> None:
     times = SimulationTimes(trials_s=(4, 6, 8, 10), gap_s=5)
     outcome = simulate(config(6, 4, "async", 1), times, begin=BEGIN)
     started = {span.trial: span.start for span in outcome.spans if span.phase == "train"}
     assert started == {0: 0, 1: 0, 2: 0, 3: 0, 4: 4 + 5, 5: 6 + 5}
 
 
-def test_a_worker_at_the_barrier_ends_when_a_budget_ends_the_study() -> None:
+def test_waiting_worker_ends_with_the_budget() -> None:
     # both trials of the first round cost 12 and 22 s on 2 GPUs: nothing is left for a third
     outcome = played(8, 2, "batch", "auto", times=SPREAD, budget={"gpu_hours": 75 / 3600})
     assert outcome.trials == 2
@@ -169,7 +145,7 @@ def test_a_worker_at_the_barrier_ends_when_a_budget_ends_the_study() -> None:
     assert outcome.held_s == 2 * (30 - 5)
 
 
-def test_arrays_are_cut_as_the_cluster_takes_them() -> None:
+def test_arrays_are_split_at_cluster_limit() -> None:
     def halves(spec: JobSpec) -> list[JobSpec]:
         return [JobSpec(count=2, throttle=1, trials=1), JobSpec(count=2, throttle=1, trials=1)]
 

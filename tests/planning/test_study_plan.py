@@ -16,18 +16,9 @@ from hpotune.planning.measured_times import actual_progress, measured_times
 from hpotune.planning.study_plan import make_plan, notes, read_probe, record_plan, simulate_study
 from hpotune.records.trial import Attempt, TrialRow, Worker
 from hpotune.workspace.folder import StudyFolder
+from tests.fixtures.planned_studies import write_study
 
 NOW = datetime(2026, 6, 1, 12)
-
-
-def study(folder: Path, more: str = "") -> Path:
-    (folder / "f.py").write_text("def f(x):\n    return x\n")
-    file = folder / "s.yaml"
-    file.write_text(
-        "name: s\npython: f.py:f\nparams: {x: {float: [0, 1]}}\n"
-        "score: {objective: {metric: value, direction: minimize}}\nbudget: {trials: 6, parallel: 2}\n" + more
-    )
-    return file
 
 
 def plan(*words: object) -> dict:
@@ -40,10 +31,8 @@ def plan(*words: object) -> dict:
 GIVEN = "plan: {trial_s: 100, start_s: 5, queue_s: 20}\n"
 
 
-def test_a_file_that_never_ran_is_planned_without_slurm_and_nothing_is_made(
-    no_slurm: None, tmp_path: Path
-) -> None:
-    file = study(tmp_path, GIVEN)
+def test_new_file_is_planned_without_slurm(no_slurm: None, tmp_path: Path) -> None:
+    file = write_study(tmp_path, GIVEN)
     before = sorted(tmp_path.iterdir())
     shown = plan(file)
     assert sorted(tmp_path.iterdir()) == before
@@ -55,15 +44,15 @@ def test_a_file_that_never_ran_is_planned_without_slurm_and_nothing_is_made(
     assert shown["notes"] == []
 
 
-def test_the_recommended_way_is_one_of_the_table(no_slurm: None, tmp_path: Path) -> None:
-    shown = plan(study(tmp_path, GIVEN))
+def test_recommended_mode_is_in_table(no_slurm: None, tmp_path: Path) -> None:
+    shown = plan(write_study(tmp_path, GIVEN))
     marked = [(way["mode"], way["trials_per_job"]) for way in shown["modes"] if way["recommended"]]
     assert marked == [(shown["recommended"]["mode"], shown["recommended"]["trials_per_job"])]
     assert len(shown["modes"]) == 9
 
 
-def test_the_table_for_people_says_what_is_only_assumed(no_slurm: None, tmp_path: Path) -> None:
-    file = study(tmp_path)
+def test_text_table_marks_assumptions(no_slurm: None, tmp_path: Path) -> None:
+    file = write_study(tmp_path)
     plan = [sys.executable, "-m", "hpotune", "plan", str(file), "--gantt"]
     wrong = subprocess.run([*plan, "g.png"], cwd=tmp_path, capture_output=True, text=True)
     assert (wrong.returncode, wrong.stderr) == (
@@ -78,10 +67,8 @@ def test_the_table_for_people_says_what_is_only_assumed(no_slurm: None, tmp_path
     assert ElementTree.parse(tmp_path / "g.svg").getroot().tag.endswith("svg")
 
 
-def test_a_study_that_ran_has_planned_beside_actual_and_learned_figures(
-    no_slurm: None, tmp_path: Path
-) -> None:
-    file = study(tmp_path, GIVEN)
+def test_past_run_shows_planned_and_actual(no_slurm: None, tmp_path: Path) -> None:
+    file = write_study(tmp_path, GIVEN)
     subprocess.run([sys.executable, "-m", "hpotune", "run", str(file)], capture_output=True, check=True)
     for target in (file, tmp_path / "s"):
         shown = plan(target)
@@ -92,9 +79,9 @@ def test_a_study_that_ran_has_planned_beside_actual_and_learned_figures(
         assert shown["planned"]["figures"]["trial_s"] == {"value": 100, "source": "given"}
 
 
-def test_a_trial_longer_than_its_job_is_said(tmp_path: Path) -> None:
+def test_too_long_trial_is_noted(tmp_path: Path) -> None:
     config = load_study(
-        study(tmp_path, 'plan: {trial_s: 900, start_s: 5, queue_s: 20}\nresources: {time: "10:00"}\n')
+        write_study(tmp_path, 'plan: {trial_s: 900, start_s: 5, queue_s: 20}\nresources: {time: "10:00"}\n')
     ).config
     said = notes(make_plan(StudyFolder(path=tmp_path / "s"), config, [], now=NOW))
     assert len(said) == 1
@@ -102,7 +89,7 @@ def test_a_trial_longer_than_its_job_is_said(tmp_path: Path) -> None:
 
 
 def test_a_plan_is_recorded_once(tmp_path: Path) -> None:
-    config = load_study(study(tmp_path, GIVEN)).config
+    config = load_study(write_study(tmp_path, GIVEN)).config
     folder = StudyFolder(path=tmp_path / "s")
     record_plan(folder, config)
     first = (folder.path / "plan.json").read_text()
@@ -111,16 +98,16 @@ def test_a_plan_is_recorded_once(tmp_path: Path) -> None:
     assert json.loads(first)["wall_s"] == 325
 
 
-def test_a_probe_beside_a_folder_that_is_not_made_yet_is_found(tmp_path: Path) -> None:
+def test_probe_is_found_before_the_folder(tmp_path: Path) -> None:
     (tmp_path / "s.probe.json").write_text('{"probed": "2026-06-01", "trial_s": 7.5}')
     assert read_probe(StudyFolder(path=tmp_path / "s")) == {"trial_s": 7.5}
-    config = load_study(study(tmp_path)).config
+    config = load_study(write_study(tmp_path)).config
     made = make_plan(StudyFolder(path=tmp_path / "s"), config, [], now=NOW)
     assert (made.estimates.trial_s.value, made.estimates.trial_s.source) == (7.5, "probed")
 
 
-def test_on_this_machine_nothing_queues_and_no_time_is_out(tmp_path: Path) -> None:
-    config = load_study(study(tmp_path, 'resources: {time: "1:00", signal_delay_s: 10}\n')).config
+def test_local_plan_has_no_queue(tmp_path: Path) -> None:
+    config = load_study(write_study(tmp_path, 'resources: {time: "1:00", signal_delay_s: 10}\n')).config
     pace = SimulationTimes(trials_s=(100,), queue_s=1000, start_s=1)
     assert simulate_study(config, pace, begin=NOW, local=True).wall_s == 301
 
@@ -166,7 +153,7 @@ def test_what_a_folder_tells_of_times(tmp_path: Path) -> None:
     assert (list(seen.trials), list(seen.baselines)) == ([12], [3])
 
 
-def test_what_a_process_needs_to_draw_its_first_point_is_in_the_jobs_start_and_not_in_the_trial(
+def test_first_proposal_counts_as_job_start(
     tmp_path: Path,
 ) -> None:
     array(tmp_path, 5, 100, [(110, 130)], throttle=1)
@@ -180,7 +167,7 @@ def test_what_a_process_needs_to_draw_its_first_point_is_in_the_jobs_start_and_n
     assert (seen.starts, seen.trials) == ((2,), (9,))
 
 
-def test_loading_counts_from_the_claim_to_the_end_of_what_is_loaded(tmp_path: Path) -> None:
+def test_loading_counts_from_the_claim(tmp_path: Path) -> None:
     folder = tmp_path / "trials" / "0"
     folder.mkdir(parents=True)
     phases = [("load", 12, 15), ("data", 15, 16), ("train", 16, 30)]
@@ -191,7 +178,7 @@ def test_loading_counts_from_the_claim_to_the_end_of_what_is_loaded(tmp_path: Pa
     assert measured_times(StudyFolder(path=tmp_path), [row(0, attempt(10, 31))]).loads == (6,)
 
 
-def test_actual_counts_what_jobs_held_and_from_the_submission(tmp_path: Path) -> None:
+def test_actual_counts_held_time_from_submission(tmp_path: Path) -> None:
     config = StudyConfig.model_validate(
         {
             "name": "s",

@@ -33,6 +33,6 @@ def test_a_line_names_its_cause(line, cause):
     assert found == ((cause, line) if cause else None)
 
 
-def test_a_rank_without_memory_is_the_cause_of_what_the_others_say():
+def test_rank_out_of_memory_is_cause():
     lines = ["CUDA out of memory on rank 1", "NCCL error: remote process exited"]
     assert cause_of(lines) == ("oom", lines[0])

@@ -46,7 +46,7 @@ def test_advice_names_what_to_change(cause: Cause, params: dict[str, Any], words
     assert words in advice(cause, params=params)
 
 
-def test_oom_reported_by_slurm_is_main_memory() -> None:
+def test_slurm_oom_is_main_memory() -> None:
     assert "raise resources.mem" in advice("oom", by_slurm=True, **FINETUNE)
     assert "per_device_train_batch_size" in advice("oom", **FINETUNE)
 

@@ -79,7 +79,7 @@ def test_unknown_error_has_no_significance(folder: StudyFolder) -> None:
     assert not_significantly_worse(folder, LOSS, row(1, 1.5, None), [row(2, 1.5, None)]) == []
 
 
-def test_score_that_is_no_mean_is_unpaired(folder: StudyFolder) -> None:
+def test_score_without_mean_is_unpaired(folder: StudyFolder) -> None:
     one, other = keep_items(folder, 1, np.ones(10)), keep_items(folder, 2, np.zeros(10))
     assert difference(folder, ACC, 0, one, other).paired
     assert not difference(folder, ACC, 0, row(1, 2.72), row(2, 1.0)).paired

@@ -52,7 +52,7 @@ def test_pending_elements_share_a_line() -> None:
     assert line.rstrip().endswith("13:00")
 
 
-def test_ten_thousand_jobs_are_a_few_lines() -> None:
+def test_many_jobs_are_few_lines() -> None:
     jobs = [JobRow(id=f"7_{n}", state="COMPLETED", exit_code="0:0") for n in range(9_000)]
     jobs += [JobRow(id=f"8_{n}", state="RUNNING") for n in range(500)]
     jobs += [JobRow(id=f"9_{n}", state="PENDING", reason="Priority") for n in range(500)]

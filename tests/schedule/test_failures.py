@@ -32,7 +32,7 @@ def test_lost_worker_does_not_exclude_node():
     assert bad_nodes(trials(attempt("n1", 1, "node", "NODE_FAIL", ended_by_other=True))) == {}
 
 
-def test_equal_failures_on_one_node_exclude_it():
+def test_equal_failures_exclude_a_node():
     failing = [attempt("n1", at, "user", f"no file /scratch/{at}") for at in (1, 3, 5)]
     found = bad_nodes(trials(*failing, attempt("n2", 4)))
     assert (found["n1"].host, found["n1"].kind) == ("n1", "equal_failures")

@@ -7,6 +7,7 @@ import pytest
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.trial import Attempt, TrialRow, Worker
 from hpotune.schedule.job_fit import MARGIN_S, expected_s, fits
+from tests.fixtures.rung_rows import new, on, rung_config
 
 WORKER = Worker(job="7_0", host="n1", pid=1)
 
@@ -41,7 +42,7 @@ def row(*took: float, state: str = "finished", kind: str = "trial") -> TrialRow:
         ({}, [row(5, state="failed")], None),
     ],
 )
-def test_a_trial_is_expected_to_take_what_finished_ones_took(plan, rows, seconds):
+def test_expected_time_follows_finished_trials(plan, rows, seconds):
     assert expected_s(config(**plan), rows) == seconds
 
 
@@ -55,16 +56,33 @@ def test_a_trial_is_expected_to_take_what_finished_ones_took(plan, rows, seconds
         (row(400, state="waiting"), 199 + MARGIN_S, False),
     ],
 )
-def test_a_trial_is_taken_where_its_rest_fits(waiting, left_s, taken):
+def test_trial_fits_by_remaining_time(waiting, left_s, taken):
     assert fits(config(), [row(600)], waiting, left_s=left_s) == taken
 
 
 @pytest.mark.parametrize(("left_s", "taken"), [(0.8 * (3600 - 180), True), (0.79 * (3600 - 180), False)])
-def test_a_trial_longer_than_any_job_is_begun_in_a_fresh_one(left_s, taken):
+def test_longest_trial_starts_in_new_job(left_s, taken):
     assert fits(config(), [row(7200)], row(state="waiting"), left_s=left_s) == taken
 
 
-def test_where_nothing_is_known_only_the_last_seconds_are_refused():
+def test_unknown_trial_fits_until_last_seconds():
     waiting = row(state="waiting")
     assert fits(config(), [], waiting, left_s=MARGIN_S + 1)
     assert not fits(config(), [], waiting, left_s=MARGIN_S)
+
+
+def test_expected_time_of_rung_is_measured():
+    rows = [on(0, 1.0, 1.0), on(1, 1.0)]
+    assert expected_s(rung_config(), rows, rung=0) == 4
+    assert expected_s(rung_config(), rows, rung=1) == 5
+    assert expected_s(rung_config(), rows, rung=2) is None
+    assert expected_s(rung_config(), rows) == 5
+
+
+def test_rung_fits_where_trial_does_not():
+    study = rung_config().model_copy(
+        update={"plan": rung_config().plan.model_copy(update={"trial_s": 900.0})}
+    )
+    study = study.model_copy(update={"resources": study.resources.model_copy(update={"time": "10:00:00"})})
+    assert fits(study, [], new(0), left_s=200)
+    assert not fits(study, [], on(0, 1.0, 1.0), left_s=200)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from hpotune.config.load import Study
-from hpotune.records.trial import Worker
 from hpotune.storage import TrialQueue
 
 STORAGES = ["sqlite", "journal", pytest.param("postgres", marks=pytest.mark.postgres)]
@@ -31,8 +30,3 @@ def make_store(url: str, make_study: Callable[..., Study]) -> Callable[..., Tria
         return TrialQueue.create(url, make_study(**sections), folder="/studies/bowl")
 
     return made
-
-
-def worker(name: str = "one", *, job: str = "7", task: str = "0.0") -> Worker:
-    """A worker on an imagined host."""
-    return Worker(job=job, host=f"host-{name}", pid=1, task=task)

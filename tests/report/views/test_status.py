@@ -87,7 +87,7 @@ def test_promotion_is_not_another_attempt() -> None:
     assert (one.attempt, one.rung) == (1, 1)
 
 
-def test_best_so_far_is_on_highest_rung() -> None:
+def test_best_is_on_highest_rung() -> None:
     status = status_of([scored_at_rungs(1, 0.9), scored_at_rungs(2, 0.5, 0.6)], **ASHA)
     assert [(row.number, row.values) for row in status.best] == [(2, {"acc": 0.6})]
 

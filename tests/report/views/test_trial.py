@@ -12,7 +12,7 @@ def test_interrupted_trial_is_paused() -> None:
     assert trial_view(OBJECTIVES, paused(2)).state == "paused"
 
 
-def test_trial_that_waits_for_promotion_is_resting() -> None:
+def test_trial_waiting_for_promotion_rests() -> None:
     view = trial_view(OBJECTIVES, scored_at_rungs(2, 0.3, 0.4))
     assert (view.state, [rung.values for rung in view.rungs]) == ("resting", [(0.3,), (0.4,)])
 

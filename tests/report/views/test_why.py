@@ -20,7 +20,7 @@ from hpotune.report.why_table import why_table
 from hpotune.storage import Claim, TrialQueue
 from hpotune.workspace.folder import StudyFolder
 from tests.fixtures.report_rows import FINETUNE, NOW, UNIX, config, finished, printed, running
-from tests.storage.conftest import worker
+from tests.fixtures.store_workers import worker
 
 LOGS = Path(__file__).parents[1] / "logs"
 

@@ -15,7 +15,7 @@ from hpotune.records.trial import TrialResult
 from hpotune.storage import TrialQueue
 from hpotune.storage.backends import filesystem_probe
 from hpotune.storage.backends.connect import choose, connect
-from tests.storage.conftest import worker
+from tests.fixtures.store_workers import worker
 
 
 def test_auto_is_sqlite_on_local_disks(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from optuna.study import StudyDirection
 
 from hpotune.storage.backends import journal as own
+from hpotune.storage.backends.connect import connect
 from hpotune.storage.backends.journal import Lock, journal
 
 MINIMIZE = [StudyDirection.MINIMIZE]
@@ -110,3 +111,24 @@ def test_former_holder_keeps_next_lock(path):
     next_one.acquire()
     slow.release()
     assert Path(f"{path}.lock").exists()
+
+
+def test_released_trial_is_claimed_once(tmp_path):
+    """The one that held it before looks, the other takes it, and only then the first one writes."""
+    url = f"journal:///{tmp_path / 'store'}"
+    before, other = connect(url), connect(url)
+    study_id = before.create_new_study(directions=[optuna.study.StudyDirection.MINIMIZE], study_name="s")
+    waiting = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING)
+    trial_id = before.create_new_trial(study_id, template_trial=waiting)
+    assert before.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)
+    before.set_trial_state_values(trial_id, optuna.trial.TrialState.WAITING)
+    inner = before._inner
+    write = inner._backend.append_logs
+
+    def late(logs):
+        assert other.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)
+        inner._backend.append_logs = write
+        write(logs)
+
+    inner._backend.append_logs = late
+    assert not before.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from hpotune.storage import Claim, TrialOutput, TrialQueue
 from hpotune.storage.readers import read_only
 from hpotune.storage.readers.read_only import rows_of
 from hpotune.storage.readers.sql_tables import Unreadable
-from tests.storage.conftest import worker
+from tests.fixtures.store_workers import finish, worker
 
 SECTIONS: dict[str, Any] = {
     "params": {
@@ -199,3 +200,30 @@ def test_reading_does_not_import_optuna(tmp_path: Path, make_study: MakeStudy) -
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["6", "[]"]
+
+
+def test_readers_open_while_writer_works(make_store, url, make_study):
+    store = make_store()
+    claim = store.claim(worker())
+    reader = TrialQueue.open(url, make_study(), read_only=True)
+    assert reader.rows()[0].state == "running"
+    finish(store, claim)
+    assert reader.rows()[0].state == "finished"
+
+
+def test_sqlite_reader_ignores_write_lock(make_study, tmp_path):
+    import sqlite3
+
+    url = f"sqlite:///{tmp_path}/s.db"
+    TrialQueue.create(url, make_study(), folder="f")
+    holder = sqlite3.connect(tmp_path / "s.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+    code = (
+        "import sys; from pathlib import Path; from hpotune.storage import TrialQueue; "
+        "from hpotune.config.load import load_study; "
+        "print(len(TrialQueue.open(sys.argv[1], load_study(Path(sys.argv[2])), read_only=True).rows()))"
+    )
+    command = [sys.executable, "-c", code, url, str(make_study().source.path)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=os.environ)
+    holder.close()
+    assert answer.stdout.strip() == "6"

@@ -13,8 +13,7 @@ from hpotune.records.trial import Failure, TrialResult, TrialRow
 from hpotune.storage import Claim, TrialOutput, TrialQueue
 from hpotune.storage.backends.connect import connect
 from hpotune.storage.readers.read_only import rows_of
-from tests.storage.conftest import worker
-from tests.storage.trials.test_queue import alive, nothing_left
+from tests.fixtures.store_workers import alive, nothing_left, worker
 
 ASHA = {"search": {"algorithm": "asha"}, "budget": {"trials": 9}}
 DIED = Failure(cause="killed", message="its worker died")
@@ -232,7 +231,7 @@ def test_round_ignores_trials_awaiting_promotion(make_store):
     assert [(row.number, row.rung) for row in then] == [(0, 1), (3, 0), (4, 0), (5, 0)]
 
 
-def test_awaiting_trials_do_not_block_new_rows(make_store, monkeypatch):
+def test_awaiting_trials_allow_new_rows(make_store, monkeypatch):
     monkeypatch.setattr("hpotune.storage.trials.outcome_writer.AHEAD", 2)
     store = make_store(**ASHA)
     assert len(store.rows()) == 2

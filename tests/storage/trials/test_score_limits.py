@@ -22,7 +22,7 @@ from hpotune.storage import Claim, TrialQueue
 from hpotune.storage.backends.connect import connect
 from hpotune.storage.readers.read_only import rows_of
 from hpotune.storage.trials.score_limits import broken, excesses, record_limits
-from tests.storage.conftest import worker
+from tests.fixtures.store_workers import worker
 
 LIMITS = [{"metric": "memory", "max": 40}, {"metric": "acc", "min": 0.5, "max": 0.9}]
 LIMITED = {

@@ -1,4 +1,4 @@
-"""What `check` and `plan` say of rungs."""
+"""What `check` warns of where a study has rungs; its plan covers them."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ def warnings(tmp_path, *, python="def f(x):\n    return x\n", command="", search
     return check(tmp_path / "s.yaml").warnings
 
 
-def test_a_function_that_takes_no_budget_is_told(tmp_path):
+def test_function_without_budget_is_warned_of(tmp_path):
     [said] = warnings(tmp_path)
     assert said.startswith("python: f takes no `budget`; unless it reads $HPOTUNE_RUNG_BUDGET")
 
 
 @pytest.mark.parametrize("taken", ["x, budget", "x, *, budget=1", "x, **others"])
-def test_one_that_takes_it_is_right(tmp_path, taken):
+def test_function_with_budget_is_valid(tmp_path, taken):
     assert warnings(tmp_path, python=f"def f({taken}):\n    return x\n") == []
 
 
-def test_a_command_that_does_not_read_it_is_told(tmp_path):
+def test_command_without_budget_is_warned_of(tmp_path):
     [said] = warnings(tmp_path, command="echo {x}")
     assert said.startswith("command does not use {budget}; unless")
     assert warnings(tmp_path, command="echo {x} {budget}") == []
 
 
-def test_without_a_pruner_nothing_is_said(tmp_path):
+def test_no_warning_without_a_pruner(tmp_path):
     assert warnings(tmp_path, search="{algorithm: random}") == []
 
 
-def test_rungs_where_nothing_is_ever_stopped_are_told(tmp_path):
+def test_rungs_without_pruning_are_warned_of(tmp_path):
     search = "{pruner: median, rungs: [0.1, 0.5, 1]}"
     [said] = warnings(tmp_path, search=search, python="def f(x, budget):\n    return x\n")
     assert said.endswith(
@@ -57,7 +57,7 @@ def test_rungs_where_nothing_is_ever_stopped_are_told(tmp_path):
 
 @pytest.mark.parametrize("mode", ["async", "batch", "sequential"])
 @pytest.mark.parametrize("each", ["auto", 1])
-def test_a_plan_lets_trials_climb(tmp_path, mode, each):
+def test_plan_covers_all_rungs(tmp_path, mode, each):
     warnings(tmp_path)
     config = check(tmp_path / "s.yaml").study.config
     execution = config.execution.model_copy(update={"mode": mode, "trials_per_job": each})

@@ -1,0 +1,157 @@
+"""Trials of stale workers: which are released, what is recorded; on each storage."""
+
+from __future__ import annotations
+
+import optuna
+import pytest
+
+from hpotune.records.trial import Attempt, TrialResult
+from hpotune.storage import TrialOutput, lease_expired
+from hpotune.storage.backends.connect import connect
+from hpotune.storage.readers.trial_record import stored_attempts
+from hpotune.storage.trials.queue import UNOWNED_S
+from tests.fixtures.store_workers import (
+    CRASHED,
+    FAILURE,
+    nothing_left,
+    worker,
+)
+
+
+def test_active_worker_is_not_requeued(make_store):
+    store = make_store()
+    store.claim(worker())
+    assert store.requeue_stale(lambda _: None, read_output=nothing_left) == []
+
+
+def test_stale_workers_result_is_recorded(make_store):
+    store = make_store()
+    claim = store.claim(worker())
+    left = TrialResult(number=claim.row.number, state="finished", values=[0.25])
+    store.requeue_stale(lambda _: FAILURE, read_output=lambda number: TrialOutput(result=left))
+    row = store.rows()[0]
+    assert (row.state, row.values) == ("finished", (0.25,))
+
+
+def test_stale_workers_checkpointed_trial_waits_again(make_store):
+    store = make_store()
+    store.claim(worker())
+    paused = TrialResult(number=0, state="paused")
+    store.requeue_stale(lambda _: FAILURE, read_output=lambda _: TrialOutput(result=paused))
+    assert store.rows()[0].state == "waiting"
+
+
+def test_requeued_trial_completes_only_once(make_store):
+    store = make_store(budget={"trials": 1})
+    claim = store.claim(worker())
+    store.requeue_stale(lambda _: FAILURE, read_output=nothing_left)
+    assert not store.complete(claim.trial_id, TrialResult(number=0, state="finished", values=[1.0]))
+    assert [row.state for row in store.rows()] == ["failed", "waiting"]
+
+
+def test_stale_attempt_ends_with_last_heartbeat(make_store):
+    store = make_store(budget={"trials": 1})
+    claim = store.claim(worker())
+    assert store.renew_heartbeat(claim.trial_id, owner=worker())
+    beat = store.rows()[0].last_heartbeat
+    store.requeue_stale(lease_expired(60, now=beat + 61), read_output=nothing_left)
+    attempt = store.rows()[0].attempts[0]
+    assert (attempt.end, attempt.ended_by_other, attempt.cause) == (beat, True, "killed")
+
+
+def test_heartbeat_within_lease_is_not_stale(make_store):
+    store = make_store(budget={"trials": 1})
+    claim = store.claim(worker())
+    store.renew_heartbeat(claim.trial_id, owner=worker())
+    assert (
+        store.requeue_stale(
+            lease_expired(60, now=store.rows()[0].last_heartbeat + 59), read_output=nothing_left
+        )
+        == []
+    )
+
+
+def test_running_trial_without_worker_is_requeued(make_store, url):
+    store = make_store(budget={"trials": 1})
+    storage = connect(url)
+    trial = storage.get_all_trials(storage.get_study_id_from_name("bowl"))[0]
+    storage.set_trial_state_values(trial._trial_id, optuna.trial.TrialState.RUNNING)
+    later = storage.get_trial(trial._trial_id).datetime_start.timestamp() + UNOWNED_S + 1
+    store.requeue_stale(lambda _: None, read_output=nothing_left, now=later - 60)
+    assert store.rows()[0].state == "running"
+    store.requeue_stale(lambda _: None, read_output=nothing_left, now=later)
+    assert store.rows()[0].state == "waiting"
+
+
+def test_requeued_job_releases_only_own_trials(make_store):
+    store = make_store()
+    mine = store.claim(worker("old", job="7", task="0.0")).row.number
+    store.claim(worker("sibling", job="7", task="0.1"))
+    store.claim(worker("other", job="8", task="0.0"))
+    me = worker("new", job="7", task="0.0")
+    assert store.requeue_own(me, is_running=lambda _: False, read_output=nothing_left) == [mine]
+    assert [row.state for row in store.rows()][:3] == ["waiting", "running", "running"]
+
+
+def test_workers_of_script_keep_trials(make_store):
+    store = make_store()
+    store.claim(worker("old"))
+    assert store.requeue_own(worker("new"), is_running=lambda _: True, read_output=nothing_left) == []
+
+
+def test_half_released_trial_waits_again(make_store):
+    """Its attempt is recorded and its worker's name is removed, but it is not WAITING yet."""
+    store = make_store(budget={"trials": 1})
+    claim = store.claim(worker())
+    store._storage.set_trial_user_attr(claim.trial_id, "worker", None)
+    assert (
+        store.requeue_stale(lambda _: FAILURE, read_output=nothing_left) == []
+    )  # taken just now by one that has not signed yet
+    ended = Attempt(worker=worker(), start=claim.row.start, end=claim.row.start + 1, outcome="paused")
+    store._storage.set_trial_user_attr(claim.trial_id, "attempts", stored_attempts([ended]))
+    assert (
+        store.requeue_stale(lambda _: None, read_output=nothing_left) == []
+    )  # its releaser is active and continues
+    assert store.requeue_stale(lambda _: FAILURE, read_output=nothing_left) == [0]
+    assert store.claim(worker("two")).row.number == 0
+
+
+@pytest.mark.parametrize("cause", ["preempted", "node"])
+def test_requeued_trial_keeps_the_cause(make_store, cause):
+    store = make_store(budget={"trials": 1})
+    store.claim(worker("old"))
+    store.requeue_own(worker("new"), is_running=lambda _: False, read_output=nothing_left, cause=cause)
+    assert [attempt.cause for attempt in store.rows()[0].attempts] == [cause]
+
+
+def test_stale_worker_is_recorded_once(make_store):
+    store = make_store(budget={"trials": 1})
+    claim = store.claim(worker())
+    ended = Attempt(
+        worker=worker(), start=claim.row.start, end=claim.row.start, outcome="paused", ended_by_other=True
+    )
+    store._storage.set_trial_user_attr(
+        claim.trial_id, "attempts", stored_attempts([ended])
+    )  # the other is half-way
+    store.requeue_stale(lambda _: CRASHED, read_output=nothing_left)
+    assert [attempt.ended_by_other for attempt in store.rows()[0].attempts] == [True]
+
+
+def test_slow_requeue_keeps_next_workers_trial(make_store):
+    store = make_store(budget={"trials": 1})
+    store.claim(worker("one"))
+    set_attr = store._storage._inner.set_trial_user_attr
+    again = []
+
+    def interrupted(trial_id, key, value):
+        set_attr(trial_id, key, value)
+        if (
+            key == "worker" and value is None and not again
+        ):  # the other sweep ends, and somebody takes the trial
+            again.append(True)
+            store._storage.set_trial_state_values(trial_id, optuna.trial.TrialState.WAITING)
+            assert store.claim(worker("two")).row.number == 0
+
+    store._storage._inner.set_trial_user_attr = interrupted
+    store.requeue_stale(lambda _: CRASHED, read_output=nothing_left)
+    assert (store.rows()[0].state, store.rows()[0].worker) == ("running", worker("two"))
