@@ -37,8 +37,8 @@ def runs(check: ModuleType, *more: TrialRow):
     return row, check.Run(rows=[row], accounts=[]), check.Run(rows=[row, *more], accounts=[])
 
 
-def failed(told) -> list[str]:
-    return [name for name, found in told["checks"].items() if not found["ok"]]
+def failed(result) -> list[str]:
+    return [name for name, found in result["checks"].items() if not found["ok"]]
 
 
 def test_undisturbed_run_passes(check):
@@ -49,9 +49,9 @@ def test_undisturbed_run_passes(check):
     _, calm, struck = runs(
         check, TrialRow(number=1, kind="trial", state="failed", params=POINT, failure=why, attempts=(ended,))
     )
-    told = json.loads(json.dumps(check.report(calm, struck, trials=1, faults=0, waste=2)))
-    assert told["rows"][1]["failure"] == {"cause": "killed", "message": why.message}
-    assert failed(told) == ["every cause has its fault"]
+    result = json.loads(json.dumps(check.report(calm, struck, trials=1, faults=0, waste=2)))
+    assert result["rows"][1]["failure"] == {"cause": "killed", "message": why.message}
+    assert failed(result) == ["every cause has its fault"]
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tiny import tiny_model, topic_task
+from tests.fixtures.tiny_model import tiny_model, topic_task
 
 STUDY = r"""
 name: small
@@ -61,10 +61,10 @@ def best(study: Path) -> dict:
 
 
 def test_best_trial_is_significantly_better(study: Path) -> None:
-    told = best(study)
-    assert told["finished"] == 3
-    assert told["gain"]["paired"]
-    assert told["gain"]["sure"], told
+    result = best(study)
+    assert result["finished"] == 3
+    assert result["gain"]["paired"]
+    assert result["gain"]["sure"], result
 
 
 def test_running_it_again_adds_nothing(study: Path) -> None:
@@ -74,9 +74,7 @@ def test_running_it_again_adds_nothing(study: Path) -> None:
     assert len((study.parent / "small" / "store.db").read_bytes()) == len(before)
 
 
-def test_score_equals_lm_eval_command(
-    study: Path, exported: Path
-) -> None:
+def test_score_equals_lm_eval_command(study: Path, exported: Path) -> None:
     command = [
         sys.executable, "-m", "lm_eval", "--model", "hf", "--tasks", "toy_topics",
         "--include_path", str(study.parent / "task"),

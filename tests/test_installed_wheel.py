@@ -99,13 +99,13 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
     pip("--python", made.python, "install", "--no-deps", "--no-index", wheel)
     # After its own packages come those of this environment. A .pth that stands there, such as an editable hpotune's,
     # is not read from here.
-    places = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
+    paths = [path for path in sys.path if Path(path).name in ("site-packages", "dist-packages")]
     for shell in ("sh", "bash"):  # of the system's programs only these: there may be a Slurm
         (made.folder / "bin" / shell).symlink_to(str(shutil.which(shell)))
     own = made.run(
         made.python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=made.folder
     )
-    Path(own.stdout.strip(), "dependencies.pth").write_text("\n".join(places) + "\n")
+    Path(own.stdout.strip(), "dependencies.pth").write_text("\n".join(paths) + "\n")
     return made
 
 
@@ -137,8 +137,8 @@ def edit(file: Path, name: str, *, trials: str) -> None:
 
 def test_hpotune_comes_from_the_wheel(installed: Installed, tmp_path: Path) -> None:
     code = "import hpotune, importlib.metadata as m; print(hpotune.__file__, m.distribution('hpotune').locate_file(''))"
-    for place in installed.run(installed.python, "-c", code, cwd=tmp_path).stdout.split():
-        assert Path(place).resolve().is_relative_to(installed.folder.resolve())
+    for path in installed.run(installed.python, "-c", code, cwd=tmp_path).stdout.split():
+        assert Path(path).resolve().is_relative_to(installed.folder.resolve())
 
 
 def test_wheel_holds_every_file(wheel: Path) -> None:
@@ -167,16 +167,16 @@ def test_readme_shows_real_output(installed: Installed, lab: Path) -> None:
 
 
 def test_installed_verbs_read_a_study(installed: Installed, lab: Path, tmp_path: Path) -> None:
-    def told(line: str) -> dict:
+    def result(line: str) -> dict:
         return json.loads(installed.hpotune(f"{line} --json", cwd=lab))
 
-    assert told("hpotune check lab.yaml")["ok"] is True
-    assert told("hpotune plan lab.yaml")["trials"] == 8
-    status = told("hpotune status lab.yaml")
+    assert result("hpotune check lab.yaml")["ok"] is True
+    assert result("hpotune plan lab.yaml")["trials"] == 8
+    status = result("hpotune status lab.yaml")
     assert (status["state"], status["trials"]["finished"]) == ("done", 8)
-    assert [row["state"] for row in told("hpotune trials lab.yaml")] == ["finished"] * 8
-    assert told("hpotune why lab.yaml 3")["state"] == "finished"
-    best = told("hpotune best lab.yaml")["best"]
+    assert [row["state"] for row in result("hpotune trials lab.yaml")] == ["finished"] * 8
+    assert result("hpotune why lab.yaml 3")["state"] == "finished"
+    best = result("hpotune best lab.yaml")["best"]
     installed.hpotune("hpotune logs lab.yaml 3", cwd=lab)
     installed.hpotune(f"hpotune export lab.yaml {tmp_path / 'out'}", cwd=lab)
     setting = (tmp_path / "out" / "setting.yaml").read_text(encoding="utf-8")
@@ -195,9 +195,9 @@ def test_the_template_of_a_command_runs(installed: Installed, tmp_path: Path) ->
     installed.hpotune("hpotune init command", cwd=tmp_path)
     edit(tmp_path / "command.yaml", "name: other", trials="2")
     installed.hpotune("hpotune check command.yaml", cwd=tmp_path)
-    told = json.loads(installed.hpotune("hpotune run command.yaml --json", cwd=tmp_path))
-    assert told["finished"] == 2
-    assert 0 < told["best"]["values"]["accuracy"] <= 1
+    result = json.loads(installed.hpotune("hpotune run command.yaml --json", cwd=tmp_path))
+    assert result["finished"] == 2
+    assert 0 < result["best"]["values"]["accuracy"] <= 1
 
 
 def test_login_verbs_load_no_torch(installed: Installed, tmp_path: Path) -> None:

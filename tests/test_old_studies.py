@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 import pytest
 
-from tests.fixtures.old_studies import OldStudy, hpotune, loss, put_back, told
+from tests.fixtures.old_studies import OldStudy, hpotune, loss, put_back, result
 
 INTERRUPTED = ["sqlite", "journal", pytest.param("postgresql", marks=pytest.mark.postgres)]
 ALL = [*INTERRUPTED, "extended", "slurm"]
@@ -63,7 +63,7 @@ def same(value: Any, then: Any) -> None:
 
 
 def rows(study: OldStudy) -> dict[int, dict[str, Any]]:
-    return {row["number"]: row for row in told("trials", study.folder)}
+    return {row["number"]: row for row in result("trials", study.folder)}
 
 
 def decided(found: dict[int, dict[str, Any]]) -> list[int]:
@@ -73,11 +73,11 @@ def decided(found: dict[int, dict[str, Any]]) -> list[int]:
 @pytest.mark.parametrize("old", ALL, indirect=True)
 def test_old_study_reads_as_before(old: OldStudy, no_slurm: dict[str, str]) -> None:
     then = old.expected
-    same(told("status", old.folder, env=no_slurm), then["status"])
-    same(told("trials", old.file), then["trials"])
-    same(told("best", old.folder), then["best"])
+    same(result("status", old.folder, env=no_slurm), then["status"])
+    same(result("trials", old.file), then["trials"])
+    same(result("best", old.folder), then["best"])
     for number, why in then["why"].items():
-        same(told("why", old.folder, number), why)
+        same(result("why", old.folder, number), why)
 
 
 @pytest.mark.parametrize("old", ALL, indirect=True)
@@ -120,7 +120,7 @@ def test_old_study_continues_and_ends(
     assert done.returncode == 0, done.stderr
     after = rows(old)
     assert len(decided(after)) == budget
-    assert told("status", old.folder)["state"] == "done"
+    assert result("status", old.folder)["state"] == "done"
     assert {number: after[number] for number in ended} == ended
     for number, step in paused.items():
         row = after[number]
@@ -131,7 +131,7 @@ def test_old_study_continues_and_ends(
         scratch = tmp_path_factory.mktemp("whole") / str(number)
         assert last["values"] == [loss(scratch, monkeypatch, budget=last["budget"], params=row["params"])]
 
-    more = told("extend", old.folder, "--trials", "+1")
+    more = result("extend", old.folder, "--trials", "+1")
     assert more["changed"]["trials"] == [budget, budget + 1]
     assert hpotune("run", old.folder).returncode == 0
     finally_ = rows(old)
@@ -144,12 +144,12 @@ def test_extended_study_can_be_extended_again(old: OldStudy) -> None:
     before = rows(old)
     assert hpotune("run", old.folder).returncode == 0
     assert rows(old) == before
-    assert told("extend", old.folder, "--trials", "+1")["changed"]["trials"] == [6, 7]
+    assert result("extend", old.folder, "--trials", "+1")["changed"]["trials"] == [6, 7]
     assert hpotune("resume", old.folder).returncode == 0
     after = rows(old)
     assert len(decided(after)) == 7
     assert {number: after[number] for number in before} == before
-    assert told("best", old.folder)["finished"] == 7
+    assert result("best", old.folder)["finished"] == 7
 
 
 def last_line(script: Path) -> list[str]:
@@ -183,4 +183,4 @@ def test_old_job_scripts_still_run(old: OldStudy, no_slurm: dict[str, str]) -> N
     assert all(old.begins(number)[-1] == step for number, step in paused.items())
     ran(step)
     assert sorted(path.name for path in old.folder.glob("jobs/[0-9]*")) == ["2", "3"]
-    assert told("status", old.folder, env=no_slurm)["state"] == "done"
+    assert result("status", old.folder, env=no_slurm)["state"] == "done"

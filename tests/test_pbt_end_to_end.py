@@ -1,8 +1,7 @@
-"""Population based training of a tiny model: four members, four parts of a run; killed in the middle and resumed."""
+"""Population based training of a tiny model: four members, four generations; also killed and resumed."""
 
 from __future__ import annotations
 
-import json
 import signal
 import time
 from collections.abc import Sequence
@@ -13,8 +12,7 @@ import pytest
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.best_trials import best_trials
 from hpotune.workspace.folder import StudyFolder
-from tests.fixtures.pool_runs import pool, rows, steps_of
-from tests.pool import STEPS, made
+from tests.fixtures.trial_pool import STEPS, prepare_pool, rows_in, run_pool, start_pool, steps_of, values_of
 
 MEMBERS, PARTS = 4, 4
 TRIALS = MEMBERS * PARTS
@@ -38,14 +36,12 @@ checks: {{baseline: false}}
 
 
 def run(home: Path) -> StudyFolder:
-    folder = made(home, study=STUDY)
-    assert pool("climb", folder, home.with_suffix(".out")).wait(300) == 0, home.with_suffix(
-        ".log"
-    ).read_text()
+    folder = prepare_pool(home, study=STUDY)
+    run_pool("work", folder, home.with_suffix(".out"))
     return folder
 
 
-def came_to(found: Sequence[TrialRow]) -> list[tuple]:
+def outcomes(found: Sequence[TrialRow]) -> list[tuple]:
     return [(row.number, row.state, dict(row.params), row.values, row.lineage) for row in found]
 
 
@@ -56,12 +52,12 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def folder(home: Path) -> StudyFolder:
-    """The study, worked on by one worker from its beginning to its end."""
-    return run(home / "unbroken")
+    """The study, run by one worker without interruption."""
+    return run(home / "uninterrupted")
 
 
-def forebears(found: Sequence[TrialRow], row: TrialRow) -> list[TrialRow]:
-    """A trial and those it goes on from, itself first."""
+def ancestors(found: Sequence[TrialRow], row: TrialRow) -> list[TrialRow]:
+    """A trial and those it continues from, itself first."""
     line = [row]
     while line[-1].lineage and line[-1].lineage.parent is not None:
         line.append(found[line[-1].lineage.parent])
@@ -69,41 +65,41 @@ def forebears(found: Sequence[TrialRow], row: TrialRow) -> list[TrialRow]:
 
 
 def test_each_trial_trains_one_part(folder: StudyFolder) -> None:
-    found = rows(folder)
+    found = rows_in(folder)
     assert [row.state for row in found] == ["finished"] * TRIALS
     assert [row.generation for row in found] == [n // MEMBERS for n in range(TRIALS)]
     assert {steps_of(folder, row.number) for row in found} == {STEPS // PARTS}
     assert [row.metrics["steps"] for row in found] == [9 * (1 + row.generation) for row in found]
     for row in found[MEMBERS:]:
-        assert forebears(found, row)[-1].generation == 0
+        assert ancestors(found, row)[-1].generation == 0
 
 
 def test_losers_copy_winners_with_new_values(folder: StudyFolder) -> None:
-    found = rows(folder)
+    found = rows_in(folder)
     copies = [row for row in found[MEMBERS:] if row.lineage and not row.lineage.keeps_values]
     assert len(copies) == PARTS - 1  # one of four, in each generation but the first
     for row in copies:
-        parent, place = (found[n] for n in (row.lineage.parent, row.lineage.predecessor))
-        assert parent.values < place.values
+        parent, predecessor = (found[n] for n in (row.lineage.parent, row.lineage.predecessor))
+        assert parent.values < predecessor.values
         assert row.params != parent.params
 
 
 def test_unchanged_lineage_equals_one_run(folder: StudyFolder, home: Path) -> None:
-    assert pool("whole", folder, home / "whole.json").wait(300) == 0, (home / "whole.log").read_text()
-    told = json.loads((home / "whole.json").read_text().splitlines()[-1])
-    found = rows(folder)
+    run_pool("whole", folder, home / "whole.json")
+    values = values_of(home / "whole.json")
+    found = rows_in(folder)
     last = found[-MEMBERS:]
-    kept = [row for row in last if all(one.params == row.params for one in forebears(found, row))]
+    kept = [row for row in last if all(one.params == row.params for one in ancestors(found, row))]
     changed = [row for row in last if row not in kept]
     assert kept
     assert changed
-    assert [row.values[0] for row in kept] == pytest.approx([told[str(r.number)] for r in kept], abs=1e-12)
+    assert [row.values[0] for row in kept] == pytest.approx([values[r.number] for r in kept], abs=1e-12)
     for row in changed:
-        assert abs(row.values[0] - told[str(row.number)]) > 1e-6
+        assert abs(row.values[0] - values[row.number]) > 1e-6
 
 
 def test_best_trial_was_trained_completely(folder: StudyFolder) -> None:
-    [best] = best_trials(folder.load().config.score.objective, rows(folder))
+    [best] = best_trials(folder.load().config.score.objective, rows_in(folder))
     assert best.generation == PARTS - 1
     kept = {int(path.parent.name) for path in folder.path.glob("trials/*/adapter")}
     assert best.number in kept <= set(range(TRIALS - MEMBERS, TRIALS))
@@ -115,12 +111,10 @@ def test_unneeded_checkpoints_are_deleted(folder: StudyFolder) -> None:
 
 
 @pytest.mark.parametrize("victim", [6, 13])
-def test_killed_study_ends_the_same(
-    folder: StudyFolder, home: Path, victim: int
-) -> None:
-    broken = made(home / f"killed{victim}", study=STUDY)
+def test_killed_study_ends_the_same(folder: StudyFolder, home: Path, victim: int) -> None:
+    broken = prepare_pool(home / f"killed{victim}", study=STUDY)
     out = home / f"killed{victim}.out"
-    worker = pool("climb", broken, out)
+    worker = start_pool("work", broken, out)
     until = time.monotonic() + 200
     while steps_of(broken, victim) < 3:
         assert worker.poll() is None, out.with_suffix(".log").read_text()
@@ -128,9 +122,9 @@ def test_killed_study_ends_the_same(
         time.sleep(0.01)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
-    assert [row.number for row in rows(broken) if row.state == "running"] == [victim]
-    assert pool("climb", broken, out).wait(300) == 0, out.with_suffix(".log").read_text()
-    after = rows(broken)
-    assert came_to(after) == came_to(rows(folder))
+    assert [row.number for row in rows_in(broken) if row.state == "running"] == [victim]
+    run_pool("work", broken, out)
+    after = rows_in(broken)
+    assert outcomes(after) == outcomes(rows_in(folder))
     assert [(a.cause, row.number) for row in after for a in row.attempts if a.cause] == [("killed", victim)]
     assert steps_of(broken, victim) == STEPS // PARTS

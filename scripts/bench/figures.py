@@ -10,7 +10,7 @@ from html import escape
 COLOURS = {
     "lhs": "#7f7f7f", "gp": "#0072b2", "soo": "#e69f00", "bamsoo": "#d55e00", "auto": "#009e73", "random": "#cc79a7",
 }  # fmt: skip
-"""By algorithm, told apart by colour-blind eyes too."""
+"""By algorithm, distinguishable by colour-blind readers too."""
 WIDE, HIGH = 190, 130
 LEFT, TOP, GAP_X, GAP_Y = 46, 62, 34, 46
 
@@ -64,7 +64,7 @@ def svg(panels: Sequence[Panel], *, columns: int, title: str, note: str, legend:
 
 
 def _panel(panel: Panel, *, left: float, top: float) -> list[str]:
-    def place(x: float, y: float) -> tuple[float, float]:
+    def position(x: float, y: float) -> tuple[float, float]:
         across = (x - panel.x[0]) / (panel.x[1] - panel.x[0])
         up = (min(max(y, panel.y[0]), panel.y[1]) - panel.y[0]) / (panel.y[1] - panel.y[0])
         return left + across * WIDE, top + (1 - up) * HIGH
@@ -74,17 +74,17 @@ def _panel(panel: Panel, *, left: float, top: float) -> list[str]:
         f'<text x="{left}" y="{top - 5}" font-weight="bold">{escape(panel.title)}</text>',
     ]
     for x in ticks(*panel.x):
-        parts.append(_label(place(x, panel.y[0])[0], top + HIGH + 12, x, log=panel.log, anchor="middle"))
+        parts.append(_label(position(x, panel.y[0])[0], top + HIGH + 12, x, log=panel.log, anchor="middle"))
     for y in ticks(*panel.y):
-        parts.append(_label(left - 4, place(panel.x[0], y)[1] + 3, y, log=panel.log_y, anchor="end"))
+        parts.append(_label(left - 4, position(panel.x[0], y)[1] + 3, y, log=panel.log_y, anchor="end"))
     for height, word in panel.levels:
-        y = place(panel.x[0], height)[1]
+        y = position(panel.x[0], height)[1]
         parts.append(
             f'<path d="M{left} {y:.1f}h{WIDE}" stroke="#000000" stroke-dasharray="4 3"/>'
             f'<text x="{left + WIDE - 3}" y="{y + 11:.1f}" text-anchor="end">{escape(word)}</text>'
         )
     for series in panel.series:
-        points = [place(*point) for point in series.points]
+        points = [position(*point) for point in series.points]
         if series.steps and points:
             path = f"M{points[0][0]:.0f} {points[0][1]:.1f}" + "".join(
                 f"H{x:.0f}V{y:.1f}" for x, y in points[1:]

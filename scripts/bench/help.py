@@ -20,12 +20,12 @@ CASES = {
 
 def main(runs: int) -> None:
     seconds: dict[str, list[float]] = {name: [] for name in CASES}
-    for turn in range(runs + 1):  # the first warms the file cache and is not counted
+    for index in range(runs + 1):  # the first warms the file cache and is not counted
         for name, command in CASES.items():
-            begun = time.perf_counter()
+            started = time.perf_counter()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-            if turn:
-                seconds[name].append(time.perf_counter() - begun)
+            if index:
+                seconds[name].append(time.perf_counter() - started)
     middle = {name: statistics.median(values) for name, values in seconds.items()}
     for name, value in middle.items():
         print(f"{name:<26} {value * 1000:7.1f} ms")

@@ -45,8 +45,8 @@ def hpotune(*words: object) -> dict[str, Json]:
     """What a verb prints with --json."""
     command = [sys.executable, "-m", "hpotune", *map(str, words), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    told: dict[str, Json] = json.loads(done.stdout)
-    return told
+    result: dict[str, Json] = json.loads(done.stdout)
+    return result
 
 
 def made(home: Path, args: argparse.Namespace, mode: str, size: str) -> Path:
@@ -68,9 +68,9 @@ def wait(folder: StudyFolder, trials: int) -> None:
     while time.monotonic() < until:
         time.sleep(3)
         done = sum(row.state == "finished" for row in store.rows()) >= trials
-        lives = [life for job in submissions(folder) for life in job.lives]
-        if done and all(life.end is not None for life in lives):
-            time.sleep(8)  # the follow-up step, so that it does not disturb the next study
+        heartbeats = [beat for job in submissions(folder) for beat in job.heartbeats]
+        if done and all(beat.end is not None for beat in heartbeats):
+            time.sleep(8)  # the follow-up, so that it does not disturb the next study
             return
     raise SystemExit(f"{folder.path}: not done after {PATIENCE_S} s")
 
@@ -83,9 +83,9 @@ def learned(folder: StudyFolder) -> float:
     return simulate_study(study.config, known.simulation_times, begin=datetime.now(), local=False).wall_s
 
 
-def row(mode: str, size: str, planned: dict[str, Json], told: dict[str, Json], again_s: float) -> str:
+def row(mode: str, size: str, planned: dict[str, Json], result: dict[str, Json], again_s: float) -> str:
     """A line of the table."""
-    own, actual = next(way for way in planned["modes"] if way["own"]), told["actual"]
+    own, actual = next(way for way in planned["modes"] if way["own"]), result["actual"]
     off = own["wall_s"] / actual["wall_s"] - 1
     return (
         f"| {mode} | {WARMTH[size]} | {own['wall_s']:.0f} | {actual['wall_s']:.0f} | {off:+.0%} | "
@@ -112,11 +112,11 @@ def main() -> None:
         if args.only and f"{mode}/{size}" not in args.only:
             continue
         file = made(home, args, mode, size)
-        place = StudyFolder(path=home / f"{mode}-{size}")
+        study_folder = StudyFolder(path=home / f"{mode}-{size}")
         planned = hpotune("plan", file, "--probe")
         hpotune("submit", file)
-        wait(place, args.trials)
-        print(row(mode, size, planned, hpotune("plan", place.path), learned(place)), flush=True)
+        wait(study_folder, args.trials)
+        print(row(mode, size, planned, hpotune("plan", study_folder.path), learned(study_folder)), flush=True)
     print(f"studies lie in {home}", file=sys.stderr)
 
 

@@ -72,7 +72,7 @@ def ground(name: str) -> float:
     return published.base_score(SIZES[name], lambda trial: trial.acc)
 
 
-def place(variable: str, value: float) -> float:
+def position(variable: str, value: float) -> float:
     """Where a value stands on its axis."""
     return float(np.log10(value)) if variable in LOGARITHMIC else float(value)
 
@@ -80,7 +80,7 @@ def place(variable: str, value: float) -> float:
 def axis(name: str, variable: str) -> tuple[float, float]:
     """The ends of a variable's range."""
     entry = next(entry for entry in surface(name).space if entry["name"] == variable)
-    return place(variable, entry["low"]), place(variable, entry["high"])
+    return position(variable, entry["low"]), position(variable, entry["high"])
 
 
 def evolution(runs: dict[tuple[str, str], Scored], title: str, note: str) -> str:
@@ -110,7 +110,7 @@ def by_variable(rows: list[Row]) -> str:
             series = [
                 Series(
                     colour=COLOURS[a],
-                    points=[(place(variable, point[variable]), score) for point, score in run],
+                    points=[(position(variable, point[variable]), score) for point, score in run],
                 )
                 for a, run in runs.items()
             ]
@@ -128,7 +128,7 @@ def over_trials(rows: list[Row]) -> str:
         run = replayed(rows, "llama_3b", algorithm)
         for variable in published.VARIABLES:
             points = [
-                (float(index), place(variable, point[variable])) for index, (point, _) in enumerate(run)
+                (float(index), position(variable, point[variable])) for index, (point, _) in enumerate(run)
             ]
             panels.append(
                 Panel(
@@ -213,7 +213,7 @@ def real(args: argparse.Namespace) -> None:
             "--folder",
             str(args.folder / algorithm),
         ]
-        # one that ends with an error (too many failures) is told of by hpotune; the others still run
+        # one that ends with an error (too many failures) is reported by hpotune; the others still run
         subprocess.run([*command, *(["--data-root", args.data_root] if args.data_root else [])], check=False)
         print(f"{algorithm}: {time.monotonic() - since:.0f} s", flush=True)
     print(found(args))
@@ -234,10 +234,10 @@ def found(args: argparse.Namespace) -> str:
     base = ""
     for algorithm in args.algorithms.split(","):
         words = [sys.executable, "-m", "hpotune", "trials", str(args.folder / algorithm), "--json"]
-        told = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+        result = json.loads(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
         done = [
             (next(iter(r["values"].values())), r["metrics"], r["kind"])
-            for r in told
+            for r in result
             if r["state"] == "finished"
         ]
         tried = [(score, metrics["eval_loss"]) for score, metrics, kind in done if kind != "baseline"]

@@ -91,7 +91,7 @@ class Memory(BaseJournalBackend):
 
 
 def attributes(number: int, state: str, rng: random.Random) -> dict[str, Any]:
-    """What a worker would have told of the trial."""
+    """What a worker would have recorded for the trial."""
     worker = Worker(
         job=f"{1000 + number // 100}_{number % 100}", host=f"n{number % 50:03d}", pid=4000 + number
     )
@@ -139,11 +139,11 @@ def fill(storage: BaseStorage, trials: int) -> None:
     for number, state in enumerate(states(trials, rng)):
         began = time.time() - 60 if state == "running" else BEGUN + 40 * number
         start = datetime.fromtimestamp(began, tz=timezone.utc).replace(tzinfo=None)
-        begun = {"_datetime_start_utc": start} if state != "waiting" else {}
+        started = {"_datetime_start_utc": start} if state != "waiting" else {}
         ended = {"_datetime_complete_utc": start} if state in ("finished", "failed") else {}
         row = {"trial_id": number + 1, "number": number, "study_id": study, "state": STATES[state]}
         tables[TrialModel].append(
-            {"_datetime_start_utc": None, "_datetime_complete_utc": None} | row | begun | ended
+            {"_datetime_start_utc": None, "_datetime_complete_utc": None} | row | started | ended
         )
         if state == "finished":
             finite = TrialValueModel.TrialValueType.FINITE
@@ -192,9 +192,9 @@ def fill_journal(file: Path, trials: int) -> None:
         out.writelines(json.dumps(log, separators=(",", ":")) + "\n" for log in memory.logs)
 
 
-def make(place: Path, url: str, trials: int) -> StudyFolder:
+def make(base: Path, url: str, trials: int) -> StudyFolder:
     """A study's folder whose store holds so many trials."""
-    home, folder = place / "home", StudyFolder(path=place / "many")
+    home, folder = base / "home", StudyFolder(path=base / "many")
     home.mkdir(parents=True)
     (home / "own.py").write_text(FUNCTION)
     (home / "study.yaml").write_text(FILE.format(trials=trials, url=url))
@@ -212,9 +212,9 @@ def timed(call: Callable[[], object], *, runs: int = RUNS) -> float:
     """Seconds of the median run."""
     took = []
     for _ in range(runs):
-        begun = time.perf_counter()
+        started = time.perf_counter()
         call()
-        took.append(time.perf_counter() - begun)
+        took.append(time.perf_counter() - started)
     return statistics.median(took)
 
 
@@ -232,12 +232,12 @@ def process(*arguments: str) -> float:
     )
 
 
-def measure(kind: str, url: str, place: Path, trials: int) -> None:
+def measure(kind: str, url: str, base: Path, trials: int) -> None:
     from hpotune.report.views.status import study_status
     from hpotune.storage import TrialQueue
     from hpotune.storage.readers.read_only import rows_of
 
-    folder = make(place, url, trials)
+    folder = make(base, url, trials)
     study = folder.load()
     rows = rows_of(url, study)
     assert len(rows) == trials, f"{len(rows)} rows of {trials}"
@@ -261,10 +261,10 @@ def main(arguments: Sequence[str]) -> None:
     print(f"{trials} trials, median of {RUNS}")
     with tempfile.TemporaryDirectory(prefix="hpotune-bench-") as scratch:
         for kind in kinds:
-            place = Path(scratch, kind)
+            base = Path(scratch, kind)
             if kind != "postgres":
-                place.mkdir()
-                measure(kind, f"{kind}:///{place / 'store'}", place, trials)
+                base.mkdir()
+                measure(kind, f"{kind}:///{base / 'store'}", base, trials)
                 continue
             found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
             if not found:
@@ -277,7 +277,7 @@ def main(arguments: Sequence[str]) -> None:
             try:
                 server.start()
                 os.environ["PGPASSWORD"] = server.password
-                measure(kind, server.database("bench"), place, trials)
+                measure(kind, server.database("bench"), base, trials)
             finally:
                 server.stop()
                 shutil.rmtree(server.folder, ignore_errors=True)

@@ -52,12 +52,12 @@ resources: {{gpus: 4}}
 """
 
 
-def make_study(place: Path, *, trials: int, sampler: str = "random") -> Study:
+def make_study(base: Path, *, trials: int, sampler: str = "random") -> Study:
     """A study of six parameters."""
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "own.py").write_text("def f(**point):\n    return {'acc': 0.5}\n")
-    (place / "study.yaml").write_text(FILE.format(trials=trials, sampler=sampler))
-    return load_study(place / "study.yaml")
+    base.mkdir(parents=True, exist_ok=True)
+    (base / "own.py").write_text("def f(**point):\n    return {'acc': 0.5}\n")
+    (base / "study.yaml").write_text(FILE.format(trials=trials, sampler=sampler))
+    return load_study(base / "study.yaml")
 
 
 def by_hpotune(store: TrialQueue, me: Worker, gone: set[int]) -> dict[str, float]:
@@ -65,7 +65,7 @@ def by_hpotune(store: TrialQueue, me: Worker, gone: set[int]) -> dict[str, float
 
     `gone`: trials whose adapters were dropped before.
     """
-    begun = time.perf_counter()
+    started = time.perf_counter()
     rows = store.rows()
     left = [row for row in rows if row.number not in gone]
     gone.update(adapters_to_delete(store.config.score.objective, left, keep=3))
@@ -80,12 +80,12 @@ def by_hpotune(store: TrialQueue, me: Worker, gone: set[int]) -> dict[str, float
         number=claim.row.number, state="finished", values=[0.5], stderrs=[0.01], metrics=metrics
     )
     assert store.complete(claim.trial_id, result)
-    return {"look": looked - begun, "claim": claimed - looked, "tell": time.perf_counter() - claimed}
+    return {"look": looked - started, "claim": claimed - looked, "tell": time.perf_counter() - claimed}
 
 
 def by_optuna(study: optuna.Study) -> dict[str, float]:
     """Seconds of ask, suggest, three notes, tell."""
-    begun = time.perf_counter()
+    started = time.perf_counter()
     trial = study.ask()
     for name, distribution in grown.SPACE.items():
         trial._suggest(name, distribution)
@@ -93,7 +93,7 @@ def by_optuna(study: optuna.Study) -> dict[str, float]:
     for key, value in grown.plain(trial.number, grown.random.Random(0)).items():
         trial.set_user_attr(key, value)
     study.tell(trial, 0.5)
-    return {"ask": asked - begun, "tell": time.perf_counter() - asked}
+    return {"ask": asked - started, "tell": time.perf_counter() - asked}
 
 
 def sampler_of(name: str) -> optuna.samplers.BaseSampler:
@@ -105,23 +105,23 @@ def sampler_of(name: str) -> optuna.samplers.BaseSampler:
 
 def timed(call: Callable[[], object]) -> float:
     """Seconds of one call."""
-    begun = time.perf_counter()
+    started = time.perf_counter()
     call()
-    return time.perf_counter() - begun
+    return time.perf_counter() - started
 
 
 Urls = Callable[[str], str]
 """Of a new, empty storage by name."""
 
 
-def measure(urls: Urls, place: Path, *, trials: int, runs: int, sampler: str) -> tuple[dict[str, float], ...]:
+def measure(urls: Urls, base: Path, *, trials: int, runs: int, sampler: str) -> tuple[dict[str, float], ...]:
     """Seconds of ours and of plain Optuna's: `trial` (median), `mean`, the parts (medians), `cold` (the first)."""
-    study = make_study(place / "home", trials=trials + 100_000, sampler=sampler)
+    study = make_study(base / "home", trials=trials + 100_000, sampler=sampler)
     one, other = urls(f"ours_{trials}"), urls(f"plain_{trials}")
     for url, name, attrs in ((one, "many", grown.ours), (other, "plain", grown.plain)):
         grown.grow(url, connect(url), name, trials, attrs)
     me = Worker(job="1_1", host=socket.gethostname(), pid=os.getpid())
-    TrialQueue.create(one, study, folder=str(place))
+    TrialQueue.create(one, study, folder=str(base))
     store = TrialQueue.open(one, study, patient=True)
     theirs = optuna.load_study(
         study_name="plain", storage=grown.plain_storage(other), sampler=sampler_of(sampler)
@@ -129,9 +129,9 @@ def measure(urls: Urls, place: Path, *, trials: int, runs: int, sampler: str) ->
     cold = timed(store.rows), timed(lambda: theirs.get_trials(deepcopy=False))
     kept: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
     gone: set[int] = set()
-    for turn in range(runs + WARM_UP):
+    for index in range(runs + WARM_UP):
         found = counted(lambda: by_hpotune(store, me, gone)), counted(lambda: by_optuna(theirs))
-        if turn >= WARM_UP:
+        if index >= WARM_UP:
             kept[0].append(found[0])
             kept[1].append(found[1])
     return summed(kept[0], cold[0]), summed(kept[1], cold[1])
@@ -139,8 +139,8 @@ def measure(urls: Urls, place: Path, *, trials: int, runs: int, sampler: str) ->
 
 def counted(call: Callable[[], dict[str, float]]) -> dict[str, float]:
     """With the CPU seconds of this process."""
-    begun = time.process_time()
-    return {**call(), "cpu": time.process_time() - begun}
+    started = time.process_time()
+    return {**call(), "cpu": time.process_time() - started}
 
 
 def summed(runs: Sequence[dict[str, float]], cold: float) -> dict[str, float]:
@@ -160,10 +160,10 @@ def grow(args: argparse.Namespace, scratch: Path) -> None:
             measured = {}
             database = server().database if kind == "postgres" else None
             for size in args.sizes:
-                place = scratch / kind / str(size)
-                place.mkdir(parents=True)
-                urls = database or (lambda name, kind=kind, place=place: f"{kind}:///{place / name}")
-                found = measure(urls, place, trials=size, runs=args.runs, sampler=args.sampler)
+                base = scratch / kind / str(size)
+                base.mkdir(parents=True)
+                urls = database or (lambda name, kind=kind, base=base: f"{kind}:///{base / name}")
+                found = measure(urls, base, trials=size, runs=args.runs, sampler=args.sampler)
                 measured[size] = found
                 print(line(kind, size, *found), flush=True)
             print(growth(kind, measured), flush=True)
@@ -219,13 +219,13 @@ def raced(name: str, database: Urls, scratch: Path, *, fates: Fates, times: int)
     """A line of the table."""
     kind, racers, trials = name.partition("-")[0], int(name.partition("-")[2]), RACES[name]
     found = []
-    for turn in range(times):
-        own = f"{kind}_{racers}_{turn}_{bool(fates.killed):d}"
-        place = scratch / own
-        study = make_study(place / "home", trials=trials)
-        url = database(own) if kind == "postgres" else f"{kind}:///{place / 'store'}"
-        TrialQueue.create(url, study, folder=str(place))
-        found.append(race(url, study, place / "records", racers=racers, fates=fates))
+    for index in range(times):
+        own = f"{kind}_{racers}_{index}_{bool(fates.killed):d}"
+        base = scratch / own
+        study = make_study(base / "home", trials=trials)
+        url = database(own) if kind == "postgres" else f"{kind}:///{base / 'store'}"
+        TrialQueue.create(url, study, folder=str(base))
+        found.append(race(url, study, base / "records", racers=racers, fates=fates))
     finished = {sum(row.state == "finished" for row in one.rows) for one in found}
     faults = [fault for one in found for fault in one.faults(trials)]
     what = "5 % fail, 10 % pause, 30 % get kill -9" if fates.killed else "all finish"

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from check import Run, as_text, report
 from faults import schedule
-from place import Place, made
 from study import Study, say, write_file
+from testbed import Testbed, made
 
 
 def main() -> int:
@@ -36,23 +36,25 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is taken down
     until = time.monotonic() + options.minutes * 60
     without = [name for name in options.without.split(",") if name]
-    with made(store=options.store, without=without) as place:
-        say(f"the place is up: {place.folder}, {place.cluster.folder}")
+    with made(store=options.store, without=without) as testbed:
+        say(f"the test bed is up: {testbed.folder}, {testbed.cluster.folder}")
         try:
-            calm = run(place, "calm", options, [], until)
+            calm = run(testbed, "calm", options, [], until)
             spared = [] if options.store == "postgres" else ["postgres"]
-            spared += [] if place.disk_is_small else ["disk_full"]
+            spared += [] if testbed.disk_is_small else ["disk_full"]
             plan = schedule(options.faults, random.Random(options.seed), without=spared)
-            storm = run(place, "storm", options, plan, until)
+            storm = run(testbed, "storm", options, plan, until)
         finally:
             if options.keep:
-                shutil.copytree(place.disk, options.keep, dirs_exist_ok=True)
-                shutil.copytree(place.cluster.folder / "log", Path(options.keep, "slurm"), dirs_exist_ok=True)
-    told = report(calm, storm, trials=options.trials, faults=options.faults, waste=options.waste)
+                shutil.copytree(testbed.disk, options.keep, dirs_exist_ok=True)
+                shutil.copytree(
+                    testbed.cluster.folder / "log", Path(options.keep, "slurm"), dirs_exist_ok=True
+                )
+    result = report(calm, storm, trials=options.trials, faults=options.faults, waste=options.waste)
     if options.keep:
-        Path(options.keep, "report.json").write_text(json.dumps(told, indent=1))
-    print(json.dumps(told, indent=1) if options.json else as_text(told))
-    return 0 if told["ok"] else 1
+        Path(options.keep, "report.json").write_text(json.dumps(result, indent=1))
+    print(json.dumps(result, indent=1) if options.json else as_text(result))
+    return 0 if result["ok"] else 1
 
 
 def parse() -> argparse.Namespace:
@@ -80,13 +82,15 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def run(place: Place, name: str, options: argparse.Namespace, plan: list[str], until: float) -> Run:
+def run(testbed: Testbed, name: str, options: argparse.Namespace, plan: list[str], until: float) -> Run:
     """One run, ended."""
     began = time.monotonic()
     each = {"trials": options.trials, "parallel": options.parallel, "trials_per_job": options.trials_per_job}
-    file = write_file(place, name, store=options.store, seed=options.seed, **each)
+    file = write_file(testbed, name, store=options.store, seed=options.seed, **each)
     left = max(0.1, (until - began) / 60)
-    study = Study(place=place, file=file, trials=options.trials, minutes=left, seed=options.seed, plan=plan)
+    study = Study(
+        testbed=testbed, file=file, trials=options.trials, minutes=left, seed=options.seed, plan=plan
+    )
     study.run()
     wall_s = time.monotonic() - began
     say(f"{name}: {study.words or 'done'} after {wall_s:.0f} s")

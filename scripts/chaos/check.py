@@ -19,11 +19,11 @@ TARGETED = ("kill_worker", "kill_rank", "kill_trial", "scancel", "timeout")
 OF_JOBS = ("timeout",)
 """Kinds that strike a job's later trials too: a limit that was cut stays cut."""
 FORGETFUL_S = 15.0
-"""slurmctld writes a new job to its disk some seconds after it has told its number."""
+"""slurmctld writes a new job to its disk some seconds after it has returned its number."""
 UNEXPLAINED = ("is gone from the queue", "no heartbeat")
-"""What hpotune says of such a death: nobody told it more."""
+"""What hpotune says of such a loss: it has no other information."""
 LATE_S = 30.0
-"""A dead worker's last sign of life is so old at most."""
+"""A stale worker's last heartbeat is at most this old."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,8 +110,10 @@ def wrong_values(calm: Sequence[TrialRow], finished: Sequence[TrialRow]) -> list
 def gpu_hours(run: Run) -> dict[str, float]:
     """GPU-hours that jobs held, by Slurm, and that attempts held, by the store; lost node time left out."""
     node_s = sum(a.seconds * a.gpus for row in run.rows for a in row.attempts if a.cause == "node")
-    dead = [fault for fault in run.faults if fault.kind == "node_death"]
-    away_s = sum(account.overlap_s(fault.node or "", fault.at) for account in run.accounts for fault in dead)
+    deaths = [fault for fault in run.faults if fault.kind == "node_death"]
+    away_s = sum(
+        account.overlap_s(fault.node or "", fault.at) for account in run.accounts for fault in deaths
+    )
     held_s = sum(account.gpu_s for account in run.accounts)
     tried_s = sum(a.seconds * a.gpus for row in run.rows for a in row.attempts)
     return {
@@ -179,8 +181,10 @@ def forgotten(run: Run, attempt: Attempt) -> bool:
     """
     new = run.submitted.get(attempt.worker.job.partition("_")[0], -math.inf)
     deaths = [f for f in run.faults if f.kind == "slurmctld" and f.struck and 0 <= f.at - new < FORGETFUL_S]
-    told = word(attempt) == "killed" and any(words in (attempt.message or "") for words in UNEXPLAINED)
-    return told and any(attempt.start <= f.until + LATE_S for f in deaths)
+    is_unexplained = word(attempt) == "killed" and any(
+        words in (attempt.message or "") for words in UNEXPLAINED
+    )
+    return is_unexplained and any(attempt.start <= f.until + LATE_S for f in deaths)
 
 
 def unexplained(run: Run) -> list[str]:
@@ -193,14 +197,14 @@ def unexplained(run: Run) -> list[str]:
             w for f in run.faults if f.struck and struck_by(f, number, attempt) for w in KINDS[f.kind].causes
         }
         if word(attempt) not in allowed and not forgotten(run, attempt):
-            place = f"{attempt.worker.job} on {attempt.worker.host}"
-            found.append(f"trial {number} in {place}: {word(attempt)} ({attempt.message})")
+            where = f"{attempt.worker.job} on {attempt.worker.host}"
+            found.append(f"trial {number} in {where}: {word(attempt)} ({attempt.message})")
     return found
 
 
 def table(run: Run) -> dict[str, Mapping[str, Any]]:
     """Faults by kind, and what the store says of the attempts that they ended."""
-    told: dict[str, Counter[str]] = defaultdict(Counter)
+    outcomes: dict[str, Counter[str]] = defaultdict(Counter)
     for number, attempt in attempts_of(run):
         fits = [f for f in run.faults if f.struck and struck_by(f, number, attempt)]
         fits = [f for f in fits if word(attempt) in KINDS[f.kind].causes] or fits
@@ -212,40 +216,40 @@ def table(run: Run) -> dict[str, Mapping[str, Any]]:
                     abs(f.at - attempt.end),
                 ),
             )
-            told[best.kind][word(attempt)] += 1
+            outcomes[best.kind][word(attempt)] += 1
         elif attempt.outcome != "finished":
-            told["(nothing)"][word(attempt)] += 1
+            outcomes["(nothing)"][word(attempt)] += 1
     for fault in run.faults:
         if fault.struck and fault.kind in TARGETED and (attempt := fate(fault, run)) is not None:
-            told[fault.kind]["finished"] += attempt.outcome == "finished"
+            outcomes[fault.kind]["finished"] += attempt.outcome == "finished"
     struck = Counter(fault.kind for fault in run.faults if fault.struck)
     return {
         kind: {"faults": struck[kind], "expected": sorted(KINDS[kind].causes) if kind in KINDS else [],
-               "ended": dict(+told[kind])}
-        for kind in [*KINDS, "(nothing)"] if struck[kind] or told[kind]
+               "ended": dict(+outcomes[kind])}
+        for kind in [*KINDS, "(nothing)"] if struck[kind] or outcomes[kind]
     }  # fmt: skip
 
 
-def as_text(told: Mapping[str, Any]) -> str:
+def as_text(summary: Mapping[str, Any]) -> str:
     """The report for people."""
     lines = [f"{'fault':<12} {'struck':>6}  {'expected of victims':<20} attempts that it ended"]
-    for kind, line in told["table"].items():
+    for kind, line in summary["table"].items():
         ended = ", ".join(f"{count} {name}" for name, count in line["ended"].items()) or "none"
         lines.append(
             f"{kind:<12} {line['faults']:>6}  {' or '.join(line['expected']) or 'nothing':<20} {ended}"
         )
-    hours = told["gpu_hours"]
-    lines.append(f"wall time: calm {told['wall_s']['calm']} s, struck {told['wall_s']['storm']} s")
+    hours = summary["gpu_hours"]
+    lines.append(f"wall time: calm {summary['wall_s']['calm']} s, struck {summary['wall_s']['storm']} s")
     for by in ("slurm", "store"):
         held = f"calm {hours['calm'][by]:.4f}, struck {hours['storm'][by]:.4f}"
-        lines.append(f"GPU-hours by {by}: {held}, ratio {told['ratio'][by]}")
+        lines.append(f"GPU-hours by {by}: {held}, ratio {summary['ratio'][by]}")
     lines.append(
-        f"lost node time, left out: {hours['storm']['lost_node']:.4f} GPU-hours; jobs: {told['jobs']}"
+        f"lost node time, left out: {hours['storm']['lost_node']:.4f} GPU-hours; jobs: {summary['jobs']}"
     )
     lines.append(
-        f"submitted again: {told['submits']}; an administrator's repairs: {told['repairs'] or 'none'}"
+        f"submitted again: {summary['submits']}; an administrator's repairs: {summary['repairs'] or 'none'}"
     )
-    lines += [f"trial {number} failed: {why}" for number, why in told["failed"].items()]
-    for name, check in told["checks"].items():
+    lines += [f"trial {number} failed: {why}" for number, why in summary["failed"].items()]
+    for name, check in summary["checks"].items():
         lines.append(f"{'ok    ' if check['ok'] else 'FAILED'} {name}: {check['found']}")
     return "\n".join(lines)

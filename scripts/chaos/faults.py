@@ -14,12 +14,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from place import Place, parent_of
+from testbed import Testbed, parent_of
 
 from hpotune.records.trial import TrialRow
 
 DOWN_S = 120
-"""How long a dead node stays away at most: Slurm sees it after SlurmdTimeout (30 s) and some more."""
+"""How long a lost node stays away at most: Slurm sees it after SlurmdTimeout (30 s) and some more."""
 
 
 @dataclass(kw_only=True)
@@ -48,12 +48,12 @@ class Kind:
     """How many of sixty."""
     causes: frozenset[str]
     """What may stand in the store of an attempt that it ended; `paused`: it was asked to end and did."""
-    strike: Callable[[Place, Fault, random.Random, Sequence[TrialRow]], None]
+    strike: Callable[[Testbed, Fault, random.Random, Sequence[TrialRow]], None]
     slow_s: float = 15.0
     """How long after it a victim may end of it: a wait for Slurm, or for somebody to see the death."""
 
 
-def kill_worker(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+def kill_worker(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
     """kill -9 of a worker that has a trial in hand."""
     row = pick(fault, rng, running)
     if row and row.worker and b"worker" in command_line(row.worker.pid):
@@ -62,12 +62,12 @@ def kill_worker(place: Place, fault: Fault, rng: random.Random, running: Sequenc
         fault.struck = False
 
 
-def kill_rank(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+def kill_rank(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
     """kill -9 of one rank of a trial."""
     kill_of_trial(fault, rng, running, ranks=True)
 
 
-def kill_trial(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+def kill_trial(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
     """kill -9 of the process that started the ranks."""
     kill_of_trial(fault, rng, running, ranks=False)
 
@@ -84,90 +84,92 @@ def kill_of_trial(fault: Fault, rng: random.Random, running: Sequence[TrialRow],
     fault.struck = False
 
 
-def scancel(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+def scancel(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
     """scancel of an element that has a trial in hand."""
     if row := pick(fault, rng, running):
         assert row.worker is not None, "picked for it"
-        place.slurm("scancel", row.worker.job)
+        testbed.slurm("scancel", row.worker.job)
 
 
-def preempt(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+def preempt(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
     """A job of the urgent partition that needs one GPU more than its node has free."""
     nodes = [row.worker.host for row in running if row.worker]
     if not nodes:
         fault.struck = False
         return
     fault.node = rng.choice(nodes)
-    held = place.slurm("squeue", "-h", "-r", "-t", "R", "-p", "a100", "-w", fault.node, "-o", "%b").count(
+    held = testbed.slurm("squeue", "-h", "-r", "-t", "R", "-p", "a100", "-w", fault.node, "-o", "%b").count(
         "gpu"
     )
     gpus = min(4, 5 - held)
     more = ["--wrap", "sleep 4", "-J", "urgent", "-o", "/dev/null", "--mem", "1G", "-c", "1", "-t", "2"]
-    place.slurm("sbatch", "-p", "urgent", "-w", fault.node, f"--gres=gpu:a100:{gpus}", *more)
+    testbed.slurm("sbatch", "-p", "urgent", "-w", fault.node, f"--gres=gpu:a100:{gpus}", *more)
     fault.note, fault.node = f"{gpus} GPUs of {fault.node}", None  # whom it takes them from is Slurm's choice
 
 
-def timeout(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+def timeout(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
     """An element whose time is cut to one minute; Slurm looks at limits every 30 s."""
     if row := pick(fault, rng, running):
         assert row.worker is not None, "picked for it"
-        place.slurm("scontrol", "update", f"JobId={row.worker.job}", "TimeLimit=1")
+        testbed.slurm("scontrol", "update", f"JobId={row.worker.job}", "TimeLimit=1")
 
 
-def slurmd(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+def slurmd(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
     """kill -9 of a node's slurmd, back after some seconds; jobs there go on."""
     fault.node = rng.choice(["n1", "n2", "n3", "n4"])
-    place.restart(f"slurmd {fault.node}", number=signal.SIGKILL, away_s=rng.uniform(1, 5))
+    testbed.restart(f"slurmd {fault.node}", number=signal.SIGKILL, away_s=rng.uniform(1, 5))
 
 
-def node_death(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+def node_death(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
     """A node's power goes, and comes back once Slurm has seen it."""
     if row := pick(fault, rng, running):
         assert row.worker is not None, "picked for it"
         fault.trial, fault.job, fault.node = None, None, row.worker.host
-        with place.lock(f"slurmd {fault.node}"):
-            place.kill_node(fault.node)
+        with testbed.lock(f"slurmd {fault.node}"):
+            testbed.kill_node(fault.node)
             until = time.monotonic() + DOWN_S
-            while time.monotonic() < until and "down" not in place.slurm(
+            while time.monotonic() < until and "down" not in testbed.slurm(
                 "sinfo", "-h", "-n", fault.node, "-o", "%T"
             ):
                 time.sleep(2)
-            place.start(f"slurmd {fault.node}")
+            testbed.start(f"slurmd {fault.node}")
 
 
-def slurmctld(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+def slurmctld(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
     """The controller is ended or killed, and started again."""
-    place.restart("slurmctld", number=rng.choice([signal.SIGTERM, signal.SIGKILL]), away_s=rng.uniform(1, 5))
+    testbed.restart(
+        "slurmctld", number=rng.choice([signal.SIGTERM, signal.SIGKILL]), away_s=rng.uniform(1, 5)
+    )
 
 
-def slurmdbd(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+def slurmdbd(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
     """Accounting is ended or killed, and started again."""
-    place.restart("slurmdbd", number=rng.choice([signal.SIGTERM, signal.SIGKILL]), away_s=rng.uniform(1, 8))
+    testbed.restart("slurmdbd", number=rng.choice([signal.SIGTERM, signal.SIGKILL]), away_s=rng.uniform(1, 8))
 
 
-def postgres(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+def postgres(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
     """The store's server loses every connection, and is back after some seconds."""
-    with place.lock("postgres"):
-        place.postgres.stop()
+    with testbed.lock("postgres"):
+        testbed.postgres.stop()
         time.sleep(rng.uniform(0.5, 4))
-        place.postgres.start()
+        testbed.postgres.start()
 
 
-def disk_full(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+def disk_full(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
     """The disk on which the study lies is full for some seconds."""
-    place.fill_disk(rng.uniform(2, 4))
+    testbed.fill_disk(rng.uniform(2, 4))
 
 
-def bad_node(place: Place, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
+def bad_node(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
     """A node that fails every trial with an ECC error for a while."""
     nodes = {row.worker.host for row in running if row.worker}
     fault.node = "n3" if "n3" in nodes else next(iter(sorted(nodes)), None)
     fault.struck = fault.node is not None
     if fault.node:
-        with place.lock("bad node"):
-            place.bad_node.write_text(fault.node)
+        with testbed.lock("bad node"):
+            testbed.bad_node.write_text(fault.node)
             time.sleep(15)
-            place.bad_node.unlink()
+            testbed.bad_node.unlink()
 
 
 def causes(*words: str) -> frozenset[str]:
@@ -176,7 +178,7 @@ def causes(*words: str) -> frozenset[str]:
 
 # The order is that in which a short schedule takes one of each. A cancelled, preempted or timed-out worker that is
 # asked in time puts its trial back itself; a limit that is cut while it runs looks to it as a preemption does.
-# Orders to end the jobs of a dead node reach it when it is back, and may end the next life of a requeued job.
+# Orders to end the jobs of a lost node reach it when it is back, and may end the next life of a requeued job.
 KINDS: dict[str, Kind] = {
     "kill_worker": Kind(share=8, causes=causes("killed"), strike=kill_worker, slow_s=60),
     "kill_rank": Kind(share=9, causes=causes("killed"), strike=kill_rank),
@@ -251,12 +253,12 @@ class Ledger:
 
     faults: list[Fault] = field(default_factory=list)
 
-    def strike(self, place: Place, name: str, rng: random.Random, running: Sequence[TrialRow]) -> Fault:
+    def strike(self, testbed: Testbed, name: str, rng: random.Random, running: Sequence[TrialRow]) -> Fault:
         """Lets one strike; returns when all it does is over."""
         fault = Fault(kind=name, at=time.time())
         self.faults.append(fault)
         try:
-            KINDS[name].strike(place, fault, rng, running)
+            KINDS[name].strike(testbed, fault, rng, running)
         finally:
             fault.until = time.time()
         return fault

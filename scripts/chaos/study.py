@@ -1,4 +1,4 @@
-"""One run of the chaos study on a place: submitted, watched, struck if there are faults, waited for to its end."""
+"""One run of the chaos study on a test bed: submitted, watched, struck if there are faults, waited for to its end."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import faults as faults_
-from place import ROOT, Place, answer
+from testbed import ROOT, Testbed, answer
 
 from hpotune.errors import HpotuneError
 from hpotune.records.trial import TrialRow
@@ -64,15 +64,15 @@ class Account:
 
     def overlap_s(self, node: str, death: float) -> float:
         """Seconds that Slurm let it hold a GPU of a node which had died."""
-        dead = self.node == node and self.start <= death <= self.end <= death + 180
-        return self.end - death if dead and self.state != "COMPLETED" else 0.0
+        lost = self.node == node and self.start <= death <= self.end <= death + 180
+        return self.end - death if lost and self.state != "COMPLETED" else 0.0
 
 
 @dataclass(kw_only=True)
 class Study:
     """One run of it."""
 
-    place: Place
+    testbed: Testbed
     file: Path
     trials: int
     minutes: float
@@ -154,8 +154,8 @@ class Study:
 
     def _one(self, name: str, rng: random.Random, running: Sequence[TrialRow]) -> None:
         try:
-            fault = self.ledger.strike(self.place, name, rng, running)
-        except Exception as error:  # a fault that breaks the place breaks the run, and says so
+            fault = self.ledger.strike(self.testbed, name, rng, running)
+        except Exception as error:  # a fault that breaks the test bed breaks the run, and says so
             self.words = f"fault {name}: {type(error).__name__}: {error}"
             return
         if not fault.struck:
@@ -165,22 +165,22 @@ class Study:
     def _look(self) -> bool:
         """What user and administrator do now and then; whether the study is over and all its jobs have ended."""
         self._repair()
-        done = self.place.hpotune("status", self.file, "--json")
-        told = answer(done.stdout)
-        if told is None:
+        done = self.testbed.hpotune("status", self.file, "--json")
+        status = answer(done.stdout)
+        if status is None:
             say(f"hpotune status: {done.stderr.strip()}")
             return False
         live = [
-            job for job in told["jobs"] if job["state"] in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED")
+            job for job in status["jobs"] if job["state"] in ("PENDING", "RUNNING", "COMPLETING", "REQUEUED")
         ]
-        if told["state"] == "idle":
+        if status["state"] == "idle":
             self._submit()
-        elif told["state"] == "stopped" and not live:
-            self.words = f"the study stopped: {told['reason']}"
-        return told["state"] == "done" and not live
+        elif status["state"] == "stopped" and not live:
+            self.words = f"the study stopped: {status['reason']}"
+        return status["state"] == "done" and not live
 
     def _submit(self, *, first: bool = False) -> None:
-        done = self.place.hpotune("submit", self.file, "--json")
+        done = self.testbed.hpotune("submit", self.file, "--json")
         if not first:
             self.submits += 1
         if done.returncode:
@@ -192,22 +192,22 @@ class Study:
 
     def _repair(self) -> None:
         """Frees held jobs and takes nodes back into service, as an administrator would."""
-        lines = self.place.slurm("squeue", "-h", "-r", "-t", "PD", "-o", "%i|%r").splitlines()
+        lines = self.testbed.slurm("squeue", "-h", "-r", "-t", "PD", "-o", "%i|%r").splitlines()
         for job, _, reason in (line.partition("|") for line in lines):
             if "held" in reason.lower():
-                self.place.slurm("scontrol", "release", job)
+                self.testbed.slurm("scontrol", "release", job)
                 self.repairs.append(f"released {job} ({reason})")
-        for job in self.place.slurm("squeue", "-h", "-r", "-t", "R", "-o", "%i").split():
+        for job in self.testbed.slurm("squeue", "-h", "-r", "-t", "R", "-o", "%i").split():
             life = read_heartbeat(
                 self.folder, job
             )  # a restarted controller may take an ended job for one that runs
             if life is not None and life.end is not None and time.time() - life.last_beat > PHANTOM_S:
-                self.place.slurm("scancel", job)
+                self.testbed.slurm("scancel", job)
                 self.repairs.append(f"cancelled {job} (it had ended)")
-        for line in self.place.slurm("sinfo", "-h", "-N", "-p", "a100", "-o", "%N|%T").splitlines():
+        for line in self.testbed.slurm("sinfo", "-h", "-N", "-p", "a100", "-o", "%N|%T").splitlines():
             node, _, state = line.partition("|")
-            if ("drain" in state or "down" in state) and self.place.daemon(f"slurmd {node}"):
-                self.place.slurm("scontrol", "update", f"nodename={node}", "state=resume")
+            if ("drain" in state or "down" in state) and self.testbed.daemon(f"slurmd {node}"):
+                self.testbed.slurm("scontrol", "update", f"nodename={node}", "state=resume")
                 self.repairs.append(f"resumed {node} ({state})")
 
     def submitted(self) -> dict[str, float]:
@@ -233,7 +233,7 @@ class Study:
             "JobID,State,NodeList,Start,End",
         ]
         for _ in range(30):
-            lines = [line.split("|") for line in self.place.slurm(*command).splitlines()]
+            lines = [line.split("|") for line in self.testbed.slurm(*command).splitlines()]
             if lines and not any(line[1].split()[0] in ("RUNNING", "PENDING") for line in lines):
                 break
             time.sleep(1)
@@ -248,10 +248,10 @@ def account(job: str, state: str, node: str, start: str, end: str) -> Account | 
     return None
 
 
-def write_file(place: Place, name: str, *, store: str, **values: Any) -> Path:  # noqa: ANN401 - what FILE's holes take
+def write_file(testbed: Testbed, name: str, *, store: str, **values: Any) -> Path:  # noqa: ANN401 - what FILE's holes take
     """The study file; each run has a store of its own."""
-    url = place.postgres.database(name) if store == "postgres" else store
-    file = place.disk / f"{name}.yaml"
+    url = testbed.postgres.database(name) if store == "postgres" else store
+    file = testbed.disk / f"{name}.yaml"
     file.write_text(FILE.format(name=name, python=sys.executable, root=ROOT, store=url, **values))
     return file
 

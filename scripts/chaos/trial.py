@@ -1,7 +1,7 @@
 """The trial that chaos strikes: two ranks that step together, write checkpoints, and go on from them.
 
 Run as `python trial.py`: reads $HPOTUNE_PARAMS and $HPOTUNE_TRIAL_DIR, writes $HPOTUNE_RESULT. Its state is a chain of
-hashes: a step left out, done twice or begun from another trial's checkpoint gives another value. It sleeps, for a
+hashes: a step left out, done twice or started from another trial's checkpoint gives another value. It sleeps, for a
 step must not need a processor. Standard library only; `value` is also what the check compares with.
 """
 
@@ -107,9 +107,9 @@ def train(rank: int, params: Params, folder: Path, *, source: int, sink: int) ->
         mine = part(rank, step, state, params)
         if rank:
             os.write(sink, mine.to_bytes(8, "big"))
-            state = told(source)
+            state = received(source)
         else:
-            state = (mine + told(source)) % 2**48
+            state = (mine + received(source)) % 2**48
             os.write(sink, state.to_bytes(8, "big"))
         step += 1
         if rank == 0:
@@ -118,8 +118,8 @@ def train(rank: int, params: Params, folder: Path, *, source: int, sink: int) ->
     return state
 
 
-def told(source: int) -> int:
-    """The other rank's word; its death is an OSError."""
+def received(source: int) -> int:
+    """The number that the other rank sent. Raises OSError if that rank is gone."""
     word = os.read(source, 8)
     if len(word) < 8:
         raise ConnectionResetError("the other rank is gone")

@@ -24,9 +24,9 @@ def test_faults_lose_nothing(cluster_script: Script, server: Postgres) -> None:
     size = ("--trials", "20", "--faults", "8", "--parallel", "6", "--waste", "5", "--minutes", "8")
     command = [sys.executable, str(ROOT / "scripts" / "chaos"), *size, "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    told = json.loads(done.stdout or "{}")
+    result = json.loads(done.stdout or "{}")
     assert done.returncode == 0, (
-        f"{done.stderr}\n{json.dumps(told.get('checks'), indent=1)}\n{told.get('table')}"
+        f"{done.stderr}\n{json.dumps(result.get('checks'), indent=1)}\n{result.get('table')}"
     )
-    assert sum(line["faults"] for line in told["table"].values()) == 8
-    assert sum(len(line["ended"]) > 0 for line in told["table"].values()) >= 3
+    assert sum(line["faults"] for line in result["table"].values()) == 8
+    assert sum(len(line["ended"]) > 0 for line in result["table"].values()) >= 3

@@ -42,7 +42,7 @@ def test_array_keeps_its_snapshot(slurm_cluster: None, tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(STUDY)
     file = tmp_path / "study.yaml"
     hpotune("submit", file)
-    wait(file, lambda told: (tmp_path / "quick" / "trials" / "0" / "spec.json").exists())
+    wait(file, lambda result: (tmp_path / "quick" / "trials" / "0" / "spec.json").exists())
     (tmp_path / "beside.py").write_text("ADDS = 100\n")
     (tmp_path / "go").touch()
     wait(file, ended)

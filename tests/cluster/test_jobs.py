@@ -30,8 +30,8 @@ def without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
     def take_off(*names: str) -> None:
         folder = tmp_path / "path"
         folder.mkdir()
-        for place in map(Path, os.environ["PATH"].split(":")):
-            for path in place.iterdir() if place.is_dir() else ():
+        for study_folder in map(Path, os.environ["PATH"].split(":")):
+            for path in study_folder.iterdir() if study_folder.is_dir() else ():
                 if path.name not in names and not (folder / path.name).is_symlink():
                     (folder / path.name).symlink_to(path)
         monkeypatch.setenv("PATH", str(folder))
@@ -62,11 +62,11 @@ def test_killed_worker_without_commands(
     )
     file = function_study(tmp_path, once, f"execution: {{trials_per_job: {each}, lease_s: 30}}\n{RESOURCES}")
     hpotune("submit", file)
-    wait(file, lambda told: mark.is_symlink())
+    wait(file, lambda result: mark.is_symlink())
     os.kill(int(os.readlink(mark)), signal.SIGKILL)
-    told = wait(file, lambda told: told["state"] == "done")
-    assert told["trials"]["finished"] == 4
-    assert told["trials"]["running"] == told["trials"]["lost"] == 0
+    result = wait(file, lambda result: result["state"] == "done")
+    assert result["trials"]["finished"] == 4
+    assert result["trials"]["running"] == result["trials"]["lost"] == 0
     assert sorted(row["number"] for row in hpotune("trials", file) if row["state"] == "finished") == [
         0,
         1,
@@ -81,12 +81,12 @@ def test_cancel_without_queries(slurm_cluster: Path, tmp_path: Path, without: Ca
     slow = f"while not os.path.exists({str(gate)!r}):\n        time.sleep(0.2)"
     file = function_study(tmp_path, slow, f"execution: {{trials_per_job: 1}}\n{RESOURCES}")
     hpotune("submit", file)
-    wait(file, lambda told: told["trials"]["running"] == 2)
+    wait(file, lambda result: result["trials"]["running"] == 2)
     hpotune("cancel", file)
-    wait(file, lambda told: told["state"] == "idle" and told["trials"]["running"] == 0)
+    wait(file, lambda result: result["state"] == "idle" and result["trials"]["running"] == 0)
     gate.touch()
     assert hpotune("submit", file)["submitted"] != []
-    assert wait(file, lambda told: told["state"] == "done")["trials"]["finished"] == 4
+    assert wait(file, lambda result: result["state"] == "done")["trials"]["finished"] == 4
 
 
 def batch(script: str, *options: str) -> str:
@@ -110,16 +110,18 @@ def jobs() -> Iterator[Callable[..., str]]:
 
 def recorded(folder: Path, *jobs: tuple[str, int]) -> StudyFolder:
     """A study's folder that knows these arrays."""
-    place = StudyFolder(path=folder)
+    study_folder = StudyFolder(path=folder)
     for id_, count in jobs:
-        write_atomic(place.jobs / id_ / "job.json", f'{{"id": "{id_}", "kind": "worker", "count": {count}}}')
-    return place
+        write_atomic(
+            study_folder.jobs / id_ / "job.json", f'{{"id": "{id_}", "kind": "worker", "count": {count}}}'
+        )
+    return study_folder
 
 
-def settled(place: StudyFolder, until: Callable[[dict], bool]) -> dict:
+def settled(study_folder: StudyFolder, until: Callable[[dict], bool]) -> dict:
     """The rows by id once they are so."""
     deadline = time.monotonic() + 60
-    while not until(rows := {row.id: row for row in query_jobs(place, [])}):
+    while not until(rows := {row.id: row for row in query_jobs(study_folder, [])}):
         assert time.monotonic() < deadline, rows
         time.sleep(0.5)
     return rows
@@ -132,9 +134,9 @@ def test_waiting_jobs_have_reasons(slurm_cluster: Path, tmp_path: Path, jobs: Ca
         jobs("true", "--begin=now+1hour", "--array=0"),
         jobs("true", f"--dependency=afterany:{first}", "--array=0"),
     )
-    place = recorded(tmp_path, (second, 1), (late, 1), (bound, 1))
+    study_folder = recorded(tmp_path, (second, 1), (late, 1), (bound, 1))
     rows = settled(
-        place, lambda rows: rows[f"{second}_0"].estimate and rows[f"{second}_0"].reason == "Resources"
+        study_folder, lambda rows: rows[f"{second}_0"].estimate and rows[f"{second}_0"].reason == "Resources"
     )
     assert rows[f"{second}_0"].state == "PENDING"
     assert rows[f"{late}_0"].reason == "BeginTime"
@@ -155,12 +157,12 @@ def test_commands_agree_on_arrays(
 ) -> None:
     body = "case $SLURM_ARRAY_TASK_ID in 0) true;; 1) exit 3;; *) sleep 300;; esac"
     job = jobs(body, "--array=0-7%3")
-    place = recorded(tmp_path / "study", (job, 8))
+    study_folder = recorded(tmp_path / "study", (job, 8))
     subprocess.run(["scancel", f"{job}_6"], check=True)
     without(*names)
     states = ["COMPLETED", "FAILED", "RUNNING", "RUNNING", "RUNNING", "PENDING", "GONE", "PENDING"]
     rows = settled(
-        place,
+        study_folder,
         lambda rows: (
             [rows[f"{job}_{n}"].state for n in range(8)] == states and rows[f"{job}_1"].exit_code != ""
         ),
@@ -179,8 +181,8 @@ def test_dependency_on_any_job(slurm_cluster: Path, tmp_path: Path, jobs: Callab
         )
         for x in (True, False)
     )
-    place = recorded(tmp_path, (any_, 1), (all_, 1))
-    rows = settled(place, lambda rows: rows[f"{any_}_0"].state == "COMPLETED")
+    study_folder = recorded(tmp_path, (any_, 1), (all_, 1))
+    rows = settled(study_folder, lambda rows: rows[f"{any_}_0"].state == "COMPLETED")
     assert rows[f"{all_}_0"].state == "PENDING"
 
 
@@ -188,7 +190,7 @@ def test_many_readers_ask_once(
     slurm_cluster: Path, tmp_path: Path, jobs: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("HPOTUNE_POLL_S", raising=False)
-    place = recorded(tmp_path / "study", (jobs("sleep 60", "--array=0"), 1))
+    study_folder = recorded(tmp_path / "study", (jobs("sleep 60", "--array=0"), 1))
     (tmp_path / "bin").mkdir()
     real, log = subprocess.check_output(["which", "squeue"], text=True).strip(), tmp_path / "calls"
     (tmp_path / "bin" / "squeue").write_text(f'#!/bin/sh\necho x >> {log}\nsleep 1\nexec {real} "$@"\n')
@@ -200,14 +202,14 @@ def test_many_readers_ask_once(
         "print(cached_jobs(StudyFolder(path=Path(sys.argv[1])), []).rows[0].state)"
     )
     readers = [
-        subprocess.Popen([sys.executable, "-c", code, place.path], stdout=subprocess.PIPE, text=True)
+        subprocess.Popen([sys.executable, "-c", code, study_folder.path], stdout=subprocess.PIPE, text=True)
         for _ in range(6)
     ]
     states = {reader.communicate()[0].strip() for reader in readers}
     assert len(states) == 1
     assert states <= {"PENDING", "RUNNING"}
     assert log.read_text().split() == ["x"]
-    assert cached_jobs(place, []).age_s > 0
+    assert cached_jobs(study_folder, []).age_s > 0
 
 
 def ctld(*command: str) -> None:
@@ -273,7 +275,7 @@ def test_study_within_submit_limit(most_jobs: Callable[[int], None], tmp_path: P
     )
     assert done.returncode == 0, done.stderr
     assert "3 of 6 jobs were submitted" in done.stderr
-    assert wait(file, lambda told: told["state"] == "done")["trials"]["finished"] == 6
+    assert wait(file, lambda result: result["state"] == "done")["trials"]["finished"] == 6
 
 
 def test_doctor_names_job_limit(most_jobs: Callable[[int], None], tmp_path: Path) -> None:

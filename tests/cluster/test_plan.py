@@ -13,23 +13,23 @@ pytestmark = pytest.mark.slurm
 
 def test_planned_beside_actual(slurm_cluster: None, tmp_path: Path) -> None:
     file = function_study(tmp_path, "time.sleep(1)", RESOURCES)
-    told = hpotune("plan", file, "--probe")
+    result = hpotune("plan", file, "--probe")
     assert not (tmp_path / "quick").exists(), "a plan makes no folder"
-    probed = {name for name, figure in told["figures"].items() if figure["source"] == "probed"}
+    probed = {name for name, figure in result["figures"].items() if figure["source"] == "probed"}
     assert probed >= {"trial_s", "start_s", "queue_s", "gap_s", "follow_up_s"}
-    assert told["array_limit"] > 1
-    assert "#SBATCH --array=0-1%2" in told["sbatch"]
+    assert result["array_limit"] > 1
+    assert "#SBATCH --array=0-1%2" in result["sbatch"]
     assert hpotune("status", submitted(file))["trials"]["budget"] == 4
     wait(file, ended)
-    told = hpotune("plan", file)
-    assert told["actual"]["state"] == "done"
-    assert told["actual"]["jobs"] == 2
+    result = hpotune("plan", file)
+    assert result["actual"]["state"] == "done"
+    assert result["actual"]["jobs"] == 2
     for what in ("planned", "actual"):
-        assert told[what]["trials"] == 4
-        assert told[what]["wall_s"] > 0
-        assert told[what]["gpu_hours"] > 0
-        assert told[what]["queue_s"] is not None
-    assert told["figures"]["trial_s"]["source"] == "learned from 4 trials"
+        assert result[what]["trials"] == 4
+        assert result[what]["wall_s"] > 0
+        assert result[what]["gpu_hours"] > 0
+        assert result[what]["queue_s"] is not None
+    assert result["figures"]["trial_s"]["source"] == "learned from 4 trials"
 
 
 def submitted(file: Path) -> Path:

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.fixtures.cluster_studies import ended, hpotune, wait
-from tests.tiny import tiny_model, topic_task
+from tests.fixtures.tiny_model import tiny_model, topic_task
 
 pytestmark = pytest.mark.slurm
 SHAPES = {"one": (1, 1), "two": (1, 2), "four": (2, 2)}

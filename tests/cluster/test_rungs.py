@@ -15,31 +15,31 @@ from tests.fixtures.cluster_studies import RESOURCES, ended, hpotune, wait
 
 pytestmark = pytest.mark.slurm
 
-# What a turn leaves in its checkpoint: the points of all turns before it and its own.
-TURN = """\
+# What a stage leaves in its checkpoint: the points of all stages before it and its own.
+STAGE = """\
 import json, os, time
 from pathlib import Path
 
 
 def f(x, budget):
     own = Path(os.environ["HPOTUNE_TRIAL_DIR"])
-    before = own / "checkpoint" / "turns.json"
+    before = own / "checkpoint" / "stages.json"
     if not before.exists() and "HPOTUNE_PARENT_DIR" in os.environ:
-        before = Path(os.environ["HPOTUNE_PARENT_DIR"]) / "checkpoint" / "turns.json"
-    turns = json.loads(before.read_text()) if before.exists() else []
+        before = Path(os.environ["HPOTUNE_PARENT_DIR"]) / "checkpoint" / "stages.json"
+    stages = json.loads(before.read_text()) if before.exists() else []
     time.sleep(0.5)
-    if len(turns) == 1 and MARK:
+    if len(stages) == 1 and MARK:
         try:
             os.symlink(str(os.getppid()), MARK)
             time.sleep(600)
         except FileExistsError:
             pass
-    turns.append([x, budget])
+    stages.append([x, budget])
     (own / "checkpoint").mkdir(exist_ok=True)
-    (own / "checkpoint" / "turns.json").write_text(json.dumps(turns))
-    with open(TURNS, "a") as file:
-        file.write(json.dumps([own.name, turns]) + "\\n")
-    return (x - 0.3) ** 2 / len(turns)
+    (own / "checkpoint" / "stages.json").write_text(json.dumps(stages))
+    with open(STAGES, "a") as file:
+        file.write(json.dumps([own.name, stages]) + "\\n")
+    return (x - 0.3) ** 2 / len(stages)
 """
 STUDY = """\
 name: study
@@ -55,17 +55,17 @@ execution: {{mode: {mode}, trials_per_job: {each}}}
 
 def study(folder: Path, *, mark: Path | None = None, **keys: object) -> Path:
     folder.mkdir()
-    (folder / "f.py").write_text(f"MARK, TURNS = {str(mark or '')!r}, {str(folder / 'turns.txt')!r}\n{TURN}")
+    (folder / "f.py").write_text(f"MARK, STAGES = {str(mark or '')!r}, {str(folder / 'stages.txt')!r}\n{STAGE}")
     (folder / "study.yaml").write_text(STUDY.format(**keys, resources=RESOURCES))
     return folder / "study.yaml"
 
 
-def turns(folder: Path) -> dict[int, list[list[list[float]]]]:
-    """What each trial's turns left, by its number, in the order in which they ended."""
+def stages(folder: Path) -> dict[int, list[list[list[float]]]]:
+    """What each trial's stages left, by its number, in the order in which they ended."""
     found: dict[int, list[list[list[float]]]] = {}
-    for line in (folder / "turns.txt").read_text().splitlines():
-        name, told = json.loads(line)
-        found.setdefault(int(name), []).append(told)
+    for line in (folder / "stages.txt").read_text().splitlines():
+        name, result = json.loads(line)
+        found.setdefault(int(name), []).append(result)
     return found
 
 
@@ -81,28 +81,28 @@ def test_rungs_survive_killed_worker(slurm_cluster: Path, tmp_path: Path) -> Non
     )  # fmt: skip
     hpotune("submit", asha)
     hpotune("submit", pbt)
-    wait(asha, lambda told: mark.is_symlink())
+    wait(asha, lambda result: mark.is_symlink())
     os.kill(int(os.readlink(mark)), signal.SIGKILL)
     wait(asha, ended)
     wait(pbt, ended)
 
-    found, left = read_trials(asha, None)[2], turns(asha.parent)
+    found, left = read_trials(asha, None)[2], stages(asha.parent)
     assert [row.number for row in found] == list(range(9))
     states = Counter(row.state for row in found)
     assert states["finished"] >= 1
     assert states["finished"] + states["stopped"] == 9
     for row in found:
-        assert [len(told) for told in left[row.number]] == list(
+        assert [len(result) for result in left[row.number]] == list(
             range(1, len(row.rung_scores) + 1)
         )  # none twice
         assert left[row.number][-1] == [[row.params["params.x"], one.budget] for one in row.rung_scores]
     assert [a.cause for row in found for a in row.attempts if a.cause] == ["killed"]
 
-    found, left = read_trials(pbt, None)[2], turns(pbt.parent)
+    found, left = read_trials(pbt, None)[2], stages(pbt.parent)
     assert [(row.state, row.generation) for row in found] == [("finished", n // 4) for n in range(12)]
     for row in found:
-        [told] = left[row.number]
+        [result] = left[row.number]
         parent = row.lineage.parent if row.lineage else None
-        assert told[:-1] == ([] if parent is None else left[parent][0])
-        assert told[-1][0] == row.params["params.x"]
+        assert result[:-1] == ([] if parent is None else left[parent][0])
+        assert result[-1][0] == row.params["params.x"]
     assert any(row.lineage and row.lineage.parent != row.lineage.predecessor for row in found)

@@ -14,7 +14,7 @@ import pytest
 
 from hpotune.config.load import build_study
 from hpotune.config.yaml_source import Source, read_source, write_yaml
-from tests.tiny import tiny_model
+from tests.fixtures.tiny_model import tiny_model
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = [
@@ -48,12 +48,12 @@ def test_a_shipped_study_runs_in_small(path: Path, tmp_path: Path, real_data: Pa
     (tmp_path / "study.yaml").write_text(write_yaml(study))
     done = hpotune("run", tmp_path / "study.yaml", "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert told["finished"] == 2
-    assert told["best"]["params"].keys() == {
-        name for name in told["best"]["params"] if name.startswith(("lora.", "train."))
+    result = json.loads(done.stdout)
+    assert result["finished"] == 2
+    assert result["best"]["params"].keys() == {
+        name for name in result["best"]["params"] if name.startswith(("lora.", "train."))
     }
-    assert told["baseline"]["values"].keys() == told["best"]["values"].keys()
+    assert result["baseline"]["values"].keys() == result["best"]["values"].keys()
 
 
 def shrunken(study: dict[str, Any], model: Path, data: Path) -> dict[str, Any]:

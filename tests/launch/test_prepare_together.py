@@ -108,7 +108,7 @@ def study(home: Path, **sections: object) -> Path:
 
 
 def at_once(preparers: list[Preparer], *files: Path) -> list[dict]:
-    """What each came to, all begun at one moment; each with its own file, or all with one."""
+    """What each returned, all started at one moment; each with its own file, or all with one."""
     for number, one in enumerate(preparers):
         one.hears(files[number % len(files)])
     return [one.answer() for one in preparers]

@@ -29,7 +29,7 @@ GONE = 2**22 + 1
 
 
 @pytest.fixture
-def place(make_study, make_study_folder, tmp_path):
+def study_folder(make_study, make_study_folder, tmp_path):
     """A study's folder and its store."""
 
     def made(**sections):
@@ -51,8 +51,8 @@ def states(store: TrialQueue) -> list[str]:
     return [row.state for row in store.rows()]
 
 
-def test_two_workers_finish_a_study(place):
-    folder, store = place()
+def test_two_workers_finish_a_study(study_folder):
+    folder, store = study_folder()
     shown = []
     assert run_workers(folder, store, count=2, show=lambda: shown.append(1))
     assert states(store) == ["finished"] * 6
@@ -60,16 +60,16 @@ def test_two_workers_finish_a_study(place):
     assert len({row.worker.pid for row in store.rows()}) == 2
 
 
-def test_finished_study_runs_nothing(place):
-    folder, store = place(budget={"trials": 2})
+def test_finished_study_runs_nothing(study_folder):
+    folder, store = study_folder(budget={"trials": 2})
     run_workers(folder, store, count=1, show=lambda: None)
     before = store.rows()
     assert run_workers(folder, store, count=1, show=lambda: None)
     assert store.rows() == before
 
 
-def test_trials_of_killed_run_are_requeued(place):
-    folder, store = place(budget={"trials": 2})
+def test_trials_of_killed_run_are_requeued(study_folder):
+    folder, store = study_folder(budget={"trials": 2})
     store.claim(Worker(job="local", host=platform.node(), pid=GONE))
     assert run_workers(folder, store, count=1, show=lambda: None)
     assert states(store) == ["finished", "finished"]
@@ -77,8 +77,8 @@ def test_trials_of_killed_run_are_requeued(place):
     assert "died" in store.rows()[0].attempts[0].message
 
 
-def test_killed_worker_is_replaced(place):
-    folder, store = place(python=None, command="sleep 0.3; echo {x}", budget={"trials": 4})
+def test_killed_worker_is_replaced(study_folder):
+    folder, store = study_folder(python=None, command="sleep 0.3; echo {x}", budget={"trials": 4})
     killed = []
 
     def show() -> None:
@@ -92,16 +92,16 @@ def test_killed_worker_is_replaced(place):
     assert [attempt.cause for attempt in store.rows()[killed[0]].attempts] == ["killed", None]
 
 
-def test_workers_without_trials_are_an_error(place):
-    folder, store = place()
+def test_workers_without_trials_are_an_error(study_folder):
+    folder, store = study_folder()
     folder.provenance_file.write_text('{"store": "sqlite:////nowhere/s.db", "home": "/"}')
     with pytest.raises(HpotuneError, match=r"every worker died.*nowhere.*worker-0.log"):
         run_workers(folder, store, count=1, show=lambda: None)
 
 
 @pytest.mark.parametrize("ask", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda ask: ask.name)
-def test_signal_releases_running_trials(place, ask):
-    folder, store = place(
+def test_signal_releases_running_trials(study_folder, ask):
+    folder, store = study_folder(
         python=None, command="touch $HPOTUNE_TRIAL_DIR/ready; [ -e go ] || sleep 60; echo {x}"
     )
     command = [sys.executable, "-m", "hpotune", "run", str(folder.path)]
@@ -127,8 +127,8 @@ def test_signal_releases_running_trials(place, ask):
     assert states(store) == ["finished"] * 6
 
 
-def test_cancel_ends_local_workers(place):
-    folder, store = place(python=None, command="touch $HPOTUNE_TRIAL_DIR/ready; sleep 60; echo {x}")
+def test_cancel_ends_local_workers(study_folder):
+    folder, store = study_folder(python=None, command="touch $HPOTUNE_TRIAL_DIR/ready; sleep 60; echo {x}")
     worker = subprocess.Popen([sys.executable, "-m", "hpotune", "worker", str(folder.path)])
     assert until((folder.trial(0) / "ready").exists)
     assert cancel_study(folder, store) == [f"local worker {worker.pid} (trial 0)"]
@@ -179,15 +179,15 @@ def test_error_line_of_slurm():
     assert error_line(text) == "invalid partition specified: x"
 
 
-def test_doctor_finds_missing_store(place):
-    folder, _ = place()
+def test_doctor_finds_missing_store(study_folder):
+    folder, _ = study_folder()
     folder.provenance_file.write_text('{"store": "sqlite:////nowhere/s.db", "home": "/"}')
     bad = [finding for finding in findings(folder.path) if finding.level == "bad" and finding.what == "store"]
     assert "nowhere" in bad[0].found
 
 
-def test_doctor_counts_trials(place):
-    folder, _ = place()
+def test_doctor_counts_trials(study_folder):
+    folder, _ = study_folder()
     [found] = [finding for finding in findings(folder.path) if finding.what == "store"]
     assert found.found.endswith(": 6 trials")
 
@@ -203,18 +203,18 @@ def test_several_nodes_need_slurm(make_study):
         check_local(make_study(resources={"nodes": 2}).config)
 
 
-def test_gpus_limit_the_workers(place, monkeypatch):
+def test_gpus_limit_the_workers(study_folder, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     code = "echo $CUDA_VISIBLE_DEVICES >> seen; sleep 0.2; echo {x}"
     sections = {"budget": {"trials": 6, "parallel": 3}, "resources": {"gpus": 2}}
-    folder, store = place(python=None, command=code, **sections)
+    folder, store = study_folder(python=None, command=code, **sections)
     assert run_study(folder, store, folder.load().config, show=lambda: None)
     assert set((folder.path.parent / "home" / "seen").read_text().split()) == {"4,5", "6,7"}
     assert len({row.worker.pid for row in store.rows()}) == 2
 
 
-def test_shortfall_is_explained(place):
-    folder, store = place()
+def test_shortfall_is_explained(study_folder):
+    folder, store = study_folder()
     config = folder.load().config
     assert "0 of 6 trials are done" in shortfall(config, store.rows(), now=datetime.now())
     assert run_workers(folder, store, count=1, show=lambda: None)
@@ -230,8 +230,8 @@ def test_lock_names_its_holder(tmp_path: Path):
         pass
 
 
-def test_cancelled_run_starts_no_worker(place):
-    folder, store = place(python=None, command="sleep 30; echo {x}", budget={"trials": 2})
+def test_cancelled_run_starts_no_worker(study_folder):
+    folder, store = study_folder(python=None, command="sleep 30; echo {x}", budget={"trials": 2})
     asked = []
 
     def show() -> None:

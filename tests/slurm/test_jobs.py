@@ -40,7 +40,7 @@ SHOWN = (
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> StudyFolder:
+def study_folder(tmp_path: Path) -> StudyFolder:
     """A study's folder with an array of four and its follow-up."""
     folder = StudyFolder(path=tmp_path / "study")
     for id_, kind, count in (("7", "worker", 4), ("8", "step", 1)):
@@ -60,10 +60,10 @@ def running(job: str, *, beat: float | None = None, number: int = 0) -> TrialRow
     )
 
 
-def test_squeue_gives_states_and_reasons(place, fake):
+def test_squeue_gives_states_and_reasons(study_folder, fake):
     fake("squeue", QUEUE)
     fake("sacct", SACCT)
-    rows = {row.id: row for row in query_jobs(place, [])}
+    rows = {row.id: row for row in query_jobs(study_folder, [])}
     assert states(rows.values()) == {
         "7_0": "RUNNING", "7_1": "TIMEOUT", "7_2": "FAILED", "7_3": "PENDING", "8_0": "PENDING"
     }  # fmt: skip
@@ -75,48 +75,50 @@ def test_squeue_gives_states_and_reasons(place, fake):
     assert (fake.calls("squeue"), fake.calls("sacct")) == (1, 1)
 
 
-def test_controller_reports_ends_without_sacct(place, fake):
+def test_controller_reports_ends_without_sacct(study_folder, fake):
     fake("squeue", QUEUE)
-    assert states(query_jobs(place, []))["7_1"] == "TIMEOUT"
-    assert states(query_jobs(place, []))["7_2"] == "GONE"
+    assert states(query_jobs(study_folder, []))["7_1"] == "TIMEOUT"
+    assert states(query_jobs(study_folder, []))["7_2"] == "GONE"
 
 
-def test_late_accounting_is_overruled(place, fake):
+def test_late_accounting_is_overruled(study_folder, fake):
     fake("squeue", "8_0|PENDING|Dependency|N/A\n")
     fake("sacct", SACCT)
-    assert states(query_jobs(place, []))["7_0"] == "GONE"
+    assert states(query_jobs(study_folder, []))["7_0"] == "GONE"
 
 
 @pytest.mark.parametrize("code", [None, 127], ids=["absent", "a wrapper that finds nothing"])
-def test_scontrol_replaces_squeue(place, fake, code):
+def test_scontrol_replaces_squeue(study_folder, fake, code):
     if code:
         fake("squeue", "sh: squeue: not found", code=code)
     fake("scontrol", SHOWN)
-    rows = {row.id: row for row in query_jobs(place, [])}
+    rows = {row.id: row for row in query_jobs(study_folder, [])}
     assert states(rows.values()) == {
         "7_0": "RUNNING", "7_1": "TIMEOUT", "7_2": "PENDING", "7_3": "PENDING", "8_0": "GONE"
     }  # fmt: skip
     assert (rows["7_3"].reason, rows["7_3"].estimate) == ("Priority", "2026-06-01T14:00:00")
 
 
-def test_sacct_alone_gives_states(place, fake):
+def test_sacct_alone_gives_states(study_folder, fake):
     fake("sacct", SACCT.replace("7_1|TIMEOUT|0:0\n", ""))
-    told = states(query_jobs(place, []))
-    assert told == {"7_0": "RUNNING", "7_1": "GONE", "7_2": "FAILED", "7_3": "PENDING", "8_0": "PENDING"}
+    result = states(query_jobs(study_folder, []))
+    assert result == {"7_0": "RUNNING", "7_1": "GONE", "7_2": "FAILED", "7_3": "PENDING", "8_0": "PENDING"}
 
 
-def test_job_unknown_to_sacct_waits(place, fake):
+def test_job_unknown_to_sacct_waits(study_folder, fake):
     fake("sacct", "7_[0-3%2]|PENDING|0:0\n")
-    assert states(query_jobs(place, []))["8_0"] == "PENDING"
+    assert states(query_jobs(study_folder, []))["8_0"] == "PENDING"
 
 
-def test_heartbeats_replace_all_commands(place, fake):
+def test_heartbeats_replace_all_commands(study_folder, fake):
     for element in (0, 1, 2):
-        Heartbeat(folder=place, worker=Worker(job=f"7_{element}", host="n1", pid=element)).start(now=1.0)
-    Heartbeat(folder=place, worker=Worker(job="7_1", host="n1", pid=1)).end(now=2.0)
+        Heartbeat(folder=study_folder, worker=Worker(job=f"7_{element}", host="n1", pid=element)).start(
+            now=1.0
+        )
+    Heartbeat(folder=study_folder, worker=Worker(job="7_1", host="n1", pid=1)).end(now=2.0)
     old = time.time() - 1000
-    os.utime(heartbeat_file(place, "7_2"), (old, old))
-    rows = {row.id: row for row in query_jobs(place, [], lease_s=300)}
+    os.utime(heartbeat_file(study_folder, "7_2"), (old, old))
+    rows = {row.id: row for row in query_jobs(study_folder, [], lease_s=300)}
     assert states(rows.values()) == {
         "7_0": "RUNNING", "7_1": "COMPLETED", "7_2": "GONE", "7_3": "PENDING", "8_0": "PENDING"
     }  # fmt: skip
@@ -125,94 +127,98 @@ def test_heartbeats_replace_all_commands(place, fake):
     assert "its job 7_2 gave no heartbeat for 10" in failure.message
 
 
-def test_running_trial_overrules_sign_off(place, fake):
+def test_running_trial_overrules_sign_off(study_folder, fake):
     me = Worker(job="12", host="n1", pid=1)
-    Heartbeat(folder=place, worker=me).start(now=1.0)
-    Heartbeat(folder=place, worker=me).end(now=2.0)
-    assert states(query_jobs(place, [running("12", beat=time.time())]))["12"] == "RUNNING"
-    assert states(query_jobs(place, [running("12", beat=time.time() - 1000)]))["12"] == "COMPLETED"
+    Heartbeat(folder=study_folder, worker=me).start(now=1.0)
+    Heartbeat(folder=study_folder, worker=me).end(now=2.0)
+    assert states(query_jobs(study_folder, [running("12", beat=time.time())]))["12"] == "RUNNING"
+    assert states(query_jobs(study_folder, [running("12", beat=time.time() - 1000)]))["12"] == "COMPLETED"
 
 
-def test_last_worker_signs_the_end(place):
-    Heartbeat(folder=place, worker=Worker(job="12", host="n1", pid=1)).start(now=1.0)
-    Heartbeat(folder=place, worker=Worker(job="12", host="n1", pid=2)).start(now=2.0)
-    Heartbeat(folder=place, worker=Worker(job="12", host="n1", pid=1)).end(now=3.0)
-    assert read_heartbeat(place, "12").end is None
-    Heartbeat(folder=place, worker=Worker(job="12", host="n1", pid=2)).end(now=4.0)
-    assert read_heartbeat(place, "12").end == 4.0
+def test_last_worker_signs_the_end(study_folder):
+    Heartbeat(folder=study_folder, worker=Worker(job="12", host="n1", pid=1)).start(now=1.0)
+    Heartbeat(folder=study_folder, worker=Worker(job="12", host="n1", pid=2)).start(now=2.0)
+    Heartbeat(folder=study_folder, worker=Worker(job="12", host="n1", pid=1)).end(now=3.0)
+    assert read_heartbeat(study_folder, "12").end is None
+    Heartbeat(folder=study_folder, worker=Worker(job="12", host="n1", pid=2)).end(now=4.0)
+    assert read_heartbeat(study_folder, "12").end == 4.0
 
 
-def test_follow_up_signs_start_and_end(place, fake):
+def test_follow_up_signs_start_and_end(study_folder, fake):
     me = Worker(job="8_0", host="n1", pid=1)
-    with Heartbeat(folder=place, worker=me).recorded(clock=time.time):
-        assert states(query_jobs(place, []))["8_0"] == "RUNNING"
-    assert states(query_jobs(place, []))["8_0"] == "COMPLETED"
+    with Heartbeat(folder=study_folder, worker=me).recorded(clock=time.time):
+        assert states(query_jobs(study_folder, []))["8_0"] == "RUNNING"
+    assert states(query_jobs(study_folder, []))["8_0"] == "COMPLETED"
 
 
-def test_heartbeat_keeps_job_without_trial(place, fake):
+def test_heartbeat_keeps_job_without_trial(study_folder, fake):
     me = Worker(job="7_0", host="n1", pid=1)
-    Heartbeat(folder=place, worker=me).start(now=1.0)
-    os.utime(heartbeat_file(place, "7_0"), (1.0, 1.0))
-    Heartbeat(folder=place, worker=me).renew()
-    assert states(query_jobs(place, []))["7_0"] == "RUNNING"
+    Heartbeat(folder=study_folder, worker=me).start(now=1.0)
+    os.utime(heartbeat_file(study_folder, "7_0"), (1.0, 1.0))
+    Heartbeat(folder=study_folder, worker=me).renew()
+    assert states(query_jobs(study_folder, []))["7_0"] == "RUNNING"
 
 
-def test_ended_jobs_stay_gone(place, fake):
-    Heartbeat(folder=place, worker=Worker(job="7_0", host="n1", pid=1)).start(now=1.0)
+def test_ended_jobs_stay_gone(study_folder, fake):
+    Heartbeat(folder=study_folder, worker=Worker(job="7_0", host="n1", pid=1)).start(now=1.0)
     trials = [running("7_0", beat=time.time() - 1)]
-    assert states(query_jobs(place, trials))["7_0"] == "RUNNING"
-    for told in (query_jobs(place, trials, ended=["7"]), query_jobs(place, trials)):
-        assert {state for id_, state in states(told).items() if id_ != "8_0"} == {"GONE"}
-    Heartbeat(folder=place, worker=Worker(job="7_0", host="n1", pid=3)).start(now=1.0)  # requeued by hand
-    os.utime(heartbeat_file(place, "7_0"), (time.time() + 1, time.time() + 1))
-    assert states(query_jobs(place, []))["7_0"] == "RUNNING"
+    assert states(query_jobs(study_folder, trials))["7_0"] == "RUNNING"
+    for result in (query_jobs(study_folder, trials, ended=["7"]), query_jobs(study_folder, trials)):
+        assert {state for id_, state in states(result).items() if id_ != "8_0"} == {"GONE"}
+    Heartbeat(folder=study_folder, worker=Worker(job="7_0", host="n1", pid=3)).start(
+        now=1.0
+    )  # requeued by hand
+    os.utime(heartbeat_file(study_folder, "7_0"), (time.time() + 1, time.time() + 1))
+    assert states(query_jobs(study_folder, []))["7_0"] == "RUNNING"
 
 
-def test_element_end_is_not_arrays(place, fake):
+def test_element_end_is_not_arrays(study_folder, fake):
     for element in (0, 1):
-        Heartbeat(folder=place, worker=Worker(job=f"7_{element}", host="n1", pid=element)).start(now=1.0)
-    assert states(query_jobs(place, [], ended=["7_0"])) == {
+        Heartbeat(folder=study_folder, worker=Worker(job=f"7_{element}", host="n1", pid=element)).start(
+            now=1.0
+        )
+    assert states(query_jobs(study_folder, [], ended=["7_0"])) == {
         "7_0": "GONE", "7_1": "RUNNING", "7_2": "PENDING", "7_3": "PENDING", "8_0": "PENDING"
     }  # fmt: skip
 
 
-def test_jobs_cancelled_before_start(place, fake):
+def test_jobs_cancelled_before_start(study_folder, fake):
     fake("scancel")
-    cancel_jobs(place, ["7", "8"])
-    assert set(states(query_jobs(place, [])).values()) == {"CANCELLED"}
+    cancel_jobs(study_folder, ["7", "8"])
+    assert set(states(query_jobs(study_folder, [])).values()) == {"CANCELLED"}
 
 
-def test_unreachable_controller_is_an_error(place, fake):
+def test_unreachable_controller_is_an_error(study_folder, fake):
     fake("squeue", "slurm_load_jobs error: Unable to contact slurm controller", code=1)
     fake("sacct", SACCT)
     with pytest.raises(ClusterError, match="Unable to contact"):
-        query_jobs(place, [])
+        query_jobs(study_folder, [])
 
 
-def test_readers_share_one_answer(place, fake):
+def test_readers_share_one_answer(study_folder, fake):
     fake("squeue", QUEUE)
-    first, second = cached_jobs(place, []), cached_jobs(place, [])
+    first, second = cached_jobs(study_folder, []), cached_jobs(study_folder, [])
     assert first.rows == second.rows
     assert first.age_s == 0
     assert 0 < second.age_s < 30
     assert fake.calls("squeue") == 1
 
 
-def test_query_refreshes_shared_answer(place, fake):
+def test_query_refreshes_shared_answer(study_folder, fake):
     fake("squeue", QUEUE)
-    cached_jobs(place, [])
+    cached_jobs(study_folder, [])
     fake("squeue", "")
-    assert set(states(query_jobs(place, [])).values()) == {"GONE"}
-    assert set(states(cached_jobs(place, []).rows).values()) == {"GONE"}
+    assert set(states(query_jobs(study_folder, [])).values()) == {"GONE"}
+    assert set(states(cached_jobs(study_folder, []).rows).values()) == {"GONE"}
     assert fake.calls("squeue") == 2
 
 
 @pytest.mark.parametrize(("poll", "asked"), [("0", 3), ("1000", 1), ("", 1)])
-def test_answer_age_is_configurable(place, fake, monkeypatch, poll, asked):
+def test_answer_age_is_configurable(study_folder, fake, monkeypatch, poll, asked):
     monkeypatch.setenv("HPOTUNE_POLL_S", poll)
     fake("squeue", QUEUE)
     for _ in range(3):
-        cached_jobs(place, [])
+        cached_jobs(study_folder, [])
     assert fake.calls("squeue") == asked
 
 
@@ -223,52 +229,52 @@ def test_wrong_answer_age_is_refused(monkeypatch):
 
 
 @pytest.mark.parametrize("asked_s", [-40, 500], ids=["old", "from a clock that is ahead"])
-def test_old_answer_is_refreshed(place, fake, asked_s):
+def test_old_answer_is_refreshed(study_folder, fake, asked_s):
     fake("squeue", QUEUE)
-    cached_jobs(place, [])
-    path = place.jobs / ".queue.json"
+    cached_jobs(study_folder, [])
+    path = study_folder.jobs / ".queue.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"asked": time.time() + asked_s}))
-    cached_jobs(place, [])
+    cached_jobs(study_folder, [])
     assert fake.calls("squeue") == 2
 
 
-def test_new_submission_refreshes_answer(place, fake):
+def test_new_submission_refreshes_answer(study_folder, fake):
     fake("squeue", QUEUE)
-    cached_jobs(place, [])
+    cached_jobs(study_folder, [])
     job = {"id": "9", "kind": "worker", "count": 1, "throttle": 1, "trials": None}
-    write_atomic(place.jobs / "9" / "job.json", json.dumps(job))
-    assert states(cached_jobs(place, []).rows)["9_0"] == "GONE"
+    write_atomic(study_folder.jobs / "9" / "job.json", json.dumps(job))
+    assert states(cached_jobs(study_folder, []).rows)["9_0"] == "GONE"
     assert fake.calls("squeue") == 2
 
 
-def test_hand_written_job_is_unknown_first(place, fake):
+def test_hand_written_job_is_unknown_first(study_folder, fake):
     fake("squeue", QUEUE + "12|RUNNING|None|N/A\n")
-    cached_jobs(place, [])
-    told = cached_jobs(place, [running("12")])
-    assert [(row.state, row.kind) for row in told.rows if row.id == "12"] == [("UNKNOWN", "own")]
-    invalidate_cache(place)
-    told = cached_jobs(place, [running("12")])
-    assert [(row.state, row.kind) for row in told.rows if row.id == "12"] == [("RUNNING", "own")]
+    cached_jobs(study_folder, [])
+    result = cached_jobs(study_folder, [running("12")])
+    assert [(row.state, row.kind) for row in result.rows if row.id == "12"] == [("UNKNOWN", "own")]
+    invalidate_cache(study_folder)
+    result = cached_jobs(study_folder, [running("12")])
+    assert [(row.state, row.kind) for row in result.rows if row.id == "12"] == [("RUNNING", "own")]
 
 
-def test_missing_answer_is_shared_too(place, fake):
+def test_missing_answer_is_shared_too(study_folder, fake):
     fake("squeue", "slurm_load_jobs error: Unable to contact slurm controller", code=1)
     for _ in range(2):
-        told = cached_jobs(place, [])
-        assert "Unable to contact" in told.error
-        assert set(states(told.rows).values()) == {"UNKNOWN"}
+        result = cached_jobs(study_folder, [])
+        assert "Unable to contact" in result.error
+        assert set(states(result.rows).values()) == {"UNKNOWN"}
     assert fake.calls("squeue") == 1
 
 
-def test_damaged_answer_is_refreshed(place, fake):
+def test_damaged_answer_is_refreshed(study_folder, fake):
     fake("squeue", QUEUE)
-    write_atomic(place.jobs / ".queue.json", "{")
-    assert states(cached_jobs(place, []).rows)["7_0"] == "RUNNING"
+    write_atomic(study_folder.jobs / ".queue.json", "{")
+    assert states(cached_jobs(study_folder, []).rows)["7_0"] == "RUNNING"
 
 
-def test_submitted_jobs_are_oldest_first(place):
-    write_atomic(place.jobs / "12" / "job.json", '{"id": "12", "kind": "worker", "count": 1}')
-    assert [job.id for job in submitted_jobs(place)] == ["7", "8", "12"]
+def test_submitted_jobs_are_oldest_first(study_folder):
+    write_atomic(study_folder.jobs / "12" / "job.json", '{"id": "12", "kind": "worker", "count": 1}')
+    assert [job.id for job in submitted_jobs(study_folder)] == ["7", "8", "12"]
 
 
 @pytest.mark.parametrize(
@@ -288,9 +294,9 @@ def test_missing_command_differs_from_failure(fake):
     with pytest.raises(CommandMissing, match="sinfo not found"):
         run_command(["sinfo"])
     fake("sinfo", "slurm_load: error: no", code=1)
-    with pytest.raises(ClusterError, match="sinfo failed") as told:
+    with pytest.raises(ClusterError, match="sinfo failed") as result:
         run_command(["sinfo"])
-    assert not isinstance(told.value, CommandMissing)
+    assert not isinstance(result.value, CommandMissing)
 
 
 def test_long_lists_are_complete(fake, tmp_path, monkeypatch):

@@ -144,12 +144,12 @@ def test_setup_knows_feasible_points(make_study):
 def test_feasible_share_is_estimated(make_study):
     square = {"a": {"float": [0, 1]}, "b": {"float": [0, 1]}}
     study = make_study(params=square, constraints=["params.a < params.b"])
-    assert abs(feasible_share(study.space, study.template)[0] - 0.5) < 0.05
+    assert abs(feasible_share(study.space)[0] - 0.5) < 0.05
     never = make_study(params=square, constraints=["params.a > 2"])
-    assert feasible_share(never.space, never.template) == (0, {0})
+    assert feasible_share(never.space) == (0, {0})
     one = {"a": {"int": [1, 99]}, "b": {"int": [1, 99]}}
     rare = make_study(params=one, constraints=["params.a * params.b == 9801"])  # one point of 9801
-    assert 0 < feasible_share(rare.space, rare.template)[0] < 0.01
+    assert 0 < feasible_share(rare.space)[0] < 0.01
 
 
 @pytest.mark.parametrize("algorithm", EVERYWHERE)

@@ -1,4 +1,4 @@
-"""Where chaos takes place: a throw-away Slurm cluster, a throw-away PostgreSQL, a small disk; all gone at the end.
+"""The test bed of chaos: a throw-away Slurm cluster, a throw-away PostgreSQL, a small disk; all gone at the end.
 
 Knows how to stop, restart, fill and kill what is there; which of it and when is faults.py's.
 """
@@ -29,7 +29,7 @@ PATIENCE_S = 60
 
 
 @dataclass(kw_only=True)
-class Place:
+class Testbed:
     """One cluster, its store's server and its disk."""
 
     folder: Path
@@ -78,7 +78,7 @@ class Place:
         return self.locks.setdefault(name, threading.Lock())
 
     def daemon(self, name: str) -> int | None:
-        """The process of `slurmctld`, `slurmdbd` or `slurmd n3`; None where it is dead."""
+        """The process of `slurmctld`, `slurmdbd` or `slurmd n3`; None if it does not run."""
         found = [pid for pid, word in self.cluster.processes().items() if word == name]
         return min(found, default=None)
 
@@ -92,7 +92,7 @@ class Place:
             self.start(name)
 
     def start(self, name: str) -> None:
-        """Starts a daemon of Slurm that is dead; asks again while its port is still taken."""
+        """Start a daemon of Slurm that does not run; try again while its port is still taken."""
         program, _, node = name.partition(" ")
         more = ["-N", node] if node else []
         config = [] if program == "slurmdbd" else ["-f", str(self.cluster.conf)]
@@ -151,8 +151,8 @@ def end(pid: int, number: int) -> None:
 
 
 @contextmanager
-def made(*, store: str, without: Sequence[str]) -> Iterator[Place]:
-    """A place that is up, and gone afterwards."""
+def made(*, store: str, without: Sequence[str]) -> Iterator[Testbed]:
+    """A test bed that runs, and is removed afterwards."""
     with ExitStack() as stack:
         folder = Path(tempfile.mkdtemp(prefix="hpotune-chaos-", dir="/tmp"))
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -170,13 +170,13 @@ def made(*, store: str, without: Sequence[str]) -> Iterator[Place]:
         stack.callback(cluster_script, "stop", env)
         cluster_script("start", env)
         cluster = cluster_class()(Path(env["HPOTUNE_CLUSTER_DIR"]))
-        place = Place(folder=folder, cluster=cluster, env=env, disk_is_small=small)
+        testbed = Testbed(folder=folder, cluster=cluster, env=env, disk_is_small=small)
         env |= {"SLURM_CONF": str(cluster.conf)}
         env |= {"PATH": hidden(folder / "bin", without)} if without else {}
         if store == "postgres":
-            place.postgres = server(stack)
-            env["PGPASSWORD"] = os.environ["PGPASSWORD"] = place.postgres.password
-        yield place
+            testbed.postgres = server(stack)
+            env["PGPASSWORD"] = os.environ["PGPASSWORD"] = testbed.postgres.password
+        yield testbed
 
 
 def mount(folder: Path) -> bool:
