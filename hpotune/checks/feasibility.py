@@ -1,4 +1,4 @@
-"""Constraints that no point keeps, limits that nothing measures, priors that nothing uses: found by trying points."""
+"""Checks of a study's constraints (can any point satisfy them), of its limits, and of the confidence of priors."""
 
 from __future__ import annotations
 
@@ -11,36 +11,36 @@ from hpotune.config.yaml_source import Mistake
 from hpotune.errors import nearest
 from hpotune.search.propose import feasible_share
 
-NARROW = 0.01
-"""Share of the space below which a warning is given: a draw tries a hundred thousand points at most."""
-SCARCE = 1e-4
-"""Share below which a draw may find no point."""
+LOW_SHARE = 0.01
+"""Share of feasible points below which a warning is given: a draw tries at most a hundred thousand points."""
+TOO_LOW_SHARE = 1e-4
+"""Share of feasible points below which a draw may find none."""
 
 
 def infeasible_constraints(study: Study) -> Iterator[Finding]:
-    """An error for constraints that no point keeps (none of thousands did); a warning if very few keep them."""
+    """An error for constraints that none of thousands of points satisfies; a warning if very few satisfy them."""
     if not study.space.constraints:
         return
-    share, never = feasible_share(study.space, study.template)
+    share, never = feasible_share(study.space)
     if not share:
         advice = "widen a range or the constraint, or compute dependent values with expr"
         texts = list(texts_of(study.template).items())
         for index in sorted(never):
             key, text = texts[index]
-            error = f"constraints: no point of the space keeps {text!r}"
+            error = f"constraints: no point of the space satisfies {text!r}"
             yield Finding(kind="constraint", level="bad", key=key, text=f"{error}; {advice}")
         if not never:
-            error = "constraints: no point of the space keeps all of them together"
+            error = "constraints: no point of the space satisfies all of them"
             yield Finding(kind="constraint", level="bad", key=("constraints",), text=f"{error}; {advice}")
-    elif share < NARROW:
-        few = ", so few that a trial may find none" * (share < SCARCE)
-        text = f"constraints: about {100 * share:.1g}% of the points keep them{few}"
-        advice = "narrow the ranges, or tie values with expr"
+    elif share < LOW_SHARE:
+        few = ", so few that the search may find none" * (share < TOO_LOW_SHARE)
+        text = f"constraints: about {100 * share:.1g}% of the points satisfy them{few}"
+        advice = "narrow the ranges, or compute dependent values with expr"
         yield Finding(kind="constraint", level="note", key=("constraints",), text=text, advice=advice)
 
 
 def unused_confidence(study: Study) -> Iterator[Finding]:
-    """A warning for the confidence of a prior that the search does not use: only the model of `auto` does."""
+    """A warning for each confidence of a prior that the search does not use; only `algorithm: auto` uses it."""
     search, ranges = study.config.search, study.space.searched
     single = len(study.config.score.objective) == 1 and not any(r.when for r in ranges)
     if search.algorithm == "auto" and single:
@@ -57,7 +57,7 @@ def unused_confidence(study: Study) -> Iterator[Finding]:
 
 
 def unmeasured_limits(study: Study, *, training: Collection[str]) -> Iterator[Mistake]:
-    """Limits on numbers that fine-tuning does not measure; a function or command may return any."""
+    """An error for each limit on a number that fine-tuning does not measure; functions and commands may return any."""
     if study.config.model is None:
         return
     score = study.config.score

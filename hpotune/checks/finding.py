@@ -1,4 +1,4 @@
-"""One result of `check` or `doctor`: data, from which a line, a table or JSON is made."""
+"""A result of `hpotune check` or `hpotune doctor`, as data; reports and `--json` are made from it."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from hpotune.config.yaml_source import KeyPath, Source
 from hpotune.errors import ClusterError, HpotuneError, StoreError
 
 Level = Literal["ok", "note", "bad"]
-"""ok: as it should be. note: worth knowing, a warning. bad: must be changed, an error."""
+"""ok: no problem. note: a warning. bad: an error."""
 CLUSTER, STORE = ("slurm", "limits", "partition"), ("store",)
-"""Kinds of findings that decide the exit code."""
+"""Kinds of findings with an exit code of their own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """What was found, and what to do about it."""
+    """A fact, warning or error, with advice."""
 
     kind: str
-    """What was looked at: "slurm", "store", "learning rate"."""
+    """What was checked: "slurm", "store", "learning rate"."""
     level: Level = "ok"
     text: str
     advice: str = ""
-    """The next step; empty if there is none."""
+    """What to change; empty if nothing."""
     key: KeyPath | None = None
-    """The key of the study file that it concerns; None: no single one."""
+    """The key of the study file that it concerns; None if it concerns no single key."""
 
     def message(self, source: Source) -> str:
         """One line, `file:line: text; advice`."""
@@ -39,7 +39,7 @@ class Finding:
 
 
 def exit_code(findings: Sequence[Finding]) -> int:
-    """0, or the code of the worst finding: 4 the store, 3 the cluster, 1 anything else that is bad."""
+    """0 without errors, else 4 for an error of the store, 3 of the cluster, 1 of anything else."""
     bad = {finding.kind for finding in findings if finding.level == "bad"}
     if bad & set(STORE):
         return StoreError.exit_code

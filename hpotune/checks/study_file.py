@@ -20,7 +20,7 @@ from hpotune.errors import StudyFileError, nearest
 from hpotune.search.algorithms.registry import check_algorithm
 from hpotune.search.sampler_setup import sampler_setup
 from hpotune.search.start_points import StartPoint, distinct_start_points, recommended_start_points
-from hpotune.warm_start.start_point_sources import crowded, start_points
+from hpotune.warm_start.start_point_sources import exhausted_budget_warning, start_points
 from hpotune.workspace.folder import StudyFolder, difference_message, folder_of_source, home_of
 
 _MEASURED = (
@@ -118,7 +118,7 @@ def _errors(check_study: Callable[[Study], Iterable[Mistake]]) -> Callable[[Stud
 
 def _start_point_findings(study: Study, starts: list[StartPoint]) -> Iterator[Finding]:
     """A warning if start points leave the search no trials."""
-    for text in crowded(study, starts):
+    for text in exhausted_budget_warning(study, starts):
         yield Finding(kind="start points", level="note", text=text)
 
 
@@ -225,7 +225,7 @@ def _folder_findings(study: Study, folder: StudyFolder) -> Iterator[Finding]:
     if text := difference_message(folder, study.source.values):
         yield Finding(kind="other study", level="note", text=text)
     extension = budget_extension.read_extension(folder.extension_file)
-    for text in budget_extension.overruled(study.config.budget, extension):
+    for text in budget_extension.overridden_edits(study.config.budget, extension):
         yield Finding(kind="extended budget", level="note", text=text)
 
 

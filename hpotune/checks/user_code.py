@@ -1,4 +1,4 @@
-"""Whether the user's function or command takes the study's params. Reads their source, runs nothing."""
+"""Checks whether the user's function or command accepts the study's params. Parses its source, never runs it."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from hpotune.errors import nearest
 from hpotune.schedule.promotion import MIN_PRUNING_SHARE
 
 BUDGET = "budget"
-"""The parameter by which a function or command gets the budget of its next rung."""
+"""Name of the parameter through which a function or command gets the budget of its next rung."""
 
 
 def rung_mistakes(study: Study) -> Iterator[Mistake]:
-    """A param of the user with the name of the rung's budget."""
+    """An error if a param of the study has the name of the rung's budget."""
     given, _ = _given(study)
     if study.config.search.in_parts and study.config.model is None and BUDGET in given:
-        rule = "is the budget of a rung (search.pruner); give the param another name"
+        rule = "is reserved for the budget of a rung (search.pruner); give the param another name"
         yield ("params", BUDGET), f"params.{BUDGET} {rule}"
 
 
 def rung_warning(study: Study) -> Iterator[Finding]:
-    """Rungs at which nothing is ever pruned, or whose budget a function or command does not read."""
+    """A warning for rungs at which no trial is pruned, or whose budget the function or command does not read."""
     config, ladder = study.config, study.config.search.ladder
     if not config.search.in_parts:
         return
     rungs = enumerate(ladder.budgets if ladder is not None else ())
     early = [budget for rung, budget in rungs if ladder and ladder.share(rung) < MIN_PRUNING_SHARE - 1e-9]
     if ladder is not None and early and not ladder.halves:
-        text = f"{ladder.pruner} prunes nothing in the first fifth of a run, so rung {early[0]:g} only costs time"
+        text = f"{ladder.pruner} prunes no trial in the first fifth of a run, so rung {early[0]:g} only costs time"
         yield Finding(kind="rungs", level="note", key=("search", "rungs"), text=text)
     elif config.command is not None:
         if f"{{{BUDGET}}}" not in config.command:
@@ -55,7 +55,7 @@ _WHOLE_TRIALS = "unless it reads $HPOTUNE_RUNG_BUDGET, each rung costs a whole t
 
 
 def command_mistakes(study: Study) -> Iterator[Mistake]:
-    """Names in the command that are not params, or that only some trials have."""
+    """An error for each name in the command that is not a param, or that is a param of only some trials."""
     command = study.config.command
     if command is None:
         return
@@ -64,7 +64,7 @@ def command_mistakes(study: Study) -> Iterator[Mistake]:
     try:
         read = template_names(command)
     except ValueError as error:
-        yield ("command",), f"command={command!r} {error}; write {{{{ and }}}} for braces of the shell"
+        yield ("command",), f"command={command!r} {error}; write {{{{ and }}}} for literal braces"
         return
     for name in sorted(read - given):
         valid = nearest(name, given) if given else "params is empty"
@@ -75,9 +75,9 @@ def command_mistakes(study: Study) -> Iterator[Mistake]:
 
 
 def function_mistakes(study: Study) -> Iterator[Mistake]:
-    """Params that the function does not take, and parameters that not every trial gives.
+    """An error for each param that the function does not accept, and each parameter that not every trial provides.
 
-    A function that is imported into its file or decorated is not checked: its parameters are not known.
+    A function that is imported into its file or decorated is not checked, because its parameters are not known.
     """
     if study.config.python is None:
         return
@@ -95,7 +95,7 @@ def function_mistakes(study: Study) -> Iterator[Mistake]:
     if taken.posonlyargs:
         yield (
             ("python",),
-            f"python: {name} has parameters before a /, and params are given by name; remove the /",
+            f"python: {name} has positional-only parameters, and params are passed by name; remove the /",
         )
     for missing in sorted(needed - given - rung):
         valid = nearest(missing, given) if given else "params is empty"
@@ -115,7 +115,7 @@ def function_mistakes(study: Study) -> Iterator[Mistake]:
 
 
 def _function(file: Path, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
-    """The function of that name at the end of the file; None if the source does not show it."""
+    """The last definition of that name in the file; None if the function cannot be determined from the source."""
     try:
         body = ast.parse(file.read_text(encoding="utf-8")).body
     except (OSError, SyntaxError, ValueError):
@@ -134,7 +134,7 @@ def _function(file: Path, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef |
 
 
 def _given(study: Study) -> tuple[set[str], set[str]]:
-    """Names under params, and those of them that only some trials have."""
+    """The names under params, and those that only some trials have."""
     params = study.template.get("params")
     sometimes = {
         str(r.where[1]) for r in study.space.ranges if r.where[0] == "params" and r.when and len(r.where) == 2

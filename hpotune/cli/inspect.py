@@ -65,7 +65,7 @@ def _status(target: Path, chosen: Path | None) -> StudyStatus:
 
     from hpotune.launch.stale_workers import lost_trials
     from hpotune.report.views.status import study_status
-    from hpotune.slurm.jobs import cached_jobs
+    from hpotune.slurm.study_jobs import cached_jobs
 
     folder, config, rows = read_trials(target, chosen)
     lease_s = config.execution.lease_s
@@ -86,7 +86,7 @@ def _status(target: Path, chosen: Path | None) -> StudyStatus:
 def trials(study: Target, folder: Folder = None, as_json: AsJson = False) -> None:
     """List the trials: states, scores, parameters, times, failures."""
     from hpotune.report.tables import trials_table
-    from hpotune.report.views.trial import trial_view
+    from hpotune.report.views.trial_view import trial_view
 
     _, config, rows = read_trials(study, folder)
     started = [row for row in rows if row.state != "waiting" or row.attempts]

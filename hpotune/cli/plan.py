@@ -42,7 +42,7 @@ def plan(
     from hpotune.planning.probe import probe as run_probe
     from hpotune.planning.study_plan import make_plan
     from hpotune.report.plan_table import plan_table
-    from hpotune.report.views.plan import plan_view
+    from hpotune.report.views.plan_view import plan_view
 
     if gantt is not None and gantt.suffix != ".svg":
         raise StudyFileError(f"--gantt {gantt}: the chart is an SVG file; give a name that ends in .svg")

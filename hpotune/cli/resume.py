@@ -121,7 +121,7 @@ def retry(
     Each point is tried again under a new number; the old failures no longer count against the budget.
     """
     from hpotune.launch.extend import failed_again
-    from hpotune.launch.prepare import retaken
+    from hpotune.launch.prepare import snapshot_current_code
 
     found, loaded, store = open_study(study, folder, write=True)
     rows = store.rows()
@@ -131,7 +131,7 @@ def retry(
     reason = _stop_reason(loaded.config, store.rows())
     advice = _next(found, running=running, reason=reason, more_parallel=False) if retried else ""
     if retried:
-        print_notes(retaken(found).notes)
+        print_notes(snapshot_current_code(found).notes)
     if as_json:
         print_json({"retried": retried, "running": running, "next": advice})
         return

@@ -142,9 +142,9 @@ def worker(
     # the search's matrices are small: threads that share a busy core with the trial's make them a hundred times slower
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-    from hpotune.launch.prepare import prepare, retaken
+    from hpotune.launch.prepare import prepare, snapshot_current_code
     from hpotune.slurm.job_time import job_end, requeue_cause
-    from hpotune.slurm.jobs import exclude_node
+    from hpotune.slurm.study_jobs import exclude_node
     from hpotune.worker import WorkerLoop, this_worker
     from hpotune.workspace.folder import folder_of
 
@@ -152,7 +152,7 @@ def worker(
     if not folder.resolved_file.is_file():
         folder = prepare(study, chosen=None, data_root=data_root).folder
     elif code is None:  # started by hand, or in an sbatch file of the user's own: the code as it is now
-        snapshot = retaken(folder).code
+        snapshot = snapshot_current_code(folder).code
         code = snapshot.hash if snapshot else None
     me = this_worker(os.environ, host=platform.node())
     end = job_end(folder, folder.load().config, os.environ, job=me.job)

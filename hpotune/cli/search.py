@@ -19,7 +19,7 @@ def algorithms(name: Named = None, as_json: AsJson = False) -> None:
     """
     from hpotune.errors import StudyFileError, nearest
     from hpotune.report.tables import algorithm_page, algorithms_table
-    from hpotune.report.views.algorithm import algorithm_view
+    from hpotune.report.views.algorithm_view import algorithm_view
     from hpotune.search.algorithms.registry import MODULES, algorithm
 
     if name is not None:

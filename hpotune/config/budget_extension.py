@@ -1,7 +1,7 @@
-"""What `hpotune extend` has added to a study's budget: words read, merged over the study file, kept in the folder.
+"""The extension of a study's budget by `hpotune extend`: its options are parsed here and merged into the study file.
 
-extension.json: {"trials": {"to": 70, "over": 50}}. `over` is what the file said then: while it says so still, `to` is
-in force; once the file was edited, the larger of both.
+extension.json: {"trials": {"to": 70, "over": 50}}. `over` is the value of the study file at that time: while the file
+still has it, `to` is used; after the file was edited, the larger of the two values is used.
 """
 
 from __future__ import annotations
@@ -28,68 +28,72 @@ _NEEDS = {
     "wall_time": "+12:00:00, 2-00:00:00 or none",
     "until": "2026-12-31, '2026-12-31 18:00' or none",
 }
-"""Keys of the budget that can be extended, and what a value looks like."""
+"""Keys of the budget that can be extended -> examples of a value."""
 
 
 def read_extension(file: Path) -> Extension:
-    """What was added to the study; nothing where there is no such file.
+    """The extension in a file; empty if there is no such file.
 
-    Raises: StudyFileError for a damaged one.
+    Raises: StudyFileError for a damaged file.
     """
     try:
-        told: Extension = json.loads(file.read_text(encoding="utf-8"))
-        BudgetConfig.model_validate({"trials": 1, **{key: change["to"] for key, change in told.items()}})
+        extension: Extension = json.loads(file.read_text(encoding="utf-8"))
+        BudgetConfig.model_validate({"trials": 1, **{key: change["to"] for key, change in extension.items()}})
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise StudyFileError(f"{file}: is damaged; remove it, and extend the study again") from None
-    return told
+        raise StudyFileError(f"{file}: is damaged; remove it and extend the study again") from None
+    return extension
 
 
-def in_force(budget: BudgetConfig, extension: Extension) -> BudgetConfig:
-    """The budget with what was added to it."""
-    stands = as_json(budget)
-    added = {}
+def effective_budget(budget: BudgetConfig, extension: Extension) -> BudgetConfig:
+    """The budget of the study file with the extension merged into it."""
+    in_file = as_json(budget)
+    merged = {}
     for key, change in extension.items():
-        unedited = stands[key] == change["over"]
-        added[key] = change["to"] if unedited else max(stands[key], change["to"], key=lambda v: _size(key, v))
-    return BudgetConfig.model_validate(stands | added) if added else budget
+        unedited = in_file[key] == change["over"]
+        merged[key] = (
+            change["to"] if unedited else max(in_file[key], change["to"], key=lambda v: _size(key, v))
+        )
+    return BudgetConfig.model_validate(in_file | merged) if merged else budget
 
 
-def extended(file: BudgetConfig, before: Extension, words: Mapping[str, str], *, finished: int) -> Extension:
-    """What was added before, and what the words say: `+20` adds to what is in force, `70` is the new value.
+def merged_extension(
+    file: BudgetConfig, before: Extension, words: Mapping[str, str], *, finished: int
+) -> Extension:
+    """The earlier extension and the new options: `+20` is added to the current value, `70` is the new value.
 
-    Raises: StudyFileError with one line for each word that is wrong.
+    `words`: key -> value of the option. Raises: StudyFileError with one line for each invalid value.
     """
-    now, stands = as_json(in_force(file, before)), as_json(file)
-    told: dict[str, Mapping[str, Json]] = dict(before)
+    now, in_file = as_json(effective_budget(file, before)), as_json(file)
+    merged: dict[str, Mapping[str, Json]] = dict(before)
     mistakes = []
     for key, word in words.items():
         try:
             to = _value(key, word.strip(), now[key])
             if key == "trials" and to < finished:
                 raise ValueError(f"{finished} trials have finished; needs {finished} or more")
-            told[key] = {"to": to, "over": stands[key]}
+            merged[key] = {"to": to, "over": in_file[key]}
         except ValueError as error:
             mistakes.append(f"--{key.replace('_', '-')} {word}: {error}")
     if mistakes:
         raise StudyFileError(*mistakes)
-    return told
+    return merged
 
 
-def overruled(file: BudgetConfig, extension: Extension) -> list[str]:
-    """One line for each key that the file was edited at, and that an extension holds at another value."""
-    stands, now = as_json(file), as_json(in_force(file, extension))
+def overridden_edits(file: BudgetConfig, extension: Extension) -> list[str]:
+    """One line for each key that was edited in the study file, but whose extended value is larger and so is used."""
+    in_file, now = as_json(file), as_json(effective_budget(file, extension))
     return [
-        f"budget.{key}: {now[key]} is in force, as extended; the file says {stands[key]} "
-        f"(`hpotune extend --{key.replace('_', '-')} {stands[key]}` goes back to it)"
+        f"budget.{key}={in_file[key]} in the study file is not used: it was extended to {now[key]}; "
+        f"`hpotune extend --{key.replace('_', '-')} {in_file[key]}` restores it"
         for key, change in extension.items()
-        if stands[key] not in (change["over"], now[key])
+        if in_file[key] not in (change["over"], now[key])
     ]
 
 
 def as_json(budget: BudgetConfig) -> dict[str, Json]:
-    """The budget as plain values; moments as the file writes them."""
+    """The budget as JSON values; dates in the study file's format."""
     plain: dict[str, Json] = budget.model_dump(mode="json")
     return {
         key: value.replace("T", " ") if key == "until" and value else value for key, value in plain.items()
@@ -99,15 +103,15 @@ def as_json(budget: BudgetConfig) -> dict[str, Json]:
 def _value(key: str, word: str, now: Json) -> Json:
     """The new value of a key.
 
-    Raises: ValueError with the rule.
+    Raises: ValueError with the rule that is violated.
     """
     if word == "none" and BudgetConfig.model_fields[key].default is None:
         return None
     more = word.startswith("+")
     if more and key == "until":
-        raise ValueError(f"needs a moment, such as {_NEEDS[key]}")
+        raise ValueError(f"needs a date, such as {_NEEDS[key]}")
     if more and now is None:
-        raise ValueError(f"budget.{key} has no limit, so there is nothing to add to; a bare value sets one")
+        raise ValueError(f"budget.{key} has no limit that could be raised; write a value without +")
     try:
         value = _parsed(key, word.removeprefix("+"))
         if more:
@@ -143,7 +147,7 @@ def _sum(key: str, now: Json, more: Json) -> Json:
 
 
 def _size(key: str, value: Json) -> float:
-    """What makes one value larger than another; no limit is the largest."""
+    """Sort key of a value; no limit is the largest."""
     if value is None:
         return float("inf")
     if key == "wall_time":

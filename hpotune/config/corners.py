@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import ValidationError
 
 from hpotune.config import messages
-from hpotune.config.library_fields import Library, value_complaint
+from hpotune.config.library_fields import Library, value_error
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.space import constraints
 from hpotune.config.space.conditions import possible_values
@@ -38,8 +38,8 @@ def config_at_corners(values: dict[str, Value], space: Space, mistakes: Mistakes
 
     Corners that break a constraint are left out.
     """
-    fixed, every = constraints.fixed_values(values, space), [*_points(space)]
-    points = [drawn for drawn in every if not constraints.broken(space, drawn, fixed)] or every
+    every = [*_points(space)]
+    points = [drawn for drawn in every if not constraints.broken(space, drawn)] or every
     configs = [_at(values, space, drawn, mistakes) for drawn in points]
     return configs[0]
 
@@ -135,9 +135,9 @@ def _validated(sections: dict[str, Value], mistakes: Mistakes) -> StudyConfig | 
     for key in libraries:
         section = sections.get(key)
         for name, value in section.items() if isinstance(section, dict) else ():
-            complaint = value_complaint(key, name, value)
-            if complaint:
-                mistakes.setdefault((key, name), f"{key}.{name}={messages.shown(value)} {complaint}")
+            wrong = value_error(key, name, value)
+            if wrong:
+                mistakes.setdefault((key, name), f"{key}.{name}={messages.shown(value)} {wrong}")
     try:
         config = StudyConfig.model_validate(sections)
     except ValidationError as error:

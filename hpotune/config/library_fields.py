@@ -1,8 +1,8 @@
-"""The fields of peft.LoraConfig and transformers.TrainingArguments: their types, names and limits.
+"""The fields of peft.LoraConfig and transformers.TrainingArguments: their names, types and limits.
 
-Neither is imported: that takes seconds, and a login node may not have them. Their source is read instead; where they
-are not installed, a list recorded from known versions serves (`recorded_fields.json`, made by
-`python -m hpotune.config.library_fields`). Which fields a trial honours stands in `fields.py`.
+The libraries are not imported, because that takes seconds and a login node may not have them; their source is parsed
+instead. If they are not installed, a list recorded from known versions is used (`recorded_fields.json`, written by
+`python -m hpotune.config.library_fields`). supported_fields.py lists the fields that a trial supports.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _NAMED: dict[str, tuple[str, str, str]] = {
 UNFIT: dict[str, tuple[tuple[str, ...], str]] = {
     "optim": (
         ("lomo", "adalomo", "galore", "apollo", "schedule_free"),
-        "steps inside the backward pass or projects full weights: it cannot train an adapter here",
+        "updates weights in the backward pass or projects full weights: it cannot train an adapter",
     ),
     "lr_scheduler_type": (("reduce_lr_on_plateau", "greedy"), "needs evaluations during training"),
 }
-"""Values that transformers knows and a trial does not honour, by how they begin -> why."""
+"""Field -> (prefixes of values that transformers has and a trial does not support, reason)."""
 _RECORDED = Path(__file__).with_name("recorded_fields.json")
 _SCALARS: dict[str, tuple[type, ...]] = {
     "int": (int,),
@@ -54,7 +54,7 @@ _WORDS = {
     "dict": "a mapping",
 }
 OWN_TYPES = {"global_batch_size": "int", "sgd_momentum": "float"}
-"""Fields of `train` that are ours (sequences a step over all ranks; the momentum of `optim: sgd`) -> type."""
+"""Fields of `train` that hpotune adds (sequences per step over all ranks; the momentum of `optim: sgd`) -> type."""
 _Limit = tuple[str, Callable[[float], bool]]
 _ABOVE_0: _Limit = ("needs to be above 0", lambda value: value > 0)
 _FROM_0: _Limit = ("needs to be 0 or more", lambda value: value >= 0)
@@ -69,19 +69,19 @@ _LIMITS: tuple[tuple[Library, _Limit, str], ...] = (
     ("train", _FROM_0, "weight_decay max_grad_norm warmup_steps neftune_noise_alpha seed data_seed"),
     ("train", ("needs 1 or more, or -1 for none", lambda value: value >= 1 or value == -1), "max_steps"),
 )
-"""What a number must keep to, and the fields it holds for."""
+"""Section, limit of a number, and the fields that it holds for."""
 
 
 @cache
 def field_types(library: Library) -> Mapping[str, str]:
-    """Field name -> annotation as written, of the installed library, else as recorded."""
+    """Field name -> annotation as source text, from the installed library or else from the recorded list."""
     tree = _installed(*_SOURCES[library])
     return _recorded()[library] if tree is None else _class_fields(tree)
 
 
 @cache
 def named_values(field: str) -> tuple[str, ...]:
-    """The names that `train.optim` or `train.lr_scheduler_type` may take in a trial; empty for other fields."""
+    """The values that `train.optim` or `train.lr_scheduler_type` may have in a trial; empty for other fields."""
     if field not in _NAMED:
         return ()
     tree = _installed(*_NAMED[field])
@@ -90,7 +90,7 @@ def named_values(field: str) -> tuple[str, ...]:
 
 
 def _installed(package: str, file: str, name: str) -> ast.ClassDef | None:
-    """A class of an installed library as its source stands; None where it is not installed."""
+    """The syntax tree of a class of an installed library; None if the library is not installed."""
     spec = importlib.util.find_spec(package)
     source = Path(spec.origin).parent / file if spec and spec.origin else None
     if source is None or not source.is_file():
@@ -117,15 +117,15 @@ def _class_fields(found: ast.ClassDef) -> dict[str, str]:
     }
 
 
-def value_complaint(library: Library, name: str, value: Value) -> str | None:
-    """What is wrong with a value of `lora.NAME` or `train.NAME`: its type, its name, its limits. None: nothing."""
+def value_error(library: Library, name: str, value: Value) -> str | None:
+    """The error of a value of `lora.NAME` or `train.NAME` in type, name or limits; None if it is valid."""
     annotation = OWN_TYPES.get(name) if library == "train" else None
     annotation = annotation or field_types(library).get(name)
-    complaint = type_complaint(value, annotation) if annotation else None
-    return complaint or _name_complaint(name, value) or _limit_complaint(library, name, value)
+    wrong_type = type_error(value, annotation) if annotation else None
+    return wrong_type or _name_error(name, value) or _limit_error(library, name, value)
 
 
-def _name_complaint(name: str, value: Value) -> str | None:
+def _name_error(name: str, value: Value) -> str | None:
     valid = named_values(name)
     if not valid or value in valid or not isinstance(value, str):
         return None
@@ -133,7 +133,7 @@ def _name_complaint(name: str, value: Value) -> str | None:
     return why if value.startswith(starts) else f"is unknown; {nearest(value, valid)}"
 
 
-def _limit_complaint(library: Library, name: str, value: Value) -> str | None:
+def _limit_error(library: Library, name: str, value: Value) -> str | None:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return None
     if not math.isfinite(value):
@@ -142,8 +142,8 @@ def _limit_complaint(library: Library, name: str, value: Value) -> str | None:
     return next((rule for rule, holds in rules if not holds(value)), None)
 
 
-def type_complaint(value: Value, annotation: str) -> str | None:
-    """What is wrong with a value for a field annotated so; None where it fits or the type is not a plain one."""
+def type_error(value: Value, annotation: str) -> str | None:
+    """The error of a value for a field with this annotation; None if it fits, or if the type cannot be checked."""
     members = _members(ast.parse(annotation, mode="eval").body)
     if any(_fits(value, member) for member in members):
         return None
@@ -177,27 +177,26 @@ def _members(node: ast.expr) -> list[str | tuple[object, ...]]:
     if isinstance(node, ast.Constant):
         return _members(ast.parse(node.value, mode="eval").body) if isinstance(node.value, str) else ["None"]
     if isinstance(node, ast.Subscript):
-        head = ast.unparse(node.value)
+        generic = ast.unparse(node.value)
         inner = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        if head in ("Optional", "Union"):
-            return [m for item in inner for m in _members(item)] + (["None"] if head == "Optional" else [])
-        if head == "Literal":
+        if generic in ("Optional", "Union"):
+            return [m for item in inner for m in _members(item)] + (["None"] if generic == "Optional" else [])
+        if generic == "Literal":
             return [tuple(item.value for item in inner if isinstance(item, ast.Constant))]
-        return [head]
+        return [generic]
     return [ast.unparse(node)]
 
 
 def _fits(value: Value, member: str | tuple[object, ...]) -> bool:
-    if isinstance(
-        member, tuple
-    ):  # peft lists patterns such as pissa_niter_[number of iters] among its literals
+    if isinstance(member, tuple):
+        # peft has patterns such as pissa_niter_[number of iters] among its literals
         patterns = [str(m).partition("[")[0] for m in member if "[" in str(m)]
         return value in member or (isinstance(value, str) and value.startswith(tuple(patterns)))
     if member in ("list", "List", "tuple", "dict", "Dict"):
         return isinstance(value, dict if member.lower() == "dict" else list)
     if member in _SCALARS:
         return isinstance(value, _SCALARS[member]) and (member == "bool" or not isinstance(value, bool))
-    # an enum is written as text, a config as a mapping
+    # in YAML an enum value is text, a nested config is a mapping
     return member.startswith("Any") or isinstance(value, (str, dict))
 
 

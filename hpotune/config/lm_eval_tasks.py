@@ -1,9 +1,9 @@
-"""Which lm-eval tasks there are, what a group holds, whether two names share items; lm_eval is not imported.
+"""Index of the lm-eval tasks, groups and tags, and whether two of them share items; lm_eval is not imported.
 
-lm-eval's own index parses 14,000 files in 5 to 12 s and imports torch on the way. This one looks for five
-keys at the start of lines, parses only files with lists there (2 s) and keeps the outcome (then 0.05 s).
-It follows `lm_eval.tasks._index` and `_factory` (0.4.13): the first of two equal names wins within a folder,
-a later folder wins over an earlier one, `tag` gathers tasks and `group` names its members.
+lm-eval's own index parses 14,000 files in 5 to 12 s and imports torch. This index searches the files for five keys
+at the start of a line, parses only files in which such a key holds a list (2 s), and caches the result (then 0.05 s).
+Source: `lm_eval.tasks._index` and `_factory` (0.4.13): of two equal names in one folder the first is used, a later
+folder overrides an earlier one, a `tag` collects tasks, and a `group` lists its members.
 """
 
 from __future__ import annotations
@@ -30,43 +30,43 @@ IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 
 
 def cache_folder(env: Mapping[str, str] = os.environ) -> Path:
-    """$HPOTUNE_CACHE, or ~/.cache/hpotune."""
+    """The folder of cached files: $HPOTUNE_CACHE, or ~/.cache/hpotune."""
     return Path(env.get("HPOTUNE_CACHE") or "~/.cache/hpotune").expanduser()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Entry:
-    """One name: where its file lies and, for a group or a tag, what is in it."""
+    """A task, group or tag of the index."""
 
     folder: str | None
-    """null for a tag, which lies in no file of its own."""
+    """Folder of its file; None for a tag, which has no file."""
     members: list[Json] | None
-    """Names and inline mappings; null for a single task."""
+    """Names and inline mappings of a group or tag; None for a single task."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskIndex:
-    """Every task, group and tag by name."""
+    """All tasks, groups and tags by name."""
 
     entries: Mapping[str, Entry]
 
     def exists(self, name: str) -> bool:
-        """Whether lm-eval would know `name`."""
+        """Whether lm-eval knows `name`."""
         return name in self.entries
 
     def nearest(self, name: str) -> list[str]:
-        """Up to three names that look like it."""
+        """Up to three similar names."""
         return difflib.get_close_matches(name, self.entries, n=3, cutoff=0.6)
 
     def leaves(self, name: str) -> frozenset[str]:
-        """The single tasks under a task, group or tag, nested ones followed.
+        """The single tasks of a task, group or tag, including those of nested groups.
 
         Raises: KeyError for a name that is not in the index.
         """
         return frozenset(leaf for leaf, _ in self._walk(name))
 
     def folders(self, names: Iterable[str]) -> list[Path]:
-        """The fewest folders that hold the files of `names` and of all that they contain, sorted.
+        """The smallest sorted list of folders that contain the files of `names` and of all their members.
 
         Raises: KeyError for a name that is not in the index.
         """
@@ -74,7 +74,7 @@ class TaskIndex:
         return [folder for folder in found if not any(other in folder.parents for other in found)]
 
     def _walk(self, name: str) -> Iterator[tuple[str, str | None]]:
-        """(leaf, folder) of every leaf; a group's own folder rides on its name's first leaf."""
+        """(task, folder) of every single task; the folder of a group is given with each of its tasks."""
         entry = self.entries[name]
         if entry.members is None:
             yield name, entry.folder
@@ -88,7 +88,7 @@ class TaskIndex:
             inline = item if isinstance(item, dict) else {"task": item}
             child = inline.get("group") or inline.get("task")
             if not isinstance(child, str):
-                continue  # malformed; lm-eval says so when the task is built
+                continue  # malformed; lm-eval reports it when it builds the task
             if child in self.entries:
                 yield from self._walk(child)
             elif "group" in inline:
@@ -98,7 +98,7 @@ class TaskIndex:
 
 
 def task_index(include_path: str | None = None, *, cache: Path | None = None) -> TaskIndex | None:
-    """All tasks of the installed lm-eval and of `include_path`; null where lm-eval is not installed."""
+    """All tasks of the installed lm-eval and of `include_path`; None if lm-eval is not installed."""
     spec = importlib.util.find_spec("lm_eval")
     if spec is None or not spec.submodule_search_locations:
         return None
@@ -110,20 +110,20 @@ def task_index(include_path: str | None = None, *, cache: Path | None = None) ->
 
 
 def overlap(sealed: Iterable[str], open: Iterable[str], *, index: TaskIndex | None) -> list[str]:
-    """A sentence for each sealed task that shares items with an open one; no index: equal names only."""
+    """An error for each sealed task that shares items with an objective's task; without an index: equal names only."""
 
     def leaves(name: str) -> frozenset[str]:
         return index.leaves(name) if index is not None and index.exists(name) else frozenset({name})
 
-    complaints = []
+    errors = []
     opened = list(open)
     for test in sealed:
         for task in opened:
             shared = sorted(leaves(test) & leaves(task))
             if shared:
-                what = "is the same task" if test == task else f"holds {_some(shared)} of it"
-                complaints.append(f"score.test: {test!r} is sealed, but {task!r} in score.objective {what}")
-    return complaints
+                what = "is the same task" if test == task else f"contains {_some(shared)} of it"
+                errors.append(f"score.test: {test!r} is sealed, but {task!r} in score.objective {what}")
+    return errors
 
 
 def _some(names: list[str]) -> str:
@@ -133,7 +133,7 @@ def _some(names: list[str]) -> str:
 
 
 def _stock(root: Path, cache: Path) -> dict[str, Entry]:
-    """lm-eval's own entries, from the cache where it is of this very installation."""
+    """The entries of lm-eval's own tasks, from the cache if it was written for the same installation."""
     stamp = f"{root}:{importlib.metadata.version('lm_eval')}:{root.stat().st_mtime_ns}"
     kept = cache / f"tasks-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.json"
     try:
@@ -146,7 +146,7 @@ def _stock(root: Path, cache: Path) -> dict[str, Entry]:
 
 
 def _keep(path: Path, rows: Mapping[str, Json]) -> None:
-    """Writes the cache, or does not: a full or read-only home costs a second each time, no more."""
+    """Write the cache if possible; without it each start takes two seconds longer."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_name(f"{path.name}.{os.getpid()}")
@@ -157,9 +157,9 @@ def _keep(path: Path, rows: Mapping[str, Json]) -> None:
 
 
 def _scan(root: Path) -> dict[str, Entry]:
-    """The entries of one folder's task files, first come first served as in lm-eval."""
+    """The entries of one folder's task files; of two equal names the first is used, as in lm-eval."""
     files = sorted(str(path) for path in root.rglob("*.yaml") if IGNORED.isdisjoint(path.parts))
-    with ThreadPoolExecutor(16) as pool:  # a cold parallel file system is slow at 14,000 reads one by one
+    with ThreadPoolExecutor(16) as pool:  # 14,000 sequential reads are slow on a parallel file system
         texts = dict(zip(files, pool.map(_read, files), strict=True))
     entries: dict[str, Entry] = {}
     for path in files:
@@ -192,14 +192,14 @@ def _register(keys: Mapping[str, Json], folder: str, entries: dict[str, Entry]) 
 
 
 def _keys(path: str, texts: dict[str, str]) -> dict[str, Json]:
-    """The five keys of one file, those of the files it includes below its own."""
+    """The five keys of one file; they override the keys of the files that it includes."""
     text = texts.get(path)
     if text is None:
         text = texts[path] = _read(path)
     own: dict[str, Json] = {}
     for key, value in KEY.findall(text):
         plain = PLAIN.match(value)
-        if plain is None:  # a list, a block, an escape: rare, and worth a real parser
+        if plain is None:  # a list, a block or an escape: rare, and needs a YAML parser
             own = yaml.load(text, Loader=_Loader)
             break
         own[key] = plain[1] or plain[2] or plain[3]
@@ -211,7 +211,7 @@ def _keys(path: str, texts: dict[str, str]) -> dict[str, Json]:
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
-    """Safe, and blind to `!function`."""
+    """SafeLoader that reads `!function` as null."""
 
 
 _Loader.add_constructor("!function", lambda loader, node: None)

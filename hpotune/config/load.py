@@ -47,11 +47,6 @@ class Study:
         return PointConfig.model_validate(self.config.model_dump(include=set(PointConfig.model_fields)))
 
 
-RULES: tuple[Callable[[dict[str, Value], Space], Iterable[Mistake]], ...] = (
-    conditions.mistakes,
-    start_from.mistakes,
-)
-"""What is validated once the ranges are known."""
 CONFIG_RULES: tuple[Callable[[dict[str, Value], StudyConfig], Iterable[Mistake]], ...] = (
     comparability.unused_keys,
     comparability.unmeasured_objectives,
@@ -81,11 +76,12 @@ def build_study(source: Source) -> Study:
     else:
         keep(mistakes, constraints.mistakes(values, space))
         space = replace(space, constraints=constraints.valid(values, mistakes))
-        for rule in RULES:
-            keep(mistakes, rule(values, space))
+        keep(mistakes, conditions.mistakes(space))
+        keep(mistakes, start_from.mistakes(values, space))
         config = config_at_corners(values, space, mistakes)
-    for config_rule in CONFIG_RULES if config else ():
-        keep(mistakes, config_rule(values, config))
+    if config is not None:
+        for rule in CONFIG_RULES:
+            keep(mistakes, rule(values, config))
     if mistakes or space is None or config is None:
         raise StudyFileError(*source.messages(mistakes))
     return Study(source=source, space=space, config=config)

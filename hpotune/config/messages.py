@@ -1,4 +1,4 @@
-"""pydantic's errors in the words of a study file: value, rule, next step. The places are those of the file."""
+"""Error messages of a study file, made from pydantic's errors: key path in the file, value, rule and next step."""
 
 from __future__ import annotations
 
@@ -40,19 +40,19 @@ SHOWN = 80
 
 
 def mistakes(error: ValidationError, sections: dict[str, Value]) -> Iterator[tuple[KeyPath, str]]:
-    """Place and text of each mistake; the branches of a union (`gpus` is a number or text) are one mistake."""
-    by_place: dict[KeyPath, list[ErrorDetails]] = {}
+    """Key path and text of each error; the branches of a union (`gpus` is a number or text) give one error."""
+    by_key: dict[KeyPath, list[ErrorDetails]] = {}
     for details in error.errors():
         where = _in_file(
             _without_branch(tuple(k for k in details["loc"] if not str(k).startswith(_BRANCH))), sections
         )
-        by_place.setdefault(where, []).append(details)
-    for where, group in by_place.items():
+        by_key.setdefault(where, []).append(details)
+    for where, group in by_key.items():
         yield _mistake(where, group)
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: YAML's words for null and truth, no password, not too long."""
+    """A value as a message shows it: null, true and false as in YAML, passwords masked, at most SHOWN characters."""
     words = {None: "null", True: "true", False: "false"}
     if value is None or isinstance(value, bool):
         return words[value]
@@ -75,7 +75,7 @@ def _mistake(where: KeyPath, group: list[ErrorDetails]) -> tuple[KeyPath, str]:
 
 
 def _own_rule(where: KeyPath, text: str, value: Any) -> tuple[KeyPath, str]:  # noqa: ANN401 - whatever the file holds
-    """A rule of ours. Between keys it says `KEY: ` first, and KEY is the place."""
+    """An error raised by a validator of the schema. If it starts with `KEY: `, it belongs to KEY of that section."""
     if not isinstance(value, dict):
         return where, f"{dotted(where)}={shown(value)} {text}"
     key, separator, rest = text.partition(": ")
@@ -91,7 +91,7 @@ def _rule(details: ErrorDetails) -> str:
 
 
 def _hint(group: list[ErrorDetails], value: object) -> str:
-    """The next step, where the value lets one guess it."""
+    """The next step, if the value suggests one."""
     kinds = {details["type"] for details in group}
     if "string_type" in kinds and isinstance(value, (bool, int, float)):
         return f"; put it in quotes: {str(value)!r}"
@@ -102,7 +102,7 @@ def _hint(group: list[ErrorDetails], value: object) -> str:
 
 
 def _in_file(where: KeyPath, sections: dict[str, Value]) -> KeyPath:
-    """The place in the file: a single objective stands there without a list around it."""
+    """The key path in the file, where a single objective may be written without a list."""
     score = sections.get("score")
     single = isinstance(score, dict) and not isinstance(score.get("objective"), list)
     if single and where[:3] == ("score", "objective", 0):
@@ -111,7 +111,7 @@ def _in_file(where: KeyPath, sections: dict[str, Value]) -> KeyPath:
 
 
 def _without_branch(where: KeyPath) -> KeyPath:
-    """Drops the tags pydantic puts behind a place for the branches of a union (`until.date`)."""
+    """The key path without the tags that pydantic appends for the branches of a union (`until.date`)."""
     model: type[BaseModel] | None = StudyConfig
     for depth, key in enumerate(where):
         if model is None or isinstance(key, int):
@@ -132,7 +132,7 @@ def _holds_mapping(model: type[BaseModel], key: str) -> bool:
 
 
 def _section(where: KeyPath) -> type[BaseModel] | None:
-    """The section class at a place, None for a plain value."""
+    """The section class at a key path; None for a plain value."""
     model: type[BaseModel] = StudyConfig
     for key in where:
         if isinstance(key, int):

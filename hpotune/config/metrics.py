@@ -1,7 +1,7 @@
-"""What a metric's name says: whether high or low is better, and which metrics an lm-eval task has.
+"""The direction of a metric, derived from its name, and the metrics of an lm-eval task.
 
-Metrics are words: `answer_rate` is not an `ter`. The metrics of a task are read from its own file; lm_eval is not
-imported. None where the file does not say: tasks in Python, tags, metrics that are functions.
+Names are compared word by word: `answer_rate` does not match `ter`. The metrics of a task are read from its YAML file;
+lm_eval is not imported. They are unknown (None) for tasks in Python, for tags, and for metrics that are functions.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ _SPLITS = ("train", "eval", "val", "valid", "validation", "test")
 
 
 def known_sense(metric: str) -> Sense | None:
-    """The direction of a metric of a task or of training; None if no word of it decides, or two disagree."""
-    name = metric.partition(",")[0].lower()  # after the comma comes a filter
+    """The direction of a metric of a task or of training; None if no word is known, or two words disagree."""
+    name = metric.partition(",")[0].lower()  # the part after the comma is a filter
     words = set(name.split("_"))
     found: list[Sense] = [
         sense for sense in _NAMES if name in _NAMES[sense].split() or words & set(_WORDS[sense].split())
@@ -38,21 +38,21 @@ def known_sense(metric: str) -> Sense | None:
 
 
 def plain_sense(metric: str) -> Sense | None:
-    """The direction of a user's own metric: only `loss`, `accuracy`, `f1` and the like, after the name of a split."""
+    """The direction of a metric of a user's function or command: only names such as `loss`, `f1` or `eval_loss`."""
     split, _, rest = metric.partition("_")
     name = rest if split in _SPLITS else metric
     return known_sense(name) if name in " ".join(_WORDS.values()).split() else None
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe; reads `!function` as null."""
+    """SafeLoader that reads `!function` as null."""
 
 
 _Loader.add_constructor("!function", lambda loader, node: None)
 
 
 def task_metrics(index: TaskIndex, name: str) -> frozenset[str] | None:
-    """The values of `score.objective.metric` for this task; None if its file does not say."""
+    """The valid values of `score.objective.metric` for this task; None if they are not known from its file."""
     entry = index.entries.get(name)
     if entry is None or entry.folder is None:
         return None
@@ -60,7 +60,7 @@ def task_metrics(index: TaskIndex, name: str) -> frozenset[str] | None:
         file = _file(Path(entry.folder), name, key="task" if entry.members is None else "group")
         keys = _keys(file) if file else {}
     except (OSError, ValueError, yaml.YAMLError, TypeError):
-        return None  # lm-eval reports what is wrong with such a file
+        return None  # lm-eval itself reports errors in such a file
     listed = keys.get("metric_list" if entry.members is None else "aggregate_metric_list")
     found = (
         [item.get("metric") for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
@@ -81,7 +81,7 @@ def _file(folder: Path, name: str, *, key: str) -> Path | None:
 
 
 def _keys(file: Path) -> dict[str, object]:
-    """The keys of a task file over those of the files it includes."""
+    """The keys of a task file; they override the keys of the files that it includes."""
     own: dict[str, object] = yaml.load(file.read_text(encoding="utf-8", errors="replace"), Loader=_Loader)
     includes = own.pop("include", None) or []
     merged: dict[str, object] = {}

@@ -1,7 +1,7 @@
-"""Which keys of `lora` and `train` a trial honours, and why it refuses the others: nothing is silently ignored.
+"""The keys of `lora` and `train` that a trial supports, and why the others are refused; no key is silently ignored.
 
-The names come from the installed libraries, or from a recorded list, through library_fields.py; neither is imported.
-A field that is in no table of this file is refused too, so that a new release of a library adds nothing unnoticed.
+The names come from library_fields.py (installed libraries or a recorded list); no library is imported. A field that is
+in no table of this file is refused too, so that a new field of a later library version cannot be ignored unnoticed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from hpotune.config.yaml_source import Mistake, Value
 from hpotune.errors import nearest
 
 OWN = frozenset(OWN_TYPES)
-"""Keys of `train` that are ours."""
+"""Keys of `train` that hpotune adds."""
 
 _LOOP = (
     "per_device_train_batch_size gradient_accumulation_steps num_train_epochs max_steps learning_rate "
@@ -33,7 +33,7 @@ _REASONS: dict[str, str] = {
         "log_level log_level_replica log_on_each_node"
     ),
     "write model.dtype instead": "bf16 fp16 bf16_full_eval fp16_full_eval",
-    "the base is sharded by fully_shard where a trial has more than one rank; write resources.gpus": (
+    "with more than one rank the base model is sharded by fully_shard; write resources.gpus": (
         "fsdp fsdp_config deepspeed parallelism_config accelerator_config ddp_find_unused_parameters "
         "ddp_bucket_cap_mb ddp_broadcast_buffers ddp_static_graph ddp_backend ddp_timeout"
     ),
@@ -59,39 +59,39 @@ _REASONS: dict[str, str] = {
         "dataloader_prefetch_factor dataloader_multiprocessing_context dataloader_in_order "
         "remove_unused_columns label_names"
     ),
-    "batches are a function of (seed, step), so that trials are paired and can go on after a kill": (
+    "batches depend on (seed, step) only, so that trials are paired and can resume from a checkpoint": (
         "train_sampling_strategy length_column_name"
     ),
     "write global_batch_size, and per_device_train_batch_size for the micro-batch": "auto_find_batch_size",
     "the loss is always the mean over the tokens of the global batch": "average_tokens_across_devices",
-    "checkpointing is always the non-reentrant one of every layer": (
+    "gradient checkpointing is always non-reentrant and covers every layer": (
         "activation_checkpointing_kwargs gradient_checkpointing_kwargs"
     ),
-    "the optimisers that need it replace the gradients of full weights; an adapter has none": "optim_target_modules",
+    "the optimizers that need it change gradients of full weights, which an adapter does not have": "optim_target_modules",
     "hpotune does not compile or swap kernels: trials of one study must run the same code": (
         "torch_compile torch_compile_backend torch_compile_mode use_liger_kernel liger_kernel_config "
         "full_determinism"
     ),
-    "the cache serves generation only": "use_cache",
-    "memory is not emptied by hand; lower per_device_train_batch_size": "torch_empty_cache_steps",
+    "the cache is for generation only": "use_cache",
+    "the CUDA cache is not emptied during training; lower per_device_train_batch_size": "torch_empty_cache_steps",
     "write score.batch_size": "per_device_eval_batch_size",
     "write CUDA_VISIBLE_DEVICES: '' in env.vars": "use_cpu",
-    "write warmup_steps: 0.1, a share where it is below 1": "warmup_ratio",
+    "write warmup_steps: 0.1; a value below 1 is a share of the steps": "warmup_ratio",
 }
 REFUSED: dict[str, str] = {name: reason for reason, names in _REASONS.items() for name in names.split()}
-"""Known fields that a trial does not honour -> what to do instead."""
+"""Known fields that a trial does not support -> the reason, or what to write instead."""
 
 _LORA_REASONS: dict[str, str] = {
     "hpotune sets it": (
         "task_type peft_type auto_mapping peft_version base_model_name_or_path revision inference_mode "
         "runtime_config"
     ),
-    "it belongs to Megatron, which hpotune does not start": "megatron_config megatron_core",
-    "its start is computed from data before the trial": "eva_config corda_config lora_ga_config",
-    "its loss has a further term that a trial does not add": "kasa_config monteclora_config",
-    "it needs a base quantised by GPTQ, which model.dtype cannot ask for": "use_qalora qalora_group_size",
-    "it routes among adapters that exist already": "arrow_config",
-    "it serves block-diagonal inference on several GPUs": "use_bdlora",
+    "it is for Megatron, which hpotune does not use": "megatron_config megatron_core",
+    "its initialization needs data before the training": "eva_config corda_config lora_ga_config",
+    "it needs a further loss term, which a trial does not compute": "kasa_config monteclora_config",
+    "it needs a base model quantized by GPTQ, which is not supported": "use_qalora qalora_group_size",
+    "it routes between existing adapters": "arrow_config",
+    "it is for block-diagonal inference on several GPUs": "use_bdlora",
 }
 REFUSED_LORA: dict[str, str] = {
     name: reason for reason, names in _LORA_REASONS.items() for name in names.split()
@@ -100,36 +100,36 @@ REFUSED_LORA: dict[str, str] = {
 
 
 def lora_fields() -> frozenset[str]:
-    """The names of peft.LoraConfig's own fields."""
+    """The names of the fields of peft.LoraConfig."""
     return frozenset(field_types("lora"))
 
 
 def train_fields() -> frozenset[str]:
-    """The names of transformers.TrainingArguments' fields."""
+    """The names of the fields of transformers.TrainingArguments."""
     return frozenset(field_types("train"))
 
 
 def check_lora_key(key: str) -> str | None:
-    """What is wrong with a key of `lora`; None where nothing is."""
-    return _complaint(key, valid=lora_fields() - REFUSED_LORA.keys(), refused=REFUSED_LORA)
+    """The error of a key of `lora`; None if it is supported."""
+    return _key_error(key, valid=lora_fields() - REFUSED_LORA.keys(), refused=REFUSED_LORA)
 
 
 def check_train_key(key: str) -> str | None:
-    """What is wrong with a key of `train`; None where nothing is."""
-    return _complaint(key, valid=(HONOURED & train_fields()) | OWN, refused=REFUSED)
+    """The error of a key of `train`; None if it is supported."""
+    return _key_error(key, valid=(HONOURED & train_fields()) | OWN, refused=REFUSED)
 
 
-def _complaint(key: str, *, valid: Iterable[str], refused: dict[str, str]) -> str | None:
+def _key_error(key: str, *, valid: Iterable[str], refused: dict[str, str]) -> str | None:
     if key in refused:
-        return f"{key} is not honoured: {refused[key]}"
+        return f"{key} is not supported: {refused[key]}"
     return None if key in set(valid) else f"unknown key {key!r}; {nearest(key, valid)}"
 
 
 def unknown_keys(values: Mapping[str, Value]) -> Iterator[Mistake]:
-    """An error for each key of `lora` and `train` that the libraries do not have or a trial cannot honour."""
+    """An error for each key of `lora` and `train` that the libraries do not have or a trial does not support."""
     for section, check in (("lora", check_lora_key), ("train", check_train_key)):
         keys = values.get(section)
         for key in keys if isinstance(keys, dict) and range_kind(keys) is None else ():
-            complaint = check(key)
-            if complaint:
-                yield (section, key), f"{section}.{key}: {complaint}"
+            error = check(key)
+            if error:
+                yield (section, key), f"{section}.{key}: {error}"

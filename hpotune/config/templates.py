@@ -1,4 +1,4 @@
-"""The study files that `hpotune init` writes, each with the files it needs beside it (templates/NAME/)."""
+"""The study files that `hpotune init` writes, each with the other files that it needs (templates/NAME/)."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def list_templates() -> Iterator[tuple[str, str]]:
 
 
 def copy_template(name: str, out: Path | None) -> Path:
-    """Write a template to `out` (or NAME.yaml here), with the files it needs beside it: all of them, or none.
+    """Write a template to `out` (or NAME.yaml in the current folder) with the files that it needs: all or none of them.
 
-    Returns the study file. A file beside it that is already there with the template's text is kept as it is.
-    Raises: StudyFileError for an unknown name, a file that exists, or one that cannot be written.
+    Returns the path of the study file. An existing file with the same content is kept.
+    Raises: StudyFileError for an unknown name, a file that exists already, or a file that cannot be written.
     """
     source = FOLDER / f"{name}.yaml"
     if not source.is_file():
@@ -29,7 +29,7 @@ def copy_template(name: str, out: Path | None) -> Path:
             f"template {name!r} is unknown; {nearest(name, [path.stem for path in FOLDER.glob('*.yaml')])}"
         )
     target = out or Path(f"{name}.yaml")
-    # pip compiles what it installs, so an installed template's folder holds a __pycache__ too.
+    # pip compiles the modules that it installs, so an installed template's folder also contains __pycache__.
     beside = {
         target.parent / path.name: path.read_bytes()
         for path in sorted((FOLDER / name).glob("*"))
@@ -51,21 +51,21 @@ def _holds(path: Path, content: bytes) -> bool:
 
 
 def _write_all(files: dict[Path, bytes], target: Path) -> None:
-    """Create every file, in order; after a failure those that were created are removed."""
+    """Create the files in order; after a failure, remove those that were created."""
     created: list[Path] = []
     try:
         for path, content in files.items():
             with path.open("xb") as file:
                 created.append(path)
                 file.write(content)
-    except BaseException as error:  # an interrupt too leaves nothing behind
+    except BaseException as error:  # also after Ctrl-C no partial copy remains
         for path_made in created:
             path_made.unlink(missing_ok=True)
         if isinstance(error, FileExistsError):
             raise _exists(path, target) from None
         if isinstance(error, OSError):
             raise StudyFileError(
-                f"{path}: cannot be written ({error.strerror}); choose another place with --out"
+                f"{path}: cannot be written ({error.strerror}); choose another folder with --out"
             ) from None
         raise
 

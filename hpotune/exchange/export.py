@@ -16,7 +16,7 @@ from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.records.trial import TrialRow
 from hpotune.report.json_output import as_json
 from hpotune.report.views.best import best_result
-from hpotune.report.views.trial import trial_view
+from hpotune.report.views.trial_view import trial_view
 from hpotune.schedule.best_trials import best_trials
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder

@@ -1,4 +1,4 @@
-"""`python -m hpotune.finetune SPEC.json`: one rank of one trial. The result is a file, the exit code 0 or 1."""
+"""`python -m hpotune.finetune SPEC.json`: one rank of one trial. It writes result.json and exits with 0 or 1."""
 
 from __future__ import annotations
 
@@ -18,59 +18,60 @@ from hpotune.records.trial import Failure, TrialSpec
 if TYPE_CHECKING:
     import torch
 
-    from hpotune.finetune.output import Report
+    from hpotune.finetune.output import TrialOutput
 
 
 def main(file: Path) -> int:
-    """Trains and scores the trial of the spec; every failure ends here, as result.json with its cause."""
+    """Train and score the trial of the spec; every failure is caught here and written to result.json with its cause."""
     started = time.time()
-    told: list[int] = []
+    signals: list[int] = []
 
-    def tell(number: int, _: FrameType | None) -> None:
-        told.append(number)
+    def record_signal(number: int, _: FrameType | None) -> None:
+        signals.append(number)
 
     for number in (signal.SIGUSR2, signal.SIGTERM):
-        signal.signal(number, tell)
+        signal.signal(number, record_signal)
     spec = TrialSpec.model_validate_json(file.read_text())
     Path(spec.folder).mkdir(parents=True, exist_ok=True)
-    hub.prepare(offline=spec.offline)
+    hub.prepare_environment(offline=spec.offline)
 
-    # Only now: transformers and datasets read their environment at import.
-    from hpotune.finetune.distributed import ranks as meeting
-    from hpotune.finetune.output import RESULT, Report, cost
-    from hpotune.finetune.pipeline import run
+    # Not earlier: transformers and datasets read their environment at import.
+    from hpotune.finetune.distributed.ranks import destroy_ranks, init_ranks, read_rank_info
+    from hpotune.finetune.output import RESULT, TrialOutput, measured_cost
+    from hpotune.finetune.pipeline import run_trial
     from hpotune.finetune.trial_errors import Paused
 
-    where = meeting.place(os.environ, number=spec.number)
+    info = read_rank_info(os.environ, number=spec.number)
     folder = Path(spec.folder)
-    report = Report(folder=folder, number=spec.number, first_one=where.rank == 0, started=started)
-    if where.rank == 0:
+    output = TrialOutput(folder=folder, number=spec.number, is_main=info.rank == 0, started=started)
+    if info.rank == 0:
         (folder / RESULT).unlink(missing_ok=True)  # of an earlier attempt
     try:
-        with report.phase("load", since=started):  # the imports above are most of it
-            ranks = meeting.start(where, os.environ)
+        with output.phase("load", since=started):  # the imports above take most of it
+            ranks = init_ranks(info, os.environ)
         try:
-            report.hand_in(run(spec, ranks=ranks, report=report, stop=lambda: bool(told)))
+            result = run_trial(spec, ranks=ranks, output=output, stop_requested=lambda: bool(signals))
+            output.write_result(result)
         except Paused:
-            report.metrics.update(cost(report, ranks))
-            report.hand_in(report.result("paused"))
-        meeting.stop(ranks)
+            output.metrics.update(measured_cost(output, ranks))
+            output.write_result(output.result("paused"))
+        destroy_ranks(ranks)
     except Exception as error:
-        _fail(error, report, world_size=where.world_size)
+        _write_failure(error, output, world_size=info.world_size)
         return 1
     return 0
 
 
-def _fail(error: Exception, report: Report, *, world_size: int) -> None:
-    """Hands in the failure; a rank among others ends at once, for the rest wait for it in a collective."""
-    from hpotune.finetune.output import cost_seen
+def _write_failure(error: Exception, output: TrialOutput, *, world_size: int) -> None:
+    """Write the failure. One of several ranks exits at once, because the others wait for it in a collective."""
+    from hpotune.finetune.output import own_cost
 
     traceback.print_exc(file=sys.stderr)
-    report.metrics.update(cost_seen(report, _device(), world_size=world_size))
-    report.hand_in(report.result("failed", failure=_failure(error)))
+    output.metrics.update(own_cost(output, _device(), world_size=world_size))
+    output.write_result(output.result("failed", failure=_failure(error)))
     if world_size > 1:
         sys.stderr.flush()
-        hub.remove_private()
+        hub.delete_private_cache()
         os._exit(1)
 
 

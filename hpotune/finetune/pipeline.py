@@ -1,95 +1,112 @@
-"""The sequence of one trial: data, base, training, losses, scores, result."""
+"""The sequence of one trial: data, base model, training, losses, scores, result."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import transformers
 
 from hpotune.config.lm_eval_tasks import overlap, task_index
-from hpotune.config.schema.study_config import DataConfig, Json, ModelConfig, ScoreConfig
+from hpotune.config.schema.study_config import DataConfig, ModelConfig, ScoreConfig
+from hpotune.config.yaml_source import Value
 from hpotune.finetune.data import dataset
-from hpotune.finetune.distributed.fsdp import shard
+from hpotune.finetune.distributed.fsdp import shard_base
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model.base_model import load_base, load_tokenizer
-from hpotune.finetune.output import Report, cost
-from hpotune.finetune.scoring.item_scores import keep_items
-from hpotune.finetune.scoring.lm_eval import score_tasks, value_of, wanted
+from hpotune.finetune.output import TrialOutput, measured_cost
+from hpotune.finetune.scoring.item_scores import save_rung_items
+from hpotune.finetune.scoring.lm_eval import objective_value, requested_tasks, score_tasks
 from hpotune.finetune.training import checkpoint
-from hpotune.finetune.training.fit import fit, refuse
-from hpotune.finetune.training.loss import Row, autocast, mean
+from hpotune.finetune.training.adapter_training import check_settings, train_adapter
+from hpotune.finetune.training.loss import Row, autocast, mean_loss
 from hpotune.finetune.trial_errors import DataError, NotFinite, Paused, UserError
 from hpotune.records.trial import TrialResult, TrialSpec
 
-BASELINE_ROWS = 256  # of the training rows, for the untouched base's train_loss
+BASELINE_ROWS = 256  # of the training rows, for the train_loss of the base model
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ready:
-    """What stands in memory before the base is loaded."""
+class TrialInputs:
+    """What is in memory before the base model is loaded: the tokenizer and the tokenised rows."""
 
-    tokenizer: Json
+    tokenizer: transformers.PreTrainedTokenizerBase
     pad_id: int
     train: list[Row]
     validation: list[Row]
-    labels: int | None
+    num_labels: int | None
+    """Classes of a classification; None for a language model."""
 
 
-def run(spec: TrialSpec, *, ranks: Ranks, report: Report, stop: Callable[[], bool]) -> TrialResult:
-    """The trial, trained (a baseline is not) and scored.
+def run_trial(
+    spec: TrialSpec, *, ranks: Ranks, output: TrialOutput, stop_requested: Callable[[], bool]
+) -> TrialResult:
+    """Train (not for a baseline) and score the trial, and return its result.
 
-    Raises: TrialError; Paused where a signal came and a checkpoint stands.
+    Raises: TrialError; Paused after a signal, with a checkpoint.
     """
     model_config, data_config = spec.point.model, spec.point.data
     assert model_config is not None, "a fine-tuning trial has a model"
     assert data_config is not None, "a fine-tuning trial has data"
-    spec = scored_at(spec)
-    tasks = wanted(spec.point.score)
+    spec = spec_at_rung(spec)
+    tasks = requested_tasks(spec.point.score)
     if tasks and model_config.task != "causal_lm":
         raise UserError(
-            f"score: {tasks[0].task} needs causal_lm; {model_config.task} has eval_loss and eval_accuracy"
+            f"score: {tasks[0].task} needs task: causal_lm; {model_config.task} has eval_loss and eval_accuracy"
         )
-    _check_seal(spec.point.score, [one.task for one in tasks])
+    _check_sealed_tasks(spec.point.score, [one.task for one in tasks])
     if spec.kind == "trial":
-        refuse(spec)
-    with report.phase("data"):
-        ready = _rows(model_config, data_config, spec.data_root, report)
-    _pause(stop, ranks)
-    with report.phase("load"):
+        check_settings(spec)
+    with output.phase("data"):
+        inputs = _load_inputs(model_config, data_config, spec.data_root, output)
+    _pause_if_requested(stop_requested, ranks)
+    with output.phase("load"):
         model = load_base(
-            model_config, labels=ready.labels, pad_id=ready.pad_id, device=ranks.device, seed=spec.seed
+            model_config,
+            num_labels=inputs.num_labels,
+            pad_id=inputs.pad_id,
+            device=ranks.device,
+            seed=spec.seed,
         )
         if ranks.world_size == 1:
             model.to(ranks.device)
-    _pause(stop, ranks)
+    _pause_if_requested(stop_requested, ranks)
     if spec.kind == "baseline":
-        report.metrics["base_share_per_rank"] = shard(model, ranks, whole=())
+        output.metrics["base_share_per_rank"] = shard_base(model, ranks, replicated=())
     else:
-        model = fit(model, ready.train, spec, pad_id=ready.pad_id, ranks=ranks, report=report, stop=stop)
-    _pause(stop, ranks)
-    with report.phase("score"):
-        report.metrics.update(_losses(model, ready, spec, ranks))
-        _pause(stop, ranks)
-        report.metrics.update(_scores(model, ready, spec, ranks, stop))
-    report.metrics.update(cost(report, ranks))
-    values, stderrs = _values(spec, report.metrics)
+        model = train_adapter(
+            model,
+            inputs.train,
+            spec,
+            pad_id=inputs.pad_id,
+            ranks=ranks,
+            output=output,
+            stop_requested=stop_requested,
+        )
+    _pause_if_requested(stop_requested, ranks)
+    with output.phase("score"):
+        output.metrics.update(_losses(model, inputs, spec, ranks))
+        _pause_if_requested(stop_requested, ranks)
+        output.metrics.update(_task_scores(model, inputs, spec, ranks, stop_requested))
+    output.metrics.update(measured_cost(output, ranks))
+    values, stderrs = _objective_values(spec, output.metrics)
     if spec.rung is None or spec.rung.last:
-        checkpoint.remove(Path(spec.folder) / "checkpoint", ranks)
+        checkpoint.delete_checkpoint(Path(spec.folder) / "checkpoint", ranks)
     else:
-        keep_items(Path(spec.folder), spec.rung.index, ranks)
+        save_rung_items(Path(spec.folder), spec.rung.index, ranks)
     rung = spec.rung.index if spec.rung else None
-    return report.result("finished").model_copy(update={"values": values, "stderrs": stderrs, "rung": rung})
+    return output.result("finished").model_copy(update={"values": values, "stderrs": stderrs, "rung": rung})
 
 
-def scored_at(spec: TrialSpec) -> TrialSpec:
-    """The spec with what a trial on its way is scored on: what chooses, and nothing that is only recorded."""
+def spec_at_rung(spec: TrialSpec) -> TrialSpec:
+    """The spec with the scores that a rung before the last needs: the objectives, without the recorded tasks."""
     rung, score = spec.rung, spec.point.score
     if rung is None or rung.last:
         return spec
-    update: dict[str, Json] = {"record": []}
+    update: dict[str, object] = {"record": []}
     if rung.unit == "items":
         items = {"limit": int(rung.budget)}
         update["objective"] = [o.model_copy(update=items) if o.task else o for o in score.objective]
@@ -97,107 +114,116 @@ def scored_at(spec: TrialSpec) -> TrialSpec:
     return spec.model_copy(update={"point": point})
 
 
-def _check_seal(score: ScoreConfig, open_tasks: list[str]) -> None:
-    """Asks again what `hpotune check` asked: a login node without lm-eval knows the names only.
+def _check_sealed_tasks(score: ScoreConfig, scored_tasks: list[str]) -> None:
+    """Repeat a check of `hpotune check`, which without lm-eval on the login node compares only the names.
 
-    Raises: UserError where a sealed task shares items with one that is scored.
+    Raises: UserError if a sealed task shares items with one that is scored.
     """
-    shared = overlap(score.test, open_tasks, index=task_index(score.include_path)) if score.test else []
+    shared = overlap(score.test, scored_tasks, index=task_index(score.include_path)) if score.test else []
     if shared:
         raise UserError(shared[0])
 
 
-def _rows(model: ModelConfig, config: DataConfig, data_root: str | None, report: Report) -> Ready:
+def _load_inputs(
+    model: ModelConfig, config: DataConfig, data_root: str | None, output: TrialOutput
+) -> TrialInputs:
     labelled = model.task == "sequence_classification"
     tokenizer = load_tokenizer(model)
-    parts = dataset.read(config, data_root=data_root, labelled=labelled)
-    train = dataset.tokenise(parts.train, config, tokenizer, labelled=labelled)
-    held = dataset.tokenise(parts.validation, config, tokenizer, labelled=labelled)
-    report.metrics.update(
+    rows = dataset.load_rows(config, data_root=data_root, labelled=labelled)
+    train = dataset.tokenize_rows(rows.train, config, tokenizer, labelled=labelled)
+    validation = dataset.tokenize_rows(rows.validation, config, tokenizer, labelled=labelled)
+    dropped = train.dropped + validation.dropped
+    output.metrics.update(
         train_rows=len(train.rows),
-        validation_rows=len(held.rows),
-        dropped_rows=train.dropped + held.dropped,
-        cut_rows=train.cut + held.cut,
+        validation_rows=len(validation.rows),
+        dropped_rows=dropped,
+        cut_rows=train.truncated + validation.truncated,
     )
-    if train.dropped + held.dropped:
-        report.warn(
-            f"{train.dropped + held.dropped} rows left out: data.max_length cut their whole answer away"
+    if dropped:
+        output.add_warning(
+            f"{dropped} rows are not used: data.max_length cuts off their whole answer; raise it"
         )
-    for warning in parts.warnings if labelled else ():
-        report.warn(warning)
-    return Ready(
+    for warning in rows.warnings if labelled else ():
+        output.add_warning(warning)
+    return TrialInputs(
         tokenizer=tokenizer,
         pad_id=tokenizer.pad_token_id,
         train=train.rows,
-        validation=held.rows,
-        labels=_classes(model, parts.labels) if labelled else None,
+        validation=validation.rows,
+        num_labels=_num_labels(model, rows.num_labels) if labelled else None,
     )
 
 
-def _classes(model: ModelConfig, present: int) -> int:
-    """Classes of the head.
+def _num_labels(model: ModelConfig, present: int) -> int:
+    """Classes of the classification head.
 
-    Raises: DataError where the rows hold more than model.num_labels.
+    Raises: DataError if the rows hold more than model.num_labels.
     """
     if model.num_labels is not None and present > model.num_labels:
         raise DataError(f"model.num_labels: {model.num_labels}, but the rows hold {present} labels; raise it")
     return model.num_labels or max(2, present)
 
 
-def _losses(model: torch.nn.Module, ready: Ready, spec: TrialSpec, ranks: Ranks) -> dict[str, Json]:
-    """eval_loss (and eval_accuracy of classes); of a baseline what a training of no steps would give too."""
-    found: dict[str, Json] = {}
+def _losses(model: torch.nn.Module, inputs: TrialInputs, spec: TrialSpec, ranks: Ranks) -> dict[str, Value]:
+    """eval_loss, and eval_accuracy of a classification; for a baseline also the metrics of a training of 0 steps."""
+    metrics: dict[str, Value] = {}
     size = spec.point.score.batch_size
     if spec.kind == "baseline":
-        first = ready.train[:BASELINE_ROWS]
-        found["train_loss"] = mean(model, first, pad_id=ready.pad_id, batch_size=size, ranks=ranks).loss
-        found |= {"final_train_loss": found["train_loss"], "steps": 0, "trainable_parameters": 0}
-    if ready.validation:
-        held = mean(model, ready.validation, pad_id=ready.pad_id, batch_size=size, ranks=ranks)
-        found["eval_loss"] = held.loss
-        if ready.labels is not None:
-            found["eval_accuracy"] = held.accuracy
-    return found
+        first = inputs.train[:BASELINE_ROWS]
+        loss = mean_loss(model, first, pad_id=inputs.pad_id, batch_size=size, ranks=ranks).loss
+        metrics |= {"train_loss": loss, "final_train_loss": loss, "steps": 0, "trainable_parameters": 0}
+    if inputs.validation:
+        held_out = mean_loss(model, inputs.validation, pad_id=inputs.pad_id, batch_size=size, ranks=ranks)
+        metrics["eval_loss"] = held_out.loss
+        if inputs.num_labels is not None:
+            metrics["eval_accuracy"] = held_out.accuracy
+    return metrics
 
 
-def _scores(
-    model: torch.nn.Module, ready: Ready, spec: TrialSpec, ranks: Ranks, stop: Callable[[], bool]
+def _task_scores(
+    model: torch.nn.Module,
+    inputs: TrialInputs,
+    spec: TrialSpec,
+    ranks: Ranks,
+    stop_requested: Callable[[], bool],
 ) -> dict[str, float]:
-    """The numbers of the lm-eval tasks, computed in the precision that the adapter was trained in.
+    """The scores of the lm-eval tasks, computed in the precision in which the adapter was trained.
 
     Raises: Paused.
     """
-    scored = spec.point.score
+    score = spec.point.score
     with autocast(model, ranks.device):
         return score_tasks(
             model,
-            ready.tokenizer,
-            tasks=wanted(scored),
-            score=scored,
+            inputs.tokenizer,
+            tasks=requested_tasks(score),
+            score=score,
             data_root=spec.data_root,
             ranks=ranks,
             folder=Path(spec.folder),
-            stop=stop,
+            stop_requested=stop_requested,
         )
 
 
-def _values(spec: TrialSpec, metrics: dict[str, Json]) -> tuple[list[float], list[float | None]]:
-    """The objectives' values with their standard errors.
+def _objective_values(
+    spec: TrialSpec, metrics: Mapping[str, Value]
+) -> tuple[list[float], list[float | None]]:
+    """The values of the objectives, and their standard errors.
 
-    Raises: UserError for a metric that was not measured, NotFinite for one that is not a number.
+    Raises: UserError for a metric that was not measured, NotFinite for one that is infinite or NaN.
     """
     numbers = {name: number for name, number in metrics.items() if isinstance(number, (int, float))}
-    pairs = [value_of(numbers, objective) for objective in spec.point.score.objective]
+    pairs = [objective_value(numbers, objective) for objective in spec.point.score.objective]
     for objective, (value, _) in zip(spec.point.score.objective, pairs, strict=True):
         if not math.isfinite(value):
             raise NotFinite(f"{objective.label} is {value}")
     return [value for value, _ in pairs], [error for _, error in pairs]
 
 
-def _pause(stop: Callable[[], bool], ranks: Ranks) -> None:
-    """Ends between two phases where a signal came; the checkpoint of the last step stands.
+def _pause_if_requested(stop_requested: Callable[[], bool], ranks: Ranks) -> None:
+    """Stop between two phases after a signal to any rank; the checkpoint of the last step, if any, stays.
 
     Raises: Paused.
     """
-    if ranks.any(stop()):
+    if ranks.any(stop_requested()):
         raise Paused

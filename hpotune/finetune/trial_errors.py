@@ -1,12 +1,12 @@
-"""Why a trial ends without a value: each error knows the cause that stands in result.json.
+"""Why a trial ends without a value: each error carries the cause that is written into result.json.
 
 HpotuneError
-└── TrialError          unknown
-    ├── UserError       user    the point of the study cannot be trained as written
-    ├── DataError       data    the training data is not what the study file says
-    ├── NotFinite       nan     the loss or the adapter diverged
-    └── TruthFailure    truth   a truth check failed: the number would have been a lie
-Paused                  not a failure: a signal asked for a checkpoint, and it is written
+└── TrialError               unknown
+    ├── UserError            user    the point cannot be trained as the study file says
+    ├── DataError            data    the training data is not what the study file says
+    ├── NotFinite            nan     the loss, a gradient or the adapter diverged
+    └── SanityCheckFailure   truth   a sanity check failed, so that the score could not be trusted
+Paused                       not a failure: a signal requested a stop, and the checkpoint is written
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ class NotFinite(TrialError, ValueError):
     cause = "nan"
 
 
-class TruthFailure(TrialError):
-    """A truth check failed."""
+class SanityCheckFailure(TrialError):
+    """A sanity check failed."""
 
     cause = "truth"
 
 
 class Paused(Exception):
-    """The trial stopped where it was told to, with a checkpoint."""
+    """The trial stopped on request, with a checkpoint."""

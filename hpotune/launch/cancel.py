@@ -7,7 +7,7 @@ import platform
 import signal
 
 from hpotune.records.trial import LOCAL
-from hpotune.slurm.jobs import cancel_jobs, query_jobs
+from hpotune.slurm.study_jobs import cancel_jobs, query_jobs
 from hpotune.storage import TrialQueue, stale_on_host
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import exclusive_lock

@@ -12,7 +12,7 @@ from hpotune.config.schema.study_config import Json, StudyConfig
 from hpotune.errors import StudyFileError, nearest
 from hpotune.records.trial import LOCAL, TrialRow
 from hpotune.search.algorithms.registry import check_extended
-from hpotune.slurm.jobs import submitted_jobs
+from hpotune.slurm.study_jobs import submitted_jobs
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import exclusive_lock
@@ -31,11 +31,11 @@ def extend_study(
     with exclusive_lock(folder.jobs / ".extend.lock"):  # two at once would both add to the same number
         study = folder.load_original()
         before = budget_extension.read_extension(folder.extension_file)
-        extension = budget_extension.extended(study.config.budget, before, words, finished=finished)
-        budget = budget_extension.in_force(study.config.budget, extension)
+        extension = budget_extension.merged_extension(study.config.budget, before, words, finished=finished)
+        budget = budget_extension.effective_budget(study.config.budget, extension)
         check_extended(study, study.config.model_copy(update={"budget": budget}))
         write_atomic(folder.extension_file, json.dumps(extension, indent=1) + "\n")
-    was, now = budget_extension.in_force(study.config.budget, before), folder.in_force(study).config
+    was, now = budget_extension.effective_budget(study.config.budget, before), folder.in_force(study).config
     return _changed(was, now.budget), now
 
 

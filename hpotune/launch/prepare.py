@@ -1,17 +1,19 @@
-"""From a study file to a study that can run: every check first, then the folder and the store, or nothing at all.
+"""Prepare a study: check its file, then create or reopen its folder and its store. A failed check writes nothing.
 
-Only one process at a time makes a study or makes it ready; the others wait, and find it complete.
+One process at a time prepares a study; the others wait, and then use the complete study. No trial runs here.
+
+    study file -> checks.check -> Checked -> code snapshot, store, start points, folder -> PreparedStudy
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpotune.checks.study_file import Checked, check, check_source
-from hpotune.config.budget_extension import overruled, read_extension
+from hpotune.config.budget_extension import read_extension
 from hpotune.config.load import Study, build_study
 from hpotune.config.paths import resolve
 from hpotune.config.yaml_source import Mistakes, Source, read_source
@@ -21,7 +23,7 @@ from hpotune.search.algorithms.registry import check_extended
 from hpotune.search.start_points import start_points_text
 from hpotune.storage import TrialQueue
 from hpotune.storage.backends import connect
-from hpotune.warm_start.start_point_sources import start_points, with_rest
+from hpotune.warm_start.start_point_sources import all_start_points, start_points
 from hpotune.workspace.atomic_files import check_writable
 from hpotune.workspace.code_snapshot import SnapshotResult, snapshot_code
 from hpotune.workspace.folder import StudyFolder, check_same_study, home_of, make_folder
@@ -29,8 +31,8 @@ from hpotune.workspace.lock import exclusive_lock
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Ready:
-    """A study whose folder and store stand."""
+class PreparedStudy:
+    """A study whose folder and store exist."""
 
     folder: StudyFolder
     study: Study
@@ -39,9 +41,9 @@ class Ready:
     why: str
     """Why this store."""
     code: str | None
-    """The snapshot of the study's code that jobs run from now on; None: it has no program of its own."""
+    """Hash of the code snapshot that new jobs run; None: the study has no program of its own."""
     notes: tuple[str, ...] = ()
-    """What the user should know: code that changed, a budget that is not the file's."""
+    """What the user should know: changed code, a budget that was extended, where start points come from."""
 
 
 def prepare(
@@ -50,11 +52,12 @@ def prepare(
     chosen: Path | None,
     data_root: str | None,
     accept: Callable[[StudyFolder, Study], None] | None = None,
-) -> Ready:
-    """Checks the study, then makes or reopens its folder and store, and takes a snapshot of its code.
+) -> PreparedStudy:
+    """Check the study, create or reopen its folder and store, and take a snapshot of its code.
 
-    `accept` may still refuse before anything is written.
-    Raises: HpotuneError of any kind; a folder that was not there before is not there after either.
+    `target`: a study file or a study's folder. `chosen`: a folder to use instead of NAME beside the file. `accept` may
+    raise an error before anything is written.
+    Raises: HpotuneError; a new study's folder is then removed again.
     """
     if target.is_dir():
         folder = StudyFolder(path=(chosen or target).resolve())
@@ -62,7 +65,7 @@ def prepare(
         resolved = folder.read_resolved()
         edited = _edited_file(folder, resolved, data_root=data_root)
         if edited is None:
-            return _reopened(folder, build_study(resolved), accept)
+            return _reopen(folder, build_study(resolved), accept)
         checked = check_source(edited, folder)
     else:
         checked = check(target, chosen=chosen, data_root=data_root)
@@ -76,67 +79,58 @@ def prepare(
     with preparing(folder) as hold:
         check_same_study(folder, study.source.values)
         if hold.made:
-            return _made(checked, folder.provenance().store, "as before")
+            return _make_study(checked, folder.provenance().store, "as before")
         url, why = connect.choose(study.config.store, folder.path)
         with hold.making(url):
-            return _made(checked, url, why)
+            return _make_study(checked, url, why)
 
 
-def retaken(folder: StudyFolder) -> SnapshotResult:
-    """A snapshot of the code as it is now, of a study that stands in its folder.
+def snapshot_current_code(folder: StudyFolder) -> SnapshotResult:
+    """Take a snapshot of the code as it is now, for a study that exists.
 
-    Raises: StudyFileError where its program cannot be read.
+    Raises: StudyFileError if its program cannot be read.
     """
     return snapshot_code(folder, folder.load().source.values, home=folder.provenance().home)
 
 
-def _made(checked: Checked, url: str, why: str) -> Ready:
-    """Makes the study's folder and store, or refreshes those that exist."""
-    folder, source = checked.folder, checked.study.source
-    snapshot = snapshot_code(folder, source.values, home=checked.home)
+def _make_study(checked: Checked, url: str, why: str) -> PreparedStudy:
+    """Create the study's folder and store, or update those that exist."""
+    folder = checked.folder
+    snapshot = snapshot_code(folder, checked.study.source.values, home=checked.home)
     study = folder.in_force(checked.study)
-    store = _store(folder, study, url)
-    notes = overruled(checked.study.config.budget, read_extension(folder.extension_file))
+    store = _open_store(folder, study, url)
+    notes = XX(checked.study.config.budget, read_extension(folder.extension_file))
     notes = [*notes, *_store_start_points(checked, store, url)]
-    make_folder(folder, source, home=checked.home, store_url=url)
-    return _ready(folder, study, store, snapshot, url=url, why=why, notes=notes)
-
-
-def _store_start_points(checked: Checked, store: TrialQueue, url: str) -> list[str]:
-    """Stores the start points of a study that has none yet; returns notes for the user."""
-    if store.has_start_points:
-        return []
-    study, points, notes = checked.study, checked.start_points, checked.notes
-    if points is None:  # the folder existed without start points, so they have not been read
-        mistakes: Mistakes = {}
-        read, found = start_points(study, home=checked.home, found=mistakes)
-        if mistakes:
-            raise StudyFileError(*study.source.messages(mistakes))
-        points, notes = tuple(read), tuple(found)
-    starts = with_rest(study, points, folder=checked.folder.path, url=url)
-    return [*notes, *filter(None, [start_points_text(starts)])] if store.set_start_points(starts) else []
-
-
-def _ready(
-    folder: StudyFolder,
-    study: Study,
-    store: TrialQueue,
-    taken: SnapshotResult,
-    *,
-    url: str,
-    why: str,
-    notes: Sequence[str] = (),
-) -> Ready:
-    return Ready(
+    make_folder(folder, checked.study.source, home=checked.home, store_url=url)
+    return PreparedStudy(
         folder=folder, study=study, store=store, store_url=url, why=why,
-        code=taken.code.hash if taken.code else None, notes=(*notes, *taken.notes),
+        code=_hash(snapshot), notes=(*notes, *snapshot.notes),
     )  # fmt: skip
 
 
-def _store(folder: StudyFolder, study: Study, url: str) -> TrialQueue:
-    """The study's store, made where it is missing; one inside the folder is its own, wherever the folder was before.
+def _hash(snapshot: SnapshotResult) -> str | None:
+    return snapshot.code.hash if snapshot.code else None
 
-    Raises: StoreError where trials lie in the folder and their store is gone: a new one would do them all again.
+
+def _store_start_points(checked: Checked, store: TrialQueue, url: str) -> list[str]:
+    """Store the start points of a study that has none yet; returns notes for the user."""
+    if store.has_start_points:
+        return []
+    study, points, notes = checked.study, checked.start_points, checked.notes
+    if points is None:  # the check read none, because the folder existed
+        mistakes: Mistakes = {}
+        read, changes = start_points(study, home=checked.home, found=mistakes)
+        if mistakes:
+            raise StudyFileError(*study.source.messages(mistakes))
+        points, notes = tuple(read), tuple(changes)
+    every = all_start_points(study, points, folder=checked.folder.path, url=url)
+    return [*notes, *filter(None, [start_points_text(every)])] if store.set_start_points(every) else []
+
+
+def _open_store(folder: StudyFolder, study: Study, url: str) -> TrialQueue:
+    """Open the study's store, or create it. A store inside the folder belongs to the study, also after the folder was moved.
+
+    Raises: StoreError if the folder has trials and no store: a new store would repeat all trials.
     """
     file = Path(url.partition(":///")[2])
     if file.is_relative_to(folder.path):
@@ -145,16 +139,16 @@ def _store(folder: StudyFolder, study: Study, url: str) -> TrialQueue:
                 f"{file}: the store is gone, and trials lie in {folder.path / 'trials'}; put it back, or remove "
                 "the study's folder to start over"
             )
-        with suppress(StoreError):  # it is not there yet
+        with suppress(StoreError):  # it does not exist yet
             store = TrialQueue.open(url, study)
             store.append_waiting()
             return store
-    with _sole_maker(folder, url):
+    with _creation_lock(folder, url):
         return TrialQueue.create(url, study, folder=str(folder.path))
 
 
-def _sole_maker(folder: StudyFolder, url: str) -> AbstractContextManager[None]:
-    """Keeps studies of other folders from being made in the same store meanwhile: two may have one name."""
+def _creation_lock(folder: StudyFolder, url: str) -> AbstractContextManager[None]:
+    """A lock of a store that several folders share: two studies of one name must not be created in it at once."""
     if url.startswith("postgresql"):
         return connect.creation_lock(url)
     file = Path(url.partition(":///")[2])
@@ -164,31 +158,34 @@ def _sole_maker(folder: StudyFolder, url: str) -> AbstractContextManager[None]:
 
 
 def _edited_file(folder: StudyFolder, resolved: Source, *, data_root: str | None) -> Source | None:
-    """The folder's study.yaml, if it no longer says what resolved.yaml was made from; None: nothing has changed.
+    """The folder's study.yaml with absolute paths, if it was edited since resolved.yaml was written; None: it was not.
 
-    A `--data-root` that the study was made with is kept.
+    The `--data-root` with which the study was created stays in force.
     """
     if not folder.study_file.is_file():
         return None
     file = read_source(folder.study_file)
-    root = resolved.values.get("data_root")
-    if data_root is None and file.values.get("data_root") is None and isinstance(root, str):
-        data_root = root
+    before = resolved.values.get("data_root")
+    if data_root is None and file.values.get("data_root") is None and isinstance(before, str):
+        data_root = before
     now, _ = resolve(file, home=home_of(file.path), data_root=data_root)
     return None if now.values == resolved.values else now
 
 
-def _reopened(
-    folder: StudyFolder, begun: Study, accept: Callable[[StudyFolder, Study], None] | None
-) -> Ready:
-    study = folder.in_force(begun)
-    check_extended(begun, study.config)  # an older version may have taken more
+def _reopen(
+    folder: StudyFolder, original: Study, accept: Callable[[StudyFolder, Study], None] | None
+) -> PreparedStudy:
+    """Open a study whose file has not changed. `original`: with the budget of its file."""
+    study = folder.in_force(original)
+    check_extended(original, study.config)  # older versions accepted extensions that this one refuses
     if accept:
         accept(folder, study)
     provenance = folder.provenance()
-    url = provenance.store
     with preparing(folder):
-        store = TrialQueue.open(url, study)
+        store = TrialQueue.open(provenance.store, study)
         store.append_waiting()
-        taken = snapshot_code(folder, study.source.values, home=provenance.home)
-    return _ready(folder, study, store, taken, url=url, why="as before")
+        snapshot = snapshot_code(folder, study.source.values, home=provenance.home)
+    return PreparedStudy(
+        folder=folder, study=study, store=store, store_url=provenance.store, why="as before",
+        code=_hash(snapshot), notes=snapshot.notes,
+    )  # fmt: skip

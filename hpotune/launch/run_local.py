@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 
-from hpotune.checks.gpus import deal, visible_gpus
+from hpotune.checks.gpus import gpu_groups, visible_gpus
 from hpotune.config.load import Study
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import HpotuneError, StoreError, StudyFileError
@@ -42,7 +42,7 @@ def check_local(config: StudyConfig) -> None:
     nodes = config.resources.nodes
     if nodes > 1:
         raise StudyFileError(f"resources.nodes: {nodes} needs Slurm: `hpotune submit`; or write nodes: 1")
-    deal(visible_gpus(os.environ), each=config.resources.gpus_per_node)
+    gpu_groups(visible_gpus(os.environ), each=config.resources.gpus_per_node)
 
 
 def run_study(
@@ -52,7 +52,7 @@ def run_study(
 
     Raises: HpotuneError as `run_workers`, and while another `hpotune run` of this study is running.
     """
-    gpus = deal(visible_gpus(os.environ), each=config.resources.gpus_per_node)
+    gpus = gpu_groups(visible_gpus(os.environ), each=config.resources.gpus_per_node)
     count = min(width(config), config.budget.trials, len(gpus) or width(config))
     with try_exclusive_lock(folder.jobs / ".run.lock", what="`hpotune run` of this study"):
         return run_workers(folder, store, count=count, show=show, gpus=gpus)

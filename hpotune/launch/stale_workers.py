@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hpotune.records.jobs import JobRow
 from hpotune.records.trial import LOCAL, Failure, TrialRow
-from hpotune.slurm.jobs import cached_jobs, failure_by_job_state
+from hpotune.slurm.study_jobs import cached_jobs, failure_by_job_state
 from hpotune.storage import lease_expired, output_reader, stale_on_host
 from hpotune.workspace.folder import StudyFolder
 

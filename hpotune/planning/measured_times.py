@@ -12,7 +12,7 @@ from hpotune.planning.estimate import MeasuredTimes
 from hpotune.records.jobs import JobKind
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.gpu_hours import gpus_per_job
-from hpotune.slurm.jobs import SubmittedJob, submitted_jobs
+from hpotune.slurm.study_jobs import SubmittedJob, submitted_jobs
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.heartbeat import HeartbeatRecord, read_heartbeat
 from hpotune.workspace.timeline import read_spans

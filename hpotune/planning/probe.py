@@ -32,7 +32,7 @@ from hpotune.planning.study_plan import probe_file
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.rounds import width
 from hpotune.slurm.commands import require_slurm
-from hpotune.slurm.jobs import query_jobs
+from hpotune.slurm.study_jobs import query_jobs
 from hpotune.storage import TrialQueue
 from hpotune.storage.backends import connect
 from hpotune.workspace.atomic_files import write_atomic

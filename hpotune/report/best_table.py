@@ -8,7 +8,7 @@ from rich.text import Text
 from hpotune.report.compare import Difference
 from hpotune.report.format import STDERR_NOTE, interval, number, score
 from hpotune.report.views.best import BestResult
-from hpotune.report.views.trial import TrialView
+from hpotune.report.views.trial_view import TrialView
 
 _MOST_LISTED = 5
 """Trials that one line lists."""

@@ -14,7 +14,7 @@ from hpotune.records.trial import Span
 from hpotune.report.console import plain_table
 from hpotune.report.format import length
 from hpotune.report.gantt import text
-from hpotune.report.views.plan import ArrayView, ModeView, PlanView
+from hpotune.report.views.plan_view import ArrayView, ModeView, PlanView
 
 
 def plan_table(plan: PlanView, spans: Sequence[Span]) -> RenderableType:

@@ -10,11 +10,11 @@ from rich.text import Text
 
 from hpotune.report.console import plain_table
 from hpotune.report.format import STDERR_NOTE, number, score, state_text
-from hpotune.report.views.trial import TrialView
+from hpotune.report.views.trial_view import TrialView
 
 if TYPE_CHECKING:
     from hpotune.checks.finding import Finding
-    from hpotune.report.views.algorithm import AlgorithmView
+    from hpotune.report.views.algorithm_view import AlgorithmView
 
 
 def trials_table(rows: Sequence[TrialView]) -> RenderableType:

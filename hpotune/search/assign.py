@@ -72,7 +72,7 @@ def assign_point(
 
     def propose(excluded: Sequence[Params]) -> Proposal:
         return propose_point(
-            study.space, seen, trial, template=study.template, fixed=fixed, excluded=excluded, finished=finished,
+            study.space, seen, trial, fixed=fixed, excluded=excluded, finished=finished,
             make_sampler=lambda salt: found.make(setup(salt=salt)),
         )  # fmt: skip
 

@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.config.space import expressions
-from hpotune.config.space.constraints import broken, fixed_values
+from hpotune.config.space.constraints import broken
 from hpotune.config.space.ranges import Space, active
 from hpotune.config.yaml_source import Value
 from hpotune.search.base.storage_view import FinishedTrials, trials_from
@@ -49,7 +49,6 @@ def propose_point(
     study: Study,
     trial: FrozenTrial,
     *,
-    template: Mapping[str, Value],
     make_sampler: Callable[[int], BaseSampler],
     fixed: Mapping[str, Value],
     excluded: Sequence[Params] = (),
@@ -62,7 +61,6 @@ def propose_point(
     `excluded`: further points that are not new. `finished`: the leading finished trials of the study.
     Raises: ValueError where no point satisfies the constraints.
     """
-    known = fixed_values(template, space)
     trials = study.get_trials(deepcopy=False)
 
     def points_of(among: Sequence[FrozenTrial]) -> list[Params]:
@@ -73,16 +71,16 @@ def propose_point(
     def is_new(point: Params) -> bool:
         return point not in excluded and not finished.has_point(point) and point not in unfinished
 
-    given = _fixed_point(space, known, fixed)
+    given = _fixed_point(space, fixed)
     if given is not None:
         return Proposal(params=given, is_new=False)
     feasible: list[Params] = []
     for attempt in range(MAX_PROPOSALS):
         try:
-            point = _sampled_point(space, study, trial, known, sampler=make_sampler(attempt), fixed=fixed)
+            point = _sampled_point(space, study, trial, sampler=make_sampler(attempt), fixed=fixed)
         except np.linalg.LinAlgError:  # a model that cannot be fitted proposes nothing
             continue
-        if is_feasible(space, point, known):
+        if is_feasible(space, point):
             if is_new(point):
                 return Proposal(params=point, is_new=True)
             feasible.append(point)
@@ -90,14 +88,12 @@ def propose_point(
     rng = random.Random(f"{study.study_name}:{trial.number}")
     tries = RANDOM_POINTS_CONSTRAINED if space.constraints and not feasible else RANDOM_POINTS
     random_points = (
-        _assembled_point(space, known, fixed, lambda axis: axis.value(rng.random())) for _ in range(tries)
+        _assembled_point(space, fixed, lambda axis: axis.value(rng.random())) for _ in range(tries)
     )
-    enumerated = (
-        islice(_enumerated_points(space, known, fixed), MAX_ENUMERATED) if _is_finite(space) else iter(())
-    )
+    enumerated = islice(_enumerated_points(space, fixed), MAX_ENUMERATED) if _is_finite(space) else iter(())
     for source in (random_points, enumerated) if len(taken) < MAX_ENUMERATED else (random_points,):
         for point in source:
-            if is_feasible(space, point, known):
+            if is_feasible(space, point):
                 if _point_key(point) not in taken:
                     return Proposal(params=point, is_new=True)
                 feasible.append(point)
@@ -106,40 +102,35 @@ def propose_point(
     return Proposal(params=feasible[0], is_new=False)
 
 
-def is_feasible(space: Space, point: Params, known: Mapping[str, Value]) -> bool:
-    """Whether a point satisfies the constraints that can be computed before it runs.
-
-    `known`: values of the study file that no range holds, by dotted name.
-    """
-    return not space.constraints or not broken(space, decode(space, point), known)
+def is_feasible(space: Space, point: Params) -> bool:
+    """Whether a point satisfies the constraints that can be computed before it runs."""
+    return not space.constraints or not broken(space, decode(space, point))
 
 
-def feasible_share(space: Space, template: Mapping[str, Value]) -> tuple[float, set[int]]:
+def feasible_share(space: Space) -> tuple[float, set[int]]:
     """The share of random points that satisfy the constraints, and the indices of constraints that none satisfies.
 
     The share is estimated from RANDOM_POINTS to RANDOM_POINTS_CONSTRAINED points; where none of them is feasible, a
     finite space is enumerated, and one feasible point counts as 1 / MAX_ENUMERATED. The indices are
     empty unless the share is 0.
     """
-    known, rng = fixed_values(template, space), random.Random(0)
+    rng = random.Random(0)
     kept, never = 0, set(range(len(space.constraints)))
 
     def satisfies(point: Params) -> bool:
-        violated = broken(space, decode(space, point), known)
+        violated = broken(space, decode(space, point))
         never.intersection_update(violated)
         return not violated
 
     for tried in range(1, RANDOM_POINTS_CONSTRAINED + 1):
-        kept += satisfies(_assembled_point(space, known, {}, lambda axis: axis.value(rng.random())))
+        kept += satisfies(_assembled_point(space, {}, lambda axis: axis.value(rng.random())))
         if kept and tried >= RANDOM_POINTS:
             return kept / tried, set()
-    enumerated = (
-        islice(_enumerated_points(space, known, {}), MAX_ENUMERATED) if _is_finite(space) else iter(())
-    )
+    enumerated = islice(_enumerated_points(space, {}), MAX_ENUMERATED) if _is_finite(space) else iter(())
     return (1 / MAX_ENUMERATED, set()) if any(map(satisfies, enumerated)) else (0.0, never)
 
 
-def _fixed_point(space: Space, known: Mapping[str, Value], fixed: Mapping[str, Value]) -> Params | None:
+def _fixed_point(space: Space, fixed: Mapping[str, Value]) -> Params | None:
     """The point that `fixed` determines completely; None where a value is missing."""
     missing: list[str] = []
 
@@ -148,7 +139,7 @@ def _fixed_point(space: Space, known: Mapping[str, Value], fixed: Mapping[str, V
         found: Value = axis.value(0.5)
         return found
 
-    point = _assembled_point(space, known, fixed, value) if fixed else {}
+    point = _assembled_point(space, fixed, value) if fixed else {}
     return point if fixed and not missing else None
 
 
@@ -156,7 +147,6 @@ def _sampled_point(
     space: Space,
     study: Study,
     trial: FrozenTrial,
-    known: Mapping[str, Value],
     *,
     sampler: BaseSampler,
     fixed: Mapping[str, Value],
@@ -174,17 +164,15 @@ def _sampled_point(
         found = sampler.sample_independent(study, trial, axis.name, d)
         return found
 
-    return _assembled_point(space, known, fixed, value)
+    return _assembled_point(space, fixed, value)
 
 
-def _assembled_point(
-    space: Space, known: Mapping[str, Value], fixed: Mapping[str, Value], value: Callable[[Axis], Value]
-) -> Params:
+def _assembled_point(space: Space, fixed: Mapping[str, Value], value: Callable[[Axis], Value]) -> Params:
     """Values of the active ranges in their order: from `fixed`, the only value of a range, or from `value`.
 
     An expression that cannot be evaluated activates no condition here; the trial's resolved point reports the error.
     """
-    seen, drawn = dict(known), Params()
+    seen, drawn = dict(space.fixed), Params()
     for r in space.ranges:
         if not active(r, seen):
             continue
@@ -204,9 +192,7 @@ def _is_finite(space: Space) -> bool:
     return all(Axis(name=r.name, distribution=distribution(r)).size is not None for r in space.searched)
 
 
-def _enumerated_points(
-    space: Space, known: Mapping[str, Value], fixed: Mapping[str, Value]
-) -> Iterator[Params]:
+def _enumerated_points(space: Space, fixed: Mapping[str, Value]) -> Iterator[Params]:
     """Every point of a finite space once.
 
     Counts like an odometer: `digits` are the indices of the values chosen so far. Which ranges are active, and so how
@@ -223,7 +209,7 @@ def _enumerated_points(
 
     while True:
         sizes: list[int] = []
-        yield _assembled_point(space, known, fixed, value)
+        yield _assembled_point(space, fixed, value)
         digits = (digits + [0] * len(sizes))[: len(sizes)]
         while digits and digits[-1] + 1 >= sizes[len(digits) - 1]:
             digits.pop()

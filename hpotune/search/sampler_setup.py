@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 
 from hpotune.config.load import Study
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.config.space.constraints import fixed_values
 from hpotune.config.space.ranges import Confidence, Range
 from hpotune.config.yaml_source import Value
 from hpotune.search.base.sampler import SamplerSetup
@@ -26,7 +25,6 @@ def sampler_setup(
 ) -> SamplerSetup:
     """The setup for drawing trial `number`; `config` is in force, and may have another budget than `study.config`."""
     space, priors = study.space, prior_values(study, config)
-    known = fixed_values(study.template, space)
     return SamplerSetup(
         seed=config.search.seed,
         number=number,
@@ -38,7 +36,7 @@ def sampler_setup(
         trials=config.budget.trials - int(config.checks.baseline and config.model is not None),
         workers=config.budget.parallel,
         start_points=start_points,
-        is_feasible=lambda params: is_feasible(space, params, known),
+        is_feasible=lambda params: is_feasible(space, params),
         options=config.search.options,
     )
 

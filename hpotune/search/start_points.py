@@ -14,7 +14,6 @@ from optuna.storages import BaseStorage
 
 from hpotune.config.load import Study
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.config.space.constraints import fixed_values
 from hpotune.config.space.ranges import Range
 from hpotune.config.space.start_from import Point, fault, items, near_value, option
 from hpotune.config.yaml_source import Value
@@ -136,11 +135,10 @@ def recommended_start_points(study: Study, config: StudyConfig) -> list[StartPoi
     if not priors:
         return []
     origin = "from `prior`" if any(r.prior is not None for r in space.searched) else "recommended"
-    known = fixed_values(study.template, space)
     partial = encode_point(study, priors)
     complete = partial | {r.name: _middle(r) for r in space.searched if r.name not in priors}
     for params in (complete, partial):
-        if is_feasible(space, params, known):
+        if is_feasible(space, params):
             return [StartPoint(params=params, origin=origin)]
     return []
 

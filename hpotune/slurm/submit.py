@@ -27,7 +27,7 @@ from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import ClusterError, StudyFileError, nearest
 from hpotune.records.jobs import JobSpec
 from hpotune.slurm.commands import TIMEOUT_S, error_line, require_slurm, run_command
-from hpotune.slurm.jobs import invalidate_cache
+from hpotune.slurm.study_jobs import invalidate_cache
 from hpotune.slurm.user_limits import (
     SubmitLimitReached,
     cluster_config,

@@ -1,1 +1,1 @@
-"""Where the first points of a search come from: the study file, earlier studies, CSV files."""
+"""Start points of a search: from the study file, from past studies, and from CSV files."""

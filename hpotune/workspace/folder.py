@@ -118,7 +118,7 @@ class StudyFolder:
 
         Raises: StudyFileError where the extension cannot be read.
         """
-        budget = budget_extension.in_force(
+        budget = budget_extension.effective_budget(
             study.config.budget, budget_extension.read_extension(self.extension_file)
         )
         return replace(study, config=study.config.model_copy(update={"budget": budget}))
@@ -164,7 +164,7 @@ def _stamp(*files: Path) -> tuple[tuple[int, int, int] | None, ...]:
 def _budget(resolved: Path, added: Path, stamp: object) -> BudgetConfig:
     """The budget with its extension; cached while the files have this stamp."""
     stands = BudgetConfig.model_validate(read_source(resolved).values["budget"])
-    return budget_extension.in_force(stands, budget_extension.read_extension(added))
+    return budget_extension.effective_budget(stands, budget_extension.read_extension(added))
 
 
 def home_of(target: Path) -> Path:

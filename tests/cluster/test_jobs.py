@@ -14,7 +14,7 @@ import pytest
 
 from hpotune.records.jobs import JobSpec
 from hpotune.report.wait_reasons import explain
-from hpotune.slurm.jobs import cached_jobs, query_jobs
+from hpotune.slurm.study_jobs import cached_jobs, query_jobs
 from hpotune.slurm.submit import dependency_option
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
@@ -197,7 +197,7 @@ def test_many_readers_ask_once(
     (tmp_path / "bin" / "squeue").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
     code = (
-        "import sys; from pathlib import Path; from hpotune.slurm.jobs import cached_jobs; "
+        "import sys; from pathlib import Path; from hpotune.slurm.study_jobs import cached_jobs; "
         "from hpotune.workspace.folder import StudyFolder; "
         "print(cached_jobs(StudyFolder(path=Path(sys.argv[1])), []).rows[0].state)"
     )

@@ -55,7 +55,9 @@ execution: {{mode: {mode}, trials_per_job: {each}}}
 
 def study(folder: Path, *, mark: Path | None = None, **keys: object) -> Path:
     folder.mkdir()
-    (folder / "f.py").write_text(f"MARK, STAGES = {str(mark or '')!r}, {str(folder / 'stages.txt')!r}\n{STAGE}")
+    (folder / "f.py").write_text(
+        f"MARK, STAGES = {str(mark or '')!r}, {str(folder / 'stages.txt')!r}\n{STAGE}"
+    )
     (folder / "study.yaml").write_text(STUDY.format(**keys, resources=RESOURCES))
     return folder / "study.yaml"
 

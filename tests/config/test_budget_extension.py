@@ -6,7 +6,12 @@ import json
 
 import pytest
 
-from hpotune.config.budget_extension import extended, in_force, overruled, read_extension
+from hpotune.config.budget_extension import (
+    effective_budget,
+    merged_extension,
+    overridden_edits,
+    read_extension,
+)
 from hpotune.config.schema.execution import BudgetConfig
 from hpotune.errors import StudyFileError
 
@@ -28,8 +33,8 @@ def after(*words: tuple[str, str], finished: int = 0, **edited: object) -> Budge
     """The budget in force after each word was said, and the file edited."""
     told = {}
     for key, word in words:
-        told = extended(budget(), json.loads(json.dumps(told)), {key: word}, finished=finished)
-    return in_force(budget(**edited), told)
+        told = merged_extension(budget(), json.loads(json.dumps(told)), {key: word}, finished=finished)
+    return effective_budget(budget(**edited), told)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +62,7 @@ def after(*words: tuple[str, str], finished: int = 0, **edited: object) -> Budge
 )
 def test_a_plus_adds_and_a_bare_value_replaces(key, word, value):
     assert str(getattr(after((key, word)), key)) == str(value)
-    assert in_force(budget(), {}) == budget()
+    assert effective_budget(budget(), {}) == budget()
 
 
 def test_a_second_word_adds_to_the_first():
@@ -75,8 +80,8 @@ def test_of_an_edited_file_and_an_extension_the_larger_is_in_force(word, edited,
 
 def test_no_limit_is_more_than_any():
     assert after(("gpu_hours", "+50"), gpu_hours=None).gpu_hours is None
-    told = extended(budget(gpu_hours=None), {}, {"gpu_hours": "20"}, finished=0)
-    assert in_force(budget(gpu_hours=None), told).gpu_hours == 20
+    told = merged_extension(budget(gpu_hours=None), {}, {"gpu_hours": "20"}, finished=0)
+    assert effective_budget(budget(gpu_hours=None), told).gpu_hours == 20
 
 
 def test_a_moment_is_later_than_its_day_began():
@@ -107,31 +112,31 @@ def test_a_moment_is_later_than_its_day_began():
 )
 def test_a_wrong_word_is_one_line_with_what_it_needs(key, word, says):
     with pytest.raises(StudyFileError) as told:
-        extended(budget(), {}, {key: word}, finished=12)
+        merged_extension(budget(), {}, {key: word}, finished=12)
     (line,) = told.value.mistakes
     assert says in line
 
 
 def test_nothing_can_be_added_to_no_limit():
     with pytest.raises(StudyFileError, match="has no limit, so there is nothing to add to"):
-        extended(budget(gpu_hours=None), {}, {"gpu_hours": "+20"}, finished=0)
+        merged_extension(budget(gpu_hours=None), {}, {"gpu_hours": "+20"}, finished=0)
 
 
 def test_every_wrong_word_is_told():
     with pytest.raises(StudyFileError) as told:
-        extended(budget(), {}, {"trials": "x", "parallel": "y", "max_failed": "+1"}, finished=0)
+        merged_extension(budget(), {}, {"trials": "x", "parallel": "y", "max_failed": "+1"}, finished=0)
     assert len(told.value.mistakes) == 2
 
 
 def test_an_edit_that_an_extension_overrules_is_told_and_no_other():
-    told = extended(budget(), {}, {"trials": "+20"}, finished=0)
+    told = merged_extension(budget(), {}, {"trials": "+20"}, finished=0)
     assert (
-        overruled(budget(), told)
-        == overruled(budget(trials=100), told)
-        == overruled(budget(parallel=9), told)
+        overridden_edits(budget(), told)
+        == overridden_edits(budget(trials=100), told)
+        == overridden_edits(budget(parallel=9), told)
         == []
     )
-    (line,) = overruled(budget(trials=40), told)
+    (line,) = overridden_edits(budget(trials=40), told)
     assert line.startswith("budget.trials: 70 is in force, as extended; the file says 40")
 
 

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from hpotune.config import library_fields
-from hpotune.config.library_fields import field_types, named_values, type_complaint, value_complaint
+from hpotune.config.library_fields import field_types, named_values, type_error, value_error
 
 RECORDED = json.loads(library_fields._RECORDED.read_text(encoding="utf-8"))
 
@@ -52,7 +52,7 @@ def test_the_recorded_list_serves_where_the_libraries_are_not_installed(monkeypa
     ],
 )  # fmt: skip
 def test_a_value_fits_its_annotation_or_is_told_why_not(value, annotation, says):
-    told = type_complaint(value, annotation)
+    told = type_error(value, annotation)
     assert told is None if says is None else told is not None and says in told
 
 
@@ -66,5 +66,5 @@ def test_a_value_fits_its_annotation_or_is_told_why_not(value, annotation, says)
     ],
 )  # fmt: skip
 def test_limits_hold_at_their_edge(section, name, good, bad):
-    assert value_complaint(section, name, good) is None
-    assert value_complaint(section, name, bad) is not None
+    assert value_error(section, name, good) is None
+    assert value_error(section, name, bad) is not None

@@ -1,4 +1,4 @@
-"""The process: what it leaves behind when it ends well, and when it does not."""
+"""The trial process: its result and exit code for success and for each kind of failure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 
 from hpotune.finetune.__main__ import _failure, main
 from hpotune.finetune.model import hub
-from hpotune.finetune.output import Report
-from hpotune.finetune.trial_errors import DataError, NotFinite, TruthFailure
+from hpotune.finetune.output import TrialOutput
+from hpotune.finetune.trial_errors import DataError, NotFinite, SanityCheckFailure
 from hpotune.records.trial import Failure, TrialResult
-from tests.finetune.conftest import result_of, start
+from tests.fixtures.tiny_trials import result_of, start_trial
 
 
-def test_a_failing_trial_says_why_and_exits_with_1(make_spec, monkeypatch, capsys):
-    monkeypatch.setattr(hub, "prepare", lambda **_: None)  # it must come before datasets is imported
+def test_failing_trial_exits_with_1(make_spec, monkeypatch, capsys):
+    monkeypatch.setattr(hub, "prepare_environment", lambda **_: None)  # datasets is imported already
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     spec = make_spec(data={"columns": {"output": "nope"}})
     file = Path(spec.folder) / "spec.json"
@@ -31,33 +31,33 @@ def test_a_failing_trial_says_why_and_exits_with_1(make_spec, monkeypatch, capsy
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_a_rank_that_fails_hands_in_its_failure(make_spec):
+def test_failing_rank_writes_result(make_spec):
     spec = make_spec(lora={"init_lora_weights": False})
-    assert start(spec, processes=2).wait(timeout=300) == 1
+    assert start_trial(spec, processes=2).wait(timeout=300) == 1
     assert result_of(spec).failure.cause == "truth"
 
 
-def test_a_failure_of_rank_0_does_not_replace_the_one_that_stands(tmp_path):
-    def told(rank: int, state: str, cause: str | None = None) -> None:
-        report = Report(folder=tmp_path, number=1, first_one=rank == 0, started=0.0)
+def test_first_failure_is_kept(tmp_path):
+    def write(rank: int, state: str, cause: str | None = None) -> None:
+        output = TrialOutput(folder=tmp_path, number=1, is_main=rank == 0, started=0.0)
         failure = Failure(cause=cause, message="m") if cause else None
-        report.hand_in(report.result(state, failure=failure))
+        output.write_result(output.result(state, failure=failure))
 
-    def stands() -> TrialResult:
+    def written() -> TrialResult:
         return TrialResult.model_validate_json((tmp_path / "result.json").read_text())
 
-    told(0, "paused")
-    told(3, "failed", "oom")
-    assert stands().state == "paused"
-    told(0, "failed", "oom")
-    told(0, "failed", "unknown")
-    assert stands().failure.cause == "oom"
+    write(0, "paused")
+    write(3, "failed", "oom")
+    assert written().state == "paused"
+    write(0, "failed", "oom")
+    write(0, "failed", "unknown")
+    assert written().failure.cause == "oom"
 
 
 def test_causes_of_failures():
     assert _failure(torch.OutOfMemoryError("CUDA out of memory")).cause == "oom"
     assert _failure(NotFinite("x")).cause == "nan"
-    assert _failure(TruthFailure("x")).cause == "truth"
+    assert _failure(SanityCheckFailure("x")).cause == "truth"
     assert _failure(DataError("x")).cause == "data"
     assert _failure(OSError("no such model")).cause == "user"
     assert _failure(RuntimeError("boom")).cause == "unknown"

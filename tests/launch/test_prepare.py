@@ -10,7 +10,7 @@ import pytest
 from hpotune.checks.study_file import check
 from hpotune.errors import HpotuneError, StoreError, StudyFileError
 from hpotune.launch.extend import extend_study
-from hpotune.launch.prepare import Ready, _edited_file, prepare
+from hpotune.launch.prepare import PreparedStudy, _edited_file, prepare
 from hpotune.workspace.code_snapshot import find_snapshot
 from hpotune.workspace.folder import StudyFolder
 
@@ -21,7 +21,7 @@ def file(make_study) -> Path:
     return make_study().source.path
 
 
-def again(target: Path) -> Ready:
+def again(target: Path) -> PreparedStudy:
     return prepare(target, chosen=None, data_root=None)
 
 

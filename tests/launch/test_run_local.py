@@ -20,7 +20,7 @@ from hpotune.launch.run_local import check_local, run_study, run_workers, shortf
 from hpotune.records.jobs import JobRow
 from hpotune.records.trial import Worker
 from hpotune.slurm.commands import error_line
-from hpotune.slurm.jobs import failure_by_job_state
+from hpotune.slurm.study_jobs import failure_by_job_state
 from hpotune.storage import TrialQueue, stale_on_host
 from hpotune.workspace.lock import try_exclusive_lock
 

@@ -12,11 +12,11 @@ from hpotune.records.jobs import JobRow
 from hpotune.records.lineage import Lineage
 from hpotune.records.trial import Failure, RegretBound, TrialRow
 from hpotune.report.json_output import as_json
-from hpotune.report.views.algorithm import AlgorithmView
+from hpotune.report.views.algorithm_view import AlgorithmView
 from hpotune.report.views.best import best_result
-from hpotune.report.views.plan import plan_view
+from hpotune.report.views.plan_view import plan_view
 from hpotune.report.views.status import study_status
-from hpotune.report.views.trial import trial_view
+from hpotune.report.views.trial_view import trial_view
 from hpotune.report.views.why import why_result
 from hpotune.workspace.folder import StudyFolder
 from tests.fixtures.report_rows import (

@@ -9,7 +9,7 @@ import pytest
 
 from hpotune.planning.study_plan import make_plan
 from hpotune.report.plan_table import plan_table
-from hpotune.report.views.plan import PlanView, plan_view
+from hpotune.report.views.plan_view import PlanView, plan_view
 from hpotune.workspace.folder import StudyFolder
 from tests.fixtures.report_rows import NOW, config, printed
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from hpotune.records.trial import Failure, TrialRow
 from hpotune.report.tables import trials_table
-from hpotune.report.views.trial import trial_view
+from hpotune.report.views.trial_view import trial_view
 from tests.fixtures.report_rows import attempt, config, finished, printed
 
 OBJECTIVES = config().score.objective

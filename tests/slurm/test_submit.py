@@ -10,7 +10,7 @@ from datetime import datetime
 
 import pytest
 
-from hpotune.checks.gpus import deal, visible_gpus
+from hpotune.checks.gpus import gpu_groups, visible_gpus
 from hpotune.errors import ClusterError, StudyFileError
 from hpotune.launch import follow_up
 from hpotune.launch.stale_workers import lost_trials
@@ -18,7 +18,7 @@ from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.records.trial import Worker
 from hpotune.slurm import commands
 from hpotune.slurm import submit as slurm_submit
-from hpotune.slurm.jobs import cached_jobs
+from hpotune.slurm.study_jobs import cached_jobs
 from hpotune.slurm.submit import (
     SubmitResult,
     _check_extra,
@@ -341,8 +341,8 @@ def test_visible_gpus_follow_cuda(named, found):
 
 
 def test_gpus_are_dealt_in_groups():
-    assert deal(["0", "1", "2"], each=1) == ["0", "1", "2"]
-    assert deal(["0", "1", "2"], each=2) == ["0,1"]
-    assert deal([], each=2) == deal(["0"], each=0) == []
+    assert gpu_groups(["0", "1", "2"], each=1) == ["0", "1", "2"]
+    assert gpu_groups(["0", "1", "2"], each=2) == ["0,1"]
+    assert gpu_groups([], each=2) == gpu_groups(["0"], each=0) == []
     with pytest.raises(StudyFileError, match=r"resources.gpus: 2, but this machine shows 1"):
-        deal(["0"], each=2)
+        gpu_groups(["0"], each=2)

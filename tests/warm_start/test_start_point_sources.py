@@ -13,7 +13,7 @@ import yaml
 
 from hpotune.checks.study_file import check
 from hpotune.errors import StudyFileError
-from hpotune.launch.prepare import Ready, prepare
+from hpotune.launch.prepare import PreparedStudy, prepare
 from hpotune.records.trial import Failure, TrialResult, Worker
 from hpotune.search.start_points import START_POINTS_KEY
 from hpotune.storage import Claim
@@ -45,7 +45,7 @@ def made(tmp_path) -> Made:
     return write
 
 
-def ready(file: Path) -> Ready:
+def ready(file: Path) -> PreparedStudy:
     return prepare(file, chosen=None, data_root=None)
 
 

@@ -1,4 +1,4 @@
-"""The sections of a study file: every key, its unit, its default; here what all of them share."""
+"""The sections of a study file: every key with its unit and default. This file holds their base class."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ Json = Any
 
 
 class Section(BaseModel):
-    """A part of the file: unknown keys are errors, `"8"` is not 8, values cannot be changed."""
+    """Base class of all sections: unknown keys are errors, text is not converted to numbers, instances are frozen."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True)

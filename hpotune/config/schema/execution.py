@@ -1,4 +1,4 @@
-"""The sections of a study file that say how it runs: budgets, modes, what is repeated, what is known beforehand."""
+"""The sections `budget`, `execution`, `retry` and `plan` of a study file: how the study runs and when it ends."""
 
 from __future__ import annotations
 
@@ -13,31 +13,34 @@ from hpotune.config.schema.walltime import WallTime
 Cause = Literal[
     "oom", "nan", "truth", "data", "user", "node", "timeout", "preempted", "killed", "store", "unknown"
 ]
-"""Why an attempt at a trial ended without a value."""
+"""Why an attempt at a trial ended without a value. "truth" is a failed sanity check (section `checks`)."""
 
 
 class BudgetConfig(Section):
-    """When the study ends. Exact over all workers."""
+    """When the study ends. The limits hold over all workers together."""
 
     trials: int = Field(ge=1)
-    """Trials that finished or were stopped at a rung, the baseline counted; a failed one is replaced."""
+    """Number of finished or pruned trials, baseline included; a failed trial is replaced by another."""
     parallel: int = Field(default=1, ge=1)
-    """Trials at a time: workers, the %K of a job array, or the width of a round."""
+    """Trials that run at the same time: the number of workers, the %K of a job array, or the size of a batch."""
     max_failed: int = Field(default=5, ge=0)
-    """The study stops when more trials than this have failed; 0: at the first. Diverged ones (nan) are not counted."""
+    """The study stops when more trials than this have failed; 0: at the first failure. Diverged trials (nan) are not
+    counted."""
     max_equal_failures: int = Field(default=3, ge=1)
-    """The study stops when so many trials in a row have failed for one reason in the same words: the next would too."""
+    """The study stops when this many consecutive trials have failed with the same cause and the same message."""
     gpu_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """No trial starts that would take the study beyond so many; attempts that were lost are counted. null: no limit."""
+    """No trial starts that would make the study use more GPU hours than this; lost attempts are counted. null: no
+    limit."""
     wall_time: WallTime | None = None
-    """No trial starts so long after the first one started, as Slurm writes times; null: no limit."""
+    """No trial starts later than this after the first one started, in Slurm's time format; null: no limit."""
     plateau: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """The study ends when, twice in a row, no point of the space is expected (95 %) to beat the best trial by more than
-    this, in the objective's unit; looked at from the tenth finished trial on. One objective, no `when`. null: never."""
+    """The study ends when two consecutive 95 % upper bounds on the possible improvement over the best trial are below
+    this, in the objective's unit; computed from the tenth finished trial on. One objective, no `when`. null: never."""
     until: date | datetime | None = None
-    """No trial starts after this moment (local time); null: no limit."""
+    """No trial starts after this date and time (local time); null: no limit."""
     on_end: Literal["drain", "cancel"] = "drain"
-    """Running trials, when a budget or the goal ends the study. drain: they finish. cancel: they are stopped."""
+    """What happens to running trials when a budget or the goal ends the study. drain: they finish. cancel: they are
+    stopped."""
 
     @field_validator("until", mode="before")
     @classmethod
@@ -51,17 +54,19 @@ class BudgetConfig(Section):
 
 
 class ExecutionConfig(Section):
-    """Who hands out trials."""
+    """How trials are assigned to workers and jobs."""
 
     mode: Literal["sequential", "batch", "async"] = "async"
-    """async: each worker takes a trial when it is free. batch: rounds of `parallel` trials, each drawn from the results
-    of the rounds before. sequential: one at a time."""
+    """async: each worker takes its next trial when it is free. batch: rounds of `parallel` trials, proposed from the
+    results of the earlier rounds. sequential: one trial at a time."""
     trials_per_job: Literal["auto"] | int = "auto"
-    """1: a job array with one trial an element. n: jobs that end after n. auto: workers that take trials to the end."""
+    """1: a job array with one trial per element. n: each job ends after n trials. auto: each job takes trials until the
+    study or its wall time ends."""
     pack: Literal["auto", 1] = "auto"
-    """Trials trained together on one base; auto: 1."""
+    """Trials trained together on one base model; auto: 1."""
     lease_s: int = Field(default=300, ge=10)
-    """Seconds without a sign of life after which a worker is dead, where nobody asks Slurm about its job."""
+    """Seconds without a heartbeat after which a worker is stale and its trial is lost, where Slurm cannot be asked about
+    the worker's job."""
 
     @field_validator("trials_per_job")
     @classmethod
@@ -72,44 +77,48 @@ class ExecutionConfig(Section):
 
 
 class RetryConfig(Section):
-    """How often a trial goes back in line, under its number and from its checkpoint, before it has failed; by cause."""
+    """How often a trial is retried before it has failed, by cause; it keeps its number and continues from its
+    checkpoint."""
 
     node: int = Field(default=2, ge=0)
-    """A broken node (CUDA, NCCL, ECC, driver) or one that died. The node is left out from then on."""
+    """A node that failed (CUDA, NCCL, ECC or driver error, or the node went down). The node is excluded afterwards."""
     killed: int = Field(default=2, ge=0)
-    """Killed by somebody, or its worker died: the kernel's out-of-memory killer looks like that too."""
+    """The trial's process or its worker was killed, possibly by the kernel's out-of-memory killer."""
     preempted: int | None = Field(default=None, ge=0)
-    """Its job made room for another. null: as often as it comes, while each attempt gets further."""
+    """The job was preempted. null: no limit while each attempt makes progress."""
     timeout: int | None = Field(default=None, ge=0)
-    """Its job's time was out. null: as often as it comes, while each attempt gets further."""
+    """The job reached its time limit. null: no limit while each attempt makes progress."""
     store: int = Field(default=2, ge=0)
-    """The store or the disk was away."""
+    """The store or the file system was unavailable."""
     oom: int = Field(default=0, ge=0)
-    """Out of memory: the same point needs the same memory again."""
+    """Out of memory; a retry of the same point needs the same memory."""
     nan: int = Field(default=0, ge=0)
-    """Diverged."""
+    """The trial diverged."""
     truth: int = Field(default=0, ge=0)
-    """A truth check failed."""
+    """A sanity check failed (section `checks`)."""
     data: int = Field(default=0, ge=0)
-    """The data is not what the file says."""
+    """The data does not have the columns, rows or labels that the study file names."""
     user: int = Field(default=0, ge=0)
-    """Your own code, or a point that breaks a rule."""
+    """An error in your function or command, or a point with an invalid value."""
     unknown: int = Field(default=0, ge=0)
+    """No known cause matches."""
 
     def times(self, cause: Cause) -> int | None:
-        """How often a cause is tried again; None: without end."""
+        """How often a trial is retried after a cause; None: without limit."""
         found: int | None = getattr(self, cause)
         return found
 
 
 class PlanConfig(Section):
-    """What is known before any trial has finished; `hpotune plan --probe` measures it, finished trials replace it."""
+    """Times that `hpotune plan` assumes before any trial has finished; `--probe` measures them, finished trials replace
+    them."""
 
     trial_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """Seconds that a trial trains and scores; also what a worker holds against the rest of its job's time."""
+    """Seconds of a trial's training and scoring; a worker also compares it with its job's remaining time. null: not
+    known."""
     load_s: float = Field(default=0, ge=0, allow_inf_nan=False)
-    """Seconds in which a trial's process imports its libraries, and loads model and data."""
+    """Seconds that a trial's process takes to import libraries and to load model and data."""
     start_s: float = Field(default=0, ge=0, allow_inf_nan=False)
-    """Seconds from the start of a job to its first trial: node preparation, setup lines, import."""
+    """Seconds from the start of a job to its first trial: node preparation, setup lines, imports."""
     queue_s: float = Field(default=0, ge=0, allow_inf_nan=False)
-    """Seconds a job waits in the queue."""
+    """Seconds that a job waits in the queue."""

@@ -1,4 +1,4 @@
-"""The sections of a study file that say where it runs: what a job asks Slurm for, and what it sets up first."""
+"""The sections `resources` and `env` of a study file: what a job requests from Slurm, and its environment."""
 
 from __future__ import annotations
 
@@ -17,48 +17,55 @@ SECRET = re.compile(
 )
 """Names of variables that hold secrets: PGPASSWORD, MYSQL_PWD, AWS_SECRET_ACCESS_KEY, HF_TOKEN; not PWD."""
 ASSIGNED = re.compile(r"(?:^|[\s;&|])([A-Za-z_]\w*)=(?![\"']?[$`]|[\s;&|]|$)")
-"""A variable set in a shell line to a text that stands there; `$(cat FILE)` keeps it elsewhere."""
+"""A variable that a shell line sets to a literal text; `$(cat FILE)` is no literal."""
 
 
 class ResourcesConfig(Section):
-    """What one job asks Slurm for. Only what you write here is emitted."""
+    """What one job requests from Slurm. Options that are not set here are not written into the job script."""
 
     partition: str | None = None
     """null: the cluster's default."""
     account: str | None = None
+    """null: your default account."""
     qos: str | None = None
+    """null: the default quality of service."""
     constraint: str | None = None
+    """Node features; null: any node."""
     reservation: str | None = None
+    """null: none."""
     gpus: int | str = 0
-    """A node: `4`, or typed `A100:4`."""
+    """GPUs per node: `4`, or with their type `A100:4`."""
     gpu_option: Literal["gpus-per-node", "gres"] = "gpus-per-node"
-    """How the GPUs are asked for: `--gpus-per-node=A100:4` or `--gres=gpu:A100:4`; sites differ."""
+    """How GPUs are requested: `--gpus-per-node=A100:4` or `--gres=gpu:A100:4`; clusters differ."""
     nodes: int = Field(default=1, ge=1)
+    """Nodes per job."""
     processes: int | None = Field(default=None, ge=1)
-    """Ranks of a trial a node; null: one a GPU, or one without GPUs."""
+    """Ranks of a trial per node; null: one per GPU, or one if there is no GPU."""
     cpus_per_gpu: int | None = Field(default=None, ge=1)
-    """CPUs for each GPU."""
+    """CPUs per GPU; null: the cluster's default."""
     cpus: int | None = Field(default=None, ge=1)
-    """CPUs a node, instead of cpus_per_gpu."""
+    """CPUs per node, instead of cpus_per_gpu; null: the cluster's default."""
     mem: str | None = None
-    """A node, as Slurm writes it (`64G`); mem, mem_per_gpu, mem_per_cpu exclude each other; null: the cluster's
-    default."""
+    """Memory per node in Slurm's format (`64G`); mem, mem_per_gpu and mem_per_cpu exclude each other. null: the
+    cluster's default."""
     mem_per_gpu: str | None = None
+    """Memory per GPU, such as `32G`."""
     mem_per_cpu: str | None = None
+    """Memory per CPU, such as `4G`."""
     time: WallTime = "1:00:00"
-    """Wall time of a job, as Slurm writes it: minutes, MM:SS, HH:MM:SS, D-HH:MM:SS."""
+    """Time limit of a job in Slurm's format: minutes, MM:SS, HH:MM:SS, D-HH:MM:SS."""
     exclude: str | None = None
-    """Nodes to avoid."""
+    """Nodes that are not used, as a Slurm node list; null: none."""
     wckey: str | None = None
-    """null: none is sent."""
+    """Workload characterization key of the job; null: none."""
     signal_delay_s: int = Field(default=180, ge=0)
-    """Seconds before the end of a job at which its trial is told to checkpoint."""
+    """Seconds before the job's time limit at which the job gets SIGUSR2 and its trial writes a checkpoint."""
     follow_up: bool | Literal["worker"] = True
-    """Who tells dead trials and submits what is missing. true: a small job without GPUs that starts when others have
-    ended. worker: the worker that ends last, for clusters without a place for small jobs. false: you, with
-    `hpotune submit`."""
+    """What requeues lost trials and submits missing jobs. true: a follow-up job without GPUs that starts when the other
+    jobs have ended. worker: the worker that ends last, for clusters that do not accept small jobs. false: nothing; run
+    `hpotune submit` again."""
     extra: dict[str, str | int | bool] = Field(default={})
-    """Other sbatch options, passed on letter by letter (`{licenses: matlab, exclusive: true}`)."""
+    """Other sbatch options, passed on unchanged (`{licenses: matlab, exclusive: true}`)."""
 
     @field_validator("mem", "mem_per_gpu", "mem_per_cpu")
     @classmethod
@@ -71,7 +78,7 @@ class ResourcesConfig(Section):
     @classmethod
     def _counted(cls, value: int | str) -> int | str:
         if not re.fullmatch(r"([A-Za-z][^:]*:)?\d+", str(value)):
-            raise ValueError("needs a number a node, or TYPE:NUMBER such as A100:4")
+            raise ValueError("needs a number of GPUs per node, or TYPE:NUMBER such as A100:4")
         return value
 
     @model_validator(mode="after")
@@ -88,17 +95,17 @@ class ResourcesConfig(Section):
 
     @property
     def gpus_per_node(self) -> int:
-        """The number in `gpus`."""
+        """GPUs per node, without their type."""
         return int(str(self.gpus).rpartition(":")[2])
 
     @property
     def processes_per_node(self) -> int:
-        """Ranks of a trial on each node."""
+        """Ranks of a trial per node."""
         return self.processes or max(1, self.gpus_per_node)
 
     @property
     def working_s(self) -> int:
-        """Seconds from the start of a job until it is told to end."""
+        """Seconds from the start of a job until it is signalled to end."""
         return self.walltime_min * 60 - self.signal_delay_s
 
     @property
@@ -108,28 +115,28 @@ class ResourcesConfig(Section):
 
 
 class EnvConfig(Section):
-    """What a job sets up before it starts."""
+    """The environment of a job."""
 
     modules: list[str] = Field(default=[])
     """`module load` lines, in order."""
     venv: str | None = "auto"
-    """A virtual environment to activate; auto: the one that runs hpotune now; null: none."""
+    """A virtual environment to activate; auto: the one in which hpotune runs now; null: none."""
     container: str | None = None
-    """An apptainer image in which ranks, functions and commands run: a local file or an address (docker://…). hpotune
-    must be installed in it, or stand under the same path inside as outside."""
+    """An Apptainer image in which ranks, functions and commands run: a local file or a URL (docker://…). hpotune must
+    be installed in it, or be found at the same path inside and outside. null: none."""
     setup: list[str] = Field(default=[])
-    """Shell lines run first, as they stand; never secrets."""
+    """Shell lines that run first, unchanged; no secrets: the job script is readable."""
     vars: dict[str, str] = Field(default={})
-    """Environment variables; never secrets, they stand readable in the job script."""
+    """Environment variables; no secrets: the job script is readable."""
     offline: bool = True
-    """Sets HF_HUB_OFFLINE in trials: without it a node without internet retries for minutes, unseen."""
+    """Sets HF_HUB_OFFLINE=1 in trials; otherwise a node without internet access retries downloads for minutes."""
 
     @field_validator("vars")
     @classmethod
     def _exportable(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
             if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
-                raise ValueError(f"{name}: is no name of a variable; needs letters, digits and _")
+                raise ValueError(f"{name}: is not a valid variable name; needs letters, digits and _")
             if SECRET.search(name):
                 raise ValueError(
                     f"{name}: is a secret, and job scripts are readable; export it in ~/.bashrc instead"
@@ -139,7 +146,7 @@ class EnvConfig(Section):
     @model_validator(mode="after")
     def _no_secrets(self) -> EnvConfig:
         for name in (name for line in self.setup for name in ASSIGNED.findall(line)):
-            if SECRET.search(name):  # between keys, so that the line itself is not shown
+            if SECRET.search(name):  # the error names the section, so that it does not show the line
                 raise ValueError(
                     f"setup: sets {name}, a secret, and job scripts are readable; export it in ~/.bashrc instead"
                 )

@@ -1,6 +1,7 @@
-"""Rungs: the budgets at which a trial is scored on its way, and the rule that decides whether it goes on.
+"""Rungs of a study: the budgets at which a trial is scored, and the pruner that promotes or prunes it there.
 
-A run is cut at its rungs; its learning-rate schedule is that of the whole run. The rules are in schedule/promotion.py.
+A trial stops at a rung and continues from its checkpoint; its learning-rate schedule is that of the whole run. The
+promotion rules themselves are in schedule/promotion.py.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ Pruner = Literal["none", "asha", "hyperband", "median", "percentile", "wilcoxon"
 Unit = Literal["share", "steps", "rows", "items"]
 
 HALVING = ("asha", "hyperband")
-"""Pruners that promote the best of a rung; the others stop a trial that does worse than earlier ones."""
+"""Pruners that promote the best trials of a rung; the others prune a trial that is worse than earlier trials."""
 ALGORITHMS: Mapping[str, Pruner] = {"asha": "asha", "hyperband": "hyperband", "bohb": "hyperband"}
-"""Algorithms that name their pruner."""
+"""Algorithm -> the pruner that it implies."""
 LINEAGES = frozenset({"pbt"})
-"""Algorithms whose trials train parts of a run and go on from each other."""
+"""Population-based algorithms: a trial continues from the checkpoint of another trial."""
 SHARES: Mapping[str, tuple[float, ...]] = {
     "asha": (1 / 9, 1 / 3, 1.0),
     "hyperband": (1 / 9, 1 / 3, 1.0),
@@ -31,7 +32,7 @@ SHARES: Mapping[str, tuple[float, ...]] = {
     "percentile": (0.2, 0.4, 0.6, 0.8, 1.0),
     "wilcoxon": (0.2, 0.4, 0.6, 0.8, 1.0),
 }
-"""Rungs where the file gives none."""
+"""Pruner -> default rungs, as shares of the run."""
 OPTIONS: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
     "asha": {"eta": (3, 2, 1000)},
     "hyperband": {"eta": (3, 2, 1000)},
@@ -39,22 +40,22 @@ OPTIONS: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
     "percentile": {"n_startup_trials": (4, 1, 1e6), "percentile": (100 / 3, 0, 100)},
     "wilcoxon": {"n_startup_trials": (4, 1, 1e6), "p_threshold": (0.1, 0, 1)},
 }
-"""Pruner -> option -> (default, lowest, highest value). On 2 x 1,024 real learning curves the top third at a fifth of
-the run held every one of the final best twenty."""
+"""Pruner -> option -> (default, minimum, maximum). On 2 x 1,024 real learning curves the best third at a fifth of the
+run contained all of the final best twenty."""
 
 
 class RungsConfig(Section):
-    """Where a trial is scored on its way."""
+    """The budgets at which a trial is scored."""
 
     unit: Unit = "share"
-    """share (of the run), steps (of the optimizer), rows (trained on), items (scored: each trial is trained once, to
-    its end, and scored on more items at each rung)."""
+    """share (of the run), steps (of the optimizer), rows (of training data), items (of the lm-eval task: each trial is
+    trained completely, and scored on more items at each rung)."""
     at: list[float] = Field(min_length=1)
-    """Growing; the last is the whole run, for shares 1."""
+    """Increasing; the last one is the whole run, 1 for shares."""
 
 
 def _spelled(value: Json) -> Json:
-    """A bare list is one of shares; whole numbers are numbers too."""
+    """The mapping form: a bare list is a list of shares, and whole numbers become floats."""
     if isinstance(value, list):
         value = {"at": value}
     if value is not None and not isinstance(value, (dict, RungsConfig)):
@@ -69,20 +70,20 @@ Rungs = Annotated[RungsConfig | None, BeforeValidator(_spelled)]
 
 
 class Rung(Section):
-    """The part of a run that one turn of a trial goes to."""
+    """The rung to which one stage of a trial runs."""
 
     index: int
     """From 0."""
     unit: Unit
     budget: float
-    """Where it ends, in `unit`, counted from the start of the run."""
+    """Budget of the rung in `unit`, counted from the start of the run."""
     last: bool
-    """Whether that is the whole run."""
+    """Whether the rung is the whole run."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ladder:
-    """The rungs of a study and the rule between them."""
+    """The rungs of a study and their pruner."""
 
     pruner: Pruner
     unit: Unit
@@ -90,32 +91,32 @@ class Ladder:
     options: Mapping[str, float]
 
     def __len__(self) -> int:
-        """Rungs."""
+        """The number of rungs."""
         return len(self.budgets)
 
     @property
     def last(self) -> int:
-        """Index of the whole run."""
+        """Index of the last rung, which is the whole run."""
         return len(self.budgets) - 1
 
     @property
     def halves(self) -> bool:
-        """Whether the best of a rung are promoted; else the bad are stopped."""
+        """Whether the best trials of a rung are promoted (asha, hyperband); the other pruners prune the worst."""
         return self.pruner in HALVING
 
     def share(self, rung: int) -> float:
-        """Of the run that is done at a rung; of items: all of the training."""
+        """Share of the training that is done at a rung; 1 for items, as the training is then complete."""
         return 1.0 if self.unit == "items" else self.budgets[rung] / self.budgets[-1]
 
     def rung(self, index: int) -> Rung:
-        """What one turn's process is told."""
+        """The rung of that index, as a trial's process gets it."""
         return Rung(index=index, unit=self.unit, budget=self.budgets[index], last=index == self.last)
 
 
 def ladder_of(
     pruner: Pruner, algorithm: str, rungs: RungsConfig | None, options: Mapping[str, Json]
 ) -> Ladder | None:
-    """The ladder that `search` asks for; None where every trial runs to its end at once."""
+    """The ladder that `search` defines; None if trials have no rungs."""
     chosen = ALGORITHMS.get(algorithm, "none") if pruner == "none" else pruner
     if chosen == "none":
         return None
@@ -132,10 +133,10 @@ def ladder_of(
 def mistakes(
     pruner: Pruner, algorithm: str, rungs: RungsConfig | None, options: Mapping[str, Json]
 ) -> Iterator[str]:
-    """What is wrong within `search`, `KEY: ` first."""
+    """Errors within `search`, each with `KEY: ` first."""
     if algorithm in LINEAGES and (pruner != "none" or rungs or options):
         key = "pruner" if pruner != "none" else "rungs" if rungs else "pruner_options"
-        yield f"{key}: {algorithm} decides by itself who goes on, at search.options.generations; remove {key}"
+        yield f"{key}: {algorithm} selects trials itself after each generation (search.options.generations); remove {key}"
         return
     implied = ALGORITHMS.get(algorithm)
     if implied and pruner not in ("none", implied):
@@ -144,7 +145,7 @@ def mistakes(
     chosen = implied or pruner
     if chosen == "none":
         yield from (
-            f"{key}: is for a pruner, and there is none; add pruner: asha, or remove {key}"
+            f"{key}: needs a pruner; add pruner: asha, or remove {key}"
             for key, value in (("rungs", rungs), ("pruner_options", options))
             if value
         )
@@ -159,13 +160,13 @@ def _wrong_rungs(rungs: RungsConfig | None) -> Iterator[str]:
         return
     at = rungs.at
     if any(not 0 < x < float("inf") for x in at) or any(a >= b for a, b in pairwise(at)):
-        yield f"{_plain(at)} needs numbers above 0 that grow, e.g. [0.11, 0.33, 1]"
+        yield f"{_plain(at)} needs increasing numbers above 0, e.g. [0.11, 0.33, 1]"
     elif rungs.unit == "share" and at[-1] != 1:
         yield f"{_plain(at)} does not end with 1, the whole run; add it, or name a unit: {{unit: steps, at: …}}"
     elif rungs.unit != "share" and any(x != int(x) for x in at):
         yield f"{_plain(at)} needs whole numbers of {rungs.unit}"
     elif len(at) < 2:
-        yield f"{_plain(at)} is one rung, so that nothing can be stopped on its way; add a smaller one"
+        yield f"{_plain(at)} is one rung, so that no trial can be pruned before its end; add a smaller rung"
 
 
 def _plain(numbers: Sequence[float]) -> str:
@@ -175,7 +176,7 @@ def _plain(numbers: Sequence[float]) -> str:
 def _wrong_option(pruner: Pruner, name: str, value: Json) -> Iterator[str]:
     known = OPTIONS[pruner]
     if name not in known:
-        yield f"{name} is no option of {pruner}; {nearest(name, known)}"
+        yield f"{name} is not an option of {pruner}; {nearest(name, known)}"
         return
     _, low, high = known[name]
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
@@ -184,12 +185,12 @@ def _wrong_option(pruner: Pruner, name: str, value: Json) -> Iterator[str]:
 
 
 def unfit(ladder: Ladder, *, objectives: int, task: str | None, own: bool) -> Iterator[str]:
-    """What of the pruner or its rungs does not go with the rest of the study, `KEY: ` first.
+    """Conflicts of the pruner or its rungs with the rest of the study, each with `KEY: ` first.
 
-    `task`: the lm-eval task of the first objective. `own`: a function or a command is the objective.
+    `task`: the lm-eval task of the first objective. `own`: the objective is a function or a command.
     """
     if objectives > 1 and not ladder.halves:
-        yield f"pruner: {ladder.pruner} takes one objective, this study has {objectives}; write asha or hyperband"
+        yield f"pruner: {ladder.pruner} supports one objective, and this study has {objectives}; write asha or hyperband"
     if ladder.pruner == "wilcoxon" and task is None:
         yield "pruner: wilcoxon compares trials item by item, so the objective needs an lm-eval task; write median"
     if ladder.unit == "items" and task is None:

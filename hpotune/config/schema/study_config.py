@@ -1,8 +1,8 @@
 """The sections of a study file: every key, its unit, its default, and what 0, -1 and null mean.
 
-The string under a field is what `hpotune init` and docs/study_file.md show. Ranges are gone here: these are
-the values of one point of the space. `load.py` puts the point in and turns mistakes into lines with a place;
-a rule that fails between two keys says `KEY: ` first, so that the line is that key's.
+docs/study_file.md shows the string under each field. The classes hold the values of one point of the space, no
+ranges: `load.py` inserts the point and adds file and line to each error. An error that concerns two keys starts with
+`KEY: `, and is then reported at the line of that key.
 """
 
 from __future__ import annotations
@@ -23,73 +23,76 @@ from hpotune.errors import nearest
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 SPLIT = r"[\w.]+(\[-?\d*%?:-?\d*%?\])?"
 HOLE = re.compile(r"\{([A-Za-z_]\w*)\}")
-"""A {column} of a template, as finetune/data/prompt.py reads it: braces of JSON in a template stay as they are."""
+"""A {column} of a template, as finetune/data/prompt.py reads it; other braces, such as those of JSON, are literal."""
 PROMPTS = ("alpaca", "chat", "text")
 STORES = "auto, sqlite, journal, sqlite:///FILE, postgresql://USER@HOST/DB or journal:///FILE"
 
 
 class ModelConfig(Section):
-    """The frozen base."""
+    """The base model; its weights are frozen."""
 
     path: str
-    """Hugging Face id, folder, .gguf file, or `package:NAME/FILE` for a file inside an installed Python package."""
+    """Hugging Face id, folder, .gguf file, or `package:NAME/FILE` for a file in an installed Python package."""
     revision: str | None = None
-    """Branch, tag or full commit of a hub id; null: main."""
+    """Branch, tag or full commit of a Hugging Face id; null: main."""
     tokenizer: str | None = None
-    """Another id or folder to take the tokenizer from; null: the model's own."""
+    """Another id or folder from which the tokenizer is loaded; null: the model's own tokenizer."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
-    """Of the frozen weights. auto: bfloat16 on a GPU, float32 on a CPU. Adapters train in float32, or float64 under
-    float64."""
+    """Data type of the frozen weights. auto: bfloat16 on a GPU, float32 on a CPU. Adapters train in float32, or in
+    float64 with `dtype: float64`."""
     task: Literal["causal_lm", "sequence_classification"] = "causal_lm"
-    """The head: next token, or one label a text."""
+    """The model head: next-token prediction, or one label per text."""
     num_labels: int | None = Field(default=None, ge=2)
-    """Classes of sequence_classification; null: as many as the training rows hold."""
+    """Number of classes for sequence_classification; null: the number of labels in the training rows."""
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = None
-    """null: what transformers chooses."""
+    """Attention implementation; null: the default of transformers."""
     trust_remote_code: bool = False
-    """Runs Python code that the model's repository carries."""
+    """Whether Python code from the model's repository may run."""
 
     @model_validator(mode="after")
     def _labels_used(self) -> ModelConfig:
         if self.num_labels is not None and self.task == "causal_lm":
-            raise ValueError("num_labels: serves task: sequence_classification only; remove it or set task")
+            raise ValueError("num_labels: needs task: sequence_classification; remove it or set task")
         return self
 
 
 class DataConfig(Section):
-    """What the adapter is trained on."""
+    """The training data."""
 
     path: str
-    """Hugging Face id, folder, or a local .json .jsonl .csv .parquet file. A folder of that name under `data_root`
-    wins."""
+    """Hugging Face id, folder, or a local .json .jsonl .csv .parquet file. A folder of that name under `data_root` has
+    precedence."""
     name: str | None = None
     """The dataset's configuration (`main`, `ARC-Easy`); null: its only one."""
     split: str = "train"
-    """The split to train on, Hugging Face slices allowed (`train[:1000]` is drawn after shuffling, not before)."""
+    """The training split; Hugging Face slices are allowed (`train[:1000]`: rows after shuffling, not the first
+    1000)."""
     revision: str | None = None
-    """Of a hub dataset; null: main."""
+    """Branch, tag or full commit of a Hugging Face dataset; null: main."""
     prompt: str = "alpaca"
     """alpaca (instruction, input, output), chat (the tokenizer's template over `messages`, or over the alpaca
-    columns), text (the column `text`), or a template with {columns}. Loss on the answers only, but for text and
-    bare templates."""
+    columns), text (the column `text`), or a template with {columns}. The loss covers the answers only, except for
+    text and for templates without `response`, where it covers all tokens."""
     response: str | None = None
-    """With a template: the answer's template, the part that the loss counts; null: the loss counts everything."""
+    """With a template: the template of the answer, which alone enters the loss; null: all tokens enter the loss."""
     columns: dict[str, str] = {}
-    """Names that differ, ours: theirs (`{output: response, input: context}`)."""
+    """Renamed columns, expected name: name in the data (`{output: response, input: context}`)."""
     max_length: int = Field(default=512, ge=8)
-    """Tokens; longer rows are cut at the end."""
+    """Tokens per row; longer rows are truncated at the end."""
     rows: int | None = Field(default=None, ge=1)
-    """Rows used, drawn with `seed`; null: all."""
+    """Number of rows used, drawn at random with `seed`; null: all."""
     validation: Annotated[float | int, Field(ge=0, allow_inf_nan=False)] = 0.05
-    """Kept out of training, gives eval_loss: a share below 1, or a number of rows; 0: none."""
+    """Rows held out of training, from which eval_loss is computed: a share below 1, or a number of rows; 0: none."""
     seed: int = 0
-    """Of the draw of rows and of the validation part; the same for all trials."""
+    """Random seed for the choice of rows and of the validation rows; the same for all trials."""
 
     @field_validator("prompt")
     @classmethod
     def _known_prompt(cls, value: str) -> str:
         if value not in PROMPTS and not HOLE.search(value):
-            raise ValueError(f"is no prompt; {nearest(value, PROMPTS)}, or a template with {{columns}}")
+            raise ValueError(
+                f"is not a known prompt; {nearest(value, PROMPTS)}, or a template with {{columns}}"
+            )
         return value
 
     @field_validator("split")
@@ -109,39 +112,40 @@ class DataConfig(Section):
             )
         if self.response is not None and self.prompt in PROMPTS:
             raise ValueError(
-                f"response: belongs to a template; prompt: {self.prompt} has an answer of its own"
+                f"response: needs a template as prompt; prompt: {self.prompt} defines the answer itself; remove response"
             )
         return self
 
 
 class Objective(Section):
-    """One number a trial is judged by."""
+    """A number that the study optimizes."""
 
     task: str | None = None
-    """An lm-eval task or group; null: `metric` names a number of the training or of your function or command."""
+    """An lm-eval task or group; null: `metric` is a number from training, or from your function or command."""
     metric: str = "value"
-    """`acc_norm` of a task (`exact_match,strict-match` names a filter); eval_loss, train_loss, eval_accuracy; or a key
-    you return."""
+    """A metric of the task such as `acc_norm` (with a filter: `exact_match,strict-match`); eval_loss, train_loss or
+    eval_accuracy; or a key that your function or command returns."""
     direction: Literal["maximize", "minimize"] | None = None
-    """null: known from the metric's name (acc, f1 up; loss, perplexity down); a function or command needs it for any
-    name but loss, accuracy, f1 and the like."""
+    """null: derived from the metric's name (acc, f1: maximize; loss, perplexity: minimize). A function or command needs
+    it unless the metric has a common name such as loss, accuracy or f1."""
     goal: float | None = Field(default=None, allow_inf_nan=False)
-    """The study ends when a trial reaches it; null: never."""
+    """The study ends when a trial reaches this value; null: no goal."""
     limit: int | None = Field(default=None, ge=1)
-    """First items of each task to score; null: all. The standard error grows as fewer are scored."""
+    """Number of items of each task that are scored, from the first; null: all. Fewer items give a larger standard
+    error."""
     num_fewshot: int | None = Field(default=None, ge=0)
-    """Examples shown; null: the task's own number."""
+    """Number of few-shot examples in the prompt; null: the task's default."""
 
     @property
     def label(self) -> str:
-        """`hellaswag/acc_norm`, or the bare metric."""
+        """TASK/METRIC such as `hellaswag/acc_norm`, or the metric alone."""
         return f"{self.task}/{self.metric}" if self.task else self.metric
 
     @property
     def sense(self) -> Literal["maximize", "minimize"]:
-        """The direction, looked up where the file leaves it out.
+        """The direction, derived from the metric's name if the file does not give it.
 
-        Raises: ValueError for a metric whose direction is not known.
+        Raises: ValueError if the direction of the metric is not known.
         """
         if self.direction is not None:
             return self.direction
@@ -155,7 +159,7 @@ class Objective(Section):
         self.sense  # noqa: B018 - raises where the direction is missing
         for key in ("limit", "num_fewshot"):
             if self.task is None and getattr(self, key) is not None:
-                raise ValueError(f"{key}: belongs to an lm-eval task; add task, or remove it")
+                raise ValueError(f"{key}: needs an lm-eval task; add task, or remove {key}")
         return self
 
 
@@ -168,76 +172,79 @@ def _as_list(value: Json) -> Json:
 
 
 class Limit(Section):
-    """A number that a trial must keep to be chosen, known only after it ran."""
+    """A limit on a number that is known only after the trial; a trial that violates it is never the best."""
 
     metric: str
-    """peak_memory_gb and other numbers of the training; `TASK/METRIC` of a scored task; a key you return; or seconds,
-    what all attempts at the trial took. A trial without that number is taken to keep the limit, and `best` says so."""
+    """peak_memory_gb or another number from training; `TASK/METRIC` of a scored task; a key that your function or
+    command returns; or seconds, the total time of the trial's attempts. A trial without that number counts as
+    satisfying the limit, and `best` says so."""
     min: float | None = Field(default=None, allow_inf_nan=False)
-    """The smallest that is allowed; null: any."""
+    """The smallest allowed value; null: no lower limit."""
     max: float | None = Field(default=None, allow_inf_nan=False)
-    """The largest that is allowed; null: any."""
+    """The largest allowed value; null: no upper limit."""
 
     @model_validator(mode="after")
     def _limits(self) -> Limit:
         if self.min is None and self.max is None:
             raise ValueError("metric: has neither min nor max; add one")
         if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min: {self.min:g} is above max: {self.max:g}; no trial could keep both")
+            raise ValueError(f"min: {self.min:g} is above max: {self.max:g}; needs min <= max")
         return self
 
 
 class ScoreConfig(Section):
-    """What is measured, what chooses, and what stays sealed."""
+    """The objectives of the study, the limits on other numbers, the recorded numbers, and the sealed test."""
 
     objective: Annotated[list[Objective], BeforeValidator(_as_list), Field(min_length=1)]
     """One objective, or a list for a multi-objective study."""
     constraints: list[Limit] = []
     """Limits on numbers that are known only after a trial, such as `{metric: peak_memory_gb, max: 40}`. A trial that
-    breaks one is never the best, and the search learns from it. The baseline is exempt."""
+    violates one is never the best, and the search avoids such points. The baseline is exempt."""
     record: list[str] = ["eval_loss", "train_loss", "samples_per_second", "peak_memory_gb", "gpu_hours"]
-    """Numbers kept beside the value; an lm-eval task here is scored and kept, not used to choose."""
+    """Further numbers that are recorded for each trial; an lm-eval task here is scored, but not optimized."""
     test: list[str] = []
-    """Sealed tasks: never told to the sampler, never used to choose."""
+    """Sealed test: lm-eval tasks that are never seen by the search and never used to choose a trial."""
     include_path: str | None = None
-    """A folder with lm-eval task files of your own."""
+    """A folder with your own lm-eval task files; null: none."""
     batch_size: int = Field(default=16, ge=1)
-    """Sequences a forward pass while scoring; changes memory and speed only."""
+    """Sequences per forward pass while scoring; affects memory and speed only."""
 
 
 class SearchConfig(Section):
-    """Which point next."""
+    """How the search proposes the next point."""
 
     algorithm: str = "auto"
-    """One of `hpotune algorithms`. auto: a Gaussian process; tpe with conditions or several objectives."""
+    """One of `hpotune algorithms`. auto: a Gaussian process, or tpe with conditions or several objectives."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """The same seed and one worker give the same trials."""
+    """Random seed; with one worker the same seed gives the same trials."""
     options: dict[str, Json] = {}
-    """Of the algorithm; `hpotune algorithms NAME` lists them."""
+    """Options of the algorithm; `hpotune algorithms NAME` lists them."""
     start_from: Annotated[list[Json], BeforeValidator(_as_list)] = []
-    """What the first trials take: points by dotted names (`{train.learning_rate: 1.0e-4}`; names left out are drawn),
-    folders of earlier studies (their 3 best), .csv files with dotted names as columns, or `{path: ../old, take: 5}`."""
+    """Points of the first trials: points by dotted names (`{train.learning_rate: 1.0e-4}`; omitted names are drawn),
+    folders of past studies (their 3 best points), .csv files with dotted names as columns, or
+    `{path: ../old, take: 5}`."""
     portfolio: Annotated[int, Field(ge=0, le=20)] | Literal["auto"] = "auto"
-    """Starting points chosen from earlier studies over the same names, beside this one's folder or in the same store.
-    auto: up to 3 with `algorithm: auto`, none with others; 0: none."""
+    """Number of start points chosen from past studies over the same names, in sibling folders or in the same store.
+    auto: up to 3 with `algorithm: auto`, none with other algorithms; 0: none."""
     pruner: Pruner = "none"
-    """Which trials go on after a rung (docs/rungs.md). none: every trial runs to its end. asha, hyperband: the best of
-    each rung. median, percentile, wilcoxon: all but those that do worse than earlier ones."""
+    """Which trials continue after a rung (docs/rungs.md). none: every trial runs to its end. asha, hyperband: the best
+    trials of each rung. median, percentile, wilcoxon: all trials that are not worse than earlier trials."""
     rungs: Rungs = None
-    """Where trials are scored on their way: shares of the run, `[0.11, 0.33, 1]`, or `{unit: steps, at: [50, 450]}`
-    (also rows, or items of lm-eval). null: 1/9 1/3 1 for asha and hyperband, .2 .4 .6 .8 1 for the others."""
+    """Budgets at which trials are scored: shares of the run, `[0.11, 0.33, 1]`, or `{unit: steps, at: [50, 450]}`
+    (also rows, or items of lm-eval). null: 1/9, 1/3, 1 for asha and hyperband; 0.2, 0.4, 0.6, 0.8, 1 for the others."""
     pruner_options: dict[str, Json] = {}
-    """asha, hyperband: eta (3: one of three goes on). median, percentile, wilcoxon: n_startup_trials (4 at a rung
-    before any is stopped); percentile (33.3: the third that goes on); p_threshold (0.1: of wilcoxon's test)."""
+    """asha, hyperband: eta (default 3: one trial of three is promoted). median, percentile, wilcoxon: n_startup_trials
+    (default 4: trials at a rung before any is pruned). percentile: percentile (default 33.3: the best third continues).
+    wilcoxon: p_threshold (default 0.1)."""
 
     @property
     def in_parts(self) -> bool:
-        """Whether a trial's process is told how far to go."""
+        """Whether a trial trains in stages: to the next rung, or to the next generation of a population."""
         return self.ladder is not None or self.algorithm in LINEAGES
 
     @property
     def ladder(self) -> Ladder | None:
-        """The rungs that trials climb; None where each runs to its end at once."""
+        """The rungs of the study; None if trials have no rungs."""
         return ladder_of(self.pruner, self.algorithm, self.rungs, self.pruner_options)
 
     @model_validator(mode="after")
@@ -248,53 +255,55 @@ class SearchConfig(Section):
 
 
 class KeepConfig(Section):
-    """What stays on disk. Results, curves and logs always do."""
+    """What is kept on disk. Results, loss curves and logs are always kept."""
 
     best: Annotated[int, Field(ge=0)] | Literal["all"] = 3
-    """Adapters kept; 0: none."""
+    """Number of best trials whose adapters are kept; 0: none; all: every trial's."""
 
 
 class ChecksConfig(Section):
-    """The truth checks; each can be switched off by name, and then the study says so."""
+    """Sanity checks of each trial; a study reports which of them are switched off."""
 
     baseline: bool = True
-    """Trial 0 scores the untouched base."""
+    """Trial 0 scores the base model without an adapter."""
     identity: bool = True
-    """Base + fresh adapter gives the base's loss before the first step."""
+    """Before the first step, the model with a new adapter has the loss of the base model."""
     moved: bool = True
-    """After training the adapter is finite and differs from its start."""
+    """After training, the adapter's weights are finite and differ from their initial values."""
     reload: bool = True
-    """The adapter read back from disk gives the loss of the one in memory."""
+    """The adapter that is read back from disk has the loss of the adapter in memory."""
 
 
 class PointConfig(Section):
-    """What one trial is: the sections that may hold ranges, with one point put in."""
+    """The configuration of one trial: the sections that may hold ranges, with the values of one point."""
 
     model: ModelConfig | None = None
     data: DataConfig | None = None
     lora: dict[str, Json] = {}
     """Any field of peft.LoraConfig."""
     train: dict[str, Json] = {}
-    """Any field of transformers.TrainingArguments that a trial can honour, and global_batch_size, sgd_momentum."""
+    """Any supported field of transformers.TrainingArguments, and global_batch_size, sgd_momentum."""
     params: dict[str, Json] = {}
-    """Values for your own function or command."""
+    """Arguments of your own function or command."""
     score: ScoreConfig
 
 
 class StudyConfig(PointConfig):
-    """The whole file at one point of its space (the first of every range)."""
+    """The whole study file, with a single value (the first) for every range."""
 
     name: str
-    """Of the study, its folder and its jobs."""
+    """Name of the study, its folder and its jobs."""
     python: str | None = None
-    """Instead of model and data: FILE.py:FUNCTION, called with `params`; returns a number or a dict of numbers."""
+    """Instead of model and data: FILE.py:FUNCTION, called with `params`; returns a number or a dict of numbers. null:
+    none."""
     command: str | None = None
-    """Instead of model and data: a shell line with {names} of `params`; its last JSON line, or the file
-    $HPOTUNE_RESULT, holds the value."""
+    """Instead of model and data: a shell command with {names} of `params`. Its last line of JSON, or the file
+    $HPOTUNE_RESULT, holds the value. null: none."""
     data_root: str | None = None
-    """A folder in which NAMESPACE/NAME wins over the hub, for training data and for every lm-eval task."""
+    """A folder in which NAMESPACE/NAME has precedence over the Hugging Face hub, for training data and for lm-eval
+    tasks. null: none."""
     constraints: Annotated[list[str], BeforeValidator(_as_list)] = []
-    """Conditions that every point keeps, such as `lora.r * train.per_device_train_batch_size <= 512`."""
+    """Conditions that every point satisfies, such as `lora.r * train.per_device_train_batch_size <= 512`."""
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig
     execution: ExecutionConfig = ExecutionConfig()
@@ -327,9 +336,9 @@ class StudyConfig(PointConfig):
         if value in ("auto", "sqlite", "journal"):
             return value
         if not separator or scheme not in ("sqlite", "postgresql", "journal"):
-            raise ValueError(f"is no store; needs {STORES}")
+            raise ValueError(f"is not a known store; needs {STORES}")
         if scheme == "sqlite" and (not rest.strip("/") or ":memory:" in rest):
-            raise ValueError("lies in no file, so that no second process could read it; needs sqlite:///FILE")
+            raise ValueError("is in memory, so that no other process can read it; needs sqlite:///FILE")
         return value
 
     @model_validator(mode="after")
@@ -369,7 +378,7 @@ class StudyConfig(PointConfig):
             )
         if own and (self.score.test or any(objective.task for objective in self.score.objective)):
             raise ValueError(
-                f"score: lm-eval tasks need a model, and {own[0]} has none; name a metric that it gives"
+                f"score: lm-eval tasks need a model, and {own[0]} has none; name a metric that it returns"
             )
         for objective in self.score.objective if own else ():
             if objective.direction is None and plain_sense(objective.metric) is None:
@@ -381,6 +390,6 @@ class StudyConfig(PointConfig):
             and self.data.prompt == "chat"
         ):
             raise ValueError(
-                "data: prompt: chat serves causal_lm; for sequence_classification write text or a template"
+                "data: prompt: chat needs task: causal_lm; for sequence_classification write text or a template"
             )
         return self

@@ -1,4 +1,4 @@
-"""Times as Slurm writes them: minutes, MM:SS, HH:MM:SS, D-HH:MM:SS."""
+"""Times in Slurm's format: minutes, MM:SS, HH:MM:SS, D-HH:MM:SS."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TIME = r"\d+-\d{1,2}(:\d{2}){0,2}|\d+(:\d{2}){0,2}"
 
 
 def _text(value: Json) -> Json:
-    """A bare number of YAML is minutes."""
+    """The value as text; a bare number of YAML is minutes."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
@@ -24,11 +24,11 @@ def _as_slurm(value: str) -> str:
 
 
 WallTime = Annotated[str, BeforeValidator(_text), AfterValidator(_as_slurm)]
-"""A time in Slurm's words, checked."""
+"""A valid time in Slurm's format, above 0."""
 
 
 def seconds(time: str) -> int:
-    """A checked time in seconds."""
+    """A valid time in seconds."""
     days, _, rest = time.rpartition("-")
     parts = [int(part) for part in rest.split(":")]
     if days:
@@ -41,5 +41,5 @@ def seconds(time: str) -> int:
 
 
 def minutes(time: str) -> int:
-    """A checked time in minutes, rounded up, as Slurm does."""
+    """A valid time in minutes, rounded up as Slurm does."""
     return -(-seconds(time) // 60)

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpotune.config.comparability import SEARCHABLE
-from hpotune.config.space.ranges import Range, Space, leaves, needs, without
+from hpotune.config.space.ranges import Range, Space, needs
 from hpotune.config.yaml_source import Mistake, Value
 from hpotune.errors import nearest
 
 
-def mistakes(values: dict[str, Value], space: Space) -> Iterator[Mistake]:
+def mistakes(space: Space) -> Iterator[Mistake]:
     """An error for each name that is read and does not exist, and for each condition that can never hold."""
-    searchable = {key: value for key, value in values.items() if key in SEARCHABLE}
-    fixed = dict(leaves(without(searchable, [r.where for r in space.ranges])))
+    fixed = searchable_values(space)
     by_name = {r.name: r for r in space.ranges}
     for r in space.ranges:
         for name in sorted(needs(r)):
@@ -29,6 +28,11 @@ def mistakes(values: dict[str, Value], space: Space) -> Iterator[Mistake]:
             never = _never(wanted, by_name.get(name), fixed.get(name)) if exists else None
             if never:
                 yield (*r.where, "when", name), f"{r.name}: when: {name} is never {never}"
+
+
+def searchable_values(space: Space) -> dict[str, Value]:
+    """The fixed values that conditions and expressions may read, by dotted name."""
+    return {name: value for name, value in space.fixed.items() if name.partition(".")[0] in SEARCHABLE}
 
 
 def possible_values(wanted: tuple[Value, ...], r: Range) -> list[Value]:

@@ -9,23 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 
-from hpotune.config.comparability import SEARCHABLE
 from hpotune.config.space import expressions
-from hpotune.config.space.ranges import Space, active, leaves, without
+from hpotune.config.space.conditions import searchable_values
+from hpotune.config.space.ranges import Space, active
 from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Value
 from hpotune.errors import nearest
 
 
-def fixed_values(template: Mapping[str, Value], space: Space) -> dict[str, Value]:
-    """The values that are not ranges, by dotted name."""
-    names = {r.name for r in space.ranges}
-    values = without(dict(template), [r.where for r in space.ranges])
-    return {name: value for name, value in leaves(values) if name not in names}
-
-
-def known_at(space: Space, drawn: Mapping[str, Value], fixed: Mapping[str, Value]) -> dict[str, Value]:
+def known_at(space: Space, drawn: Mapping[str, Value]) -> dict[str, Value]:
     """The known values of a point by name: drawn ones may be missing, expressions may fail."""
-    known = dict(fixed)
+    known = dict(space.fixed)
     for r in space.ranges:
         if not active(r, known):
             continue
@@ -37,11 +30,11 @@ def known_at(space: Space, drawn: Mapping[str, Value], fixed: Mapping[str, Value
     return known
 
 
-def broken(space: Space, drawn: Mapping[str, Value], fixed: Mapping[str, Value]) -> list[int]:
+def broken(space: Space, drawn: Mapping[str, Value]) -> list[int]:
     """The indices of the constraints that a point breaks."""
     if not space.constraints:
         return []
-    known = known_at(space, drawn, fixed)
+    known = known_at(space, drawn)
     return [index for index, text in enumerate(space.constraints) if not _holds(text, known)]
 
 
@@ -71,7 +64,7 @@ def valid(values: Mapping[str, Value], mistakes: Mistakes) -> tuple[str, ...]:
 
 def mistakes(values: Mapping[str, Value], space: Space) -> Iterator[Mistake]:
     """An error for each constraint that is not an expression of searched values."""
-    fixed = fixed_values({key: value for key, value in values.items() if key in SEARCHABLE}, space)
+    fixed = searchable_values(space)
     ranges = {r.name for r in space.ranges}
     for where, text in texts_of(values).items():
         try:

@@ -1,6 +1,6 @@
-"""Arithmetic over other values of a study: `expr: "2 * lora.r"`. Never runs code.
+"""Expressions over other values of a study, such as `expr: "2 * lora.r"`. Parsed and evaluated; never runs other code.
 
-Numbers, dotted names, + - * / // % **, comparisons, and, or, not, `a if b else c`, and the functions
+Allowed: numbers, dotted names, + - * / // % **, comparisons, and, or, not, `a if b else c`, and the functions
 min, max, abs, round, int, float, sqrt, log2, log10.
 """
 
@@ -50,24 +50,24 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def names_in(text: str) -> frozenset[str]:
-    """The dotted names an expression reads.
+    """The dotted names that an expression reads.
 
-    Raises: ValueError when the text is not one of the expressions above.
+    Raises: ValueError if the text is not an allowed expression.
     """
     return frozenset(_names(_parse(text)))
 
 
 def is_condition(text: str) -> bool:
-    """Whether the expression, which names_in has accepted, says yes or no: a comparison, and, or, not."""
+    """Whether a valid expression is true or false: a comparison, and, or, not."""
     node = _parse(text)
     negated = isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.Not)
     return negated or isinstance(node, (ast.Compare, ast.BoolOp))
 
 
 def evaluate(text: str, values: Mapping[str, object]) -> Any:  # noqa: ANN401 - a number or a truth value
-    """The value of the expression, an int where the arithmetic stays in ints.
+    """The value of the expression; an int if all operations give ints.
 
-    Raises: ValueError for an unknown name, a forbidden construct or arithmetic that fails.
+    Raises: ValueError for an unknown name, a construct that is not allowed, or arithmetic that fails.
     """
     try:
         return _value(_parse(text), values)
@@ -87,8 +87,8 @@ def _dotted(node: ast.expr) -> str | None:
     if isinstance(node, ast.Name):
         return node.id
     if isinstance(node, ast.Attribute):
-        head = _dotted(node.value)
-        return f"{head}.{node.attr}" if head else None
+        prefix = _dotted(node.value)
+        return f"{prefix}.{node.attr}" if prefix else None
     return None
 
 
@@ -98,7 +98,7 @@ def _names(node: ast.expr) -> list[str]:
         return [dotted]
     if isinstance(node, ast.Call):
         if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS or node.keywords:
-            raise ValueError(f"calls {ast.unparse(node)}; it may call {', '.join(FUNCTIONS)}")
+            raise ValueError(f"calls {ast.unparse(node)}; allowed functions: {', '.join(FUNCTIONS)}")
         return [name for arg in node.args for name in _names(arg)]
     if not _allowed(node):
         raise ValueError(_forbidden(node))
@@ -122,7 +122,7 @@ def _value(node: ast.expr, values: Mapping[str, object]) -> Any:  # noqa: ANN401
     if dotted:
         if dotted not in values:
             raise ValueError(
-                f"reads {dotted!r}, which has no value here; a conditional one needs the same `when`"
+                f"reads {dotted!r}, which has no value here; a conditional value needs the same `when`"
             )
         return values[dotted]
     if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str)):
@@ -141,21 +141,21 @@ def _value(node: ast.expr, values: Mapping[str, object]) -> Any:  # noqa: ANN401
     if isinstance(node, ast.IfExp):
         return _value(node.body if _value(node.test, values) else node.orelse, values)
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in FUNCTIONS:
-        return _called(node.func.id, [_value(arg, values) for arg in node.args])
+        return _call(node.func.id, [_value(arg, values) for arg in node.args])
     raise ValueError(_forbidden(node))
 
 
 def _arithmetic(op: ast.operator, left: object, right: object) -> object:
     for side in (left, right):
         if not isinstance(side, (int, float)):
-            raise ValueError(f"reckons with {side!r}, which is no number")
+            raise ValueError(f"computes with {side!r}, which is not a number")
     assert isinstance(right, (int, float)), "checked above"
-    if isinstance(op, ast.Pow) and abs(right) > 64:  # 2 ** 10 ** 9 would hang the login node
-        raise ValueError("raises to a power above 64")
+    if isinstance(op, ast.Pow) and abs(right) > 64:  # 2 ** 10 ** 9 would block the login node
+        raise ValueError("has an exponent above 64")
     return _BINARY[type(op)](left, right)
 
 
-def _called(name: str, arguments: list[Any]) -> object:
+def _call(name: str, arguments: list[Any]) -> object:
     try:
         return FUNCTIONS[name](*arguments)
     except ValueError:
@@ -163,5 +163,5 @@ def _called(name: str, arguments: list[Any]) -> object:
 
 
 def _forbidden(node: ast.expr) -> str:
-    rule = "it may hold numbers, dotted names, + - * / // % **, comparisons, and, or, not, `a if b else c`"
+    rule = "allowed are numbers, dotted names, + - * / // % **, comparisons, and, or, not, `a if b else c`"
     return f"holds {ast.unparse(node)!r}; {rule}"

@@ -1,7 +1,7 @@
 """Ranges of a normal distribution: `{normal: [mean, sd]}`, and `{lognormal: [mean, sd]}` of the natural logarithm.
 
-As in hyperopt and NNI (`normal(mu, sigma)`, `lognormal(mu, sigma)`), but with ends: samplers need them. Outside three
-standard deviations lies 0.3 % of the measure.
+As in hyperopt and NNI (`normal(mu, sigma)`, `lognormal(mu, sigma)`), but truncated, because samplers need a bounded
+interval: at three standard deviations by default, outside which the normal distribution has 0.3 % of its probability.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ from typing import TypeGuard
 
 from hpotune.config.yaml_source import Value
 
-REACH = 3.0
-"""Standard deviations to each side, where the file names no end."""
-LARGEST = 690.0
-"""Of a logarithm: e^709 is the largest number there is."""
+WIDTH_SD = 3.0
+"""Half-width of the interval in standard deviations, unless the file gives `low` or `high`."""
+MAX_LOG = 690.0
+"""The largest logarithm; e^709 is the largest double-precision number."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Measured:
-    """An interval and the normal distribution over it."""
+class NormalInterval:
+    """An interval with a truncated normal distribution over it."""
 
     low: float
     high: float
     whole: bool
     step: float | None
     mean: float
-    """Of the logarithm for lognormal, as `sd`."""
+    """For lognormal the mean of the logarithm; `sd` likewise."""
     sd: float
 
 
-def measured(value: Mapping[str, Value], kind: str) -> Measured:
-    """The interval that a normal or lognormal range means.
+def normal_interval(value: Mapping[str, Value], kind: str) -> NormalInterval:
+    """The interval of a normal or lognormal range.
 
-    Raises: ValueError with the rule that is broken.
+    Raises: ValueError with the rule that is violated.
     """
     mean, sd = _moments(value[kind], kind)
     whole = value.get("int", False)
     if not isinstance(whole, bool):
         raise ValueError(f"int: {whole!r} needs true or false beside {kind}")
     log = kind == "lognormal"
-    if log and abs(mean) + REACH * sd > LARGEST:
+    if log and abs(mean) + WIDTH_SD * sd > MAX_LOG:
         raise ValueError(
-            f"lognormal: [{mean:g}, {sd:g}] leaves all numbers behind; needs mean and sd of the natural logarithm, "
+            f"lognormal: [{mean:g}, {sd:g}] is beyond the largest number; needs mean and sd of the natural logarithm, "
             "such as [-8.5, 1] for 2e-4 within a factor of 2.7"
         )
-    low, high = (math.exp(end) if log else end for end in (mean - REACH * sd, mean + REACH * sd))
-    low, high = _ends(value, low=low, high=high, positive=log)
+    low, high = (math.exp(bound) if log else bound for bound in (mean - WIDTH_SD * sd, mean + WIDTH_SD * sd))
+    low, high = _bounds(value, low=low, high=high, positive=log)
     step = _step(value.get("step"), whole=whole)
     if whole:
         low, high = max(math.ceil(low), 1 if log else math.ceil(low)), math.floor(high)
@@ -57,9 +57,9 @@ def measured(value: Mapping[str, Value], kind: str) -> Measured:
         high = _tidy(low + math.floor((high - low) / step + 1e-9) * step)
     if not low < high:
         raise ValueError(
-            f"{kind}: [{mean:g}, {sd:g}] holds less than two values from {low:g} to {high:g}; needs a wider one"
+            f"{kind}: [{mean:g}, {sd:g}] has fewer than two values from {low:g} to {high:g}; needs a wider interval"
         )
-    return Measured(low=low, high=high, whole=whole, step=step, mean=mean, sd=sd)
+    return NormalInterval(low=low, high=high, whole=whole, step=step, mean=mean, sd=sd)
 
 
 def _moments(value: Value, kind: str) -> tuple[float, float]:
@@ -74,21 +74,22 @@ def _moments(value: Value, kind: str) -> tuple[float, float]:
     return float(mean), float(sd)
 
 
-def _ends(value: Mapping[str, Value], *, low: float, high: float, positive: bool) -> tuple[float, float]:
-    """The ends of the measure, or those that the file names."""
+def _bounds(value: Mapping[str, Value], *, low: float, high: float, positive: bool) -> tuple[float, float]:
+    """The bounds of the interval: `low` and `high` of the file, or else the given ones."""
     for key, other in (("low", high), ("high", low)):
-        end = value.get(key)
-        if end is None:
+        bound = value.get(key)
+        if bound is None:
             continue
-        if not _number(end):
-            raise ValueError(f"{key}: {end!r} needs a finite number")
-        if positive and end <= 0:
-            raise ValueError(f"{key}: {end:g} needs a number above 0, as the range is lognormal")
-        if end >= other if key == "low" else end <= other:
+        if not _number(bound):
+            raise ValueError(f"{key}: {bound!r} needs a finite number")
+        if positive and bound <= 0:
+            raise ValueError(f"{key}: {bound:g} needs a number above 0, as the range is lognormal")
+        if bound >= other if key == "low" else bound <= other:
+            side = "below" if key == "low" else "above"
             raise ValueError(
-                f"{key}: {end:g} leaves nothing of the measure, which reaches {REACH:g} sd to {other:g}"
+                f"{key}: {bound:g} needs to be {side} {other:g}, which is {WIDTH_SD:g} sd from the mean"
             )
-        low, high = (float(end), high) if key == "low" else (low, float(end))
+        low, high = (float(bound), high) if key == "low" else (low, float(bound))
     if not low < high:
         raise ValueError(f"low: {low:g} needs to be below high: {high:g}")
     return low, high
@@ -103,7 +104,7 @@ def _step(step: Value, *, whole: bool) -> float | None:
 
 
 def _tidy(value: float) -> float:
-    """Without the last bits, in which multiples of a step such as 0.1 differ."""
+    """The value rounded to 12 digits, because multiples of a step such as 0.1 differ in the last bits."""
     return float(f"{value:.12g}")
 
 

@@ -14,8 +14,18 @@ from typing import Literal, TypeGuard
 
 from hpotune.config.comparability import check_range_allowed
 from hpotune.config.space import expressions
-from hpotune.config.space.normal_range import measured
-from hpotune.config.space.ranges import KINDS, Confidence, Range, Space, dotted, needs, range_kind
+from hpotune.config.space.normal_range import normal_interval
+from hpotune.config.space.ranges import (
+    KINDS,
+    Confidence,
+    Range,
+    Space,
+    dotted,
+    leaves,
+    needs,
+    range_kind,
+    without,
+)
 from hpotune.config.yaml_source import KeyPath, Mistakes, Value
 
 CONFIDENCE: tuple[Confidence, ...] = ("weak", "medium", "strong")
@@ -36,7 +46,7 @@ _MAY_HOLD = ("lora", "train", "params")
 
 
 def parse_space(values: dict[str, Value], mistakes: Mistakes) -> Space | None:
-    """The ranges of a file's values; None if one of them is wrong: `mistakes` gains an error for each."""
+    """The ranges and the fixed values of a file; None if one of them is wrong: `mistakes` gains an error for each."""
     ranges: list[Range] = []
     for key, value in mappings(values):
         if key[:2] in _NO_RANGES:
@@ -52,10 +62,18 @@ def parse_space(values: dict[str, Value], mistakes: Mistakes) -> Space | None:
     if mistakes:
         return None
     try:
-        return ordered(ranges)
+        return replace(ordered(ranges), fixed=_fixed_values(values, ranges))
     except CircleError as error:
         mistakes[error.key] = f"{dotted(error.key)}: {error}"
         return None
+
+
+def _fixed_values(values: dict[str, Value], ranges: Iterable[Range]) -> dict[str, Value]:
+    """The values that are not ranges, by dotted name."""
+    names = {r.name for r in ranges}
+    return {
+        name: value for name, value in leaves(without(values, [r.where for r in ranges])) if name not in names
+    }
 
 
 def mappings(value: Value, key: KeyPath = ()) -> Iterator[tuple[KeyPath, dict[str, Value]]]:
@@ -150,7 +168,7 @@ def _choice(value: dict[str, Value], where: KeyPath) -> Range:
 
 def _normal(value: dict[str, Value], where: KeyPath) -> Range:
     kind = "lognormal" if "lognormal" in value else "normal"
-    of = measured(value, kind)
+    of = normal_interval(value, kind)
     return _with_prior(
         Range(
             where=where, kind="int" if of.whole else "float", low=of.low, high=of.high, log=kind == "lognormal",

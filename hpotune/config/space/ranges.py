@@ -67,6 +67,8 @@ class Space:
     ranges: tuple[Range, ...]
     constraints: tuple[str, ...] = ()
     """Conditions on a point that are checked before it runs."""
+    fixed: Mapping[str, Value] = field(default_factory=dict)
+    """The values of the study file that are not ranges, by dotted name."""
 
     @property
     def searched(self) -> tuple[Range, ...]:

@@ -73,32 +73,29 @@ def mistakes(values: Mapping[str, Value], space: Space) -> Iterator[Mistake]:
     """The errors of the items, and of the points among them."""
     found: dict[KeyPath, str] = {}
     for item in items(values, found):
-        for name, text in faults(item.point, values, space).items():
+        for name, text in faults(item.point, space).items():
             found.setdefault((*item.where, name), f"search.start_from: {text}")
     yield from found.items()
 
 
-def faults(point: Point, values: Mapping[str, Value], space: Space) -> dict[str, str]:
+def faults(point: Point, space: Space) -> dict[str, str]:
     """The errors of a point by the name of the value; a broken constraint has an empty name."""
     ranges = {r.name: r for r in space.ranges}
     found = {}
     for name, value in point.items():
         r = ranges.get(name)
-        error = fault(r, value) if r else _unsearched(name, values, space)
+        error = fault(r, value) if r else _unsearched(name, space)
         if error:
             found[name] = f"{name}={json.dumps(value)} {error}"
     if not found:
-        for index in constraints.broken(space, point, constraints.fixed_values(values, space))[:1]:
+        for index in constraints.broken(space, point)[:1]:
             found[""] = f"the point breaks the constraint {space.constraints[index]!r}; change one of the two"
     return found
 
 
-def _unsearched(name: str, values: Mapping[str, Value], space: Space) -> str:
-    fixed = constraints.fixed_values(values, space)
-    if name in fixed:
-        return (
-            f"is not searched: the file sets it to {json.dumps(fixed[name])}; remove it, or make it a range"
-        )
+def _unsearched(name: str, space: Space) -> str:
+    if name in space.fixed:
+        return f"is not searched: the file sets it to {json.dumps(space.fixed[name])}; remove it, or make it a range"
     return f"is not a range of this file; {nearest(name, [r.name for r in space.searched])}"
 
 

@@ -1,6 +1,6 @@
-"""Which rows a step trains on: a pure function of (seed, step), the same for any number of ranks.
+"""The rows of each training step: a pure function of (seed, step), the same for any number of ranks.
 
-Nothing here has a position that a checkpoint would have to keep.
+Nothing here has a state that a checkpoint would have to save.
 """
 
 from __future__ import annotations
@@ -16,38 +16,42 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batches:
-    """The order of the training rows: one permutation an epoch, cut into global batches."""
+    """The order of the training rows: one permutation per epoch, split into global batches."""
 
     rows: int
     global_batch: int
-    """Rows a step, over all ranks."""
+    """Rows per step, over all ranks."""
     seed: int
     drop_last: bool = False
-    """Leaves out the smaller last batch of an epoch."""
+    """Whether the smaller last batch of an epoch is left out."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """Optimizer steps an epoch; 0 where drop_last leaves nothing."""
-        whole = self.rows / self.global_batch
-        return math.floor(whole) if self.drop_last else math.ceil(whole)
+        """Optimizer steps per epoch; 0 if drop_last leaves no batch."""
+        batches = self.rows / self.global_batch
+        return math.floor(batches) if self.drop_last else math.ceil(batches)
 
-    def at(self, step: int) -> list[int]:
-        """The rows of the global batch of `step` (from 0)."""
+    def rows_at(self, step: int) -> list[int]:
+        """The indices of the rows of the global batch of `step` (from 0)."""
         epoch, position = divmod(step, self.steps_per_epoch)
         start = position * self.global_batch
-        return [int(row) for row in _order(self.rows, self.seed, epoch)[start : start + self.global_batch]]
+        return [
+            int(row) for row in _epoch_order(self.rows, self.seed, epoch)[start : start + self.global_batch]
+        ]
 
 
-def share(batch: Sequence[int], *, rank: int, world_size: int, micro_batch: int) -> list[list[int]]:
-    """This rank's micro-batches of a global batch; every rank gets equally many.
+def rank_micro_batches(
+    batch: Sequence[int], *, rank: int, world_size: int, micro_batch: int
+) -> list[list[int]]:
+    """The micro-batches of a rank; every rank gets the same number, some of them empty.
 
-    Sharded forwards are collectives, so a rank without rows takes part too: its micro-batch is empty.
+    A forward pass of a sharded model is a collective, so a rank without rows must make one too.
     """
-    mine = list(batch[rank::world_size])
+    own = list(batch[rank::world_size])
     rounds = math.ceil(math.ceil(len(batch) / world_size) / micro_batch)
-    return [mine[k * micro_batch : (k + 1) * micro_batch] for k in range(rounds)]
+    return [own[k * micro_batch : (k + 1) * micro_batch] for k in range(rounds)]
 
 
 @lru_cache(maxsize=2)
-def _order(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
+def _epoch_order(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
     return np.random.default_rng([seed, epoch]).permutation(rows)

@@ -1,139 +1,147 @@
-"""The training rows of a trial: read, shuffled with the study's seed, divided, and turned into tokens.
+"""The training rows of a trial: loaded, shuffled with the study's seed, split, and tokenised.
 
-Everything is drawn after shuffling, also a slice such as train[:1000]: public sets are often sorted by label.
+Every subset is taken after shuffling, a slice such as train[:1000] too: public datasets are often sorted by label.
 """
 
 from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import datasets
 import numpy as np
+import transformers
 
 from hpotune.config.paths import DATA_FILES
-from hpotune.config.schema.study_config import DataConfig, Json
-from hpotune.finetune.data.prompt import encode, pieces, question
+from hpotune.config.schema.study_config import DataConfig
+from hpotune.config.yaml_source import Value
+from hpotune.finetune.data.prompt import classifier_text, encode, text_pieces
 from hpotune.finetune.model import hub
 from hpotune.finetune.training.loss import IGNORED, Row
 from hpotune.finetune.trial_errors import DataError
 
 SLICE = re.compile(r"(?P<split>[\w.]+)\[(?P<low>-?\d*)(?P<low_unit>%?):(?P<high>-?\d*)(?P<high_unit>%?)\]")
 LABEL = "label"
-Rows = list[dict[str, Json]]
+Rows = list[dict[str, Value]]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Parts:
-    """The rows of a study; the same for all its trials."""
+class DataSplit:
+    """The training and validation rows of a study; the same for all its trials."""
 
     train: Rows
     validation: Rows
-    labels: int
-    """Classes of a classification; 0 without."""
+    num_labels: int
+    """Classes of a classification; 0 for a language model."""
 
     @property
     def warnings(self) -> list[str]:
-        """What the user should know of a classification's rows."""
-        seen = {row[LABEL] for row in self.train}
-        if len(seen) > 1:
+        """Warnings about the rows of a classification."""
+        labels = {str(row[LABEL]) for row in self.train}
+        if len(labels) > 1:
             return []
-        label = next(iter(seen))
+        label = next(iter(labels))
         return [f"all {len(self.train)} training rows have the label {label}: nothing can be learned"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Tokens:
-    """Rows in tokens, and what was lost on the way."""
+class TokenizedRows:
+    """Rows as token ids, with the number of rows that max_length affected."""
 
     rows: list[Row]
     dropped: int
-    """Rows left out, because max_length cut their whole answer away."""
-    cut: int
-    """Rows kept, but shortened."""
+    """Rows left out, because max_length cut off their whole answer."""
+    truncated: int
+    """Rows kept, cut to max_length."""
 
 
-def read(config: DataConfig, *, data_root: str | None, labelled: bool) -> Parts:
+def load_rows(config: DataConfig, *, data_root: str | None, labelled: bool) -> DataSplit:
     """The rows for training and for validation.
 
-    Raises: DataError where the data is not there, or a column or a split is missing.
+    Raises: DataError if the data, a column or a split is missing.
     """
     data = datasets.concatenate_datasets(
-        [_drawn(part, config, data_root) for part in config.split.split("+")]
+        [_load_part(part, config, data_root) for part in config.split.split("+")]
     )
     _check_columns(data, config)
     order = np.random.default_rng(config.seed).permutation(len(data))[: config.rows]
-    held = _held_out(config.validation, len(order))
+    held_out = _validation_rows(config.validation, len(order))
     rows = [
         row | {ours: row[theirs] for ours, theirs in config.columns.items()}
         for row in data.select(order).to_list()
     ]
-    numbers = _numbers(data, config.columns.get(LABEL, LABEL)) if labelled else {}
-    rows = _numbered(rows, numbers) if labelled else rows
-    return Parts(train=rows[held:], validation=rows[:held], labels=len(numbers))
+    classes = _label_classes(data, config.columns.get(LABEL, LABEL)) if labelled else {}
+    rows = _with_class_numbers(rows, classes) if labelled else rows
+    return DataSplit(train=rows[held_out:], validation=rows[:held_out], num_labels=len(classes))
 
 
-def tokenise(
-    rows: Sequence[dict[str, Json]], config: DataConfig, tokenizer: Json, *, labelled: bool
-) -> Tokens:
-    """The rows in tokens; rows without anything to learn from are dropped and counted.
+def tokenize_rows(
+    rows: Sequence[dict[str, Value]],
+    config: DataConfig,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    *,
+    labelled: bool,
+) -> TokenizedRows:
+    """The rows as token ids; rows without a counted token are dropped.
 
-    Raises: DataError where none is left, or a column is missing.
+    Raises: DataError if no row is left, or a column is missing.
     """
-    done, dropped, cut = [], 0, 0
+    kept, dropped, truncated = [], 0, 0
     for row in rows:
         if labelled:
-            ids = tokenizer(question(row, config), truncation=True, max_length=config.max_length)["input_ids"]
-            tokens = Row(ids=list(ids), targets=[int(row[LABEL])])
+            text = classifier_text(row, config)
+            ids = tokenizer(text, truncation=True, max_length=config.max_length)["input_ids"]
+            tokens = Row(ids=list(ids), targets=[int(cast(int, row[LABEL]))])
         else:
             special = config.prompt != "chat"
             tokens = encode(
-                pieces(row, config, tokenizer), tokenizer, max_length=config.max_length, special=special
+                text_pieces(row, config, tokenizer), tokenizer, max_length=config.max_length, special=special
             )
         if labelled or any(target != IGNORED for target in tokens.targets[1:]):
-            cut += len(tokens.ids) == config.max_length
-            done.append(tokens)
+            truncated += len(tokens.ids) == config.max_length
+            kept.append(tokens)
         else:
             dropped += 1
-    if rows and not done:
+    if rows and not kept:
         raise DataError(
-            f"data.max_length: {config.max_length} cuts the answer out of all {dropped} rows; raise it"
+            f"data.max_length: {config.max_length} cuts off the whole answer of all {dropped} rows; raise it"
         )
-    return Tokens(rows=done, dropped=dropped, cut=cut)
+    return TokenizedRows(rows=kept, dropped=dropped, truncated=truncated)
 
 
-def _drawn(part: str, config: DataConfig, data_root: str | None) -> datasets.Dataset:
-    """A split, or a slice of it in the order that `seed` gives it."""
+def _load_part(part: str, config: DataConfig, data_root: str | None) -> datasets.Dataset:
+    """A split, or a slice of the split shuffled with the seed."""
     part = part.replace(" ", "")
     match = SLICE.fullmatch(part)
     if match is None:
-        return _load(config, split=part, data_root=data_root)
-    data = _load(config, split=match["split"], data_root=data_root)
+        return _load_split(config, split=part, data_root=data_root)
+    data = _load_split(config, split=match["split"], data_root=data_root)
     order = np.random.default_rng(config.seed).permutation(len(data))
     return data.select(order[_slice(match, len(order))])
 
 
-def _load(config: DataConfig, *, split: str, data_root: str | None) -> datasets.Dataset:
-    """The split as it is stored.
+def _load_split(config: DataConfig, *, split: str, data_root: str | None) -> datasets.Dataset:
+    """The split in its stored order.
 
-    Raises: DataError where it cannot be read.
+    Raises: DataError if it cannot be read.
     """
     path = Path(hub.local_path(config.path, data_root)).expanduser()
     try:
         if not path.exists():
-            with hub.redirected_datasets(None):  # what the shared cache holds can be read, but not locked
+            with hub.redirected_datasets(None):  # the shared cache may be read-only
                 return datasets.load_dataset(config.path, config.name, split=split, revision=config.revision)
-        # A cache of its own: datasets caches a folder with a card by its name, and would give another's rows.
+        # A cache of its own: datasets caches a folder with a card by its name, and could return another folder's rows.
         with tempfile.TemporaryDirectory(prefix="hpotune-rows-") as cache:
-            place: dict[str, str | None]
+            source: dict[str, str | None]
             if path.is_file():
-                place = {"path": _builder(path), "data_files": str(path)}
+                source = {"path": _builder(path), "data_files": str(path)}
             else:
-                place = {"path": str(path), "name": config.name}
-            return datasets.load_dataset(**place, split=split, cache_dir=cache, keep_in_memory=True)
+                source = {"path": str(path), "name": config.name}
+            return datasets.load_dataset(**source, split=split, cache_dir=cache, keep_in_memory=True)
     except (ValueError, OSError, datasets.exceptions.DatasetGenerationError) as error:
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise DataError(f"data.path: {config.path} ({split}): {lines[0]}") from error
@@ -141,7 +149,7 @@ def _load(config: DataConfig, *, split: str, data_root: str | None) -> datasets.
 
 def _builder(file: Path) -> str:
     if file.suffix not in DATA_FILES:
-        raise DataError(f"data.path: {file.name}: a file needs one of the endings {', '.join(DATA_FILES)}")
+        raise DataError(f"data.path: {file.name}: needs one of the file endings {', '.join(DATA_FILES)}")
     return DATA_FILES[file.suffix]
 
 
@@ -162,17 +170,17 @@ def _slice(match: re.Match[str], rows: int) -> slice:
     return slice(bound(match["low"], match["low_unit"]), bound(match["high"], match["high_unit"]))
 
 
-def _held_out(wanted: float, rows: int) -> int:
-    held = max(1, round(wanted * rows)) if 0 < wanted < 1 else int(wanted)
-    if held >= rows:
+def _validation_rows(validation: float, rows: int) -> int:
+    held_out = max(1, round(validation * rows)) if 0 < validation < 1 else int(validation)
+    if held_out >= rows:
         raise DataError(
-            f"data.validation: {wanted} of {rows} rows leaves none for training; lower it or use more rows"
+            f"data.validation: {validation} of {rows} rows leaves none for training; lower it or use more rows"
         )
-    return held
+    return held_out
 
 
-def _numbers(data: datasets.Dataset, column: str) -> dict[Json, int]:
-    """The label as stored -> its number; labels without names of their own are numbered in their order."""
+def _label_classes(data: datasets.Dataset, column: str) -> dict[str | int | float, int]:
+    """Label as stored -> class number; labels that are not a ClassLabel feature are numbered in sorted order."""
     if column not in data.column_names:
         raise DataError(
             f"no column {column!r}; the data has {', '.join(data.column_names)}; see data.columns"
@@ -183,10 +191,15 @@ def _numbers(data: datasets.Dataset, column: str) -> dict[Json, int]:
     return {label: number for number, label in enumerate(sorted(set(data[column])))}
 
 
-def _numbered(rows: Rows, numbers: dict[Json, int]) -> Rows:
+def _with_class_numbers(rows: Rows, classes: Mapping[str | int | float, int]) -> Rows:
+    """The rows with class numbers as labels.
+
+    Raises: DataError for a label that is no class.
+    """
+    numbered: Rows = []
     for row in rows:
-        if row[LABEL] not in numbers:
-            raise DataError(
-                f"a row has the label {row[LABEL]!r}; the data has {', '.join(map(str, numbers))}"
-            )
-    return [row | {LABEL: numbers[row[LABEL]]} for row in rows]
+        label = cast("str | int | float", row[LABEL])
+        if label not in classes:
+            raise DataError(f"a row has the label {label!r}; the data has {', '.join(map(str, classes))}")
+        numbered.append(row | {LABEL: classes[label]})
+    return numbered

@@ -1,8 +1,8 @@
-"""Which of how many processes this one is, and the few collectives a trial needs.
+"""The ranks of one trial: which rank this process is, and the collectives that a trial needs.
 
-`HPOTUNE_RANKS` (slurm, torchrun, single), set by whoever starts the ranks, decides; without it torchrun's
-variables win over Slurm's. A process of its own inside a Slurm step sees the SLURM_NTASKS of that step: `single`
-says not to believe it. After the rendezvous the variables are taken away: no library shall judge by them.
+`HPOTUNE_RANKS` (slurm, torchrun, single) names the launcher; whoever starts the ranks sets it. Without it torchrun's
+variables take precedence over Slurm's. A single process inside a Slurm step sees the step's SLURM_NTASKS; `single`
+makes it ignore them. After the rendezvous its variables are removed, so that no library reads them.
 """
 
 from __future__ import annotations
@@ -20,56 +20,58 @@ import torch.distributed as dist
 T = TypeVar("T")
 
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-FIRST_PORT, PORTS = 15_000, 15_000  # below Linux's ephemeral ports, where others listen by chance
-TIMEOUT_MIN = 60  # longer than the slowest item of a benchmark keeps one rank
+FIRST_PORT, PORTS = 15_000, 15_000  # below Linux's ephemeral ports, so that no client's port collides
+TIMEOUT_MIN = 60  # longer than the slowest item of a benchmark takes on one rank
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Place:
-    """Where the environment says this process stands."""
+class RankInfo:
+    """What the environment says about this process: its rank, and where the ranks meet."""
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    """The rank among the processes of its node."""
     address: str = "127.0.0.1"
+    """Host of rank 0."""
     port: int = 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Ranks:
-    """The processes of one trial, seen from one of them. Every method is a collective: all ranks call it."""
+    """The processes of one trial, seen from one of them. Every method is a collective: all ranks must call it."""
 
     rank: int
     world_size: int
     device: torch.device
 
     @property
-    def first_one(self) -> bool:
-        """True on the rank that writes files."""
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which writes the files."""
         return self.rank == 0
 
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor, summed over the ranks in place."""
+    def all_reduce_sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum the tensor over the ranks (it is overwritten) and return it."""
         if self.world_size > 1:
             dist.all_reduce(tensor)
         return tensor
 
     def broadcast(self, tensor: torch.Tensor) -> torch.Tensor:
-        """The tensor of rank 0, in place."""
+        """Overwrite the tensor with rank 0's and return it."""
         if self.world_size > 1:
             dist.broadcast(tensor, src=0)
         return tensor
 
-    def first(self, value: T) -> T:
-        """Rank 0's value (anything picklable), on every rank."""
+    def broadcast_object(self, value: T) -> T:
+        """Rank 0's value (any picklable object), on every rank."""
         if self.world_size == 1:
             return value
         box = [value]
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def gather(self, value: T) -> list[T]:
-        """Every rank's value (anything picklable), in the order of the ranks, on every rank."""
+    def all_gather_object(self, value: T) -> list[T]:
+        """The value (any picklable object) of every rank, in the order of the ranks, on every rank."""
         if self.world_size == 1:
             return [value]
         box: list[T] = [value] * self.world_size
@@ -77,23 +79,23 @@ class Ranks:
         return box
 
     def any(self, flag: bool) -> bool:
-        """True on every rank where it is true on one."""
-        return any(self.gather(flag))
+        """Whether the flag is true on at least one rank."""
+        return any(self.all_gather_object(flag))
 
-    def wait(self) -> None:
-        """Returns when all ranks are here."""
+    def barrier(self) -> None:
+        """Wait until all ranks have called this."""
         if self.world_size > 1:
             dist.barrier()
 
 
-def place(env: Mapping[str, str], *, number: int) -> Place:
-    """Where this process stands, read from `env`; `number` (the trial's) keeps two trials of a job apart.
+def read_rank_info(env: Mapping[str, str], *, number: int) -> RankInfo:
+    """This process's rank and rendezvous address; `number` (the trial's) gives two trials of a job different ports.
 
-    Raises: KeyError where HPOTUNE_RANKS names a launcher whose variables are missing.
+    Raises: KeyError if HPOTUNE_RANKS names a launcher whose variables are missing.
     """
     launcher = env.get("HPOTUNE_RANKS") or _launcher(env)
     if launcher == "torchrun":
-        return Place(
+        return RankInfo(
             rank=int(env["RANK"]),
             world_size=int(env["WORLD_SIZE"]),
             local_rank=int(env.get("LOCAL_RANK", "0")),
@@ -101,46 +103,46 @@ def place(env: Mapping[str, str], *, number: int) -> Place:
             port=int(env["MASTER_PORT"]),
         )
     if launcher == "slurm":
-        return Place(
+        return RankInfo(
             rank=int(env["SLURM_PROCID"]),
             world_size=_slurm_tasks(env),
             local_rank=int(env["SLURM_LOCALID"]),
             address=first_host(env.get("SLURM_STEP_NODELIST") or env["SLURM_JOB_NODELIST"]),
             port=_port(env, number),
         )
-    return Place()
+    return RankInfo()
 
 
-def start(where: Place, env: MutableMapping[str, str]) -> Ranks:
-    """The ranks, met: gloo on CPUs, NCCL on GPUs. A process alone meets nobody."""
-    device = _device(where.local_rank)
-    if where.world_size > 1:
+def init_ranks(info: RankInfo, env: MutableMapping[str, str]) -> Ranks:
+    """Initialise the process group (gloo on CPUs, NCCL on GPUs; none for a single process) and return the ranks."""
+    device = _select_device(info.local_rank)
+    if info.world_size > 1:
         env.update(
-            RANK=str(where.rank),
-            WORLD_SIZE=str(where.world_size),
-            LOCAL_RANK=str(where.local_rank),
-            MASTER_ADDR=where.address,
-            MASTER_PORT=str(where.port),
+            RANK=str(info.rank),
+            WORLD_SIZE=str(info.world_size),
+            LOCAL_RANK=str(info.local_rank),
+            MASTER_ADDR=info.address,
+            MASTER_PORT=str(info.port),
         )
         backend = "gloo" if device.type == "cpu" else "nccl"
         bound = None if device.type == "cpu" else device
         dist.init_process_group(backend, timeout=timedelta(minutes=TIMEOUT_MIN), device_id=bound)
     for name in RENDEZVOUS:
         env.pop(name, None)
-    return Ranks(rank=where.rank, world_size=where.world_size, device=device)
+    return Ranks(rank=info.rank, world_size=info.world_size, device=device)
 
 
-def stop(ranks: Ranks) -> None:
-    """Lets the process group go."""
+def destroy_ranks(ranks: Ranks) -> None:
+    """Destroy the process group."""
     if ranks.world_size > 1:
         dist.destroy_process_group()
 
 
 def first_host(nodelist: str) -> str:
-    """The first name of a Slurm node list: `n[3-5,8],m1` gives `n3`, `r[01-02]c[7-9]` gives `r01c7`."""
-    head = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodelist)
-    assert head is not None, "the pattern matches the empty string too"
-    return re.sub(r"\[([^\]]*)\]", lambda match: re.split(r"[,-]", match[1])[0], head[0])
+    """The first host of a Slurm node list: `n[3-5,8],m1` gives `n3`, `r[01-02]c[7-9]` gives `r01c7`."""
+    first = re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodelist)
+    assert first is not None, "the pattern matches the empty string too"
+    return re.sub(r"\[([^\]]*)\]", lambda match: re.split(r"[,-]", match[1])[0], first[0])
 
 
 def _launcher(env: Mapping[str, str]) -> str:
@@ -161,8 +163,8 @@ def _port(env: Mapping[str, str], number: int) -> int:
     return FIRST_PORT + zlib.crc32(key.encode()) % PORTS
 
 
-def _device(local_rank: int) -> torch.device:
-    # Modulo: where Slurm binds one GPU to a task, every task sees its own as device 0.
+def _select_device(local_rank: int) -> torch.device:
+    # Modulo: if Slurm binds one GPU to each task, every task sees its own GPU as device 0.
     if not torch.cuda.is_available():
         return torch.device("cpu")
     device = torch.device("cuda", local_rank % torch.cuda.device_count())

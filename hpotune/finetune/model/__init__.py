@@ -1,1 +1,1 @@
-"""The base model and its adapter: found, loaded, converted, exported."""
+"""The base model and its adapter: hub access, loading, conversion from GGUF, export."""

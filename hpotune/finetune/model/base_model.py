@@ -1,7 +1,7 @@
-"""The frozen base and its tokenizer, loaded on the CPU of every rank.
+"""The frozen base model and its tokenizer, loaded on the CPU of every rank.
 
-`shard.py` then moves each rank's part to its device: a base too large for one GPU never stands whole on one.
-The price is the host's memory: the base's size, times the ranks of a node, while it loads.
+`fsdp.py` then moves each rank's shard to its device, so that a base model larger than a GPU's memory is never whole on
+one. The cost is host memory during loading: the size of the base model, times the ranks of the node.
 """
 
 from __future__ import annotations
@@ -9,15 +9,18 @@ from __future__ import annotations
 import torch
 import transformers
 
-from hpotune.config.schema.study_config import Json, ModelConfig
+from hpotune.config.schema.study_config import ModelConfig
 from hpotune.finetune.model import hub
 from hpotune.finetune.trial_errors import UserError
 
 
-def load_tokenizer(config: ModelConfig) -> Json:
-    """The tokenizer, with a padding token."""
+def load_tokenizer(config: ModelConfig) -> transformers.PreTrainedTokenizerBase:
+    """The tokenizer, with a padding token (its end token if it has none).
+
+    Raises: UserError if it has neither.
+    """
     path, revision = config.tokenizer or config.path, None if config.tokenizer else config.revision
-    with hub.offline_model(path, revision):
+    with hub.explain_missing_model(path, revision):
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             hub.model_folder(path), revision=revision, trust_remote_code=config.trust_remote_code
         )
@@ -30,32 +33,32 @@ def load_tokenizer(config: ModelConfig) -> Json:
 
 
 def load_base(
-    config: ModelConfig, *, labels: int | None, pad_id: int, device: torch.device, seed: int
+    config: ModelConfig, *, num_labels: int | None, pad_id: int, device: torch.device, seed: int
 ) -> torch.nn.Module:
-    """The base, frozen, in evaluation mode; a missing head (of a classification) starts from `seed`."""
+    """The base model, frozen and in evaluation mode; a new classification head is initialised from `seed`."""
     heads = {
         "causal_lm": transformers.AutoModelForCausalLM,
         "sequence_classification": transformers.AutoModelForSequenceClassification,
     }
-    options = {} if labels is None else {"num_labels": labels}
+    options = {} if num_labels is None else {"num_labels": num_labels}
     torch.manual_seed(seed)
-    with hub.offline_model(config.path, config.revision):
+    with hub.explain_missing_model(config.path, config.revision):
         model = heads[config.task].from_pretrained(
             hub.model_folder(config.path),
             revision=config.revision,
-            dtype=dtype(config, device),
+            dtype=base_dtype(config, device),
             attn_implementation=config.attn_implementation,
             trust_remote_code=config.trust_remote_code,
             **options,
         )
     model.config.pad_token_id = pad_id
-    model.config.use_cache = False  # a cache of keys is dead weight in training; generation asks for its own
+    model.config.use_cache = False  # training needs no key-value cache; generation turns it on itself
     model.requires_grad_(False)
     return model.eval()
 
 
-def dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
-    """Of the base: what the study says; auto is bfloat16 on a GPU, float32 on a CPU."""
+def base_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+    """The dtype of the base model: model.dtype; auto means bfloat16 on a GPU and float32 on a CPU."""
     name = config.dtype
     if name == "auto":
         name = "float32" if device.type == "cpu" else "bfloat16"

@@ -1,7 +1,7 @@
-"""A GGUF file as an ordinary Hugging Face folder: weights, tokenizer, chat template.
+"""Conversion of a GGUF file to a Hugging Face model folder: weights, tokenizer, chat template.
 
-transformers 5 keeps such a model "quantized" and refuses to save it, even where every weight has become
-dense; the lines that take the quantizer off are for that.
+transformers 5 marks such a model as quantized and refuses to save it, even after every weight is dequantised; the lines
+that remove the quantizer work around that.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from pathlib import Path
 from hpotune.finetune.trial_errors import UserError
 
 EDGE = 2**20
-"""Bytes at either end of a file that tell it from others: the header with the tokenizer, the last weights."""
+"""Bytes at each end of the file that the digest reads: the header with the tokenizer, and the last weights."""
 
 
-def converted(file: Path, cache: Path) -> Path:
-    """The folder made from `file`, kept under `cache`; processes that ask together wait for the first."""
+def convert_gguf(file: Path, cache: Path) -> Path:
+    """Convert the file once, under `cache`, and return the folder; concurrent processes wait for the first."""
     folder = cache / f"{file.stem}-{_digest(file)}"
     if folder.is_dir():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
-    with _locked(folder.with_suffix(".lock")):
+    with _lock(folder.with_suffix(".lock")):
         if not folder.is_dir():
             _convert(file, folder)
     return folder
@@ -34,15 +34,15 @@ def converted(file: Path, cache: Path) -> Path:
 
 def _digest(file: Path) -> str:
     with file.open("rb") as stream:
-        head = stream.read(EDGE)
+        start = stream.read(EDGE)
         stream.seek(-min(EDGE, file.stat().st_size), os.SEEK_END)
-        content = head + stream.read() + str(file.stat().st_size).encode()
+        content = start + stream.read() + str(file.stat().st_size).encode()
     return hashlib.sha256(content).hexdigest()[:16]
 
 
 @contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds the lock where the file system has locks; where not, work is done twice but never wrongly."""
+def _lock(path: Path) -> Iterator[None]:
+    """Hold a file lock; without locks in the file system two processes may both convert, with the same result."""
     with path.open("w") as stream:
         with contextlib.suppress(OSError):
             fcntl.flock(stream, fcntl.LOCK_EX)
@@ -52,20 +52,20 @@ def _locked(path: Path) -> Iterator[None]:
 def _convert(file: Path, folder: Path) -> None:
     unfinished = folder.with_name(f"{folder.name}.{os.uname().nodename}.{os.getpid()}")
     try:
-        _write(file, unfinished)
+        _write_model(file, unfinished)
         for path in unfinished.iterdir():
-            path.chmod(0o644)  # safetensors writes 0600 whatever the umask
+            path.chmod(0o644)  # safetensors writes 0600 for every umask
         unfinished.rename(folder)
     except OSError:
-        if not folder.is_dir():  # else a process that no lock could stop was faster
+        if not folder.is_dir():  # otherwise another process, not stopped by a lock, was faster
             raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _write(file: Path, folder: Path) -> None:
+def _write_model(file: Path, folder: Path) -> None:
     try:
-        import gguf  # noqa: F401 - transformers needs it and says so less clearly
+        import gguf  # noqa: F401 - transformers needs it; its own message is less clear
     except ImportError:
         raise UserError(f"{file.name} needs the package gguf; pip install gguf") from None
     import torch
@@ -85,10 +85,10 @@ def _write(file: Path, folder: Path) -> None:
 
 
 def stored_dtype(file: Path) -> str:
-    """The dtype that holds the file's matrices without loss: their own if they are halves, else float32.
+    """The dtype that holds the file's matrices without loss: their own if all are float16 or bfloat16, else float32.
 
     A 4-bit block is `d * q + m` with float16 d and m: up to 15 significant bits, more than the 8 of bfloat16.
-    Whoever trains in bfloat16 rounds when loading; on a CPU the float32 values are used as they are.
+    Training in bfloat16 rounds at loading; on a CPU the float32 values are used.
     """
     from gguf import GGUFReader
 

@@ -1,7 +1,7 @@
-"""Where models and datasets come from; a trial needs neither the network nor a writable shared folder.
+"""Access to models and datasets; a trial needs neither the network nor a writable shared folder.
 
-`prepare` comes before transformers and datasets are imported, for they read their environment once; therefore
-nothing heavy is imported at the top of this file.
+`prepare_environment` must be called before transformers and datasets are imported, because they read the environment at
+import; therefore this file imports neither at its top.
 """
 
 from __future__ import annotations
@@ -16,54 +16,57 @@ import tempfile
 from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import cast
 
 from hpotune.config.lm_eval_tasks import cache_folder
-from hpotune.config.schema.study_config import Json
+from hpotune.config.yaml_source import Value
 from hpotune.errors import nearest
 from hpotune.finetune.trial_errors import DataError, UserError
 
 PRIVATE = "HPOTUNE_PRIVATE_DATASETS"
-"""Names the private cache to the processes that this one starts: one cache a process tree."""
+"""Variable with the private cache, inherited by child processes: one cache per process tree."""
 OWNER = "HPOTUNE_PRIVATE_DATASETS_OWNER"
-"""The process that made the private cache, and takes it away."""
+"""Variable with the id of the process that made the private cache and deletes it."""
 SHARED = "HPOTUNE_SHARED_DATASETS"
-"""The datasets cache as it was before `prepare`: read, never written."""
+"""Variable with the datasets cache before `prepare_environment`: read, never written."""
 
 BUILDERS = {"arrow", "csv", "json", "parquet", "text"}
-"""Names for `load_dataset` that stand for a format, not for a dataset."""
+"""Names that `load_dataset` reads as a format, not as a dataset."""
 
 
-def prepare(*, offline: bool, cache: Path | None = None, env: MutableMapping[str, str] = os.environ) -> None:
-    """Sets what the Hugging Face libraries read at import; safe to call again and in child processes.
+def prepare_environment(
+    *, offline: bool, cache: Path | None = None, env: MutableMapping[str, str] = os.environ
+) -> None:
+    """Set the variables that the Hugging Face libraries read at import; may be called again and in child processes.
 
-    The datasets cache becomes a private folder under `cache` ($SLURM_TMPDIR, $TMPDIR or the system's own by
-    default), removed at exit. The shared one may be read-only, and then even reading fails for want of a lock
-    file; `redirected_datasets` links what it holds.
+    The datasets cache becomes a private folder under `cache` ($SLURM_TMPDIR, $TMPDIR or the system's default), deleted
+    at exit. The shared cache may be read-only, and then datasets cannot even read it, because it makes a lock file;
+    `redirected_datasets` links its files.
     """
     env["TOKENIZERS_PARALLELISM"] = "false"
     env["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if offline:
-        env["HF_HUB_OFFLINE"] = "1"  # transformers and datasets follow this one switch
+        env["HF_HUB_OFFLINE"] = "1"  # transformers and datasets read this variable too
     if PRIVATE in env and env[PRIVATE] == env.get("HF_DATASETS_CACHE") and Path(env[PRIVATE]).is_dir():
         return
-    assert "datasets" not in sys.modules, "prepare() must come before datasets is imported"
+    assert "datasets" not in sys.modules, "prepare_environment() must be called before datasets is imported"
     home = env.get("HF_HOME") or os.path.join(env.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
     env.setdefault(SHARED, env.get("HF_DATASETS_CACHE") or str(Path(home).expanduser() / "datasets"))
     parent = cache or Path(env.get("SLURM_TMPDIR") or env.get("TMPDIR") or tempfile.gettempdir())
     parent.mkdir(parents=True, exist_ok=True)
     env[PRIVATE] = env["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="hpotune-datasets-", dir=parent)
     env[OWNER] = str(os.getpid())
-    atexit.register(remove_private, env)
+    atexit.register(delete_private_cache, env)
 
 
-def remove_private(env: MutableMapping[str, str] = os.environ) -> None:
-    """Takes the private cache away where this process made it; for those who leave past `atexit`."""
+def delete_private_cache(env: MutableMapping[str, str] = os.environ) -> None:
+    """Delete the private cache if this process made it; also for exits that skip `atexit` (os._exit)."""
     if env.get(OWNER) == str(os.getpid()):
         shutil.rmtree(env[PRIVATE], ignore_errors=True)
 
 
 def local_path(path: str, data_root: str | Path | None) -> str:
-    """`data_root/path` where that is there, else `path` as it is (a Hub id, or a path of its own)."""
+    """`data_root/path` if it exists, else `path` unchanged (a Hub id or another path)."""
     if data_root is None or path.startswith((".", "~")):
         return path
     local = Path(data_root) / path
@@ -71,21 +74,21 @@ def local_path(path: str, data_root: str | Path | None) -> str:
 
 
 def model_folder(path: str, cache: Path | None = None) -> str:
-    """What `from_pretrained` understands: ids and folders as they are, a GGUF file as the folder it became.
+    """The argument of `from_pretrained`: ids and folders unchanged, a GGUF file as the folder of its conversion.
 
-    `package:NAME/FILE` is a file inside an installed Python package, which is not imported. A conversion is
-    kept under `cache` ($HPOTUNE_CACHE or ~/.cache/hpotune) and made once, however many processes ask.
+    `package:NAME/FILE` is a file inside an installed Python package, which is not imported. The conversion is made
+    once and kept under `cache` ($HPOTUNE_CACHE or ~/.cache/hpotune).
 
-    Raises: UserError for a package or a file that is not there.
+    Raises: UserError for a package or a file that does not exist.
     """
     file = _package_file(path) if path.startswith("package:") else Path(path).expanduser()
     if file.suffix != ".gguf":
         return str(file) if path.startswith(("package:", "~")) else path
     if not file.is_file():
         raise UserError(f"model.path: {path!r} is not a file")
-    from hpotune.finetune.model.gguf import converted  # brings torch
+    from hpotune.finetune.model.gguf import convert_gguf  # imports torch
 
-    return str(converted(file, (cache or cache_folder()) / "models"))
+    return str(convert_gguf(file, (cache or cache_folder()) / "models"))
 
 
 def _package_file(path: str) -> Path:
@@ -100,40 +103,42 @@ def _package_file(path: str) -> Path:
         )
     folder = Path(next(iter(spec.submodule_search_locations)))
     if not inner or not (folder / inner).exists():
-        raise UserError(f"model.path: no {inner!r} in package {name}; {nearest(inner, _names(folder))}")
+        raise UserError(f"model.path: no {inner!r} in package {name}; {nearest(inner, _file_names(folder))}")
     return folder / inner
 
 
-def _names(folder: Path) -> list[str]:
+def _file_names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.suffix not in ("", ".py")]
 
 
 @contextmanager
 def redirected_datasets(data_root: str | Path | None) -> Iterator[None]:
-    """While it lasts, `datasets.load_dataset` takes NAMESPACE/NAME from `data_root` where it is there.
+    """A context in which `datasets.load_dataset` reads NAMESPACE/NAME from `data_root` if it exists there.
 
-    lm-eval's stock tasks load so too, and keep their names. A Hub dataset that the shared cache holds is
-    mirrored into the private one by links, so that it loads although only the private cache can be written.
-    Offline, files that `hf download` or an earlier load left in the hub cache serve as well.
+    This covers lm-eval's own tasks too. A Hub dataset in the shared cache is linked into the private one, so that it
+    loads although only the private cache is writable. Offline, files in the hub cache (of `hf download` or an earlier
+    load) are used as well.
 
-    Raises: DataError, in that time, where a dataset is wanted offline and no cache has it.
+    Raises: DataError, inside the context, if a dataset is in no cache and offline is set.
     """
     import datasets
 
     original = datasets.load_dataset
 
-    def load_dataset(path: str, *args: Json, **options: Json) -> Json:
+    def load_dataset(path: str, *args: Value, **options: Value) -> object:
         local = local_path(path, data_root)
         if local == path:
-            revision = options.get("revision")
-            if not (datasets.config.HF_HUB_OFFLINE and revision):  # offline, any revision's files would serve
-                mirror(path)
+            revision = cast("str | None", options.get("revision"))
+            if not (
+                datasets.config.HF_HUB_OFFLINE and revision
+            ):  # offline, files of any revision would be used
+                link_shared_dataset(path)
             try:
                 return original(path, *args, **options)
             except (ConnectionError, ValueError) as error:
-                local = _downloaded(path, revision, error)
+                local = _downloaded_dataset(path, revision, error)
         options.pop("revision", None)
-        options.setdefault("cache_dir", str(_private(datasets) / fingerprint(Path(local))))
+        options.setdefault("cache_dir", str(_private_cache() / folder_fingerprint(Path(local))))
         return original(local, *args, **options)
 
     datasets.load_dataset = load_dataset
@@ -143,12 +148,12 @@ def redirected_datasets(data_root: str | Path | None) -> Iterator[None]:
         datasets.load_dataset = original
 
 
-def _downloaded(path: str, revision: str | None, error: Exception) -> str:
-    """The folder of a Hub dataset in the hub cache, after `error` in loading it.
+def _downloaded_dataset(path: str, revision: str | None, error: Exception) -> str:
+    """The folder of a Hub dataset in the hub cache, after loading it raised `error`.
 
-    Why: offline, datasets 5.2 reads its own Arrow cache only, and a trial's is private and gone with it.
+    Why: offline, datasets 5.2 reads only its own Arrow cache, and a trial's is private and deleted with it.
 
-    Raises: DataError where it is not there (or not whole); `error` where this is not what it is about.
+    Raises: DataError if the dataset is missing or incomplete there; `error` if it has another cause.
     """
     from huggingface_hub import constants, errors, snapshot_download
 
@@ -163,8 +168,8 @@ def _downloaded(path: str, revision: str | None, error: Exception) -> str:
 
 
 @contextmanager
-def offline_model(path: str, revision: str | None) -> Iterator[None]:
-    """While it lasts, a model that the cache lacks offline is a UserError that says how to get it."""
+def explain_missing_model(path: str, revision: str | None) -> Iterator[None]:
+    """A context in which a model missing in the cache, offline, raises a UserError with the download command."""
     from huggingface_hub import constants, errors
 
     try:
@@ -180,24 +185,24 @@ def _not_cached(path: str, revision: str | None, flags: str = "") -> str:
 
     flags += f"--revision {revision} " if revision else ""
     return (
-        f"{path} is neither a path here nor in the cache (HF_HOME={constants.HF_HOME}); "
+        f"{path} is neither a path on this machine nor in the cache (HF_HOME={constants.HF_HOME}); "
         f"download it on the login node: hf download {flags}{path}"
     )
 
 
-def fingerprint(folder: Path) -> str:
-    """Changes when a file of the folder does.
+def folder_fingerprint(folder: Path) -> str:
+    """A hash that changes when a file of the folder changes.
 
-    Why: datasets 5.2 knows a local folder by its last name and its card only, and would return the rows of
-    another folder of that name, or those of yesterday.
+    Why: datasets 5.2 identifies a local folder by its last name and its card only, and would return the rows of another
+    folder of that name, or outdated rows.
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else [folder]
     facts = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
     return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
 
 
-def mirror(name: str, env: MutableMapping[str, str] = os.environ) -> None:
-    """Links the Arrow files of a Hub dataset from the shared cache into the private one, where they lack."""
+def link_shared_dataset(name: str, env: MutableMapping[str, str] = os.environ) -> None:
+    """Link the Arrow files of a Hub dataset in the shared cache into the private one, if they are missing there."""
     if SHARED not in env or PRIVATE not in env:
         return
     from datasets.naming import camelcase_to_snakecase
@@ -211,7 +216,7 @@ def mirror(name: str, env: MutableMapping[str, str] = os.environ) -> None:
         there = target / Path(folder).relative_to(source)
         there.mkdir(parents=True, exist_ok=True)
         for file in files:
-            # What `map` left behind stays where it is: it is large, and made again when it is wanted.
+            # Results of `map` (cache-*) are not linked: they are large, and computed again when needed.
             if not file.endswith(".lock") and not file.startswith("cache-"):
                 _link(there / file, Path(folder) / file)
 
@@ -224,5 +229,7 @@ def _link(link: Path, file: Path) -> None:
             return  # another rank was faster
 
 
-def _private(datasets: Json) -> Path:
+def _private_cache() -> Path:
+    import datasets
+
     return Path(os.environ.get(PRIVATE) or datasets.config.HF_DATASETS_CACHE)

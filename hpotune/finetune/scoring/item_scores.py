@@ -1,4 +1,4 @@
-"""What lm-eval found, as our numbers by name and as arrays item by item."""
+"""lm-eval's results as scores by name, and as arrays of the score of each item."""
 
 from __future__ import annotations
 
@@ -6,31 +6,50 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TypedDict
 
 import numpy as np
 
 from hpotune.config.lm_eval_tasks import TaskIndex
-from hpotune.config.schema.study_config import Json
+from hpotune.config.yaml_source import Value
 from hpotune.finetune.distributed.ranks import Ranks
 
 ITEMS = "items.npz"
 
 
-def numbers_of(found: Json, names: Sequence[str], index: TaskIndex) -> dict[str, float]:
-    groups = set(found["group_subtasks"])
+class Sample(TypedDict):
+    doc_id: int
+    filter: str
+    metrics: list[str]
+
+
+"""One item's answer; its scores are further keys, named by `metrics`."""
+
+
+class EvalResults(TypedDict):
+    """The parts of the result of lm-eval's `evaluate` that are read here."""
+
+    group_subtasks: Mapping[str, Sequence[str]]
+    results: Mapping[str, Mapping[str, Value]]
+    samples: Mapping[str, Sequence[Sample]]
+
+
+def task_scores(results: EvalResults, names: Sequence[str], index: TaskIndex) -> dict[str, float]:
+    """`TASK/METRIC` and `TASK/METRIC_stderr` of the requested names, the groups in them, and the tasks of tags."""
+    groups = set(results["group_subtasks"])
     shown = {*names, *groups}
     for name in names:
         if name not in groups:
             shown |= index.leaves(name)
     return {
         f"{task}/{label}": value
-        for task in sorted(shown & set(found["results"]))
-        for label, value in _labelled(found["results"][task])
+        for task in sorted(shown & set(results["results"]))
+        for label, value in _labelled_scores(results["results"][task])
     }
 
 
-def _labelled(row: Mapping[str, Json]) -> Iterator[tuple[str, float]]:
-    """(label, number) of lm-eval's `metric,filter` and `metric_stderr,filter`; texts are passed over."""
+def _labelled_scores(row: Mapping[str, Value]) -> Iterator[tuple[str, float]]:
+    """(label, number) of lm-eval's `metric,filter` and `metric_stderr,filter`; texts are skipped."""
     for key, value in row.items():
         metric, comma, kind = key.partition(",")
         if comma and isinstance(value, (int, float, np.number)):
@@ -42,26 +61,31 @@ def _label(metric: str, kind: str) -> str:
     return metric if kind == "none" else f"{metric},{kind}"
 
 
-def items_of(found: Json, names: Sequence[str], index: TaskIndex) -> dict[str, np.ndarray]:
+def item_scores(results: EvalResults, names: Sequence[str], index: TaskIndex) -> dict[str, np.ndarray]:
+    """The arrays of items.npz by name.
+
+    Shapes: `NAME/leaves` (tasks,) text; `TASK/doc_id` (items,) int64; `TASK/METRIC` (items,) float64, in the order of
+    doc_id, NaN for an item without the metric.
+    """
     arrays = {f"{name}/leaves": np.array(sorted(index.leaves(name))) for name in names}
-    for task, samples in found["samples"].items():
+    for task, samples in results["samples"].items():
         ids = sorted({sample["doc_id"] for sample in samples})
         arrays[f"{task}/doc_id"] = np.array(ids, dtype=np.int64)
-        place = {doc_id: i for i, doc_id in enumerate(ids)}
-        columns: dict[str, list[Json]] = {}
+        position = {doc_id: i for i, doc_id in enumerate(ids)}
+        columns: dict[str, list[object]] = {}
         for sample in samples:
             for metric in sample["metrics"]:
                 column = columns.setdefault(_label(metric, sample["filter"]), [np.nan] * len(ids))
-                column[place[sample["doc_id"]]] = sample[metric]
+                column[position[sample["doc_id"]]] = sample[metric]  # type: ignore[literal-required]
         for label, column in columns.items():
-            with contextlib.suppress(
-                TypeError, ValueError
-            ):  # pairs and texts, of metrics that are no mean of items
+            # Metrics that are not a mean over items give pairs or texts per item: they have no array.
+            with contextlib.suppress(TypeError, ValueError):
                 arrays[f"{task}/{label}"] = np.array(column, dtype=np.float64)
     return arrays
 
 
 def write_items(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write the arrays as a compressed npz file, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}")
     with unfinished.open("wb") as stream:
@@ -69,9 +93,9 @@ def write_items(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     unfinished.replace(path)
 
 
-def keep_items(folder: Path, rung: int, ranks: Ranks) -> None:
-    """Keeps what was scored at a rung beside what will be: items-RUNG.npz, which trials are compared by there."""
-    if ranks.first_one and (folder / ITEMS).exists():
+def save_rung_items(folder: Path, rung: int, ranks: Ranks) -> None:
+    """Copy items.npz to items-RUNG.npz, on rank 0: trials are compared by the item scores of the same rung."""
+    if ranks.is_main and (folder / ITEMS).exists():
         kept = folder / f"items-{rung}.npz"
         (folder / f"{kept.name}.tmp").write_bytes((folder / ITEMS).read_bytes())
         (folder / f"{kept.name}.tmp").replace(kept)

@@ -1,7 +1,7 @@
-"""Where a trial can go on after a kill: one file, the same for any number of ranks.
+"""The checkpoint of a trial: one file, readable with any number of ranks.
 
-It holds the adapter, the optimizer, the schedule and the progress. No state of a random generator: the order
-of the rows and the dropout are functions of (seed, step), and nothing else draws.
+It holds the adapter, the optimizer, the schedule and the progress. It holds no random state: the order of the rows and
+the dropout are functions of (seed, step), and nothing else is random.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from typing import Any
 import torch
 
 from hpotune.finetune.distributed.ranks import Ranks
-from hpotune.finetune.model.adapter import trainable
+from hpotune.finetune.model.adapter import trainable_parameters
 from hpotune.finetune.trial_errors import UserError
 from hpotune.records.lineage import FREE
 from hpotune.records.trial import TrialSpec
 
 FILE = "state.pt"
-OWN = ("initial_lr", "weight_decay", "betas", "eps", "momentum")
-"""What a trial's optimizer keeps of its own values when it goes on from another one's state."""
+OWN_OPTIONS = ("initial_lr", "weight_decay", "betas", "eps", "momentum")
+"""Optimizer options that a trial keeps as its own when it continues from another trial's state."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,122 +34,129 @@ class Progress:
     """How far a training is."""
 
     step: int = 0
-    """Steps done."""
+    """Steps made."""
     losses: list[float] = field(default_factory=list)
     """Mean loss of each step."""
     rows: int = 0
+    """Rows read."""
     tokens: int = 0
-    """Read, padding left out."""
+    """Tokens read, without padding."""
     train_seconds: float = 0.0
+    """Training time, over all processes of this trial."""
     process_seconds: float = 0.0
-    """Of the processes that wrote earlier checkpoints, from their start."""
+    """Time since their start of the processes that wrote this checkpoint and those before."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Learner:
-    """What moves while training."""
+class TrainingState:
+    """The objects that training changes."""
 
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
 
 
-def fingerprint(spec: TrialSpec, *, global_batch: int) -> str:
-    """Equal for two trainings that must end with the same adapter."""
+def training_fingerprint(spec: TrialSpec, *, global_batch: int) -> str:
+    """A hash that is equal for two trainings that must end with the same adapter."""
     parts = [spec.point.model_dump_json(exclude={"score"}), spec.seed, global_batch]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def lineage(spec: TrialSpec, *, global_batch: int) -> str:
-    """Equal for two trainings of which one may go on from the other's checkpoint."""
+def lineage_fingerprint(spec: TrialSpec, *, global_batch: int) -> str:
+    """A hash that is equal for two trainings of which one may continue from the other's checkpoint."""
     point = spec.point.model_dump(mode="json", exclude={"score"})
     for section, names in FREE.items():
         point[section] = {key: value for key, value in point[section].items() if key not in names}
     return hashlib.sha256(json.dumps([point, spec.seed, global_batch]).encode()).hexdigest()
 
 
-def save(
-    folder: Path, learner: Learner, progress: Progress, *, mark: str, ranks: Ranks, line: str = ""
+def save_checkpoint(
+    folder: Path, state: TrainingState, progress: Progress, *, fingerprint: str, lineage: str, ranks: Ranks
 ) -> None:
-    """Rank 0 writes the checkpoint and moves it into place; all ranks return when it stands there."""
-    if ranks.first_one:
+    """Write the checkpoint atomically on rank 0; all ranks return once it is written."""
+    if ranks.is_main:
         folder.mkdir(parents=True, exist_ok=True)
-        state = {
-            "fingerprint": mark,
-            "lineage": line,
-            "adapter": {name: p.data for name, p in trainable(learner.model).items()},
-            "optimizer": learner.optimizer.state_dict(),
-            "scheduler": learner.scheduler.state_dict(),
+        saved = {
+            "fingerprint": fingerprint,
+            "lineage": lineage,
+            "adapter": {name: p.data for name, p in trainable_parameters(state.model).items()},
+            "optimizer": state.optimizer.state_dict(),
+            "scheduler": state.scheduler.state_dict(),
             "progress": asdict(progress),
         }
-        torch.save(state, folder / f"{FILE}.tmp")
+        torch.save(saved, folder / f"{FILE}.tmp")
         os.replace(folder / f"{FILE}.tmp", folder / FILE)
-    ranks.wait()
+    ranks.barrier()
 
 
-def load(folder: Path, learner: Learner, *, mark: str, ranks: Ranks) -> Progress:
-    """The progress of the checkpoint, put into the learner; the start where there is none of this training."""
-    if not ranks.first((folder / FILE).is_file()):
+def load_checkpoint(folder: Path, state: TrainingState, *, fingerprint: str, ranks: Ranks) -> Progress:
+    """Restore the state from the checkpoint and return its progress; no progress without a matching checkpoint."""
+    if not ranks.broadcast_object((folder / FILE).is_file()):
         return Progress()
-    state = torch.load(folder / FILE, map_location="cpu", weights_only=True)
-    if state["fingerprint"] != mark:
+    saved = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+    if saved["fingerprint"] != fingerprint:
         warnings.warn(
             f"{folder} belongs to another training; this one starts from its first step", stacklevel=2
         )
         return Progress()
-    return _put(state, learner)
+    return _restore_state(saved, state)
 
 
-def begin(
-    folder: Path, learner: Learner, *, mark: str, parent: str | None, line: str, ranks: Ranks
+def resume(
+    folder: Path, state: TrainingState, *, fingerprint: str, parent: str | None, lineage: str, ranks: Ranks
 ) -> Progress:
-    """The progress of its own checkpoint, else of its parent's, put into the learner; else the start."""
-    progress = load(folder, learner, mark=mark, ranks=ranks)
+    """Restore the state from the trial's checkpoint, else from its parent's, and return its progress."""
+    progress = load_checkpoint(folder, state, fingerprint=fingerprint, ranks=ranks)
     if parent is None or progress.step:
         return progress
-    return inherit(Path(parent) / "checkpoint", learner, line=line, ranks=ranks)
+    return load_parent_checkpoint(Path(parent) / "checkpoint", state, lineage=lineage, ranks=ranks)
 
 
-def inherit(folder: Path, learner: Learner, *, line: str, ranks: Ranks) -> Progress:
-    """The progress of the parent's checkpoint, put into the learner; its own learning rate, decay and so on stay.
+def load_parent_checkpoint(folder: Path, state: TrainingState, *, lineage: str, ranks: Ranks) -> Progress:
+    """Restore the state from the parent's checkpoint and return its progress; the trial keeps its own options.
 
-    The schedule goes on from the parent's step. Raises: UserError where there is no checkpoint to go on from.
+    The schedule continues from the parent's step, with the trial's own learning rate.
+    Raises: UserError without a checkpoint that the trial can continue from.
     """
-    if not ranks.first((folder / FILE).is_file()):
-        raise UserError(f"{folder}: the checkpoint of the trial that this one goes on from is gone")
-    state = torch.load(folder / FILE, map_location="cpu", weights_only=True)
-    if state.get("lineage") != line:
+    if not ranks.broadcast_object((folder / FILE).is_file()):
+        raise UserError(f"{folder}: the parent's checkpoint, from which this trial continues, is missing")
+    saved = torch.load(folder / FILE, map_location="cpu", weights_only=True)
+    if saved.get("lineage") != lineage:
         raise UserError(
-            f"{folder}: this trial cannot go on from there: its model, data, adapter or length differ"
+            f"{folder}: this trial cannot continue from its parent: its model, data, adapter or length differ"
         )
-    optimizer, scheduler = learner.optimizer, learner.scheduler
+    optimizer, scheduler = state.optimizer, state.scheduler
     assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR), (
         "others are refused (config/library_fields.py)"
     )
-    own = [{key: group[key] for key in OWN if key in group} for group in optimizer.param_groups]
-    bases = list(scheduler.base_lrs)
-    progress = _put(state, learner)
-    scheduler.base_lrs = bases
-    rates = [
-        base * factor(scheduler.last_epoch) for base, factor in zip(bases, scheduler.lr_lambdas, strict=True)
+    own_options = [
+        {key: group[key] for key in OWN_OPTIONS if key in group} for group in optimizer.param_groups
     ]
-    for group, mine, rate in zip(optimizer.param_groups, own, rates, strict=True):
-        group.update(mine | {"lr": rate})
-    scheduler._last_lr = rates
-    progress.process_seconds = 0.0  # its parent's, which has been paid for
+    base_lrs = list(scheduler.base_lrs)
+    progress = _restore_state(saved, state)
+    # load_state_dict has overwritten both with the parent's: put the trial's own back.
+    scheduler.base_lrs = base_lrs
+    lrs = [
+        base_lr * factor(scheduler.last_epoch)
+        for base_lr, factor in zip(base_lrs, scheduler.lr_lambdas, strict=True)
+    ]
+    for group, options, lr in zip(optimizer.param_groups, own_options, lrs, strict=True):
+        group.update(options | {"lr": lr})
+    scheduler._last_lr = lrs
+    progress.process_seconds = 0.0  # the parent's, which count as the parent's cost
     return progress
 
 
-def _put(state: dict[str, Any], learner: Learner) -> Progress:
-    for name, parameter in trainable(learner.model).items():
-        parameter.data.copy_(state["adapter"][name])
-    learner.optimizer.load_state_dict(state["optimizer"])
-    learner.scheduler.load_state_dict(state["scheduler"])
+def _restore_state(saved: dict[str, Any], state: TrainingState) -> Progress:
+    for name, parameter in trainable_parameters(state.model).items():
+        parameter.data.copy_(saved["adapter"][name])
+    state.optimizer.load_state_dict(saved["optimizer"])
+    state.scheduler.load_state_dict(saved["scheduler"])
     known: Iterator[str] = (entry.name for entry in fields(Progress))
-    return Progress(**{name: state["progress"][name] for name in known})
+    return Progress(**{name: saved["progress"][name] for name in known})
 
 
-def remove(folder: Path, ranks: Ranks) -> None:
-    """Rank 0 deletes the checkpoint of a finished trial."""
-    if ranks.first_one:
+def delete_checkpoint(folder: Path, ranks: Ranks) -> None:
+    """Delete the checkpoint of a finished trial, on rank 0."""
+    if ranks.is_main:
         shutil.rmtree(folder, ignore_errors=True)

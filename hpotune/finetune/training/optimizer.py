@@ -1,92 +1,98 @@
-"""The point's `train` section as transformers understands it: arguments, optimizer, schedule, steps."""
+"""The `train` section of a point as transformers reads it: arguments, steps, optimizer and learning rate schedule."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 import transformers
 
 from hpotune.config.library_fields import UNFIT
 from hpotune.config.schema.rungs import Rung
-from hpotune.config.schema.study_config import Json
 from hpotune.config.supported_fields import OWN, check_train_key
+from hpotune.config.yaml_source import Value
 from hpotune.finetune.data.batches import Batches
-from hpotune.finetune.model.adapter import trainable
+from hpotune.finetune.model.adapter import trainable_parameters
 from hpotune.finetune.trial_errors import DataError, UserError
 
-CURVE_LINES = 500  # of a curve.jsonl without logging_steps, about
+CURVE_LINES = 500  # about how many lines curve.jsonl gets without logging_steps
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """What the training of one trial comes to."""
+class StepPlan:
+    """The batches and steps of one trial's training."""
 
     batches: Batches
     micro_batch: int
-    """Rows a forward pass on one rank; changes memory and speed only."""
+    """Rows of a forward pass on one rank; affects memory and speed only."""
     steps: int
-    """Of the whole run, which the schedule is made for."""
+    """Steps of the whole run, for which the learning rate schedule is built."""
     log_every: int
-    """Steps a line of the curve."""
+    """Steps between two lines of curve.jsonl."""
     save_every: int | None
-    """Steps between checkpoints; None: by the clock."""
+    """Steps between checkpoints; None: a checkpoint every ten minutes."""
     warmup: int = 0
-    """Steps until the learning rate is at its height."""
-    until: int | None = None
-    """Steps after which this turn ends; None: all."""
+    """Steps of the learning rate warm-up."""
+    stage_end: int | None = None
+    """The last step of this stage, which ends at a rung; None: the stage is the rest of the run."""
 
     @property
-    def end(self) -> int:
-        """The last step of this turn."""
-        return self.steps if self.until is None else self.until
+    def last_step(self) -> int:
+        """The last step of this stage."""
+        return self.steps if self.stage_end is None else self.stage_end
 
 
-def arguments(train: dict[str, Json], *, seed: int, folder: Path) -> transformers.TrainingArguments:
-    """The section, checked by transformers itself.
+def training_arguments(
+    train: Mapping[str, Value], *, seed: int, folder: Path
+) -> transformers.TrainingArguments:
+    """The section as TrainingArguments, which check the values.
 
-    Raises: UserError for a key or a value that the loop does not honour.
+    Raises: UserError for a key or a value that the training loop does not support.
     """
     for key in train:
-        complaint = check_train_key(key)
-        if complaint:
-            raise UserError(f"train.{complaint}")
+        error_text = check_train_key(key)
+        if error_text:
+            raise UserError(f"train.{error_text}")
     if "global_batch_size" in train and "gradient_accumulation_steps" in train:
         raise UserError(
             "train: global_batch_size and gradient_accumulation_steps exclude each other; keep one"
         )
-    given = {key: value for key, value in train.items() if key not in OWN}
-    said = transformers.utils.logging.get_verbosity()
-    transformers.utils.logging.set_verbosity_error()  # it would miss its own DDP, and advise a launcher
+    fields = {key: value for key, value in train.items() if key not in OWN}
+    verbosity = transformers.utils.logging.get_verbosity()
+    transformers.utils.logging.set_verbosity_error()  # it warns that DDP is not initialised, which does not apply
     try:
-        # use_cpu: it only reads values here; left to itself it would claim the first GPU.
+        # use_cpu: only the values are needed; otherwise TrainingArguments initialises the first GPU.
         args = transformers.TrainingArguments(
-            **{"output_dir": str(folder), "report_to": "none", "use_cpu": True, "seed": seed, **given}
+            **{"output_dir": str(folder), "report_to": "none", "use_cpu": True, "seed": seed, **fields}
         )
     except (TypeError, ValueError) as error:
         raise UserError(f"train: {error}") from error
     finally:
-        transformers.utils.logging.set_verbosity(said)
-    for field, (starts, why) in UNFIT.items():
+        transformers.utils.logging.set_verbosity(verbosity)
+    for field, (prefixes, reason) in UNFIT.items():
         value = getattr(args, field).value
-        if value.startswith(starts):
-            raise UserError(f"train.{field}: {value} {why}")
+        if value.startswith(prefixes):
+            raise UserError(f"train.{field}: {value} {reason}")
     if "sgd_momentum" in train and args.optim.value != "sgd":
         raise UserError(f"train.sgd_momentum: only with optim: sgd, not {args.optim.value}; see `when:`")
     return args
 
 
-def plan(args: transformers.TrainingArguments, train: dict[str, Json], *, rows: int, world_size: int) -> Plan:
-    """Steps and batches; without global_batch_size a step is per device x accumulation x ranks of rows.
+def step_plan(
+    args: transformers.TrainingArguments, train: Mapping[str, Value], *, rows: int, world_size: int
+) -> StepPlan:
+    """The batches and steps; without global_batch_size a step reads per-device batch x accumulation x ranks rows.
 
     Raises: DataError where the rows do not fill one batch and dataloader_drop_last is set.
     """
     per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * world_size
-    total = int(train.get("global_batch_size", per_step))
+    total = int(cast(float, train.get("global_batch_size", per_step)))
     if total < 1:
-        raise UserError(f"train.global_batch_size: {total} needs to be at least 1")
+        raise UserError(f"train.global_batch_size: {total}; needs at least 1")
     data_seed = args.seed if args.data_seed is None else args.data_seed
     batches = Batches(rows=rows, global_batch=total, seed=data_seed, drop_last=args.dataloader_drop_last)
     if not batches.steps_per_epoch:
@@ -96,36 +102,37 @@ def plan(args: transformers.TrainingArguments, train: dict[str, Json], *, rows: 
     steps = (
         args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * batches.steps_per_epoch)
     )
-    return Plan(
+    return StepPlan(
         batches=batches,
         micro_batch=min(args.per_device_train_batch_size, math.ceil(total / world_size)),
         steps=steps,
-        log_every=_every(args.logging_steps, steps)
+        log_every=_step_interval(args.logging_steps, steps)
         if "logging_steps" in train
         else max(1, steps // CURVE_LINES),
-        save_every=_every(args.save_steps, steps) if "save_steps" in train else None,
+        save_every=_step_interval(args.save_steps, steps) if "save_steps" in train else None,
         warmup=args.get_warmup_steps(steps),
     )
 
 
-def reaching(plan: Plan, rung: Rung | None) -> Plan:
-    """The plan with the end of a turn that goes to a rung; items are scored when all is trained."""
+def plan_to_rung(plan: StepPlan, rung: Rung | None) -> StepPlan:
+    """The plan of the stage up to the rung; rungs in items are scored after the whole run, so their stage is all."""
     if rung is None or rung.last or rung.unit == "items":
         return plan
-    wanted = {
+    steps = {
         "share": rung.budget * plan.steps,
         "steps": rung.budget,
         "rows": rung.budget / plan.batches.global_batch,
     }[rung.unit]
-    return replace(plan, until=min(plan.steps, max(1, math.ceil(wanted - 1e-9))))  # 3 of 9 is a third of 9
+    # 1e-9: a third of 9 steps is 3, although 1/3 * 9 may round to more than 3.
+    return replace(plan, stage_end=min(plan.steps, max(1, math.ceil(steps - 1e-9))))
 
 
-def build(
+def build_optimizer(
     args: transformers.TrainingArguments, model: torch.nn.Module, *, momentum: float | None, steps: int
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    """Optimizer and schedule over the trainable parameters; biases and norms do not decay, as in the Trainer.
+    """Optimizer and schedule of the trainable parameters; no weight decay for biases and norms, as in the Trainer.
 
-    Raises: UserError where the optimizer's package is not installed.
+    Raises: UserError if the optimizer's package is not installed.
     """
     try:
         kind, options = transformers.Trainer.get_optimizer_cls_and_kwargs(args, model)
@@ -133,8 +140,10 @@ def build(
         raise UserError(f"train.optim: {error}") from error
     if momentum is not None:
         options["momentum"] = momentum
-    decaying = set(transformers.Trainer.get_decay_parameter_names(None, model))  # reads only the model
-    parameters = trainable(model)
+    decaying = set(
+        transformers.Trainer.get_decay_parameter_names(None, model)
+    )  # the method uses only the model
+    parameters = trainable_parameters(model)
     groups = [
         {"params": [p for n, p in parameters.items() if n in decaying], "weight_decay": args.weight_decay},
         {"params": [p for n, p in parameters.items() if n not in decaying], "weight_decay": 0.0},
@@ -150,6 +159,6 @@ def build(
     return optimizer, scheduler
 
 
-def _every(steps: float, total: int) -> int:
-    """Steps, or where below 1 that share of all steps."""
+def _step_interval(steps: float, total: int) -> int:
+    """The interval in steps; a value below 1 is a share of all steps."""
     return max(1, math.ceil(steps * total) if steps < 1 else int(steps))

@@ -15,7 +15,7 @@ from hpotune.records.jobs import JobKind, JobRow
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import RegretBound, TrialRow
 from hpotune.report.views.forecast import Forecast, forecast
-from hpotune.report.views.trial import TrialView, trial_view
+from hpotune.report.views.trial_view import TrialView, trial_view
 from hpotune.report.wait_reasons import explain
 from hpotune.schedule.best_trials import best_trials
 from hpotune.schedule.failures import bad_nodes

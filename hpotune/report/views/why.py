@@ -17,7 +17,7 @@ from hpotune.errors import StudyFileError
 from hpotune.records.trial import LOCAL, Attempt, TrialRow, Worker
 from hpotune.report.advice import failure_advice
 from hpotune.report.log_excerpt import Excerpt, excerpt
-from hpotune.report.views.trial import TrialState, trial_state
+from hpotune.report.views.trial_view import TrialState, trial_state
 from hpotune.schedule.failures import UNCOUNTED, bad_nodes, failure_causes
 from hpotune.workspace.folder import StudyFolder
 

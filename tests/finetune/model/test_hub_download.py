@@ -1,4 +1,4 @@
-"""Trials of a model and a dataset named by their hub ids, against a stand-in hub on loopback."""
+"""Trials of a model and a dataset given by their hub ids, with a local server in place of the hub."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from huggingface_hub import snapshot_download
 
 from hpotune.records.trial import TrialResult, TrialSpec
-from tests.finetune.conftest import ENV, result_of, spec_in, start
-from tests.hub import CARD, Hub
-from tests.tiny import tiny_model
+from tests.fixtures.local_hub import CARD, Hub
+from tests.fixtures.tiny_model import tiny_model
+from tests.fixtures.tiny_trials import ENV, result_of, spec_in, start_trial
 
 NOWHERE = "http://127.0.0.1:9"
 LOAD = """\
-from hpotune.finetune.model.hub import prepare, redirected_datasets
-prepare(offline=True)
+from hpotune.finetune.model.hub import prepare_environment, redirected_datasets
+prepare_environment(offline=True)
 import datasets
 with redirected_datasets(None):
     print(datasets.load_dataset("acme/topics", split="train", revision={revision!r}).num_rows)
@@ -35,8 +35,8 @@ class Site:
     old: str
     """The model's first commit; `main` has other weights."""
     first: TrialResult
-    asked: tuple[str, ...]
-    """What the first trial asked the hub."""
+    requests: tuple[str, ...]
+    """Those of the first trial."""
     home: Path
     """HF_HOME after the first trial."""
     trial: Callable[..., TrialResult]
@@ -45,21 +45,27 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    place = tmp_path_factory.mktemp("site")
+    parent = tmp_path_factory.mktemp("site")
     hub = Hub()
-    old = hub.publish("models/acme/tiny", tiny_model(place / "old", seed=1, dtype="float64", layers=2))
+    old = hub.publish("models/acme/tiny", tiny_model(parent / "old", seed=1, dtype="float64", layers=2))
     hub.publish("models/acme/tiny", home / "model")
-    hub.publish("datasets/acme/topics", topics(place / "topics", home / "rows.jsonl"))
+    hub.publish("datasets/acme/topics", topics(parent / "topics", home / "rows.jsonl"))
     url = hub.start()
 
     def trial(name: str, *, offline: bool, env: dict[str, str], **model: str) -> TrialResult:
         sections = {"model": {"path": "acme/tiny", **model}, "data": {"path": "acme/topics"}}
-        return done(spec_in(place, home, name, spec={"offline": offline}, **sections), env)
+        return run_process(spec_in(parent, home, name, spec={"offline": offline}, **sections), env)
 
-    first = trial("first", offline=False, env=node(place / "hf", url))
+    first = trial("first", offline=False, env=node(parent / "hf", url))
     try:
         yield Site(
-            hub=hub, url=url, old=old, first=first, asked=tuple(hub.asked), home=place / "hf", trial=trial
+            hub=hub,
+            url=url,
+            old=old,
+            first=first,
+            requests=tuple(hub.requests),
+            home=parent / "hf",
+            trial=trial,
         )
     finally:
         hub.stop()
@@ -73,9 +79,9 @@ def topics(folder: Path, rows: Path) -> Path:
     return folder
 
 
-def done(spec: TrialSpec, env: dict[str, str]) -> TrialResult:
-    """What the trial's own process came to."""
-    start(spec, env=env).wait(timeout=300)
+def run_process(spec: TrialSpec, env: dict[str, str]) -> TrialResult:
+    """Run the trial as a process and return its result."""
+    start_trial(spec, env=env).wait(timeout=300)
     return result_of(spec)
 
 
@@ -96,20 +102,20 @@ def load(home: Path, revision: str | None = None) -> subprocess.CompletedProcess
     return python(LOAD.format(revision=revision), node(home))
 
 
-def test_a_trial_downloads_its_model_and_its_rows(site: Site) -> None:
+def test_trial_downloads_model_and_rows(site: Site) -> None:
     assert (site.first.state, site.first.failure) == ("finished", None)
-    asked = " ".join(one for one in site.asked if one.startswith("GET"))
+    asked = " ".join(one for one in site.requests if one.startswith("GET"))
     assert "/model.safetensors" in asked
     assert "/train.jsonl" in asked
 
 
-def test_what_a_trial_downloaded_serves_the_next_without_a_network(site: Site) -> None:
+def test_downloads_are_used_offline(site: Site) -> None:
     again = site.trial("again", offline=True, env=node(site.home))
     assert (again.state, again.failure) == ("finished", None)
     assert again.metrics["eval_loss"] == site.first.metrics["eval_loss"]
 
 
-def test_what_hf_download_brought_serves_a_trial_of_its_revision_offline(site: Site, tmp_path: Path) -> None:
+def test_hf_downloads_are_used_offline(site: Site, tmp_path: Path) -> None:
     at = {"endpoint": site.url, "cache_dir": tmp_path / "hub"}
     snapshot_download("acme/tiny", **at)
     snapshot_download("acme/tiny", revision=site.old, **at)
@@ -119,34 +125,34 @@ def test_what_hf_download_brought_serves_a_trial_of_its_revision_offline(site: S
     assert result.metrics["eval_loss"] != pytest.approx(site.first.metrics["eval_loss"], rel=0.01)
 
 
-def test_a_revision_is_what_the_hub_is_asked_for(site: Site, tmp_path: Path) -> None:
-    site.hub.asked.clear()
+def test_revision_is_requested_from_hub(site: Site, tmp_path: Path) -> None:
+    site.hub.requests.clear()
     assert (
         site.trial("pinned", offline=False, env=node(tmp_path, site.url), revision=site.old).state
         == "finished"
     )
-    files = [one for one in site.hub.asked if " /acme/tiny/resolve/" in one]
+    files = [one for one in site.hub.requests if " /acme/tiny/resolve/" in one]
     assert files
     assert all(f"/resolve/{site.old}/" in one for one in files)
 
 
-def test_a_model_that_no_cache_has_offline_says_how_to_get_it(site: Site, tmp_path: Path) -> None:
+def test_uncached_model_names_download_command(site: Site, tmp_path: Path) -> None:
     result = site.trial("empty", offline=True, env=node(tmp_path), revision=site.old)
     assert (result.state, result.failure.cause) == ("failed", "user")
     assert result.failure.message == (
-        f"model: acme/tiny is neither a path here nor in the cache (HF_HOME={tmp_path}); "
+        f"model: acme/tiny is neither a path on this machine nor in the cache (HF_HOME={tmp_path}); "
         f"download it on the login node: hf download --revision {site.old} acme/tiny"
     )
 
 
-def test_a_dataset_that_no_cache_has_offline_says_how_to_get_it(tmp_path: Path) -> None:
+def test_uncached_dataset_names_download_command(tmp_path: Path) -> None:
     assert (
-        f"DataError: acme/topics is neither a path here nor in the cache (HF_HOME={tmp_path}); "
+        f"DataError: acme/topics is neither a path on this machine nor in the cache (HF_HOME={tmp_path}); "
         "download it on the login node: hf download --repo-type dataset acme/topics\n"
     ) in load(tmp_path).stderr
 
 
-def test_another_revision_in_the_datasets_cache_never_stands_in_offline(site: Site, tmp_path: Path) -> None:
+def test_cached_other_revision_is_not_used(site: Site, tmp_path: Path) -> None:
     python("import datasets; datasets.load_dataset('acme/topics')", node(tmp_path, site.url))
     assert load(tmp_path).stdout == "48\n"
     other = "0" * 40

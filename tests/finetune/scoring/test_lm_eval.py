@@ -1,4 +1,4 @@
-"""Our scores, against the `lm_eval` command line, and shared by two processes against one."""
+"""Scores compared with those of the `lm_eval` command line, and of two processes with those of one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,18 +17,16 @@ from lm_eval.api.instance import Instance
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from hpotune.config.schema.study_config import Json, Objective, ScoreConfig
-from hpotune.finetune.distributed.ranks import Ranks
-from hpotune.finetune.scoring.distributed_lm import deal
-from hpotune.finetune.scoring.lm_eval import Wanted, score_tasks, value_of, wanted
+from hpotune.config.schema.study_config import Objective, ScoreConfig
+from hpotune.finetune.scoring.distributed_lm import assign_requests
+from hpotune.finetune.scoring.lm_eval import TaskRequest, objective_value, requested_tasks, score_tasks
 from hpotune.finetune.trial_errors import DataError, Paused, UserError
-from tests.finetune.conftest import here
-from tests.tiny import tiny_model, topic_task
+from tests.fixtures.tiny_model import tiny_model, topic_task
+from tests.fixtures.tiny_trials import ONE_RANK, run_here
 
 ROOT = Path(__file__).parents[3]
 DATA = Path(os.environ.get("HPOTUNE_TEST_DATA") or ROOT.parent / "shared/data").resolve()
-WORKER = Path(__file__).with_name("score_ranks.py")
-ALONE = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
+WORKER = ROOT / "tests/fixtures/score_ranks.py"
 LIMIT, SHOTS = 12, 2
 
 GENERATE = """\
@@ -77,8 +76,8 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def scored(bench: Path, out: Path, *, ranks: int = 1, **job: Json) -> dict[str, Json]:
-    """What tests/finetune/scoring/score_ranks.py found."""
+def scored(bench: Path, out: Path, *, ranks: int = 1, **job: Any) -> dict[str, Any]:
+    """The output of tests/fixtures/score_ranks.py."""
     paths = {
         "model": bench / "model",
         "adapter": bench / "adapter",
@@ -98,11 +97,11 @@ def run(*command: str, cwd: Path = ROOT, **env: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def alone(bench: Path) -> dict[str, Json]:
+def alone(bench: Path) -> dict[str, Any]:
     return scored(bench, bench / "alone")
 
 
-def test_a_group_a_rolling_and_a_generating_task_all_give_numbers(alone: dict[str, Json]) -> None:
+def test_every_task_type_gives_scores(alone: dict[str, Any]) -> None:
     assert {
         "toys/acc",
         "toys/acc_stderr",
@@ -113,31 +112,29 @@ def test_a_group_a_rolling_and_a_generating_task_all_give_numbers(alone: dict[st
     } == set(alone["numbers"])
 
 
-def test_two_processes_find_what_one_finds(bench: Path, alone: dict[str, Json]) -> None:
+def test_two_ranks_give_same_scores(bench: Path, alone: dict[str, Any]) -> None:
     assert_equal(scored(bench, bench / "two", ranks=2), alone)
 
 
-def test_two_processes_with_half_the_base_each_find_what_one_finds(
-    bench: Path, alone: dict[str, Json]
-) -> None:
+def test_sharded_ranks_give_same_scores(bench: Path, alone: dict[str, Any]) -> None:
     assert_equal(scored(bench, bench / "half", ranks=2, shard=True), alone)
 
 
 @pytest.mark.parametrize("shard", [True, False])
-def test_a_signal_to_one_rank_ends_the_scoring_on_all(bench: Path, shard: bool) -> None:
+def test_signal_to_one_rank_stops_all(bench: Path, shard: bool) -> None:
     paths = {"model": bench / "model", "adapter": bench / "adapter", "include_path": bench / "tasks"}
     job = {"dtype": "float64", "shard": shard, "stop_after": 3} | {k: str(path) for k, path in paths.items()}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     run(sys.executable, *torchrun, str(WORKER), json.dumps(job))
 
 
-def assert_equal(found: dict[str, Json], expected: dict[str, Json]) -> None:
+def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert found["texts"] == expected["texts"]
     # float64: what is left is the order of sums in batches of another make-up.
     assert found["numbers"] == pytest.approx(expected["numbers"], rel=1e-12)
 
 
-def test_every_item_is_kept_with_its_number(bench: Path, alone: dict[str, Json]) -> None:
+def test_item_scores_are_written(bench: Path, alone: dict[str, Any]) -> None:
     items = np.load(bench / "alone/items.npz")
     assert list(items["toys/leaves"]) == ["toy_topics"]
     assert items["toy_topics/doc_id"].tolist() == list(range(41))
@@ -145,7 +142,7 @@ def test_every_item_is_kept_with_its_number(bench: Path, alone: dict[str, Json])
     assert items["toy_generate/exact_match,strict"].shape == (7,)
 
 
-def test_numbers_and_items_are_those_of_the_lm_eval_command_line(bench: Path, tmp_path: Path) -> None:
+def test_scores_equal_lm_eval_command_line(bench: Path, tmp_path: Path) -> None:
     if not (DATA / "Rowan/hellaswag").is_dir():
         pytest.skip(f"no datasets in {DATA}; set HPOTUNE_TEST_DATA")
     names = ["toy_topics", "hellaswag", "mmlu_anatomy"]
@@ -171,14 +168,16 @@ def test_numbers_and_items_are_those_of_the_lm_eval_command_line(bench: Path, tm
             assert items[f"{name}/{metric}"].tolist() == [json.loads(line)[metric] for line in lines]
 
 
-def score_in_memory(bench: Path, *tasks: Wanted) -> dict[str, float]:
+def score_in_memory(bench: Path, *tasks: TaskRequest) -> dict[str, float]:
     model = AutoModelForCausalLM.from_pretrained(bench / "model")
     tokenizer = AutoTokenizer.from_pretrained(bench / "model")
     score = ScoreConfig(objective=[Objective(metric="eval_loss")], include_path=str(bench / "tasks"))
-    return score_tasks(model, tokenizer, tasks=tasks, score=score, data_root=None, ranks=ALONE, folder=bench)
+    return score_tasks(
+        model, tokenizer, tasks=tasks, score=score, data_root=None, ranks=ONE_RANK, folder=bench
+    )
 
 
-def test_a_signal_ends_the_scoring_before_the_next_pass(bench: Path) -> None:
+def test_signal_stops_before_next_pass(bench: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(bench / "model")
     tokenizer = AutoTokenizer.from_pretrained(bench / "model")
     score = ScoreConfig(objective=[Objective(metric="eval_loss")], include_path=str(bench / "tasks"))
@@ -187,90 +186,94 @@ def test_a_signal_ends_the_scoring_before_the_next_pass(bench: Path) -> None:
         score_tasks(
             model,
             tokenizer,
-            tasks=[Wanted(task="toys")],
+            tasks=[TaskRequest(task="toys")],
             score=score.model_copy(update={"batch_size": 1}),
             data_root=None,
-            ranks=ALONE,
+            ranks=ONE_RANK,
             folder=bench,
-            stop=lambda: next(calls),
+            stop_requested=lambda: next(calls),
         )
     assert not model._forward_pre_hooks
 
 
-def test_an_unknown_task_is_named_with_its_neighbours(bench: Path) -> None:
+def test_unknown_task_names_nearest(bench: Path) -> None:
     with pytest.raises(UserError, match=r"'helaswag' \(did you mean hellaswag"):
-        score_in_memory(bench, Wanted(task="helaswag"))
+        score_in_memory(bench, TaskRequest(task="helaswag"))
 
 
-def test_a_sealed_task_inside_a_scored_group_is_refused_by_the_trial(bench: Path, make_spec) -> None:
+def test_sealed_task_in_group_is_refused(bench: Path, make_spec) -> None:
     score = {
         "objective": [{"task": "toys", "metric": "acc"}],
         "test": ["toy_topics"],
         "include_path": str(bench / "tasks"),
     }
     with pytest.raises(UserError, match=r"'toy_topics' is sealed, but 'toys' in score\.objective holds"):
-        here(make_spec(score=score))
+        run_here(make_spec(score=score))
 
 
-def test_one_task_asked_in_two_ways_is_refused(bench: Path) -> None:
-    ways = [Wanted(task="toys", limit=5), Wanted(task="toy_generate"), Wanted(task="toy_topics")]
+def test_shared_items_need_equal_settings(bench: Path) -> None:
+    ways = [
+        TaskRequest(task="toys", limit=5),
+        TaskRequest(task="toy_generate"),
+        TaskRequest(task="toy_topics"),
+    ]
     with pytest.raises(UserError, match="'toy_topics' and 'toys' share items; give them the same limit"):
         score_in_memory(bench, *ways)
 
 
-def test_a_dataset_that_is_not_here_is_said_so_in_one_line(bench: Path) -> None:
+def test_missing_dataset_is_one_line(bench: Path) -> None:
     with pytest.raises(
         DataError, match=r"^score: a dataset of toy_lost cannot be read \(.*\); .* data_root$"
     ):
-        score_in_memory(bench, Wanted(task="toy_lost"))
+        score_in_memory(bench, TaskRequest(task="toy_lost"))
 
 
-def test_nothing_wanted_is_nothing_done(bench: Path) -> None:
+def test_no_tasks_give_no_scores(bench: Path) -> None:
     assert score_in_memory(bench) == {}
 
 
-def test_an_unknown_metric_is_named_with_those_there_are() -> None:
+def test_unknown_metric_names_valid_ones() -> None:
     numbers = {"piqa/acc": 0.5, "piqa/acc_stderr": 0.1, "piqa/acc_norm": 0.6}
     with pytest.raises(
         UserError, match=r"piqa has no metric 'accnorm'; did you mean 'acc_norm'\? valid: acc, acc_norm"
     ):
-        value_of(numbers, Objective(task="piqa", metric="accnorm", direction="maximize"))
+        objective_value(numbers, Objective(task="piqa", metric="accnorm", direction="maximize"))
 
 
-def test_a_tag_has_no_number_of_its_own_and_says_so() -> None:
-    with pytest.raises(UserError, match="'ai2_arc' gathers tasks without a number of its own"):
-        value_of({"arc_easy/acc": 0.5}, Objective(task="ai2_arc", metric="acc"))
+def test_tag_without_score_is_an_error() -> None:
+    with pytest.raises(UserError, match="'ai2_arc' is a tag or group without a score of its own"):
+        objective_value({"arc_easy/acc": 0.5}, Objective(task="ai2_arc", metric="acc"))
 
 
-def test_a_value_comes_with_its_standard_error_where_there_is_one() -> None:
+def test_value_has_standard_error() -> None:
     numbers = {"piqa/acc": 0.5, "piqa/acc_stderr": 0.1, "eval_loss": 2.0}
-    assert value_of(numbers, Objective(task="piqa", metric="acc")) == (0.5, 0.1)
-    assert value_of(numbers, Objective(metric="eval_loss")) == (2.0, None)
+    assert objective_value(numbers, Objective(task="piqa", metric="acc")) == (0.5, 0.1)
+    assert objective_value(numbers, Objective(metric="eval_loss")) == (2.0, None)
 
 
-def test_recorded_tasks_are_scored_beside_the_objective_and_other_names_are_not() -> None:
+def test_recorded_tasks_are_requested() -> None:
     score = ScoreConfig(
         objective=[Objective(task="piqa", metric="acc"), Objective(task="piqa", metric="acc_norm")],
         record=["eval_loss", "mmlu", "piqa"],
         test=["hellaswag"],
     )
-    assert wanted(score) == [Wanted(task="piqa"), Wanted(task="mmlu")]
+    assert requested_tasks(score) == [TaskRequest(task="piqa"), TaskRequest(task="mmlu")]
 
 
 def request(doc: int, *parts: str) -> Instance:
     return Instance("loglikelihood", {}, parts, 0, metadata=("toy", doc, 1))
 
 
-def test_requests_of_one_item_stay_together_and_the_load_is_even() -> None:
+def test_requests_of_item_stay_together() -> None:
     lengths = [40, 1, 2, 30, 5, 6, 20, 8]
     requests = [request(doc, "x" * length, choice) for doc, length in enumerate(lengths) for choice in "ab"]
-    hands = deal(requests, 2)
-    assert sorted(hands[0] + hands[1]) == list(range(len(requests)))
-    owners = [{requests[place].doc_id for place in hand} for hand in hands]
+    assigned = assign_requests(requests, 2)
+    assert sorted(assigned[0] + assigned[1]) == list(range(len(requests)))
+    owners = [{requests[i].doc_id for i in indices} for indices in assigned]
     assert not owners[0] & owners[1]
     loads = [sum(lengths[doc] for doc in owner) for owner in owners]
     assert math.isclose(loads[0], loads[1], rel_tol=0.1)
 
 
-def test_more_ranks_than_items_leaves_some_without_work() -> None:
-    assert deal([request(0, "a")], 3) == [[0], [], []]
+def test_more_ranks_than_items() -> None:
+    assert assign_requests([request(0, "a")], 3) == [[0], [], []]

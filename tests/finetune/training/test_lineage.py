@@ -1,4 +1,4 @@
-"""A trial that goes on from another one's checkpoint: the same run where nothing changed, its own values where not."""
+"""A trial that continues from its parent's checkpoint: the same run with equal values, its own values otherwise."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from hpotune.finetune.trial_errors import Paused, UserError
-from tests.finetune.conftest import apart, here
+from tests.fixtures.tiny_trials import adapter_distance, run_here
 
 EXACT = 1e-12
 WARM = {
@@ -28,11 +28,11 @@ def with_train(**values):
 def parent(make_spec):
     """A trial that has trained half of the run."""
     spec = make_spec("parent", spec=HALF, **WARM)
-    here(spec)
+    run_here(spec)
     return spec
 
 
-def heir(make_spec, parent, name="child", *, spec=LAST, **sections):
+def child_of(make_spec, parent, name="child", *, spec=LAST, **sections):
     return make_spec(name, spec={**spec, "number": 2, "parent": parent.folder}, **(sections or WARM))
 
 
@@ -46,10 +46,10 @@ def groups(spec) -> list[dict]:
     return state["optimizer"]["param_groups"]
 
 
-def test_with_its_parents_values_a_child_ends_as_one_uninterrupted_run(make_spec, parent):
-    whole, child = make_spec("whole", **WARM), heir(make_spec, parent)
-    straight, found = here(whole), here(child)
-    assert apart(whole, child) < EXACT
+def test_equal_values_continue_parents_run(make_spec, parent):
+    whole, child = make_spec("whole", **WARM), child_of(make_spec, parent)
+    straight, found = run_here(whole), run_here(child)
+    assert adapter_distance(whole, child) < EXACT
     assert found.values == pytest.approx(straight.values, abs=EXACT)
     assert found.metrics["train_loss"] == pytest.approx(straight.metrics["train_loss"], abs=EXACT)
     assert rates(child) == rates(whole)[6:]
@@ -61,35 +61,38 @@ def test_with_its_parents_values_a_child_ends_as_one_uninterrupted_run(make_spec
     [{"learning_rate": 1e-3}, {"weight_decay": 0.9}, {"adam_beta2": 0.5}, {"max_grad_norm": 1e-3}],
     ids=str,
 )
-def test_with_another_value_it_does_not(make_spec, parent, train):
-    whole, child = make_spec("whole", **WARM), heir(make_spec, parent, **with_train(**train))
-    here(whole)
-    here(child)
-    assert apart(whole, child) > 1e-6
+def test_other_values_change_the_run(make_spec, parent, train):
+    whole, child = make_spec("whole", **WARM), child_of(make_spec, parent, **with_train(**train))
+    run_here(whole)
+    run_here(child)
+    assert adapter_distance(whole, child) > 1e-6
 
 
-def test_the_new_learning_rate_goes_on_along_the_schedule_from_the_parents_step(make_spec, parent):
+def test_new_learning_rate_follows_schedule(make_spec, parent):
     other = make_spec("other", **with_train(learning_rate=1e-3))
-    child = heir(make_spec, parent, **with_train(learning_rate=1e-3))
-    here(other)
-    here(child)
+    child = child_of(make_spec, parent, **with_train(learning_rate=1e-3))
+    run_here(other)
+    run_here(child)
     assert rates(child) == rates(other)[6:]
     assert rates(child)[0][0] == 7
 
 
-def test_another_schedule_takes_over_at_the_parents_step(make_spec, parent):
+def test_new_schedule_starts_at_parents_step(make_spec, parent):
     train = {"lr_scheduler_type": "linear", "warmup_steps": 0}
-    other, child = make_spec("other", **with_train(**train)), heir(make_spec, parent, **with_train(**train))
-    here(other)
-    here(child)
+    other, child = (
+        make_spec("other", **with_train(**train)),
+        child_of(make_spec, parent, **with_train(**train)),
+    )
+    run_here(other)
+    run_here(child)
     assert rates(child) == rates(other)[6:]
 
 
-def test_the_optimizer_takes_the_childs_values_and_keeps_the_parents_state(make_spec, parent):
+def test_optimizer_keeps_parents_state(make_spec, parent):
     new = {"learning_rate": 1e-3, "weight_decay": 0.25, "adam_beta1": 0.5, "adam_epsilon": 1e-5}
     rung = {"rung": {"index": 1, "unit": "share", "budget": 0.75, "last": False}}
-    child = heir(make_spec, parent, spec=rung, **with_train(**new))
-    here(child)
+    child = child_of(make_spec, parent, spec=rung, **with_train(**new))
+    run_here(child)
     [group] = groups(child)
     assert (group["initial_lr"], group["weight_decay"], group["eps"]) == (1e-3, 0.25, 1e-5)
     assert tuple(group["betas"]) == (0.5, 0.999)
@@ -98,14 +101,14 @@ def test_the_optimizer_takes_the_childs_values_and_keeps_the_parents_state(make_
     assert {float(one["step"]) for one in state["optimizer"]["state"].values()} == {9.0}
 
 
-def test_one_step_as_the_optimizer_itself_takes_it(make_spec, parent):
+def test_first_step_equals_adamw(make_spec, parent):
     """AdamW of torch from the parent's state with the child's values gives the child's weights after one step."""
     gradients = {}
     steps = {"rung": {"index": 1, "unit": "steps", "budget": 7, "last": False}}
     new = with_train(learning_rate=1e-3, weight_decay=0.25, adam_beta1=0.5, max_grad_norm=0.0)
-    child = heir(make_spec, parent, spec=steps, **new)
+    child = child_of(make_spec, parent, spec=steps, **new)
     before = torch.load(Path(parent.folder) / "checkpoint" / "state.pt", weights_only=True)
-    here(child)
+    run_here(child)
     after = torch.load(Path(child.folder) / "checkpoint" / "state.pt", weights_only=True)
     for index, (name, weight) in enumerate(before["adapter"].items()):
         old, now = before["optimizer"]["state"][index], after["optimizer"]["state"][index]
@@ -118,25 +121,25 @@ def test_one_step_as_the_optimizer_itself_takes_it(make_spec, parent):
         assert torch.allclose(now["exp_avg_sq"], squares, atol=EXACT, rtol=0)
 
 
-def test_killed_and_begun_again_a_child_goes_on_from_its_own_checkpoint(make_spec, parent):
+def test_paused_child_resumes_own_checkpoint(make_spec, parent):
     new = with_train(learning_rate=1e-3)
-    straight, broken = heir(make_spec, parent, "straight", **new), heir(make_spec, parent, **new)
-    here(straight)
+    straight, broken = child_of(make_spec, parent, "straight", **new), child_of(make_spec, parent, **new)
+    run_here(straight)
     with pytest.raises(Paused):
-        here(broken, stop=lambda: (Path(broken.folder) / "checkpoint").exists())
-    here(broken)
-    assert apart(straight, broken) < EXACT
+        run_here(broken, stop_requested=lambda: (Path(broken.folder) / "checkpoint").exists())
+    run_here(broken)
+    assert adapter_distance(straight, broken) < EXACT
     assert rates(broken) == rates(straight)
 
 
-def test_without_its_parents_checkpoint_a_child_says_so(make_spec, parent):
+def test_missing_parent_checkpoint_is_an_error(make_spec, parent):
     gone = make_spec("gone", **WARM)
     with pytest.raises(UserError, match=r"gone/checkpoint: the checkpoint of the trial .* is gone"):
-        here(heir(make_spec, gone))
+        run_here(child_of(make_spec, gone))
 
 
 @pytest.mark.parametrize("other", [{"lora": {"r": 8}}, {"train": {"max_steps": 20}}], ids=str)
-def test_what_shapes_the_weights_or_the_length_must_be_the_parents(make_spec, parent, other):
+def test_fixed_settings_must_equal_parents(make_spec, parent, other):
     sections = {name: WARM[name] | other.get(name, {}) for name in WARM}
     with pytest.raises(UserError, match=r"parent/checkpoint: this trial cannot go on from there"):
-        here(heir(make_spec, parent, **sections))
+        run_here(child_of(make_spec, parent, **sections))

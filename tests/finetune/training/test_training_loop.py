@@ -1,4 +1,4 @@
-"""Training against an independent loop, and against itself where a setting must not change it; in float64."""
+"""Training compared with an independent loop, and with itself for settings that must not change it; in float64."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from hpotune.finetune.trial_errors import NotFinite, UserError
-from tests.finetune.conftest import adapter_of, apart, here
+from tests.fixtures.tiny_trials import adapter_distance, adapter_of, run_here
 
 EXACT = 1e-12  # float64 sums in another order
 
@@ -25,7 +25,7 @@ ALPACA = (
 def reference(
     home: Path, *, rows: int, steps: int, lr: float, decay: float, warmup: int, clip: float, optim: str
 ):
-    """peft, torch.optim and a plain loop over one full batch: nothing of ours."""
+    """An independent reference: peft, torch.optim and a plain loop over one full batch."""
     torch.manual_seed(3)
     tokenizer = transformers.AutoTokenizer.from_pretrained(home / "model")
     base = transformers.AutoModelForCausalLM.from_pretrained(home / "model", dtype=torch.float64)
@@ -73,7 +73,7 @@ def reference(
 
 
 @pytest.mark.parametrize("optim", ["adamw_torch", "sgd"])
-def test_training_equals_peft_and_torch_in_a_plain_loop(home, make_spec, tmp_path, optim):
+def test_training_equals_plain_loop(home, make_spec, tmp_path, optim):
     rows, steps, lr = 6, 8, 2e-2
     file = tmp_path / "few.jsonl"
     file.write_text("".join((home / "rows.jsonl").read_text().splitlines(keepends=True)[:rows]))
@@ -90,7 +90,7 @@ def test_training_equals_peft_and_torch_in_a_plain_loop(home, make_spec, tmp_pat
         train=train,
         score=score,
     )
-    result = here(spec)
+    result = run_here(spec)
     wanted, losses = reference(
         home, rows=rows, steps=steps, lr=lr, decay=0.1, warmup=2, clip=0.5, optim=optim
     )
@@ -103,35 +103,37 @@ def test_training_equals_peft_and_torch_in_a_plain_loop(home, make_spec, tmp_pat
 
 
 @pytest.mark.parametrize("change", [{"per_device_train_batch_size": 3}, {"gradient_checkpointing": True}])
-def test_memory_settings_do_not_change_the_training(make_spec, change):
+def test_memory_settings_keep_the_result(make_spec, change):
     one, other = make_spec("one"), make_spec("other", train=change)
-    losses = [here(spec).values[0] for spec in (one, other)]
-    assert apart(one, other) < EXACT
+    losses = [run_here(spec).values[0] for spec in (one, other)]
+    assert adapter_distance(one, other) < EXACT
     assert losses[0] == pytest.approx(losses[1], abs=EXACT)
 
 
-def test_accumulation_and_global_batch_size_say_the_same(make_spec):
+def test_accumulation_equals_global_batch_size(make_spec):
     train = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4}
     one, other = make_spec("one"), make_spec("other")
     settings = {key: value for key, value in one.point.train.items() if key != "global_batch_size"} | train
     other = other.model_copy(update={"point": one.point.model_copy(update={"train": settings})})
-    here(one), here(other)
-    assert apart(one, other) < EXACT
+    run_here(one), run_here(other)
+    assert adapter_distance(one, other) < EXACT
 
 
-def test_dropout_and_noise_are_the_same_in_the_same_trial_and_differ_from_none(make_spec):
+def test_dropout_and_noise_are_reproducible(make_spec):
     settings = {"lora": {"lora_dropout": 0.3}, "train": {"neftune_noise_alpha": 5.0}}
     one, same, plain = make_spec("one", **settings), make_spec("same", **settings), make_spec("plain")
     for spec in (one, same, plain):
-        here(spec)
-    assert apart(one, same) == 0
-    assert apart(one, plain) > 1e-4
+        run_here(spec)
+    assert adapter_distance(one, same) == 0
+    assert adapter_distance(one, plain) > 1e-4
 
 
-def test_smoothing_is_that_of_the_trainer(make_spec, home):
+def test_smoothing_equals_trainers(make_spec, home):
     spec = make_spec(train={"label_smoothing_factor": 0.1, "max_steps": 1, "global_batch_size": 40})
-    smoothed = here(spec).metrics["train_loss"]
-    plain = here(make_spec("plain", train={"max_steps": 1, "global_batch_size": 40})).metrics["train_loss"]
+    smoothed = run_here(spec).metrics["train_loss"]
+    plain = run_here(make_spec("plain", train={"max_steps": 1, "global_batch_size": 40})).metrics[
+        "train_loss"
+    ]
     logits, labels = torch.randn(1, 5, 11, dtype=torch.float64), torch.tensor([[1, -100, 3, 4, 5]])
     ours = torch.nn.functional.cross_entropy(
         logits[labels != -100], labels[labels != -100], label_smoothing=0.1
@@ -141,13 +143,13 @@ def test_smoothing_is_that_of_the_trainer(make_spec, home):
     assert smoothed != pytest.approx(plain, abs=1e-6)
 
 
-def test_an_infinite_loss_ends_the_trial_with_its_cause(make_spec):
+def test_infinite_loss_has_cause_nan(make_spec):
     with pytest.raises(NotFinite) as caught:
-        here(make_spec(train={"learning_rate": 1e200, "max_grad_norm": 0.0, "optim": "sgd"}))
+        run_here(make_spec(train={"learning_rate": 1e200, "max_grad_norm": 0.0, "optim": "sgd"}))
     assert caught.value.cause == "nan"
 
 
-def test_a_classifier_learns_its_classes(home, make_spec, tmp_path):
+def test_classifier_learns_its_classes(home, make_spec, tmp_path):
     rows = [json.loads(line) for line in (home / "rows.jsonl").read_text().splitlines()]
     file = tmp_path / "classes.jsonl"
     file.write_text("".join(json.dumps({"text": r["input"], "label": r["output"]}) + "\n" for r in rows))
@@ -157,16 +159,16 @@ def test_a_classifier_learns_its_classes(home, make_spec, tmp_path):
         train={"max_steps": 40, "learning_rate": 1e-2},
         score={"objective": [{"metric": "eval_accuracy"}]},
     )
-    result = here(spec)
+    result = run_here(spec)
     assert result.values[0] >= 0.75  # four topics: chance is 0.25
     assert result.metrics["final_train_loss"] < 0.3
     assert any("score" in name for name in adapter_of(spec))
 
 
-def test_a_baseline_trains_nothing_and_has_the_loss_of_the_base(make_spec):
+def test_baseline_has_loss_of_base_model(make_spec):
     spec = make_spec(spec={"kind": "baseline", "number": 0})
-    result = here(spec)
-    trained = here(make_spec("trained", train={"global_batch_size": 40, "max_steps": 1}))
+    result = run_here(spec)
+    trained = run_here(make_spec("trained", train={"global_batch_size": 40, "max_steps": 1}))
     assert result.metrics["train_loss"] == pytest.approx(trained.metrics["train_loss"], abs=EXACT)
     assert result.metrics["final_train_loss"] == result.metrics["train_loss"]
     assert (result.metrics["steps"], result.metrics["trainable_parameters"]) == (0, 0)
@@ -187,6 +189,6 @@ def test_a_baseline_trains_nothing_and_has_the_loss_of_the_base(make_spec):
         ({"lora": {"init_lora_weights": "eva"}}, "pass over the data"),
     ],
 )
-def test_what_a_trial_cannot_honour_is_the_users_error(make_spec, section, part):
+def test_unsupported_setting_is_user_error(make_spec, section, part):
     with pytest.raises(UserError, match=part):
-        here(make_spec(**section))
+        run_here(make_spec(**section))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hpotune.report.views.trial import trial_view
+from hpotune.report.views.trial_view import trial_view
 from tests.fixtures.report_rows import config, finished, paused, running, scored_at_rungs
 
 OBJECTIVES = config().score.objective

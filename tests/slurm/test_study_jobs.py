@@ -13,7 +13,7 @@ from hpotune.errors import ClusterError, StudyFileError
 from hpotune.records.trial import TrialRow, Worker
 from hpotune.slurm.commands import CommandMissing, run_command
 from hpotune.slurm.job_states import expand_ids
-from hpotune.slurm.jobs import (
+from hpotune.slurm.study_jobs import (
     cached_jobs,
     cancel_jobs,
     failure_by_job_state,

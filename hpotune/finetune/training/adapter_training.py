@@ -1,0 +1,181 @@
+"""From a base model and rows to a trained, checked and saved adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import cast
+
+import peft
+import torch
+import transformers
+from transformers.integrations.neftune import neftune_post_forward_hook
+
+from hpotune.config.yaml_source import Value
+from hpotune.finetune.distributed.fsdp import shard_base
+from hpotune.finetune.distributed.ranks import Ranks
+from hpotune.finetune.model import adapter
+from hpotune.finetune.output import TrialOutput
+from hpotune.finetune.training import checkpoint, sanity_checks
+from hpotune.finetune.training.checkpoint import Progress, TrainingState
+from hpotune.finetune.training.loss import Row
+from hpotune.finetune.training.optimizer import (
+    StepPlan,
+    build_optimizer,
+    plan_to_rung,
+    step_plan,
+    training_arguments,
+)
+from hpotune.finetune.training.training_loop import LoopCallbacks, train
+from hpotune.finetune.trial_errors import UserError
+from hpotune.records.trial import TrialSpec
+
+FINAL_SHARE = 0.1  # last share of the steps, over which final_train_loss is the mean
+
+
+def train_adapter(
+    base: torch.nn.Module,
+    rows: Sequence[Row],
+    spec: TrialSpec,
+    *,
+    pad_id: int,
+    ranks: Ranks,
+    output: TrialOutput,
+    stop_requested: Callable[[], bool],
+) -> peft.PeftModel:
+    """Train an adapter, from its checkpoint if there is one, save it, and return the base model with it.
+
+    Raises: TrialError if a sanity check fails or the training diverges; Paused after a signal.
+    """
+    folder = Path(spec.folder) / "checkpoint"
+    args = training_arguments(spec.point.train, seed=spec.seed, folder=Path(spec.folder))
+    whole = step_plan(args, spec.point.train, rows=len(rows), world_size=ranks.world_size)
+    plan = plan_to_rung(whole, spec.rung)
+    with output.phase("check"):
+        model = _attach_adapter(base, rows, spec, seed=args.seed, pad_id=pad_id, ranks=ranks, output=output)
+    _enable_training_options(model.get_base_model(), args)
+    momentum = cast("float | None", spec.point.train.get("sgd_momentum"))
+    optimizer, scheduler = build_optimizer(args, model, momentum=momentum, steps=plan.steps)
+    state = TrainingState(model=model, optimizer=optimizer, scheduler=scheduler)
+    before = adapter.copy_adapter(model)
+    fingerprint = checkpoint.training_fingerprint(spec, global_batch=plan.batches.global_batch)
+    lineage = checkpoint.lineage_fingerprint(spec, global_batch=plan.batches.global_batch)
+    progress = checkpoint.resume(
+        folder, state, fingerprint=fingerprint, parent=spec.parent, lineage=lineage, ranks=ranks
+    )
+    output.truncate_curve(progress.step)
+    output.earlier_process_s = progress.process_seconds
+
+    def save() -> None:
+        progress.process_seconds = output.earlier_process_s + output.clock() - output.started
+        with output.phase("checkpoint"):
+            checkpoint.save_checkpoint(
+                folder, state, progress, fingerprint=fingerprint, lineage=lineage, ranks=ranks
+            )
+
+    callbacks = LoopCallbacks(save=save, log=output.append_curve, stop_requested=stop_requested)
+    with output.phase("train"):
+        train(state, rows, progress, plan=plan, args=args, pad_id=pad_id, ranks=ranks, callbacks=callbacks)
+    output.metrics.update(_training_metrics(model, progress, plan))
+    _check_and_save(model, before, rows, spec, pad_id=pad_id, ranks=ranks, output=output)
+    return model
+
+
+def check_settings(spec: TrialSpec) -> None:
+    """Check `lora` and `train` before anything is loaded.
+
+    Raises: UserError for a key or a value that a trial does not support.
+    """
+    assert spec.point.model is not None, "a fine-tuning trial has a model"
+    adapter.lora_config(spec.point.lora, task=spec.point.model.task)
+    training_arguments(spec.point.train, seed=spec.seed, folder=Path(spec.folder))
+
+
+def _attach_adapter(
+    base: torch.nn.Module,
+    rows: Sequence[Row],
+    spec: TrialSpec,
+    *,
+    seed: int,
+    pad_id: int,
+    ranks: Ranks,
+    output: TrialOutput,
+) -> peft.PeftModel:
+    """The sharded base model with a new adapter, after the identity check."""
+    assert spec.point.model is not None, "a fine-tuning trial has a model"
+    init = adapter.adapter_init(spec.point.lora)
+    dtype = next(base.parameters()).dtype
+    config = adapter.lora_config(spec.point.lora, task=spec.point.model.task)
+    if config.layer_replication and ranks.world_size > 1:
+        raise UserError(
+            "lora.layer_replication: layers that share weights cannot be sharded; use one rank a trial"
+        )
+    # An initialisation that changes the base model can only be compared with the base model before it.
+    changes_base = init in ("compensated", "quantised")
+    original = (
+        sanity_checks.fixed_batch_loss(base, rows, pad_id=pad_id)
+        if changes_base and spec.checks.identity
+        else 0.0
+    )
+    model = adapter.attach_adapter(base, config, seed=seed, ranks=ranks)
+    share = shard_base(model.get_base_model(), ranks, replicated=adapter.adapter_parameters(model).values())
+    output.metrics["base_share_per_rank"] = share
+    if spec.checks.identity:
+        fresh = sanity_checks.fixed_batch_loss(model, rows, pad_id=pad_id)
+        if not changes_base:
+            with model.disable_adapter():
+                original = sanity_checks.fixed_batch_loss(model, rows, pad_id=pad_id)
+        output.checks["identity"] = sanity_checks.check_identity(
+            original, fresh, init=init, dtype=dtype, ranks=ranks
+        )
+    return model
+
+
+def _enable_training_options(base: torch.nn.Module, args: transformers.TrainingArguments) -> None:
+    """Turn on gradient checkpointing and NEFTune noise in the base model if the point asks for them."""
+    if args.gradient_checkpointing:
+        base.gradient_checkpointing_enable({"use_reentrant": False})
+    if args.neftune_noise_alpha is not None:
+        embeddings = base.get_input_embeddings()
+        embeddings.neftune_noise_alpha = args.neftune_noise_alpha
+        embeddings.register_forward_hook(neftune_post_forward_hook)
+
+
+def _training_metrics(model: torch.nn.Module, progress: Progress, plan: StepPlan) -> dict[str, Value]:
+    losses, seconds = progress.losses, max(progress.train_seconds, 1e-9)
+    final = losses[-max(1, round(FINAL_SHARE * len(losses))) :]
+    return {
+        "train_loss": sum(losses) / len(losses),
+        "final_train_loss": sum(final) / len(final),
+        "steps": progress.step,
+        **({} if plan.stage_end is None else {"warmup_steps": plan.warmup}),
+        "global_batch_size": plan.batches.global_batch,
+        "trainable_parameters": sum(p.numel() for p in adapter.trainable_parameters(model).values()),
+        "train_seconds": seconds,
+        "samples_per_second": progress.rows / seconds,
+        "tokens_per_second": progress.tokens / seconds,
+    }
+
+
+def _check_and_save(
+    model: peft.PeftModel,
+    before: dict[str, torch.Tensor],
+    rows: Sequence[Row],
+    spec: TrialSpec,
+    *,
+    pad_id: int,
+    ranks: Ranks,
+    output: TrialOutput,
+) -> None:
+    """Check the trained adapter, save it, and check the saved files."""
+    folder = Path(spec.folder) / "adapter"
+    if spec.checks.moved:
+        with output.phase("check"):
+            output.checks["moved"] = sanity_checks.check_moved(model, before, ranks=ranks)
+    with output.phase("save"):
+        adapter.save_adapter(model, folder, ranks)
+    if spec.checks.reload:
+        with output.phase("check"):
+            output.checks["reload"] = sanity_checks.check_reload(
+                model, folder, rows, pad_id=pad_id, ranks=ranks
+            )
