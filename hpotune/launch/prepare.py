@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hpotune.checks.study_file import Checked, check, check_source
-from hpotune.config.budget_extension import read_extension
+from hpotune.config.budget_extension import overridden_edits, read_extension
 from hpotune.config.load import Study, build_study
 from hpotune.config.paths import resolve
 from hpotune.config.yaml_source import Mistakes, Source, read_source
@@ -99,7 +99,7 @@ def _make_study(checked: Checked, url: str, why: str) -> PreparedStudy:
     snapshot = snapshot_code(folder, checked.study.source.values, home=checked.home)
     study = folder.in_force(checked.study)
     store = _open_store(folder, study, url)
-    notes = XX(checked.study.config.budget, read_extension(folder.extension_file))
+    notes = overridden_edits(checked.study.config.budget, read_extension(folder.extension_file))
     notes = [*notes, *_store_start_points(checked, store, url)]
     make_folder(folder, checked.study.source, home=checked.home, store_url=url)
     return PreparedStudy(
@@ -128,7 +128,7 @@ def _store_start_points(checked: Checked, store: TrialQueue, url: str) -> list[s
 
 
 def _open_store(folder: StudyFolder, study: Study, url: str) -> TrialQueue:
-    """Open the study's store, or create it. A store inside the folder belongs to the study, also after the folder was moved.
+    """Open the study's store, or create it. A store inside the folder moves with the folder.
 
     Raises: StoreError if the folder has trials and no store: a new store would repeat all trials.
     """

@@ -72,8 +72,8 @@ def exhausted_budget_warning(study: Study, starts: Sequence[StartPoint]) -> Iter
     if starts and len(starts) >= own:
         location = study.source.location(("search", "start_from"))
         yield (
-            f"{location}: search.start_from gives {len(starts)} points for {own} trials, so that the algorithm proposes "
-            "no point; raise budget.trials, or take fewer points"
+            f"{location}: search.start_from gives {len(starts)} points for {own} trials, so that the algorithm "
+            "proposes no point; raise budget.trials, or take fewer points"
         )
 
 
