@@ -1,6 +1,6 @@
-"""Looks at everything a study leans on and says what to change.
+"""`hpotune doctor`: checks of Slurm, file system, GPUs, library versions, caches and store, with advice.
 
-Imports none of the heavy libraries: it reads their versions.
+Imports no library of the training: only their installed versions are read.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hpotune.errors import HpotuneError
 from hpotune.storage.backends.filesystem_probe import advice, flock_holds, local_locks, mount, probe
 from hpotune.workspace.folder import StudyFolder, folder_of
 
-LEAST = {
+MIN_VERSIONS = {
     "torch": "2.7",
     "transformers": "5",
     "peft": "0.21",
@@ -29,32 +29,31 @@ LEAST = {
     "datasets": "4",
     "lm-eval": "0.4.13",
 }
-LEAST_FREE_GB = 5.0
+MIN_FREE_GB = 5.0
 
 
 def findings(target: Path) -> list[Finding]:
-    """Everything that was found, for a study file, a study's folder or any folder."""
-    place = folder_of(target)
-    folder = next(
-        path for path in (place.path, *place.path.parents) if path.is_dir()
-    )  # it may not be made yet
-    config = _config(target, place)
-    looks: list[Callable[[], Iterator[Finding]]] = [
+    """All findings for a study file, a study folder or any other folder."""
+    study_folder = folder_of(target)
+    # The study folder may not exist yet.
+    folder = next(path for path in (study_folder.path, *study_folder.path.parents) if path.is_dir())
+    config = _config(target, study_folder)
+    checks: list[Callable[[], Iterator[Finding]]] = [
         lambda: slurm_findings(config),
         lambda: _files(folder),
         lambda: disk_clock(folder),
         _gpus,
         _libraries,
         lambda: cache_findings(config),
-        lambda: store_findings(place),
+        lambda: store_findings(study_folder),
     ]
-    return [finding for look in looks for finding in look()]
+    return [finding for check in checks for finding in check()]
 
 
-def _config(target: Path, place: StudyFolder) -> StudyConfig | None:
-    """What the study says; None where there is none, or it is wrong (`hpotune check` says how)."""
+def _config(target: Path, folder: StudyFolder) -> StudyConfig | None:
+    """The study's configuration; None without a study, or if the study file has errors (see `hpotune check`)."""
     try:
-        return load_study(target).config if target.is_file() else place.load().config
+        return load_study(target).config if target.is_file() else folder.load().config
     except HpotuneError:
         return None
 
@@ -68,28 +67,31 @@ def _files(folder: Path) -> Iterator[Finding]:
     else:
         yield Finding(kind="locks", text=f"{found.why}: store auto means {found.choice}")
     if broken := flock_holds(folder):
-        change = "two steps at once would submit twice: put studies on another file system"
-        yield Finding(level="bad", kind="locks", text=f"flock does not hold here: {broken}", advice=change)
+        change = "two simultaneous submits would both submit jobs: put studies on another file system"
+        yield Finding(level="bad", kind="locks", text=f"flock does not work here: {broken}", advice=change)
     free_gb = shutil.disk_usage(folder).free / 1e9
-    enough = free_gb >= LEAST_FREE_GB
+    enough = free_gb >= MIN_FREE_GB
     yield Finding(
         level="ok" if enough else "bad", kind="disk", text=f"{free_gb:.0f} GB free in {folder.absolute()}",
-        advice="" if enough else "make room",
+        advice="" if enough else f"free disk space; a study needs {MIN_FREE_GB:g} GB",
     )  # fmt: skip
     if folder.absolute().is_relative_to(Path.home()):
-        change = "homes are small: put studies on project storage"
-        yield Finding(level="note", kind="disk", text="this is under your home", advice=change)
+        change = "home directories are often small: put studies on project storage"
+        yield Finding(level="note", kind="disk", text="the folder is in your home directory", advice=change)
 
 
 def _mounted(folder: Path) -> Iterator[Finding]:
-    place = mount(folder)
-    words = advice(place.kind, slurm=shutil.which("sbatch") is not None)
+    mounted = mount(folder)
+    change = advice(mounted.kind, slurm=shutil.which("sbatch") is not None)
     yield Finding(
-        level="note" if words else "ok", kind="disk", text=f"{place.kind} on {place.point}", advice=words
+        level="note" if change else "ok",
+        kind="disk",
+        text=f"{mounted.kind} on {mounted.point}",
+        advice=change,
     )
-    if option := local_locks(place):
+    if option := local_locks(mounted):
         yield Finding(
-            level="bad", kind="locks", text=f"mounted with {option}: locks hold on one node only",
+            level="bad", kind="locks", text=f"mounted with {option}: file locks work within one node only",
             advice="use PostgreSQL as the store, submit from one node only, or ask your centre for locks across nodes",
         )  # fmt: skip
 
@@ -100,14 +102,17 @@ def _gpus() -> Iterator[Finding]:
             level="note",
             kind="gpu",
             text="no GPU on this machine",
-            advice="login nodes rarely have one; trials here run on the CPU",
+            advice="login nodes rarely have GPUs; trials on this machine run on the CPU",
         )
         return
     try:
         lines = gpu_lines()
     except HpotuneError as error:
         yield Finding(
-            level="bad", kind="gpu", text=str(error), advice="its driver is broken or busy: ask your centre"
+            level="bad",
+            kind="gpu",
+            text=str(error),
+            advice="the GPU driver is broken or busy: ask your centre",
         )
         return
     for line in lines:
@@ -115,23 +120,23 @@ def _gpus() -> Iterator[Finding]:
 
 
 def _libraries() -> Iterator[Finding]:
-    for name, least in LEAST.items():
+    for name, minimum in MIN_VERSIONS.items():
         try:
             version = metadata.version(name)
         except metadata.PackageNotFoundError:
             yield Finding(
                 level="note",
                 kind="library",
-                text=f"no {name}",
-                advice="trials need it: pip install 'hpotune[trial]'",
+                text=f"{name} is not installed",
+                advice="fine-tuning needs it: pip install 'hpotune[trial]'",
             )
             continue
-        if _numbers(version) < _numbers(least):
+        if _numbers(version) < _numbers(minimum):
             yield Finding(
                 level="bad",
                 kind="library",
                 text=f"{name} {version}",
-                advice=f"needs at least {least}: pip install -U {name}",
+                advice=f"needs at least {minimum}: pip install -U {name}",
             )
         else:
             yield Finding(level="ok", kind="library", text=f"{name} {version}")

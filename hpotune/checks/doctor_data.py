@@ -1,4 +1,4 @@
-"""What `doctor` says of the caches that trials read without a network, and of the study's store."""
+"""Checks of `hpotune doctor`: the caches of models and datasets, the study's store, and the file system's clock."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from hpotune.workspace.folder import StudyFolder
 if TYPE_CHECKING:
     import psycopg
 
-SPARE = 5
-"""Connections of PostgreSQL beyond one a worker: status, steps, dashboards."""
+SPARE_CONNECTIONS = 5
+"""PostgreSQL connections besides one per worker: `hpotune status`, follow-up jobs, dashboards."""
 
 
 def cache_findings(config: StudyConfig | None) -> Iterator[Finding]:
-    """Where models and datasets are looked for, and whether the study's own are there."""
+    """The cache folders of models and datasets, and whether they contain those of the study."""
     env = {**os.environ, **(config.env.vars if config else {})}
     home = Path(
         env.get("HF_HOME") or Path(env.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
@@ -32,12 +32,12 @@ def cache_findings(config: StudyConfig | None) -> Iterator[Finding]:
     hub = Path(env.get("HF_HUB_CACHE") or home / "hub").expanduser()
     datasets = Path(env.get("HF_DATASETS_CACHE") or home / "datasets").expanduser()
     if home.is_relative_to(Path.home()):
-        change = "set HF_HOME to project storage that compute nodes see, in your shell and in env.vars"
+        change = "set HF_HOME to project storage that compute nodes can read, in your shell and in env.vars"
         yield Finding(level="note", kind="cache", text=f"HF_HOME is {home}", advice=change)
-    held = sorted(path.name for path in hub.glob("*--*")) if hub.is_dir() else []
-    yield Finding(kind="cache", text=f"{len(held)} models and datasets in {hub}")
+    cached = sorted(path.name for path in hub.glob("*--*")) if hub.is_dir() else []
+    yield Finding(kind="cache", text=f"{len(cached)} models and datasets in {hub}")
     if not os.path.isdir(datasets):
-        yield Finding(kind="cache", text=f"no prepared datasets: {datasets} is not there")
+        yield Finding(kind="cache", text=f"no prepared datasets: {datasets} does not exist")
     if config is not None:
         yield from _needed(config, hub, datasets)
 
@@ -62,14 +62,14 @@ def _needed(config: StudyConfig, hub: Path, datasets: Path) -> Iterator[Finding]
 
 
 def _is_hub_id(path: str) -> bool:
-    """Whether it is looked for at the Hub: NAME or NAMESPACE/NAME, no file and no folder here."""
+    """Whether a path is a Hugging Face id, NAME or NAMESPACE/NAME, and not an existing file or folder."""
     return (
         path.count("/") <= 1 and not path.startswith((".", "~", "/", "package:")) and not Path(path).exists()
     )
 
 
 def store_findings(folder: StudyFolder) -> Iterator[Finding]:
-    """Whether the study's store answers, its version, and how many workers it bears; nothing without a study."""
+    """Whether the study's store answers, its version, and how many workers it supports; nothing without a study."""
     if not folder.provenance_file.is_file():
         return
     from hpotune.storage import TrialQueue
@@ -94,25 +94,25 @@ def _postgres(url: str, *, parallel: int) -> Iterator[Finding]:
     try:
         with psycopg.connect(url, connect_timeout=5) as server:
             here = time.time()
-            told = _asked_postgres(server)
+            facts = _postgres_facts(server)
     except psycopg.Error as error:
-        said = str(error).strip().splitlines()[0]
-        yield Finding(level="bad", kind="store", text=f"PostgreSQL: {said}", advice="see the message")
+        reason = str(error).strip().splitlines()[0]
+        yield Finding(level="bad", kind="store", text=f"PostgreSQL: {reason}", advice="see the message")
         return
-    free = told["most"] - told["reserved"] - told["used"]
-    found = f"PostgreSQL {told['version'] // 10000}: {told['most']} connections, {told['used']} in use"
-    if parallel + SPARE > free:
+    found = f"PostgreSQL {facts['version'] // 10000}: {facts['max']} connections, {facts['used']} in use"
+    needed = facts["reserved"] + facts["used"] + parallel + SPARE_CONNECTIONS
+    if needed > facts["max"]:
         yield Finding(
             level="bad", kind="store", text=f"{found}; budget.parallel is {parallel}",
-            advice=f"raise max_connections to {told['reserved'] + told['used'] + parallel + SPARE} or more, or write a "
-            "smaller budget.parallel",
+            advice=f"raise max_connections to {needed} or more, or write a smaller budget.parallel",
         )  # fmt: skip
     else:
         yield Finding(kind="store", text=found)
-    yield clock("the PostgreSQL server", told["now"], here=here)
+    yield clock("the PostgreSQL server", facts["now"], here=here)
 
 
-def _asked_postgres(server: psycopg.Connection) -> Mapping[str, int]:
+def _postgres_facts(server: psycopg.Connection) -> Mapping[str, int]:
+    """Version, connections (at most, reserved, in use) and time (Unix seconds) of a PostgreSQL server."""
     row = server.execute(
         "SELECT current_setting('server_version_num')::int, "
         "CASE WHEN r.rolconnlimit < 0 THEN s.most ELSE least(r.rolconnlimit, s.most) END, "
@@ -122,11 +122,11 @@ def _asked_postgres(server: psycopg.Connection) -> Mapping[str, int]:
         "FROM pg_roles r, (SELECT current_setting('max_connections')::int AS most) s WHERE r.rolname = current_user"
     ).fetchone()
     assert row is not None, "every user has a role"
-    return dict(zip(("version", "most", "reserved", "used", "now"), row, strict=True))
+    return dict(zip(("version", "max", "reserved", "used", "now"), row, strict=True))
 
 
 def disk_clock(folder: Path) -> Iterator[Finding]:
-    """The clock that stamps files in a folder, against this machine's."""
+    """The file system's clock compared with this machine's, from the modification time of a new file."""
     try:
         before = time.time()
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".hpotune-clock-") as file:
@@ -135,7 +135,7 @@ def disk_clock(folder: Path) -> Iterator[Finding]:
             os.fsync(file.fileno())
             stamp = os.stat(file.name).st_mtime
         after = time.time()
-    except OSError:  # the look at locks says that it cannot be written
+    except OSError:  # the check of file locks reports that the folder is not writable
         return
-    nearest = min(max(stamp, before), after)  # a slow disk is no wrong clock
+    nearest = min(max(stamp, before), after)  # a slow disk must not look like a wrong clock
     yield clock("the file system", here=nearest, there=stamp)

@@ -1,4 +1,4 @@
-"""What `doctor` says of Slurm: its commands, its limits, its partitions, and whether the study fits them."""
+"""Checks of `hpotune doctor`: Slurm's commands, limits and partitions, and whether the study fits them."""
 
 from __future__ import annotations
 
@@ -19,11 +19,12 @@ from hpotune.slurm.commands import CommandMissing, run_command
 from hpotune.slurm.user_limits import cluster_config, user_limits
 
 SLOW_S = 10.0
-"""An answer that takes longer is worth a word."""
+"""Commands that take longer are reported as slow."""
 ANSWER_S = 20.0
-"""How long each command may take here."""
+"""Timeout of each command."""
 SKEW_S = 5.0
-_ASKED = {
+"""Clock differences up to this are no problem."""
+_COMMANDS = {
     "sbatch": ["sbatch", "--version"],
     "srun": ["srun", "--version"],
     "squeue": ["squeue", "-h", "-u", getpass.getuser(), "-o", "%i"],
@@ -33,42 +34,43 @@ _ASKED = {
     "sinfo": ["sinfo", "-h", "-o", "%R"],
 }
 _WITHOUT = {
-    "squeue": "the state of jobs is asked of scontrol, or read from what jobs leave in the study's folder",
-    "sacct": "why a job ended is known for some minutes only; after that it has left the queue",
-    "scontrol": "no further limits are known beforehand",
-    "scancel": "`hpotune cancel` cannot end jobs",
-    "sinfo": "the partition is checked by sbatch alone",
+    "squeue": "job states come from scontrol, or from the files of the jobs in the study folder",
+    "sacct": "why a job ended is known only for some minutes, until Slurm removes it from its queue",
+    "scontrol": "the cluster's limits are not known before submitting",
+    "scancel": "`hpotune cancel` cannot cancel jobs",
+    "sinfo": "the partition is not checked before submitting",
 }
+"""Command -> what does not work without it."""
 
 
 def slurm_findings(config: StudyConfig | None) -> Iterator[Finding]:
-    """Everything about Slurm here; one note where there is none."""
+    """All findings about Slurm; one note if it is not installed."""
     if shutil.which("sbatch") is None:
-        change = "`hpotune run` works; submit from a login node"
-        yield Finding(level="note", kind="slurm", text="no Slurm here", advice=change)
+        change = "`hpotune run` works here; submit from a login node"
+        yield Finding(level="note", kind="slurm", text="no Slurm on this machine", advice=change)
         return
     commands = list(_commands())
     yield from commands
     if any(finding.level == "bad" for finding in commands):
         return
-    told, asked = _configuration()
-    yield from _config_findings(told, asked)
-    if "limits" in told.get("AccountingStorageEnforce", "limits"):
+    settings, asked = _configuration()
+    yield from _config_findings(settings, asked)
+    if "limits" in settings.get("AccountingStorageEnforce", "limits"):
         yield from _my_limits(config)
     yield from _partitions(config)
 
 
 def _commands() -> Iterator[Finding]:
     took: dict[str, float] = {}
-    for name, command in _ASKED.items():
-        begun = time.monotonic()
+    for name, command in _COMMANDS.items():
+        started = time.monotonic()
         try:
             run_command(command, answer_s=ANSWER_S)
-            took[name] = time.monotonic() - begun
+            took[name] = time.monotonic() - started
         except CommandMissing:
-            found = f"no {name}"
+            found = f"{name} is not installed"
             level = "bad" if name == "srun" else "note"
-            change = _WITHOUT.get(name, "submitting needs it: ask your centre")
+            change = _WITHOUT.get(name, "hpotune needs it to submit jobs: ask your centre")
             yield Finding(level="bad" if level == "bad" else "note", kind="slurm", text=found, advice=change)
         except HpotuneError as error:
             if name == "sacct":
@@ -78,16 +80,16 @@ def _commands() -> Iterator[Finding]:
                     level="bad", kind="slurm", text=str(error), advice="ask your centre, or set SLURM_CONF"
                 )
     yield Finding(
-        kind="slurm", text=", ".join(f"{name} {s:.2f} s" for name, s in took.items()) + " to answer"
+        kind="slurm", text="response times: " + ", ".join(f"{name} {s:.2f} s" for name, s in took.items())
     )
     slow = [name for name, taken in took.items() if taken > SLOW_S]
     if slow:
-        change = "set HPOTUNE_POLL_S=120, so that `hpotune status` asks less often"
+        change = "set HPOTUNE_POLL_S=120, so that hpotune queries Slurm less often"
         yield Finding(level="note", kind="slurm", text=f"slow: {', '.join(slow)}", advice=change)
 
 
 def _configuration() -> tuple[Mapping[str, str], float]:
-    """What scontrol tells, and when it was asked; nothing where it does not."""
+    """The configuration that scontrol shows, and the time of the query; empty if scontrol fails."""
     try:
         asked = time.time()
         return cluster_config(), asked
@@ -95,74 +97,78 @@ def _configuration() -> tuple[Mapping[str, str], float]:
         return {}, 0.0
 
 
-def _config_findings(told: Mapping[str, str], asked: float) -> Iterator[Finding]:
-    if not told:
+def _config_findings(settings: Mapping[str, str], asked: float) -> Iterator[Finding]:
+    if not settings:
         return
-    yield Finding(kind="slurm", text=f"Slurm {told.get('SLURM_VERSION', 'of unknown version')}")
-    if told.get("MaxArraySize", "").isdigit():
-        largest = int(told["MaxArraySize"]) - 1
+    yield Finding(kind="slurm", text=f"Slurm {settings.get('SLURM_VERSION', 'of unknown version')}")
+    if settings.get("MaxArraySize", "").isdigit():
+        largest = int(settings["MaxArraySize"]) - 1
         yield Finding(kind="limits", text=f"job arrays up to index {largest}; longer ones are split")
-    if "MaxJobCount" in told:
-        yield Finding(kind="limits", text=f"{told['MaxJobCount']} jobs of all users at a time (MaxJobCount)")
-    yield _accounting(told)
-    yield from _preemption(told)
-    yield from _controller_clock(told, asked)
+    if "MaxJobCount" in settings:
+        yield Finding(
+            kind="limits", text=f"{settings['MaxJobCount']} jobs of all users at a time (MaxJobCount)"
+        )
+    yield _accounting(settings)
+    yield from _preemption(settings)
+    yield from _controller_clock(settings, asked)
 
 
-def _accounting(told: Mapping[str, str]) -> Finding:
-    kind = told.get("AccountingStorageType", "").rpartition("/")[2]
+def _accounting(settings: Mapping[str, str]) -> Finding:
+    kind = settings.get("AccountingStorageType", "").rpartition("/")[2]
     if kind in ("", "none", "(null)"):
         return Finding(
             level="note",
             kind="slurm",
-            text="no accounting: sacct knows no ended jobs",
+            text="no accounting: sacct has no records of ended jobs",
             advice=_WITHOUT["sacct"],
         )
     return Finding(
-        kind="slurm", text=f"accounting by {kind}, enforces {told.get('AccountingStorageEnforce', 'none')}"
+        kind="slurm",
+        text=f"accounting by {kind}, enforces {settings.get('AccountingStorageEnforce', 'none')}",
     )
 
 
-def _preemption(told: Mapping[str, str]) -> Iterator[Finding]:
-    mode, kind = told.get("PreemptMode", "OFF"), told.get("PreemptType", "").rpartition("/")[2]
+def _preemption(settings: Mapping[str, str]) -> Iterator[Finding]:
+    mode, kind = settings.get("PreemptMode", "OFF"), settings.get("PreemptType", "").rpartition("/")[2]
     requeue = (
-        "requeued jobs go on"
-        if told.get("JobRequeue", "1") == "1"
+        "jobs are requeued"
+        if settings.get("JobRequeue", "1") == "1"
         else "jobs are not requeued (JobRequeue=0)"
     )
     if mode.startswith("OFF") or kind in ("", "none", "(null)"):
         yield Finding(kind="slurm", text=f"no preemption; {requeue}")
         return
     found = f"preemption by {kind}, {mode}; {requeue}"
-    if "preempt_send_user_signal" in told.get("SlurmctldParameters", ""):
-        yield Finding(kind="slurm", text=f"{found}; a preempted trial is warned and checkpoints")
+    if "preempt_send_user_signal" in settings.get("SlurmctldParameters", ""):
+        yield Finding(kind="slurm", text=f"{found}; a preempted trial gets a signal and writes a checkpoint")
         return
     yield Finding(
-        level="note", kind="slurm", text=f"{found}; preempted jobs are not warned (no preempt_send_user_signal)",
-        advice="trials that are preempted lose what they did since their last checkpoint: set train.save_steps, or ask "
-        "your centre to set it",
+        level="note", kind="slurm", text=f"{found}; preempted jobs get no signal (no preempt_send_user_signal)",
+        advice="preempted trials lose the steps since their last checkpoint: set train.save_steps, or ask your centre "
+        "to set preempt_send_user_signal",
     )  # fmt: skip
 
 
-def _controller_clock(told: Mapping[str, str], here: float) -> Iterator[Finding]:
-    stamp = re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", told.get("Configuration data as of", ""))
+def _controller_clock(settings: Mapping[str, str], here: float) -> Iterator[Finding]:
+    stamp = re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", settings.get("Configuration data as of", ""))
     if stamp:
         yield clock("Slurm's controller", datetime.fromisoformat(stamp[0]).timestamp(), here=here, blur_s=2)
 
 
 def clock(whose: str, there: float, *, here: float, blur_s: float = 1) -> Finding:
-    """How far a clock is from this machine's; both in Unix seconds, exact to `blur_s`."""
+    """The difference between another clock and this machine's; both in Unix seconds, accurate to `blur_s`."""
     ahead = there - here
     if abs(ahead) <= SKEW_S + blur_s:
         return Finding(
-            kind="clock", text=f"{whose} and this machine agree within {max(blur_s, abs(ahead)):.1f} s"
+            kind="clock",
+            text=f"the clocks of {whose} and this machine agree within {max(blur_s, abs(ahead)):.1f} s",
         )
     side = "ahead of" if ahead > 0 else "behind"
     change = (
-        "leases and times of trials are off by as much: ask your centre (ntp), or raise execution.lease_s"
+        "leases and times of trials are wrong by as much: ask your centre (NTP), or raise execution.lease_s"
     )
     level = "bad" if abs(ahead) > 60 else "note"
-    found = f"{whose} is {abs(ahead):.0f} s {side} this machine"
+    found = f"the clock of {whose} is {abs(ahead):.0f} s {side} this machine's"
     return Finding(level="bad" if level == "bad" else "note", kind="clock", text=found, advice=change)
 
 
@@ -180,20 +186,20 @@ def _my_limits(config: StudyConfig | None) -> Iterator[Finding]:
     parallel = config.budget.parallel if config else 0
     if queued and parallel + 1 > min(queued):
         yield Finding(
-            level="note", kind="limits", text=f"you may queue {min(queued)} jobs, budget.parallel is {parallel}",
-            advice="fewer are submitted at a time; the follow-up step adds the rest",
+            level="note", kind="limits", text=f"you may queue {min(queued)} jobs, and budget.parallel is {parallel}",
+            advice="fewer jobs are submitted at a time; the follow-up job submits the others",
         )  # fmt: skip
 
 
 @dataclass(slots=True)
 class _Partition:
-    """A partition as sinfo tells it."""
+    """A partition, from the output of sinfo."""
 
     limit: str
     default: bool = False
     nodes: Counter[str] = field(default_factory=Counter)
     gpus: dict[str, int] = field(default_factory=dict)
-    """Of one node, by type; `gpu` where it has none."""
+    """GPUs per node by type; `gpu` for GPUs without a type."""
 
 
 def _partitions(config: StudyConfig | None) -> Iterator[Finding]:
@@ -208,15 +214,15 @@ def _partitions(config: StudyConfig | None) -> Iterator[Finding]:
         part.gpus |= _gpus(gres)
     for name, part in found.items():
         states = ", ".join(f"{count} {state}" for state, count in part.nodes.items())
-        gpus = ", ".join(f"{count} {kind} a node" for kind, count in part.gpus.items()) or "no GPUs"
+        gpus = ", ".join(f"{count} {kind} per node" for kind, count in part.gpus.items()) or "no GPUs"
         default = " (default)" if part.default else ""
-        yield Finding(kind="partition", text=f"{name}{default}: {states}; {gpus}; at most {part.limit}")
+        yield Finding(kind="partition", text=f"{name}{default}: {states}; {gpus}; time limit {part.limit}")
     if config is not None:
         yield from _study_partition(config, found)
 
 
 def _gpus(gres: str) -> dict[str, int]:
-    """`gpu:a100:4(S:0-1),gpu:2` as {a100: 4, gpu: 2}."""
+    """GPUs by type in a GRES text: `gpu:a100:4(S:0-1),gpu:2` gives {a100: 4, gpu: 2}."""
     found = re.findall(r"gpu(?::([A-Za-z][^:,(]*))?:(\d+)", gres)
     return {kind or "gpu": int(count) for kind, count in found}
 
@@ -225,7 +231,7 @@ def _study_partition(config: StudyConfig, found: Mapping[str, _Partition]) -> It
     resources = config.resources
     named = resources.partition or next((name for name, part in found.items() if part.default), None)
     if named is None:
-        change = "name one in resources.partition"
+        change = "write one in resources.partition"
         yield Finding(
             level="bad", kind="partition", text="this cluster has no default partition", advice=change
         )
@@ -237,14 +243,14 @@ def _study_partition(config: StudyConfig, found: Mapping[str, _Partition]) -> It
             yield Finding(
                 level="bad",
                 kind="partition",
-                text=f"resources.partition={name!r} is not here",
+                text=f"resources.partition={name!r} does not exist on this cluster",
                 advice=change,
             )
             continue
         limit = None if part.limit in ("infinite", "n/a", "UNLIMITED") else seconds(part.limit)
         if limit is not None and seconds(resources.time) > limit:
-            said = f"resources.time={resources.time} is longer than {name} allows ({part.limit})"
-            yield Finding(level="bad", kind="partition", text=said, advice=f"write at most {part.limit}")
+            error = f"resources.time={resources.time} exceeds the limit of {name} ({part.limit})"
+            yield Finding(level="bad", kind="partition", text=error, advice=f"write at most {part.limit}")
         yield from _study_gpus(str(resources.gpus), resources.gpus_per_node, name, part)
 
 
@@ -252,17 +258,23 @@ def _study_gpus(asked: str, count: int, name: str, part: _Partition) -> Iterator
     kind = asked.rpartition(":")[0]
     types = {key: number for key, number in part.gpus.items() if key != "gpu"}
     if count and not part.gpus:
-        change = "name another in resources.partition, or gpus: 0"
+        change = "write another partition in resources.partition, or resources.gpus: 0"
         yield Finding(
-            level="bad", kind="partition", text=f"{name} has no GPUs, resources.gpus={asked}", advice=change
+            level="bad",
+            kind="partition",
+            text=f"resources.gpus={asked}, and {name} has no GPUs",
+            advice=change,
         )
     elif count and kind and types and kind not in types:
-        change = f"write as Slurm does: {nearest(kind, types)}"
+        change = f"write the type as Slurm does: {nearest(kind, types)}"
         yield Finding(
             level="bad", kind="partition", text=f"{name} has no GPUs of type {kind!r}", advice=change
         )
     elif count > (most := types.get(kind) or max(part.gpus.values(), default=0)):
-        change = f"write at most {most}, and resources.nodes for more"
+        change = f"write at most {most}, and use resources.nodes for more"
         yield Finding(
-            level="bad", kind="partition", text=f"{name} has {most} GPUs a node, not {count}", advice=change
+            level="bad",
+            kind="partition",
+            text=f"resources.gpus={asked}, and {name} has {most} GPUs per node",
+            advice=change,
         )

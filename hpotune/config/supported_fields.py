@@ -67,7 +67,7 @@ _REASONS: dict[str, str] = {
     "gradient checkpointing is always non-reentrant and covers every layer": (
         "activation_checkpointing_kwargs gradient_checkpointing_kwargs"
     ),
-    "the optimizers that need it change gradients of full weights, which an adapter does not have": "optim_target_modules",
+    "its optimizers change gradients of full weights, which an adapter does not have": "optim_target_modules",
     "hpotune does not compile or swap kernels: trials of one study must run the same code": (
         "torch_compile torch_compile_backend torch_compile_mode use_liger_kernel liger_kernel_config "
         "full_determinism"

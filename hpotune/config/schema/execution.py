@@ -65,8 +65,8 @@ class ExecutionConfig(Section):
     pack: Literal["auto", 1] = "auto"
     """Trials trained together on one base model; auto: 1."""
     lease_s: int = Field(default=300, ge=10)
-    """Seconds without a heartbeat after which a worker is stale and its trial is lost, where Slurm cannot be asked about
-    the worker's job."""
+    """Seconds without a heartbeat after which a worker is stale and its trial is lost; used where Slurm cannot be asked
+    about the worker's job."""
 
     @field_validator("trials_per_job")
     @classmethod

@@ -136,7 +136,7 @@ def mistakes(
     """Errors within `search`, each with `KEY: ` first."""
     if algorithm in LINEAGES and (pruner != "none" or rungs or options):
         key = "pruner" if pruner != "none" else "rungs" if rungs else "pruner_options"
-        yield f"{key}: {algorithm} selects trials itself after each generation (search.options.generations); remove {key}"
+        yield f"{key}: {algorithm} selects trials itself at search.options.generations; remove {key}"
         return
     implied = ALGORITHMS.get(algorithm)
     if implied and pruner not in ("none", implied):
@@ -190,7 +190,7 @@ def unfit(ladder: Ladder, *, objectives: int, task: str | None, own: bool) -> It
     `task`: the lm-eval task of the first objective. `own`: the objective is a function or a command.
     """
     if objectives > 1 and not ladder.halves:
-        yield f"pruner: {ladder.pruner} supports one objective, and this study has {objectives}; write asha or hyperband"
+        yield f"pruner: {ladder.pruner} supports one objective, this study has {objectives}; write asha or hyperband"
     if ladder.pruner == "wilcoxon" and task is None:
         yield "pruner: wilcoxon compares trials item by item, so the objective needs an lm-eval task; write median"
     if ladder.unit == "items" and task is None:

@@ -112,7 +112,7 @@ class DataConfig(Section):
             )
         if self.response is not None and self.prompt in PROMPTS:
             raise ValueError(
-                f"response: needs a template as prompt; prompt: {self.prompt} defines the answer itself; remove response"
+                f"response: needs a template as prompt, and prompt: {self.prompt} is none; remove response"
             )
         return self
 

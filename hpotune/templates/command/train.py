@@ -1,4 +1,4 @@
-"""The program of command.yaml: replace it with your own. Its last line of JSON is the trial's value."""
+"""The program of command.yaml: replace it with your own. Its last line of JSON holds the trial's value."""
 
 import argparse
 import json
