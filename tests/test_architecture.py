@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -140,9 +142,108 @@ def test_files_import_without_circles() -> None:
     assert left == {}
 
 
-def test_files_fit_in_the_head() -> None:
+def test_files_have_at_most_400_lines() -> None:
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert {str(path): n for path, n in lengths.items() if n > 400} == {}
+
+
+# Files that may be short: one file a plug (an algorithm, an objective), and the starts of a package or program.
+PLUGS = ("search/algorithms/", "objective/")
+SHORT = {
+    "report/console.py",  # the one file that makes consoles; nine files import it
+}
+
+
+def modules() -> list[Path]:
+    """The files of the package, relative to it, without `__init__` and `__main__`."""
+    return [f.relative_to(PACKAGE) for f in FILES if f.stem not in ("__init__", "__main__")]
+
+
+def test_package_has_at_most_18_rooms() -> None:
+    rooms = {path.parts[0] for path in modules() if len(path.parts) > 1}
+    assert len(rooms) <= 18, sorted(rooms)
+    assert rooms == {name for name in MAY_IMPORT if (PACKAGE / name).is_dir()}
+
+
+def test_folders_have_at_most_20_modules() -> None:
+    counts = Counter(str(path.parent) for path in modules())
+    assert {folder: count for folder, count in counts.items() if count > 20} == {}
+
+
+def test_module_names_are_unique() -> None:
+    names: dict[str, list[str]] = {}
+    for path in modules():
+        names.setdefault(path.stem, []).append(str(path))
+    assert {name: paths for name, paths in names.items() if len(paths) > 1} == {}
+
+
+def test_no_file_is_too_short() -> None:
+    lines = {str(path): len((PACKAGE / path).read_text(encoding="utf-8").splitlines()) for path in modules()}
+    short = {path for path, count in lines.items() if count < 40 and not path.startswith(PLUGS)}
+    assert short <= SHORT
+
+
+TESTS = sorted((PACKAGE.parent / "tests").rglob("test_*.py"))
+# Folders of tests that mirror no room: what crosses rooms, files beside the package, and data.
+CROSSING = {"cluster", "configs", "data", "docs", "fixtures", "scripts", "wrong_files"}
+# Tests in a room's folder that belong to several of its modules -> what they are about.
+SEVERAL = {
+    "cli/test_help.py": "the help of every verb",
+    "cli/test_json.py": "the JSON of every verb",
+    "finetune/distributed/test_two_ranks.py": "a whole trial on two ranks",
+    "finetune/training/test_lineage.py": "a trial that continues from its parent's checkpoint",
+    "finetune/training/test_rungs.py": "a trial that continues from its last rung",
+    "search/algorithms/test_designs.py": "grid, lhs, qmc and random",
+    "search/algorithms/test_populations.py": "aco, cmaes, de, nsga and pso",
+    "search/test_everything_at_once.py": "every capability in one study",
+}
+
+
+def is_mirror(path: Path) -> bool:
+    """Whether hpotune/a/b.py or folder hpotune/a/b exists for tests/a/test_b.py or tests/a/test_b_subject.py."""
+    words = path.stem.removeprefix("test_").split("_")
+    names = ["_".join(words[:count]) for count in range(len(words), 0, -1)]
+    folder = PACKAGE / path.parent
+    return any(
+        (folder / name).is_dir() or (folder / f"{name}.py").is_file() or (folder / f"__{name}__.py").is_file()
+        for name in names
+    )
+
+
+def test_tests_mirror_the_rooms() -> None:
+    paths = [path.relative_to(PACKAGE.parent / "tests") for path in TESTS]
+    in_rooms = [path for path in paths if len(path.parts) > 1 and path.parts[0] not in CROSSING]
+    assert [str(path) for path in in_rooms if str(path) not in SEVERAL and not is_mirror(path)] == []
+    assert set(SEVERAL) <= {str(path) for path in in_rooms}
+
+
+def test_names_of_tests_are_short() -> None:
+    defined = [
+        (path.relative_to(PACKAGE.parent), node.name)
+        for path in TESTS
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    assert [f"{path}: {name}" for path, name in defined if len(name.split("_")) > 7] == []
+
+
+def test_no_test_imports_a_test() -> None:
+    found = [
+        (str(path.relative_to(PACKAGE.parent)), name)
+        for path in sorted((PACKAGE.parent / "tests").rglob("*.py"))
+        for name in imports(path)
+        if name.startswith("tests.") and any(part.startswith("test_") for part in name.split(".")[1:])
+    ]
+    assert found == []
+
+
+def test_registered_marks_are_used() -> None:
+    settings = (PACKAGE.parent / "pyproject.toml").read_text(encoding="utf-8")
+    registered = settings.partition("markers = [")[2].partition("]")[0]
+    marks = set(re.findall(r'"(\w+):', registered))
+    assert marks
+    text = "\n".join(path.read_text(encoding="utf-8") for path in TESTS if path.name != Path(__file__).name)
+    assert {mark for mark in marks if f"pytest.mark.{mark}" not in text} == set()
 
 
 @pytest.mark.parametrize(

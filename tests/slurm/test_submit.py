@@ -10,7 +10,6 @@ from datetime import datetime
 
 import pytest
 
-from hpotune.checks.gpus import gpu_groups, visible_gpus
 from hpotune.errors import ClusterError, StudyFileError
 from hpotune.launch import follow_up
 from hpotune.launch.stale_workers import lost_trials
@@ -330,19 +329,3 @@ def test_refused_follow_up_is_a_warning(study_folder, monkeypatch):
     assert done.submitted == ("8",)
     assert "submitted 8, but no follow-up" in done.warning
     assert not folder.cancelled.exists()
-
-
-@pytest.mark.parametrize(
-    ("named", "found"),
-    [("", []), ("-1", []), ("3", ["3"]), ("0,1,-1,2", ["0", "1"]), ("GPU-a, 2", ["GPU-a", "2"])],
-)
-def test_visible_gpus_follow_cuda(named, found):
-    assert visible_gpus({"CUDA_VISIBLE_DEVICES": named}) == found
-
-
-def test_gpus_are_dealt_in_groups():
-    assert gpu_groups(["0", "1", "2"], each=1) == ["0", "1", "2"]
-    assert gpu_groups(["0", "1", "2"], each=2) == ["0,1"]
-    assert gpu_groups([], each=2) == gpu_groups(["0"], each=0) == []
-    with pytest.raises(StudyFileError, match=r"resources.gpus: 2, but this machine shows 1"):
-        gpu_groups(["0"], each=2)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 VERSION = (ROOT / "scripts/constraints.txt").read_text().split("\ntorch==")[1].split()[0]
 
 pytestmark = pytest.mark.skipif(

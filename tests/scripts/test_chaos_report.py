@@ -13,7 +13,7 @@ import pytest
 
 from hpotune.records.trial import Attempt, Failure, TrialRow, Worker
 
-FOLDER = Path(__file__).parents[1] / "scripts" / "chaos"
+FOLDER = Path(__file__).parents[2] / "scripts" / "chaos"
 WORKER = Worker(job="7_0", host="n1", pid=1)
 POINT = {"params.x": 0.5, "params.y": 0.25}
 
@@ -59,7 +59,7 @@ def test_undisturbed_run_passes(check):
 )
 def test_forgotten_new_job_is_excused(check, at, struck, excused):
     faults = sys.modules["faults"]
-    message = "its job 7_0 has left the queue on n1"
+    message = "its job 7_0 is gone from the queue on n1"
     row, _, _ = runs(check)
     early = Attempt(worker=WORKER, start=100.0, end=140.0, outcome="finished", gpus=1)
     lost = replace(early, start=at - 1, end=at + 5, outcome="failed", cause="killed", message=message)
