@@ -15,8 +15,8 @@ from hpotune.checks.finding import Finding
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.schema.walltime import seconds
 from hpotune.errors import HpotuneError, nearest
+from hpotune.slurm.cluster_limits import cluster_config, user_limits
 from hpotune.slurm.commands import CommandMissing, run_command
-from hpotune.slurm.user_limits import cluster_config, user_limits
 
 SLOW_S = 10.0
 """Commands that take longer are reported as slow."""

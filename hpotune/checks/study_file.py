@@ -12,7 +12,7 @@ from hpotune.checks.finding import Finding
 from hpotune.checks.user_code import command_mistakes, function_mistakes, rung_mistakes, rung_warning
 from hpotune.config import budget_extension, lm_eval_tasks
 from hpotune.config.lm_eval_tasks import TaskIndex
-from hpotune.config.load import Study, build_study, keep
+from hpotune.config.load import Study, build_study
 from hpotune.config.metrics import task_metrics
 from hpotune.config.paths import data_mistakes, resolve
 from hpotune.config.yaml_source import KeyPath, Mistake, Source, read_source
@@ -86,7 +86,9 @@ def check_source(source: Source, folder: StudyFolder, *, data_root: str | None =
     source, mistakes = resolve(source, home=home, data_root=data_root)
     study = build_study(source)
     findings = [*_findings(study, unresolved={str(key[0]) for key in mistakes})]
-    keep(mistakes, ((f.key, f.text) for f in findings if f.level == "bad" and f.key is not None))
+    for finding in findings:
+        if finding.level == "bad" and finding.key is not None:
+            mistakes.setdefault(finding.key, finding.text)
     starts, notes = ([], []) if stored or mistakes else start_points(study, home=home, found=mistakes)
     without_key = [f.text for f in findings if f.level == "bad" and f.key is None]
     if mistakes or without_key:

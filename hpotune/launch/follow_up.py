@@ -20,8 +20,9 @@ from hpotune.launch.stale_workers import stale_failure
 from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.schedule.next_jobs import next_jobs
 from hpotune.slurm.commands import ControllerUnreachable, NoAnswer
+from hpotune.slurm.job_arrays import max_array_size, split_array
 from hpotune.slurm.study_jobs import query_jobs, submitted_jobs
-from hpotune.slurm.submit import max_array_size, split_array, submit, submit_within_limits
+from hpotune.slurm.submit import submit, submit_within_limits
 from hpotune.storage import TrialQueue, output_reader
 from hpotune.workspace.atomic_files import wait_for_disk_space
 from hpotune.workspace.code_snapshot import find_snapshot

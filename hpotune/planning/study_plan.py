@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import TypeGuard
 
 from hpotune.config.schema.rungs import Ladder
-from hpotune.config.schema.study_config import Json, StudyConfig
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.config.yaml_source import Value
 from hpotune.errors import ClusterError
 from hpotune.planning.estimate import (
     STORED_KEYS,
@@ -33,7 +35,8 @@ from hpotune.records.jobs import JobSpec
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.next_jobs import next_jobs
 from hpotune.slurm.commands import require_slurm
-from hpotune.slurm.submit import max_array_size, sbatch_text, split_array
+from hpotune.slurm.job_arrays import max_array_size, split_array
+from hpotune.slurm.job_script import sbatch_text
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.code_snapshot import find_snapshot
 from hpotune.workspace.folder import StudyFolder
@@ -61,9 +64,9 @@ class StudyPlan:
     mode_results: tuple[ModeResult, ...]
     recommended: ModeResult
     reason: str
-    planned: Mapping[str, Json] | None
+    planned: Mapping[str, Value] | None
     """plan.json, as recorded when the study started; None: it has not started."""
-    actual: Mapping[str, Json] | None
+    actual: Mapping[str, Value] | None
 
     @property
     def own(self) -> ModeResult:
@@ -121,13 +124,14 @@ def _actual(
     folder: StudyFolder,
     config: StudyConfig,
     rows: Sequence[TrialRow],
-    planned: Mapping[str, Json] | None,
+    planned: Mapping[str, Value] | None,
     *,
     now: datetime,
-) -> dict[str, Json] | None:
+) -> dict[str, Value] | None:
     if not rows:
         return None
-    since = float(planned["recorded"]) if planned else None
+    recorded = planned["recorded"] if planned else None
+    since = float(recorded) if isinstance(recorded, (int, float)) else None
     return actual_progress(folder, config, rows, since=since, now=now.timestamp())
 
 
@@ -159,7 +163,7 @@ def simulate_study(
     return simulate(config.model_copy(update={"resources": resources}), here, begin=begin)
 
 
-def result_summary(config: StudyConfig, outcome: SimulationResult) -> dict[str, Json]:
+def result_summary(config: StudyConfig, outcome: SimulationResult) -> dict[str, Value]:
     """A simulation result with the keys of plan.json, which `actual_progress` uses too."""
     return {
         "mode": config.execution.mode,
@@ -175,7 +179,7 @@ def result_summary(config: StudyConfig, outcome: SimulationResult) -> dict[str, 
     }
 
 
-def stored_estimates(known: Estimates) -> dict[str, Json]:
+def stored_estimates(known: Estimates) -> dict[str, Value]:
     """The estimates with their sources, as plan.json holds them."""
     return {
         stored_name(name): {"value": round(figure.value, 2), "source": figure.source}
@@ -218,7 +222,7 @@ def _listed(numbers: Iterable[int]) -> str:
     return ", ".join(map(str, numbers))
 
 
-def read_plan(folder: StudyFolder) -> dict[str, Json] | None:
+def read_plan(folder: StudyFolder) -> dict[str, Value] | None:
     """The content of plan.json; None where it is missing or cannot be read."""
     return _read(folder.path / PLAN_FILE)
 
@@ -240,11 +244,11 @@ def read_probe(folder: StudyFolder) -> dict[str, float]:
     return {}
 
 
-def _number(value: Json) -> bool:
+def _number(value: Value) -> TypeGuard[int | float]:
     return isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def _read(file: Path) -> dict[str, Json] | None:
+def _read(file: Path) -> dict[str, Value] | None:
     try:
         stored = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

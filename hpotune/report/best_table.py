@@ -5,8 +5,8 @@ from __future__ import annotations
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from hpotune.report.compare import Difference
 from hpotune.report.format import STDERR_NOTE, interval, number, score
+from hpotune.report.paired_difference import Difference
 from hpotune.report.views.best import BestResult
 from hpotune.report.views.trial_view import TrialView
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from hpotune.config.yaml_source import Value
 from hpotune.records.stop_reason import StopReason
-from hpotune.report.compare import Difference
+from hpotune.report.paired_difference import Difference
 from hpotune.report.views.best import BestResult, ComparedTrial
 from hpotune.report.views.status import StudyStatus
 from hpotune.report.views.why import AttemptView

@@ -7,12 +7,13 @@ folder do. Each command is called once for all jobs.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hpotune.errors import ClusterError
 from hpotune.records.jobs import JobRow
 from hpotune.slurm.commands import CommandMissing, run_command
+from hpotune.slurm.job_arrays import array_job_id, array_job_ids, expand_ids
 
 StatesFromHeartbeats = Callable[[Sequence[str]], dict[str, JobRow]]
 """The states of the jobs with these ids by their heartbeat files."""
@@ -117,26 +118,3 @@ def _row(id_: str, state: str, *, reason: str = "", start: str = "", exit_code: 
         exit_code=exit_code,
         estimate=start if waits and start not in _NO_TIME else "",
     )
-
-
-def expand_ids(name: str) -> Iterator[str]:
-    """The ids that a name of Slurm's covers: `7`, `7_3`, or for waiting elements `7_[2-4,8-12:2%2]`."""
-    job, _, elements = name.partition("_[")
-    if not elements:
-        yield name
-        return
-    for part in elements.rstrip("]").partition("%")[0].split(","):
-        bounds = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
-        if bounds:
-            first, last, step = bounds.groups()
-            yield from (f"{job}_{n}" for n in range(int(first), int(last or first) + 1, int(step or 1)))
-
-
-def array_job_id(id_: str) -> str:
-    """The job number of an array element's id."""
-    return id_.partition("_")[0]
-
-
-def array_job_ids(ids: Sequence[str]) -> list[str]:
-    """Job numbers of array elements, each once."""
-    return list(dict.fromkeys(array_job_id(id_) for id_ in ids))

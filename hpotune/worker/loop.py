@@ -38,7 +38,7 @@ from hpotune.storage import (
     output_reader,
     stale_on_host,
 )
-from hpotune.worker.monitor import Monitor, Now, log
+from hpotune.worker.heartbeat_monitor import Monitor, Now, log
 from hpotune.worker.outcome import outcome_text, record_outcome
 from hpotune.worker.trial_spec import base_spec, spec_at_point
 from hpotune.workspace.atomic_files import wait_for_disk_space

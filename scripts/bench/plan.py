@@ -18,7 +18,7 @@ import time
 from datetime import datetime
 from pathlib import Path
 
-from hpotune.config.schema.study_config import Json
+from hpotune.config.yaml_source import Value
 from hpotune.planning.estimate import estimates
 from hpotune.planning.measured_times import measured_times, submissions
 from hpotune.planning.study_plan import simulate_study
@@ -41,11 +41,11 @@ resources: {{gpus: "a100:1", cpus: 1, time: "1:00:00", signal_delay_s: 30}}
 """
 
 
-def hpotune(*words: object) -> dict[str, Json]:
+def hpotune(*words: object) -> dict[str, Value]:
     """What a verb prints with --json."""
     command = [sys.executable, "-m", "hpotune", *map(str, words), "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    result: dict[str, Json] = json.loads(done.stdout)
+    result: dict[str, Value] = json.loads(done.stdout)
     return result
 
 
@@ -83,7 +83,7 @@ def learned(folder: StudyFolder) -> float:
     return simulate_study(study.config, known.simulation_times, begin=datetime.now(), local=False).wall_s
 
 
-def row(mode: str, size: str, planned: dict[str, Json], result: dict[str, Json], again_s: float) -> str:
+def row(mode: str, size: str, planned: dict[str, Value], result: dict[str, Value], again_s: float) -> str:
     """A line of the table."""
     own, actual = next(way for way in planned["modes"] if way["own"]), result["actual"]
     off = own["wall_s"] / actual["wall_s"] - 1

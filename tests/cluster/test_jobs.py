@@ -14,8 +14,8 @@ import pytest
 
 from hpotune.records.jobs import JobSpec
 from hpotune.report.wait_reasons import explain
+from hpotune.slurm.job_script import dependency_option
 from hpotune.slurm.study_jobs import cached_jobs, query_jobs
-from hpotune.slurm.submit import dependency_option
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
 from tests.fixtures.cluster_studies import RESOURCES, function_study, hpotune, wait

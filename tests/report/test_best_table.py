@@ -10,7 +10,7 @@ import pytest
 
 from hpotune.records.trial import TrialRow
 from hpotune.report.best_table import base_model_comparison, best_table
-from hpotune.report.compare import Difference
+from hpotune.report.paired_difference import Difference
 from hpotune.report.views.best import ComparedTrial, best_result
 from hpotune.workspace.folder import StudyFolder
 from tests.fixtures.report_rows import FINETUNE, config, finished, printed

@@ -12,7 +12,7 @@ import pytest
 from hpotune.errors import ClusterError, StudyFileError
 from hpotune.records.trial import TrialRow, Worker
 from hpotune.slurm.commands import CommandMissing, run_command
-from hpotune.slurm.job_states import expand_ids
+from hpotune.slurm.job_arrays import expand_ids
 from hpotune.slurm.study_jobs import (
     cached_jobs,
     cancel_jobs,

@@ -17,18 +17,11 @@ from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.records.trial import Worker
 from hpotune.slurm import commands
 from hpotune.slurm import submit as slurm_submit
+from hpotune.slurm.cluster_limits import SubmitLimitReached, named_limit, refusal_error
+from hpotune.slurm.job_arrays import split_array
+from hpotune.slurm.job_script import clean_environment, setup_lines, submitit_parameters, worker_command
 from hpotune.slurm.study_jobs import cached_jobs
-from hpotune.slurm.submit import (
-    SubmitResult,
-    _check_extra,
-    clean_environment,
-    setup_lines,
-    split_array,
-    submit_within_limits,
-    submitit_parameters,
-    worker_command,
-)
-from hpotune.slurm.user_limits import SubmitLimitReached, named_limit, refusal_error
+from hpotune.slurm.submit import SubmitResult, _check_extra, submit_within_limits
 from hpotune.storage import TrialQueue
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder

@@ -9,7 +9,7 @@ from typing import Literal
 
 from hpotune.config.schema.study_config import Objective, StudyConfig
 from hpotune.records.trial import TrialRow
-from hpotune.report.compare import Difference, difference, not_significantly_worse
+from hpotune.report.paired_difference import Difference, difference, not_significantly_worse
 from hpotune.report.views.trial_view import TrialView, trial_view
 from hpotune.schedule.best_trials import best_trials
 from hpotune.workspace.folder import StudyFolder

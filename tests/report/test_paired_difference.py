@@ -11,7 +11,7 @@ from scipy import stats
 
 from hpotune.config.schema.study_config import Objective
 from hpotune.records.trial import TrialRow
-from hpotune.report.compare import difference, not_significantly_worse
+from hpotune.report.paired_difference import difference, not_significantly_worse
 from hpotune.workspace.folder import StudyFolder
 
 ACC = Objective(task="toy", metric="acc")
