@@ -26,7 +26,7 @@ from sqlalchemy.orm import Session
 
 sys.path.append(str(Path(__file__).resolve().parents[2]))
 
-from status import BEGUN, SPACE, TEXTS, Memory, attributes, point
+from status import FIRST_START, SPACE, TEXTS, Memory, attributes, point
 
 from tests.fixtures.postgres import Postgres
 
@@ -60,7 +60,7 @@ def _grow_tables(storage: BaseStorage, name: str, trials: int, attrs: Attributes
     }
     for number in range(trials):
         id_ = number + 1
-        at = datetime.fromtimestamp(BEGUN + 40 * number, tz=timezone.utc).replace(tzinfo=None)
+        at = datetime.fromtimestamp(FIRST_START + 40 * number, tz=timezone.utc).replace(tzinfo=None)
         row = {"trial_id": id_, "number": number, "study_id": study, "state": TrialState.COMPLETE}
         tables[TrialModel].append(row | {"_datetime_start_utc": at, "_datetime_complete_utc": at})
         value = {"trial_id": id_, "objective": 0, "value": rng.random(), "value_type": FINITE}

@@ -74,7 +74,7 @@ STATES = {
     "running": TrialState.RUNNING,
     "waiting": TrialState.WAITING,
 }
-BEGUN = datetime(2026, 11, 1).timestamp()
+FIRST_START = datetime(2026, 11, 1).timestamp()
 
 
 class Memory(BaseJournalBackend):
@@ -95,7 +95,7 @@ def attributes(number: int, state: str, rng: random.Random) -> dict[str, Any]:
     worker = Worker(
         job=f"{1000 + number // 100}_{number % 100}", host=f"n{number % 50:03d}", pid=4000 + number
     )
-    start = BEGUN + 40.0 * number
+    start = FIRST_START + 40.0 * number
     end = start + 600 * rng.random()
     attempt = Attempt(
         worker=worker, start=start, end=end, outcome="failed" if state == "failed" else "finished",
@@ -137,7 +137,7 @@ def fill(storage: BaseStorage, trials: int) -> None:
         table: [] for table in (TrialModel, TrialValueModel, TrialParamModel, TrialUserAttributeModel)
     }
     for number, state in enumerate(states(trials, rng)):
-        began = time.time() - 60 if state == "running" else BEGUN + 40 * number
+        began = time.time() - 60 if state == "running" else FIRST_START + 40 * number
         start = datetime.fromtimestamp(began, tz=timezone.utc).replace(tzinfo=None)
         started = {"_datetime_start_utc": start} if state != "waiting" else {}
         ended = {"_datetime_complete_utc": start} if state in ("finished", "failed") else {}
