@@ -5,7 +5,7 @@
     ├── ClusterError        3   Slurm refused, or is not there
     └── StoreError          4   the store cannot be reached, read or written
 
-A message names the value, the rule, the place and the next step. The CLI prints it as one line;
+A message names the value, the rule, the location and the next step. The CLI prints it as one line;
 `--debug` adds the trace. Nothing here imports anything of hpotune.
 """
 
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Sequence
 
 
 class HpotuneError(Exception):
-    """The root: what the CLI turns into one line and an exit code."""
+    """The root of all errors that the CLI prints as one line, with an exit code."""
 
     exit_code = 1
 

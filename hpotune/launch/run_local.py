@@ -130,8 +130,8 @@ class _WorkerPool:
             self.slots[index] = None
         return True
 
-    def fill(self) -> None:
-        """Starts the workers that are due, where there is a place."""
+    def start_due(self) -> None:
+        """Start the workers that are due, while there are free slots."""
         if self.without_trial >= len(self.slots) or self.folder.cancelled.exists():
             return
         config = self.store.config = self.folder.current_config(self.study)
@@ -192,7 +192,7 @@ def _watch(pool: _WorkerPool, received: Sequence[int], *, show: Callable[[], Non
     while not received and (due or pool.running):
         try:
             if due:
-                pool.fill()
+                pool.start_due()
             show()
             due = False
         except StoreError:  # workers wait for a store that is unreachable, and so does this

@@ -1,4 +1,4 @@
-"""Runs Slurm's commands, each once, and turns their complaints into errors of a kind. Never asks in a loop."""
+"""Runs Slurm's commands, each once, and converts their error messages into errors with a kind. Never asks in a loop."""
 
 from __future__ import annotations
 
