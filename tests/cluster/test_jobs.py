@@ -1,4 +1,4 @@
-"""What is asked of a real Slurm and how seldom, studies without its commands, and limits on queued jobs."""
+"""How often a real Slurm is asked, studies without its commands, and limits on queued jobs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The reference pages say what the code says, and the README knows every verb."""
+"""The reference pages match the code, and the README names every verb."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples of docs/space.md are right."""
+"""The examples of docs/space.md are valid."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hpotune.config.load import build_study
-from hpotune.config.space.ranges import range_kind
+from hpotune.config.space.range_parsing import range_kind
 from hpotune.config.yaml_source import parse_source
 
 PAGE = (Path(__file__).parents[2] / "docs" / "space.md").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Several processes that prepare one study at one moment, and what is left of one that does not come to its end."""
+"""Several processes that prepare one study at one moment, and preparations that were interrupted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where each figure of a plan comes from."""
+"""Where each number of an estimate comes from."""
 
 from __future__ import annotations
 

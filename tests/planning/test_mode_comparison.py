@@ -1,4 +1,4 @@
-"""The ways of a study side by side, and which one is recommended."""
+"""The execution modes of a study compared, and which one is recommended."""
 
 from __future__ import annotations
 

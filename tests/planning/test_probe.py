@@ -1,4 +1,4 @@
-"""The probe: what it runs, what it makes of a few steps, and that nothing of it is left."""
+"""The probe: what it runs, what it extrapolates from a few steps, and that it leaves nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How far trials are expected to climb before any has run, and what that takes."""
+"""How many trials are expected to reach each rung before any has run, and what that costs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`hpotune plan` on a file that never ran, on a folder, and what it keeps to be held beside what came."""
+"""`hpotune plan` on a file that never ran and on a folder, and planned beside actual numbers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Causes as programs tell them in their last lines."""
+"""Causes of failure, found in the last lines that programs print."""
 
 from __future__ import annotations
 

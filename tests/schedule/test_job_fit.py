@@ -1,4 +1,4 @@
-"""What fits into the rest of a job."""
+"""Whether a trial fits into the remaining time of a job."""
 
 from __future__ import annotations
 

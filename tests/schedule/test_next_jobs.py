@@ -1,4 +1,4 @@
-"""What is submitted next, by a table of rows and jobs."""
+"""Which jobs are submitted next, as tables of rows and jobs."""
 
 from __future__ import annotations
 

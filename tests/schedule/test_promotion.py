@@ -1,4 +1,4 @@
-"""Who goes on from a rung: hand-worked ladders, whoever asks and in whatever order trials end."""
+"""Promotion at rungs: ladders worked by hand, with any number of workers and in any order of results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker and the end of its job: what it takes, what it leaves, and whom it tells."""
+"""A worker near the end of its job: which trials it claims, what it pauses, and what it records."""
 
 from __future__ import annotations
 

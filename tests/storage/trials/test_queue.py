@@ -1,4 +1,4 @@
-"""Who gets which trial, and how often: on SQLite, a journal file and PostgreSQL."""
+"""Claims: which worker gets which trial, and how many a budget allows; on each storage."""
 
 from __future__ import annotations
 
