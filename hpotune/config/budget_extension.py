@@ -15,11 +15,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from hpotune.config.schema.execution import BudgetConfig
-from hpotune.config.schema.study_config import Json
 from hpotune.config.schema.walltime import TIME, seconds
 from hpotune.errors import StudyFileError
 
-Extension = Mapping[str, Mapping[str, Json]]
+BudgetValue = int | float | str | None
+"""A value of the budget as JSON: a number, a time or a date as text, or null for no limit."""
+Extension = Mapping[str, Mapping[str, BudgetValue]]
+"""Key of the budget -> {"to": the new value, "over": the value of the study file at that time}."""
 _NEEDS = {
     "trials": "+20 or 70",
     "parallel": "+4 or 8",
@@ -66,12 +68,12 @@ def merged_extension(
     `words`: key -> value of the option. Raises: StudyFileError with one line for each invalid value.
     """
     now, in_file = as_json(effective_budget(file, before)), as_json(file)
-    merged: dict[str, Mapping[str, Json]] = dict(before)
+    merged: dict[str, Mapping[str, BudgetValue]] = dict(before)
     mistakes = []
     for key, word in words.items():
         try:
             to = _value(key, word.strip(), now[key])
-            if key == "trials" and to < finished:
+            if key == "trials" and isinstance(to, int) and to < finished:
                 raise ValueError(f"{finished} trials have finished; needs {finished} or more")
             merged[key] = {"to": to, "over": in_file[key]}
         except ValueError as error:
@@ -92,15 +94,16 @@ def overridden_edits(file: BudgetConfig, extension: Extension) -> list[str]:
     ]
 
 
-def as_json(budget: BudgetConfig) -> dict[str, Json]:
+def as_json(budget: BudgetConfig) -> dict[str, BudgetValue]:
     """The budget as JSON values; dates in the study file's format."""
-    plain: dict[str, Json] = budget.model_dump(mode="json")
+    plain: dict[str, BudgetValue] = budget.model_dump(mode="json")
     return {
-        key: value.replace("T", " ") if key == "until" and value else value for key, value in plain.items()
+        key: value.replace("T", " ") if key == "until" and isinstance(value, str) else value
+        for key, value in plain.items()
     }
 
 
-def _value(key: str, word: str, now: Json) -> Json:
+def _value(key: str, word: str, now: BudgetValue) -> BudgetValue:
     """The new value of a key.
 
     Raises: ValueError with the rule that is violated.
@@ -122,7 +125,7 @@ def _value(key: str, word: str, now: Json) -> Json:
     return checked
 
 
-def _parsed(key: str, word: str) -> Json:
+def _parsed(key: str, word: str) -> BudgetValue:
     if key == "until":
         return word
     if key == "wall_time":
@@ -136,24 +139,24 @@ def _parsed(key: str, word: str) -> Json:
     return int(word)
 
 
-def _sum(key: str, now: Json, more: Json) -> Json:
+def _sum(key: str, now: BudgetValue, more: BudgetValue) -> BudgetValue:
     if _size(key, more) <= 0:
         raise ValueError("adds nothing")
-    if key != "wall_time":
+    if isinstance(now, (int, float)) and isinstance(more, (int, float)):
         return now + more
-    total = seconds(now) + seconds(more)
+    total = seconds(str(now)) + seconds(str(more))
     days, rest = divmod(total, 86_400)
     return f"{days}-{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
 
 
-def _size(key: str, value: Json) -> float:
+def _size(key: str, value: BudgetValue) -> float:
     """Sort key of a value; no limit is the largest."""
     if value is None:
         return float("inf")
     if key == "wall_time":
-        return seconds(value)
+        return seconds(str(value))
     if key == "until":
-        return _moment(value).timestamp()
+        return _moment(str(value)).timestamp()
     return float(value)
 
 

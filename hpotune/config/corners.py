@@ -15,7 +15,7 @@ from hpotune.config.library_fields import Library, value_error
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.space import constraints
 from hpotune.config.space.conditions import possible_values
-from hpotune.config.space.range_parsing import mappings
+from hpotune.config.space.range_parsing import mappings, range_kind
 from hpotune.config.space.ranges import (
     ExpressionError,
     Range,
@@ -24,7 +24,6 @@ from hpotune.config.space.ranges import (
     leaves,
     needs,
     put_point,
-    range_kind,
     without,
 )
 from hpotune.config.yaml_source import KeyPath, Mistakes, Value

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import yaml
 
-from hpotune.config.schema import Json
+from hpotune.config.yaml_source import Value
 
 KEY = re.compile(r"""^["']?(task|group|tag|include|class)["']?[ \t]*:[ \t]*(.*?)[ \t]*$""", re.MULTILINE)
 PLAIN = re.compile(r"""^(?:"([^"\\]*)"|'([^']*)'|([A-Za-z0-9_./+@-]+))(?:\s+#.*)?$""")
@@ -40,7 +40,7 @@ class Entry:
 
     folder: str | None
     """Folder of its file; None for a tag, which has no file."""
-    members: list[Json] | None
+    members: list[Value] | None
     """Names and inline mappings of a group or tag; None for a single task."""
 
 
@@ -83,7 +83,7 @@ class TaskIndex:
             yield leaf, folder
             yield leaf, entry.folder
 
-    def _members(self, group: str, members: list[Json]) -> Iterator[tuple[str, str | None]]:
+    def _members(self, group: str, members: list[Value]) -> Iterator[tuple[str, str | None]]:
         for item in members:
             inline = item if isinstance(item, dict) else {"task": item}
             child = inline.get("group") or inline.get("task")
@@ -92,7 +92,8 @@ class TaskIndex:
             if child in self.entries:
                 yield from self._walk(child)
             elif "group" in inline:
-                yield from self._members(f"{group}::{child}", inline.get("task") or [])
+                inner = inline.get("task")
+                yield from self._members(f"{group}::{child}", inner if isinstance(inner, list) else [])
             else:
                 yield f"{group}::{child}", None
 
@@ -145,7 +146,7 @@ def _stock(root: Path, cache: Path) -> dict[str, Entry]:
     return {name: Entry(folder=folder, members=members) for name, (folder, members) in rows.items()}
 
 
-def _keep(path: Path, rows: Mapping[str, Json]) -> None:
+def _keep(path: Path, rows: Mapping[str, Value]) -> None:
     """Write the cache if possible; without it each start takes two seconds longer."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -174,11 +175,12 @@ def _read(path: str) -> str:
     return Path(path).read_text(encoding="utf-8", errors="replace")
 
 
-def _register(keys: Mapping[str, Json], folder: str, entries: dict[str, Entry]) -> None:
+def _register(keys: Mapping[str, Value], folder: str, entries: dict[str, Entry]) -> None:
     if "group" in keys and "class" not in keys:
-        members = keys.get("task")
-        found = Entry(folder=folder, members=members if isinstance(members, list) else [])
-        entries.setdefault(keys["group"], found)
+        group, members = keys["group"], keys.get("task")
+        if isinstance(group, str):
+            entry = Entry(folder=folder, members=members if isinstance(members, list) else [])
+            entries.setdefault(group, entry)
         return
     name = keys.get("task")
     if not isinstance(name, str) or name in entries:
@@ -186,17 +188,19 @@ def _register(keys: Mapping[str, Json], folder: str, entries: dict[str, Entry]) 
     entries[name] = Entry(folder=folder, members=None)
     tags = keys.get("tag") or []
     for tag in tags if isinstance(tags, list) else [tags]:
+        if not isinstance(tag, str):
+            continue
         entry = entries.setdefault(tag, Entry(folder=None, members=[]))
         if entry.folder is None and entry.members is not None:
             entry.members.append(name)
 
 
-def _keys(path: str, texts: dict[str, str]) -> dict[str, Json]:
+def _keys(path: str, texts: dict[str, str]) -> dict[str, Value]:
     """The five keys of one file; they override the keys of the files that it includes."""
     text = texts.get(path)
     if text is None:
         text = texts[path] = _read(path)
-    own: dict[str, Json] = {}
+    own: dict[str, Value] = {}
     for key, value in KEY.findall(text):
         plain = PLAIN.match(value)
         if plain is None:  # a list, a block or an escape: rare, and needs a YAML parser
@@ -204,9 +208,10 @@ def _keys(path: str, texts: dict[str, str]) -> dict[str, Json]:
             break
         own[key] = plain[1] or plain[2] or plain[3]
     includes = own.pop("include", None) or []
-    merged: dict[str, Json] = {}
+    merged: dict[str, Value] = {}
     for include in includes if isinstance(includes, list) else [includes]:
-        merged.update(_keys(os.path.normpath(os.path.join(os.path.dirname(path), include)), texts))
+        if isinstance(include, str):
+            merged.update(_keys(os.path.normpath(os.path.join(os.path.dirname(path), include)), texts))
     return {**merged, **own}
 
 

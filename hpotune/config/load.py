@@ -6,7 +6,7 @@ study file -> Source (values with lines) -> resolved (absolute paths) -> Study (
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from hpotune.config import comparability, supported_fields
@@ -74,10 +74,8 @@ def build_study(source: Source) -> Study:
     if space is None:
         config_without_ranges(values, mistakes)
     else:
-        keep(mistakes, constraints.mistakes(values, space))
-        space = replace(space, constraints=constraints.valid(values, mistakes))
-        keep(mistakes, conditions.mistakes(space))
-        keep(mistakes, start_from.mistakes(values, space))
+        space = constraints.with_constraints(values, space, mistakes)
+        keep(mistakes, (*conditions.mistakes(space), *start_from.mistakes(values, space)))
         config = config_at_corners(values, space, mistakes)
     if config is not None:
         for rule in CONFIG_RULES:

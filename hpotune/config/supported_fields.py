@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from hpotune.config.library_fields import OWN_TYPES, field_types
-from hpotune.config.space.ranges import range_kind
+from hpotune.config.space.range_parsing import range_kind
 from hpotune.config.yaml_source import Mistake, Value
 from hpotune.errors import nearest
 

@@ -8,7 +8,8 @@ from typing import get_args
 
 from hpotune.config import budget_extension
 from hpotune.config.schema.execution import BudgetConfig, Cause
-from hpotune.config.schema.study_config import Json, StudyConfig
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.config.yaml_source import Value
 from hpotune.errors import StudyFileError, nearest
 from hpotune.records.trial import LOCAL, TrialRow
 from hpotune.search.algorithms.registry import check_extended
@@ -17,7 +18,7 @@ from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import exclusive_lock
 
-Changed = dict[str, tuple[Json, Json]]
+Changed = dict[str, tuple[Value, Value]]
 """Key of the budget -> its value before and now."""
 
 

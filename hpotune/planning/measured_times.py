@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from hpotune.config.schema.study_config import Json, StudyConfig
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.config.yaml_source import Value
 from hpotune.planning.estimate import MeasuredTimes
 from hpotune.records.jobs import JobKind
 from hpotune.records.trial import TrialRow
@@ -125,7 +126,7 @@ def _loading(
 
 def actual_progress(
     folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow], *, since: float | None, now: float
-) -> dict[str, Json]:
+) -> dict[str, Value]:
     """The study's progress so far, with the keys of plan.json. `since`: its submission in Unix seconds, if known.
 
     GPU-hours are those of jobs from start to end where they are known, else those of trials.

@@ -16,7 +16,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 from hpotune.checks.study_file import Checked, check
 from hpotune.config.load import build_study
@@ -237,8 +237,8 @@ def extrapolated_s(folder: StudyFolder, config: StudyConfig, row: TrialRow) -> f
         each = (last["seconds"] - first["seconds"]) / (last["step"] - first["step"])
     else:
         each = last["seconds"] / last["step"]
-    asked = int(config.train.get("max_steps", -1))
-    epochs = float(config.train.get("num_train_epochs", 3))
+    asked = int(cast(int, config.train.get("max_steps", -1)))
+    epochs = float(cast(float, config.train.get("num_train_epochs", 3)))
     whole = asked if asked > 0 else math.ceil(epochs * math.ceil(rows / batch))
     return max(0, whole - steps) * float(each)
 

@@ -14,7 +14,8 @@ from pydantic import Field
 
 from hpotune.config.schema.execution import Cause as Cause
 from hpotune.config.schema.rungs import Rung
-from hpotune.config.schema.study_config import ChecksConfig, Json, PointConfig, Section
+from hpotune.config.schema.study_config import ChecksConfig, PointConfig, Section
+from hpotune.config.yaml_source import Value
 from hpotune.records.lineage import Lineage
 
 
@@ -62,9 +63,9 @@ class TrialResult(Section):
     values: list[float] = []
     stderrs: list[float | None] = []
     """Standard error of each value; null where there is none."""
-    metrics: dict[str, Json] = {}
+    metrics: Mapping[str, object] = {}
     """Everything measured: train_loss, eval_loss, `hellaswag/acc_norm`, samples_per_second, peak_memory_gb …"""
-    checks: dict[str, Json] = {}
+    checks: Mapping[str, object] = {}
     """Sanity checks: name -> {ok, …what was compared}."""
     failure: Failure | None = None
     rung: int | None = None
@@ -105,11 +106,11 @@ class TrialRow:
     kind: Literal["baseline", "trial"]
     state: Literal["waiting", "running", "finished", "stopped", "failed"]
     """stopped: pruned at a rung."""
-    params: Mapping[str, Json]
+    params: Mapping[str, Value]
     """Parameter values by dotted name; empty for the baseline."""
     values: tuple[float, ...] = ()
     stderrs: tuple[float | None, ...] = ()
-    metrics: Mapping[str, Json] = field(default_factory=dict)
+    metrics: Mapping[str, Value] = field(default_factory=dict)
     failure: Failure | None = None
     worker: Worker | None = None
     """The worker that runs it, or ran it last."""

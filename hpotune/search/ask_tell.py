@@ -27,7 +27,6 @@ from optuna.storages import InMemoryStorage
 from optuna.trial import TrialState
 
 from hpotune.config.load import Study, build_study
-from hpotune.config.schema.study_config import Json
 from hpotune.config.yaml_source import Source, Value
 from hpotune.errors import HpotuneError, StudyFileError, nearest
 from hpotune.search.algorithms.registry import algorithm as algorithm_of
@@ -65,13 +64,13 @@ PROTOCOL_WORDS = {
 
 _STUDY_FILE_WORD = re.compile(rf"(?<![\w.])(?:{'|'.join(map(re.escape, PROTOCOL_WORDS))})")
 """These words, but not inside a name of the user's."""
-Message = Mapping[str, Json]
+Message = Mapping[str, Value]
 
 
 class AskTellSearch:
     """One in-memory search, made by an `init` message."""
 
-    def __init__(self, message: Message, *, algorithm: str, options: Mapping[str, Json]) -> None:
+    def __init__(self, message: Message, *, algorithm: str, options: Mapping[str, Value]) -> None:
         """Raises: StudyFileError for an invalid message, algorithm or option."""
         self.file = study_from_init(message, algorithm=algorithm, options=options)
         check_algorithm(self.file, sampler_setup(self.file, self.file.config))
@@ -108,7 +107,7 @@ class AskTellSearch:
         state = TrialState.FAIL if values is None else TrialState.COMPLETE
         self.storage.set_trial_state_values(id_, state, values)
 
-    def _running(self, number: Json) -> int:
+    def _running(self, number: Value) -> int:
         states = {trial.number: trial for trial in self.study.get_trials(deepcopy=False)}
         found = states.get(number) if isinstance(number, int) else None
         if found is None:
@@ -118,7 +117,7 @@ class AskTellSearch:
         return found._trial_id
 
 
-def study_from_init(message: Message, *, algorithm: str, options: Mapping[str, Json]) -> Study:
+def study_from_init(message: Message, *, algorithm: str, options: Mapping[str, Value]) -> Study:
     """The study that an `init` message describes.
 
     Raises: StudyFileError with every error.
@@ -131,7 +130,7 @@ def study_from_init(message: Message, *, algorithm: str, options: Mapping[str, J
     own = message.get("options") or {}
     if not isinstance(own, dict):
         raise StudyFileError(f"init: options={own!r} needs an object")
-    values: dict[str, Json] = {
+    values: dict[str, Value] = {
         "name": NAME,
         "python": "ask.py:tell",
         "params": params,
@@ -144,10 +143,10 @@ def study_from_init(message: Message, *, algorithm: str, options: Mapping[str, J
         },
         "budget": {"trials": message.get("n_trials", TRIALS), "parallel": message.get("workers", 1)},
     }
-    return build_study(Source(path=Path(NAME), values=cast(dict[str, Value], values), lines={}))
+    return build_study(Source(path=Path(NAME), values=values, lines={}))
 
 
-def _params(message: Message) -> dict[str, Json]:
+def _params(message: Message) -> dict[str, Value]:
     """The ranges by name, the recommended setting as their priors."""
     defaults, space = message.get("default") or {}, message.get("space")
     if not isinstance(defaults, dict):
@@ -166,8 +165,8 @@ def _params(message: Message) -> dict[str, Json]:
 
 
 def answers(
-    lines: Iterable[str], *, algorithm: str, options: Mapping[str, Json]
-) -> Iterator[dict[str, Json]]:
+    lines: Iterable[str], *, algorithm: str, options: Mapping[str, Value]
+) -> Iterator[dict[str, Value]]:
     """One answer per line until `close`; an error is answered by {"error": ...} and changes nothing."""
     search: AskTellSearch | None = None
     for line in filter(str.strip, lines):
@@ -189,20 +188,20 @@ def answers(
             yield {"error": _STUDY_FILE_WORD.sub(lambda found: PROTOCOL_WORDS[found.group()], text)}
 
 
-def _ask(search: AskTellSearch, message: Message) -> dict[str, Json]:
+def _ask(search: AskTellSearch, message: Message) -> dict[str, Value]:
     number, params = search.ask()
-    return {"id": number, "params": cast(Json, params)}
+    return {"id": number, "params": cast(Value, params)}
 
 
-def _tell(search: AskTellSearch, message: Message) -> dict[str, Json]:
+def _tell(search: AskTellSearch, message: Message) -> dict[str, Value]:
     search.tell(message)
     return {"ok": True}
 
 
-OPS: Mapping[str, Callable[[AskTellSearch, Message], dict[str, Json]]] = {"ask": _ask, "tell": _tell}
+OPS: Mapping[str, Callable[[AskTellSearch, Message], dict[str, Value]]] = {"ask": _ask, "tell": _tell}
 
 
-def _message(line: str) -> dict[str, Json]:
+def _message(line: str) -> dict[str, Value]:
     try:
         message = json.loads(line)
     except json.JSONDecodeError as error:
@@ -224,7 +223,7 @@ def _metric(index: int) -> str:
     return f"value{index or ''}"
 
 
-def _range(entry: Json, defaults: Mapping[str, Json]) -> tuple[str, Json]:
+def _range(entry: Value, defaults: Mapping[str, Value]) -> tuple[str, Value]:
     """The name of a range, and the range as in a study file."""
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
         raise StudyFileError(f"init: space: {entry!r} needs an object with a name")
@@ -240,19 +239,21 @@ def _range(entry: Json, defaults: Mapping[str, Json]) -> tuple[str, Json]:
     return name, {KINDS[kind]: choices if kind == "cat" else [low, high], **default, **rest}
 
 
-def _by_name(value: Json, params: Mapping[str, Json]) -> Json:
+def _by_name(value: Value, params: Mapping[str, Value]) -> Value:
     """An option's value; where it is an object by range name, with the names of the study file."""
     if not isinstance(value, dict) or value.keys() - params.keys():
         return value
     return {PARAMS + name: inner for name, inner in value.items()}
 
 
-def _starts(message: Message) -> list[Json]:
+def _starts(message: Message) -> list[Value]:
     """The points of `start_from` as in a study file."""
     points = message.get("start_from") or []
-    if not isinstance(points, list) or not all(isinstance(point, dict) for point in points):
+    listed = points if isinstance(points, list) else [points]
+    by_name = [point for point in listed if isinstance(point, dict)]
+    if not isinstance(points, list) or len(by_name) < len(listed):
         raise StudyFileError(f"init: start_from={points!r} needs a list of objects of values by name")
-    return [{PARAMS + name: value for name, value in point.items()} for point in points]
+    return [{PARAMS + name: value for name, value in point.items()} for point in by_name]
 
 
 def _numbers(message: Message, key: str, *, count: int) -> list[float] | None:

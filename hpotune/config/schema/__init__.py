@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from pydantic import BaseModel, ConfigDict
-
-Json = Any
-"""A value of YAML or JSON; old name, to be replaced by `Value` of yaml_source.py."""
 
 
 class Section(BaseModel):

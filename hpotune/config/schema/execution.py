@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from hpotune.config.schema import Json, Section
+from hpotune.config.schema import Section
 from hpotune.config.schema.walltime import WallTime
 
 Cause = Literal[
@@ -44,7 +44,7 @@ class BudgetConfig(Section):
 
     @field_validator("until", mode="before")
     @classmethod
-    def _iso(cls, value: Json) -> Json:
+    def _iso(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         try:

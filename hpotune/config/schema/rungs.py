@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 from pydantic import BeforeValidator, Field
 
-from hpotune.config.schema import Json, Section
+from hpotune.config.schema import Section
+from hpotune.config.yaml_source import Value
 from hpotune.errors import nearest
 
 Pruner = Literal["none", "asha", "hyperband", "median", "percentile", "wilcoxon"]
@@ -54,7 +55,7 @@ class RungsConfig(Section):
     """Increasing; the last one is the whole run, 1 for shares."""
 
 
-def _spelled(value: Json) -> Json:
+def _spelled(value: object) -> object:
     """The mapping form: a bare list is a list of shares, and whole numbers become floats."""
     if isinstance(value, list):
         value = {"at": value}
@@ -114,7 +115,7 @@ class Ladder:
 
 
 def ladder_of(
-    pruner: Pruner, algorithm: str, rungs: RungsConfig | None, options: Mapping[str, Json]
+    pruner: Pruner, algorithm: str, rungs: RungsConfig | None, options: Mapping[str, Value]
 ) -> Ladder | None:
     """The ladder that `search` defines; None if trials have no rungs."""
     chosen = ALGORITHMS.get(algorithm, "none") if pruner == "none" else pruner
@@ -126,12 +127,12 @@ def ladder_of(
         pruner=chosen,
         unit=found.unit,
         budgets=tuple(found.at),
-        options={**given, **{name: float(value) for name, value in options.items()}},
+        options={**given, **{name: float(cast(float, value)) for name, value in options.items()}},
     )
 
 
 def mistakes(
-    pruner: Pruner, algorithm: str, rungs: RungsConfig | None, options: Mapping[str, Json]
+    pruner: Pruner, algorithm: str, rungs: RungsConfig | None, options: Mapping[str, Value]
 ) -> Iterator[str]:
     """Errors within `search`, each with `KEY: ` first."""
     if algorithm in LINEAGES and (pruner != "none" or rungs or options):
@@ -173,14 +174,13 @@ def _plain(numbers: Sequence[float]) -> str:
     return f"[{', '.join(f'{x:g}' for x in numbers)}]"
 
 
-def _wrong_option(pruner: Pruner, name: str, value: Json) -> Iterator[str]:
+def _wrong_option(pruner: Pruner, name: str, value: Value) -> Iterator[str]:
     known = OPTIONS[pruner]
     if name not in known:
         yield f"{name} is not an option of {pruner}; {nearest(name, known)}"
         return
     _, low, high = known[name]
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not number or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
         yield f"{name}: {value!r} needs a number from {low:g} to {high:g}"
 
 

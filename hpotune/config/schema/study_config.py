@@ -10,10 +10,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
 from hpotune.config.metrics import known_sense, plain_sense
-from hpotune.config.schema import Json as Json  # the rest of the house imports both from here
 from hpotune.config.schema import Section as Section
 from hpotune.config.schema.execution import BudgetConfig, ExecutionConfig, PlanConfig, RetryConfig
 from hpotune.config.schema.resources import EnvConfig, ResourcesConfig
@@ -167,7 +166,7 @@ def _no_direction(metric: str) -> str:
     return f"metric: {metric!r} has no known direction; add `direction: maximize` or `direction: minimize`"
 
 
-def _as_list(value: Json) -> Json:
+def _as_list(value: object) -> object:
     return value if isinstance(value, list) else [value]
 
 
@@ -217,9 +216,9 @@ class SearchConfig(Section):
     """One of `hpotune algorithms`. auto: a Gaussian process, or tpe with conditions or several objectives."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Random seed; with one worker the same seed gives the same trials."""
-    options: dict[str, Json] = {}
+    options: dict[str, JsonValue] = {}
     """Options of the algorithm; `hpotune algorithms NAME` lists them."""
-    start_from: Annotated[list[Json], BeforeValidator(_as_list)] = []
+    start_from: Annotated[list[JsonValue], BeforeValidator(_as_list)] = []
     """Points of the first trials: points by dotted names (`{train.learning_rate: 1.0e-4}`; omitted names are drawn),
     folders of past studies (their 3 best points), .csv files with dotted names as columns, or
     `{path: ../old, take: 5}`."""
@@ -232,7 +231,7 @@ class SearchConfig(Section):
     rungs: Rungs = None
     """Budgets at which trials are scored: shares of the run, `[0.11, 0.33, 1]`, or `{unit: steps, at: [50, 450]}`
     (also rows, or items of lm-eval). null: 1/9, 1/3, 1 for asha and hyperband; 0.2, 0.4, 0.6, 0.8, 1 for the others."""
-    pruner_options: dict[str, Json] = {}
+    pruner_options: dict[str, JsonValue] = {}
     """asha, hyperband: eta (default 3: one trial of three is promoted). median, percentile, wilcoxon: n_startup_trials
     (default 4: trials at a rung before any is pruned). percentile: percentile (default 33.3: the best third continues).
     wilcoxon: p_threshold (default 0.1)."""
@@ -279,11 +278,11 @@ class PointConfig(Section):
 
     model: ModelConfig | None = None
     data: DataConfig | None = None
-    lora: dict[str, Json] = {}
+    lora: dict[str, JsonValue] = {}
     """Any field of peft.LoraConfig."""
-    train: dict[str, Json] = {}
+    train: dict[str, JsonValue] = {}
     """Any supported field of transformers.TrainingArguments, and global_batch_size, sgd_momentum."""
-    params: dict[str, Json] = {}
+    params: dict[str, JsonValue] = {}
     """Arguments of your own function or command."""
     score: ScoreConfig
 

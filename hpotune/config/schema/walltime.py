@@ -7,12 +7,10 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator
 
-from hpotune.config.schema import Json
-
 TIME = r"\d+-\d{1,2}(:\d{2}){0,2}|\d+(:\d{2}){0,2}"
 
 
-def _text(value: Json) -> Json:
+def _text(value: object) -> object:
     """The value as text; a bare number of YAML is minutes."""
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 

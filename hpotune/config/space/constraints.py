@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 from hpotune.config.space import expressions
 from hpotune.config.space.conditions import searchable_values
@@ -56,17 +57,19 @@ def texts_of(values: Mapping[str, Value]) -> dict[KeyPath, str]:
     return {("constraints", index): text for index, text in enumerate(listed) if isinstance(text, str)}
 
 
-def valid(values: Mapping[str, Value], mistakes: Mistakes) -> tuple[str, ...]:
-    """The constraints of a file; none of them if one is among the mistakes."""
+def with_constraints(values: Mapping[str, Value], space: Space, mistakes: Mistakes) -> Space:
+    """The space with the constraints of the file; without any if one of them is wrong: `mistakes` gains the errors."""
     texts = texts_of(values)
-    return () if texts.keys() & mistakes.keys() else tuple(texts.values())
+    errors = dict(_errors(texts, space))
+    mistakes.update({key: text for key, text in errors.items() if key not in mistakes})
+    return space if errors else replace(space, constraints=tuple(texts.values()))
 
 
-def mistakes(values: Mapping[str, Value], space: Space) -> Iterator[Mistake]:
+def _errors(texts: Mapping[KeyPath, str], space: Space) -> Iterator[Mistake]:
     """An error for each constraint that is not an expression of searched values."""
     fixed = searchable_values(space)
     ranges = {r.name for r in space.ranges}
-    for where, text in texts_of(values).items():
+    for where, text in texts.items():
         try:
             read = expressions.names_in(text)
         except ValueError as error:

@@ -16,18 +16,18 @@ from hpotune.config.comparability import check_range_allowed
 from hpotune.config.space import expressions
 from hpotune.config.space.normal_range import normal_interval
 from hpotune.config.space.ranges import (
-    KINDS,
     Confidence,
     Range,
     Space,
     dotted,
     leaves,
     needs,
-    range_kind,
     without,
 )
 from hpotune.config.yaml_source import KeyPath, Mistakes, Value
 
+KINDS = ("normal", "lognormal", "float", "int", "choice", "expr")
+"""Keys of a range in the file. `int: true` may be given beside the first two, so they are looked up first."""
 CONFIDENCE: tuple[Confidence, ...] = ("weak", "medium", "strong")
 _SEARCHED = frozenset({"prior", "confidence", "when"})
 OPTIONS: dict[str, frozenset[str]] = {
@@ -74,6 +74,12 @@ def _fixed_values(values: dict[str, Value], ranges: Iterable[Range]) -> dict[str
     return {
         name: value for name, value in leaves(without(values, [r.where for r in ranges])) if name not in names
     }
+
+
+def range_kind(value: Value) -> str | None:
+    """The kind of range that a value of the file is; None for an ordinary value."""
+    found = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
+    return found[0] if found else None
 
 
 def mappings(value: Value, key: KeyPath = ()) -> Iterator[tuple[KeyPath, dict[str, Value]]]:

@@ -14,8 +14,6 @@ from typing import Literal
 from hpotune.config.space import expressions
 from hpotune.config.yaml_source import KeyPath, Value
 
-KINDS = ("normal", "lognormal", "float", "int", "choice", "expr")
-"""Keys of a range in the file. `int: true` may be given beside the first two, so they are looked up first."""
 Confidence = Literal["weak", "medium", "strong"]
 
 
@@ -79,12 +77,6 @@ class Space:
 def dotted(where: KeyPath) -> str:
     """`("lora", "r")` as `lora.r`."""
     return ".".join(map(str, where))
-
-
-def range_kind(value: Value) -> str | None:
-    """The kind of range that a value of the file is; None for an ordinary value."""
-    found = [kind for kind in KINDS if isinstance(value, dict) and kind in value]
-    return found[0] if found else None
 
 
 def needs(r: Range) -> set[str]:

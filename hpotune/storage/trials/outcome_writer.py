@@ -15,7 +15,6 @@ from typing import Literal
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from hpotune.config.schema.study_config import Json
 from hpotune.records.trial import Attempt, Failure, TrialResult, Worker
 from hpotune.storage.readers.trial_record import stored_attempts
 from hpotune.storage.trials import rung_scores
@@ -144,7 +143,7 @@ class OutcomeWriter:
         trial_id: int,
         failure: Failure,
         *,
-        metrics: Mapping[str, Json] | None = None,
+        metrics: Mapping[str, object] | None = None,
         owner: Worker | None = None,
         checkpoint: float | None = None,
         ended_by_other: bool = False,

@@ -21,7 +21,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.config.load import Study
-from hpotune.config.schema.study_config import Json, StudyConfig
+from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import HpotuneError
 from hpotune.records.trial import Cause, Failure, TrialResult, TrialRow, Worker
 from hpotune.schedule.promotion import next_rung, rung_decisions
@@ -237,7 +237,7 @@ class TrialQueue:
         trial_id: int,
         failure: Failure,
         *,
-        metrics: Mapping[str, Json] | None = None,
+        metrics: Mapping[str, object] | None = None,
         owner: Worker | None = None,
         checkpoint: float | None = None,
     ) -> FailureOutcome:

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
-from hpotune.config.schema.study_config import Json, Limit, StudyConfig
+from hpotune.config.schema.study_config import Limit, StudyConfig
 from hpotune.records.trial import Attempt, TrialResult
 from hpotune.search.base.history import CONSTRAINTS_KEY
 from hpotune.search.base.storage_view import is_baseline
@@ -55,7 +55,7 @@ def _improves_with_training(metric: str) -> bool:
     return "/" in metric or metric.endswith("loss")
 
 
-def excesses(limits: Sequence[Limit], measured: Mapping[str, Json]) -> list[float]:
+def excesses(limits: Sequence[Limit], measured: Mapping[str, object]) -> list[float]:
     """By how much each bound of each limit is exceeded; above 0: broken. What was not measured exceeds none."""
     found = []
     for limit in limits:
@@ -67,7 +67,7 @@ def excesses(limits: Sequence[Limit], measured: Mapping[str, Json]) -> list[floa
     return found
 
 
-def broken(limits: Sequence[Limit], measured: Mapping[str, Json]) -> list[str]:
+def broken(limits: Sequence[Limit], measured: Mapping[str, object]) -> list[str]:
     """The broken limits as text, e.g. `peak_memory_gb 43.1 > 40`."""
     words = []
     for limit in limits:
@@ -79,7 +79,7 @@ def broken(limits: Sequence[Limit], measured: Mapping[str, Json]) -> list[str]:
     return words
 
 
-def number(value: Json) -> float | None:
+def number(value: object) -> float | None:
     """The value as a number; None for anything that is not a comparable number, such as NaN."""
     if not isinstance(value, (int, float)) or isinstance(value, bool) or math.isnan(value):
         return None

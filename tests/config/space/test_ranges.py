@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from hpotune.config.space.range_parsing import CircleError, ordered, parse_range
+from hpotune.config.space.range_parsing import CircleError, ordered, parse_range, range_kind
 from hpotune.config.space.ranges import (
     Range,
     leaves,
     put_point,
-    range_kind,
     without,
 )
 
