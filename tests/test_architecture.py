@@ -1,4 +1,4 @@
-"""The import table: which room (folder of the package) may import which. Read from the source, nothing is imported."""
+"""The layout: imports, sizes and names of files, and tests that mirror the rooms. Read from the source only."""
 
 from __future__ import annotations
 

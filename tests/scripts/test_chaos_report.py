@@ -1,4 +1,4 @@
-"""The report of scripts/chaos: JSON whatever befell the trials, and its checks can fail."""
+"""The report of scripts/chaos is JSON whatever happened to the trials, and its checks can fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions and commands that go on from another trial's folder; workers at once; a death between two generations."""
+"""Trials that continue from another trial's folder, with several workers, one of them lost between generations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the file system under a folder is, and what is said of it."""
+"""What the file system under a folder is, and what is reported of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A quick look at a store sees exactly what Optuna's own reading sees."""
+"""Reading a store without Optuna returns exactly what Optuna's own reading returns."""
 
 from __future__ import annotations
 
