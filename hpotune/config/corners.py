@@ -13,7 +13,6 @@ from pydantic import ValidationError
 from hpotune.config import messages
 from hpotune.config.library_fields import Library, value_error
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.config.space import constraints
 from hpotune.config.space.conditions import possible_values
 from hpotune.config.space.range_parsing import mappings, range_kind
 from hpotune.config.space.ranges import (
@@ -38,7 +37,7 @@ def config_at_corners(values: dict[str, Value], space: Space, mistakes: Mistakes
     Corners that break a constraint are left out.
     """
     every = [*_points(space)]
-    points = [drawn for drawn in every if not constraints.broken(space, drawn)] or every
+    points = [drawn for drawn in every if not space.violated(drawn)] or every
     configs = [_at(values, space, drawn, mistakes) for drawn in points]
     return configs[0]
 

@@ -70,12 +70,14 @@ def build_study(source: Source) -> Study:
     mistakes: Mistakes = {}
     values, config = source.values, None
     space = parse_space(values, mistakes)
-    keep(mistakes, supported_fields.unknown_keys(values))
+    errors = [*supported_fields.unknown_keys(values)]
+    if space is not None:
+        space = constraints.with_constraints(values, space, mistakes)
+        errors += [*conditions.mistakes(space), *start_from.mistakes(values, space)]
+    keep(mistakes, errors)
     if space is None:
         config_without_ranges(values, mistakes)
     else:
-        space = constraints.with_constraints(values, space, mistakes)
-        keep(mistakes, (*conditions.mistakes(space), *start_from.mistakes(values, space)))
         config = config_at_corners(values, space, mistakes)
     if config is not None:
         for rule in CONFIG_RULES:

@@ -86,5 +86,5 @@ def _keys(file: Path) -> dict[str, object]:
     includes = own.pop("include", None) or []
     merged: dict[str, object] = {}
     for include in includes if isinstance(includes, list) else [includes]:
-        merged |= _keys(Path(os.path.normpath(file.parent / include)))
+        merged |= _keys(Path(os.path.normpath(file.parent / str(include))))
     return {**merged, **own}

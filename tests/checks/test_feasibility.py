@@ -52,8 +52,8 @@ PROGRAM = """\
 def score(x, kind, size, layers=0, width=0, twice=None):
     assert twice is None or twice == 2 * x
     assert (layers > 0) == (kind == "deep") or twice is None
-    told = {"value": (x - 1) ** 2 + size / 100 + layers * width / 1000}
-    return told if kind == "plain" and size == 8 else {**told, "memory": 30 + 20 * (x > 0.5)}
+    result = {"value": (x - 1) ** 2 + size / 100 + layers * width / 1000}
+    return result if kind == "plain" and size == 8 else {**result, "memory": 30 + 20 * (x > 0.5)}
 """
 ENV = {key: value for key, value in os.environ.items() if not key.startswith("SLURM_")}
 
@@ -73,15 +73,15 @@ def written(home: Path, algorithm: str) -> Path:
     return home / "new.yaml"
 
 
-def told(verb: str, *words: object) -> Any:
+def json_of(verb: str, *words: object) -> Any:
     return json.loads(call(verb, *words, "--json").stdout)
 
 
 @pytest.mark.parametrize("algorithm", ["random", "tpe", "sobol", "auto"])
-def test_a_study_with_all_that_a_space_can_hold_runs_to_its_end(tmp_path, algorithm):
+def test_study_with_every_range_finishes(tmp_path, algorithm):
     file = written(tmp_path, algorithm)
     call("run", tmp_path / "old.yaml")
-    old = sorted(told("trials", tmp_path / "old.yaml"), key=lambda row: row["values"]["value"])
+    old = sorted(json_of("trials", tmp_path / "old.yaml"), key=lambda row: row["values"]["value"])
     old = [row for row in old if row["params"]["params.x"] < 2][
         :2
     ]  # others break a constraint of the new one
@@ -90,7 +90,7 @@ def test_a_study_with_all_that_a_space_can_hold_runs_to_its_end(tmp_path, algori
     rest = f"6 start points: 1 from the file, 2 from good.csv, 2 from old ({values}), 1 from `prior`"
     assert rest in ran.stderr
 
-    rows = told("trials", file)
+    rows = json_of("trials", file)
     assert len(rows) == 14
     assert {row["state"] for row in rows} == {"finished"}
     points = [row["params"] for row in rows]
@@ -117,7 +117,7 @@ def assert_limits(file: Path, rows: list[dict[str, Any]]) -> None:
     over = [row for row in rows if row["params"]["params.x"] > 0.5 and "memory" in row["metrics"]]
     assert [row["number"] for row in rows if row["breaks"]] == [row["number"] for row in over]
     assert {word for row in over for word in row["breaks"]} == {"memory 50 > 40"}
-    best = told("best", file)
+    best = json_of("best", file)
     kept = [row for row in rows if not row["breaks"]]
     assert best["best"]["number"] == min(kept, key=lambda row: row["values"]["value"])["number"]
     assert {int(number) for number in best["left_out"]} == {row["number"] for row in over}
@@ -147,7 +147,7 @@ def test_check_lists_start_points_and_errors(tmp_path):
     assert "2 start points: 1 from the file, 1 from `prior`" in call("check", file).stdout
 
 
-def test_a_study_of_which_no_trial_keeps_its_limits_has_no_best(tmp_path):
+def test_no_best_without_feasible_trial(tmp_path):
     file = written(tmp_path, "random")
     text = NEW[: NEW.index("  start_from")].replace("ALGORITHM", "random").replace("max: 3600", "max: 1.0e-6")
     file.write_text(text + "budget: {trials: 2}\n")

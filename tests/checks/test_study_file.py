@@ -9,7 +9,7 @@ from hpotune.errors import StudyFileError
 
 
 @pytest.fixture
-def told(make_study):
+def check_function(make_study):
     """What the check of a study says, with this text as the function's file."""
 
     def check_(text: str, **sections: object) -> list[str]:
@@ -43,11 +43,11 @@ SOMETIMES = {"k": {"choice": ["a", "b"]}, "x": {"float": [0, 1], "when": {"param
             "params.z is not a parameter of bowl; valid: x, or add **others",
         ),
         ("def bowl(k, x): pass", SOMETIMES, "python: bowl needs 'x', which only some trials have (when)"),
-        ("def bowl(x, /): pass", None, "has parameters before a /"),
+        ("def bowl(x, /): pass", None, "has positional-only parameters"),
     ],
 )
-def test_wrong_function_parameters_are_errors(told, text, params, says):
-    found = told(text, **({"params": params} if params is not None else {}))
+def test_wrong_function_parameters_are_errors(check_function, text, params, says):
+    found = check_function(text, **({"params": params} if params is not None else {}))
     assert any(line.startswith("study.yaml:") and says in line for line in found), found
 
 
@@ -62,14 +62,14 @@ def test_wrong_function_parameters_are_errors(told, text, params, says):
         ("from elsewhere import bowl", None),
     ],
 )
-def test_matching_function_is_valid(told, text, params):
-    assert told(text, **({"params": params} if params else {})) == []
+def test_matching_function_is_valid(check_function, text, params):
+    assert check_function(text, **({"params": params} if params else {})) == []
 
 
-def test_trials_without_range_are_warned_of(told):
+def test_trials_without_range_are_warned_of(check_function):
     text = "def bowl(x): return x"
-    (warning,) = told(text, params={"x": 1})
+    (warning,) = check_function(text, params={"x": 1})
     assert warning.startswith("study.yaml:")
     assert "nothing is searched (the file has no range), so 6 trials do the same" in warning
-    assert told(text, params={"x": 1}, budget={"trials": 2}) == []
-    assert told(text) == []
+    assert check_function(text, params={"x": 1}, budget={"trials": 2}) == []
+    assert check_function(text) == []

@@ -190,8 +190,8 @@ def test_unchanged_file_keeps_an_extension(file, call):
     assert len(rows(file)) == 4
     file.write_text(STUDY.replace("trials: 3", "trials: 2"))
     again = call("run", file)
-    assert "budget.trials: 4 is in force, as extended; the file says 2" in again.stderr
-    assert "budget.trials: 4 is in force" in call("check", file).stderr
+    assert "budget.trials=2 in the study file is not used: it was extended to 4" in again.stderr
+    assert "it was extended to 4" in call("check", file).stderr
     file.write_text(STUDY.replace("trials: 3", "trials: 6"))
     call("resume", file)
     assert len(rows(file)) == 6

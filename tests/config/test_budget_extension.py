@@ -1,4 +1,4 @@
-"""More budget: words, what they add to, and what an edit of the file means afterwards."""
+"""Extensions of a budget: options, sums, and later edits of the study file."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import pytest
 
 from hpotune.config.budget_extension import (
+    Extension,
     effective_budget,
     merged_extension,
     overridden_edits,
@@ -30,11 +31,13 @@ def budget(**changes: object) -> BudgetConfig:
 
 
 def after(*words: tuple[str, str], finished: int = 0, **edited: object) -> BudgetConfig:
-    """The budget in force after each word was said, and the file edited."""
-    told = {}
+    """The effective budget after each extension, with the file edited at the end."""
+    extension: Extension = {}
     for key, word in words:
-        told = merged_extension(budget(), json.loads(json.dumps(told)), {key: word}, finished=finished)
-    return effective_budget(budget(**edited), told)
+        extension = merged_extension(
+            budget(), json.loads(json.dumps(extension)), {key: word}, finished=finished
+        )
+    return effective_budget(budget(**edited), extension)
 
 
 @pytest.mark.parametrize(
@@ -60,12 +63,12 @@ def after(*words: tuple[str, str], finished: int = 0, **edited: object) -> Budge
         ("until", "2026-12-31 18:00", "2026-12-31 18:00:00"),
     ],
 )
-def test_a_plus_adds_and_a_bare_value_replaces(key, word, value):
+def test_plus_adds_and_value_replaces(key, word, value):
     assert str(getattr(after((key, word)), key)) == str(value)
     assert effective_budget(budget(), {}) == budget()
 
 
-def test_a_second_word_adds_to_the_first():
+def test_second_extension_adds():
     assert after(("trials", "+20"), ("trials", "+5"), ("parallel", "8")).trials == 75
 
 
@@ -74,17 +77,17 @@ def test_a_second_word_adds_to_the_first():
     [("+20", 50, 70), ("+20", 60, 70), ("+20", 100, 100), ("+20", 10, 70), ("30", 50, 30), ("30", 40, 40)],
     ids=["unedited", "raised_below", "raised_above", "lowered", "less_and_unedited", "less_and_edited"],
 )
-def test_of_an_edited_file_and_an_extension_the_larger_is_in_force(word, edited, trials):
+def test_larger_of_edit_and_extension(word, edited, trials):
     assert after(("trials", word), trials=edited).trials == trials
 
 
-def test_no_limit_is_more_than_any():
+def test_no_limit_is_largest():
     assert after(("gpu_hours", "+50"), gpu_hours=None).gpu_hours is None
-    told = merged_extension(budget(gpu_hours=None), {}, {"gpu_hours": "20"}, finished=0)
-    assert effective_budget(budget(gpu_hours=None), told).gpu_hours == 20
+    extension = merged_extension(budget(gpu_hours=None), {}, {"gpu_hours": "20"}, finished=0)
+    assert effective_budget(budget(gpu_hours=None), extension).gpu_hours == 20
 
 
-def test_a_moment_is_later_than_its_day_began():
+def test_date_includes_whole_day():
     assert str(after(("until", "2026-12-31 18:00"), until="2026-12-31").until) == "2026-12-31"
 
 
@@ -105,39 +108,39 @@ def test_a_moment_is_later_than_its_day_began():
         ("gpu_hours", "+-1", "needs +50, 200 or none"),
         ("wall_time", "+soon", "--wall-time +soon: needs +12:00:00"),
         ("wall_time", "+0", "needs +12:00:00"),
-        ("until", "+3", "needs a moment, such as 2026-12-31"),
+        ("until", "+3", "needs a date, such as 2026-12-31"),
         ("until", "tomorrow", "needs 2026-12-31"),
         ("until", "2026-13-01", "needs 2026-12-31"),
     ],
 )
-def test_a_wrong_word_is_one_line_with_what_it_needs(key, word, says):
-    with pytest.raises(StudyFileError) as told:
+def test_wrong_value_names_its_rule(key, word, says):
+    with pytest.raises(StudyFileError) as raised:
         merged_extension(budget(), {}, {key: word}, finished=12)
-    (line,) = told.value.mistakes
+    (line,) = raised.value.mistakes
     assert says in line
 
 
-def test_nothing_can_be_added_to_no_limit():
-    with pytest.raises(StudyFileError, match="has no limit, so there is nothing to add to"):
+def test_unlimited_budget_cannot_grow():
+    with pytest.raises(StudyFileError, match="has no limit that could be raised"):
         merged_extension(budget(gpu_hours=None), {}, {"gpu_hours": "+20"}, finished=0)
 
 
-def test_every_wrong_word_is_told():
-    with pytest.raises(StudyFileError) as told:
+def test_every_wrong_value_is_reported():
+    with pytest.raises(StudyFileError) as raised:
         merged_extension(budget(), {}, {"trials": "x", "parallel": "y", "max_failed": "+1"}, finished=0)
-    assert len(told.value.mistakes) == 2
+    assert len(raised.value.mistakes) == 2
 
 
-def test_an_edit_that_an_extension_overrules_is_told_and_no_other():
-    told = merged_extension(budget(), {}, {"trials": "+20"}, finished=0)
+def test_overridden_edit_is_reported():
+    extension = merged_extension(budget(), {}, {"trials": "+20"}, finished=0)
     assert (
-        overridden_edits(budget(), told)
-        == overridden_edits(budget(trials=100), told)
-        == overridden_edits(budget(parallel=9), told)
+        overridden_edits(budget(), extension)
+        == overridden_edits(budget(trials=100), extension)
+        == overridden_edits(budget(parallel=9), extension)
         == []
     )
-    (line,) = overridden_edits(budget(trials=40), told)
-    assert line.startswith("budget.trials: 70 is in force, as extended; the file says 40")
+    (line,) = overridden_edits(budget(trials=40), extension)
+    assert line.startswith("budget.trials=40 in the study file is not used: it was extended to 70")
 
 
 @pytest.mark.parametrize(

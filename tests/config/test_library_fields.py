@@ -13,12 +13,12 @@ RECORDED = json.loads(library_fields._RECORDED.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["lora", "train"])
-def test_the_recorded_fields_are_those_of_the_installed_library_or_of_an_older_one(name):
+def test_recorded_fields_match_installed_library(name):
     pytest.importorskip("peft" if name == "lora" else "transformers")
     assert RECORDED[name].keys() <= field_types(name).keys()
 
 
-def test_the_recorded_names_are_known_to_the_installed_library():
+def test_recorded_values_match_installed_library():
     transformers = pytest.importorskip("transformers")
     from transformers.trainer_utils import SchedulerType
     from transformers.training_args import OptimizerNames
@@ -29,7 +29,7 @@ def test_the_recorded_names_are_known_to_the_installed_library():
     assert set(named_values("optim")) < {item.value for item in OptimizerNames}
 
 
-def test_the_recorded_list_serves_where_the_libraries_are_not_installed(monkeypatch):
+def test_recorded_list_replaces_missing_libraries(monkeypatch):
     monkeypatch.setattr(library_fields.importlib.util, "find_spec", lambda name: None)
     assert library_fields.field_types.__wrapped__("lora")["r"] == "int"
     assert "cosine" in library_fields.named_values.__wrapped__("lr_scheduler_type")
@@ -51,9 +51,9 @@ def test_the_recorded_list_serves_where_the_libraries_are_not_installed(monkeypa
         ("pisa", "Literal['pissa', 'pissa_niter_[number of iters]']", "is text"),
     ],
 )  # fmt: skip
-def test_a_value_fits_its_annotation_or_is_told_why_not(value, annotation, says):
-    told = type_error(value, annotation)
-    assert told is None if says is None else told is not None and says in told
+def test_value_is_checked_by_annotation(value, annotation, says):
+    error = type_error(value, annotation)
+    assert error is None if says is None else error is not None and says in error
 
 
 @pytest.mark.parametrize(

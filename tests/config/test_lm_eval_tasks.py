@@ -46,12 +46,12 @@ def own(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_mmlu_has_57_leaves_and_those_of_its_sciences_among_them(index: TaskIndex) -> None:
+def test_mmlu_has_57_tasks(index: TaskIndex) -> None:
     assert len(index.leaves("mmlu")) == 57
     assert index.leaves("mmlu_stem") < index.leaves("mmlu")
 
 
-def test_a_single_task_is_its_own_leaf(index: TaskIndex) -> None:
+def test_single_task_has_no_members(index: TaskIndex) -> None:
     assert index.leaves("hellaswag") == {"hellaswag"}
 
 
@@ -59,7 +59,7 @@ def test_a_tag_gathers_its_tasks(index: TaskIndex) -> None:
     assert index.leaves("ai2_arc") == {"arc_easy", "arc_challenge"}
 
 
-def test_names_and_folders_are_those_of_lm_eval(index: TaskIndex) -> None:
+def test_index_matches_lm_eval(index: TaskIndex) -> None:
     from lm_eval.tasks import TaskManager
 
     theirs = TaskManager().task_index
@@ -69,7 +69,7 @@ def test_names_and_folders_are_those_of_lm_eval(index: TaskIndex) -> None:
         assert folder == (str(entry.yaml_path.parent) if entry.yaml_path else None), name
 
 
-def test_a_manager_of_the_folders_named_builds_a_nested_group(index: TaskIndex) -> None:
+def test_folders_suffice_for_nested_group(index: TaskIndex) -> None:
     from lm_eval.tasks import TaskManager
 
     manager = TaskManager(include_defaults=False, include_path=[str(f) for f in index.folders(["mmlu"])])
@@ -84,12 +84,12 @@ def test_the_second_look_reads_the_cache(
     assert task_index(cache=cache) == index
 
 
-def test_a_cache_that_cannot_be_written_is_done_without(tmp_path: Path, index: TaskIndex) -> None:
+def test_unwritable_cache_is_ignored(tmp_path: Path, index: TaskIndex) -> None:
     (tmp_path / "file").write_text("")
     assert task_index(cache=tmp_path / "file") == index
 
 
-def test_own_tasks_groups_and_inline_ones_are_found(own: str, index: TaskIndex, cache: Path) -> None:
+def test_own_tasks_and_groups_are_found(own: str, index: TaskIndex, cache: Path) -> None:
     mine = task_index(own, cache=cache)
     assert mine is not None
     inline = "own_group::own_inner::own_inline"
@@ -99,34 +99,34 @@ def test_own_tasks_groups_and_inline_ones_are_found(own: str, index: TaskIndex, 
     assert len(mine.folders(["own_group"])) == 2
 
 
-def test_a_task_of_ones_own_wins_over_a_stock_one(index: TaskIndex, cache: Path, tmp_path: Path) -> None:
+def test_own_task_overrides_stock_task(index: TaskIndex, cache: Path, tmp_path: Path) -> None:
     (tmp_path / "hellaswag.yaml").write_text("task: hellaswag\n")
     mine = task_index(str(tmp_path), cache=cache)
     assert mine is not None
     assert mine.folders(["hellaswag"]) == [tmp_path]
 
 
-def test_a_misspelt_name_is_not_there_and_has_a_neighbour(index: TaskIndex) -> None:
+def test_misspelt_task_gets_a_suggestion(index: TaskIndex) -> None:
     assert not index.exists("helaswag")
     assert "hellaswag" in index.nearest("helaswag")
 
 
-def test_a_sealed_group_and_a_task_in_it_overlap_both_ways(index: TaskIndex) -> None:
+def test_sealed_group_overlaps_its_tasks(index: TaskIndex) -> None:
     assert "mmlu_anatomy" in overlap(["mmlu"], ["mmlu_anatomy"], index=index)[0]
     assert "19 tasks" in overlap(["mmlu_stem"], ["mmlu"], index=index)[0]
     assert overlap(["mmlu"], ["hellaswag"], index=index) == []
 
 
-def test_without_an_index_equal_names_still_overlap() -> None:
+def test_equal_names_overlap_without_index() -> None:
     assert len(overlap(["mmlu", "piqa"], ["mmlu"], index=None)) == 1
 
 
-def test_where_lm_eval_is_not_installed_there_is_no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_index_without_lm_eval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lm_eval_tasks.importlib.util, "find_spec", lambda name: None)
     assert task_index() is None
 
 
-def test_looking_up_tasks_imports_neither_lm_eval_nor_torch(cache: Path) -> None:
+def test_index_imports_no_heavy_library(cache: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from hpotune.config.lm_eval_tasks import task_index;"
         f"task_index(cache=Path({str(cache)!r}));"

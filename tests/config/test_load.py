@@ -54,7 +54,7 @@ def load(text: str) -> Study:
     return build_study(parse_source(text, path=Path("study.yaml")))
 
 
-def test_every_key_of_the_documented_example_is_accepted():
+def test_documented_example_is_valid():
     study = load(EXAMPLE)
     assert {r.name for r in study.space.searched} == DRAWN.keys()
     assert study.config.budget.trials == 50
@@ -75,7 +75,7 @@ def test_a_point_gives_typed_sections():
     assert point.model.dtype == "bfloat16"
 
 
-def test_a_point_lacks_the_ranges_whose_condition_fails():
+def test_point_lacks_unmet_conditional_ranges():
     assert "sgd_momentum" not in load(EXAMPLE).point({**DRAWN, "train.optim": "adamw_torch"}).train
 
 
@@ -94,13 +94,13 @@ def test_the_baseline_is_the_first_corner():
     ],
     ids=["last corner", "a choice in the middle", "a corner under a condition", "first corner"],
 )
-def test_a_mistake_at_any_corner_is_one_line(text):
-    with pytest.raises(StudyFileError) as told:
+def test_error_at_any_corner_is_one_line(text):
+    with pytest.raises(StudyFileError) as raised:
         load(text)
-    assert len(told.value.mistakes) == 1
+    assert len(raised.value.mistakes) == 1
 
 
-def test_an_expression_is_tried_where_several_ranges_meet():
+def test_expression_is_checked_at_corners():
     text = EXAMPLE.replace('{expr: "2 * lora.r"}', '{expr: "lora.r // (train.num_train_epochs - 3) + 999"}')
     text = text.replace("num_train_epochs: 1", "num_train_epochs: {int: [1, 3]}")
     with pytest.raises(
@@ -109,16 +109,16 @@ def test_an_expression_is_tried_where_several_ranges_meet():
         load(text)
 
 
-def test_a_wrong_study_raises_no_pydantic_words():
+def test_errors_hide_pydantic_wording():
     text = EXAMPLE.replace("trials: 50", "trials: many").replace("dtype: bfloat16", "dtype: bf16")
-    with pytest.raises(StudyFileError) as told:
+    with pytest.raises(StudyFileError) as raised:
         load(text)
     for word in ("pydantic", "Input should", "Value error", "valid integer"):
-        assert word not in str(told.value)
+        assert word not in str(raised.value)
 
 
 @pytest.mark.parametrize("key", sorted(StudyConfig.model_fields))
-def test_every_section_has_words_for_its_docs(key):
+def test_every_section_has_a_description(key):
     field = StudyConfig.model_fields[key]
     texts = [
         field.description,
@@ -142,20 +142,20 @@ def test_every_section_has_words_for_its_docs(key):
         ("1-0:0:1".replace("0:0:1", "00:00:01"), 1441),
     ],
 )
-def test_the_wall_time_is_counted_as_slurm_counts(time, minutes):
+def test_wall_time_follows_slurm(time, minutes):
     assert (
         load(EXAMPLE.replace('time: "12:00:00"', f'time: "{time}"')).config.resources.walltime_min == minutes
     )
 
 
-def test_a_list_of_objectives_is_a_multi_objective_study():
+def test_objective_list_is_multi_objective():
     one = "  objective: {task: hellaswag, metric: acc_norm, direction: maximize, goal: 0.60}\n"
     two = "  objective:\n    - {task: hellaswag, metric: acc_norm}\n    - {metric: eval_loss}\n"
     senses = [objective.sense for objective in load(EXAMPLE.replace(one, two)).config.score.objective]
     assert senses == ["maximize", "minimize"]
 
 
-def test_a_misspelt_kind_of_range_is_no_plain_value() -> None:
+def test_misspelt_range_kind_is_an_error() -> None:
     text = (
         "name: s\npython: f.py:f\nparams: {x: {itn: [0, 9]}}\n"
         "score: {objective: {metric: loss}}\nbudget: {trials: 2}\n"

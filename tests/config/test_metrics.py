@@ -37,7 +37,7 @@ def test_metric_name_gives_direction(metric, sense):
         ("value", None),
     ],
 )
-def test_only_plain_names_tell_the_direction_of_a_number_of_ones_own(metric, sense):
+def test_direction_of_own_metric_needs_common_name(metric, sense):
     assert plain_sense(metric) == sense
 
 

@@ -32,7 +32,7 @@ def test_paths_inside_a_choice_become_absolute(tmp_path):
     assert made == {"data": {"path": {"choice": [str(tmp_path / "a.csv"), "me/rows"]}}}
 
 
-def test_a_function_keeps_its_name_behind_the_path(tmp_path):
+def test_function_name_stays_in_path(tmp_path):
     (tmp_path / "own.py").write_text("from elsewhere import loss\n")
     assert made_absolute({"python": "own.py:loss"}, tmp_path)[0] == {"python": f"{tmp_path / 'own.py'}:loss"}
 
@@ -48,14 +48,14 @@ def test_every_absent_path_is_a_mistake(tmp_path):
     assert set(found) == {("model", "path"), ("data", "path"), ("data_root",), ("score", "include_path")}
 
 
-def test_an_environment_of_its_own_becomes_absolute_and_auto_stays(tmp_path):
+def test_venv_path_becomes_absolute(tmp_path):
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     (tmp_path / "venv" / "bin" / "activate").touch()
     assert made_absolute({"env": {"venv": "venv"}}, tmp_path)[0] == {"env": {"venv": str(tmp_path / "venv")}}
     assert made_absolute({"env": {"venv": "auto"}}, tmp_path)[1] == {}
 
 
-def test_an_image_becomes_absolute_and_an_address_stays(tmp_path):
+def test_container_path_becomes_absolute(tmp_path):
     (tmp_path / "own.sif").touch()
     made, found = made_absolute({"env": {"container": "own.sif"}}, tmp_path)
     assert made == {"env": {"container": str(tmp_path / "own.sif")}}
@@ -87,15 +87,15 @@ def point(tmp_path, **data) -> PointConfig:
         ("instruction,label", {"task": "sequence_classification"}, []),
     ],
 )  # fmt: skip
-def test_the_columns_that_a_prompt_needs_are_looked_for(header, data, missing, tmp_path):
+def test_missing_prompt_columns_are_errors(header, data, missing, tmp_path):
     (tmp_path / "rows.csv").write_text(header + "\n")
-    told = [text for _, text in data_mistakes(point(tmp_path, **data), data_root=None)]
-    assert [f"column {name!r}" in text for name, text in zip(missing, told, strict=True)] == [True] * len(
+    errors = [text for _, text in data_mistakes(point(tmp_path, **data), data_root=None)]
+    assert [f"column {name!r}" in text for name, text in zip(missing, errors, strict=True)] == [True] * len(
         missing
     )
 
 
-def test_a_folder_under_data_root_is_looked_into(tmp_path):
+def test_data_root_folder_is_checked(tmp_path):
     (tmp_path / "me" / "rows").mkdir(parents=True)
     (tmp_path / "me" / "rows" / "train-0.jsonl").write_text('{"text": "a"}\n')
     found = list(data_mistakes(point(tmp_path, path="me/rows", prompt="{txt}"), data_root=str(tmp_path)))
@@ -103,11 +103,11 @@ def test_a_folder_under_data_root_is_looked_into(tmp_path):
     assert "did you mean 'text'?" in found[0][1]
 
 
-def test_data_of_the_hub_is_not_looked_at(tmp_path):
+def test_hub_data_is_not_checked(tmp_path):
     assert list(data_mistakes(point(tmp_path, path="me/rows"), data_root=None)) == []
 
 
-def test_names_of_a_command_stand_in_single_braces():
+def test_command_names_use_single_braces():
     assert template_names("run {a} --b {b} ${{HOME}} {{x}}") == {"a", "b"}
 
 

@@ -15,19 +15,19 @@ def names(kind: type) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}
 
 
-def test_every_field_of_the_installed_training_arguments_is_honoured_or_refused():
+def test_training_arguments_are_supported_or_refused():
     known = names(transformers.TrainingArguments)
     assert known - supported_fields.HONOURED - supported_fields.REFUSED.keys() == set()
     assert known >= supported_fields.HONOURED
     assert not supported_fields.HONOURED & supported_fields.REFUSED.keys()
 
 
-def test_every_field_of_the_installed_lora_config_passes_or_has_a_reason():
+def test_lora_fields_are_supported_or_refused():
     for name in names(peft.LoraConfig):
         assert (supported_fields.check_lora_key(name) is None) == (name not in supported_fields.REFUSED_LORA)
 
 
-def test_the_fields_are_read_without_importing_the_libraries():
+def test_fields_need_no_library_import():
     code = (
         "import sys; from hpotune.config import supported_fields as s; s.train_fields(); s.lora_fields();"
         "sys.exit(bool({'torch', 'transformers', 'peft'} & set(sys.modules)))"
@@ -44,7 +44,7 @@ def test_the_fields_are_read_without_importing_the_libraries():
         ("warmup_ratio", "warmup_steps: 0.1"),
     ],
 )
-def test_a_key_that_would_be_ignored_is_a_complaint_with_a_way_out(key, part):
+def test_unsupported_key_error_has_next_step(key, part):
     assert part in (supported_fields.check_train_key(key) or "")
 
 

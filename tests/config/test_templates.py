@@ -47,7 +47,7 @@ def files_of_at_most(size: int) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_compiled_template_is_copied_without_its_cache(name: str, compiled: Path, tmp_path: Path) -> None:
+def test_template_is_copied_without_pycache(name: str, compiled: Path, tmp_path: Path) -> None:
     out = tmp_path / "here"
     out.mkdir()
     assert copy_template(name, out / "lab.yaml") == out / "lab.yaml"
@@ -57,7 +57,7 @@ def test_a_compiled_template_is_copied_without_its_cache(name: str, compiled: Pa
     assert content(out) == expected
 
 
-def test_an_existing_study_file_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
+def test_existing_study_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "lab.yaml").write_text("mine")
     with pytest.raises(StudyFileError, match=r"lab\.yaml: exists already; choose another name with --out"):
         copy_template("function", tmp_path / "lab.yaml")
@@ -65,7 +65,7 @@ def test_an_existing_study_file_is_refused_and_nothing_is_written(tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "broken link"])
-def test_another_file_beside_it_is_refused_and_nothing_is_written(kind: str, tmp_path: Path) -> None:
+def test_different_template_file_is_refused(kind: str, tmp_path: Path) -> None:
     own = tmp_path / "objective.py"
     {
         "file": lambda: own.write_text("mine"),
@@ -78,13 +78,13 @@ def test_another_file_beside_it_is_refused_and_nothing_is_written(kind: str, tmp
     assert kind != "file" or own.read_text() == "mine"
 
 
-def test_a_second_study_shares_the_unchanged_objective(tmp_path: Path) -> None:
+def test_second_study_shares_objective(tmp_path: Path) -> None:
     copy_template("function", tmp_path / "one.yaml")
     copy_template("function", tmp_path / "two.yaml")
     assert content(tmp_path).keys() == {"one.yaml", "two.yaml", "objective.py"}
 
 
-def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
+def test_failed_copy_leaves_nothing(tmp_path: Path) -> None:
     sizes = [(templates.FOLDER / path).stat().st_size for path in ("function/objective.py", "function.yaml")]
     assert sizes[0] < sizes[1]  # the objective, which comes first, fits; the study file does not
     with files_of_at_most(sum(sizes) // 2):
@@ -95,7 +95,7 @@ def test_a_failure_in_the_middle_leaves_nothing(tmp_path: Path) -> None:
     assert content(tmp_path).keys() == {"lab.yaml", "objective.py"}
 
 
-def test_a_failure_keeps_what_was_there_before(tmp_path: Path) -> None:
+def test_failed_copy_keeps_existing_files(tmp_path: Path) -> None:
     copy_template("function", tmp_path / "one.yaml")
     before = content(tmp_path)
     with files_of_at_most(10):
@@ -104,8 +104,8 @@ def test_a_failure_keeps_what_was_there_before(tmp_path: Path) -> None:
     assert content(tmp_path) == before
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
-    with pytest.raises(StudyFileError, match="cannot be written .* choose another place with --out"):
+def test_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StudyFileError, match="cannot be written .* choose another folder with --out"):
         copy_template("function", tmp_path / "no" / "lab.yaml")
     with pytest.raises(StudyFileError, match="'funktion' is unknown; did you mean 'function'"):
         copy_template("funktion", tmp_path / "lab.yaml")

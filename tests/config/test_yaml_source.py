@@ -28,7 +28,7 @@ def parse(text: str) -> Source:
         ("1.10.0", "1.10.0"), ("e5", "e5"), ("<<", "<<"), ("=", "="),
     ],
 )  # fmt: skip
-def test_an_unquoted_scalar_is_read_by_the_core_schema_of_yaml_1_2(text, value):
+def test_scalars_follow_yaml_core_schema(text, value):
     assert plain(text) == value
     assert type(plain(text)) is type(value)
 
@@ -42,41 +42,41 @@ def test_a_quoted_scalar_stays_text(text):
     assert parse(f"a: {text}\n").values == {"a": "8"}
 
 
-def test_each_key_and_item_has_its_line():
+def test_keys_and_items_have_lines():
     source = parse("a:\n  b: 1\n  c:\n    - x\n    - {d: 2}\n")
     assert source.lines == {
         ("a",): 1, ("a", "b"): 2, ("a", "c"): 3, ("a", "c", 0): 4, ("a", "c", 1): 5, ("a", "c", 1, "d"): 5,
     }  # fmt: skip
 
 
-def test_a_place_that_is_not_in_the_file_is_that_of_the_nearest_around_it():
+def test_missing_key_uses_enclosing_location():
     source = parse("a: 1\nb:\n  c: 1\n")
     assert source.location(("b", "c", "x", 0)) == "study.yaml:3"
     assert source.location(("b", "x")) == "study.yaml:2"
     assert source.location(("x",)) == "study.yaml:1"
 
 
-def test_duplicate_keys_are_named_with_both_lines():
-    with pytest.raises(StudyFileError) as told:
+def test_duplicate_keys_name_both_lines():
+    with pytest.raises(StudyFileError) as raised:
         parse("a:\n  b: 1\n  b: 2\nc: 1\nc: 2\n")
-    assert [line.partition(";")[0] for line in told.value.mistakes] == [
+    assert [line.partition(";")[0] for line in raised.value.mistakes] == [
         "study.yaml:3: a.b is given twice (first on line 2)",
         "study.yaml:5: c is given twice (first on line 4)",
     ]
 
 
-def test_a_merged_key_gives_way_to_the_own_one_and_its_line():
+def test_own_key_overrides_merged_key():
     source = parse("a: &a {x: 1, y: 2}\nb:\n  x: 3\n  <<: *a\n")
     assert source.values["b"] == {"x": 3, "y": 2}
     assert source.line(("b", "x")) == 3
 
 
-def test_of_several_merged_mappings_the_first_wins():
+def test_first_merged_mapping_is_used():
     source = parse("a: &a {x: 1}\nb: &b {x: 2, y: 2}\nc:\n  <<: [*a, *b]\n")
     assert source.values["c"] == {"x": 1, "y": 2}
 
 
-def test_an_alias_is_the_value_of_its_anchor():
+def test_alias_has_value_of_anchor():
     assert parse("a: &a [1, 2]\nb: *a\n").values == {"a": [1, 2], "b": [1, 2]}
 
 
@@ -94,14 +94,14 @@ def test_an_alias_is_the_value_of_its_anchor():
         ("- a\n", "study.yaml:1: has no `key: value` lines"),
     ],
 )
-def test_what_is_no_mapping_of_plain_values_is_refused_with_its_line(text, says):
-    with pytest.raises(StudyFileError) as told:
+def test_unsupported_yaml_is_refused(text, says):
+    with pytest.raises(StudyFileError) as raised:
         parse(text)
-    assert len(told.value.mistakes) == 1
-    assert says in str(told.value)
+    assert len(raised.value.mistakes) == 1
+    assert says in str(raised.value)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
+def test_byte_order_mark_is_ignored(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_bytes(b"\xef\xbb\xbfname: a\n")
     assert read_source(path).values == {"name": "a"}
@@ -114,7 +114,7 @@ FLOATS = [
 
 
 @pytest.mark.parametrize("value", FLOATS)
-def test_a_float_comes_back_as_the_same_float(value):
+def test_float_round_trips(value):
     back = parse(write_yaml({"a": value, "b": [value]})).values
     assert back == {"a": value, "b": [value]}
     assert isinstance(back["a"], float)
@@ -129,7 +129,7 @@ def test_a_float_comes_back_as_the_same_float(value):
         '"', "1_000", ".inf", "x" * 300,
     ],
 )  # fmt: skip
-def test_text_comes_back_as_the_same_text(value):
+def test_text_round_trips(value):
     assert parse(write_yaml({"a": value, "b": {"c": [value]}})).values == {"a": value, "b": {"c": [value]}}
 
 

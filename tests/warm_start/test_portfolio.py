@@ -27,18 +27,18 @@ def test_one_source_gives_its_best_settings():
     assert sorted(found) == sorted(np.argsort(-one.gains)[:3])
 
 
-def test_settings_that_are_all_but_equal_are_taken_once():
+def test_near_points_are_chosen_once():
     near = np.array([[0.3, 0.7], [0.31, 0.69], [0.29, 0.72], [0.5, 0.7], [0.9, 0.1]])
     one = Source(points=near, gains=np.array([5.0, 4.0, 3.0, 2.0, 1.0]))
     assert sorted(at for _, at in portfolio(SQUARE, [one], size=3)) == [0, 3, 4]
 
 
-def test_sources_that_agree_give_a_point_near_their_common_best():
+def test_agreeing_sources_give_common_best():
     found = chosen([source((0.3, 0.7), seed=seed) for seed in range(4)])
     assert np.abs(found[0] - (0.3, 0.7)).max() < 0.15
 
 
-def test_the_second_setting_serves_the_sources_that_the_first_does_not():
+def test_second_point_covers_other_sources():
     found = chosen(
         [source((0.1, 0.1), seed=0), source((0.1, 0.1), seed=1), source((0.9, 0.9), seed=2)], size=2
     )
@@ -52,7 +52,7 @@ def test_the_scale_of_scores_says_nothing():
     assert np.abs(chosen(sources, size=1)[0] - 0.1).max() < 0.25
 
 
-def test_equal_points_are_chosen_once_and_no_more_than_there_are():
+def test_equal_points_are_chosen_once():
     points = np.array([[0.5, 0.5]] * 6)
     same = Source(points=points, gains=np.arange(6.0))
     assert len(portfolio(SQUARE, [same, same], size=3)) == 1
@@ -60,12 +60,12 @@ def test_equal_points_are_chosen_once_and_no_more_than_there_are():
 
 
 @pytest.mark.parametrize("gains", [np.zeros(9), np.linspace(-1e300, 1e300, 9)])
-def test_constant_and_huge_scores_do_not_break_it(gains):
+def test_constant_and_huge_scores(gains):
     points = np.random.default_rng(0).random((9, 2))
     assert len(portfolio(SQUARE, [Source(points=points, gains=gains)], size=3)) == 3
 
 
-def test_categories_are_told_apart():
+def test_categories_are_distinguished():
     cube = Cube({"kind": CategoricalDistribution(("a", "b")), "x": FloatDistribution(0, 1)})
     rng = np.random.default_rng(0)
     points = np.column_stack([rng.choice([0.25, 0.75], 40), rng.random(40)])

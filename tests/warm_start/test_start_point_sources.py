@@ -63,8 +63,10 @@ def played(
         point = dict(claim.row.params)
         found.append(point | {"value": value(point)})
         metrics = {"memory": point.get("params.x")}
-        told = TrialResult(number=claim.row.number, state="finished", values=[value(point)], metrics=metrics)
-        store.complete(claim.trial_id, told)
+        result = TrialResult(
+            number=claim.row.number, state="finished", values=[value(point)], metrics=metrics
+        )
+        store.complete(claim.trial_id, result)
     return found
 
 
@@ -76,16 +78,16 @@ def kept(file: Path) -> list[dict]:
 
 
 def mistakes(file: Path) -> list[str]:
-    with pytest.raises(StudyFileError) as told:
+    with pytest.raises(StudyFileError) as raised:
         check(file)
-    assert all("\n" not in line for line in told.value.mistakes)
-    return list(told.value.mistakes)
+    assert all("\n" not in line for line in raised.value.mistakes)
+    return list(raised.value.mistakes)
 
 
 CSV = 'params.x,params.n,params.kind,params.only,value\n-1.5,3,a,.5,9\n2,,1,,8\n0.25,7,"[""q"", ""v""]",,7\n'
 
 
-def test_rows_of_a_csv_are_starts_in_their_order_and_empty_cells_are_drawn(made):
+def test_csv_rows_become_start_points(made):
     file = made(search={"start_from": "good.csv"})
     (file.parent / "good.csv").write_text(CSV)
     assert [one["params"] for one in kept(file)] == [
@@ -96,7 +98,7 @@ def test_rows_of_a_csv_are_starts_in_their_order_and_empty_cells_are_drawn(made)
     assert {one["of"] for one in kept(file)} == {"from good.csv"}
 
 
-def test_at_most_so_many_rows_are_taken(made):
+def test_take_limits_csv_rows(made):
     file = made(search={"start_from": [{"path": "good.csv", "take": 2}]})
     (file.parent / "good.csv").write_text(CSV + "99,1,a,0,0\n")
     assert len(kept(file)) == 2
@@ -109,11 +111,11 @@ def test_at_most_so_many_rows_are_taken(made):
         ("params.x,params.n\n1,2.5\n", ["good.csv:2, column 2: params.n=2.5 is between two values"]),
         ("params.x,params.kind\n1,b\n", ['good.csv:2, column 2: params.kind="b" is not one of the choices']),
         ("params.x\nhigh\n", ['good.csv:2, column 1: params.x="high" needs a number']),
-        ("params.x,params.m\n1,2\n", ["good.csv:1, column 2: 'params.m' is no range of the study; did you mean"]),
-        ("params.x,params.x\n1,2\n", ["good.csv:1, column 2: 'params.x' stands twice; remove one"]),
-        ("params.x,params.n\n1\n", ["good.csv:2: has 1 cell; its first line names 2: needs as many"]),
-        ("value\n1\n", ["good.csv:1: names no range of the study; its first line needs some of params.x"]),
-        ("params.x\n", ["'good.csv' holds no row below its first line"]),
+        ("params.x,params.m\n1,2\n", ["good.csv:1, column 2: 'params.m' is not a range of the study; did you mean"]),
+        ("params.x,params.x\n1,2\n", ["good.csv:1, column 2: 'params.x' is given twice; remove one"]),
+        ("params.x,params.n\n1\n", ["good.csv:2: has 1 cell, and the header 2; needs equal numbers"]),
+        ("value\n1\n", ["good.csv:1: has no range of the study in its header; needs some of params.x"]),
+        ("params.x\n", ["'good.csv' has no row below its header"]),
         ("params.x,params.n\n1,5\n2,9\n", ["good.csv:3: the point breaks the constraint 'params.n < 8'"]),
         ("params.x,params.n\n9,0\n8,1\n", [
             "good.csv:2, column 1: params.x=9", "good.csv:2, column 2: params.n=0", "good.csv:3, column 1: params.x=8",
@@ -122,17 +124,17 @@ def test_at_most_so_many_rows_are_taken(made):
         (b"\xff\xfe\x00", ["good.csv: cannot be read as .csv"]),
     ],
 )  # fmt: skip
-def test_every_mistake_of_a_csv_has_its_line_and_column(made, text, says):
+def test_csv_errors_name_their_cell(made, text, says):
     file = made(search={"algorithm": "tpe", "start_from": ["good.csv"]}, constraints=["params.n < 8"])
     (file.parent / "good.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     found = mistakes(file)
     line = file.read_text().splitlines().index("  - good.csv") + 1
     assert len(found) == len(says)
-    for told, wanted in zip(found, says, strict=True):
-        assert told.startswith(f"new.yaml:{line}: search.start_from: {wanted}"), told
+    for line_text, wanted in zip(found, says, strict=True):
+        assert line_text.startswith(f"new.yaml:{line}: search.start_from: {wanted}"), line_text
 
 
-def test_the_best_of_an_earlier_study_come_first_best_first(made):
+def test_past_study_gives_best_points(made):
     old = made("old")
     points = sorted(played(old), key=lambda point: point["value"])
     file = made(search={"start_from": ["old"], "algorithm": "random"})
@@ -143,12 +145,12 @@ def test_the_best_of_an_earlier_study_come_first_best_first(made):
 
 
 @pytest.mark.parametrize("path", ["old.yaml", "old", "./old/"])
-def test_a_study_is_named_by_its_folder_or_its_file_and_take_says_how_many(made, path):
+def test_past_study_by_folder_or_file(made, path):
     played(made("old"))
     assert len(kept(made(search={"start_from": [{"path": path, "take": 5}], "portfolio": 0}))) == 5
 
 
-def test_only_trials_that_keep_the_earlier_study_s_limits_are_taken(made):
+def test_only_feasible_past_trials_count(made):
     score = {
         "objective": {"metric": "value", "direction": "maximize"},
         "constraints": [{"metric": "memory", "max": 0}],
@@ -159,25 +161,25 @@ def test_only_trials_that_keep_the_earlier_study_s_limits_are_taken(made):
     assert all(one["value"] <= 0 for one in found)
 
 
-def test_tied_and_fixed_values_of_an_earlier_study_are_values_of_its_points(made):
+def test_past_points_include_fixed_values(made):
     params = {"x": {"expr": "params.half * 2"}, "half": {"float": [0.1, 0.2]}, "n": 4, "kind": "a"}
     played(made("old", params=params), value=lambda point: point["params.half"])
     first = kept(made(search={"start_from": ["old"]}))[0]
     assert first["params"] == {"params.x": first["value"] * 2, "params.n": 4, "params.kind": '"a"'}
 
 
-def test_points_outside_the_ranges_are_moved_and_that_is_said(made):
+def test_outside_points_are_moved(made):
     played(made("old"), value=lambda point: -point["params.x"])
     params = {"x": {"float": [-9.0, -4.0]}, "kind": {"choice": ["else"]}}
     checked = check(made(params=params, search={"start_from": [{"path": "old", "take": 1}]}))
     assert [start.params for start in checked.starts] == [{"params.x": -4.0}]
     (note,) = checked.notes
-    assert note.startswith("old: the point that reached -")
-    assert "lay outside this study's ranges and was moved to the nearest values" in note
+    assert note.startswith("old: the point with value -")
+    assert "is outside this study's ranges and was moved to the nearest values" in note
     assert note.endswith("params.x, params.kind")
 
 
-def test_the_next_best_takes_the_place_of_a_point_that_breaks_a_constraint(made):
+def test_next_best_replaces_infeasible_point(made):
     points = sorted(played(made("old"), trials=12), key=lambda point: point["value"])
     file = made(search={"start_from": [{"path": "old", "take": 2}]}, constraints=["params.x > 0"])
     right = [point["params.x"] for point in points if point["params.x"] > 0][:2]
@@ -185,7 +187,7 @@ def test_the_next_best_takes_the_place_of_a_point_that_breaks_a_constraint(made)
     checked = check(file)
     assert [start.params["params.x"] for start in checked.starts] == right
     assert checked.notes == [
-        f"old: {before} of its best points cannot be points of this study, and are left out"
+        f"old: {before} of its best points are not possible in this study and are left out"
     ]
 
 
@@ -193,12 +195,12 @@ def test_the_next_best_takes_the_place_of_a_point_that_breaks_a_constraint(made)
     ("start", "says"),
     [
         ("away", "'away' is neither a study nor a .csv file (", ),
-        ("empty", "'empty' has no scored trial that keeps its constraints yet"),
-        ("other", "'other' shares no name with this study; it has params.y, and this one params.x, params.n"),
-        ("away.csv", "'away.csv' is not there; paths are relative to the study file"),
+        ("empty", "'empty' has no scored trial that satisfies its constraints"),
+        ("other", "'other' has no range in common with this study; it has params.y, and this study has params.x"),
+        ("away.csv", "'away.csv' does not exist; paths are relative to the study file"),
     ],
 )  # fmt: skip
-def test_a_source_that_gives_nothing_is_one_line_with_its_place(made, start, says):
+def test_useless_source_is_an_error(made, start, says):
     if start == "empty":
         ready(made("empty"))
     if start == "other":
@@ -210,7 +212,7 @@ def test_a_source_that_gives_nothing_is_one_line_with_its_place(made, start, say
     assert line.startswith(f"new.yaml:{number}: search.start_from: {says}")
 
 
-def test_a_study_goes_on_when_its_sources_are_gone(made):
+def test_study_continues_without_its_sources(made):
     file = made(search={"start_from": ["good.csv", "old"]})
     played(made("old"))
     (file.parent / "good.csv").write_text(CSV)
@@ -221,7 +223,7 @@ def test_a_study_goes_on_when_its_sources_are_gone(made):
     assert check(file).study.config.name == "new"
 
 
-def test_a_store_that_was_made_but_not_begun_is_begun_at_the_next_call(made, monkeypatch):
+def test_interrupted_preparation_is_completed(made, monkeypatch):
     file = made(search={"start_from": ["good.csv"]})
     (file.parent / "good.csv").write_text(CSV)
     with monkeypatch.context() as patch:
@@ -230,7 +232,7 @@ def test_a_store_that_was_made_but_not_begun_is_begun_at_the_next_call(made, mon
     assert len(kept(file)) == 3
 
 
-def test_auto_takes_a_portfolio_of_studies_beside_it_over_the_same_names(made):
+def test_auto_uses_sibling_portfolio(made):
     best = sorted(played(made("old"), trials=9), key=lambda point: point["value"])
     played(made("few"), trials=4)
     played(made("other", params={"x": {"float": [-3.0, 3.0]}}))
@@ -250,18 +252,18 @@ def test_auto_takes_a_portfolio_of_studies_beside_it_over_the_same_names(made):
         ({"algorithm": "auto", "portfolio": 0}, 0),
     ],
 )
-def test_the_size_of_the_portfolio_is_the_file_s(made, search, count):
+def test_portfolio_size_is_configurable(made, search, count):
     played(made("old"))
     assert len(kept(made(search=search))) == count
 
 
-def test_a_portfolio_point_that_breaks_a_constraint_is_left_out(made):
+def test_portfolio_respects_constraints(made):
     played(made("old"), trials=16)
     starts = kept(made(search={"algorithm": "auto"}, constraints=["params.x > 0"]))
     assert all(one["params"]["params.x"] > 0 for one in starts)
 
 
-def test_a_shared_store_gives_its_studies_wherever_their_folders_are(made, tmp_path):
+def test_shared_store_gives_past_studies(made, tmp_path):
     shared = f"sqlite:///{tmp_path}/shared.db"
     old = made("old", store=shared)
     best = min(point["value"] for point in played(old))
@@ -271,7 +273,7 @@ def test_a_shared_store_gives_its_studies_wherever_their_folders_are(made, tmp_p
     assert starts[0]["params"]["params.kind"] in ('"a"', "1", '["q", "v"]')
 
 
-def test_an_unreadable_neighbour_does_not_matter(made):
+def test_unreadable_sibling_is_ignored(made):
     played(made("old"))
     broken = made("broken").parent / "broken"
     broken.mkdir()
@@ -280,7 +282,7 @@ def test_an_unreadable_neighbour_does_not_matter(made):
     assert len(kept(made(search={"algorithm": "auto"}))) == 3
 
 
-def test_the_order_is_start_from_then_portfolio_then_the_prior(made):
+def test_start_points_keep_their_order(made):
     played(made("old"))
     params = {**PARAMS, "n": {"int": [1, 9], "prior": 2}}
     search = {"algorithm": "auto", "start_from": [{"params.n": 5}], "portfolio": 1}
@@ -289,10 +291,10 @@ def test_the_order_is_start_from_then_portfolio_then_the_prior(made):
     ]  # fmt: skip
 
 
-def test_more_starts_than_trials_are_warned_of(made):
+def test_too_many_start_points_warn(made):
     file = made(search={"start_from": [{"params.n": n} for n in range(1, 4)]}, budget={"trials": 3})
     (warning,) = check(file).warnings
-    assert "search.start_from gives 3 points, and the budget has 3 trials to search with" in warning
+    assert "search.start_from gives 3 points for 3 trials, so that the algorithm proposes no point" in warning
 
 
 @pytest.mark.parametrize(
@@ -300,52 +302,57 @@ def test_more_starts_than_trials_are_warned_of(made):
     [
         (
             ["params.n < 5", "params.x > 4"],
-            "new.yaml:30: constraints: no point of the space keeps 'params.x > 4'",
+            "new.yaml:30: constraints: no point of the space satisfies 'params.x > 4'",
         ),
         (
             ["params.n < 5", "params.n > 5"],
-            "new.yaml:28: constraints: no point of the space keeps all of them together",
+            "new.yaml:28: constraints: no point of the space satisfies all of them",
         ),
     ],
 )
-def test_constraints_that_nothing_keeps_are_mistakes_with_their_place(made, constraints, says):
+def test_infeasible_constraints_are_errors(made, constraints, says):
     file = made(constraints=constraints)
     (line,) = mistakes(file)
     first = file.read_text().splitlines().index("constraints:") + 1
     assert line.startswith(says.replace("28", str(first)).replace("30", str(first + 2))), line
 
 
-def test_constraints_that_leave_next_to_nothing_are_warned_of(made):
+def test_narrow_constraints_are_warned_of(made):
     (warning,) = check(made(constraints=["-0.01 < params.x < 0.01"])).warnings
-    assert "of the points keep them; narrow the ranges" in warning
+    assert "of the points satisfy them; narrow the ranges" in warning
 
 
-def test_constraints_that_keep_one_point_of_thousands_are_warned_of_not_refused(made):
+def test_very_narrow_constraints_only_warn(made):
     (warning,) = check(made(constraints=["-0.0002 < params.x < 0.0002"])).warnings
-    assert "constraints: about 0.004% of the points keep them, so few that a trial may find none" in warning
+    assert (
+        "constraints: about 0.004% of the points satisfy them, so few that the search may find none"
+        in warning
+    )
     (warning,) = check(made(constraints=["-0.002 < params.x < 0.002"])).warnings
-    assert "% of the points keep them; narrow" in warning
+    assert "% of the points satisfy them; narrow" in warning
 
 
 @pytest.mark.parametrize(
-    ("search", "params", "told"),
+    ("search", "params", "advice"),
     [
         ({"algorithm": "auto"}, {}, None),
-        ({"algorithm": "tpe"}, {}, "tpe takes the prior as its first point alone"),
+        ({"algorithm": "tpe"}, {}, "tpe uses the prior as its first point only"),
         (
             {"algorithm": "auto"},
             {"m": {"int": [1, 9], "when": {"params.n": 2}}},
-            "conditions or several objectives are searched without it",
+            "it is not used with conditions or several objectives",
         ),
     ],
 )
-def test_a_confidence_that_nobody_asks_for_is_warned_of(made, search, params, told):
+def test_unused_confidence_is_warned_of(made, search, params, advice):
     own = {"n": {"int": [1, 9], "prior": 2, "confidence": "strong"}, **params}
     warnings = check(made(params=own, search=search)).warnings
-    assert [str(told) in warning for warning in warnings if "confidence" in warning] == [True] * bool(told)
+    assert [str(advice) in warning for warning in warnings if "confidence" in warning] == [True] * bool(
+        advice
+    )
 
 
-def test_limits_of_a_fine_tuning_are_numbers_that_it_measures(tmp_path):
+def test_limit_needs_a_measured_number(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
     (tmp_path / "m").mkdir()
     (tmp_path / "m" / "config.json").write_text("{}")

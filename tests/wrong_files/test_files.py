@@ -71,7 +71,7 @@ FILES = [
     Row(
         "model:",
         "model: {path: a/b, num_labels: 3}",
-        "model.num_labels: serves task: sequence_classification only",
+        "model.num_labels: needs task: sequence_classification",
     ),
     Row("+score:", "include_path: my_tasks", "score.include_path='my_tasks' does not exist"),
     Row("+score:", "include_path: rows.jsonl", "is a file; needs a folder"),

@@ -58,7 +58,7 @@ KEYS = [
     Row("resources:", "resources: {gpu: 4}", "resources.gpu: unknown key; did you mean 'gpus'?"),
     Row("+lora:", "rank: 8", "lora.rank: unknown key 'rank'; "),
     Row("+lora:", "lora_dropuot: 0.1", "did you mean 'lora_dropout'?"),
-    Row("+lora:", "task_type: CAUSAL_LM", "lora.task_type: task_type is not honoured: hpotune sets it"),
+    Row("+lora:", "task_type: CAUSAL_LM", "lora.task_type: task_type is not supported: hpotune sets it"),
     Row("+train:", "weight_deacy: 0.1", "did you mean 'weight_decay'?"),
     Row("+train:", "bf16: true", "write model.dtype instead"),
     Row("+train:", "fsdp: full_shard", "write resources.gpus"),

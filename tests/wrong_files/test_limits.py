@@ -26,7 +26,7 @@ LIMITS = [
     Row("+data:", "rows: 100\nvalidation: 100  # <--", "100 of 100 rows leaves none for training"),
     Row("+data:", "split: train[:100", "data.split='train[:100' needs a split, such as train, train[:1000]"),
     Row("+data:", "split: test", "a single file has one split, train"),
-    Row("prompt:", "prompt: alpacca", "data.prompt='alpacca' is no prompt; did you mean 'alpaca'?"),
+    Row("prompt:", "prompt: alpacca", "data.prompt='alpacca' is not a known prompt; did you mean 'alpaca'?"),
     Row("+data:", "response: '{output}'", "data.response: belongs to a template"),
     Row("budget:", "budget: {trials: 0}", "budget.trials=0 needs 1 or more"),
     Row("budget:", "budget: {trials: 4, parallel: -2}", "budget.parallel=-2 needs 1 or more"),
@@ -85,8 +85,8 @@ LIMITS = [
         "env: {setup: [export PGPASSWORD=geheim]}",
         "env.setup: sets PGPASSWORD, a secret, and job scripts",
     ),
-    Row("+", "store: mysql://host/db", "store='mysql://host/db' is no store; needs auto, sqlite, journal,"),
-    Row("+", "store: 'sqlite://'", "lies in no file"),
+    Row("+", "store: mysql://host/db", "store='mysql://host/db' is not a known store; needs auto, sqlite, journal,"),
+    Row("+", "store: 'sqlite://'", "is in memory, so that no other process can read it"),
     Row("+", "store: postgresql://me:geheim@host/db", "store='postgresql://me:***@host/db' holds a password"),
 ]
 

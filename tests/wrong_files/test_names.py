@@ -56,7 +56,7 @@ NAMES = [
     Row(
         "lora_alpha:",
         """lora_alpha: {expr: "__import__('os')"}""",
-        "calls __import__('os'); it may call min, max",
+        "calls __import__('os'); allowed functions: min, max",
     ),
     Row("lora_alpha:", 'lora_alpha: {expr: "2 *"}', "expr: '2 *' is not an expression"),
     Row("lora_alpha:", "lora_alpha: {expr: 2}", 'expr: 2 needs text, such as "2 * lora.r"'),
@@ -79,7 +79,7 @@ NAMES = [
     Row(
         "lora_alpha:",
         'lora_alpha: {expr: "2 * train.optim"}',
-        "reckons with 'adamw_torch', which is no number at train.optim='adamw_torch'",
+        "computes with 'adamw_torch', which is not a number at train.optim='adamw_torch'",
     ),
     Row(
         "search:",

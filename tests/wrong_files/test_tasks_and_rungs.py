@@ -55,15 +55,15 @@ RUNGS = [
     Row(
         "search:",
         "search: {rungs: [0.5, 1]}",
-        "search.rungs: is for a pruner, and there is none; add pruner: asha",
+        "search.rungs: needs a pruner; add pruner: asha",
     ),
-    Row("search:", "search: {pruner_options: {eta: 3}}", "is for a pruner, and there is none"),
+    Row("search:", "search: {pruner_options: {eta: 3}}", "needs a pruner"),
     Row("search:", "search: {pruner: asha, rungs: half}", "needs a list of shares, e.g. [0.11, 0.33, 1]"),
     Row("search:", "search: {pruner: asha, rungs: [1]}", "[1] is one rung, so that nothing can be stopped"),
     Row(
         "search:",
         "search: {pruner: asha, rungs: [0.5, 0.2, 1]}",
-        "[0.5, 0.2, 1] needs numbers above 0 that grow",
+        "[0.5, 0.2, 1] needs increasing numbers above 0",
     ),
     Row(
         "search:",
@@ -83,7 +83,7 @@ RUNGS = [
     Row(
         "search:",
         "search: {pruner: asha, pruner_options: {rate: 3}}",
-        "rate is no option of asha; valid: eta",
+        "rate is not an option of asha; valid: eta",
     ),
     Row(
         "search:", "search: {pruner: asha, pruner_options: {eta: 1}}", "eta: 1 needs a number from 2 to 1000"

@@ -1,51 +1,15 @@
-"""Constraints that are checked before a trial runs: conditions over a point's values, such as `lora.r * train.x <= 64`.
-
-A constraint that reads a value which the point does not have (a range whose `when` does not hold) is kept; one that
-cannot be computed (a division by zero) is broken.
-"""
+"""The key `constraints` of a study file: its texts and their errors. `Space.violated` checks points. Reads no files."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 
 from hpotune.config.space import expressions
 from hpotune.config.space.conditions import searchable_values
-from hpotune.config.space.ranges import Space, active
+from hpotune.config.space.ranges import Space
 from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Value
 from hpotune.errors import nearest
-
-
-def known_at(space: Space, drawn: Mapping[str, Value]) -> dict[str, Value]:
-    """The known values of a point by name: drawn ones may be missing, expressions may fail."""
-    known = dict(space.fixed)
-    for r in space.ranges:
-        if not active(r, known):
-            continue
-        if r.kind == "expr":
-            with suppress(ValueError):
-                known[r.name] = expressions.evaluate(r.text, known)
-        elif r.name in drawn:
-            known[r.name] = drawn[r.name]
-    return known
-
-
-def broken(space: Space, drawn: Mapping[str, Value]) -> list[int]:
-    """The indices of the constraints that a point breaks."""
-    if not space.constraints:
-        return []
-    known = known_at(space, drawn)
-    return [index for index, text in enumerate(space.constraints) if not _holds(text, known)]
-
-
-def _holds(text: str, known: Mapping[str, Value]) -> bool:
-    if not expressions.names_in(text) <= known.keys():
-        return True
-    try:
-        return bool(expressions.evaluate(text, known))
-    except ValueError:
-        return False
 
 
 def texts_of(values: Mapping[str, Value]) -> dict[KeyPath, str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -72,6 +73,39 @@ class Space:
     def searched(self) -> tuple[Range, ...]:
         """The ranges that a sampler draws: all but the expressions."""
         return tuple(r for r in self.ranges if r.kind != "expr")
+
+    def violated(self, drawn: Mapping[str, Value]) -> list[int]:
+        """The indices of the constraints that a point violates.
+
+        A constraint that reads a value which the point does not have (a range whose `when` does not hold) is satisfied;
+        one that cannot be computed (a division by zero) is violated.
+        """
+        if not self.constraints:
+            return []
+        known = self._known_values(drawn)
+        return [index for index, text in enumerate(self.constraints) if not _is_satisfied(text, known)]
+
+    def _known_values(self, drawn: Mapping[str, Value]) -> dict[str, Value]:
+        """The values of a point by name: drawn ones may be missing, expressions may fail."""
+        known = dict(self.fixed)
+        for r in self.ranges:
+            if not active(r, known):
+                continue
+            if r.kind == "expr":
+                with suppress(ValueError):
+                    known[r.name] = expressions.evaluate(r.text, known)
+            elif r.name in drawn:
+                known[r.name] = drawn[r.name]
+        return known
+
+
+def _is_satisfied(constraint: str, known: Mapping[str, Value]) -> bool:
+    if not expressions.names_in(constraint) <= known.keys():
+        return True
+    try:
+        return bool(expressions.evaluate(constraint, known))
+    except ValueError:
+        return False
 
 
 def dotted(where: KeyPath) -> str:

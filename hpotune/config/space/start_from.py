@@ -11,7 +11,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpotune.config.space import constraints
 from hpotune.config.space.ranges import Range, Space
 from hpotune.config.yaml_source import KeyPath, Mistake, Value
 from hpotune.errors import nearest
@@ -88,7 +87,7 @@ def faults(point: Point, space: Space) -> dict[str, str]:
         if error:
             found[name] = f"{name}={json.dumps(value)} {error}"
     if not found:
-        for index in constraints.broken(space, point)[:1]:
+        for index in space.violated(point)[:1]:
             found[""] = f"the point breaks the constraint {space.constraints[index]!r}; change one of the two"
     return found
 

@@ -17,7 +17,7 @@ from hpotune.config.schema.resources import EnvConfig
         "export MY_API_KEY=x",
     ],
 )
-def test_a_secret_in_a_setup_line_is_refused_and_not_shown(line):
+def test_secret_in_setup_is_refused(line):
     with pytest.raises(ValidationError, match="a secret, and job scripts are readable"):
         EnvConfig(setup=[line])
 
@@ -31,12 +31,12 @@ def test_a_secret_in_a_setup_line_is_refused_and_not_shown(line):
         "TOKENIZERS_PARALLELISM=false a",
     ],
 )
-def test_a_line_without_a_secret_is_taken(line):
+def test_setup_without_secret_is_valid(line):
     assert EnvConfig(setup=[line]).setup == [line]
 
 
 @pytest.mark.parametrize(
     "name", ["PGPASSFILE", "PWD", "TOKENIZERS_PARALLELISM", "AWS_ACCESS_KEY_ID", "KEYBOARD"]
 )
-def test_names_that_only_look_like_secrets_are_taken(name):
+def test_similar_names_are_no_secrets(name):
     assert EnvConfig(vars={name: "x"}).vars == {name: "x"}

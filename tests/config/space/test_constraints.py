@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from hpotune.config.load import Study, build_study
-from hpotune.config.space.constraints import broken
 from hpotune.config.yaml_source import parse_source
 from hpotune.errors import StudyFileError
 
@@ -33,7 +32,7 @@ def load(text: str) -> Study:
     return build_study(parse_source(text, path=Path("s.yaml")))
 
 
-def told(text: str) -> list[str]:
+def errors_of(text: str) -> list[str]:
     with pytest.raises(StudyFileError) as error:
         load(text)
     return list(error.value.mistakes)
@@ -44,7 +43,7 @@ def breaks(constraint: str, **drawn: object) -> bool:
     values = {
         f"params.{name}": value for name, value in {"a": 1, "b": 2, "kind": "x", "deep": 3, **drawn}.items()
     }
-    return bool(broken(study.space, values))
+    return bool(study.space.violated(values))
 
 
 @pytest.mark.parametrize(
@@ -70,7 +69,7 @@ def breaks(constraint: str, **drawn: object) -> bool:
         "by zero",
     ],
 )
-def test_a_constraint_is_reckoned_at_a_point(constraint, drawn, wrong):
+def test_constraint_is_evaluated_at_point(constraint, drawn, wrong):
     assert breaks(constraint, **drawn) == wrong
 
 
@@ -85,8 +84,8 @@ def test_a_constraint_is_reckoned_at_a_point(constraint, drawn, wrong):
         ("params.a in [1]", "holds 'params.a in [1]'"),
     ],
 )
-def test_a_wrong_constraint_is_one_line_with_its_place(constraint, says):
-    lines = told(TEXT.replace("CONSTRAINT", constraint))
+def test_wrong_constraint_is_one_error(constraint, says):
+    lines = errors_of(TEXT.replace("CONSTRAINT", constraint))
     assert len(lines) == 1
     assert lines[0].startswith("s.yaml:12: constraints: ")
     assert says in lines[0]
@@ -100,10 +99,10 @@ def test_a_wrong_constraint_is_one_line_with_its_place(constraint, says):
         ("constraints: {a: b}", "s.yaml:8: constraints.0="),
     ],
 )
-def test_what_is_no_text_is_a_mistake(text, says):
+def test_constraint_must_be_text(text, says):
     study = TEXT[: TEXT.index("constraints")].replace("  sum:", "  #sum:").replace("  ten: 10\n", "")
     study = study.replace('  #sum: {expr: "params.a + params.b"}\n', "").replace("  deep: ", "  deep: ")
-    lines = told(study + text + "\nscore: {objective: {metric: loss}}\nbudget: {trials: 2}\n")
+    lines = errors_of(study + text + "\nscore: {objective: {metric: loss}}\nbudget: {trials: 2}\n")
     assert len(lines) == 1
     assert lines[0].startswith(says), lines
 
@@ -115,9 +114,9 @@ def test_a_single_constraint_needs_no_list():
     assert load(text).space.constraints == ("params.a < params.b",)
 
 
-def test_a_corner_that_a_constraint_rules_out_is_no_mistake():
+def test_infeasible_corner_is_valid():
     text = TEXT.replace('"params.a + params.b"', '"1 / (params.b - params.a)"')
-    assert "division by zero" in "".join(told(text.replace("  - CONSTRAINT\n", "")))
+    assert "division by zero" in "".join(errors_of(text.replace("  - CONSTRAINT\n", "")))
     assert load(text.replace("CONSTRAINT", "params.b > params.a")).config.params["b"] == 9
 
 
@@ -131,11 +130,11 @@ def test_a_corner_that_a_constraint_rules_out_is_no_mistake():
         ("{max: 3}", "score.constraints.0.metric is missing"),
     ],
 )
-def test_a_wrong_limit_is_one_line_with_its_place(limit, says):
+def test_wrong_limit_is_one_error(limit, says):
     text = TEXT.replace("  - CONSTRAINT\n", "").replace(
         "score: {objective: {metric: loss}}\n",
         f"score:\n  objective: {{metric: loss}}\n  constraints:\n    - {limit}\n",
     )
-    lines = told(text)
+    lines = errors_of(text)
     assert len(lines) == 1
     assert lines[0].startswith(f"s.yaml:15: {says}"), lines

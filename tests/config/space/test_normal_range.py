@@ -14,12 +14,12 @@ def ranged(value: dict) -> Range:
     return parse_range(value, ("params", "x"))
 
 
-def test_a_normal_range_reaches_three_standard_deviations_to_each_side():
+def test_normal_range_has_three_sd():
     r = ranged({"normal": [2, 0.5]})
     assert (r.kind, r.low, r.high, r.log, r.measure) == ("float", 0.5, 3.5, False, (2.0, 0.5))
 
 
-def test_a_lognormal_range_is_given_by_the_natural_logarithm_as_hyperopt_and_nni_do():
+def test_lognormal_uses_natural_logarithm():
     r = ranged({"lognormal": [math.log(2e-4), 1]})
     assert (r.kind, r.log, r.measure) == ("float", True, (math.log(2e-4), 1.0))
     assert (r.low, r.high) == (pytest.approx(2e-4 / math.e**3), pytest.approx(2e-4 * math.e**3))
@@ -54,12 +54,12 @@ def test_ends_whole_numbers_and_steps(value, kind, low, high, step):
         ({"normal": [0, 0]}, "normal: [0, 0] needs an sd above 0"),
         ({"lognormal": [2000, 1]}, "needs mean and sd of the natural logarithm, such as [-8.5, 1]"),
         ({"normal": [0, 1], "int": 3}, "int: 3 needs true or false beside normal"),
-        ({"normal": [0, 1], "low": 3}, "low: 3 leaves nothing of the measure, which reaches 3 sd to 3"),
-        ({"normal": [0, 1], "low": -9, "high": -3}, "high: -3 leaves nothing of the measure"),
+        ({"normal": [0, 1], "low": 3}, "low: 3 needs to be below 3, which is 3 sd from the mean"),
+        ({"normal": [0, 1], "low": -9, "high": -3}, "high: -3 needs to be above -3"),
         ({"normal": [0, 1], "low": 1, "high": -1}, "low: 1 needs to be below high: -1"),
         ({"normal": [0, 1], "low": "a"}, "low: 'a' needs a finite number"),
         ({"lognormal": [0, 1], "low": 0}, "low: 0 needs a number above 0"),
-        ({"normal": [0.5, 0.1], "int": True}, "holds less than two values from 1 to 0"),
+        ({"normal": [0.5, 0.1], "int": True}, "has fewer than two values from 1 to 0"),
         ({"normal": [0, 1], "step": -1}, "step: -1 needs a positive number"),
         ({"normal": [0, 9], "int": True, "step": 1.5}, "step: 1.5 needs a positive whole number"),
         ({"lognormal": [0, 1], "step": 1}, "'step' is not allowed beside 'lognormal'"),
@@ -80,12 +80,12 @@ def test_ends_whole_numbers_and_steps(value, kind, low, high, step):
     ],
 )
 def test_a_wrong_range_names_its_rule(value, says):
-    with pytest.raises(ValueError, match=r".") as told:
+    with pytest.raises(ValueError, match=r".") as raised:
         ranged(value)
-    assert says in str(told.value)
+    assert says in str(raised.value)
 
 
-def test_confidence_and_order_are_kept_and_weak_is_the_rule():
+def test_confidence_defaults_to_weak():
     assert ranged({"float": [0, 1], "prior": 0.5, "confidence": "strong"}).confidence == "strong"
     assert ranged({"float": [0, 1], "prior": 0.5}).confidence == "weak"
     assert [ranged({"choice": [1, 2], "ordered": flag}).ordered for flag in (True, False)] == [True, False]

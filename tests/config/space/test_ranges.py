@@ -34,7 +34,7 @@ def ranges(value: object) -> Range:
     return parse_range(value, ("lora", "r"))
 
 
-def test_each_kind_is_known_by_its_key():
+def test_range_kind_follows_key():
     assert [range_kind(v) for v in ({"float": []}, {"int": []}, {"choice": []}, {"expr": ""}, {"a": 1}, 3, None)] == [
         "float", "int", "choice", "expr", None, None, None,
     ]  # fmt: skip
@@ -46,16 +46,16 @@ def test_an_interval_keeps_its_options():
     assert r.when == {"a.b": (1, 2), "c": ("x",)}
 
 
-def test_the_corners_of_an_int_are_whole():
+def test_int_corners_are_whole():
     assert all(isinstance(corner, int) for corner in ranges({"int": [4.0, 64]}).corners)
 
 
-def test_scalars_are_their_own_labels_and_lists_are_json():
+def test_labels_of_scalars_and_lists():
     assert ranges({"choice": ["a", 1, None]}).labels == ("a", 1, None)
     assert ranges({"choice": [["q", "v"], "all-linear"]}).labels == ('["q", "v"]', '"all-linear"')
 
 
-def test_equal_values_of_different_kinds_are_different_choices():
+def test_equal_values_of_different_types():
     assert ranges({"choice": [1, "1", True]}).options == (1, "1", True)
 
 
@@ -66,7 +66,7 @@ def test_ranges_come_after_those_they_read():
     assert names.index("train.optim") < names.index("train.sgd_momentum") < names.index("train.nesterov")
 
 
-def test_a_circle_is_named_without_what_only_leads_to_it():
+def test_expression_cycle_is_named():
     one = Range(where=("a",), kind="expr", text="b")
     two = Range(where=("b",), kind="expr", text="a")
     tail = Range(where=("c",), kind="expr", text="a")
@@ -74,7 +74,7 @@ def test_a_circle_is_named_without_what_only_leads_to_it():
         ordered([tail, one, two])
 
 
-def test_a_point_holds_drawn_and_computed_values_and_the_rest_as_it_was():
+def test_point_has_drawn_and_computed_values():
     space = ordered([SCALE, ALPHA, NESTEROV, MOMENTUM, OPTIM, RANK])
     point = put_point(
         TEMPLATE,
@@ -88,29 +88,29 @@ def test_a_point_holds_drawn_and_computed_values_and_the_rest_as_it_was():
     }
 
 
-def test_a_range_whose_condition_fails_is_left_out_and_so_is_what_hangs_on_it():
+def test_unmet_condition_omits_dependents():
     space = ordered([SCALE, ALPHA, NESTEROV, MOMENTUM, OPTIM, RANK])
     drawn = {"lora.r": 8, "train.optim": "adamw_torch", "train.sgd_momentum": 0.9, "train.nesterov": True}
     assert put_point(TEMPLATE, space, drawn)["train"] == {"optim": "adamw_torch"}
 
 
-def test_a_point_leaves_the_template_as_it_was():
+def test_point_keeps_template_unchanged():
     before = repr(TEMPLATE)
     put_point(TEMPLATE, ordered([RANK]), {"lora.r": 8})
     assert repr(TEMPLATE) == before
 
 
-def test_a_range_may_be_an_item_of_a_list():
+def test_range_in_a_list():
     inside = Range(where=("lora", "layers", 1), kind="int", low=1, high=3)
     values = {"lora": {"layers": [0, {"int": [1, 3]}]}}
     assert put_point(values, ordered([inside]), {"lora.layers.1": 2}) == {"lora": {"layers": [0, 2]}}
 
 
-def test_leaves_have_dotted_names_also_inside_lists():
+def test_leaves_have_dotted_names():
     assert dict(leaves({"a": {"b": 1}, "c": [{"d": 2}, 3]})) == {"a.b": 1, "c": [{"d": 2}, 3], "c.0.d": 2}
 
 
-def test_without_leaves_keys_out_of_a_copy():
+def test_without_copies_the_rest():
     values = {"a": {"b": 1, "c": 2}, "d": 3}
     assert without(values, [("a", "b"), ("d",), ("absent", "x")]) == {"a": {"c": 2}}
     assert values == {"a": {"b": 1, "c": 2}, "d": 3}

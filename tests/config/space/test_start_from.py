@@ -63,24 +63,24 @@ def load(item: str) -> Study:
         ("{path: old, take: 0}", "take: 0 needs a whole number from 1"),
     ],
 )
-def test_a_wrong_item_is_one_line_with_its_place(item, says):
-    with pytest.raises(StudyFileError) as told:
+def test_wrong_start_point_is_one_error(item, says):
+    with pytest.raises(StudyFileError) as raised:
         load(item)
-    (line,) = told.value.mistakes
+    (line,) = raised.value.mistakes
     assert line.startswith("s.yaml:12: search.start_from: ")
     assert says in line
 
 
-def test_every_wrong_name_of_a_point_is_told():
-    with pytest.raises(StudyFileError) as told:
+def test_every_wrong_name_is_reported():
+    with pytest.raises(StudyFileError) as raised:
         load("{params.lr: 1, params.n: 4}")
-    assert [line.split("from: ")[1].split("=")[0] for line in told.value.mistakes] == [
+    assert [line.split("from: ")[1].split("=")[0] for line in raised.value.mistakes] == [
         "params.lr",
         "params.n",
     ]
 
 
-def test_points_paths_and_paths_with_a_number_are_items():
+def test_forms_of_start_items():
     study = load("{params.lr: 1.0e-3, params.kind: [q, v]}\n    - ../old\n    - {path: good.csv, take: 2}")
     found = items(study.template)
     assert [(item.point.get("params.kind"), item.path, item.take) for item in found] == [
@@ -103,7 +103,7 @@ def test_paths_start_at_the_study_file():
     ]  # fmt: skip
 
 
-def test_a_choice_is_its_value_and_kind():
+def test_choice_is_value_and_type():
     r = Range(where=("x",), kind="choice", options=("a", 1, True, ["q", "v"], None))
     assert [option(r, value) for value in ("a", 1, 1.0, True, ["q", "v"], None, "1", False)] == [
         0, 1, 1, 2, 3, 4, None, None,
@@ -120,7 +120,7 @@ def test_a_choice_is_its_value_and_kind():
         (Range(where=("x",), kind="int", low=1, high=9), "3", None),
     ],
 )
-def test_the_nearest_value_lies_in_the_range_and_on_its_steps(r, value, near):
+def test_nearest_value_is_in_range(r, value, near):
     found = near_value(r, value)
     assert found == pytest.approx(near)
     assert near is None or not fault(r, found)
