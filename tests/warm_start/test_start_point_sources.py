@@ -227,7 +227,7 @@ def test_interrupted_preparation_is_completed(made, monkeypatch):
     file = made(search={"start_from": ["good.csv"]})
     (file.parent / "good.csv").write_text(CSV)
     with monkeypatch.context() as patch:
-        patch.setattr("hpotune.launch.prepare._begun", lambda *_: [])
+        patch.setattr("hpotune.launch.prepare._store_start_points", lambda *_: [])
         ready(file)  # as one that was killed in the middle leaves it
     assert len(kept(file)) == 3
 

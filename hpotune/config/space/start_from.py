@@ -140,7 +140,7 @@ def near_value(r: Range, value: Value) -> int | float | None:
 
 
 def absolute_items(values: dict[str, Value], *, home: Path) -> None:
-    """Makes the paths among the items absolute, in place."""
+    """Makes the paths among the items absolute; changes `values`."""
     search = values.get("search")
     if not isinstance(search, dict) or "start_from" not in search:
         return

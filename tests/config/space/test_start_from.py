@@ -1,4 +1,4 @@
-"""Starting points in a study file: their forms, and every mistake with its place."""
+"""Start points in a study file: their forms, and the error of each invalid one."""
 
 from __future__ import annotations
 
