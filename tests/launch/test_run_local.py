@@ -74,7 +74,7 @@ def test_trials_of_killed_run_are_requeued(study_folder):
     assert run_workers(folder, store, count=1, show=lambda: None)
     assert states(store) == ["finished", "finished"]
     assert [attempt.cause for attempt in store.rows()[0].attempts] == ["killed", None]
-    assert "died" in store.rows()[0].attempts[0].message
+    assert "ended without a result" in store.rows()[0].attempts[0].message
 
 
 def test_killed_worker_is_replaced(study_folder):
