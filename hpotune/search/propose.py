@@ -19,7 +19,6 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.config.space import expressions
-from hpotune.config.space.constraints import broken
 from hpotune.config.space.ranges import Space, active
 from hpotune.config.yaml_source import Value
 from hpotune.search.base.storage_view import FinishedTrials, trials_from
@@ -104,7 +103,7 @@ def propose_point(
 
 def is_feasible(space: Space, point: Params) -> bool:
     """Whether a point satisfies the constraints that can be computed before it runs."""
-    return not space.constraints or not broken(space, decode(space, point))
+    return not space.constraints or not space.violated(decode(space, point))
 
 
 def feasible_share(space: Space) -> tuple[float, set[int]]:
@@ -118,7 +117,7 @@ def feasible_share(space: Space) -> tuple[float, set[int]]:
     kept, never = 0, set(range(len(space.constraints)))
 
     def satisfies(point: Params) -> bool:
-        violated = broken(space, decode(space, point))
+        violated = space.violated(decode(space, point))
         never.intersection_update(violated)
         return not violated
 
