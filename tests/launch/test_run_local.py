@@ -95,7 +95,7 @@ def test_killed_worker_is_replaced(study_folder):
 def test_workers_without_trials_are_an_error(study_folder):
     folder, store = study_folder()
     folder.provenance_file.write_text('{"store": "sqlite:////nowhere/s.db", "home": "/"}')
-    with pytest.raises(HpotuneError, match=r"every worker died.*nowhere.*worker-0.log"):
+    with pytest.raises(HpotuneError, match=r"every worker ended without taking a trial.*nowhere.*worker-0.log"):
         run_workers(folder, store, count=1, show=lambda: None)
 
 
@@ -182,19 +182,19 @@ def test_error_line_of_slurm():
 def test_doctor_finds_missing_store(study_folder):
     folder, _ = study_folder()
     folder.provenance_file.write_text('{"store": "sqlite:////nowhere/s.db", "home": "/"}')
-    bad = [finding for finding in findings(folder.path) if finding.level == "bad" and finding.what == "store"]
-    assert "nowhere" in bad[0].found
+    bad = [finding for finding in findings(folder.path) if finding.level == "bad" and finding.kind == "store"]
+    assert "nowhere" in bad[0].text
 
 
 def test_doctor_counts_trials(study_folder):
     folder, _ = study_folder()
-    [found] = [finding for finding in findings(folder.path) if finding.what == "store"]
-    assert found.found.endswith(": 6 trials")
+    [found] = [finding for finding in findings(folder.path) if finding.kind == "store"]
+    assert found.text.endswith(": 6 trials")
 
 
 def test_doctor_leaves_no_files(tmp_path: Path):
-    what = {finding.what for finding in findings(tmp_path)}
-    assert {"locks", "disk", "library", "cache"} <= what
+    kinds = {finding.kind for finding in findings(tmp_path)}
+    assert {"locks", "disk", "library", "cache"} <= kinds
     assert list(tmp_path.iterdir()) == []
 
 
