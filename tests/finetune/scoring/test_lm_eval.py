@@ -207,7 +207,7 @@ def test_sealed_task_in_group_is_refused(bench: Path, make_spec) -> None:
         "test": ["toy_topics"],
         "include_path": str(bench / "tasks"),
     }
-    with pytest.raises(UserError, match=r"'toy_topics' is sealed, but 'toys' in score\.objective holds"):
+    with pytest.raises(UserError, match=r"'toy_topics' is sealed, but 'toys' in score\.objective contains"):
         run_here(make_spec(score=score))
 
 
@@ -223,7 +223,7 @@ def test_shared_items_need_equal_settings(bench: Path) -> None:
 
 def test_missing_dataset_is_one_line(bench: Path) -> None:
     with pytest.raises(
-        DataError, match=r"^score: a dataset of toy_lost cannot be read \(.*\); .* data_root$"
+        DataError, match=r"^score: a dataset of toy_lost cannot be read \(.*\); .* data_root to its folder$"
     ):
         score_in_memory(bench, TaskRequest(task="toy_lost"))
 

@@ -134,12 +134,12 @@ def test_paused_child_resumes_own_checkpoint(make_spec, parent):
 
 def test_missing_parent_checkpoint_is_an_error(make_spec, parent):
     gone = make_spec("gone", **WARM)
-    with pytest.raises(UserError, match=r"gone/checkpoint: the checkpoint of the trial .* is gone"):
+    with pytest.raises(UserError, match=r"gone/checkpoint: the parent's checkpoint, .* is missing"):
         run_here(child_of(make_spec, gone))
 
 
 @pytest.mark.parametrize("other", [{"lora": {"r": 8}}, {"train": {"max_steps": 20}}], ids=str)
 def test_fixed_settings_must_equal_parents(make_spec, parent, other):
     sections = {name: WARM[name] | other.get(name, {}) for name in WARM}
-    with pytest.raises(UserError, match=r"parent/checkpoint: this trial cannot go on from there"):
+    with pytest.raises(UserError, match=r"parent/checkpoint: this trial cannot continue from its parent"):
         run_here(child_of(make_spec, parent, **sections))
