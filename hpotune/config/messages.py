@@ -160,4 +160,4 @@ def _meaning(where: KeyPath) -> str:
     section = _section(where[:-1])
     field = section.model_fields.get(str(where[-1])) if section else None
     text = (field.description if field else None) or (section.__doc__ if section else "") or ""
-    return text.split("\n")[0].rstrip(".")
+    return " ".join(text.split()).partition(". ")[0].rstrip(".")  # the first sentence

@@ -115,7 +115,7 @@ COMMANDS = [
     Row(
         "command:",
         'command: "echo {x"',
-        "expected '}' before end of string; write {{ and }} for braces of the shell",
+        "expected '}' before end of string; write {{ and }} for literal braces",
     ),
     Row("command:", "command: \"awk '{}' {x}\"", "contains {}; needs the name of a param in the braces"),
     Row("command:", 'command: "echo {x:.3f}"', "contains {x:.3f}; needs the name of a param in the braces"),

@@ -63,7 +63,11 @@ KEYS = [
     Row("+train:", "bf16: true", "write model.dtype instead"),
     Row("+train:", "fsdp: full_shard", "write resources.gpus"),
     Row("+train:", "eval_strategy: steps", "a trial is evaluated once"),
-    Row("budget:", "budget: {parallel: 4}", "budget.trials is missing; add it (Trials that finished"),
+    Row(
+        "budget:",
+        "budget: {parallel: 4}",
+        "budget.trials is missing; add it (Number of finished or pruned trials",
+    ),
     Row("+", "budget: {trials: 8}", "budget is given twice (first on line 16); remove one of them"),
     Row(
         "+lora:",

@@ -15,7 +15,7 @@ LIMITS = [
     Row("learning_rate:", "learning_rate: -1e-4", "train.learning_rate=-0.0001 needs to be above 0"),
     Row("learning_rate:", "learning_rate: .inf", "train.learning_rate=inf needs a finite number"),
     Row("optim:", "optim: {choice: [sgd, adam]}", "train.optim='adam' is unknown; "),
-    Row("optim:", "optim: {choice: [sgd, galore_adamw]}", "it cannot train an adapter here"),
+    Row("optim:", "optim: {choice: [sgd, galore_adamw]}", "it cannot train an adapter"),
     Row("+train:", "lr_scheduler_type: cosin", "is unknown; did you mean 'cosine'? valid: constant"),
     Row("+train:", "lr_scheduler_type: reduce_lr_on_plateau", "needs evaluations during training"),
     Row("+train:", "num_train_epochs: 0", "train.num_train_epochs=0 needs to be above 0"),
@@ -27,7 +27,7 @@ LIMITS = [
     Row("+data:", "split: train[:100", "data.split='train[:100' needs a split, such as train, train[:1000]"),
     Row("+data:", "split: test", "a single file has one split, train"),
     Row("prompt:", "prompt: alpacca", "data.prompt='alpacca' is not a known prompt; did you mean 'alpaca'?"),
-    Row("+data:", "response: '{output}'", "data.response: belongs to a template"),
+    Row("+data:", "response: '{output}'", "data.response: needs a template as prompt"),
     Row("budget:", "budget: {trials: 0}", "budget.trials=0 needs 1 or more"),
     Row("budget:", "budget: {trials: 4, parallel: -2}", "budget.parallel=-2 needs 1 or more"),
     Row("budget:", "budget: {trials: 4, gpu_hours: 0}", "budget.gpu_hours=0 needs more than 0"),
@@ -41,7 +41,7 @@ LIMITS = [
     Row(
         "resources:",
         "resources: {gpus: 'A100:'}",
-        "resources.gpus='A100:' needs a number a node, or TYPE:NUMBER",
+        "resources.gpus='A100:' needs a number of GPUs per node, or TYPE:NUMBER",
     ),
     Row("resources:", "resources: {gpus: [4]}", "resources.gpus=[4] needs a whole number or text"),
     Row(
@@ -85,7 +85,11 @@ LIMITS = [
         "env: {setup: [export PGPASSWORD=geheim]}",
         "env.setup: sets PGPASSWORD, a secret, and job scripts",
     ),
-    Row("+", "store: mysql://host/db", "store='mysql://host/db' is not a known store; needs auto, sqlite, journal,"),
+    Row(
+        "+",
+        "store: mysql://host/db",
+        "store='mysql://host/db' is not a known store; needs auto, sqlite, journal,",
+    ),
     Row("+", "store: 'sqlite://'", "is in memory, so that no other process can read it"),
     Row("+", "store: postgresql://me:geheim@host/db", "store='postgresql://me:***@host/db' holds a password"),
 ]

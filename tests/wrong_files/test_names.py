@@ -12,7 +12,7 @@ NAMES = [
     Row(
         "lora_alpha:",
         'lora_alpha: {expr: "round(64 * train.sgd_momentum)"}',
-        "reads 'train.sgd_momentum', which has no value here; a conditional one needs the same `when`",
+        "reads 'train.sgd_momentum', which has no value here; a conditional value needs the same `when`",
     ),
     Row(
         "sgd_momentum:",
@@ -125,7 +125,7 @@ NAMES = [
     Row(
         "objective:",
         "objective: {metric: eval_loss, limit: 100}",
-        "score.objective.limit: belongs to an lm-eval task; add task, or remove it",
+        "score.objective.limit: needs an lm-eval task; add task, or remove limit",
     ),
     Row(
         "objective:",

@@ -39,13 +39,13 @@ TASKS = [
     Row(
         "+score:",
         "test: [mmlu_stem]",
-        "'mmlu_stem' is sealed, but 'mmlu' in score.objective holds",
+        "'mmlu_stem' is sealed, but 'mmlu' in score.objective contains",
         ("objective:", "objective: {task: mmlu, metric: acc}"),
     ),
     Row(
         "+score:",
         "test: [mmlu]",
-        "'mmlu' is sealed, but 'mmlu_anatomy' in score.objective holds mmlu_anatomy of it",
+        "'mmlu' is sealed, but 'mmlu_anatomy' in score.objective contains mmlu_anatomy of it",
         ("objective:", "objective: {task: mmlu_anatomy, metric: acc}"),
     ),
     Row("+score:", "test: [arc_easy]\nrecord: [arc_easy]", "but 'arc_easy' in score.record is the same task"),
@@ -59,7 +59,7 @@ RUNGS = [
     ),
     Row("search:", "search: {pruner_options: {eta: 3}}", "needs a pruner"),
     Row("search:", "search: {pruner: asha, rungs: half}", "needs a list of shares, e.g. [0.11, 0.33, 1]"),
-    Row("search:", "search: {pruner: asha, rungs: [1]}", "[1] is one rung, so that nothing can be stopped"),
+    Row("search:", "search: {pruner: asha, rungs: [1]}", "[1] is one rung, so that no trial can be pruned"),
     Row(
         "search:",
         "search: {pruner: asha, rungs: [0.5, 0.2, 1]}",
@@ -102,7 +102,7 @@ RUNGS = [
     Row(
         "search:",
         "search: {pruner: median}",
-        "takes one objective, this study has 2; write asha or hyperband",
+        "supports one objective, this study has 2; write asha or hyperband",
         TWO,
     ),
     Row(
