@@ -52,7 +52,7 @@ def load_base(
             **options,
         )
     model.config.pad_token_id = pad_id
-    model.config.use_cache = False  # training needs no key-value cache; generation turns it on itself
+    model.config.use_cache = False  # training needs no key-value cache; generation enables it itself
     model.requires_grad_(False)
     return model.eval()
 

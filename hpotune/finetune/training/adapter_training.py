@@ -132,7 +132,7 @@ def _attach_adapter(
 
 
 def _enable_training_options(base: torch.nn.Module, args: transformers.TrainingArguments) -> None:
-    """Turn on gradient checkpointing and NEFTune noise in the base model if the point asks for them."""
+    """Enable gradient checkpointing and NEFTune noise in the base model if the point asks for them."""
     if args.gradient_checkpointing:
         base.gradient_checkpointing_enable({"use_reentrant": False})
     if args.neftune_noise_alpha is not None:

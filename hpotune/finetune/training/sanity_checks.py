@@ -1,4 +1,4 @@
-"""The sanity checks of a trial: they run in every trial unless the study file turns them off.
+"""The sanity checks of a trial: they run in every trial unless the study file switches them off.
 
 Each returns what it compared, for result.json, and raises an error if the check fails.
 """

@@ -1,4 +1,4 @@
-"""Trials of a model and a dataset given by their hub ids, with a local server in place of the hub."""
+"""Trials of a model and a dataset given by their hub ids, with a local server instead of the hub."""
 
 from __future__ import annotations
 
