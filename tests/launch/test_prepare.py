@@ -1,4 +1,4 @@
-"""From a study file to a study that can run, again and again, and nothing lost on the way."""
+"""Studies are prepared, reopened, moved and edited; failures leave nothing behind."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hpotune.workspace.folder import StudyFolder
 
 @pytest.fixture
 def file(make_study) -> Path:
-    """A study file that is right."""
+    """A valid study file."""
     return make_study().source.path
 
 
@@ -30,7 +30,7 @@ def every_file(folder: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("store", ["sqlite", "journal"])
-def test_a_study_whose_provenance_is_lost_is_an_error_and_keeps_every_file(make_study, store):
+def test_lost_provenance_is_error(make_study, store):
     file = make_study(store=store).source.path
     folder = again(file).folder
     (folder.path / "trials" / "0").mkdir(parents=True)
@@ -42,21 +42,21 @@ def test_a_study_whose_provenance_is_lost_is_an_error_and_keeps_every_file(make_
         assert every_file(folder.path) == before
 
 
-def test_a_store_that_cannot_be_made_leaves_no_folder_and_empties_an_empty_one(file, monkeypatch):
+def test_failed_store_leaves_no_files(file, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise HpotuneError("no store")
 
     monkeypatch.setattr("hpotune.launch.prepare.TrialQueue.create", refuse)
-    for stood in (False, True):
-        if stood:
+    for exists in (False, True):
+        if exists:
             (file.parent / "bowl").mkdir()
         with pytest.raises(HpotuneError, match="no store"):
             again(file)
-        assert (file.parent / "bowl").exists() == stood
+        assert (file.parent / "bowl").exists() == exists
     assert list((file.parent / "bowl").iterdir()) == []
 
 
-def test_a_moved_study_goes_on_with_its_own_store(file):
+def test_moved_study_keeps_its_store(file):
     first = again(file)
     shutil.move(first.folder.path, file.parent / "moved")
     moved = prepare(file, chosen=file.parent / "moved", data_root=None)
@@ -66,7 +66,7 @@ def test_a_moved_study_goes_on_with_its_own_store(file):
     assert len(again(file.parent / "moved").store.rows()) == 6
 
 
-def test_a_study_reached_by_a_symlink_is_the_same(file, tmp_path):
+def test_symlink_names_same_study(file, tmp_path):
     first = again(file)
     (tmp_path / "link").symlink_to(file.parent)
     assert again(tmp_path / "link" / "study.yaml").folder == first.folder
@@ -74,19 +74,19 @@ def test_a_study_reached_by_a_symlink_is_the_same(file, tmp_path):
 
 
 @pytest.mark.parametrize("by", ["folder", "file"])
-def test_an_edit_of_the_file_in_the_folder_is_taken_in(file, by):
+def test_edited_file_in_folder_applies(file, by):
     folder = again(file).folder
     text = folder.study_file.read_text()
     folder.study_file.write_text(text.replace("trials: 6", "trials: 9"))
-    ready = again(folder.path if by == "folder" else folder.study_file)
-    assert ready.study.config.budget.trials == folder.load().config.budget.trials == 9
-    assert len(ready.store.rows()) == 9
+    prepared = again(folder.path if by == "folder" else folder.study_file)
+    assert prepared.study.config.budget.trials == folder.load().config.budget.trials == 9
+    assert len(prepared.store.rows()) == 9
     folder.study_file.write_text(text.replace("- -3.0", "- -2.0"))
     with pytest.raises(StudyFileError, match="`params` differs"):
         again(folder.path)
 
 
-def test_data_root_by_hand_is_no_edit(tmp_path):
+def test_data_root_option_is_no_edit(tmp_path):
     folder = StudyFolder(path=tmp_path)
     folder.study_file.write_text("name: a\nmodel: {}\n")
     folder.resolved_file.write_text("name: a\nmodel: {}\ndata_root: /data\n")
@@ -97,11 +97,11 @@ def test_data_root_by_hand_is_no_edit(tmp_path):
     assert _edited_file(folder, resolved, data_root="/other") is not None
 
 
-def test_a_data_root_in_the_environment_is_nothing_to_a_function(file, tmp_path):
+def test_function_study_ignores_data_root(file, tmp_path):
     assert prepare(file, chosen=None, data_root=str(tmp_path)).study.config.data_root is None
 
 
-def test_useless_learning_rates_are_warned_of():
+def test_useless_learning_rates_give_warning():
     configs = Path(__file__).parents[2] / "configs"
     (warning,) = check(configs / "llama3.2-3b-alpaca.yaml").warnings
     assert "llama3.2-3b-alpaca.yaml:" in warning
@@ -109,40 +109,42 @@ def test_useless_learning_rates_are_warned_of():
     assert check(configs / "llama3.2-1b-imdb.yaml").warnings == []
 
 
-def test_a_store_that_is_gone_is_not_replaced_where_trials_lie(file):
-    ready = again(file)
-    ready.folder.trial(0).mkdir(parents=True)
-    store = Path(ready.store_url.partition(":///")[2])
+def test_missing_store_is_not_replaced(file):
+    prepared = again(file)
+    prepared.folder.trial(0).mkdir(parents=True)
+    store = Path(prepared.store_url.partition(":///")[2])
     store.unlink()
     with pytest.raises(StoreError, match="the store is gone"):
         again(file)
     assert not store.exists()
 
 
-def test_a_study_that_is_made_takes_its_code_and_one_that_cannot_be_made_leaves_none(file, monkeypatch):
-    ready = again(file)
-    assert ready.code == find_snapshot(ready.folder).hash
-    assert ready.notes == again(ready.folder.path).notes == ()
+def test_prepared_study_has_code_snapshot(file, monkeypatch):
+    prepared = again(file)
+    assert prepared.code == find_snapshot(prepared.folder).hash
+    assert prepared.notes == again(prepared.folder.path).notes == ()
     (file.parent / "own.py").write_text("def bowl(x): return 1")
-    assert again(ready.folder.path).code == find_snapshot(ready.folder).hash != ready.code
-    shutil.rmtree(ready.folder.path)
+    assert again(prepared.folder.path).code == find_snapshot(prepared.folder).hash != prepared.code
+    shutil.rmtree(prepared.folder.path)
     monkeypatch.setattr("hpotune.workspace.code_snapshot.MAX_FILES", 0)
     with pytest.raises(StudyFileError, match="too large for a code snapshot"):
         again(file)
-    assert not ready.folder.path.exists()
+    assert not prepared.folder.path.exists()
 
 
 @pytest.mark.parametrize("by", ["file", "folder"])
-def test_a_study_that_was_extended_is_made_ready_with_what_was_added(file, by):
+def test_extended_study_keeps_added_trials(file, by):
     folder = again(file).folder
     extend_study(folder, {"trials": "+4"}, finished=0)
     asked = []
     target = file if by == "file" else folder.path
-    ready = prepare(target, chosen=None, data_root=None, accept=lambda _, study: asked.append(study.config))
-    assert ready.study.config.budget.trials == asked[0].budget.trials == len(ready.store.rows()) == 10
+    prepared = prepare(
+        target, chosen=None, data_root=None, accept=lambda _, study: asked.append(study.config)
+    )
+    assert prepared.study.config.budget.trials == asked[0].budget.trials == len(prepared.store.rows()) == 10
 
 
-def test_a_program_that_is_gone_stops_a_study_that_would_go_on(file):
+def test_missing_program_stops_study(file):
     folder = again(file).folder
     (file.parent / "own.py").unlink()
     with pytest.raises(StudyFileError, match=r"own.py.*cannot be read|cannot be read .*own.py"):
