@@ -186,7 +186,7 @@ def test_next_best_replaces_infeasible_point(made):
     before = sum(point["params.x"] <= 0 and abs(point["params.x"]) < right[-1] for point in points)
     checked = check(file)
     assert [start.params["params.x"] for start in checked.starts] == right
-    assert checked.notes == [
+    assert list(checked.notes) == [
         f"old: {before} of its best points are not possible in this study and are left out"
     ]
 
