@@ -20,7 +20,7 @@ BUDGET = "budget"
 def rung_mistakes(study: Study) -> Iterator[Mistake]:
     """An error if a param of the study has the name of the rung's budget."""
     given, _ = _given(study)
-    if study.config.search.in_parts and study.config.model is None and BUDGET in given:
+    if study.config.search.trains_in_stages and study.config.model is None and BUDGET in given:
         rule = "is reserved for the budget of a rung (search.pruner); give the param another name"
         yield ("params", BUDGET), f"params.{BUDGET} {rule}"
 
@@ -28,11 +28,11 @@ def rung_mistakes(study: Study) -> Iterator[Mistake]:
 def rung_warning(study: Study) -> Iterator[Finding]:
     """A warning for rungs at which no trial is pruned, or whose budget the function or command does not read."""
     config, ladder = study.config, study.config.search.ladder
-    if not config.search.in_parts:
+    if not config.search.trains_in_stages:
         return
     rungs = enumerate(ladder.budgets if ladder is not None else ())
     early = [budget for rung, budget in rungs if ladder and ladder.share(rung) < MIN_PRUNING_SHARE - 1e-9]
-    if ladder is not None and early and not ladder.halves:
+    if ladder is not None and early and not ladder.is_halving:
         text = f"{ladder.pruner} prunes no trial in the first fifth of a run, so rung {early[0]:g} only costs time"
         yield Finding(kind="rungs", level="note", key=("search", "rungs"), text=text)
     elif config.command is not None:
@@ -60,7 +60,7 @@ def command_mistakes(study: Study) -> Iterator[Mistake]:
     if command is None:
         return
     given, sometimes = _given(study)
-    given |= {BUDGET} if study.config.search.in_parts else set()
+    given |= {BUDGET} if study.config.search.trains_in_stages else set()
     try:
         read = template_names(command)
     except ValueError as error:
@@ -86,7 +86,7 @@ def function_mistakes(study: Study) -> Iterator[Mistake]:
     if function is None:
         return
     (given, sometimes), taken = _given(study), function.args
-    rung = {BUDGET} if study.config.search.in_parts else set()
+    rung = {BUDGET} if study.config.search.trains_in_stages else set()
     positional = [argument.arg for argument in taken.args]
     needed = set(positional[: len(positional) - len(taken.defaults)])
     needed |= {

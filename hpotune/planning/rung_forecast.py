@@ -21,7 +21,7 @@ MAX_SIMULATED = 243
 def rung_forecast(config: StudyConfig, ladder: Ladder) -> list[list[int]]:
     """The rungs that each trial is scored at, by number, the baseline left out; at most MOST of them."""
     count = min(config.budget.trials, MAX_SIMULATED)
-    if not ladder.halves:
+    if not ladder.is_halving:
         return [list(range(len(ladder))) for _ in range(count)]
     luck = random.Random(0).sample(range(count), count)
     played = config.model_copy(

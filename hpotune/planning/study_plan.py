@@ -208,7 +208,7 @@ def _rungs_note(known: Estimates, ladder: Ladder) -> str:
     """How the length of a trial with rungs is estimated."""
     if not known.rungs_per_trial:
         return "as long as trials took so far, pruned ones included"
-    if not ladder.halves:
+    if not ladder.is_halving:
         return f"as a whole run, the upper limit: which trials {ladder.pruner} prunes is not known beforehand"
     there = [sum(rung in rungs for rungs in known.rungs_per_trial) for rung in range(len(ladder))]
     count, whole = len(known.rungs_per_trial), sum(ladder.share(rungs[-1]) for rungs in known.rungs_per_trial)

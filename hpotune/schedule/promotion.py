@@ -103,7 +103,7 @@ def scores_at_rung(rows: Sequence[TrialRow], rung: int) -> list[tuple[TrialRow, 
 
 def _promoted(ladder: Ladder, rows: Sequence[TrialRow], senses: Sequence[Sense]) -> list[int]:
     """Numbers of the trials that are promoted, the highest rung first, best first within a rung."""
-    if not ladder.halves:  # median, percentile and wilcoxon pruned when the score was recorded
+    if not ladder.is_halving:  # median, percentile and wilcoxon pruned when the score was recorded
         unpromoted = [row for row in rows if row.awaits_promotion]
         return [row.number for row in sorted(unpromoted, key=lambda row: (-(row.rung or 0), row.number))]
     found = []

@@ -101,7 +101,7 @@ class Ladder:
         return len(self.budgets) - 1
 
     @property
-    def halves(self) -> bool:
+    def is_halving(self) -> bool:
         """Whether the best trials of a rung are promoted (asha, hyperband); the other pruners prune the worst."""
         return self.pruner in HALVING
 
@@ -189,7 +189,7 @@ def unfit(ladder: Ladder, *, objectives: int, task: str | None, own: bool) -> It
 
     `task`: the lm-eval task of the first objective. `own`: the objective is a function or a command.
     """
-    if objectives > 1 and not ladder.halves:
+    if objectives > 1 and not ladder.is_halving:
         yield f"pruner: {ladder.pruner} supports one objective, this study has {objectives}; write asha or hyperband"
     if ladder.pruner == "wilcoxon" and task is None:
         yield "pruner: wilcoxon compares trials item by item, so the objective needs an lm-eval task; write median"

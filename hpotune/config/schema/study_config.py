@@ -237,7 +237,7 @@ class SearchConfig(Section):
     wilcoxon: p_threshold (default 0.1)."""
 
     @property
-    def in_parts(self) -> bool:
+    def trains_in_stages(self) -> bool:
         """Whether a trial trains in stages: to the next rung, or to the next generation of a population."""
         return self.ladder is not None or self.algorithm in LINEAGES
 
