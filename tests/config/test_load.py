@@ -94,7 +94,7 @@ def test_the_baseline_is_the_first_corner():
     ],
     ids=["last corner", "a choice in the middle", "a corner under a condition", "first corner"],
 )
-def test_error_at_any_corner_is_one_line(text):
+def test_corner_errors_are_one_line(text):
     with pytest.raises(StudyFileError) as raised:
         load(text)
     assert len(raised.value.mistakes) == 1

@@ -37,7 +37,7 @@ def test_metric_name_gives_direction(metric, sense):
         ("value", None),
     ],
 )
-def test_direction_of_own_metric_needs_common_name(metric, sense):
+def test_own_metric_needs_common_name(metric, sense):
     assert plain_sense(metric) == sense
 
 
