@@ -123,10 +123,10 @@ def assert_limits(file: Path, rows: list[dict[str, Any]]) -> None:
     assert {int(number) for number in best["left_out"]} == {row["number"] for row in over}
     assert best["unmeasured"]["memory"] == [row["number"] for row in rows if "memory" not in row["metrics"]]
     shown = call("best", file).stdout
-    assert "left out: " in shown
+    assert "excluded by score.constraints: " in shown
     assert "memory 50 > 40" in shown
-    assert "warning: memory was not measured in trial " in shown
-    assert "breaks memory 50 > 40" in call("trials", file).stdout
+    assert "did not measure memory" in shown
+    assert "violates memory 50 > 40" in call("trials", file).stdout
     call("export", file, file.parent / "out")
     setting = load_study(file.parent / "out" / "setting.yaml")
     assert (setting.space.ranges, setting.config.params["x"]) == ((), best["best"]["params"]["params.x"])
@@ -153,5 +153,5 @@ def test_no_best_without_feasible_trial(tmp_path):
     file.write_text(text + "budget: {trials: 2}\n")
     call("run", file)
     shown = call("best", file).stdout
-    assert "no trial keeps the limits of score.constraints yet" in shown
-    assert "left out: 2 trials, such as trial 0: " in shown
+    assert "no trial satisfies score.constraints yet" in shown
+    assert "excluded by score.constraints: 2 trials, e.g. trial 0" in shown
