@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pydantic import ValidationError
 
 from hpotune.config import messages
-from hpotune.config.library_fields import Library, value_error
+from hpotune.config.library_values import Library, value_error
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.space.conditions import possible_values
 from hpotune.config.space.range_parsing import mappings, range_kind

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpotune.config import comparability, supported_fields
+from hpotune.config import comparability, library_keys
 from hpotune.config.corners import config_at_corners, config_without_ranges
 from hpotune.config.schema.study_config import PointConfig, StudyConfig
 from hpotune.config.space import conditions, constraints, start_from
@@ -70,7 +70,7 @@ def build_study(source: Source) -> Study:
     mistakes: Mistakes = {}
     values, config = source.values, None
     space = parse_space(values, mistakes)
-    errors = [*supported_fields.unknown_keys(values)]
+    errors = [*library_keys.unknown_keys(values)]
     if space is not None:
         space = constraints.with_constraints(values, space, mistakes)
         errors += [*conditions.mistakes(space), *start_from.mistakes(values, space)]

@@ -13,7 +13,7 @@ import peft
 import torch
 from safetensors.torch import load_file
 
-from hpotune.config.supported_fields import check_lora_key
+from hpotune.config.library_keys import check_lora_key
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.trial_errors import UserError

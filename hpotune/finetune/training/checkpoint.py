@@ -127,7 +127,7 @@ def load_parent_checkpoint(folder: Path, state: TrainingState, *, lineage: str, 
         )
     optimizer, scheduler = state.optimizer, state.scheduler
     assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR), (
-        "others are refused (config/library_fields.py)"
+        "others are refused (config/library_values.py)"
     )
     own_options = [
         {key: group[key] for key in OWN_OPTIONS if key in group} for group in optimizer.param_groups

@@ -11,9 +11,9 @@ from typing import cast
 import torch
 import transformers
 
-from hpotune.config.library_fields import UNFIT
+from hpotune.config.library_keys import OWN, check_train_key
+from hpotune.config.library_values import UNFIT
 from hpotune.config.schema.rungs import Rung
-from hpotune.config.supported_fields import OWN, check_train_key
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.data.batches import Batches
 from hpotune.finetune.model.adapter import trainable_parameters

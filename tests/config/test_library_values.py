@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from hpotune.config import library_fields
-from hpotune.config.library_fields import field_types, named_values, type_error, value_error
+from hpotune.config import library_values
+from hpotune.config.library_values import field_types, named_values, type_error, value_error
 
-RECORDED = json.loads(library_fields._RECORDED.read_text(encoding="utf-8"))
+RECORDED = json.loads(library_values._RECORDED.read_text(encoding="utf-8"))
 
 
 @pytest.mark.parametrize("name", ["lora", "train"])
@@ -30,9 +30,9 @@ def test_recorded_values_match_installed_library():
 
 
 def test_recorded_list_replaces_missing_libraries(monkeypatch):
-    monkeypatch.setattr(library_fields.importlib.util, "find_spec", lambda name: None)
-    assert library_fields.field_types.__wrapped__("lora")["r"] == "int"
-    assert "cosine" in library_fields.named_values.__wrapped__("lr_scheduler_type")
+    monkeypatch.setattr(library_values.importlib.util, "find_spec", lambda name: None)
+    assert library_values.field_types.__wrapped__("lora")["r"] == "int"
+    assert "cosine" in library_values.named_values.__wrapped__("lr_scheduler_type")
 
 
 @pytest.mark.parametrize(

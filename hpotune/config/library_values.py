@@ -2,7 +2,7 @@
 
 The libraries are not imported, because that takes seconds and a login node may not have them; their source is parsed
 instead. If they are not installed, a list recorded from known versions is used (`recorded_fields.json`, written by
-`python -m hpotune.config.library_fields`). supported_fields.py lists the fields that a trial supports.
+`python -m hpotune.config.library_values`). library_keys.py lists the fields that a trial supports.
 """
 
 from __future__ import annotations

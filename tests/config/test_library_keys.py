@@ -8,7 +8,7 @@ import peft
 import pytest
 import transformers
 
-from hpotune.config import supported_fields
+from hpotune.config import library_keys
 
 
 def names(kind: type) -> set[str]:
@@ -17,19 +17,19 @@ def names(kind: type) -> set[str]:
 
 def test_training_arguments_are_supported_or_refused():
     known = names(transformers.TrainingArguments)
-    assert known - supported_fields.HONOURED - supported_fields.REFUSED.keys() == set()
-    assert known >= supported_fields.HONOURED
-    assert not supported_fields.HONOURED & supported_fields.REFUSED.keys()
+    assert known - library_keys.HONOURED - library_keys.REFUSED.keys() == set()
+    assert known >= library_keys.HONOURED
+    assert not library_keys.HONOURED & library_keys.REFUSED.keys()
 
 
 def test_lora_fields_are_supported_or_refused():
     for name in names(peft.LoraConfig):
-        assert (supported_fields.check_lora_key(name) is None) == (name not in supported_fields.REFUSED_LORA)
+        assert (library_keys.check_lora_key(name) is None) == (name not in library_keys.REFUSED_LORA)
 
 
 def test_fields_need_no_library_import():
     code = (
-        "import sys; from hpotune.config import supported_fields as s; s.train_fields(); s.lora_fields();"
+        "import sys; from hpotune.config import library_keys as s; s.train_fields(); s.lora_fields();"
         "sys.exit(bool({'torch', 'transformers', 'peft'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -45,9 +45,9 @@ def test_fields_need_no_library_import():
     ],
 )
 def test_unsupported_key_error_has_next_step(key, part):
-    assert part in (supported_fields.check_train_key(key) or "")
+    assert part in (library_keys.check_train_key(key) or "")
 
 
 @pytest.mark.parametrize("key", ["learning_rate", "global_batch_size", "sgd_momentum", "warmup_steps"])
 def test_an_honoured_key_is_no_complaint(key):
-    assert supported_fields.check_train_key(key) is None
+    assert library_keys.check_train_key(key) is None

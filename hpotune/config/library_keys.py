@@ -1,6 +1,6 @@
 """The keys of `lora` and `train` that a trial supports, and why the others are refused; no key is silently ignored.
 
-The names come from library_fields.py (installed libraries or a recorded list); no library is imported. A field that is
+The names come from library_values.py (installed libraries or a recorded list); no library is imported. A field that is
 in no table of this file is refused too, so that a new field of a later library version cannot be ignored unnoticed.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from hpotune.config.library_fields import OWN_TYPES, field_types
+from hpotune.config.library_values import OWN_TYPES, field_types
 from hpotune.config.space.range_parsing import range_kind
 from hpotune.config.yaml_source import Mistake, Value
 from hpotune.errors import nearest
