@@ -1,1 +1,1 @@
-"""What is wrong before a study starts: the study file, the user's code, the machine and the cluster."""
+"""Checks before a study starts: the study file, the user's code, the machine and the cluster."""

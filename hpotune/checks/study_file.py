@@ -57,7 +57,7 @@ class Checked:
 
     @property
     def starts(self) -> list[StartPoint]:
-        """The points of the first trials, but for those of the portfolio; empty if the study is stored."""
+        """The start points except those of the portfolio; empty if the study exists already."""
         if self.start_points is None:
             return []
         return distinct_start_points(

@@ -120,12 +120,12 @@ def retry(
 
     Each point is tried again under a new number; the old failures no longer count against the budget.
     """
-    from hpotune.launch.extend import failed_again
+    from hpotune.launch.extend import trials_to_retry
     from hpotune.launch.prepare import snapshot_current_code
 
     found, loaded, store = open_study(study, folder, write=True)
     rows = store.rows()
-    failed = failed_again(rows, numbers=numbers or [], cause=cause)
+    failed = trials_to_retry(rows, numbers=numbers or [], cause=cause)
     retried = store.retry([row.number for row in failed]) if failed else {}
     running = sum(row.state == "running" for row in rows)
     reason = _stop_reason(loaded.config, store.rows())

@@ -1,1 +1,1 @@
-"""One trial, trained and scored: the only room that imports torch and its family; reached by `python -m`."""
+"""Train and score one trial; the only room that imports torch and its family. Run with `python -m hpotune.finetune`."""

@@ -1,1 +1,1 @@
-"""WHERE jobs run: Slurm through submitit, or this machine; and the step that submits what is missing."""
+"""Start jobs on Slurm or on this machine, and submit missing ones (follow-up)."""

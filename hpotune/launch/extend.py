@@ -61,7 +61,7 @@ def ran_on_slurm(folder: StudyFolder, rows: Sequence[TrialRow]) -> bool:
     return False
 
 
-def failed_again(rows: Sequence[TrialRow], *, numbers: Sequence[int], cause: str | None) -> list[TrialRow]:
+def trials_to_retry(rows: Sequence[TrialRow], *, numbers: Sequence[int], cause: str | None) -> list[TrialRow]:
     """The failed trials to retry: those with the given numbers, else all not retried before; of one cause, or of any.
 
     Raises: StudyFileError for a trial that has not failed, or an unknown cause.
@@ -86,7 +86,7 @@ def _not_failed(number: int, row: TrialRow | None) -> str:
     if row.state != "failed":
         return f"trial {number}: has not failed (state {row.state}); `hpotune trials` lists the failed ones"
     return (
-        f"trial {number}: was retried before; `hpotune trials` shows the trial that repeats it"
+        f"trial {number}: has been retried already; `hpotune trials` shows the trial that repeats it"
         if row.forgiven
         else ""
     )

@@ -101,7 +101,7 @@ def follow_up(
 
 
 def _has_signed_off(folder: StudyFolder, row: JobRow) -> bool:
-    """Whether a worker has ended whose job Slurm has not closed yet: workers that end together do not wait."""
+    """Whether a worker has ended although Slurm still reports its job: workers that end together are not waited for."""
     clearing = row.kind == "worker" and row.state in ("RUNNING", "COMPLETING")
     heartbeat = read_heartbeat(folder, row.id) if clearing else None
     return heartbeat is not None and heartbeat.end is not None
@@ -162,7 +162,7 @@ def _submit_follow_up(
 
 
 def _will_still_run(row: JobRow) -> bool:
-    """Whether a follow-up job will still see the present state.
+    """Whether a pending follow-up job will run after this moment.
 
     A running one may have looked already, and may rely on this one. One that was requeued with its node is held for
     minutes (BeginTime), or until an administrator releases it.
@@ -190,7 +190,7 @@ def _retry_while_away(
 
 
 def _stopped_by_user(folder: StudyFolder, rows: Sequence[JobRow]) -> str:
-    """Why the user does not want the missing trials any more; empty if they are wanted."""
+    """Why missing trials are not submitted (the user cancelled); empty otherwise."""
     resume = f"`hpotune resume {folder.path}` continues it"
     if folder.cancelled.exists():
         return f"the study was cancelled, so no further job was submitted; {resume}"
@@ -205,7 +205,7 @@ def _stopped_by_user(folder: StudyFolder, rows: Sequence[JobRow]) -> str:
 
 
 def _refuse_to_repeat(folder: StudyFolder, rows: Sequence[JobRow]) -> None:
-    """Raises: ClusterError where the last FRUITLESS jobs have ended by themselves and took no trial."""
+    """Raises: ClusterError if the last MAX_FRUITLESS jobs ended by themselves and claimed no trial."""
     active = {row.id.split("_")[0] for row in rows if row.active}
     by_cluster = {row.id.split("_")[0] for row in rows if row.state in _ENDED_BY_CLUSTER}
     ended = [job.id for job in submitted_jobs(folder) if job.kind == "worker" and job.id not in active]
@@ -214,7 +214,7 @@ def _refuse_to_repeat(folder: StudyFolder, rows: Sequence[JobRow]) -> None:
         folder.took_trial(id_).exists() or id_ in by_cluster for id_ in last
     ):
         raise ClusterError(
-            f"jobs {' and '.join(last)} ended without taking a trial, so no further one was submitted; see the log in "
+            f"jobs {' and '.join(last)} ended without claiming a trial, so no further job was submitted; see the log in "
             f"{folder.jobs / last[-1]}, fix the cause, then `hpotune resume {folder.path}`"
         )
 

@@ -1,4 +1,4 @@
-"""One process (or launcher of ranks) of a trial: started, logged, signalled, and ended with all that it started.
+"""One process (or launcher) of a trial: start it, log it, signal it, and end it with all its child processes.
 
 Its descendants inherit a mark in their environment, by which they are found in /proc in whatever session they run.
 """

@@ -167,7 +167,7 @@ def _last_error(folder: StudyFolder) -> str:
         errors = [line.strip() for line in lines if "rror" in line and "srun" not in line]
         if errors:
             return errors[-1]
-    return "nothing"
+    return "no error"
 
 
 def _ended(folder: StudyFolder, store: TrialQueue, config: StudyConfig) -> bool:

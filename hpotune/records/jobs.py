@@ -62,7 +62,7 @@ class JobSpec:
     count: int
     throttle: int
     trials: int | None = None
-    """Trials that each element evaluates; None: until the study is over or the job's time is used up."""
+    """Trials per element; None: until the study is over or the job's time limit."""
     after: tuple[str, ...] = ()
     """Jobs, or elements of arrays, that a follow-up job depends on."""
     any_of: bool = False

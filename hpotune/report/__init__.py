@@ -1,1 +1,1 @@
-"""What a study came to, for people (tables) and for programs (JSON). Reads rows and items; decides nothing."""
+"""Results of a study as tables and as JSON. Reads rows and item scores; decides nothing."""

@@ -87,5 +87,5 @@ def _nan(config: StudyConfig, row: TrialRow) -> str:
     if rates:
         drawn = ", ".join(f"{name}={number(value)}" for name, value in rates.items())
         return f"it diverged at {drawn}: the search learns from it; if many trials do, lower the upper end of the range"
-    lower = "lower train.learning_rate" if config.model is not None else "lower the step size"
+    lower = "lower train.learning_rate" if config.model is not None else "lower the learning rate"
     return f"it diverged: {lower}, or clip gradients more strongly"

@@ -55,7 +55,7 @@ def as_json(value: object) -> Value:
 
 
 def _is_absent(view: object, name: str) -> bool:
-    """Whether a key is left out: the cluster's silence where it answered, the adapter where nothing is the best."""
+    """Whether a key is left out: `cluster` if Slurm answered, `adapter` if there is no best trial."""
     if isinstance(view, StudyStatus):
         return name == "cluster" and view.cluster is None
     return isinstance(view, BestResult) and name == "adapter" and view.best is None

@@ -1,4 +1,4 @@
-"""What failures have in common: nodes that break their trials, a cause that makes every trial fail. Pure functions."""
+"""Nodes on which trials fail, and failures that all recent trials have in common. Pure functions."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from hpotune.records.trial import RungScore, TrialRow
 
 Sense = Literal["maximize", "minimize"]
 MAX_FORCED_PROMOTIONS = 3
-"""Finished trials that violate a limit, after which no further trial is promoted in search of one that keeps it."""
+"""After so many finished trials that violate a limit, no further trial is promoted to find one that satisfies it."""
 MIN_PRUNING_SHARE = 0.2
 """Share of the run before which median, percentile and wilcoxon prune nothing.
 

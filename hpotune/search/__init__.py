@@ -1,1 +1,1 @@
-"""WHICH point next: Optuna samplers by name, and how a trial of the space is drawn. torch never."""
+"""Propose the next point with Optuna samplers. Never imports torch."""

@@ -13,7 +13,7 @@ from hpotune.slurm.commands import error_kind, error_line, run_command
 
 _TOO_MANY = re.compile(r"\b\w*(?:Max|Grp)\w*Submit\w*")
 _AS_OF = "Configuration data as of"
-"""What stands before the controller's time, in this machine's time zone."""
+"""Line prefix of the controller's time in `scontrol show config`, in this machine's time zone."""
 _FULL = ("temporarily unable to accept job", "Resource temporarily unavailable")
 
 

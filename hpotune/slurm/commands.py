@@ -55,7 +55,7 @@ def run_command(command: Sequence[str], *, answer_s: float = TIMEOUT_S) -> str:
     except (FileNotFoundError, PermissionError):
         raise CommandMissing(missing) from None
     except subprocess.TimeoutExpired:
-        raise NoAnswer(f"{command[0]} gave no answer in {answer_s:g} s; try again later") from None
+        raise NoAnswer(f"{command[0]} did not answer within {answer_s:g} s; try again later") from None
     except subprocess.CalledProcessError as error:
         if error.returncode in _NOT_RUN:
             raise CommandMissing(missing) from None
@@ -65,7 +65,7 @@ def run_command(command: Sequence[str], *, answer_s: float = TIMEOUT_S) -> str:
 
 
 def error_kind(text: str) -> type[ClusterError]:
-    """The kind of error that a complaint of Slurm's commands stands for; other programs give no other sign."""
+    """The error class for a message of Slurm's commands, whose exit codes do not distinguish them."""
     lower = text.lower()
     if any(word in lower for word in _UNREACHABLE):
         return ControllerUnreachable

@@ -55,7 +55,7 @@ def _row(folder: StudyFolder, id_: str, *, trial_beat: float | None, now: float,
 
 
 def mark_jobs(folder: StudyFolder, ids: Sequence[str], how: JobMark) -> None:
-    """Write to the folder that jobs or elements have ended by Slurm's word, or that they were cancelled."""
+    """Record in the folder that jobs or elements have ended (reported by Slurm) or were cancelled."""
     for id_ in ids:
         job, _, element = id_.partition("_")
         path = folder.jobs / job / (f"{how}-{element}" if element else how)

@@ -177,7 +177,7 @@ def _test_only(script: Path) -> subprocess.CompletedProcess[str]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise ClusterError(f"sbatch gave no answer in {TIMEOUT_S} s; try again later") from None
+        raise ClusterError(f"sbatch did not answer within {TIMEOUT_S} s; try again later") from None
 
 
 def _check_extra(config: StudyConfig) -> None:

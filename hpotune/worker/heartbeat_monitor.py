@@ -1,4 +1,4 @@
-"""The thread beside the worker's loop: it renews heartbeats, and stops a trial that must not go on.
+"""A thread of the worker: renews heartbeats and stops a trial that must not continue.
 
 A trial is stopped when the time of its job is nearly out, when another worker has claimed it, or when the study is over
 and `budget.on_end` is cancel. The thread starts no trial and records no result.

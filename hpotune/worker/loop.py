@@ -182,7 +182,7 @@ class WorkerLoop:
             )
 
     def _is_running_beside(self, other: Worker) -> bool:
-        """Whether another worker runs on this host: one batch script may start several, all of one job and task."""
+        """Whether another worker runs on this host, started by the same batch script."""
         return (
             other.host == self._worker.host and other.pid != self._worker.pid and is_worker_process(other.pid)
         )
@@ -210,7 +210,7 @@ class WorkerLoop:
         return done
 
     def _claim(self) -> Claim | None:
-        """Claim the next trial, waiting for one if need be; None, with a line in the log, when the worker is to end."""
+        """Claim the next trial, waiting if necessary. Returns None, and logs why, when the worker is to stop."""
         while True:
             self._queue.config = self._folder.current_config(self._study)
             rows = self._queue.rows()
@@ -251,7 +251,7 @@ class WorkerLoop:
         return True
 
     def _beyond_budget(self, claim: Claim) -> StopReason | None:
-        """Why a claimed trial may not start: of several claimed at once the first ones get the rest of the budget."""
+        """Why a claimed trial may not start: several were claimed at once, and the first use up the budget."""
         if self._config.budget.gpu_hours is None:
             return None
         own = (claim.row.start or 0.0, claim.row.number)
@@ -280,7 +280,7 @@ class WorkerLoop:
         )
 
     def _mark_job_useful(self) -> None:
-        """Record that this job was worth submitting; a full disk is reported by the trial."""
+        """Record that this job claimed a trial; on a full disk do nothing."""
         with suppress(OSError):
             self._folder.took_trial(self._worker.job).touch()
 
@@ -323,7 +323,7 @@ class WorkerLoop:
         log(f"trial {claim.row.number} {outcome_text(outcome)}")
 
     def _job_loss(self) -> Failure | None:
-        """Why the cluster takes the job away from a trial that paused; None where someone asked for its end."""
+        """Why the cluster ended the job of a paused trial; None if a user stopped it."""
         if self._stop.signal != PAUSE_SIGNAL:
             return None
         job, left_s = f"its job {self._worker.job}", self._left_s()

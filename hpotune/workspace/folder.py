@@ -81,7 +81,7 @@ class StudyFolder:
         return self.jobs / "cancelled"
 
     def took_trial(self, job: str) -> Path:
-        """Exists if the job or array was useful: a worker took a trial, or other workers were quicker."""
+        """Exists once a worker of the job has claimed a trial, or found none left to claim."""
         return self.jobs / job.split("_")[0] / "took-trial"
 
     def trial(self, number: int) -> Path:

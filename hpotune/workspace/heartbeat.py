@@ -62,7 +62,7 @@ class Heartbeat:
 
     @contextmanager
     def recorded(self, *, clock: Callable[[], float]) -> Iterator[None]:
-        """Record start and end of a short job that renews nothing between (the follow-up); a full disk is ignored."""
+        """Record start and end of a short job without renewals (the follow-up); ignores a full disk."""
         with suppress(OSError):
             self.start(now=clock())
         try:

@@ -1,4 +1,4 @@
-"""What a worker's time was spent on: spans in jobs/<id>/spans-<job>.jsonl of the study's folder, one writer a file.
+"""How a worker spent its time: spans in jobs/<id>/spans-<job>.jsonl, one writer per file.
 
 The trial's own process writes its phases in the same form to trials/<n>/spans.jsonl (finetune/output.py).
 """
@@ -18,7 +18,7 @@ from hpotune.workspace.folder import StudyFolder
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Timeline:
-    """The spans of one worker. A disk that is full loses spans, never trials."""
+    """The spans of one worker. Errors of a full disk are ignored."""
 
     folder: StudyFolder
     worker: Worker

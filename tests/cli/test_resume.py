@@ -269,7 +269,7 @@ def test_failed_trials_are_retried(file, call, json_of):
     assert "hpotune resume" in retried.stdout
     mapping = json_of("retry", file)["retried"]
     assert set(mapping) == {"0"}
-    assert "trial 1: was retried before" in call("retry", file, "1", code=2).stderr
+    assert "trial 1: has been retried already" in call("retry", file, "1", code=2).stderr
     call("resume", file)
     after = {row.number: row for row in rows(file)}
     again = {row.retry_of: row.params for row in after.values() if row.retry_of is not None}

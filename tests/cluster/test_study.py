@@ -105,7 +105,7 @@ def test_fruitless_jobs_are_not_repeated(slurm_cluster: None, tmp_path: Path) ->
     assert len(workers) == 2
     assert status["state"] == "idle", status
     log = next((tmp_path / "quick" / "jobs" / max(follow_ups, key=int)).glob("*.out")).read_text()
-    assert f"jobs {first[0]} and {max(workers, key=int)} ended without taking a trial" in log
+    assert f"jobs {first[0]} and {max(workers, key=int)} ended without claiming a trial" in log
 
 
 def test_cancel_then_submit_again(slurm_cluster: None, tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_workers_without_trials_are_an_error(study_folder):
     folder, store = study_folder()
     folder.provenance_file.write_text('{"store": "sqlite:////nowhere/s.db", "home": "/"}')
     with pytest.raises(
-        HpotuneError, match=r"every worker ended without taking a trial.*nowhere.*worker-0.log"
+        HpotuneError, match=r"every worker ended without claiming a trial.*nowhere.*worker-0.log"
     ):
         run_workers(folder, store, count=1, show=lambda: None)
 

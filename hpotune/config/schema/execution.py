@@ -29,7 +29,7 @@ class BudgetConfig(Section):
     max_equal_failures: int = Field(default=3, ge=1)
     """The study stops when this many consecutive trials have failed with the same cause and the same message."""
     gpu_hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
-    """No trial starts that would make the study use more GPU hours than this; lost attempts are counted. null: no
+    """No trial starts that would make the study use more GPU-hours than this; lost attempts are counted. null: no
     limit."""
     wall_time: WallTime | None = None
     """No trial starts later than this after the first one started, in Slurm's time format; null: no limit."""

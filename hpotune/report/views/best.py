@@ -34,7 +34,7 @@ class ComparedTrial:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class BestResult:
-    """The best trial or the Pareto front, and how sure that choice is."""
+    """The best trial or the Pareto front, with its comparisons."""
 
     study: str
     folder: Path

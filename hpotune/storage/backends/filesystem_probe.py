@@ -128,7 +128,7 @@ def local_locks(mounted: Mount) -> str:
 
 
 def flock_holds(folder: Path) -> str:
-    """Empty where flock, which guards submitting, works between processes here; else the error."""
+    """The error of a flock test between processes (flock guards submitting); empty if it works."""
     try:
         _race("flock", _existing(folder))
     except (OSError, ValueError, subprocess.SubprocessError) as error:

@@ -16,7 +16,7 @@ from hpotune.schedule.gpu_hours import gpus_per_job
 from hpotune.storage.readers.trial_record import attempts_of
 
 CLUSTER_CAUSES = ("timeout", "preempted")
-"""Causes that lie with the cluster: they may come any number of times while each attempt gets further."""
+"""Causes due to the cluster: retried without limit while each attempt makes progress."""
 STANDSTILL = 3
 """Attempts in a row that ended by such a cause without a newer checkpoint: the next would not get further either."""
 
@@ -84,7 +84,7 @@ def is_standstill(attempts: Sequence[Attempt]) -> bool:
 
 
 def standstill_failure(failure: Failure) -> Failure:
-    """The failure of a trial that got no further, made of its last one."""
+    """The failure of a trial that made no progress, from its last attempt's."""
     message = (
         f"interrupted {STANDSTILL} times without a newer checkpoint ({failure.message}); raise resources.time"
     )

@@ -76,7 +76,7 @@ class TrialQueue:
 
     @classmethod
     def create(cls, url: str, study: Study, *, folder: str) -> TrialQueue:
-        """The queue of a new study, or of one that was made before and is this one; its first trials are waiting.
+        """Create the study's queue, or open the existing one, with its first waiting trials.
 
         Raises: StoreError when the storage cannot be reached or holds another study of that name.
         """
@@ -87,8 +87,7 @@ class TrialQueue:
 
     @classmethod
     def open(cls, url: str, study: Study, *, read_only: bool = False, patient: bool = False) -> TrialQueue:
-        """The queue of a study that was made before; a patient one waits minutes for a storage that does not
-        answer.
+        """Open the queue of an existing study; `patient`: wait minutes for a store that does not answer.
 
         Raises: StoreError when the storage cannot be reached or has no such study.
         """
@@ -323,7 +322,7 @@ class TrialQueue:
             write.record_failure(id_, failure, checkpoint=output.checkpoint, ended_by_other=True)
 
     def retry(self, numbers: Sequence[int]) -> dict[int, int]:
-        """Give failed trials another chance: waiting rows take their points, and their failures are forgiven.
+        """Retry failed trials: waiting trials take their points; the old failures are no longer counted.
 
         Returns failed number -> number of the row that repeats its point.
         Raises: HpotuneError where one has not failed, or the budget has no room for so many.
@@ -332,7 +331,7 @@ class TrialQueue:
         for number in numbers:
             if number not in trials or trials[number].state != TrialState.FAIL or number in forgiven:
                 raise HpotuneError(
-                    f"trial {number} has not failed (or is tried again already); `hpotune trials` lists them"
+                    f"trial {number} has not failed (or has been retried already); `hpotune trials` lists them"
                 )
         self.append_waiting()
         counted = not_failed(self._trials.all())[: self.config.budget.trials]

@@ -20,7 +20,7 @@ from hpotune.storage.trials.study_trials import claim_order
 IsWorse = Callable[[int, int, int], bool]
 """Whether a trial is significantly worse than another, compared item by item: (number, the other's number, rung)."""
 RungOutcome = Literal["finished", "stopped", "rung", ""]
-"""What became of a trial at its rung: it has finished, was pruned, waits for promotion, or another worker has it."""
+"""The result of recording a rung score: finished, waiting for promotion, pruned, or claimed by another worker."""
 
 
 def record(

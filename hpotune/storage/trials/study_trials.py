@@ -59,7 +59,7 @@ class StudyTrials:
         return self.row(trial).worker if trial.state == TrialState.RUNNING else None
 
     def forgiven(self) -> frozenset[int]:
-        """Numbers of the failed trials that `retry` has given another chance."""
+        """Numbers of the failed trials that `hpotune retry` has repeated."""
         return frozenset(self.storage.get_study_user_attrs(self.study_id).get("forgiven", ()))
 
 
