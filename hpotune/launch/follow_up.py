@@ -214,8 +214,8 @@ def _refuse_to_repeat(folder: StudyFolder, rows: Sequence[JobRow]) -> None:
         folder.took_trial(id_).exists() or id_ in by_cluster for id_ in last
     ):
         raise ClusterError(
-            f"jobs {' and '.join(last)} ended without claiming a trial, so no further job was submitted; see the log in "
-            f"{folder.jobs / last[-1]}, fix the cause, then `hpotune resume {folder.path}`"
+            f"jobs {' and '.join(last)} ended without claiming a trial, so no further job was submitted; see the log "
+            f"in {folder.jobs / last[-1]}, fix the cause, then `hpotune resume {folder.path}`"
         )
 
 

@@ -183,7 +183,10 @@ def _first_error(folder: StudyFolder) -> str:
     log = folder.jobs / "local" / "worker-0.log"
     lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
     message = lines[-1].removeprefix("error: ") if lines else "its log is empty"
-    return f"every worker ended without claiming a trial; the first error: {message}; see {log}, fix the cause, then run again"
+    return (
+        f"every worker ended without claiming a trial; the first error: {message}; see {log}, fix the cause, then "
+        "run again"
+    )
 
 
 def _watch(pool: _WorkerPool, received: Sequence[int], *, show: Callable[[], None]) -> None:

@@ -287,4 +287,4 @@ def test_doctor_names_job_limit(most_jobs: Callable[[int], None], tmp_path: Path
         check=False,
     )
     assert "MaxSubmitJobs=7" in done.stdout
-    assert "preempted trial is warned" in done.stdout
+    assert "a preempted trial gets a signal" in done.stdout
