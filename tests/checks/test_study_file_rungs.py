@@ -51,7 +51,7 @@ def test_rungs_without_pruning_are_warned_of(tmp_path):
     search = "{pruner: median, rungs: [0.1, 0.5, 1]}"
     [said] = warnings(tmp_path, search=search, python="def f(x, budget):\n    return x\n")
     assert said.endswith(
-        "s.yaml:6: median prunes nothing in the first fifth of a run, so rung 0.1 only costs time"
+        "s.yaml:6: median prunes no trial in the first fifth of a run, so rung 0.1 only costs time"
     )
 
 
