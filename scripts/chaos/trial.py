@@ -75,13 +75,14 @@ def guarded(rank: int, params: Params, folder: Path, up: tuple[int, int], down: 
     """A rank's exit code."""
 
     def asked(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would be raised while the first one is handled
         raise Asked
 
-    signal.signal(signal.SIGTERM, asked)
     source, sink = (down[0], up[1]) if rank else (up[0], down[1])
     for end in {*up, *down} - {source, sink}:  # else the other's death would not be seen
         os.close(end)
     try:
+        signal.signal(signal.SIGTERM, asked)
         state = train(rank, params, folder, source=source, sink=sink)
         if rank == 0:
             answer = Path(os.environ["HPOTUNE_RESULT"])

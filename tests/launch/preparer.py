@@ -7,6 +7,7 @@ the end` and waits for another line before it writes the last file of a new stud
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -36,6 +37,7 @@ def slowly(make: Callable[..., None]) -> Callable[..., None]:
 
 def main() -> None:
     """Until the end of its input."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests behind it ignores SIGINT
     if "slow" in sys.argv:
         preparing.make_folder = slowly(preparing.make_folder)
     print("ready", flush=True)
