@@ -74,8 +74,8 @@ class DirectTree(PartitionTree):
                 yield from self._sample_neighbours(cell)
 
     def _sample_neighbours(self, cell: Cell) -> Iterator[Candidate | None]:
-        self.leaves.remove(cell)
         """The neighbours of a chosen cell, to evaluate; it is divided when their values are known."""
+        self.leaves.remove(cell)
         by_axis = {axis: self._neighbours(cell, axis) for axis in self._longest_edges(cell)}
         self.pending_divisions.append(PendingDivision(cell=cell, neighbours=by_axis))
         for neighbours in by_axis.values():

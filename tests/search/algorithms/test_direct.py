@@ -84,8 +84,8 @@ def test_chosen_cells_are_potentially_optimal(function):
     class Checked(DirectTree):
         seen = 0
 
-        def _hull(self):
-            chosen = super()._hull()
+        def _potentially_optimal(self):
+            chosen = super()._potentially_optimal()
             if all(self.gain(cell) is not None for cell in self.leaves):
                 sizes = np.array([self.size(cell) for cell in self.leaves])
                 values = np.array([-self.gain(cell) for cell in self.leaves])

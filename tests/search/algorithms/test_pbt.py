@@ -387,7 +387,7 @@ def test_only_changeable_values_are_searched(make_study):
     ],
 )
 def test_pruner_with_pbt_is_refused(more, key):
-    with pytest.raises(ValueError, match=f"{key}: pbt decides by itself who goes on.*remove {key}"):
+    with pytest.raises(ValueError, match=f"{key}: pbt selects trials itself.*remove {key}"):
         SearchConfig.model_validate({"algorithm": "pbt", **more})
 
 
