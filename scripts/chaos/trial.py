@@ -75,7 +75,9 @@ def guarded(rank: int, params: Params, folder: Path, up: tuple[int, int], down: 
     """A rank's exit code."""
 
     def asked(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a second one would be raised while the first one is handled
+        signal.signal(
+            signal.SIGTERM, signal.SIG_IGN
+        )  # a second one would be raised while the first one is handled
         raise Asked
 
     source, sink = (down[0], up[1]) if rank else (up[0], down[1])

@@ -37,7 +37,9 @@ def slowly(make: Callable[..., None]) -> Callable[..., None]:
 
 def main() -> None:
     """Until the end of its input."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests behind it ignores SIGINT
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell that runs the tests behind it ignores SIGINT
     if "slow" in sys.argv:
         preparing.make_folder = slowly(preparing.make_folder)
     print("ready", flush=True)
