@@ -45,8 +45,7 @@ class MeanLoss:
     loss: float
     """Mean cross entropy in nats."""
     accuracy: float
-    counted: int
-    """Counted tokens, or rows of a classification."""
+    """Share of the counted tokens, or rows of a classification, that are predicted right."""
 
 
 def collate(rows: Sequence[Row], *, pad_id: int, device: torch.device, ignore_all: bool = False) -> Batch:
@@ -115,4 +114,4 @@ def mean_loss(
             totals += torch.tensor(numbers, dtype=torch.float64)
     model.train(was_training)
     loss, correct, counted = ranks.all_reduce_sum(totals.to(ranks.device)).tolist()
-    return MeanLoss(loss=loss / counted, accuracy=correct / counted, counted=int(counted))
+    return MeanLoss(loss=loss / counted, accuracy=correct / counted)
