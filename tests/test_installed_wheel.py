@@ -111,7 +111,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installe
 
 def pip(*words: object) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "-q", *map(str, words)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # With PYTHONPATH, pip would take the checkout's hpotune.egg-info for an installed hpotune.
+    env = {k: v for k, v in os.environ.items() if not k.startswith("PYTHON")}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
