@@ -14,6 +14,7 @@ from hpotune.config.lm_eval_tasks import overlap, task_index
 from hpotune.config.schema.study_config import DataConfig, ModelConfig, ScoreConfig
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.data import dataset
+from hpotune.finetune.data.tokenization import tokenize_rows
 from hpotune.finetune.distributed.fsdp import shard_base
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model.base_model import load_base, load_tokenizer
@@ -130,14 +131,14 @@ def _load_inputs(
     labelled = model.task == "sequence_classification"
     tokenizer = load_tokenizer(model)
     rows = dataset.load_rows(config, data_root=data_root, labelled=labelled)
-    train = dataset.tokenize_rows(rows.train, config, tokenizer, labelled=labelled)
-    validation = dataset.tokenize_rows(rows.validation, config, tokenizer, labelled=labelled)
-    dropped = train.dropped + validation.dropped
+    train = tokenize_rows(rows.train, config, tokenizer, labelled=labelled)
+    validation = tokenize_rows(rows.validation, config, tokenizer, labelled=labelled)
+    dropped = len(train.left_out) + len(validation.left_out)
     output.metrics.update(
         train_rows=len(train.rows),
         validation_rows=len(validation.rows),
         dropped_rows=dropped,
-        cut_rows=train.truncated + validation.truncated,
+        cut_rows=train.cut + validation.cut,
     )
     if dropped:
         output.add_warning(

@@ -1,4 +1,4 @@
-"""The training rows of a trial: loaded, shuffled with the study's seed, split, and tokenised.
+"""The rows of a study: loaded, shuffled with its seed, and split; tokenization.py makes tokens of them.
 
 Every subset is taken after shuffling, a slice such as train[:1000] too: public datasets are often sorted by label.
 """
@@ -7,26 +7,34 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
 import datasets
 import numpy as np
-import transformers
 
 from hpotune.config.paths import DATA_FILES
 from hpotune.config.schema.study_config import DataConfig
 from hpotune.config.yaml_source import Value
-from hpotune.finetune.data.prompt import classifier_text, encode, text_pieces
 from hpotune.finetune.model import hub
-from hpotune.finetune.training.loss import IGNORED, Row
 from hpotune.finetune.trial_errors import DataError
 
 SLICE = re.compile(r"(?P<split>[\w.]+)\[(?P<low>-?\d*)(?P<low_unit>%?):(?P<high>-?\d*)(?P<high_unit>%?)\]")
 LABEL = "label"
-Rows = list[dict[str, Value]]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class DataRow:
+    """One row as it is stored, with its columns under the names that prompts expect."""
+
+    number: int
+    """Its position in the split, from 0."""
+    values: dict[str, Value]
+
+
+Rows = list[DataRow]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,22 +49,11 @@ class DataSplit:
     @property
     def warnings(self) -> list[str]:
         """Warnings about the rows of a classification."""
-        labels = {str(row[LABEL]) for row in self.train}
+        labels = {str(row.values[LABEL]) for row in self.train}
         if len(labels) > 1:
             return []
         label = next(iter(labels))
         return [f"all {len(self.train)} training rows have the label {label}: nothing can be learned"]
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TokenizedRows:
-    """Rows as token ids, with the number of rows that max_length affected."""
-
-    rows: list[Row]
-    dropped: int
-    """Rows left out, because max_length cut off their whole answer."""
-    truncated: int
-    """Rows kept, cut to max_length."""
 
 
 def load_rows(config: DataConfig, *, data_root: str | None, labelled: bool) -> DataSplit:
@@ -71,46 +68,14 @@ def load_rows(config: DataConfig, *, data_root: str | None, labelled: bool) -> D
     order = np.random.default_rng(config.seed).permutation(len(data))[: config.rows]
     held_out = _validation_rows(config.validation, len(order))
     rows = [
-        row | {ours: row[theirs] for ours, theirs in config.columns.items()}
-        for row in data.select(order).to_list()
+        DataRow(
+            number=int(number), values=row | {ours: row[theirs] for ours, theirs in config.columns.items()}
+        )
+        for number, row in zip(order, data.select(order).to_list(), strict=True)
     ]
     classes = _label_classes(data, config.columns.get(LABEL, LABEL)) if labelled else {}
     rows = _with_class_numbers(rows, classes) if labelled else rows
     return DataSplit(train=rows[held_out:], validation=rows[:held_out], num_labels=len(classes))
-
-
-def tokenize_rows(
-    rows: Sequence[dict[str, Value]],
-    config: DataConfig,
-    tokenizer: transformers.PreTrainedTokenizerBase,
-    *,
-    labelled: bool,
-) -> TokenizedRows:
-    """The rows as token ids; rows without a counted token are dropped.
-
-    Raises: DataError if no row is left, or a column is missing.
-    """
-    kept, dropped, truncated = [], 0, 0
-    for row in rows:
-        if labelled:
-            text = classifier_text(row, config)
-            ids = tokenizer(text, truncation=True, max_length=config.max_length)["input_ids"]
-            tokens = Row(ids=list(ids), targets=[int(cast(int, row[LABEL]))])
-        else:
-            special = config.prompt != "chat"
-            tokens = encode(
-                text_pieces(row, config, tokenizer), tokenizer, max_length=config.max_length, special=special
-            )
-        if labelled or any(target != IGNORED for target in tokens.targets[1:]):
-            truncated += len(tokens.ids) == config.max_length
-            kept.append(tokens)
-        else:
-            dropped += 1
-    if rows and not kept:
-        raise DataError(
-            f"data.max_length: {config.max_length} cuts off the whole answer of all {dropped} rows; raise it"
-        )
-    return TokenizedRows(rows=kept, dropped=dropped, truncated=truncated)
 
 
 def _load_part(part: str, config: DataConfig, data_root: str | None) -> datasets.Dataset:
@@ -198,8 +163,8 @@ def _with_class_numbers(rows: Rows, classes: Mapping[str | int | float, int]) ->
     """
     numbered: Rows = []
     for row in rows:
-        label = cast("str | int | float", row[LABEL])
+        label = cast("str | int | float", row.values[LABEL])
         if label not in classes:
             raise DataError(f"a row has the label {label!r}; the data has {', '.join(map(str, classes))}")
-        numbered.append(row | {LABEL: classes[label]})
+        numbered.append(replace(row, values=row.values | {LABEL: classes[label]}))
     return numbered

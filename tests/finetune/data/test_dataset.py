@@ -26,7 +26,7 @@ def split_rows(file, *, labelled=True, data_root=None, **config):
 def test_slice_is_taken_after_shuffling(sorted_file):
     found = split_rows(sorted_file, split="train[:20]")
     assert len(found.train) == 20
-    assert {row["label"] for row in found.train} == {0, 1}
+    assert {row.values["label"] for row in found.train} == {0, 1}
     assert found.warnings == []
 
 
@@ -35,7 +35,7 @@ def test_slice_is_taken_after_shuffling(sorted_file):
     [("train[10%:30%]", 20), ("train[-5:]", 5), ("train[:-90]", 10), ("train[:3] + train[3:9]", 9)],
 )
 def test_slices_by_percent_end_and_sum(sorted_file, split, rows):
-    found = [row["other"] for row in split_rows(sorted_file, split=split).train]
+    found = [row.values["other"] for row in split_rows(sorted_file, split=split).train]
     assert len(set(found)) == len(found) == rows
 
 
@@ -48,9 +48,9 @@ def test_rows_depend_on_the_seed(sorted_file):
 
 def test_validation_is_not_trained_on(sorted_file):
     found = split_rows(sorted_file, validation=10)
-    kept = {row["other"] for row in found.validation}
+    kept = {row.values["other"] for row in found.validation}
     assert len(kept) == 10
-    assert kept.isdisjoint(row["other"] for row in found.train)
+    assert kept.isdisjoint(row.values["other"] for row in found.train)
 
 
 def test_validation_of_all_is_an_error(sorted_file):
@@ -67,13 +67,13 @@ def test_single_label_gives_warning(tmp_path):
 def test_text_labels_are_numbered_sorted(sorted_file):
     found = split_rows(sorted_file)
     assert found.num_labels == 2
-    assert all(row["label"] == (row["other"] >= 50) for row in found.train)
+    assert all(row.values["label"] == (row.values["other"] >= 50) for row in found.train)
 
 
 def test_columns_are_renamed(sorted_file):
     row = split_rows(sorted_file, labelled=False, columns={"output": "text", "text": "label"}).train[0]
-    assert row["output"].startswith("row")
-    assert row["text"] in ("neg", "pos")
+    assert row.values["output"].startswith("row")
+    assert row.values["text"] in ("neg", "pos")
 
 
 def test_missing_renamed_column_is_an_error(sorted_file):
@@ -115,4 +115,4 @@ def test_data_root_rows_are_never_outdated(tmp_path):
     for word in ("old", "new"):
         (folder / "rows.jsonl").write_text(json.dumps({"text": word}) + "\n")
         found = split_rows("some/set", data_root=str(tmp_path), labelled=False)
-        assert found.train == [{"text": word}]
+        assert [row.values for row in found.train] == [{"text": word}]

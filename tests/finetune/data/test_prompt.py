@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from hpotune.config.schema.study_config import DataConfig
-from hpotune.finetune.data.dataset import tokenize_rows
+from hpotune.finetune.data.dataset import DataRow
 from hpotune.finetune.data.prompt import ALPACA, ALPACA_INPUT, classifier_text, encode, text_pieces
+from hpotune.finetune.data.tokenization import TokenizedRows
+from hpotune.finetune.data.tokenization import tokenize_rows as tokenize_numbered_rows
 from hpotune.finetune.training.loss import IGNORED
 from hpotune.finetune.trial_errors import DataError, UserError
 from tests.fixtures.tiny_model import tiny_tokenizer
@@ -26,6 +28,12 @@ TALK = {
 @pytest.fixture(scope="module")
 def tokenizer():
     return tiny_tokenizer()
+
+
+def tokenize_rows(rows, *arguments, **options) -> TokenizedRows:
+    """The rows, numbered from 0."""
+    numbered = [DataRow(number=number, values=row) for number, row in enumerate(rows)]
+    return tokenize_numbered_rows(numbered, *arguments, **options)
 
 
 def seen(row, tokenizer, **config):
@@ -97,7 +105,7 @@ def test_row_is_cut_at_max_length(tokenizer):
 def test_rows_without_answer_are_dropped(tokenizer):
     long = ROW | {"input": "whale " * 100}
     tokens = tokenize_rows([long, ROW], DataConfig(path="x", max_length=140), tokenizer, labelled=False)
-    assert (len(tokens.rows), tokens.dropped) == (1, 1)
+    assert ([row.number for row in tokens.used], [row.number for row in tokens.left_out]) == ([1], [0])
 
 
 def test_no_row_left_is_an_error(tokenizer):
