@@ -6,6 +6,7 @@ HpotuneError
     ├── DataError            data    the training data is not what the study file says
     ├── NotFinite            nan     the loss, a gradient or the adapter diverged
     └── SanityCheckFailure   truth   a sanity check failed, so that the score could not be trusted
+RowLeftOut                   not a failure: one row cannot be used; the trial goes on without it
 Paused                       not a failure: a signal requested a stop, and the checkpoint is written
 """
 
@@ -43,6 +44,17 @@ class SanityCheckFailure(TrialError):
     """A sanity check failed."""
 
     cause = "truth"
+
+
+class RowLeftOut(Exception):
+    """One row cannot be used: it is left out and counted.
+
+    `reason` completes the sentence `row 3 is left out: …`.
+    """
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class Paused(Exception):
