@@ -12,8 +12,10 @@ from typing import cast
 import transformers
 
 from hpotune.config.schema.study_config import DataConfig
+from hpotune.finetune.data.chat_template import conversation_pieces
 from hpotune.finetune.data.dataset import LABEL, DataRow
-from hpotune.finetune.data.prompt import Piece, classifier_text, encode, text_pieces
+from hpotune.finetune.data.encoding import encode
+from hpotune.finetune.data.prompt import Piece, classifier_text, text_pieces
 from hpotune.finetune.training.loss import IGNORED, Row
 from hpotune.finetune.trial_errors import DataError
 
@@ -81,9 +83,9 @@ def tokenize_rows(
             ids = tokenizer(text, truncation=True, max_length=config.max_length)["input_ids"]
             tokens = Row(ids=list(ids), targets=[int(cast(int, row.values[LABEL]))])
         else:
-            special = config.prompt != "chat"
-            pieces = text_pieces(row.values, config, tokenizer)
-            tokens = encode(pieces, tokenizer, max_length=config.max_length, special=special)
+            chat = config.prompt == "chat"
+            pieces = conversation_pieces(row.values, tokenizer) if chat else text_pieces(row.values, config)
+            tokens = encode(pieces, tokenizer, max_length=config.max_length, special=not chat)
         if labelled or any(target != IGNORED for target in tokens.targets[1:]):
             is_cut = len(tokens.ids) == config.max_length
             used.append(TokenizedRow(number=row.number, pieces=pieces, tokens=tokens, is_cut=is_cut))

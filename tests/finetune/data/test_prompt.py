@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 
 from hpotune.config.schema.study_config import DataConfig
+from hpotune.finetune.data.chat_template import conversation_pieces
 from hpotune.finetune.data.dataset import DataRow
-from hpotune.finetune.data.prompt import ALPACA, ALPACA_INPUT, classifier_text, encode, text_pieces
+from hpotune.finetune.data.encoding import encode
+from hpotune.finetune.data.prompt import ALPACA, ALPACA_INPUT, classifier_text, text_pieces
 from hpotune.finetune.data.tokenization import TokenizedRows
 from hpotune.finetune.data.tokenization import tokenize_rows as tokenize_numbered_rows
 from hpotune.finetune.training.loss import IGNORED
@@ -98,7 +100,7 @@ def test_tokenizers_end_is_counted_once(tokenizer):
 
 
 def test_row_is_cut_at_max_length(tokenizer):
-    parts = text_pieces(ROW, DataConfig(path="x"), tokenizer)
+    parts = text_pieces(ROW, DataConfig(path="x"))
     assert len(encode(parts, tokenizer, max_length=16, special=True).ids) == 16
 
 
@@ -113,16 +115,16 @@ def test_no_row_left_is_an_error(tokenizer):
         tokenize_rows([ROW], DataConfig(path="x", max_length=16), tokenizer, labelled=False)
 
 
-def test_missing_column_names_the_others(tokenizer):
+def test_missing_column_names_the_others():
     with pytest.raises(DataError, match=r"no column 'output'; the data has instruction, text"):
-        text_pieces({"instruction": "x", "text": "y"}, DataConfig(path="x"), tokenizer)
+        text_pieces({"instruction": "x", "text": "y"}, DataConfig(path="x"))
 
 
 def test_chat_needs_a_template():
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = None
     with pytest.raises(UserError, match="chat template"):
-        text_pieces(ROW, DataConfig(path="x", prompt="chat"), tokenizer)
+        conversation_pieces(ROW, tokenizer)
 
 
 def test_classifier_text_has_no_answer():
