@@ -29,7 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "worker": {"config", "records", "workspace", "schedule", "storage", "objective"},
     "slurm": {"config", "records", "workspace", "schedule"},
     "warm_start": {"config", "workspace", "schedule", "search", "storage"},
-    "checks": {"config", "workspace", "schedule", "search", "storage", "slurm", "warm_start"},
+    "checks": {"config", "records", "workspace", "schedule", "search", "storage", "slurm", "warm_start"},
     "launch": {
         "config",
         "records",

@@ -15,12 +15,12 @@ from hpotune.config.lm_eval_tasks import TaskIndex
 from hpotune.config.load import Study, build_study
 from hpotune.config.metrics import task_metrics
 from hpotune.config.paths import data_mistakes, resolve
-from hpotune.config.yaml_source import KeyPath, Mistake, Source, read_source
+from hpotune.config.space.start_from import items
+from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Source, read_source
 from hpotune.errors import StudyFileError, nearest
 from hpotune.search.algorithms.registry import check_algorithm
 from hpotune.search.sampler_setup import sampler_setup
 from hpotune.search.start_points import StartPoint, distinct_start_points, recommended_start_points
-from hpotune.warm_start.start_point_sources import exhausted_budget_warning, start_points
 from hpotune.workspace.folder import StudyFolder, difference_message, folder_of_source, home_of
 
 _MEASURED = (
@@ -89,7 +89,7 @@ def check_source(source: Source, folder: StudyFolder, *, data_root: str | None =
     for finding in findings:
         if finding.level == "bad" and finding.key is not None:
             mistakes.setdefault(finding.key, finding.text)
-    starts, notes = ([], []) if stored or mistakes else start_points(study, home=home, found=mistakes)
+    starts, notes = ([], []) if stored or mistakes else _start_points(study, home=home, mistakes=mistakes)
     without_key = [f.text for f in findings if f.level == "bad" and f.key is None]
     if mistakes or without_key:
         raise StudyFileError(*without_key, *source.messages(mistakes))
@@ -102,6 +102,17 @@ def check_source(source: Source, folder: StudyFolder, *, data_root: str | None =
         findings=tuple(findings),
         notes=tuple(notes),
     )
+
+
+def _start_points(study: Study, *, home: Path, mistakes: Mistakes) -> tuple[list[StartPoint], list[str]]:
+    """The points of `search.start_from` and what was changed in them; errors are added to `mistakes`."""
+    if not items(study.template):
+        return [], []
+    from hpotune.warm_start.start_point_sources import (
+        start_points,
+    )  # imports the storage, a third of a second
+
+    return start_points(study, home=home, found=mistakes)
 
 
 def _findings(study: Study, *, unresolved: set[str]) -> Iterator[Finding]:
@@ -120,6 +131,10 @@ def _errors(check_study: Callable[[Study], Iterable[Mistake]]) -> Callable[[Stud
 
 def _start_point_findings(study: Study, starts: list[StartPoint]) -> Iterator[Finding]:
     """A warning if start points leave the search no trials."""
+    if not starts:
+        return
+    from hpotune.warm_start.start_point_sources import exhausted_budget_warning
+
     for text in exhausted_budget_warning(study, starts):
         yield Finding(kind="start points", level="note", text=text)
 

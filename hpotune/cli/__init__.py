@@ -8,12 +8,12 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hpotune.cli import inspect, plan, resume, run, search, setup  # noqa: F401 - each adds its verbs
+from hpotune.cli import inspect, plan, rehearse, resume, run, search, setup  # noqa: F401 - each adds its verbs
 from hpotune.cli.common import app
 
 ORDER = (
-    "init", "check", "doctor", "plan", "run", "submit", "cancel", "resume", "extend", "retry", "status", "trials",
-    "best", "why", "logs", "export", "algorithms", "ask_tell", "worker", "follow_up", "step",
+    "init", "check", "preview", "doctor", "plan", "run", "submit", "cancel", "resume", "extend", "retry", "status",
+    "trials", "best", "why", "logs", "export", "algorithms", "ask_tell", "worker", "follow_up", "step",
 )  # fmt: skip
 """Verbs as `--help` lists them within each panel."""
 app.registered_commands.sort(key=lambda command: ORDER.index(getattr(command.callback, "__name__", "")))

@@ -1,4 +1,4 @@
-"""Verbs before a study runs: init, check, doctor; and export after it."""
+"""Verbs before a study runs: init and doctor; and export after it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from hpotune.cli.common import (
     RESULTS,
     SET_UP,
     AsJson,
-    DataRoot,
     Folder,
     Target,
     app,
@@ -38,43 +37,6 @@ def init(
             typer.echo(f"{name:<22} {sentence}")
         return
     typer.echo(f"wrote {copy_template(template, out)}; next: hpotune check {out or template + '.yaml'}")
-
-
-@app.command(rich_help_panel=SET_UP)
-def check(study: Target, data_root: DataRoot = None, as_json: AsJson = False) -> None:
-    """Check a study file and report every error with its line."""
-    from hpotune.checks.study_file import check as check_file
-    from hpotune.errors import StudyFileError
-    from hpotune.search.start_points import start_points_text
-
-    try:
-        checked = check_file(study, data_root=data_root)
-    except StudyFileError as error:
-        if as_json:
-            print_json({"ok": False, "mistakes": error.mistakes, "warnings": []})
-            raise typer.Exit(error.exit_code) from None
-        raise
-    config, searched = checked.study.config, [one.name for one in checked.study.space.searched]
-    if as_json:
-        print_json(
-            {
-                "ok": True,
-                "mistakes": [],
-                "warnings": checked.warnings,
-                "parameters": searched,
-                "starts": start_points_text(checked.starts),
-            }
-        )
-        return
-    for warning in checked.warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    for note in checked.notes:
-        typer.echo(f"note: {note}", err=True)
-    typer.echo(
-        f"{study} is valid: {config.budget.trials} trials over {', '.join(searched) or 'no parameter'}"
-    )
-    if checked.starts:
-        typer.echo(start_points_text(checked.starts))
 
 
 @app.command(rich_help_panel=SET_UP)

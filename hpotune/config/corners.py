@@ -36,10 +36,17 @@ def config_at_corners(values: dict[str, Value], space: Space, mistakes: Mistakes
 
     Corners that break a constraint are left out.
     """
-    every = [*_points(space)]
-    points = [drawn for drawn in every if not space.violated(drawn)] or every
-    configs = [_at(values, space, drawn, mistakes) for drawn in points]
+    configs = [_at(values, space, drawn, mistakes) for drawn in corner_points(space)]
     return configs[0]
+
+
+def corner_points(space: Space) -> list[dict[str, Value]]:
+    """The drawn values at the corners of the space that break no constraint, the first corner of every range first.
+
+    If all of them break one, all are returned.
+    """
+    every = [*_points(space)]
+    return [drawn for drawn in every if not space.violated(drawn)] or every
 
 
 def config_without_ranges(values: dict[str, Value], mistakes: Mistakes) -> None:

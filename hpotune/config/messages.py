@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from hpotune.config.schema import field_text
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.space.ranges import dotted
 from hpotune.config.yaml_source import KeyPath, Value
@@ -158,6 +159,7 @@ def _siblings(where: KeyPath) -> Iterable[str]:
 
 def _meaning(where: KeyPath) -> str:
     section = _section(where[:-1])
-    field = section.model_fields.get(str(where[-1])) if section else None
-    text = (field.description if field else None) or (section.__doc__ if section else "") or ""
+    if section is None:
+        return ""
+    text = field_text(section, str(where[-1])) or section.__doc__ or ""
     return " ".join(text.split()).partition(". ")[0].rstrip(".")  # the first sentence

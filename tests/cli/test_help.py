@@ -49,7 +49,7 @@ def test_verbs_stand_in_their_panels(overview: str) -> None:
         elif panels and (verb := re.match(r"  (\S+)  ", line)):
             panels[list(panels)[-1]].append(verb[1])
     assert panels == {
-        "Set up": ["init", "check", "doctor", "plan"],
+        "Set up": ["init", "check", "preview", "doctor", "plan"],
         "Run": ["run", "submit", "cancel", "resume", "extend", "retry"],
         "Look": ["status", "trials", "best", "why", "logs"],
         "Results": ["export"],

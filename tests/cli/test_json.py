@@ -22,7 +22,7 @@ BEST = (
     "adapter"
 )
 KEYS = [
-    (["check"], "ok mistakes warnings parameters starts"),
+    (["check"], "ok mistakes warnings parameters starts rehearsal"),
     (["run"], BEST),
     (["best"], BEST),
     (

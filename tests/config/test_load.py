@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpotune.config.load import Study, build_study
+from hpotune.config.schema import field_text
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.yaml_source import parse_source
 from hpotune.errors import StudyFileError
@@ -121,7 +122,7 @@ def test_errors_hide_pydantic_wording():
 def test_every_section_has_a_description(key):
     field = StudyConfig.model_fields[key]
     texts = [
-        field.description,
+        field_text(StudyConfig, key),
         *(
             getattr(c, "__doc__", None)
             for c in (field.annotation, *getattr(field.annotation, "__args__", ()))

@@ -1,0 +1,299 @@
+"""The rehearsal of a study: a trial up to its first step, on the login node, in a process of its own.
+
+    Study -> points at the corners -> `python -m hpotune.finetune.rehearsal` (one core, --memory, --time) -> Findings
+
+A result without mistakes is kept under $HPOTUNE_CACHE and used again while nothing that it depends on changes: the
+sections of the study file, the files that they name, the versions of the libraries.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+from hpotune.checks.finding import Finding
+from hpotune.config.corners import corner_points
+from hpotune.config.lm_eval_tasks import cache_folder
+from hpotune.config.load import Study
+from hpotune.config.schema.study_config import PointConfig, StudyConfig
+from hpotune.config.yaml_source import KeyPath
+from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.records.rehearsal_record import RehearsalProgress, RehearsalResult, RehearsalSpec
+from hpotune.workspace.atomic_files import write_atomic
+
+LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "lm_eval")
+SECTIONS = {"model", "data", "lora", "train", "score", "data_root", "env", "resources"}
+"""Sections of the study file that the rehearsal reads."""
+POLL_S = 0.1
+KEY = re.compile(r"([a-z_]+(?:\.\w+)*)[:=]")
+"""The key at the start of a message."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What the rehearsal may use; its process is ended when it uses more."""
+
+    memory_gb: float = 2.0
+    """Resident memory, in GB (10^9 bytes)."""
+    seconds: float = 600.0
+
+    def __str__(self) -> str:
+        return f"one core, up to {self.memory_gb:g} GB and {self.seconds:g} s"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Rehearsal:
+    """The outcome for one study."""
+
+    result: RehearsalResult | None
+    """None: not rehearsed."""
+    skipped: str = ""
+    """Why not; empty if it was rehearsed."""
+    again: bool = False
+    """Whether the result is that of an earlier rehearsal of the same content."""
+
+    @property
+    def findings(self) -> list[Finding]:
+        """The mistakes as errors and the warnings as notes, at the keys that they start with."""
+        if self.result is None:
+            return [Finding(kind="rehearsal", level="note", text=f"not rehearsed: {self.skipped}")]
+        errors = [
+            Finding(kind="rehearsal", level="bad", key=_key(text), text=text) for text in self.result.mistakes
+        ]
+        return errors + [
+            Finding(kind="rehearsal", level="note", key=_key(text), text=text)
+            for text in self.result.warnings
+        ]
+
+    def raise_mistakes(self, study: Study) -> None:
+        """Raise: StudyFileError with every mistake, one line each."""
+        mistakes = [finding for finding in self.findings if finding.level == "bad"]
+        if mistakes:
+            raise StudyFileError(*(finding.message(study.source) for finding in mistakes))
+
+
+def rehearse(
+    study: Study,
+    *,
+    limits: Limits,
+    preview: bool = False,
+    show: Callable[[str], None] = lambda _: None,
+) -> Rehearsal:
+    """Rehearse the study, or find the result of an earlier rehearsal of the same content.
+
+    `preview`: with the rows of the first point; always a new rehearsal. `show` gets a line for each step and its
+    progress.
+
+    Raises: HpotuneError if the process uses more than the limits, or cannot be run.
+    """
+    config = study.config
+    if skipped := _why_not(config):
+        return Rehearsal(result=None, skipped=skipped)
+    spec = _spec(study, preview=preview)
+    kept = cache_folder() / "rehearsals" / f"{content_hash(study, spec)}.json"
+    if not preview and (result := _read_kept(kept)):
+        return Rehearsal(result=result, again=True)
+    show(f"rehearsal: {limits}")
+    result = _run(spec, config, limits=limits, show=show)
+    if not preview and not result.mistakes:
+        _keep(kept, result)
+    return Rehearsal(result=result)
+
+
+def _why_not(config: StudyConfig) -> str:
+    """Why a study cannot be rehearsed on this machine; empty if it can."""
+    if config.model is None:
+        return "only fine-tuning is rehearsed, not a function or command"
+    if config.env.container is not None:
+        return "its trials run in a container; write resources.rehearsal: job, or look at its first trial"
+    if config.env.venv != "auto":
+        return ""  # its process reports what is missing
+    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    return f"{', '.join(missing)} not installed here (pip install 'hpotune[trial]')" if missing else ""
+
+
+def _spec(study: Study, *, preview: bool) -> RehearsalSpec:
+    resources = study.config.resources
+    return RehearsalSpec(
+        study=study.config.name,
+        points=_points(study),
+        world_size=resources.nodes * resources.processes_per_node,
+        data_root=study.config.data_root,
+        offline=study.config.env.offline,
+        preview=preview,
+    )
+
+
+def _points(study: Study) -> list[PointConfig]:
+    """The point of the baseline, and those at the corners of the space; points that cannot be built are left out."""
+    points = {study.base().model_dump_json(): study.base()}
+    for drawn in corner_points(study.space):
+        try:
+            point = study.point(drawn)
+        except ValueError:
+            continue  # the search does not draw it either
+        points.setdefault(point.model_dump_json(), point)
+    return list(points.values())
+
+
+def content_hash(study: Study, spec: RehearsalSpec) -> str:
+    """A hash that changes with anything that the rehearsal depends on, except what lies on a hub."""
+    values = {key: value for key, value in study.template.items() if key in SECTIONS}
+    facts = {
+        "values": values,
+        "points": [point.model_dump(mode="json") for point in spec.points],
+        "files": [
+            fact for point in spec.points for path in _paths(point, spec) for fact in _file_facts(path)
+        ],
+        "versions": {name: _version(name) for name in ("hpotune", *LIBRARIES)},
+        "hub": [os.environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE")],
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _paths(point: PointConfig, spec: RehearsalSpec) -> Iterator[Path]:
+    """Local files and folders that a point reads."""
+    assert point.model is not None, "only fine-tuning is rehearsed"
+    assert point.data is not None, "only fine-tuning is rehearsed"
+    names = [point.model.path, point.model.tokenizer, point.data.path, point.score.include_path]
+    for name in filter(None, names):
+        yield Path(name)
+        if spec.data_root is not None:
+            yield Path(spec.data_root) / name
+
+
+def _file_facts(path: Path) -> Iterator[tuple[str, int, int]]:
+    """(path, bytes, time of the last change in ns) of a file, or of all files in a folder."""
+    files = sorted(path.rglob("*")) if path.is_dir() else [path]
+    for file in files:
+        if file.is_file():
+            facts = file.stat()
+            yield str(file), facts.st_size, facts.st_mtime_ns
+
+
+def _version(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _read_kept(file: Path) -> RehearsalResult | None:
+    try:
+        return RehearsalResult.model_validate_json(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _keep(file: Path, result: RehearsalResult) -> None:
+    """Write the result to the cache if possible; without it the next command rehearses again."""
+    try:
+        write_atomic(file, result.model_dump_json())
+    except OSError:
+        return
+
+
+def _run(
+    spec: RehearsalSpec, config: StudyConfig, *, limits: Limits, show: Callable[[str], None]
+) -> RehearsalResult:
+    """The result of the rehearsal's process.
+
+    Raises: HpotuneError.
+    """
+    with tempfile.TemporaryDirectory(prefix="hpotune-rehearsal-") as folder:
+        given, written, log = (Path(folder, name) for name in ("spec.json", "result.json", "log.txt"))
+        given.write_text(spec.model_dump_json(), encoding="utf-8")
+        command = [_python(config), "-m", "hpotune.finetune.rehearsal", str(given), str(written)]
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                command,
+                env=_environment(config),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+            )
+            try:
+                _watch(process, limits, show)
+            finally:
+                process.kill()
+                process.wait()
+        result = _read_kept(written)
+        if result is None:
+            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+            raise HpotuneError(
+                f"the rehearsal ended with exit code {process.returncode}: {lines[-1] if lines else 'no output'}; "
+                "`--static` or `--no-rehearsal` leaves it out"
+            )
+        return result
+
+
+def _python(config: StudyConfig) -> str:
+    venv = config.env.venv
+    return sys.executable if venv in ("auto", None) else f"{venv}/bin/python"
+
+
+def _environment(config: StudyConfig) -> dict[str, str]:
+    """One core, no GPU, and the variables of the study's trials."""
+    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
+    return {**os.environ, **config.env.vars, **own}
+
+
+def _watch(process: subprocess.Popen[bytes], limits: Limits, show: Callable[[str], None]) -> None:
+    """Wait for the process to end, showing its progress.
+
+    Raises: HpotuneError as soon as it uses more than the limits.
+    """
+    reader = threading.Thread(target=_show_progress, args=(process, show), daemon=True)
+    reader.start()
+    until = time.monotonic() + limits.seconds
+    while process.poll() is None:
+        if resident_gb(process.pid) > limits.memory_gb:
+            raise HpotuneError(
+                _over("memory", f"{limits.memory_gb:g} GB", f"--memory {2 * limits.memory_gb:g}")
+            )
+        if time.monotonic() > until:
+            raise HpotuneError(_over("time", f"{limits.seconds:g} s", f"--time {2 * limits.seconds:g}"))
+        time.sleep(POLL_S)
+    reader.join()
+
+
+def _over(what: str, limit: str, option: str) -> str:
+    return (
+        f"the rehearsal needs more {what} than {limit}; allow more with {option}, write resources.rehearsal: job in "
+        "the study file, or leave it out with --no-rehearsal (`check`: --static)"
+    )
+
+
+def _show_progress(process: subprocess.Popen[bytes], show: Callable[[str], None]) -> None:
+    assert process.stdout is not None, "opened with a pipe"
+    for line in process.stdout:
+        progress = RehearsalProgress.model_validate_json(line)
+        counted = f" {progress.done:,} of {progress.total:,}" if progress.total else ""
+        show(f"rehearsal: {progress.step}{counted}")
+
+
+def resident_gb(pid: int) -> float:
+    """The resident memory of a process in GB (10^9 bytes); 0 if it has ended."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (OSError, IndexError):
+        return 0.0
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e9
+
+
+def _key(message: str) -> KeyPath | None:
+    """The key that a message starts with; None if it starts with none."""
+    found = KEY.match(message)
+    return tuple(found[1].split(".")) if found else None

@@ -1,0 +1,161 @@
+"""Verbs that look at a study before it runs: check and preview; and the options of the rehearsal for run and submit."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from hpotune.cli.common import SET_UP, AsJson, DataRoot, Target, app, print_json, show
+
+if TYPE_CHECKING:
+    from hpotune.checks.rehearsal import Rehearsal
+    from hpotune.checks.study_file import Checked
+    from hpotune.config.load import Study
+
+Memory = Annotated[
+    float, typer.Option("--memory", min=0.5, metavar="GB", help="Memory that the rehearsal may use.")
+]
+Time = Annotated[
+    float, typer.Option("--time", min=1, metavar="SECONDS", help="Time that the rehearsal may take.")
+]
+NoRehearsal = Annotated[
+    bool, typer.Option("--no-rehearsal", help="Start without a rehearsal; the study records it.")
+]
+MEMORY_GB, TIME_S = 2.0, 600.0
+
+
+@app.command(rich_help_panel=SET_UP)
+def check(
+    study: Target,
+    static: Annotated[
+        bool, typer.Option("--static", help="Check the file only, without a rehearsal of its trials.")
+    ] = False,
+    memory: Memory = MEMORY_GB,
+    time: Time = TIME_S,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a study file, and rehearse its trials without weights.
+
+    Every error has its line. The rehearsal does on one core what a trial does before its first step: all rows, all
+    requests of the lm-eval tasks, the model on no device with the adapter of each end of the ranges.
+    """
+    from hpotune.checks.study_file import check as check_file
+    from hpotune.errors import StudyFileError
+
+    try:
+        checked = check_file(study, data_root=data_root)
+        rehearsal = None
+        if not static and checked.study.config.model is not None:
+            rehearsal = _rehearse(checked.study, memory=memory, time=time, silent=as_json)
+        if rehearsal is not None:
+            rehearsal.raise_mistakes(checked.study)
+    except StudyFileError as error:
+        if as_json:
+            print_json({"ok": False, "mistakes": error.mistakes, "warnings": []})
+            raise typer.Exit(error.exit_code) from None
+        raise
+    _print_checked(study, checked, rehearsal, as_json=as_json)
+
+
+def _print_checked(study: Path, checked: Checked, rehearsal: Rehearsal | None, *, as_json: bool) -> None:
+    from hpotune.report.rehearsal_table import rehearsal_summary
+    from hpotune.search.start_points import start_points_text
+
+    config, searched = checked.study.config, [one.name for one in checked.study.space.searched]
+    warnings = checked.warnings
+    if rehearsal is not None:
+        warnings += [finding.message(checked.study.source) for finding in rehearsal.findings]
+    if as_json:
+        print_json(
+            {
+                "ok": True,
+                "mistakes": [],
+                "warnings": warnings,
+                "parameters": searched,
+                "starts": start_points_text(checked.starts),
+                "rehearsal": rehearsal.result if rehearsal is not None else None,
+            }
+        )
+        return
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
+    for note in checked.notes:
+        typer.echo(f"note: {note}", err=True)
+    typer.echo(
+        f"{study} is valid: {config.budget.trials} trials over {', '.join(searched) or 'no parameter'}"
+    )
+    if rehearsal is not None and rehearsal.result is not None:
+        typer.echo(rehearsal_summary(rehearsal.result, again=rehearsal.again))
+    if checked.starts:
+        typer.echo(start_points_text(checked.starts))
+
+
+@app.command(rich_help_panel=SET_UP)
+def preview(
+    study: Target,
+    rows: Annotated[int, typer.Option("--rows", min=0, help="Rows to print; --json prints all.")] = 4,
+    memory: Memory = MEMORY_GB,
+    time: Time = TIME_S,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the rows as they will be trained.
+
+    Their text, the part that the loss counts, tokens, rows that are left out and why, lengths, and a request of each
+    lm-eval task. With ranges under model or data: those of the first point.
+    """
+    from hpotune.checks.study_file import check as check_file
+    from hpotune.errors import HpotuneError
+    from hpotune.report.rehearsal_table import preview_json, preview_table
+
+    checked = check_file(study, data_root=data_root)
+    rehearsal = _rehearse(checked.study, memory=memory, time=time, preview=True, silent=as_json)
+    if rehearsal.result is None:
+        raise HpotuneError(f"nothing to preview: {rehearsal.skipped}")
+    if not rehearsal.result.rows:
+        rehearsal.raise_mistakes(checked.study)
+    print_json(preview_json(rehearsal.result)) if as_json else show(
+        preview_table(rehearsal.result, rows=rows)
+    )
+    rehearsal.raise_mistakes(checked.study)
+
+
+def rehearse_before_start(study: Study, *, memory: float, time: float, silent: bool) -> Rehearsal:
+    """Rehearse a study that is about to run; prints its warnings.
+
+    Raises: StudyFileError with every mistake; HpotuneError if it could not be finished.
+    """
+    rehearsal = _rehearse(study, memory=memory, time=time, silent=silent)
+    rehearsal.raise_mistakes(study)
+    if rehearsal.result is not None and not rehearsal.again:
+        for finding in rehearsal.findings:
+            typer.echo(f"warning: {finding.message(study.source)}", err=True)
+    return rehearsal
+
+
+def _rehearse(study: Study, *, memory: float, time: float, silent: bool, preview: bool = False) -> Rehearsal:
+    """The rehearsal, with its progress on stderr: one line that changes on a terminal, else a line for each step."""
+    from hpotune.checks.rehearsal import Limits, rehearse
+
+    terminal, shown = sys.stderr.isatty(), ""
+
+    def print_progress(text: str) -> None:
+        nonlocal shown
+        if terminal:
+            typer.echo(f"\r\x1b[K{text}", nl=False, err=True)
+        elif text.rstrip("0123456789,of ") != shown:
+            shown = text.rstrip("0123456789,of ")
+            typer.echo(text, err=True)
+
+    limits = Limits(memory_gb=memory, seconds=time)
+    try:
+        return rehearse(
+            study, limits=limits, preview=preview, show=(lambda _: None) if silent else print_progress
+        )
+    finally:
+        if terminal and not silent:
+            typer.echo("\r\x1b[K", nl=False, err=True)

@@ -1,0 +1,45 @@
+"""`python -m hpotune.finetune.rehearsal SPEC.json RESULT.json`: rehearses a study, its progress on standard output.
+
+The exit code is 0 if the result is written, mistakes or not.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+from hpotune.finetune.model import hub
+from hpotune.records.rehearsal_record import RehearsalProgress, RehearsalSpec
+
+
+def main(spec_file: Path, result_file: Path) -> None:
+    """Rehearse the spec and write the result."""
+    started = time.monotonic()
+    spec = RehearsalSpec.model_validate_json(spec_file.read_text(encoding="utf-8"))
+    hub.prepare_environment(offline=spec.offline)
+    progress = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the libraries print too
+
+    def report(line: RehearsalProgress) -> None:
+        progress.write(line.model_dump_json() + "\n")
+        progress.flush()
+
+    report(RehearsalProgress(step="settings"))
+    # Not earlier: transformers and datasets read their environment at import.
+    from hpotune.finetune.rehearsal.steps import rehearse
+
+    result = rehearse(spec, report=report)
+    measured = {
+        "seconds": time.monotonic() - started,
+        "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
+    }
+    unfinished = result_file.with_name(f"{result_file.name}.{os.getpid()}")
+    unfinished.write_text(result.model_copy(update=measured).model_dump_json(), encoding="utf-8")
+    unfinished.replace(result_file)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,108 @@
+"""The rehearsal's spec and result, which cross the process border as JSON.
+
+checks/rehearsal.py writes the spec and reads the result; `python -m hpotune.finetune.rehearsal` does the rest.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from hpotune.config.schema import Section
+from hpotune.config.schema.study_config import PointConfig
+
+Step = Literal["settings", "tokenizer", "rows", "tokens", "tasks", "model"]
+"""The steps of a rehearsal, in their order."""
+
+
+class RehearsalSpec(Section):
+    """What is rehearsed; the process reads neither the study file nor the store."""
+
+    study: str
+    points: list[PointConfig]
+    """The baseline's point, then a point for every other end of each range."""
+    world_size: int = 1
+    """Ranks of a trial."""
+    data_root: str | None = None
+    offline: bool = False
+    """Whether trials run offline; the rehearsal itself may use what the login node can reach."""
+    preview: bool = False
+    """Whether the result holds the rows of the first point and the first request of each task."""
+
+
+class RehearsalProgress(Section):
+    """A line of the process's standard output."""
+
+    step: Step
+    done: int = 0
+    total: int = 0
+    """0: the step does not count."""
+
+
+class PreviewRow(Section):
+    """A row as it is trained."""
+
+    row: int
+    """Its position in the split, from 0."""
+    text: str
+    counted: str
+    """The part of the text that the loss counts; the label of a classification."""
+    tokens: int
+    parts: list[tuple[str, bool]]
+    """The text in parts, each with whether the loss counts it."""
+
+
+class RowReason(Section):
+    """A row that is left out."""
+
+    row: int
+    reason: str
+
+
+class LengthBin(Section):
+    """A bar of the histogram of row lengths."""
+
+    start: int
+    """In tokens, included."""
+    end: int
+    """Not included."""
+    rows: int
+
+
+class Lengths(Section):
+    """Tokens per row after truncation to data.max_length."""
+
+    min: int
+    median: float
+    mean: float
+    p95: float
+    max: int
+    histogram: list[LengthBin]
+
+
+class TaskRequests(Section):
+    """The requests of one lm-eval task."""
+
+    requests: int
+    first: dict[str, str] = Field(default={})
+    """The first request as the model sees it; empty for a task of the sealed test."""
+
+
+class RehearsalResult(Section):
+    """What the rehearsal found; rows, lengths and requests are those of the first point."""
+
+    mistakes: list[str] = Field(default=[])
+    """Errors that every trial, or those at some point of the space, would end with; each starts with its key."""
+    warnings: list[str] = Field(default=[])
+    used: int = 0
+    """Rows that are trained or evaluated."""
+    dropped: list[RowReason] = Field(default=[])
+    cut: list[int] = Field(default=[])
+    """Numbers of the rows that data.max_length cuts."""
+    lengths: Lengths | None = None
+    requests: dict[str, TaskRequests] = Field(default={})
+    rows: list[PreviewRow] = Field(default=[])
+    """Empty unless the spec asks for a preview."""
+    seconds: float = 0.0
+    peak_memory_gb: float = 0.0
