@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+import keyword
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hpotune.checks.finding import Finding
 from hpotune.config.load import Study
+from hpotune.config.param_names import environment_name, name_mistakes, values_by_name
 from hpotune.config.paths import template_names
 from hpotune.config.yaml_source import Mistake
 from hpotune.errors import nearest
@@ -55,11 +58,15 @@ _WHOLE_TRIALS = "unless it reads $HPOTUNE_RUNG_BUDGET, each rung costs a whole t
 
 
 def command_mistakes(study: Study) -> Iterator[Mistake]:
-    """An error for each name in the command that is not a param, or that is a param of only some trials."""
+    """An error for each name in the command that is not a param, or that is a param of only some trials.
+
+    Also for each name or value of a param that cannot reach the command.
+    """
     command = study.config.command
     if command is None:
         return
-    given, sometimes = _given(study)
+    yield from name_mistakes(study.template.get("params"), by_command=True)
+    given, sometimes = _named(study)
     given |= {BUDGET} if study.config.search.trains_in_stages else set()
     try:
         read = template_names(command)
@@ -70,17 +77,19 @@ def command_mistakes(study: Study) -> Iterator[Mistake]:
         valid = nearest(name, given) if given else "params is empty"
         yield ("command", name), f"command reads {{{name}}}, which is not under params; {valid}"
     for name in sorted(read & sometimes):
-        rule = f"only some trials have it (when); let the program read $HPOTUNE_PARAM_{name.upper()} instead"
+        rule = f"only some trials have it (when); let the program read ${environment_name(name)} instead"
         yield ("command", name), f"command reads {{{name}}}, but {rule}"
 
 
 def function_mistakes(study: Study) -> Iterator[Mistake]:
     """An error for each param that the function does not accept, and each parameter that not every trial provides.
 
+    Also for each name or value of a param that cannot reach the function.
     A function that is imported into its file or decorated is not checked, because its parameters are not known.
     """
     if study.config.python is None:
         return
+    yield from name_mistakes(study.template.get("params"), by_command=False)
     path, _, name = study.config.python.rpartition(":")
     function = _function(Path(path), name)
     if function is None:
@@ -108,10 +117,17 @@ def function_mistakes(study: Study) -> Iterator[Mistake]:
         yield ("params", missing), f"python: {name} needs {missing!r}, {rule}"
     known = {*positional, *(argument.arg for argument in taken.kwonlyargs)}
     for extra in sorted(given - known) if taken.kwarg is None else ():
-        yield (
-            ("params", extra),
-            f"params.{extra} is not a parameter of {name}; {nearest(extra, known)}, or add **others",
-        )
+        yield ("params", extra), _not_a_parameter(extra, name, known)
+
+
+def _not_a_parameter(param: str, function: str, known: Iterable[str]) -> str:
+    """The error of a param that a function does not take."""
+    if param.isidentifier() and not keyword.iskeyword(param):
+        return f"params.{param} is not a parameter of {function}; {nearest(param, known)}, or add **others"
+    valid = re.sub(r"\W", "_", param)
+    valid = f"_{valid}" if valid[:1].isdigit() or keyword.iskeyword(valid) else valid
+    rule = "cannot be the name of a Python parameter"
+    return f"params: {param!r} {rule}; rename it, for example {valid}, or add **others to {function}"
 
 
 def _function(file: Path, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
@@ -133,8 +149,15 @@ def _function(file: Path, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef |
     return found[-1] if found and not again and not found[-1].decorator_list else None
 
 
+def _named(study: Study) -> tuple[set[str], set[str]]:
+    """The dotted names of all values under params, and those that only some trials have."""
+    ranges = {r.name.removeprefix("params."): r for r in study.space.ranges if r.where[0] == "params"}
+    fixed = {name for name, _ in values_by_name(dict(study.config.params))}
+    return fixed | ranges.keys(), {name for name, r in ranges.items() if r.when}
+
+
 def _given(study: Study) -> tuple[set[str], set[str]]:
-    """The names under params, and those that only some trials have."""
+    """The keys of params, which are arguments of a function, and those that only some trials have."""
     params = study.template.get("params")
     sometimes = {
         str(r.where[1]) for r in study.space.ranges if r.where[0] == "params" and r.when and len(r.where) == 2

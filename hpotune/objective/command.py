@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import shlex
+import string
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from hpotune.config.param_names import values_by_name
 from hpotune.config.yaml_source import Value
 from hpotune.objective.interface import (
     Evaluate,
@@ -35,12 +37,18 @@ def open_command(context: TrialContext) -> AbstractContextManager[Evaluate]:
 
 
 def fill_in(template: str, params: Mapping[str, Value]) -> str:
-    """The command with its {names} replaced by values quoted for the shell; {{ and }} are braces."""
+    """The command with its {names} replaced by values quoted for the shell; {{ and }} are braces.
+
+    A dotted name is a key with dots, or a value inside a mapping.
+    Raises: KeyError for a name without a value.
+    """
+    values = dict(values_by_name(dict(params)))
     quoted = {
-        key: shlex.quote(value if isinstance(value, str) else json.dumps(value))
-        for key, value in params.items()
+        name: shlex.quote(value if isinstance(value, str) else json.dumps(value))
+        for name, value in values.items()
     }
-    return template.format_map(quoted)
+    parts = string.Formatter().parse(template)
+    return "".join(literal + ("" if name is None else quoted[name]) for literal, name, _, _ in parts)
 
 
 def _evaluate(spec: TrialSpec, context: TrialContext) -> TrialResult:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from hpotune.config.param_names import environment
 from hpotune.config.schema.rungs import Rung
 from hpotune.config.schema.study_config import Objective, StudyConfig
 from hpotune.objective.process import ProcessExit, StopRequest, log_tail
@@ -57,9 +58,6 @@ def write_spec(spec: TrialSpec) -> Path:
 
 def trial_env(context: TrialContext, spec: TrialSpec) -> dict[str, str]:
     """The environment of a trial's process: the worker's, the study's `env.vars`, and the HPOTUNE_ variables."""
-    values = {
-        key: str(value) for key, value in spec.point.params.items() if isinstance(value, (str, int, float))
-    }
     return {
         **context.env,
         **context.config.env.vars,
@@ -67,7 +65,7 @@ def trial_env(context: TrialContext, spec: TrialSpec) -> dict[str, str]:
         "HPOTUNE_TRIAL_DIR": spec.folder,
         "HPOTUNE_PARAMS": json.dumps(spec.point.params),
         **_rung_env(spec),
-        **{f"HPOTUNE_PARAM_{key.upper()}": value for key, value in values.items()},
+        **environment(spec.point.params),
     }
 
 

@@ -83,6 +83,25 @@ def test_lists_and_flags_become_json():
     assert fill_in("run {a} {b} {{}}", {"a": ["q", "v"], "b": True}) == """run '["q", "v"]' true {}"""
 
 
+DOTTED = [{"optimizer.lr": 0.25}, {"optimizer": {"lr": 0.25, "name": "sgd"}}]
+
+
+@pytest.mark.parametrize("params", DOTTED)
+def test_dotted_name_arrives(evaluate, params):
+    line = """echo "{{\\"loss\\": $HPOTUNE_PARAM_OPTIMIZER_LR, \\"got\\": {optimizer.lr}}}" """
+    assert evaluate(line, params=params).metrics == {"loss": 0.25, "got": 0.25}
+
+
+@pytest.mark.parametrize("name", ["learning rate", "learning-rate", "größe", "a[0]", "a/b"])
+def test_any_name_is_filled_in(name):
+    assert fill_in(f"run {{{name}}}", {name: 3}) == "run 3"
+
+
+def test_mapping_is_filled_in_as_json():
+    params = {"a": {"b": [1, {"c": None}]}}
+    assert fill_in("run {a} {a.b.0} {a.b.1.c}", params) == """run '{"b": [1, {"c": null}]}' 1 null"""
+
+
 def test_earlier_result_file_is_ignored(evaluate, tmp_path):
     evaluate("""echo '{{"loss": 2}}' > "$HPOTUNE_RESULT" """)
     assert evaluate("true").state == "failed"

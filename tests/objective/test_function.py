@@ -59,3 +59,8 @@ def test_function_imports_modules_beside_it(evaluate, tmp_path):
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "beside.py").write_text("import os\nVALUE = float(os.path.exists('own.py'))\n")
     assert evaluate(function="import beside; return beside.VALUE").values == [1.0]
+
+
+def test_names_that_are_no_identifiers_arrive(evaluate):
+    body = 'return others["optimizer.lr"] + others["opt"]["lr"]'
+    assert evaluate(function=body, params={"optimizer.lr": 0.25, "opt": {"lr": 1}}).values == [1.25]

@@ -18,7 +18,7 @@ FILES = [
     Row(
         "path:", "path: some/folder/of/rows", "is neither a file here nor a Hugging Face id (NAMESPACE/NAME)"
     ),
-    Row("path:", "path: notes.txt", "is not a data file; needs one of .json, .jsonl, .csv, .parquet"),
+    Row("path:", "path: notes.txt", "is not a data file; needs one of .json, .jsonl, .csv, .tsv, .parquet"),
     Row("path:", "path: broken.jsonl", "is not jsonl with one record in each line; look at its first line"),
     Row("path:", "path: broken.json", "is not json with one record in each line"),
     Row("path:", "path: empty.csv", "is not csv with one record in each line"),
@@ -94,6 +94,21 @@ FUNCTIONS = [
     ),
     Row("python:", "python: own.py:bowls", "has no function 'bowls'; did you mean 'bowl'? valid: bowl"),
     Row("python:", "python: own.py", "needs FILE.py:FUNCTION"),
+    Row(
+        "+params:",
+        "layers.size: 3",
+        "params: 'layers.size' cannot be the name of a Python parameter; rename it, for example layers_size, or add "
+        "**others to bowl",
+    ),
+    Row(
+        "+params:", "learning-rate: {float: [0, 1]}", "rename it, for example learning_rate, or add **others"
+    ),
+    Row("+params:", "lambda: {float: [0, 1]}", "rename it, for example _lambda, or add **others to bowl"),
+    Row("+params:", "'': {float: [0, 1]}", "params: '' cannot be a name; needs at least one character"),
+    Row(
+        "x:", "x: {choice: [.inf, 1]}", 'params.x: {"choice": [Infinity, 1]} has a number that is not finite'
+    ),
+    Row("x:", "x: [1, {y: .nan}]", "has a number that is not finite; a trial gets finite numbers only"),
     Row("python:", "python: notes.txt:bowl", "is not Python ("),
     Row(
         "python:",
@@ -125,6 +140,25 @@ COMMANDS = [
         "only some trials have it (when); let the program read $HPOTUNE_PARAM_WIDTH",
     ),
     Row("command:", "command: [echo, '{x}']", "command=['echo', '{x}'] needs text"),
+    Row("command:", 'command: "echo {kind.b}"', "command reads {kind.b}, which is not under params"),
+    Row(
+        "+params:",
+        "q: 3\nQ: 3  # <--",
+        "params: 'q' and 'Q' are both $HPOTUNE_PARAM_Q to the command; rename one",
+    ),
+    Row("+params:", "a-b: 3\na_b: 3  # <--", "'a-b' and 'a_b' are both $HPOTUNE_PARAM_A_B to the command"),
+    Row("+params:", "'a{b': 3", "params: 'a{b' has a brace, so a command cannot name it; rename it"),
+    Row(
+        "+params:",
+        "a: {b: 3}\na.b: {int: [1, 9]}  # <--",
+        "params.a.b: two values have this name, one by a key with a dot in it; rename one",
+    ),
+    Row(
+        "command:",
+        'command: "echo {opt.lr}"',
+        "only some trials have it (when); let the program read $HPOTUNE_PARAM_OPT_LR instead",
+        ("+params:", "opt: {lr: {float: [0, 1], when: {params.kind: b}}}"),
+    ),
 ]
 
 

@@ -11,7 +11,7 @@ from tests.fixtures.wrong_studies import FINETUNE, Row
 LIMITS = [
     Row("r:", "r: {int: [0, 64]}", "lora.r=0 needs to be 1 or more"),
     Row("r:", "r: -8", "lora.r=-8 needs to be 1 or more"),
-    Row("+lora:", "lora_dropout: {float: [0, 1]}", "lora.lora_dropout=1 needs to be 0 or more and below 1"),
+    Row("+lora:", "lora_dropout: {float: [0, 1]}", "lora.lora_dropout=1.0 needs to be 0 or more and below 1"),
     Row("learning_rate:", "learning_rate: -1e-4", "train.learning_rate=-0.0001 needs to be above 0"),
     Row("learning_rate:", "learning_rate: .inf", "train.learning_rate=inf needs a finite number"),
     Row("optim:", "optim: {choice: [sgd, adam]}", "train.optim='adam' is unknown; "),

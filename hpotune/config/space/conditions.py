@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from hpotune.config.comparability import SEARCHABLE
-from hpotune.config.space.ranges import Range, Space, needs
+from hpotune.config.space import expressions
+from hpotune.config.space.ranges import Range, Space, needs, same
 from hpotune.config.yaml_source import Mistake, Value
 from hpotune.errors import nearest
 
@@ -38,16 +39,20 @@ def searchable_values(space: Space) -> dict[str, Value]:
 def possible_values(wanted: tuple[Value, ...], r: Range) -> list[Value]:
     """The values of a condition that a range can take."""
     if r.kind == "choice":
-        return [value for value in wanted if value in r.options]
-    return [value for value in wanted if isinstance(value, (int, float)) and r.low <= value <= r.high]
+        return [option for value in wanted for option in r.options if same(option, value)]
+    numbers = [value for value in wanted if isinstance(value, (int, float)) and not isinstance(value, bool)]
+    return [value for value in numbers if r.low <= value <= r.high]
 
 
 def _never(wanted: tuple[Value, ...], other: Range | None, fixed: Value) -> str | None:
     """Why a condition cannot hold; None if it can, or if it depends on an expression."""
     asked = " or ".join(map(repr, wanted))
     if other is None:
-        return None if fixed in wanted else f"{asked}: it is {fixed!r}"
-    if other.kind == "expr" or possible_values(wanted, other):
+        return None if any(same(fixed, value) for value in wanted) else f"{asked}: it is {fixed!r}"
+    if other.kind == "expr":
+        holds = not expressions.is_condition(other.text) or any(isinstance(value, bool) for value in wanted)
+        return None if holds else f"{asked}: its expression is true or false"
+    if possible_values(wanted, other):
         return None
     if other.kind == "choice":
         lists = any(isinstance(option, list) for option in other.options)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, TypeGuard
 
@@ -24,7 +25,8 @@ from hpotune.config.space.ranges import (
     needs,
     without,
 )
-from hpotune.config.yaml_source import KeyPath, Mistakes, Value
+from hpotune.config.space.start_from import option
+from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Value
 
 KINDS = ("normal", "lognormal", "float", "int", "choice", "expr")
 """Keys of a range in the file. `int: true` may be given beside the first two, so they are looked up first."""
@@ -55,10 +57,12 @@ def parse_space(values: dict[str, Value], mistakes: Mistakes) -> Space | None:
             if range_kind(value) is None:
                 _check_spelling(value, key)
             else:
+                _check_param_names(value, key)
                 check_range_allowed(key, values)
                 ranges.append(parse_range(value, key))
         except ValueError as error:
             mistakes[key] = f"{dotted(key)}: {error}"
+    mistakes.update(_names_given_twice(values, ranges))
     if mistakes:
         return None
     try:
@@ -74,6 +78,25 @@ def _fixed_values(values: dict[str, Value], ranges: Iterable[Range]) -> dict[str
     return {
         name: value for name, value in leaves(without(values, [r.where for r in ranges])) if name not in names
     }
+
+
+def _names_given_twice(values: dict[str, Value], ranges: Sequence[Range]) -> Iterator[Mistake]:
+    """An error for each range whose dotted name another value has too: `{a.b: 1}` beside `{a: {b: 2}}`."""
+    names = Counter(name for name, _ in leaves(without(values, [r.where for r in ranges])))
+    names += Counter(r.name for r in ranges if not isinstance(r.where[-1], int))
+    for r in ranges:
+        if names[r.name] > 1:
+            yield r.where, f"{r.name}: two values have this name, one by a key with a dot in it; rename one"
+
+
+def _check_param_names(value: Mapping[str, Value], key: KeyPath) -> None:
+    """Raises: ValueError for a param that has the name of a kind of range, so that all params look like one range."""
+    if key == ("params",):
+        kind = range_kind(dict(value))
+        rule = (
+            f"give a range for one value, such as params.x: {{{kind}: …}}; a param cannot be named {kind!r}"
+        )
+        raise ValueError(f"is a range as a whole; {rule}")
 
 
 def range_kind(value: Value) -> str | None:
@@ -160,16 +183,17 @@ def _choice(value: dict[str, Value], where: KeyPath) -> Range:
         raise ValueError(
             f"choice: {inner!r} is a range inside a range; write its values out, or a range of its own with `when`"
         )
-    written = [json.dumps(option) for option in options]
+    written = [json.dumps(option, sort_keys=True) for option in options]
     twice = next((text for text in written if written.count(text) > 1), None)
     if twice is not None:
         raise ValueError(f"choice: {twice} is given twice; needs different values")
     prior, ordered = value.get("prior"), value.get("ordered", False)
-    if prior is not None and prior not in options:
-        raise ValueError(f"prior: {prior!r} is not one of the choices {options!r}")
     if not isinstance(ordered, bool):
         raise ValueError(f"ordered: {ordered!r} needs true or false")
-    return Range(where=where, kind="choice", options=tuple(options), prior=prior, ordered=ordered)
+    found = Range(where=where, kind="choice", options=tuple(options), prior=prior, ordered=ordered)
+    if prior is not None and option(found, prior) is None:
+        raise ValueError(f"prior: {prior!r} is not one of the choices {options!r}")
+    return found
 
 
 def _normal(value: dict[str, Value], where: KeyPath) -> Range:

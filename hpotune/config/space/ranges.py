@@ -49,13 +49,18 @@ class Range:
         """The values that are validated: both ends, or every option."""
         if self.kind == "choice":
             return self.options
-        return (int(self.low), int(self.high)) if self.kind == "int" else (self.low, self.high)
+        number = int if self.kind == "int" else float  # the type in which the value arrives
+        return number(self.low), number(self.high)
 
     @property
     def labels(self) -> tuple[bool | int | float | str | None, ...]:
-        """Options as Optuna stores them: unchanged if all are scalars, else each as JSON text."""
-        if all(option is None or isinstance(option, (bool, int, float, str)) for option in self.options):
-            return self.options  # type: ignore[return-value]
+        """Options as Optuna stores them: unchanged if all are scalars and differ, else each as JSON text.
+
+        Optuna looks an option up by Python's equality, in which 1, 1.0 and true are one value.
+        """
+        scalars = [option for option in self.options if not isinstance(option, (list, dict))]
+        if len(set(scalars)) == len(self.options):
+            return tuple(scalars)
         return tuple(json.dumps(option) for option in self.options)
 
 
@@ -120,7 +125,19 @@ def needs(r: Range) -> set[str]:
 
 def active(r: Range, values: Mapping[str, Value]) -> bool:
     """Whether the range's `when` holds for these values, by name."""
-    return all(name in values and values[name] in wanted for name, wanted in r.when.items())
+    return all(
+        name in values and any(same(values[name], value) for value in wanted)
+        for name, wanted in r.when.items()
+    )
+
+
+def same(one: Value, other: Value) -> bool:
+    """Whether two values mean the same: 1 and 1.0 do, but 1 and true, or 1 and "1", do not; lists item by item."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 class ExpressionError(ValueError):

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from hpotune.config.space.ranges import Range, Space
+from hpotune.config.space.ranges import Range, Space, same
 from hpotune.config.yaml_source import KeyPath, Mistake, Value
 from hpotune.errors import nearest
 
@@ -118,14 +118,11 @@ def fault(r: Range, value: Value) -> str:
 
 
 def option(r: Range, value: Value) -> int | None:
-    """The index of a value among the options: 1 and 1.0 are equal, 1 and true and "1" are not; None: not an option."""
+    """The index of a value among the options: the one that is written alike, else the first that means the same."""
     texts = [json.dumps(one) for one in r.options]
     if json.dumps(value) in texts:
         return texts.index(json.dumps(value))
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        alike = [i for i, one in enumerate(r.options) if one == value and not isinstance(one, bool)]
-        return next(iter(alike), None)
-    return None
+    return next((index for index, one in enumerate(r.options) if same(one, value)), None)
 
 
 def near_value(r: Range, value: Value) -> int | float | None:

@@ -56,13 +56,19 @@ class TrialRecord:
 
 
 def choice_options(space: Space) -> ChoiceOptions:
-    """The options of every choice of a space, by name and label; of equal labels the first counts."""
+    """The options of every choice of a space, by name and label.
+
+    Older studies stored the options of `[1, true]` as they are: there the first of equal ones counts.
+    """
     options: dict[str, dict[Value, Value]] = {}
     for r in space.searched:
         if r.kind == "choice":
             options[r.name] = {}
             for label, option in zip(r.labels, r.options, strict=True):
                 options[r.name].setdefault(label, option)
+            for option in r.options:
+                if not isinstance(option, (list, dict)):
+                    options[r.name].setdefault(option, option)
     return options
 
 
