@@ -26,7 +26,7 @@ SHOWN = dict(re.findall(r"^\$ (hpotune .*)\n((?:(?!\$ ).+\n?)*)", CONSOLE, re.MU
 """A command of the README's console -> the output below it."""
 
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "lm_eval", "safetensors", "gguf"}
-ON_JOBS = {"worker", "follow-up"}
+ON_JOBS = {"worker", "follow-up", "rehearse"}
 LOGIN = {
     "init": ("function", "-o", "lab.yaml"),
     "check": ("lab.yaml",),

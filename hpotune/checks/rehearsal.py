@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import os
 import re
 import subprocess
@@ -22,6 +23,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import Literal
 
 from hpotune.checks.finding import Finding
 from hpotune.config.corners import corner_points
@@ -30,8 +32,14 @@ from hpotune.config.load import Study
 from hpotune.config.schema.study_config import PointConfig, StudyConfig
 from hpotune.config.yaml_source import KeyPath
 from hpotune.errors import HpotuneError, StudyFileError
-from hpotune.records.rehearsal_record import RehearsalProgress, RehearsalResult, RehearsalSpec
+from hpotune.records.rehearsal_record import (
+    RehearsalProgress,
+    RehearsalRecord,
+    RehearsalResult,
+    RehearsalSpec,
+)
 from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.folder import StudyFolder
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "lm_eval")
 SECTIONS = {"model", "data", "lora", "train", "score", "data_root", "env", "resources"}
@@ -50,7 +58,13 @@ class Limits:
     seconds: float = 600.0
 
     def __str__(self) -> str:
+        if self == NO_LIMITS:
+            return "one core"
         return f"one core, up to {self.memory_gb:g} GB and {self.seconds:g} s"
+
+
+NO_LIMITS = Limits(memory_gb=math.inf, seconds=math.inf)
+"""For a rehearsal in a job, which Slurm limits."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -110,6 +124,17 @@ def rehearse(
     if not preview and not result.mistakes:
         _keep(kept, result)
     return Rehearsal(result=result)
+
+
+def record_rehearsal(folder: StudyFolder, rehearsal: Rehearsal | None) -> None:
+    """Write the study's rehearsal.json. None: `--no-rehearsal`."""
+    if rehearsal is None or rehearsal.result is None:
+        record = RehearsalRecord(state="skipped")
+    else:
+        found = rehearsal.result
+        state: Literal["passed", "failed"] = "failed" if found.mistakes else "passed"
+        record = RehearsalRecord(state=state, mistakes=found.mistakes, warnings=found.warnings)
+    write_atomic(folder.rehearsal_file, record.model_dump_json(indent=1) + "\n")
 
 
 def _why_not(config: StudyConfig) -> str:

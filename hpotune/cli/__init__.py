@@ -13,7 +13,7 @@ from hpotune.cli.common import app
 
 ORDER = (
     "init", "check", "preview", "doctor", "plan", "run", "submit", "cancel", "resume", "extend", "retry", "status",
-    "trials", "best", "why", "logs", "export", "algorithms", "ask_tell", "worker", "follow_up", "step",
+    "trials", "best", "why", "logs", "export", "algorithms", "ask_tell", "worker", "follow_up", "rehearse", "step",
 )  # fmt: skip
 """Verbs as `--help` lists them within each panel."""
 app.registered_commands.sort(key=lambda command: ORDER.index(getattr(command.callback, "__name__", "")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from hpotune.checks.rehearsal import Rehearsal
     from hpotune.checks.study_file import Checked
     from hpotune.config.load import Study
+    from hpotune.workspace.folder import StudyFolder
 
 Memory = Annotated[
     float, typer.Option("--memory", min=0.5, metavar="GB", help="Memory that the rehearsal may use.")
@@ -124,17 +126,35 @@ def preview(
     rehearsal.raise_mistakes(checked.study)
 
 
-def rehearse_before_start(study: Study, *, memory: float, time: float, silent: bool) -> Rehearsal:
-    """Rehearse a study that is about to run; prints its warnings.
+@dataclass(kw_only=True)
+class FirstRehearsal:
+    """The rehearsal of a study that is about to run, and its record in the study's folder."""
 
-    Raises: StudyFileError with every mistake; HpotuneError if it could not be finished.
-    """
-    rehearsal = _rehearse(study, memory=memory, time=time, silent=silent)
-    rehearsal.raise_mistakes(study)
-    if rehearsal.result is not None and not rehearsal.again:
-        for finding in rehearsal.findings:
-            typer.echo(f"warning: {finding.message(study.source)}", err=True)
-    return rehearsal
+    skip: bool
+    memory: float
+    time: float
+    silent: bool
+    done: Rehearsal | None = None
+
+    def rehearse(self, study: Study) -> None:
+        """Rehearse the study unless that is skipped or it is no fine-tuning; prints the warnings of a new rehearsal.
+
+        Raises: StudyFileError with every mistake; HpotuneError if it could not be finished.
+        """
+        if self.skip or study.config.model is None:
+            return
+        self.done = _rehearse(study, memory=self.memory, time=self.time, silent=self.silent)
+        self.done.raise_mistakes(study)
+        if not self.done.again:
+            for finding in self.done.findings:
+                typer.echo(f"warning: {finding.message(study.source)}", err=True)
+
+    def record(self, folder: StudyFolder) -> None:
+        """Write the study's rehearsal.json, if it was rehearsed here or that was skipped."""
+        from hpotune.checks.rehearsal import record_rehearsal
+
+        if self.skip or self.done is not None:
+            record_rehearsal(folder, self.done)
 
 
 def _rehearse(study: Study, *, memory: float, time: float, silent: bool, preview: bool = False) -> Rehearsal:

@@ -16,11 +16,13 @@ from hpotune.cli.common import (
     Folder,
     Target,
     app,
+    load_study_of,
     open_study,
     print_best,
     print_json,
     print_notes,
 )
+from hpotune.cli.rehearse import MEMORY_GB, TIME_S, FirstRehearsal, Memory, NoRehearsal, Time
 
 if TYPE_CHECKING:
     from hpotune.config.load import Study
@@ -29,16 +31,32 @@ if TYPE_CHECKING:
 
 
 @app.command(rich_help_panel=RUN)
-def run(study: Target, folder: Folder = None, data_root: DataRoot = None, as_json: AsJson = False) -> None:
-    """Run the study on this machine; running it again continues it."""
+def run(
+    study: Target,
+    folder: Folder = None,
+    no_rehearsal: NoRehearsal = False,
+    memory: Memory = MEMORY_GB,
+    time: Time = TIME_S,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run the study on this machine; running it again continues it.
+
+    The trials are rehearsed first, as `check` does; a mistake stops the study before anything is written.
+    """
     from hpotune.launch.prepare import prepare
     from hpotune.launch.run_local import check_local, run_study
     from hpotune.planning.study_plan import record_plan
     from hpotune.report.progress import Progress
 
-    prepared = prepare(
-        study, chosen=folder, data_root=data_root, accept=lambda _, checked: check_local(checked.config)
-    )
+    first = FirstRehearsal(skip=no_rehearsal, memory=memory, time=time, silent=as_json)
+
+    def accept(_: StudyFolder, checked: Study) -> None:
+        check_local(checked.config)
+        first.rehearse(checked)
+
+    prepared = prepare(study, chosen=folder, data_root=data_root, accept=accept)
+    first.record(prepared.folder)
     config = prepared.study.config
     typer.echo(
         f"{config.name}: {prepared.folder.path}\nstore: {prepared.store_url} ({prepared.why})", err=True
@@ -56,10 +74,19 @@ def run(study: Target, folder: Folder = None, data_root: DataRoot = None, as_jso
 
 
 @app.command(rich_help_panel=RUN)
-def submit(study: Target, folder: Folder = None, data_root: DataRoot = None, as_json: AsJson = False) -> None:
+def submit(
+    study: Target,
+    folder: Folder = None,
+    no_rehearsal: NoRehearsal = False,
+    memory: Memory = MEMORY_GB,
+    time: Time = TIME_S,
+    data_root: DataRoot = None,
+    as_json: AsJson = False,
+) -> None:
     """Submit the study to Slurm and return at once.
 
-    Submitting again adds only the jobs that are missing.
+    Submitting again adds only the jobs that are missing. The trials are rehearsed first, as `check` does; a mistake
+    stops the study before anything is written or submitted. With `resources.rehearsal: job` a small job does it.
     """
     from datetime import datetime
 
@@ -68,11 +95,16 @@ def submit(study: Target, folder: Folder = None, data_root: DataRoot = None, as_
     from hpotune.planning.study_plan import record_plan
     from hpotune.slurm.submit import check_submittable
 
+    first = FirstRehearsal(skip=no_rehearsal, memory=memory, time=time, silent=as_json)
+
     def accept(found: StudyFolder, checked: Study) -> None:
+        if checked.config.resources.rehearsal == "here":
+            first.rehearse(checked)
         for spec in first_jobs(checked.config, now=datetime.now()):
             check_submittable(found, checked.config, spec)
 
     prepared = prepare(study, chosen=folder, data_root=data_root, accept=accept)
+    first.record(prepared.folder)
     record_plan(prepared.folder, prepared.study.config)
     done = follow_up(prepared.folder, prepared.store, prepared.study.config, now=datetime.now())
     print_notes(prepared.notes)
@@ -165,6 +197,21 @@ def worker(
     finally:
         if follow_up:
             _follow_up(folder.path, ended=[me.job])
+
+
+@app.command(rich_help_panel=JOBS)
+def rehearse(study: Target) -> None:
+    """Rehearse a study as a job; rehearsal jobs call this.
+
+    Its result is the study's rehearsal.json; the exit code is 2 if there is a mistake.
+    """
+    from hpotune.checks.rehearsal import NO_LIMITS, record_rehearsal
+    from hpotune.checks.rehearsal import rehearse as rehearse_study
+
+    folder, loaded = load_study_of(study, None)
+    rehearsal = rehearse_study(loaded, limits=NO_LIMITS, show=typer.echo)
+    record_rehearsal(folder, rehearsal)
+    rehearsal.raise_mistakes(loaded)
 
 
 Ended = Annotated[str, typer.Option("--ended", help="Jobs that Slurm reports as ended: 12,13.")]

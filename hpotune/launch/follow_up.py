@@ -9,13 +9,14 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import partial
 from typing import TypeVar
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import ClusterError
+from hpotune.launch.rehearsal_job import required_rehearsal
 from hpotune.launch.stale_workers import stale_failure
 from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.schedule.next_jobs import next_jobs
@@ -89,6 +90,11 @@ def follow_up(
         if not unattended:
             folder.cancelled.unlink(missing_ok=True)
         due = next_jobs(config, store.rows(), rows, now=now)
+        first = None
+        if due and not folder.cancelled.exists():
+            submit_small = partial(_submit_small, folder, config, patience_s=patience_s)
+            first = required_rehearsal(folder, config, rows, unattended=unattended, submit=submit_small)
+            due = [replace(spec, requires=first) for spec in due]
         if unattended and (stopped := _stopped_by_user(folder, rows)):
             return FollowUpResult(requeued=requeued, warning=stopped if due else "")
         if due and unattended:
@@ -97,7 +103,8 @@ def follow_up(
         # a job that could not be recorded would be submitted twice
         wait_for_disk_space(folder.path, patience_s=patience_s, pause_s=DISK_PAUSE_S)
         ids, warning = _submit_all(folder, config, due, submit_next=submit_next, patience_s=patience_s)
-    return FollowUpResult(submitted=tuple(ids), requeued=requeued, warning=warning)
+    new = [first] if first is not None and all(row.id != first for row in rows) else []
+    return FollowUpResult(submitted=(*new, *ids), requeued=requeued, warning=warning)
 
 
 def _has_signed_off(folder: StudyFolder, row: JobRow) -> bool:
@@ -158,7 +165,12 @@ def _submit_follow_up(
     any_of = config.execution.trials_per_job == "auto" and can_ask
     jobs = after if any_of else list(dict.fromkeys(id_.split("_")[0] for id_ in after))
     spec = JobSpec(kind="follow-up", count=1, throttle=1, after=tuple(jobs), any_of=any_of)
-    return [_retry_while_away(partial(submit, folder, config, spec), seconds=patience_s)]
+    return [_submit_small(folder, config, spec, patience_s=patience_s)]
+
+
+def _submit_small(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, patience_s: float) -> str:
+    """Submit a job of one element; returns its id."""
+    return _retry_while_away(partial(submit, folder, config, spec), seconds=patience_s)
 
 
 def _will_still_run(row: JobRow) -> bool:

@@ -10,8 +10,9 @@ ACTIVE_STATES = (
 )  # fmt: skip
 """Slurm's states of jobs that have not ended."""
 
-JobKind = Literal["worker", "follow-up", "own"]
-"""worker: evaluates trials. follow-up: submits the jobs that are missing after others have ended.
+JobKind = Literal["worker", "follow-up", "rehearsal", "own"]
+"""worker: evaluates trials. follow-up: submits the jobs that are missing after others have ended. rehearsal: rehearses
+a study before its first worker starts.
 
 own: a job that hpotune did not submit (a hand-written batch script) and that runs a trial of the study.
 """
@@ -23,7 +24,7 @@ def job_kind(stored: str) -> JobKind:
     Raises: ValueError for any other word.
     """
     kinds: dict[str, JobKind] = {
-        "worker": "worker", "follow-up": "follow-up", "step": "follow-up", "own": "own",
+        "worker": "worker", "follow-up": "follow-up", "step": "follow-up", "rehearsal": "rehearsal", "own": "own",
     }  # fmt: skip
     if stored not in kinds:
         raise ValueError(f"kind: {stored!r} is not a kind of job; needs one of {', '.join(kinds)}")
@@ -58,13 +59,15 @@ class JobRow:
 class JobSpec:
     """A job array to submit: `count` elements, at most `throttle` of them at a time."""
 
-    kind: Literal["worker", "follow-up"] = "worker"
+    kind: Literal["worker", "follow-up", "rehearsal"] = "worker"
     count: int
     throttle: int
     trials: int | None = None
     """Trials per element; None: until the study is over or the job's time limit."""
     after: tuple[str, ...] = ()
     """Jobs, or elements of arrays, that a follow-up job depends on."""
+    requires: str | None = None
+    """A job that must succeed before a worker starts; None: it starts at once."""
     any_of: bool = False
     """True: it starts when one of them has ended. False: when all have."""
     exclude: tuple[str, ...] = ()

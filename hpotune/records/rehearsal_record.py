@@ -89,6 +89,15 @@ class TaskRequests(Section):
     """The first request as the model sees it; empty for a task of the sealed test."""
 
 
+class RehearsalRecord(Section):
+    """A study's rehearsal.json: whether its trials were rehearsed before they started."""
+
+    state: Literal["passed", "failed", "skipped"]
+    """failed: of a rehearsal job; its study starts no trial. skipped: `--no-rehearsal`."""
+    mistakes: list[str] = Field(default=[])
+    warnings: list[str] = Field(default=[])
+
+
 class RehearsalResult(Section):
     """What the rehearsal found; rows, lengths and requests are those of the first point."""
 

@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hpotune.records.rehearsal_record import RehearsalRecord
 from hpotune.report.advice import stop_advice
 from hpotune.report.console import plain_table
 from hpotune.report.format import counts, length, moment, number, score, state_text
@@ -61,6 +62,8 @@ def sentences(status: StudyStatus, *, now: datetime) -> list[str]:
         lines.append(f"next: {stop_advice(status.stop, status.folder)}")
     if status.state == "idle":
         lines.append("trials are left, but no job runs or waits: continue with `hpotune resume`")
+    if status.rehearsal is not None and status.rehearsal.state != "passed":
+        lines += _rehearsal(status.rehearsal)
     lines += best_so_far(status)
     if status.failures:
         lines.append(f"failed: {counts(status.failures)}; `hpotune why STUDY N` explains one")
@@ -78,6 +81,13 @@ def sentences(status: StudyStatus, *, now: datetime) -> list[str]:
     elif (status.queue_age_s or 0) >= 1:
         lines.append(f"job states are {length(status.queue_age_s or 0)} old")
     return lines
+
+
+def _rehearsal(record: RehearsalRecord) -> list[str]:
+    """That the trials were not rehearsed, or what the rehearsal found."""
+    if record.state == "skipped":
+        return ["its trials were not rehearsed (--no-rehearsal)"]
+    return ["the rehearsal failed, so no trial starts:", *(f"  {text}" for text in record.mistakes)]
 
 
 def _cost(status: StudyStatus, *, now: datetime) -> list[str]:

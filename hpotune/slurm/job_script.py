@@ -23,8 +23,10 @@ from hpotune.slurm.commands import require_slurm
 from hpotune.workspace.folder import StudyFolder
 
 _KEPT_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS")
-_FOLLOW_UP_EXTRA = ("comment", "mail-type", "mail-user", "nice", "reservation")
-"""Keys of resources.extra that also apply to follow-up jobs; the others ask for resources that they do not need."""
+_SMALL_JOB_EXTRA = ("comment", "mail-type", "mail-user", "nice", "reservation")
+"""Keys of resources.extra that also apply to follow-up and rehearsal jobs; the others ask for what they do not need."""
+REHEARSAL_MIN = 60
+"""Time limit of a rehearsal job, in minutes."""
 
 
 class CommandExecutor(SlurmExecutor):  # type: ignore[misc]
@@ -75,6 +77,8 @@ def worker_command(
         # Slurm starts it when all these jobs have ended, which is how it knows their end
         ended = ["--ended", ",".join(spec.after)] if spec.after and not spec.any_of else []
         return join([python, "-m", "hpotune", "follow-up", str(folder.path), *ended])
+    if spec.kind == "rehearsal":
+        return join([python, "-m", "hpotune", "rehearse", str(folder.path)])
     options = ["--trials", str(spec.trials)] if spec.trials is not None else []
     options += ["--code", code] if code is not None else []
     options += ["--follow-up"] if config.resources.follow_up == "worker" else []
@@ -92,7 +96,7 @@ def submitit_parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
     """submitit's parameters of a job: the settings of the study file and nothing else."""
     resources = config.resources
     asked: dict[str, Any] = {
-        "job_name": config.name if spec.kind == "worker" else f"{config.name}-follow-up",
+        "job_name": config.name if spec.kind == "worker" else f"{config.name}-{spec.kind}",
         "partition": resources.partition,
         "account": resources.account,
         "qos": resources.qos,
@@ -110,12 +114,17 @@ def submitit_parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
             "dependency": dependency_option(spec),
             "signal_delay_s": 30,
         }
+    elif spec.kind == "rehearsal":
+        asked |= {"time": REHEARSAL_MIN, "nodes": 1, "cpus_per_task": 1, "signal_delay_s": 30}
     else:
         asked |= _worker_parameters(config)
+        asked["dependency"] = f"afterok:{spec.requires}" if spec.requires else None
         asked["exclude"] = ",".join(filter(None, [resources.exclude, *spec.exclude])) or None
     extra = dict(resources.extra) | ({"reservation": resources.reservation} if resources.reservation else {})
-    if spec.kind == "follow-up":
-        extra = {key: value for key, value in extra.items() if key.replace("_", "-") in _FOLLOW_UP_EXTRA}
+    if spec.requires:  # without it they would wait for ever after a rehearsal that failed
+        extra["kill-on-invalid-dep"] = "yes"
+    if spec.kind != "worker":
+        extra = {key: value for key, value in extra.items() if key.replace("_", "-") in _SMALL_JOB_EXTRA}
     return {
         **{key: value for key, value in asked.items() if value is not None},
         "wckey": resources.wckey,

@@ -16,6 +16,7 @@ from hpotune.config.schema.execution import BudgetConfig
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.yaml_source import Source, Value, read_source, write_yaml
 from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.records.rehearsal_record import RehearsalRecord
 from hpotune.workspace.atomic_files import unwritable_message, write_atomic
 from hpotune.workspace.provenance import Provenance, read_provenance, write_provenance
 
@@ -64,6 +65,18 @@ class StudyFolder:
     def provenance_file(self) -> Path:
         """Versions, host, home folder, store."""
         return self.path / "provenance.json"
+
+    @property
+    def rehearsal_file(self) -> Path:
+        """Whether the study's trials were rehearsed; missing if the study was made by a worker or an early version."""
+        return self.path / "rehearsal.json"
+
+    def rehearsal(self) -> RehearsalRecord | None:
+        """What rehearsal.json says; None if it is missing or damaged."""
+        try:
+            return RehearsalRecord.model_validate_json(self.rehearsal_file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
 
     @property
     def lock_file(self) -> Path:

@@ -54,7 +54,7 @@ def test_verbs_stand_in_their_panels(overview: str) -> None:
         "Look": ["status", "trials", "best", "why", "logs"],
         "Results": ["export"],
         "Search without a study": ["algorithms", "ask-tell"],
-        "Jobs": ["worker", "follow-up"],
+        "Jobs": ["worker", "follow-up", "rehearse"],
     }
 
 

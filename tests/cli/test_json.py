@@ -28,7 +28,7 @@ KEYS = [
     (
         ["status"],
         "study folder state reason trials running_trials failures interrupted best gpu_hours outlook forecast "
-        "bad_nodes jobs queue_age_s",
+        "bad_nodes jobs queue_age_s rehearsal",
     ),
     (
         ["plan"],

@@ -39,7 +39,7 @@ TRIAL = (
 )
 STATUS = (
     "study folder state reason trials running_trials failures interrupted best gpu_hours outlook forecast bad_nodes "
-    "jobs queue_age_s"
+    "jobs queue_age_s rehearsal"
 )
 BEST = "study folder objectives finished stopped budget best front tuned_model baseline gain tied left_out unmeasured"
 
@@ -85,7 +85,7 @@ def test_status_names_a_silent_cluster() -> None:
     status = study_status(FOLDER, config(), [], [], [], now=NOW, queue_age_s=3.0, cluster="not reachable: x")
     found: Any = as_json(status)
     assert keys(found) == f"{STATUS} cluster"
-    assert (found["queue_age_s"], found["cluster"]) == (3.0, "not reachable: x")
+    assert (found["queue_age_s rehearsal"], found["cluster"]) == (3.0, "not reachable: x")
 
 
 def test_best_keys(tmp_path: Path) -> None:

@@ -64,6 +64,9 @@ class ResourcesConfig(Section):
     """What requeues lost trials and submits missing jobs. true: a follow-up job without GPUs that starts when the other
     jobs have ended. worker: the worker that ends last, for clusters that do not accept small jobs. false: nothing; run
     `hpotune submit` again."""
+    rehearsal: Literal["here", "job"] = "here"
+    """Where `submit` rehearses the trials before it submits workers: here, on one core of the login node; or as a small
+    job without GPUs, on whose success the workers depend."""
     extra: dict[str, str | int | bool] = Field(default={})
     """Other sbatch options, passed on unchanged (`{licenses: matlab, exclusive: true}`)."""
 

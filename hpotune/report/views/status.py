@@ -12,6 +12,7 @@ from typing import Literal
 from hpotune.config.schema.execution import Cause
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.jobs import JobKind, JobRow
+from hpotune.records.rehearsal_record import RehearsalRecord
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import RegretBound, TrialRow
 from hpotune.report.views.forecast import Forecast, forecast
@@ -122,6 +123,8 @@ class StudyStatus:
     """Age of Slurm's answer in seconds; None for a study without jobs."""
     cluster: str | None = None
     """Why Slurm did not answer; None where it did."""
+    rehearsal: RehearsalRecord | None = None
+    """Whether its trials were rehearsed; None: it was made by a worker, or is no fine-tuning."""
 
 
 def study_status(
@@ -159,6 +162,7 @@ def study_status(
         jobs=_jobs(jobs, running),
         queue_age_s=queue_age_s,
         cluster=cluster,
+        rehearsal=folder.rehearsal(),
     )
 
 
