@@ -14,17 +14,19 @@ from hpotune.config.lm_eval_tasks import overlap, task_index
 from hpotune.config.schema.study_config import DataConfig, ModelConfig, ScoreConfig
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.data import dataset
-from hpotune.finetune.data.tokenization import tokenize_rows
+from hpotune.finetune.data.tokenization import check_left_out, tokenize_rows
 from hpotune.finetune.distributed.fsdp import shard_base
 from hpotune.finetune.distributed.ranks import Ranks
-from hpotune.finetune.model.base_model import load_base, load_tokenizer
+from hpotune.finetune.model.base_model import BaseModel, load_base, load_tokenizer
+from hpotune.finetune.model.labels import class_order, with_class_order
+from hpotune.finetune.model.model_checks import check_model, token_extent
 from hpotune.finetune.output import TrialOutput, measured_cost
 from hpotune.finetune.scoring.item_scores import save_rung_items
 from hpotune.finetune.scoring.lm_eval import objective_value, requested_tasks, score_tasks
 from hpotune.finetune.training import checkpoint
 from hpotune.finetune.training.adapter_training import check_settings, train_adapter
 from hpotune.finetune.training.loss import Row, autocast, mean_loss
-from hpotune.finetune.trial_errors import DataError, NotFinite, Paused, UserError
+from hpotune.finetune.trial_errors import NotFinite, Paused, UserError
 from hpotune.records.trial import TrialResult, TrialSpec
 
 BASELINE_ROWS = 256  # of the training rows, for the train_loss of the base model
@@ -38,8 +40,8 @@ class TrialInputs:
     pad_id: int
     train: list[Row]
     validation: list[Row]
-    num_labels: int | None
-    """Classes of a classification; None for a language model."""
+    labels: list[str] | None
+    """The names of the classes in their order; None for a language model."""
 
 
 def run_trial(
@@ -63,25 +65,29 @@ def run_trial(
         check_settings(spec)
     with output.phase("data"):
         inputs = _load_inputs(model_config, data_config, spec.data_root, output)
+        _check_model(spec, inputs, output)
     _pause_if_requested(stop_requested, ranks)
-    with output.phase("load"):
-        model = load_base(
-            model_config,
-            num_labels=inputs.num_labels,
-            pad_id=inputs.pad_id,
-            device=ranks.device,
-            seed=spec.seed,
-        )
-        if ranks.world_size == 1:
-            model.to(ranks.device)
-    _pause_if_requested(stop_requested, ranks)
+
+    def fresh_base(seed: int) -> BaseModel:
+        with output.phase("load"):
+            base = load_base(
+                model_config, labels=inputs.labels, pad_id=inputs.pad_id, device=ranks.device, seed=seed
+            )
+            if ranks.world_size == 1:
+                base.module.to(ranks.device)
+        _pause_if_requested(stop_requested, ranks)
+        return base
+
+    model: torch.nn.Module
     if spec.kind == "baseline":
+        model = fresh_base(spec.seed).module
         output.metrics["base_share_per_rank"] = shard_base(model, ranks, replicated=())
     else:
         model = train_adapter(
-            model,
+            fresh_base,
             inputs.train,
             spec,
+            labels=inputs.labels,
             pad_id=inputs.pad_id,
             ranks=ranks,
             output=output,
@@ -131,19 +137,21 @@ def _load_inputs(
     labelled = model.task == "sequence_classification"
     tokenizer = load_tokenizer(model)
     rows = dataset.load_rows(config, data_root=data_root, labelled=labelled)
+    labels = class_order(model, rows.labels) if labelled else None
+    if labels is not None:
+        rows = with_class_order(rows, labels)
     train = tokenize_rows(rows.train, config, tokenizer, labelled=labelled)
     validation = tokenize_rows(rows.validation, config, tokenizer, labelled=labelled)
-    dropped = len(train.left_out) + len(validation.left_out)
+    both = train + validation
+    check_left_out(both, config)
     output.metrics.update(
         train_rows=len(train.rows),
         validation_rows=len(validation.rows),
-        dropped_rows=dropped,
-        cut_rows=train.cut + validation.cut,
+        dropped_rows=len(both.left_out),
+        cut_rows=both.cut,
     )
-    if dropped:
-        output.add_warning(
-            f"{dropped} rows are not used: data.max_length cuts off their whole answer; raise it"
-        )
+    for warning in both.warnings:
+        output.add_warning(warning)
     for warning in rows.warnings if labelled else ():
         output.add_warning(warning)
     return TrialInputs(
@@ -151,18 +159,25 @@ def _load_inputs(
         pad_id=tokenizer.pad_token_id,
         train=train.rows,
         validation=validation.rows,
-        num_labels=_num_labels(model, rows.num_labels) if labelled else None,
+        labels=labels,
     )
 
 
-def _num_labels(model: ModelConfig, present: int) -> int:
-    """Classes of the classification head.
+def _check_model(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput) -> None:
+    """Check on the meta device that model, tokenizer, rows and adapter fit together; keep the warnings.
 
-    Raises: DataError if the rows hold more than model.num_labels.
+    Raises: UserError.
     """
-    if model.num_labels is not None and present > model.num_labels:
-        raise DataError(f"model.num_labels: {model.num_labels}, but the rows hold {present} labels; raise it")
-    return model.num_labels or max(2, present)
+    assert spec.point.model is not None, "a fine-tuning trial has a model"
+    found = check_model(
+        spec.point.model,
+        [spec.point.lora] if spec.kind == "trial" else [],
+        tokenizer=inputs.tokenizer,
+        extent=token_extent(row.ids for row in [*inputs.train, *inputs.validation]),
+        labels=inputs.labels,
+    )
+    for warning in found:
+        output.add_warning(warning)
 
 
 def _losses(model: torch.nn.Module, inputs: TrialInputs, spec: TrialSpec, ranks: Ranks) -> dict[str, Value]:
@@ -176,7 +191,7 @@ def _losses(model: torch.nn.Module, inputs: TrialInputs, spec: TrialSpec, ranks:
     if inputs.validation:
         held_out = mean_loss(model, inputs.validation, pad_id=inputs.pad_id, batch_size=size, ranks=ranks)
         metrics["eval_loss"] = held_out.loss
-        if inputs.num_labels is not None:
+        if inputs.labels is not None:
             metrics["eval_accuracy"] = held_out.accuracy
     return metrics
 

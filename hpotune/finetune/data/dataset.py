@@ -43,8 +43,13 @@ class DataSplit:
 
     train: Rows
     validation: Rows
-    num_labels: int
-    """Classes of a classification; 0 for a language model."""
+    labels: list[str]
+    """The names of the classes of a classification, in the order of their numbers; none for a language model."""
+
+    @property
+    def num_labels(self) -> int:
+        """Classes of a classification; 0 for a language model."""
+        return len(self.labels)
 
     @property
     def warnings(self) -> list[str]:
@@ -75,7 +80,8 @@ def load_rows(config: DataConfig, *, data_root: str | None, labelled: bool) -> D
     ]
     classes = _label_classes(data, config.columns.get(LABEL, LABEL)) if labelled else {}
     rows = _with_class_numbers(rows, classes) if labelled else rows
-    return DataSplit(train=rows[held_out:], validation=rows[:held_out], num_labels=len(classes))
+    labels = _class_names(data.features[config.columns.get(LABEL, LABEL)], classes) if labelled else []
+    return DataSplit(train=rows[held_out:], validation=rows[:held_out], labels=labels)
 
 
 def _load_part(part: str, config: DataConfig, data_root: str | None) -> datasets.Dataset:
@@ -154,6 +160,13 @@ def _label_classes(data: datasets.Dataset, column: str) -> dict[str | int | floa
     if isinstance(feature, datasets.ClassLabel):
         return {number: number for number in range(feature.num_classes)}
     return {label: number for number, label in enumerate(sorted(set(data[column])))}
+
+
+def _class_names(feature: object, classes: Mapping[str | int | float, int]) -> list[str]:
+    """The names of the classes in the order of their numbers: of a ClassLabel feature, else the labels as text."""
+    return (
+        list(feature.names) if isinstance(feature, datasets.ClassLabel) else [str(label) for label in classes]
+    )
 
 
 def _with_class_numbers(rows: Rows, classes: Mapping[str | int | float, int]) -> Rows:

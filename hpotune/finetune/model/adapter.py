@@ -5,9 +5,10 @@ Its parameters are float32 for every dtype of the base model (float64 for float6
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import peft
 import torch
@@ -16,19 +17,25 @@ from safetensors.torch import load_file
 from hpotune.config.library_keys import check_lora_key
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.distributed.ranks import Ranks
+from hpotune.finetune.model.adapter_conversion import convert_to_ordinary
+from hpotune.finetune.model.merging import replicate_config
 from hpotune.finetune.trial_errors import UserError
 
 WEIGHTS = "adapter_model.safetensors"
 NEEDS_DATA = ("eva", "corda", "lora_ga")
+RANDOM_START = "pissa_niter_"
+KNOWN_HEADS = ("classifier", "score")
+"""Modules that peft saves with every adapter of a classification."""
 TASKS = {"causal_lm": peft.TaskType.CAUSAL_LM, "sequence_classification": peft.TaskType.SEQ_CLS}
 AdapterInit = Literal["exact", "rounded", "compensated", "quantised"]
 """How close the base model with a new adapter is to the base model; sanity_checks.py has a tolerance for each."""
 
 
-def lora_config(lora: Mapping[str, Value], *, task: str) -> peft.LoraConfig:
+def lora_config(lora: Mapping[str, Value], *, task: str, new_modules: Sequence[str] = ()) -> peft.LoraConfig:
     """The `lora` section of a point as peft's LoraConfig.
 
-    Raises: UserError for a key or an initialisation that a trial does not support.
+    `new_modules` (of a BaseModel) are trained and saved whole, besides the heads that peft knows by name.
+    Raises: UserError for a key, a value or an initialisation that a trial does not support.
     """
     for key in lora:
         error_text = check_lora_key(key)
@@ -38,7 +45,25 @@ def lora_config(lora: Mapping[str, Value], *, task: str) -> peft.LoraConfig:
         raise UserError(
             f"lora.init_lora_weights: {lora['init_lora_weights']} needs a pass over the data before the trial"
         )
-    return peft.LoraConfig(**{"target_modules": "all-linear", **lora}, task_type=TASKS[task])
+    if str(lora.get("init_lora_weights")).startswith(RANDOM_START) and lora.get("use_dora"):
+        raise UserError(
+            f"lora.init_lora_weights: {lora['init_lora_weights']} is drawn anew at every load, and with use_dora it "
+            "cannot be converted to an ordinary adapter; write pissa, or use_dora: false"
+        )
+    options: dict[str, object] = {"target_modules": "all-linear", **lora}
+    chosen = cast("list[str]", lora.get("modules_to_save") or [])
+    saved = [*chosen, *_beside(new_modules, [*chosen, *KNOWN_HEADS])]
+    if saved:
+        options["modules_to_save"] = saved
+    try:
+        return peft.LoraConfig(**options, task_type=TASKS[task])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"lora: {str(error).strip().splitlines()[0]}") from error
+
+
+def _beside(new_modules: Sequence[str], saved: Sequence[str]) -> list[str]:
+    """The new modules that are not inside a saved one: peft cannot save a module twice."""
+    return [name for name in new_modules if not set(name.split(".")) & {one.split(".")[-1] for one in saved}]
 
 
 def adapter_init(lora: Mapping[str, Value]) -> AdapterInit:
@@ -56,11 +81,20 @@ def attach_adapter(
 ) -> peft.PeftModel:
     """Attach a new adapter, initialised from `seed` and equal on all ranks, and return the wrapped base model."""
     torch.manual_seed(seed)
-    model = peft.get_peft_model(base, config)
+    model = new_peft_model(base, config)
     wide = torch.float64 if next(base.parameters()).dtype == torch.float64 else torch.float32
     for parameter in adapter_parameters(model).values():
         parameter.data = parameter.data.to(device=ranks.device, dtype=wide)
         ranks.broadcast(parameter.data)
+    return model
+
+
+def new_peft_model(base: torch.nn.Module, config: peft.LoraConfig) -> peft.PeftModel:
+    """peft's get_peft_model, with a config of the base model that fits its layers after `layer_replication`."""
+    layers = getattr(base.config.get_text_config(), "num_hidden_layers", 0)
+    model = peft.get_peft_model(base, config)
+    if config.layer_replication:
+        replicate_config(base.config.get_text_config(), layers, config.layer_replication)
     return model
 
 
@@ -79,19 +113,57 @@ def copy_adapter(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: p.detach().cpu().clone() for name, p in adapter_parameters(model).items()}
 
 
-def save_adapter(model: peft.PeftModel, folder: Path, ranks: Ranks) -> None:
-    """Write the adapter in peft's format on rank 0, readable by all users; all ranks return once it is written."""
+def save_adapter(
+    model: peft.PeftModel, folder: Path, ranks: Ranks, *, initial: Mapping[str, torch.Tensor] | None = None
+) -> None:
+    """Write the adapter in peft's format on rank 0, readable by all users; all ranks return once it is written.
+
+    `initial`: the adapter before the first step. An initialisation that changes the base weights (PiSSA, OLoRA) is then
+    saved as an ordinary adapter, which needs the unchanged base model.
+    """
     if ranks.is_main:
-        # With an explicit state_dict the sharded base model is not gathered; with save_embedding_layers=False peft does
-        # not look up the base model's vocabulary on the hub.
-        state = {name: p.data for name, p in adapter_parameters(model).items()}
+        # Both names of a shared parameter: peft looks up both. With an explicit state_dict the sharded base model is
+        # not gathered; with save_embedding_layers=False peft does not look up the base model's vocabulary on the hub.
+        named = model.named_parameters(remove_duplicate=False)
+        state = {name: p.data for name, p in named if p.requires_grad or ".lora_" in name}
         model.save_pretrained(str(folder), state_dict=state, save_embedding_layers=False)
+        if initial is not None and is_convertible(model.peft_config["default"]):
+            convert_to_ordinary(
+                folder, peft.get_peft_model_state_dict(model, initial, save_embedding_layers=False)
+            )
         folder.chmod(0o755)
         for file in folder.iterdir():
             file.chmod(0o644)  # safetensors writes 0600 for every umask (its issue 782)
     ranks.barrier()
 
 
+def is_convertible(config: peft.LoraConfig) -> bool:
+    """Whether the adapter minus its start is an ordinary adapter of the unchanged base model.
+
+    DoRA is not a sum of the base weight and the adapter. PiSSA and OLoRA with DoRA are computed again at every load,
+    with equal results.
+    """
+    start = str(config.init_lora_weights)
+    return (start == "olora" or start.startswith("pissa")) and not config.use_dora
+
+
 def load_adapter(model: peft.PeftModel, folder: Path) -> None:
-    """Load the saved adapter into the model."""
+    """Load the saved adapter into the model.
+
+    Raises: KeyError for a saved module that the file does not hold.
+    """
     peft.set_peft_model_state_dict(model, load_file(str(folder / WEIGHTS)))
+
+
+def attach_saved_adapter(base: torch.nn.Module, folder: Path, *, ranks: Ranks) -> peft.PeftModel:
+    """Attach the adapter in `folder` to a fresh base model, in the dtypes of training.
+
+    A tensor that the file does not hold is NaN afterwards.
+    """
+    config = peft.PeftConfig.from_pretrained(str(folder))
+    config.inference_mode = False  # so that its parameters are found by requires_grad
+    model = attach_adapter(base, config, seed=0, ranks=ranks)
+    for parameter in adapter_parameters(model).values():
+        parameter.data.fill_(math.nan)
+    load_adapter(model, folder)
+    return model

@@ -6,12 +6,31 @@ one. The cost is host memory during loading: the size of the base model, times t
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
 import torch
 import transformers
 
 from hpotune.config.schema.study_config import ModelConfig
 from hpotune.finetune.model import hub
+from hpotune.finetune.model.labels import base_config, label_options
 from hpotune.finetune.trial_errors import UserError
+
+HEADS = {
+    "causal_lm": transformers.AutoModelForCausalLM,
+    "sequence_classification": transformers.AutoModelForSequenceClassification,
+}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class BaseModel:
+    """A base model, and which of its modules are new."""
+
+    module: torch.nn.Module
+    new_modules: list[str]
+    """Names of the modules whose weights are not in the checkpoint, but drawn at random (a classification head, a
+    pooler). They are trained and saved with the adapter; otherwise a fresh base model would be another model."""
 
 
 def load_tokenizer(config: ModelConfig) -> transformers.PreTrainedTokenizerBase:
@@ -26,35 +45,103 @@ def load_tokenizer(config: ModelConfig) -> transformers.PreTrainedTokenizerBase:
         )
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
-            raise UserError("the tokenizer has neither a padding nor an end token; set model.tokenizer")
+            raise UserError(
+                "model.tokenizer: the tokenizer has neither a padding nor an end token; set another one"
+            )
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     return tokenizer
 
 
 def load_base(
-    config: ModelConfig, *, num_labels: int | None, pad_id: int, device: torch.device, seed: int
-) -> torch.nn.Module:
-    """The base model, frozen and in evaluation mode; a new classification head is initialised from `seed`."""
-    heads = {
-        "causal_lm": transformers.AutoModelForCausalLM,
-        "sequence_classification": transformers.AutoModelForSequenceClassification,
-    }
-    options = {} if num_labels is None else {"num_labels": num_labels}
+    config: ModelConfig, *, labels: Sequence[str] | None, pad_id: int, device: torch.device, seed: int
+) -> BaseModel:
+    """The base model, frozen and in evaluation mode; weights that are not in the checkpoint are drawn from `seed`.
+
+    `labels`: the names of the classes in their order; None for a language model.
+    Raises: UserError as `meta_model`.
+    """
     torch.manual_seed(seed)
     with hub.explain_missing_model(config.path, config.revision):
-        model = heads[config.task].from_pretrained(
-            hub.model_folder(config.path),
-            revision=config.revision,
+        base = _from_pretrained(
+            config,
+            labels=labels,
             dtype=base_dtype(config, device),
             attn_implementation=config.attn_implementation,
-            trust_remote_code=config.trust_remote_code,
-            **options,
         )
+    model = base.module
     model.config.pad_token_id = pad_id
     model.config.use_cache = False  # training needs no key-value cache; generation enables it itself
     model.requires_grad_(False)
-    return model.eval()
+    return BaseModel(module=model.eval(), new_modules=base.new_modules)
+
+
+def meta_model(config: ModelConfig, *, labels: Sequence[str] | None) -> BaseModel:
+    """The base model on the meta device: its modules and shapes without weights, of which only the names are read.
+
+    If the weights are not on this machine and it may download them, they are taken as complete.
+    Raises: UserError if the model is not on this machine and offline, or if its weights do not fit (`new_modules`, the
+    number of classes).
+    """
+    try:
+        return _from_pretrained(config, labels=labels, device_map="meta", local_files_only=True)
+    except OSError:
+        loaded = base_config(config)
+    for name, value in label_options(labels).items():
+        setattr(loaded, name, value)
+    with torch.device("meta"):
+        model = HEADS[config.task].from_config(loaded, trust_remote_code=config.trust_remote_code)
+    return BaseModel(module=model, new_modules=[])
+
+
+def _from_pretrained(config: ModelConfig, *, labels: Sequence[str] | None, **options: object) -> BaseModel:
+    model, info = HEADS[config.task].from_pretrained(
+        hub.model_folder(config.path),
+        revision=config.revision,
+        trust_remote_code=config.trust_remote_code,
+        ignore_mismatched_sizes=True,  # raises below, with the key of the study file
+        output_loading_info=True,
+        **label_options(labels),
+        **options,
+    )
+    for name, stored, needed in sorted(info["mismatched_keys"]):
+        if labels is not None and stored[1:] == needed[1:]:
+            raise UserError(
+                f"model.num_labels: the classification head of {config.path} has {stored[0]} classes, and "
+                f"{needed[0]} are needed ({', '.join(labels)}); choose a base model without a head"
+            )
+        raise UserError(
+            f"model.path: the weights of {config.path} do not fit its config: {name} is {tuple(stored)} and "
+            f"should be {tuple(needed)}; download the model again"
+        )
+    return BaseModel(module=model, new_modules=new_modules(model, info["missing_keys"], config))
+
+
+def new_modules(model: torch.nn.Module, missing: Collection[str], config: ModelConfig) -> list[str]:
+    """The modules that own the parameters named in `missing`, which the checkpoint does not hold.
+
+    Raises: UserError if they are not only the head and the pooler of a classification model.
+    """
+    names = sorted(set(missing) & {name for name, _ in model.named_parameters(remove_duplicate=False)})
+    body = _body_names(model)
+    lost = [name for name in names if config.task == "causal_lm" or name.startswith(body)]
+    if lost:
+        more = f" and {len(lost) - 1} more" if len(lost) > 1 else ""
+        raise UserError(
+            f"model.path: {config.path} holds no weights for {lost[0]}{more}, which would be random numbers; "
+            f"its architecture is {', '.join(model.config.architectures or ['unknown'])}, and model.task is "
+            f"{config.task}; choose a base model with these weights"
+        )
+    return sorted({name.rpartition(".")[0] for name in names})
+
+
+def _body_names(model: torch.nn.Module) -> tuple[str, ...]:
+    """Prefixes of the parameters of the embeddings and the repeated layers."""
+    names = {id(module): name for name, module in model.named_modules()}
+    lists = [name for name, module in model.named_modules() if isinstance(module, torch.nn.ModuleList)]
+    embeddings = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Embedding)]
+    own = names.get(id(model.get_input_embeddings()))
+    return tuple(f"{name}." for name in [*lists, *embeddings, *([own] if own else [])])
 
 
 def base_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:

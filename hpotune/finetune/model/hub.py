@@ -32,6 +32,8 @@ SHARED = "HPOTUNE_SHARED_DATASETS"
 
 BUILDERS = {"arrow", "csv", "json", "parquet", "text"}
 """Names that `load_dataset` reads as a format, not as a dataset."""
+TYPED_FORMATS = {"csv", "json"}
+"""Formats whose text datasets converts: `007` to 7, a date to a time stamp."""
 
 
 def prepare_environment(
@@ -111,6 +113,32 @@ def _file_names(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if path.suffix not in ("", ".py")]
 
 
+def hub_builder(path: str, name: str | None, revision: str | None) -> object:
+    """The `datasets.DatasetBuilder` of a Hub dataset, from its files in the hub cache if datasets has only rows.
+
+    Raises: DataError if the dataset is in no cache and offline is set.
+    """
+    import datasets
+
+    if not (datasets.config.HF_HUB_OFFLINE and revision):  # offline, files of any revision would be used
+        link_shared_dataset(path)
+    try:
+        builder = datasets.load_dataset_builder(path, name, revision=revision)
+        if type(builder).__name__ != "Cache" or builder.info.builder_name not in TYPED_FORMATS:
+            return builder
+        error: Exception = ConnectionError(
+            f"the cache of datasets has converted rows of {path}, not its text"
+        )
+    except (ConnectionError, ValueError) as failure:
+        error = failure
+    local = _downloaded_dataset(path, revision, error)
+    return datasets.load_dataset_builder(local, name, cache_dir=_own_cache(local))
+
+
+def _own_cache(folder: str) -> str:
+    return str(_private_cache() / folder_fingerprint(Path(folder)))
+
+
 @contextmanager
 def redirected_datasets(data_root: str | Path | None) -> Iterator[None]:
     """A context in which `datasets.load_dataset` reads NAMESPACE/NAME from `data_root` if it exists there.
@@ -138,7 +166,7 @@ def redirected_datasets(data_root: str | Path | None) -> Iterator[None]:
             except (ConnectionError, ValueError) as error:
                 local = _downloaded_dataset(path, revision, error)
         options.pop("revision", None)
-        options.setdefault("cache_dir", str(_private_cache() / folder_fingerprint(Path(local))))
+        options.setdefault("cache_dir", _own_cache(local))
         return original(local, *args, **options)
 
     datasets.load_dataset = load_dataset

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,8 @@ from hpotune.config.yaml_source import Value
 from hpotune.finetune.distributed.fsdp import shard_base
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model import adapter
+from hpotune.finetune.model.base_model import BaseModel
+from hpotune.finetune.model.labels import write_labels
 from hpotune.finetune.output import TrialOutput
 from hpotune.finetune.training import checkpoint, sanity_checks
 from hpotune.finetune.training.checkpoint import Progress, TrainingState
@@ -30,23 +33,72 @@ from hpotune.finetune.training.training_loop import LoopCallbacks, train
 from hpotune.finetune.trial_errors import UserError
 from hpotune.records.trial import TrialSpec
 
+FreshBase = Callable[[int], BaseModel]
+"""Loads the base model; its argument is the seed of the weights that are not in the checkpoint."""
 FINAL_SHARE = 0.1  # last share of the steps, over which final_train_loss is the mean
 
 
 def train_adapter(
-    base: torch.nn.Module,
+    fresh_base: FreshBase,
     rows: Sequence[Row],
     spec: TrialSpec,
     *,
+    labels: Sequence[str] | None,
     pad_id: int,
     ranks: Ranks,
     output: TrialOutput,
     stop_requested: Callable[[], bool],
 ) -> peft.PeftModel:
-    """Train an adapter, from its checkpoint if there is one, save it, and return the base model with it.
+    """Train an adapter, from its checkpoint if there is one, save it, and return the model to be scored.
+
+    With checks.reload that is a fresh base model with the saved adapter, which takes the trained model's memory: what
+    is scored is what is saved. `fresh_base(seed)` loads the base model; `seed` draws the weights that are not in its
+    checkpoint. `labels`: the names of the classes, saved with the adapter; None for a language model.
 
     Raises: TrialError if a sanity check fails or the training diverges; Paused after a signal.
     """
+    folder = Path(spec.folder) / "adapter"
+    model = _train_and_save(
+        fresh_base(spec.seed),
+        rows,
+        spec,
+        labels=labels,
+        pad_id=pad_id,
+        ranks=ranks,
+        output=output,
+        stop_requested=stop_requested,
+    )
+    if not spec.checks.reload:
+        return model
+    with output.phase("check"):
+        memory = sanity_checks.fixed_batch_loss(model, rows, pad_id=pad_id)
+        del model
+        gc.collect()  # modules refer to each other in circles; without this, two base models would be in memory
+    base = fresh_base(spec.seed + 1).module
+    with output.phase("check"):
+        dtype = next(base.parameters()).dtype
+        model = adapter.attach_saved_adapter(base, folder, ranks=ranks)
+        shard_base(base, ranks, replicated=adapter.adapter_parameters(model).values())
+        disk = sanity_checks.fixed_batch_loss(model, rows, pad_id=pad_id)
+        init = adapter.adapter_init(spec.point.lora)
+        output.checks["reload"] = sanity_checks.check_reload(
+            memory, disk, folder, init=init, dtype=dtype, ranks=ranks
+        )
+    return model
+
+
+def _train_and_save(
+    base: BaseModel,
+    rows: Sequence[Row],
+    spec: TrialSpec,
+    *,
+    labels: Sequence[str] | None,
+    pad_id: int,
+    ranks: Ranks,
+    output: TrialOutput,
+    stop_requested: Callable[[], bool],
+) -> peft.PeftModel:
+    """The trained model, of which the adapter is saved; optimizer and checkpoint state are released at the return."""
     folder = Path(spec.folder) / "checkpoint"
     args = training_arguments(spec.point.train, seed=spec.seed, folder=Path(spec.folder))
     whole = step_plan(args, spec.point.train, rows=len(rows), world_size=ranks.world_size)
@@ -77,7 +129,7 @@ def train_adapter(
     with output.phase("train"):
         train(state, rows, progress, plan=plan, args=args, pad_id=pad_id, ranks=ranks, callbacks=callbacks)
     output.metrics.update(_training_metrics(model, progress, plan))
-    _check_and_save(model, before, rows, spec, pad_id=pad_id, ranks=ranks, output=output)
+    _check_and_save(model, before, spec, labels=labels, ranks=ranks, output=output)
     return model
 
 
@@ -92,7 +144,7 @@ def check_settings(spec: TrialSpec) -> None:
 
 
 def _attach_adapter(
-    base: torch.nn.Module,
+    base_model: BaseModel,
     rows: Sequence[Row],
     spec: TrialSpec,
     *,
@@ -103,9 +155,12 @@ def _attach_adapter(
 ) -> peft.PeftModel:
     """The sharded base model with a new adapter, after the identity check."""
     assert spec.point.model is not None, "a fine-tuning trial has a model"
+    base = base_model.module
     init = adapter.adapter_init(spec.point.lora)
     dtype = next(base.parameters()).dtype
-    config = adapter.lora_config(spec.point.lora, task=spec.point.model.task)
+    config = adapter.lora_config(
+        spec.point.lora, task=spec.point.model.task, new_modules=base_model.new_modules
+    )
     if config.layer_replication and ranks.world_size > 1:
         raise UserError(
             "lora.layer_replication: layers that share weights cannot be sharded; use one rank a trial"
@@ -160,22 +215,19 @@ def _training_metrics(model: torch.nn.Module, progress: Progress, plan: StepPlan
 def _check_and_save(
     model: peft.PeftModel,
     before: dict[str, torch.Tensor],
-    rows: Sequence[Row],
     spec: TrialSpec,
     *,
-    pad_id: int,
+    labels: Sequence[str] | None,
     ranks: Ranks,
     output: TrialOutput,
 ) -> None:
-    """Check the trained adapter, save it, and check the saved files."""
+    """Check the trained adapter, and save it with the names of its classes."""
     folder = Path(spec.folder) / "adapter"
     if spec.checks.moved:
         with output.phase("check"):
             output.checks["moved"] = sanity_checks.check_moved(model, before, ranks=ranks)
     with output.phase("save"):
-        adapter.save_adapter(model, folder, ranks)
-    if spec.checks.reload:
-        with output.phase("check"):
-            output.checks["reload"] = sanity_checks.check_reload(
-                model, folder, rows, pad_id=pad_id, ranks=ranks
-            )
+        if ranks.is_main:
+            folder.mkdir(exist_ok=True)
+            write_labels(folder, labels)
+        adapter.save_adapter(model, folder, ranks, initial=before)

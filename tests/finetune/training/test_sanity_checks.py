@@ -82,8 +82,8 @@ def test_nan_adapter_fails_moved(make_spec, monkeypatch):
 def test_wrong_file_fails_reload(make_spec, monkeypatch, defect):
     save_adapter = adapter.save_adapter
 
-    def defective(model, folder, ranks):
-        save_adapter(model, folder, ranks)
+    def defective(model, folder, ranks, **options):
+        save_adapter(model, folder, ranks, **options)
         file = Path(folder) / adapter.WEIGHTS
         tensors = load_file(file)
         name = next(name for name in tensors if "lora_B" in name)
