@@ -84,8 +84,8 @@ def test_status_reason_is_a_text() -> None:
 def test_status_names_a_silent_cluster() -> None:
     status = study_status(FOLDER, config(), [], [], [], now=NOW, queue_age_s=3.0, cluster="not reachable: x")
     found: Any = as_json(status)
-    assert keys(found) == f"{STATUS} cluster"
-    assert (found["queue_age_s rehearsal"], found["cluster"]) == (3.0, "not reachable: x")
+    assert keys(found) == STATUS.replace("rehearsal", "cluster rehearsal")
+    assert (found["queue_age_s"], found["cluster"]) == (3.0, "not reachable: x")
 
 
 def test_best_keys(tmp_path: Path) -> None:
