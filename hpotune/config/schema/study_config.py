@@ -82,6 +82,10 @@ class DataConfig(Section):
     """Number of rows used, drawn at random with `seed`; null: all."""
     validation: Annotated[float | int, Field(ge=0, allow_inf_nan=False)] = 0.05
     """Rows held out of training, from which eval_loss is computed: a share below 1, or a number of rows; 0: none."""
+    max_left_out: float = Field(default=0.1, ge=0, le=1)
+    """Largest share of the rows that may be left out because they cannot be used (an odd conversation, a text without
+    a token); above it the study stops. Rows whose answer `max_length` cuts off do not count: that is a setting, not a
+    fault of the data. 0: every row must be usable."""
     seed: int = 0
     """Random seed for the choice of rows and of the validation rows; the same for all trials."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import transformers
@@ -12,14 +13,26 @@ from hpotune.finetune.data.prompt import Piece, column_text
 from hpotune.finetune.trial_errors import UserError
 
 
-def conversation_pieces(
-    row: Mapping[str, Value], tokenizer: transformers.PreTrainedTokenizerBase
-) -> list[Piece]:
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RowText:
+    """The text of a row."""
+
+    pieces: list[Piece]
+    lost_answers: int = 0
+    """Messages of the assistant that cannot be found in the text, so that they are not counted."""
+
+    @property
+    def whole(self) -> str:
+        """All pieces."""
+        return "".join(piece for piece, _ in self.pieces)
+
+
+def conversation_text(row: Mapping[str, Value], tokenizer: transformers.PreTrainedTokenizerBase) -> RowText:
     """The conversation of a row as text.
 
     Raises: DataError for a missing column, UserError for a tokenizer without a usable chat template.
     """
-    return _chat_pieces(chat_messages(row), tokenizer)
+    return RowText(pieces=_chat_pieces(chat_messages(row), tokenizer))
 
 
 def chat_messages(row: Mapping[str, Value]) -> list[dict[str, str]]:

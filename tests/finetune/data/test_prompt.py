@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpotune.config.schema.study_config import DataConfig
-from hpotune.finetune.data.chat_template import conversation_pieces
+from hpotune.finetune.data.chat_template import conversation_text
 from hpotune.finetune.data.dataset import DataRow
 from hpotune.finetune.data.encoding import encode
 from hpotune.finetune.data.prompt import ALPACA, ALPACA_INPUT, classifier_text, text_pieces
@@ -124,7 +124,7 @@ def test_chat_needs_a_template():
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = None
     with pytest.raises(UserError, match="chat template"):
-        conversation_pieces(ROW, tokenizer)
+        conversation_text(ROW, tokenizer)
 
 
 def test_classifier_text_has_no_answer():
