@@ -49,3 +49,16 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}valid: {', '.join(names)}"
+
+
+def inner_reason(error: BaseException) -> str:
+    """The first line of what caused an error, and what caused that: the innermost message that says something."""
+    reasons = list[str]()
+    while True:
+        reasons += str(error).strip().splitlines()[:1]
+        cause = error.__cause__
+        if cause is None and not reasons and not error.__suppress_context__:
+            cause = error.__context__
+        if cause is None:
+            return reasons[-1] if reasons else type(error).__name__
+        error = cause

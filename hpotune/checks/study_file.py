@@ -14,7 +14,8 @@ from hpotune.config import budget_extension, lm_eval_tasks
 from hpotune.config.lm_eval_tasks import TaskIndex
 from hpotune.config.load import Study, build_study
 from hpotune.config.metrics import task_metrics
-from hpotune.config.paths import data_mistakes, resolve
+from hpotune.config.paths import resolve
+from hpotune.config.rows.data_check import data_mistakes
 from hpotune.config.space.start_from import items
 from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Source, read_source
 from hpotune.errors import StudyFileError, nearest

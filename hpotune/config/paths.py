@@ -1,29 +1,24 @@
-"""Files that a study names: their absolute paths, whether they exist, the columns of its data.
+"""Files that a study names: their absolute paths, and whether they exist; rows/data_check.py reads the data's.
 
-Reads the first row of a data file and no more (all of a .json file, which is one value). Writes nothing.
+Reads and writes no file but a program of the user, whose functions it looks for.
 """
 
 from __future__ import annotations
 
 import ast
-import csv
 import importlib.util
 import json
 import os
 import string
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from hpotune.config.schema.study_config import HOLE, PROMPTS, DataConfig, PointConfig
+from hpotune.config.rows.data_files import DATA_FILES as DATA_FILES
 from hpotune.config.space.ranges import dotted
 from hpotune.config.space.start_from import absolute_items
-from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Source, Value
+from hpotune.config.yaml_source import KeyPath, Mistakes, Source, Value
 from hpotune.errors import nearest
 
-DATA_FILES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
-"""Endings of data files that a trial reads -> their format."""
-PROMPT_COLUMNS = {"alpaca": ("instruction", "output"), "text": ("text",)}
 _PATHS: tuple[KeyPath, ...] = (
     ("data_root",),
     ("model", "path"),
@@ -162,70 +157,6 @@ def _python_file(file: Path, function: str) -> Path:
     return file
 
 
-def data_mistakes(point: PointConfig, *, data_root: str | None) -> Iterator[Mistake]:
-    """Columns that the prompt needs and a local data file does not have, and renamed columns that nothing reads.
-
-    Data that is not on this machine is not checked.
-    """
-    data = point.data
-    if data is None:
-        return
-    known = {*_needed(point), "instruction", "input", "output", "messages", "label"}
-    known |= set(HOLE.findall(data.prompt))
-    for name in data.columns.keys() - (
-        known if data.prompt in PROMPTS else known | set(data.columns.values())
-    ):
-        rule = f"is not a column that {data.prompt!r} reads; {nearest(name, known)}"
-        yield ("data", "columns", name), f"data.columns.{name} {rule}"
-    if Path(data.path).is_file() and data.split.partition("[")[0] != "train":
-        yield (
-            ("data", "split"),
-            f"data.split={data.split!r}: a single file has one split, train; give a folder for other splits",
-        )
-    file = _first_file(data, data_root)
-    try:
-        have = _columns(file) if file else None
-    except ValueError:
-        form = file.suffix[1:] if file else ""
-        yield (
-            ("data", "path"),
-            f"data.path: {file} is not {form} with one record in each line; look at its first line",
-        )
-        return
-    if have is not None:
-        yield from _missing_columns(point, data, have, file)
-
-
-def _missing_columns(
-    point: PointConfig, data: DataConfig, have: set[str], file: Path | None
-) -> Iterator[Mistake]:
-    talk = {"messages"} & have or {"instruction", "output"} <= have | set(data.columns)
-    if data.prompt == "chat" and not talk:
-        rule = f"needs the column messages, or instruction and output; {file} has {', '.join(sorted(have))}"
-        yield ("data", "prompt"), f"data.prompt=chat {rule}"
-    for ours in sorted(_needed(point)):
-        theirs = data.columns.get(ours, ours)
-        if theirs not in have:
-            rule = (
-                f"is not in {file}; {nearest(theirs, have)}; name others with data.columns: {{ours: theirs}}"
-            )
-            yield (
-                ("data", "columns" if ours in data.columns else "prompt", ours),
-                f"data: column {theirs!r} {rule}",
-            )
-
-
-def _needed(point: PointConfig) -> set[str]:
-    data = point.data
-    assert data is not None, "called with data only"
-    classified = point.model is not None and point.model.task == "sequence_classification"
-    label = {"label"} if classified else set()
-    if data.prompt in PROMPTS:
-        columns = set(PROMPT_COLUMNS.get(data.prompt, ()))
-        return columns - {"output"} | label if classified else columns
-    return {name for text in (data.prompt, data.response or "") for name in HOLE.findall(text)} | label
-
-
 def template_names(text: str) -> set[str]:
     """The {names} of a command.
 
@@ -241,47 +172,3 @@ def template_names(text: str) -> set[str]:
             )
         names.add(name)
     return names
-
-
-def _first_file(data: DataConfig, data_root: str | None) -> Path | None:
-    """The file of the split, by its name; None if the hub or the folder's card decides."""
-    rooted = Path(data_root, data.path) if data_root else None
-    path = rooted if rooted and rooted.is_dir() else Path(data.path)
-    if path.is_file():
-        return path
-    split = data.split.partition("[")[0]
-    inner: Iterable[Path] = sorted(path.rglob("*")) if path.is_dir() else []
-    files = [p for p in inner if p.suffix in DATA_FILES and (data.name is None or data.name in p.parts)]
-    return next((p for p in files if p.name.startswith(split)), None)
-
-
-def _columns(file: Path) -> set[str] | None:
-    """The names of a file's columns; None if this machine cannot read its format.
-
-    Raises: ValueError if the file is not what its ending says.
-    """
-    if file.suffix == ".parquet":
-        return _parquet_columns(file)
-    try:
-        with file.open(encoding="utf-8", newline="") as lines:
-            if file.suffix == ".csv":
-                return set(next(csv.reader(lines)))
-            first = lines.readline() if file.suffix == ".jsonl" else lines.read()
-        row = json.loads(first)
-        row = row[0] if isinstance(row, list) else row
-    except (OSError, IndexError, StopIteration, csv.Error) as error:
-        raise ValueError(str(error)) from None
-    if not isinstance(row, dict):
-        raise ValueError("no record")
-    return set(row)
-
-
-def _parquet_columns(file: Path) -> set[str] | None:
-    try:
-        from pyarrow.parquet import read_schema
-    except ImportError:  # a login node without the trial's libraries: the trial reports it
-        return None
-    try:
-        return set(read_schema(file).names)
-    except OSError as error:
-        raise ValueError(str(error)) from None

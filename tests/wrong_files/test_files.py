@@ -19,9 +19,13 @@ FILES = [
         "path:", "path: some/folder/of/rows", "is neither a file here nor a Hugging Face id (NAMESPACE/NAME)"
     ),
     Row("path:", "path: notes.txt", "is not a data file; needs one of .json, .jsonl, .csv, .tsv, .parquet"),
-    Row("path:", "path: broken.jsonl", "is not jsonl with one record in each line; look at its first line"),
-    Row("path:", "path: broken.json", "is not json with one record in each line"),
-    Row("path:", "path: empty.csv", "is not csv with one record in each line"),
+    Row(
+        "path:",
+        "path: broken.jsonl",
+        "broken.jsonl: line 1 (row 0): Expecting value (character 1); correct that line",
+    ),
+    Row("path:", "path: broken.json", "broken.json: line 1 (row 0): '1' is not an object {...}"),
+    Row("path:", "path: empty.csv", "empty.csv: is empty; its first line needs the names of the columns"),
     Row("prompt:", "prompt: text", "column 'text' is not in"),
     Row("prompt:", "prompt: '{instruktion}: '", "column 'instruktion' is not in"),
     Row(

@@ -14,16 +14,13 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_v
 
 from hpotune.config.metrics import known_sense, plain_sense
 from hpotune.config.schema import Section as Section
+from hpotune.config.schema.data_config import PROMPTS as PROMPTS
+from hpotune.config.schema.data_config import DataConfig as DataConfig
 from hpotune.config.schema.execution import BudgetConfig, ExecutionConfig, PlanConfig, RetryConfig
 from hpotune.config.schema.resources import EnvConfig, ResourcesConfig
 from hpotune.config.schema.rungs import LINEAGES, Ladder, Pruner, Rungs, ladder_of, mistakes, unfit
-from hpotune.errors import nearest
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
-SPLIT = r"[\w.]+(\[-?\d*%?:-?\d*%?\])?"
-HOLE = re.compile(r"\{([A-Za-z_]\w*)\}")
-"""A {column} of a template, as finetune/data/prompt.py reads it; other braces, such as those of JSON, are literal."""
-PROMPTS = ("alpaca", "chat", "text")
 STORES = "auto, sqlite, journal, sqlite:///FILE, postgresql://USER@HOST/DB or journal:///FILE"
 
 
@@ -52,71 +49,6 @@ class ModelConfig(Section):
     def _labels_used(self) -> ModelConfig:
         if self.num_labels is not None and self.task == "causal_lm":
             raise ValueError("num_labels: needs task: sequence_classification; remove it or set task")
-        return self
-
-
-class DataConfig(Section):
-    """The training data."""
-
-    path: str
-    """Hugging Face id, folder, or a local .json .jsonl .csv .parquet file. A folder of that name under `data_root` has
-    precedence."""
-    name: str | None = None
-    """The dataset's configuration (`main`, `ARC-Easy`); null: its only one."""
-    split: str = "train"
-    """The training split; Hugging Face slices are allowed (`train[:1000]`: rows after shuffling, not the first
-    1000)."""
-    revision: str | None = None
-    """Branch, tag or full commit of a Hugging Face dataset; null: main."""
-    prompt: str = "alpaca"
-    """alpaca (instruction, input, output), chat (the tokenizer's template over `messages`, or over the alpaca
-    columns), text (the column `text`), or a template with {columns}. The loss covers the answers only, except for
-    text and for templates without `response`, where it covers all tokens."""
-    response: str | None = None
-    """With a template: the template of the answer, which alone enters the loss; null: all tokens enter the loss."""
-    columns: dict[str, str] = {}
-    """Renamed columns, expected name: name in the data (`{output: response, input: context}`)."""
-    max_length: int = Field(default=512, ge=8)
-    """Tokens per row; longer rows are truncated at the end."""
-    rows: int | None = Field(default=None, ge=1)
-    """Number of rows used, drawn at random with `seed`; null: all."""
-    validation: Annotated[float | int, Field(ge=0, allow_inf_nan=False)] = 0.05
-    """Rows held out of training, from which eval_loss is computed: a share below 1, or a number of rows; 0: none."""
-    max_left_out: float = Field(default=0.1, ge=0, le=1)
-    """Largest share of the rows that may be left out because they cannot be used (an odd conversation, a text without
-    a token); above it the study stops. Rows whose answer `max_length` cuts off do not count: that is a setting, not a
-    fault of the data. 0: every row must be usable."""
-    seed: int = 0
-    """Random seed for the choice of rows and of the validation rows; the same for all trials."""
-
-    @field_validator("prompt")
-    @classmethod
-    def _known_prompt(cls, value: str) -> str:
-        if value not in PROMPTS and not HOLE.search(value):
-            raise ValueError(
-                f"is not a known prompt; {nearest(value, PROMPTS)}, or a template with {{columns}}"
-            )
-        return value
-
-    @field_validator("split")
-    @classmethod
-    def _whole_split(cls, value: str) -> str:
-        if not re.fullmatch(rf"{SPLIT}( *\+ *{SPLIT})*", value):
-            raise ValueError("needs a split, such as train, train[:1000] or train[10%:20%]")
-        return value
-
-    @model_validator(mode="after")
-    def _rows_left(self) -> DataConfig:
-        if self.validation >= 1 and self.validation != int(self.validation):
-            raise ValueError(f"validation: {self.validation} needs a share below 1 or a whole number of rows")
-        if self.rows is not None and self.validation >= self.rows:
-            raise ValueError(
-                f"validation: {self.validation} of {self.rows} rows leaves none for training; lower it or use more rows"
-            )
-        if self.response is not None and self.prompt in PROMPTS:
-            raise ValueError(
-                f"response: needs a template as prompt, and prompt: {self.prompt} is none; remove response"
-            )
         return self
 
 
@@ -209,8 +141,18 @@ class ScoreConfig(Section):
     """Sealed test: lm-eval tasks that are never seen by the search and never used to choose a trial."""
     include_path: str | None = None
     """A folder with your own lm-eval task files; null: none."""
+    chat_template: bool | Literal["auto"] = "auto"
+    """Whether the questions of lm-eval tasks are asked through the tokenizer's chat template, few-shot examples as
+    turns of the conversation. auto: as the training rows, which is true with `prompt: chat` and false otherwise."""
+    system: str | None = None
+    """A system message before each question of the lm-eval tasks; without a chat template, text before it. null: none
+    but the task's own description."""
+    confirm_unsafe_code: bool = False
+    """true: run lm-eval tasks that execute the code that the model writes (humaneval, mbpp, ...) on the node, without a
+    sandbox."""
     batch_size: int = Field(default=16, ge=1)
-    """Sequences per forward pass while scoring; affects memory and speed only."""
+    """Sequences per forward pass while scoring, at most: fewer where the logits of so many would need more memory than
+    training. Affects memory and speed only."""
 
 
 class SearchConfig(Section):

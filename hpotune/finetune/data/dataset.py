@@ -6,23 +6,22 @@ Every subset is taken after shuffling, a slice such as train[:1000] too: public 
 from __future__ import annotations
 
 import re
-import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import cast
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
-import datasets
 import numpy as np
+from numpy.typing import NDArray
 
-from hpotune.config.paths import DATA_FILES
+from hpotune.config.rows.prompt_columns import LABEL as LABEL
+from hpotune.config.rows.prompt_columns import column_mistakes, missing_and_empty, renamed_row
+from hpotune.config.rows.row_table import RowTable
 from hpotune.config.schema.study_config import DataConfig
 from hpotune.config.yaml_source import Value
-from hpotune.finetune.model import hub
+from hpotune.finetune.data.class_labels import Classes, classes_of
+from hpotune.finetune.data.data_source import split_table
 from hpotune.finetune.trial_errors import DataError
 
 SLICE = re.compile(r"(?P<split>[\w.]+)\[(?P<low>-?\d*)(?P<low_unit>%?):(?P<high>-?\d*)(?P<high_unit>%?)\]")
-LABEL = "label"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -30,7 +29,7 @@ class DataRow:
     """One row as it is stored, with its columns under the names that prompts expect."""
 
     number: int
-    """Its position in the split, from 0."""
+    """Its position in its split as it is stored, from 0."""
     values: dict[str, Value]
 
 
@@ -43,93 +42,94 @@ class DataSplit:
 
     train: Rows
     validation: Rows
-    labels: list[str]
-    """The names of the classes of a classification, in the order of their numbers; none for a language model."""
+    labels: list[str] = field(default_factory=list)
+    """The names of the classes, in the order in which rows are numbered; empty for a language model."""
+    warnings: list[str] = field(default_factory=list)
+    """What is missing or empty in how many rows, and a classification with one class."""
 
     @property
     def num_labels(self) -> int:
         """Classes of a classification; 0 for a language model."""
         return len(self.labels)
 
-    @property
-    def warnings(self) -> list[str]:
-        """Warnings about the rows of a classification."""
-        labels = {str(row.values[LABEL]) for row in self.train}
-        if len(labels) > 1:
-            return []
-        label = next(iter(labels))
-        return [f"all {len(self.train)} training rows have the label {label}: nothing can be learned"]
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Part:
+    """Rows of a split, by their positions in it."""
+
+    table: RowTable
+    positions: NDArray[np.int64]
 
 
 def load_rows(config: DataConfig, *, data_root: str | None, labelled: bool) -> DataSplit:
     """The rows for training and for validation.
 
-    Raises: DataError if the data, a column or a split is missing.
+    `labelled`: whether the label of each row becomes the number of its class; None for a row without a label.
+    Raises: DataError if the data, a column or a split is missing, or labels are no classes.
     """
-    data = datasets.concatenate_datasets(
-        [_load_part(part, config, data_root) for part in config.split.split("+")]
-    )
-    _check_columns(data, config)
-    order = np.random.default_rng(config.seed).permutation(len(data))[: config.rows]
+    parts = _parts(config, data_root)
+    count = sum(len(part.positions) for part in parts)
+    if count == 0:
+        raise DataError(f"data.path: {config.path} has no rows in {config.split}")
+    order = np.random.default_rng(config.seed).permutation(count)[: config.rows]
     held_out = _validation_rows(config.validation, len(order))
-    rows = [
-        DataRow(
-            number=int(number), values=row | {ours: row[theirs] for ours, theirs in config.columns.items()}
-        )
-        for number, row in zip(order, data.select(order).to_list(), strict=True)
+    rows = _rows(parts, order)
+    for _, mistake in column_mistakes(
+        config, [row.values for row in rows], labelled=labelled, where="the data"
+    ):
+        raise DataError(mistake)
+    rows = [replace(row, values=renamed_row(row.values, config.columns)) for row in rows]
+    warnings = list(missing_and_empty(config, [row.values for row in rows], labelled=labelled))
+    if not labelled:
+        return DataSplit(train=rows[held_out:], validation=rows[:held_out], warnings=warnings)
+    classes = _classes(parts, config)
+    rows = [replace(row, values=row.values | {LABEL: classes.number(row.values[LABEL])}) for row in rows]
+    warnings += _single_class(rows[held_out:], classes.names)
+    return DataSplit(
+        train=rows[held_out:], validation=rows[:held_out], labels=classes.names, warnings=warnings
+    )
+
+
+def _parts(config: DataConfig, data_root: str | None) -> list[_Part]:
+    """The splits that `data.split` adds up, or slices of them, each shuffled with the seed."""
+    tables: dict[str, RowTable] = {}
+    parts = []
+    for text in config.split.replace(" ", "").split("+"):
+        match = SLICE.fullmatch(text)
+        split = match["split"] if match else text
+        if split not in tables:
+            tables[split] = split_table(config, split=split, data_root=data_root)
+        positions = np.arange(tables[split].count)
+        if match:
+            order = np.random.default_rng(config.seed).permutation(len(positions))
+            positions = order[_slice(match, len(order))]
+        parts.append(_Part(table=tables[split], positions=positions))
+    return parts
+
+
+def _rows(parts: Sequence[_Part], order: NDArray[np.int64]) -> Rows:
+    """The rows of the parts, one after the other, in some order of all of them, with the columns of all parts."""
+    columns = dict.fromkeys(name for part in parts for name in part.table.columns)
+    found: dict[int, DataRow] = {}
+    first = 0
+    for part in parts:
+        own = [int(index) for index in order if first <= index < first + len(part.positions)]
+        positions = [int(part.positions[index - first]) for index in own]
+        for index, position, values in zip(own, positions, part.table.take(positions), strict=True):
+            found[index] = DataRow(number=position, values={**columns, **values})
+        first += len(part.positions)
+    return [found[int(index)] for index in order]
+
+
+def _classes(parts: Sequence[_Part], config: DataConfig) -> Classes:
+    """The classes of all rows of the parts, those that data.rows leaves out too."""
+    column = config.columns.get(LABEL, LABEL)
+    values = [
+        renamed_row(row, {LABEL: column})[LABEL]
+        for part in parts
+        for row in part.table.take([int(position) for position in part.positions])
     ]
-    classes = _label_classes(data, config.columns.get(LABEL, LABEL)) if labelled else {}
-    rows = _with_class_numbers(rows, classes) if labelled else rows
-    labels = _class_names(data.features[config.columns.get(LABEL, LABEL)], classes) if labelled else []
-    return DataSplit(train=rows[held_out:], validation=rows[:held_out], labels=labels)
-
-
-def _load_part(part: str, config: DataConfig, data_root: str | None) -> datasets.Dataset:
-    """A split, or a slice of the split shuffled with the seed."""
-    part = part.replace(" ", "")
-    match = SLICE.fullmatch(part)
-    if match is None:
-        return _load_split(config, split=part, data_root=data_root)
-    data = _load_split(config, split=match["split"], data_root=data_root)
-    order = np.random.default_rng(config.seed).permutation(len(data))
-    return data.select(order[_slice(match, len(order))])
-
-
-def _load_split(config: DataConfig, *, split: str, data_root: str | None) -> datasets.Dataset:
-    """The split in its stored order.
-
-    Raises: DataError if it cannot be read.
-    """
-    path = Path(hub.local_path(config.path, data_root)).expanduser()
-    try:
-        if not path.exists():
-            with hub.redirected_datasets(None):  # the shared cache may be read-only
-                return datasets.load_dataset(config.path, config.name, split=split, revision=config.revision)
-        # A cache of its own: datasets caches a folder with a card by its name, and could return another folder's rows.
-        with tempfile.TemporaryDirectory(prefix="hpotune-rows-") as cache:
-            source: dict[str, str | None]
-            if path.is_file():
-                source = {"path": _builder(path), "data_files": str(path)}
-            else:
-                source = {"path": str(path), "name": config.name}
-            return datasets.load_dataset(**source, split=split, cache_dir=cache, keep_in_memory=True)
-    except (ValueError, OSError, datasets.exceptions.DatasetGenerationError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise DataError(f"data.path: {config.path} ({split}): {lines[0]}") from error
-
-
-def _builder(file: Path) -> str:
-    if file.suffix not in DATA_FILES:
-        raise DataError(f"data.path: {file.name}: needs one of the file endings {', '.join(DATA_FILES)}")
-    return DATA_FILES[file.suffix]
-
-
-def _check_columns(data: datasets.Dataset, config: DataConfig) -> None:
-    missing = sorted(set(config.columns.values()) - set(data.column_names))
-    if missing:
-        raise DataError(
-            f"data.columns: no column {missing[0]!r}; the data has {', '.join(data.column_names)}"
-        )
+    return classes_of(values, column=column, names=parts[0].table.class_names.get(column))
 
 
 def _slice(match: re.Match[str], rows: int) -> slice:
@@ -150,34 +150,9 @@ def _validation_rows(validation: float, rows: int) -> int:
     return held_out
 
 
-def _label_classes(data: datasets.Dataset, column: str) -> dict[str | int | float, int]:
-    """Label as stored -> class number; labels that are not a ClassLabel feature are numbered in sorted order."""
-    if column not in data.column_names:
-        raise DataError(
-            f"no column {column!r}; the data has {', '.join(data.column_names)}; see data.columns"
-        )
-    feature = data.features[column]
-    if isinstance(feature, datasets.ClassLabel):
-        return {number: number for number in range(feature.num_classes)}
-    return {label: number for number, label in enumerate(sorted(set(data[column])))}
-
-
-def _class_names(feature: object, classes: Mapping[str | int | float, int]) -> list[str]:
-    """The names of the classes in the order of their numbers: of a ClassLabel feature, else the labels as text."""
-    return (
-        list(feature.names) if isinstance(feature, datasets.ClassLabel) else [str(label) for label in classes]
-    )
-
-
-def _with_class_numbers(rows: Rows, classes: Mapping[str | int | float, int]) -> Rows:
-    """The rows with class numbers as labels.
-
-    Raises: DataError for a label that is no class.
-    """
-    numbered: Rows = []
-    for row in rows:
-        label = cast("str | int | float", row.values[LABEL])
-        if label not in classes:
-            raise DataError(f"a row has the label {label!r}; the data has {', '.join(map(str, classes))}")
-        numbered.append(replace(row, values=row.values | {LABEL: classes[label]}))
-    return numbered
+def _single_class(rows: Sequence[DataRow], names: Sequence[str]) -> list[str]:
+    numbers = {row.values[LABEL] for row in rows if row.values[LABEL] is not None}
+    if len(numbers) != 1:
+        return []
+    label = next(name for number, name in enumerate(names) if number in numbers)
+    return [f"all {len(rows)} training rows have the label {label}: nothing can be learned"]

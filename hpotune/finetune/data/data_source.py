@@ -1,0 +1,169 @@
+"""The rows of one split: of a file, of a folder, of a folder of `save_to_disk`, or of the Hugging Face hub.
+
+`datasets` finds the files of a split, and only the split that is asked for is read. CSV and JSON files are read by
+config/rows/data_files.py, because datasets guesses a type for each column: `007` becomes 7, a date a time stamp.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from itertools import chain
+from pathlib import Path
+from typing import cast
+
+import datasets
+
+from hpotune.config.rows.arrow_rows import arrow_table
+from hpotune.config.rows.csv_rows import csv_columns, csv_rows
+from hpotune.config.rows.data_files import DATA_FILES, file_table
+from hpotune.config.rows.json_rows import json_rows
+from hpotune.config.rows.row_table import RowTable, table_of
+from hpotune.config.rows.text_encoding import DataFileError
+from hpotune.config.schema.study_config import DataConfig
+from hpotune.errors import inner_reason, nearest
+from hpotune.finetune.model import hub
+from hpotune.finetune.trial_errors import DataError
+
+SPLIT_OF_A_FILE = "train"
+KNOWN_OPTIONS = {
+    "csv": {"sep", "delimiter", "names", "column_names", "features"},
+    "json": {"field", "features"},
+}
+"""Options of a dataset's card that are followed."""
+
+
+def split_table(config: DataConfig, *, split: str, data_root: str | None) -> RowTable:
+    """The rows of a split, in their stored order.
+
+    Raises: DataError if it cannot be read, with the file and the inner reason.
+    """
+    path = Path(hub.local_path(config.path, data_root)).expanduser()
+    try:
+        if path.is_file():
+            _check_file(path, split)
+            return file_table(path)
+        if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
+            return _saved_table(path, split)
+        if path.is_dir():
+            return _folder_table(path, config, split)
+        return _hub_table(config, split)
+    except DataFileError as error:
+        raise DataError(f"data.path: {error}") from error
+    except (ValueError, OSError, datasets.exceptions.DatasetGenerationError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"data.path: {config.path} ({split}): {inner_reason(error)}") from error
+
+
+def _check_file(file: Path, split: str) -> None:
+    if file.suffix not in DATA_FILES:
+        raise DataError(f"data.path: {file.name}: needs one of the file endings {', '.join(DATA_FILES)}")
+    if split != SPLIT_OF_A_FILE:
+        raise DataError(
+            f"data.split: {split!r}: a single file has one split, train; give a folder for others"
+        )
+
+
+def _saved_table(folder: Path, split: str) -> RowTable:
+    """The rows of a folder of `Dataset.save_to_disk` (one split, of any name) or `DatasetDict.save_to_disk`."""
+    saved = datasets.load_from_disk(str(folder), keep_in_memory=False)
+    if isinstance(saved, datasets.DatasetDict):
+        _check_split(split, list(saved))
+        return _dataset_table(saved[split])
+    if split not in (SPLIT_OF_A_FILE, str(saved.split)):
+        raise DataError(f"data.split: {split!r}: {folder} holds one split, {saved.split or SPLIT_OF_A_FILE}")
+    return _dataset_table(saved)
+
+
+def _folder_table(folder: Path, config: DataConfig, split: str) -> RowTable:
+    # A cache of its own: datasets caches a folder with a card by its name, and could return another folder's rows.
+    with tempfile.TemporaryDirectory(prefix="hpotune-rows-") as cache:
+        builder = datasets.load_dataset_builder(str(folder), config.name, cache_dir=cache)
+        files = builder.config.data_files
+        _check_split(split, list(files))
+        if _format(builder) in KNOWN_OPTIONS:
+            return _text_table(builder, files[split])
+        builder.config.data_files = datasets.data_files.DataFilesDict({split: files[split]})
+        builder.download_and_prepare(verification_mode="no_checks")  # the card counts the rows of all splits
+        return _dataset_table(builder.as_dataset(split=split, in_memory=True))
+
+
+def _hub_table(config: DataConfig, split: str) -> RowTable:
+    builder = cast(datasets.DatasetBuilder, hub.hub_builder(config.path, config.name, config.revision))
+    if _format(builder) in KNOWN_OPTIONS:
+        _check_split(split, list(builder.config.data_files))
+        return _text_table(builder, builder.config.data_files[split])
+    builder.download_and_prepare()
+    _check_split(split, list(builder.info.splits))
+    return _dataset_table(builder.as_dataset(split=split))
+
+
+def _format(builder: datasets.DatasetBuilder) -> str:
+    """The format of a builder that reads files; else the name of its module."""
+    return type(builder).__module__.rpartition(".")[2]
+
+
+def _text_table(builder: datasets.DatasetBuilder, files: Sequence[str]) -> RowTable:
+    """The rows of CSV or JSON files, downloaded and decompressed where they need it."""
+    options = _card_options(builder)
+    manager = datasets.DownloadManager(
+        dataset_name=builder.dataset_name, base_path=builder.base_path, download_config=_download(builder)
+    )
+    local = [Path(file) for file in manager.iter_files(manager.download_and_extract(list(files)))]
+    if _format(builder) == "csv":
+        names = cast("list[str] | None", options.get("names") or options.get("column_names"))
+        sign = cast("str | None", options.get("delimiter") or options.get("sep"))
+        columns = [name for file in local for name in names or csv_columns(file, delimiter=sign)]
+        rows = chain.from_iterable(csv_rows(file, delimiter=sign, names=names) for file in local)
+    else:
+        field = cast("str | None", options.get("field"))
+        columns, rows = [], chain.from_iterable(json_rows(file, field=field) for file in local)
+    return replace(table_of(rows, columns=columns), class_names=_class_names(builder.info.features))
+
+
+def _download(builder: datasets.DatasetBuilder) -> datasets.DownloadConfig:
+    return datasets.DownloadConfig(token=builder.token, storage_options=builder.storage_options)
+
+
+def _card_options(builder: datasets.DatasetBuilder) -> dict[str, object]:
+    """The options of the card that differ from their defaults.
+
+    Raises: DataError for an option that changes how text is read.
+    """
+    shared = {field.name for field in fields(datasets.BuilderConfig)}
+    usual = type(builder.config)(name=builder.config.name)
+    options = {
+        field.name: getattr(builder.config, field.name)
+        for field in fields(builder.config)
+        if field.name not in shared and getattr(builder.config, field.name) != getattr(usual, field.name)
+    }
+    unknown = sorted(options.keys() - KNOWN_OPTIONS[_format(builder)])
+    if unknown:
+        raise DataError(
+            f"data.path: the card of {builder.dataset_name} sets {unknown[0]}, which is not followed; "
+            f"it may set {', '.join(sorted(KNOWN_OPTIONS[_format(builder)]))}"
+        )
+    return options
+
+
+def _class_names(features: datasets.Features | None) -> dict[str, list[str]]:
+    return {
+        name: list(feature.names)
+        for name, feature in (features or {}).items()
+        if isinstance(feature, datasets.ClassLabel)
+    }
+
+
+def _dataset_table(data: datasets.Dataset) -> RowTable:
+    def take(indices: Sequence[int]) -> object:
+        return data.select(list(indices)).with_format("arrow")[:]
+
+    table = arrow_table(data.data.table, take=take)
+    return replace(table, count=len(data), class_names=_class_names(data.features))
+
+
+def _check_split(split: str, splits: Sequence[str]) -> None:
+    if split not in splits:
+        raise DataError(f"data.split: no split {split!r}; {nearest(split, splits)}")
