@@ -18,14 +18,18 @@ from hpotune.finetune.data.tokenization import check_left_out, tokenize_rows
 from hpotune.finetune.distributed.fsdp import shard_base
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model.base_model import BaseModel, load_base, load_tokenizer
-from hpotune.finetune.model.labels import class_order, with_class_order
+from hpotune.finetune.model.labels import base_config, class_order, with_class_order
 from hpotune.finetune.model.model_checks import check_model, token_extent
 from hpotune.finetune.output import TrialOutput, measured_cost
+from hpotune.finetune.scoring.expected_scores import objective_value
 from hpotune.finetune.scoring.item_scores import save_rung_items
-from hpotune.finetune.scoring.lm_eval import objective_value, requested_tasks, score_tasks
+from hpotune.finetune.scoring.lm_eval import score_tasks
+from hpotune.finetune.scoring.task_requests import BuiltTasks, build_requests, requested_tasks
 from hpotune.finetune.training import checkpoint
 from hpotune.finetune.training.adapter_training import check_settings, train_adapter
 from hpotune.finetune.training.loss import Row, autocast, mean_loss
+from hpotune.finetune.training.optimizer import training_arguments
+from hpotune.finetune.training.pass_limit import PassLimit, pass_limit
 from hpotune.finetune.trial_errors import NotFinite, Paused, UserError
 from hpotune.records.trial import TrialResult, TrialSpec
 
@@ -66,6 +70,7 @@ def run_trial(
     with output.phase("data"):
         inputs = _load_inputs(model_config, data_config, spec.data_root, output)
         _check_model(spec, inputs, output)
+        built = _build_tasks(spec, inputs, output)
     _pause_if_requested(stop_requested, ranks)
 
     def fresh_base(seed: int) -> BaseModel:
@@ -95,9 +100,20 @@ def run_trial(
         )
     _pause_if_requested(stop_requested, ranks)
     with output.phase("score"):
-        output.metrics.update(_losses(model, inputs, spec, ranks))
+        limit = _pass_limit(model, inputs, spec)
+        output.metrics.update(_losses(model, inputs, spec, limit, ranks))
         _pause_if_requested(stop_requested, ranks)
-        output.metrics.update(_task_scores(model, inputs, spec, ranks, stop_requested))
+        with autocast(model, ranks.device):  # the precision in which the adapter was trained
+            scores = score_tasks(
+                model,
+                inputs.tokenizer,
+                built=built,
+                limit=limit,
+                ranks=ranks,
+                folder=Path(spec.folder),
+                stop_requested=stop_requested,
+            )
+        output.metrics.update(scores)
     output.metrics.update(measured_cost(output, ranks))
     values, stderrs = _objective_values(spec, output.metrics)
     if spec.rung is None or spec.rung.last:
@@ -152,7 +168,7 @@ def _load_inputs(
     )
     for warning in both.warnings:
         output.add_warning(warning)
-    for warning in rows.warnings if labelled else ():
+    for warning in rows.warnings:
         output.add_warning(warning)
     return TrialInputs(
         tokenizer=tokenizer,
@@ -180,45 +196,53 @@ def _check_model(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput) -> N
         output.add_warning(warning)
 
 
-def _losses(model: torch.nn.Module, inputs: TrialInputs, spec: TrialSpec, ranks: Ranks) -> dict[str, Value]:
+def _build_tasks(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput) -> BuiltTasks:
+    """The requests of the lm-eval tasks that the trial scores; their warnings are kept.
+
+    Raises: TrialError.
+    """
+    assert spec.point.model is not None, "a fine-tuning trial has a model"
+    assert spec.point.data is not None, "a fine-tuning trial has data"
+    built = build_requests(
+        requested_tasks(spec.point.score),
+        score=spec.point.score,
+        prompt=spec.point.data.prompt,
+        tokenizer=inputs.tokenizer,
+        config=base_config(spec.point.model),
+        data_root=spec.data_root,
+        home=spec.home,
+    )
+    for warning in built.warnings:
+        output.add_warning(warning)
+    return built
+
+
+def _pass_limit(model: torch.nn.Module, inputs: TrialInputs, spec: TrialSpec) -> PassLimit:
+    """How many rows a forward pass of scoring holds: no more logits than one of training."""
+    args = training_arguments(spec.point.train, seed=spec.seed, folder=Path(spec.folder))
+    return pass_limit(
+        model,
+        batch_size=spec.point.score.batch_size,
+        train_rows=args.per_device_train_batch_size,
+        train_tokens=max(len(row.ids) for row in inputs.train),
+    )
+
+
+def _losses(
+    model: torch.nn.Module, inputs: TrialInputs, spec: TrialSpec, limit: PassLimit, ranks: Ranks
+) -> dict[str, Value]:
     """eval_loss, and eval_accuracy of a classification; for a baseline also the metrics of a training of 0 steps."""
     metrics: dict[str, Value] = {}
-    size = spec.point.score.batch_size
     if spec.kind == "baseline":
         first = inputs.train[:BASELINE_ROWS]
-        loss = mean_loss(model, first, pad_id=inputs.pad_id, batch_size=size, ranks=ranks).loss
+        loss = mean_loss(model, first, pad_id=inputs.pad_id, limit=limit, ranks=ranks).loss
         metrics |= {"train_loss": loss, "final_train_loss": loss, "steps": 0, "trainable_parameters": 0}
     if inputs.validation:
-        held_out = mean_loss(model, inputs.validation, pad_id=inputs.pad_id, batch_size=size, ranks=ranks)
+        held_out = mean_loss(model, inputs.validation, pad_id=inputs.pad_id, limit=limit, ranks=ranks)
         metrics["eval_loss"] = held_out.loss
         if inputs.labels is not None:
             metrics["eval_accuracy"] = held_out.accuracy
     return metrics
-
-
-def _task_scores(
-    model: torch.nn.Module,
-    inputs: TrialInputs,
-    spec: TrialSpec,
-    ranks: Ranks,
-    stop_requested: Callable[[], bool],
-) -> dict[str, float]:
-    """The scores of the lm-eval tasks, computed in the precision in which the adapter was trained.
-
-    Raises: Paused.
-    """
-    score = spec.point.score
-    with autocast(model, ranks.device):
-        return score_tasks(
-            model,
-            inputs.tokenizer,
-            tasks=requested_tasks(score),
-            score=score,
-            data_root=spec.data_root,
-            ranks=ranks,
-            folder=Path(spec.folder),
-            stop_requested=stop_requested,
-        )
 
 
 def _objective_values(

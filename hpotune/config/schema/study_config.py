@@ -143,7 +143,7 @@ class ScoreConfig(Section):
     """A folder with your own lm-eval task files; null: none."""
     chat_template: bool | Literal["auto"] = "auto"
     """Whether the questions of lm-eval tasks are asked through the tokenizer's chat template, few-shot examples as
-    turns of the conversation. auto: as the training rows, which is true with `prompt: chat` and false otherwise."""
+    messages of the conversation. auto: as the training rows, which is true with `prompt: chat` and false otherwise."""
     system: str | None = None
     """A system message before each question of the lm-eval tasks; without a chat template, text before it. null: none
     but the task's own description."""

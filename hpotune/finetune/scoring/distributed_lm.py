@@ -11,19 +11,23 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from functools import partial
+from types import SimpleNamespace
+from typing import TypeVar, cast
 
 import torch
 import transformers
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from peft import PeftModel
-from torch.distributed.tensor import DTensor
 
 from hpotune.finetune.distributed.ranks import Ranks
+from hpotune.finetune.training.pass_limit import PassLimit, is_sharded, without_out_of_memory
 from hpotune.finetune.trial_errors import Paused
 
 Answer = TypeVar("Answer")
+TokenRequest = tuple[tuple[str, str] | None, list[int], list[int]]
+"""The texts of a request (None for a window of a long text), and the token ids of its context and continuation."""
 
 
 class ForwardSync:
@@ -75,11 +79,17 @@ class DistributedLM(HFLM):  # type: ignore[misc]
         model: torch.nn.Module,
         tokenizer: transformers.PreTrainedTokenizerBase,
         *,
-        batch_size: int,
+        limit: PassLimit,
         ranks: Ranks,
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
-        super().__init__(pretrained=model, tokenizer=tokenizer, batch_size=batch_size)
+        # Not the model itself: lm-eval would call its tie_weights(), which replaces a trained embedding or head.
+        facts = SimpleNamespace(config=model.config, device=model.device)
+        super().__init__(pretrained=facts, tokenizer=tokenizer, batch_size=limit.rows)
+        self._model = self.pretrained = model.eval()
+        self.batch_size_per_gpu: int | str  # of lm-eval's class
+        self.limit = limit
+        self.pass_start, self.pass_rows = 0, 0
         self.ranks = ranks
         self.stop_requested = stop_requested
         # The base model, which is the sharded module: peft's generate calls it directly, past the outer module.
@@ -113,13 +123,47 @@ class DistributedLM(HFLM):  # type: ignore[misc]
         # With synced_gpus transformers pairs the generate calls of the ranks, which have different batches or none.
         return super()._model_generate(*args, **kwargs, synced_gpus=False)
 
+    def _loglikelihood_tokens(
+        self, requests: Sequence[TokenRequest], disable_tqdm: bool = True, override_bs: int | None = None
+    ) -> list[tuple[float, bool]]:
+        self.batch_size_per_gpu = "auto"  # makes lm-eval ask `_batch_scheduler` for the size of each pass
+        try:
+            return cast(
+                "list[tuple[float, bool]]", super()._loglikelihood_tokens(requests, disable_tqdm=True)
+            )
+        finally:
+            self.batch_size_per_gpu = self.limit.rows
+
+    def _batch_scheduler(self, pos: int, requests: Sequence[TokenRequest]) -> int:
+        """The rows of the pass that holds the request at `pos`; lm-eval has sorted the longest to the front."""
+        if pos == 0 or pos >= self.pass_start + self.pass_rows:
+            _, context, continuation = requests[pos]
+            tokens = min(len(context) + len(continuation) - 1, self.max_length)
+            self.pass_start, self.pass_rows, self.pass_tokens = pos, self.limit.rows_of(tokens), tokens
+        return self.pass_rows
+
+    def _answer_or_halve(
+        self, method: Callable[..., list[Answer]], requests: Sequence[Instance]
+    ) -> list[Answer]:
+        """The answers; after an out-of-memory error all of them again, with passes of half the size."""
+        while True:
+            self.pass_start, self.pass_rows, self.pass_tokens = 0, self.limit.rows, 1
+            answers = without_out_of_memory(
+                partial(method, requests, disable_tqdm=True),
+                may_retry=self.forward_sync is None and self.limit.rows > 1,
+            )
+            if answers is not None:
+                return answers
+            self.limit.halve(rows=self.pass_rows, tokens=self.pass_tokens)
+            self.batch_size_per_gpu = self.limit.rows
+
     def _answer_distributed(
         self, method: Callable[..., list[Answer]], requests: Sequence[Instance]
     ) -> list[Answer]:
         indices = assign_requests(requests, self.ranks.world_size)[self.ranks.rank]
         own: list[tuple[int, Answer]] | None
         try:
-            answers = method([requests[i] for i in indices], disable_tqdm=True) if indices else []
+            answers = self._answer_or_halve(method, [requests[i] for i in indices]) if indices else []
             if self.forward_sync is not None:
                 self.forward_sync.join_until_done()
             own = list(zip(indices, answers, strict=True))
@@ -130,11 +174,6 @@ class DistributedLM(HFLM):  # type: ignore[misc]
             raise Paused
         answer_of = dict(pair for part in parts for pair in part or [])
         return [answer_of[i] for i in range(len(requests))]
-
-
-def is_sharded(model: torch.nn.Module) -> bool:
-    """Whether some of the weights are on other ranks."""
-    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 def assign_requests(requests: Sequence[Instance], world_size: int) -> list[list[int]]:

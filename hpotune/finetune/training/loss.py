@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from hpotune.finetune.data.batches import rank_micro_batches
 from hpotune.finetune.distributed.ranks import Ranks
+from hpotune.finetune.training.pass_limit import PassLimit, is_sharded, split_rows, without_out_of_memory
 
 IGNORED = -100  # torch's and transformers' target of a position that the loss does not count
 HALF_PRECISION = (torch.bfloat16, torch.float16)
@@ -94,24 +94,58 @@ def summed_loss(logits_NV: torch.Tensor, targets_N: torch.Tensor, *, smoothing: 
 
 
 def mean_loss(
-    model: torch.nn.Module, rows: Sequence[Row], *, pad_id: int, batch_size: int, ranks: Ranks
+    model: torch.nn.Module, rows: Sequence[Row], *, pad_id: int, limit: PassLimit, ranks: Ranks
 ) -> MeanLoss:
-    """Mean loss and accuracy over the rows, without dropout; each rank computes a part of the rows."""
+    """Mean loss and accuracy over the rows, without dropout; each rank computes a part of the rows.
+
+    A pass that does not fit into the memory is repeated in halves, and `limit` is lower from then on.
+    """
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
-    micro_batches = rank_micro_batches(
-        by_length, rank=ranks.rank, world_size=ranks.world_size, micro_batch=batch_size
-    )
+    groups = split_rows([len(rows[i].ids) for i in by_length], limit=limit, world_size=ranks.world_size)
+    sharded = is_sharded(model)
     totals = torch.zeros(3, dtype=torch.float64, device="cpu")
     was_training = model.training
     model.eval()
     with torch.no_grad(), autocast(model, ranks.device):
-        for indices in micro_batches:
-            chosen = [rows[index] for index in indices] or [rows[0]]
-            batch = collate(chosen, pad_id=pad_id, device=ranks.device, ignore_all=not indices)
-            logits_NV, targets_N = forward(model, batch)
-            correct = (logits_NV.argmax(-1) == targets_N).sum()
-            numbers = [summed_loss(logits_NV, targets_N).item(), correct.item(), len(targets_N)]
-            totals += torch.tensor(numbers, dtype=torch.float64)
+        for group in groups:
+            own = [rows[by_length[position]] for position in group[ranks.rank :: ranks.world_size]]
+            batch = own or [rows[0]]  # a rank without rows joins the collectives of a sharded model
+            totals += _summed(
+                model, batch, pad_id=pad_id, limit=limit, device=ranks.device, joins=not own, sharded=sharded
+            )
     model.train(was_training)
     loss, correct, counted = ranks.all_reduce_sum(totals.to(ranks.device)).tolist()
     return MeanLoss(loss=loss / counted, accuracy=correct / counted)
+
+
+def _summed(
+    model: torch.nn.Module,
+    rows: Sequence[Row],
+    *,
+    pad_id: int,
+    limit: PassLimit,
+    device: torch.device,
+    joins: bool,
+    sharded: bool,
+) -> torch.Tensor:
+    """float64 (3,): the sums of losses, of right predictions and of counted positions; `joins`: zeros."""
+    tokens = max(len(row.ids) for row in rows)
+    if len(rows) <= limit.rows_of(tokens):
+
+        def one_pass() -> torch.Tensor:
+            batch = collate(rows, pad_id=pad_id, device=device, ignore_all=joins)
+            logits_NV, targets_N = forward(model, batch)
+            correct = (logits_NV.argmax(-1) == targets_N).sum()
+            numbers = [summed_loss(logits_NV, targets_N).item(), correct.item(), len(targets_N)]
+            return torch.tensor(numbers, dtype=torch.float64)
+
+        sums = without_out_of_memory(one_pass, may_retry=len(rows) > 1 and not sharded)
+        if sums is not None:
+            return sums
+        limit.halve(rows=len(rows), tokens=tokens)
+    half = len(rows) // 2
+    parts = [
+        _summed(model, part, pad_id=pad_id, limit=limit, device=device, joins=joins, sharded=sharded)
+        for part in (rows[:half], rows[half:])
+    ]
+    return parts[0] + parts[1]

@@ -7,6 +7,7 @@ import math
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,14 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hpotune.config.schema.study_config import Objective, ScoreConfig
 from hpotune.finetune.scoring.distributed_lm import assign_requests
-from hpotune.finetune.scoring.lm_eval import TaskRequest, objective_value, requested_tasks, score_tasks
+from hpotune.finetune.scoring.expected_scores import objective_value
+from hpotune.finetune.scoring.lm_eval import score_tasks
+from hpotune.finetune.scoring.task_requests import BuiltTasks, TaskRequest, build_requests, requested_tasks
+from hpotune.finetune.training.pass_limit import pass_limit
 from hpotune.finetune.trial_errors import DataError, Paused, UserError
 from tests.fixtures.tiny_model import tiny_model, topic_task
 from tests.fixtures.tiny_trials import ONE_RANK, run_here
@@ -168,37 +172,42 @@ def test_scores_equal_lm_eval_command_line(bench: Path, tmp_path: Path) -> None:
             assert items[f"{name}/{metric}"].tolist() == [json.loads(line)[metric] for line in lines]
 
 
-def score_in_memory(bench: Path, *tasks: TaskRequest) -> dict[str, float]:
-    model = AutoModelForCausalLM.from_pretrained(bench / "model")
-    tokenizer = AutoTokenizer.from_pretrained(bench / "model")
+def built_tasks(bench: Path, *tasks: TaskRequest) -> BuiltTasks:
     score = ScoreConfig(objective=[Objective(metric="eval_loss")], include_path=str(bench / "tasks"))
-    return score_tasks(
-        model, tokenizer, tasks=tasks, score=score, data_root=None, ranks=ONE_RANK, folder=bench
+    tokenizer = AutoTokenizer.from_pretrained(bench / "model")
+    config = AutoConfig.from_pretrained(bench / "model")
+    return build_requests(
+        tasks, score=score, prompt="text", tokenizer=tokenizer, config=config, data_root=None
     )
 
 
-def test_signal_stops_before_next_pass(bench: Path) -> None:
+def score_in_memory(
+    bench: Path, *tasks: TaskRequest, batch_size: int = 16, stop_requested: Callable[[], bool] = lambda: False
+) -> dict[str, float]:
     model = AutoModelForCausalLM.from_pretrained(bench / "model")
-    tokenizer = AutoTokenizer.from_pretrained(bench / "model")
-    score = ScoreConfig(objective=[Objective(metric="eval_loss")], include_path=str(bench / "tasks"))
-    calls = iter([False, False, True])
-    with pytest.raises(Paused):
-        score_tasks(
+    try:
+        return score_tasks(
             model,
-            tokenizer,
-            tasks=[TaskRequest(task="toys")],
-            score=score.model_copy(update={"batch_size": 1}),
-            data_root=None,
+            AutoTokenizer.from_pretrained(bench / "model"),
+            built=built_tasks(bench, *tasks),
+            limit=pass_limit(model, batch_size=batch_size, train_rows=8, train_tokens=64),
             ranks=ONE_RANK,
             folder=bench,
-            stop_requested=lambda: next(calls),
+            stop_requested=stop_requested,
         )
-    assert not model._forward_pre_hooks
+    finally:
+        assert not model._forward_pre_hooks
+
+
+def test_signal_stops_before_next_pass(bench: Path) -> None:
+    calls = iter([False, False, True])
+    with pytest.raises(Paused):
+        score_in_memory(bench, TaskRequest(task="toys"), batch_size=1, stop_requested=lambda: next(calls))
 
 
 def test_unknown_task_names_nearest(bench: Path) -> None:
     with pytest.raises(UserError, match=r"'helaswag' \(did you mean hellaswag"):
-        score_in_memory(bench, TaskRequest(task="helaswag"))
+        built_tasks(bench, TaskRequest(task="helaswag"))
 
 
 def test_sealed_task_in_group_is_refused(bench: Path, make_spec) -> None:
@@ -218,14 +227,16 @@ def test_shared_items_need_equal_settings(bench: Path) -> None:
         TaskRequest(task="toy_topics"),
     ]
     with pytest.raises(UserError, match="'toy_topics' and 'toys' share items; give them the same limit"):
-        score_in_memory(bench, *ways)
+        built_tasks(bench, *ways)
 
 
 def test_missing_dataset_is_one_line(bench: Path) -> None:
     with pytest.raises(
-        DataError, match=r"^score: a dataset of toy_lost cannot be read \(.*\); .* data_root to its folder$"
+        DataError,
+        match=r"^score\.record: the dataset of toy_lost \(.*lost\.yaml\) cannot be read: data_files "
+        r"'/nowhere\.jsonl' does not exist \(/nowhere\.jsonl\)$",
     ):
-        score_in_memory(bench, TaskRequest(task="toy_lost"))
+        built_tasks(bench, TaskRequest(task="toy_lost"))
 
 
 def test_no_tasks_give_no_scores(bench: Path) -> None:

@@ -1,0 +1,149 @@
+"""The names of the scores that lm-eval tasks will give, found before there is a model.
+
+The first requests of each task are answered with a fixed answer and go through the task's own filters and
+`process_results`, and through the groups' aggregation: the same functions that make the names of the real scores.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.task import ConfigurableTask, Task
+from lm_eval.evaluator_utils import EvalAcc, aggregate_groups
+from lm_eval.tasks.manager import TaskDict
+
+from hpotune.config.lm_eval_tasks import TaskIndex
+from hpotune.config.schema.study_config import Objective, ScoreConfig
+from hpotune.errors import nearest
+from hpotune.finetune.scoring.item_scores import EvalResults, task_scores
+from hpotune.finetune.trial_errors import UserError
+
+ITEMS = 3
+"""Items of each task that are answered: a task may leave a metric out of some items."""
+ANSWERS: Mapping[str, Sequence[object]] = {
+    "loglikelihood": [(-1.0, False)],
+    "loglikelihood_rolling": [-1.0],
+    "generate_until": ["", "1", "A"],
+}
+"""Kind of request -> answers that are tried in this order until the task accepts one."""
+Scores = dict[str, float]
+
+
+def objective_value(numbers: Mapping[str, float], objective: Objective) -> tuple[float, float | None]:
+    """The value of an objective, and its standard error (None if the metric has none).
+
+    Raises: UserError for a metric that was not measured, naming those that were.
+    """
+    label = objective.label
+    if label in numbers:
+        return numbers[label], numbers.get(f"{label}_stderr")
+    prefix = f"{objective.task}/" if objective.task else ""
+    measured = [name for name in numbers if name.startswith(prefix) and not name.endswith("_stderr")]
+    if measured:
+        valid = nearest(objective.metric, (name.removeprefix(prefix) for name in measured))
+        raise UserError(
+            f"score.objective: {objective.task or 'the trial'} has no metric {objective.metric!r}; {valid}"
+        )
+    raise UserError(
+        f"score.objective: {objective.task!r} is a tag or group without a score of its own; "
+        f"{nearest(label, (name for name in numbers if not name.endswith('_stderr')))}"
+    )
+
+
+def check_scores(loaded: TaskDict, names: Sequence[str], index: TaskIndex, score: ScoreConfig) -> list[str]:
+    """Check that every objective and limit on these tasks will be measured; return warnings.
+
+    `loaded`: with its requests built. A task of which no answer is accepted is not checked: only its real answers show
+    the names of its scores.
+
+    Raises: UserError for a metric, or a filter, that a task does not have.
+    """
+    rows = {name: _answered_row(task, name) for name, task in loaded["tasks"].items()}
+    known = {name: row for name, row in rows.items() if row is not None}
+    scores = _expected_scores(loaded, names, index, known)
+    for objective in score.objective:
+        if objective.task and objective.task in names and index.leaves(objective.task) <= known.keys():
+            objective_value(scores, objective)
+    for limit in score.constraints:
+        task, _, _ = limit.metric.rpartition("/")
+        if task in names and index.leaves(task) <= known.keys() and limit.metric not in scores:
+            raise UserError(
+                f"score.constraints: metric={limit.metric!r} is not measured; {nearest(limit.metric, scores)}"
+            )
+    return [text for objective in score.objective for text in _direction_warning(objective, loaded)]
+
+
+def _expected_scores(
+    loaded: TaskDict, names: Sequence[str], index: TaskIndex, rows: Mapping[str, Mapping[str, object]]
+) -> Scores:
+    """A number under each name that the tasks and groups will give."""
+    accumulated = EvalAcc(metrics={name: dict(row) for name, row in rows.items()}, groups=loaded["groups"])
+    results: EvalResults = {
+        "group_subtasks": {name: group.child_names for name, group in loaded["groups"].items()},
+        "results": aggregate_groups(accumulated).metrics,
+        "samples": {},
+    }
+    return task_scores(results, names, index)
+
+
+def _answered_row(task: Task, name: str) -> dict[str, object] | None:
+    """The task's row of lm-eval's results, with a number under each `metric,filter`; None if no answer is accepted.
+
+    Raises: UserError for a package that the task imports when it compares answers.
+    """
+    kinds = {instance.request_type for instance in task.instances}
+    for answer in ANSWERS.get(next(iter(kinds)), ()) if len(kinds) == 1 else ():
+        try:
+            labels = dict.fromkeys([*_answered(task, answer), *_declared(task)])
+        except ImportError as error:
+            raise UserError(
+                f"score: {name} needs a package that is not installed here ({error}); install it with pip"
+            ) from error
+        except Exception:  # the task's own code may refuse an answer that no model gives
+            continue
+        numbers = {part: 0.5 for label in labels for part in (label, _stderr(label))}
+        return {"name": name, "alias": name, "sample_len": ITEMS, **numbers}
+    return None
+
+
+def _answered(task: Task, answer: object) -> Iterator[str]:
+    """`metric,filter` of every score that the task gives for this answer to its first items."""
+    items: dict[int, list[Instance]] = {}
+    for instance in task.instances:
+        if instance.doc_id in items or len(items) < ITEMS:
+            one = copy.copy(instance)
+            one.resps, one.filtered_resps = [copy.copy(answer)] * (instance.repeats or 1), {}
+            items.setdefault(instance.doc_id, []).append(one)
+    every = [one for ones in items.values() for one in ones]
+    for pipeline in task._filters:
+        pipeline.apply(every)
+    for ones in items.values():
+        for kind in ones[0].filtered_resps:
+            metrics = task.process_results(ones[0].doc, [one.filtered_resps[kind] for one in ones])
+            yield from (f"{metric},{kind}" for metric in metrics)
+
+
+def _declared(task: Task) -> Iterator[str]:
+    """The scores that a task with its own code declares: it may leave one out of the first items."""
+    if not isinstance(task, ConfigurableTask) or callable(task.config.process_results):
+        yield from (
+            f"{metric},{pipeline.name}" for metric in task.aggregation() for pipeline in task._filters
+        )
+
+
+def _stderr(label: str) -> str:
+    metric, _, kind = label.partition(",")
+    return f"{metric}_stderr,{kind}"
+
+
+def _direction_warning(objective: Objective, loaded: TaskDict) -> Iterator[str]:
+    """A warning where the study optimizes a metric against the direction that the task's file gives."""
+    task = loaded["tasks"].get(objective.task or "")
+    higher = task.higher_is_better().get(objective.metric.partition(",")[0]) if task is not None else None
+    if isinstance(higher, bool) and higher != (objective.sense == "maximize"):
+        yield (
+            f"score.objective: {objective.label} is {objective.sense}d, but its task file says higher_is_better: "
+            f"{str(higher).lower()}; set direction if the file is right"
+        )
