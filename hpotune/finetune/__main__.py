@@ -12,7 +12,6 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from hpotune.finetune.model import hub
-from hpotune.records.failure_causes import cause_of
 from hpotune.records.trial import Failure, TrialSpec
 
 if TYPE_CHECKING:
@@ -68,29 +67,21 @@ def _write_failure(error: Exception, output: TrialOutput, *, world_size: int) ->
 
     traceback.print_exc(file=sys.stderr)
     output.metrics.update(own_cost(output, _device(), world_size=world_size))
-    output.write_result(output.result("failed", failure=_failure(error)))
+    output.write_result(output.result("failed", failure=_failure(error, phase=output.failed_phase)))
     if world_size > 1:
         sys.stderr.flush()
         hub.delete_private_cache()
         os._exit(1)
 
 
-def _failure(error: Exception) -> Failure:
+def _failure(error: Exception, *, phase: str | None = None) -> Failure:
     """The cause of a failure, and one line for the table."""
-    import torch
+    from hpotune.finetune.trial_failure import failure_of
 
-    from hpotune.finetune.trial_errors import TrialError
-
-    message = str(error).strip().splitlines() or [""]
-    line = f"{type(error).__name__}: {message[0]}"
-    if isinstance(error, TrialError):
-        return Failure(cause=error.cause, message=str(error).strip().replace("\n", "; "))
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return Failure(cause="oom", message=f"out of memory at a peak of {_peak_gb():.1f} GB; {message[0]}")
-    if named := cause_of([line]):
-        return Failure(cause=named[0], message=line)
-    known = isinstance(error, (ValueError, TypeError, OSError, ImportError, KeyError))
-    return Failure(cause="user" if known else "unknown", message=line)
+    failure = failure_of(error, phase=phase)
+    if failure.cause != "oom":
+        return failure
+    return Failure(cause="oom", message=f"out of memory at a peak of {_peak_gb():.1f} GB; {failure.message}")
 
 
 def _peak_gb() -> float:

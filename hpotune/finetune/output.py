@@ -42,6 +42,8 @@ class TrialOutput:
     clock: Callable[[], float] = time.time
     metrics: dict[str, Value] = field(default_factory=dict)
     checks: dict[str, Value] = field(default_factory=dict)
+    failed_phase: str | None = None
+    """The innermost phase that an exception ended."""
     open_phases: list[tuple[str, float]] = field(default_factory=list)
     """The phases in progress, outermost first: name, and start in Unix seconds of the span not yet written."""
 
@@ -57,6 +59,9 @@ class TrialOutput:
         self.open_phases.append((name, start))
         try:
             yield
+        except Exception:
+            self.failed_phase = self.failed_phase or name
+            raise
         finally:
             end = self.clock()
             self._write_span(*self.open_phases.pop(), end=end)

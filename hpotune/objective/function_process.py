@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from hpotune.objective.interface import failed_result, result_of_answer, rung_budget
-from hpotune.records.failure_causes import cause_of
+from hpotune.records.error_origin import code_lines, error_chain, reason
+from hpotune.records.failure_causes import cause_of_error
 from hpotune.records.trial import TrialResult, TrialSpec
 from hpotune.workspace.atomic_files import write_atomic
 
@@ -29,13 +30,12 @@ def _call(spec: TrialSpec) -> TrialResult:
         return result_of_answer(
             spec, _plain_numbers(function(**_budget(spec, function), **spec.point.params))
         )
-    except MemoryError as error:
-        traceback.print_exc()
-        return failed_result(spec, "oom", f"ran out of memory ({error})")
     except Exception as error:  # the user's code may raise anything
         traceback.print_exc()
-        cause, _ = cause_of([str(error)]) or ("user", "")
-        return failed_result(spec, cause, f"{type(error).__name__}: {error}")
+        cause = next(filter(None, map(cause_of_error, error_chain(error))), "user")
+        of_user = [line for line in code_lines(error) if line.owner == "user"]
+        where = f" (at {of_user[-1].text})" if of_user else ""
+        return failed_result(spec, cause, f"{reason(error)}{where}")
 
 
 def _budget(spec: TrialSpec, function: Callable[..., object]) -> dict[str, int | float]:

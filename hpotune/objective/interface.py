@@ -170,5 +170,8 @@ def result_of_exit(spec: TrialSpec, exit_: ProcessExit, *, stop: StopRequest) ->
         )
     if exit_.killed:
         return failed_result(spec, "killed", f"its process {exit_.words}")
-    last = f": {lines[-1][:200]}" if lines else ""
-    return failed_result(spec, "user", f"its process {exit_.words}{last}")
+    last = lines[-1][:200] if lines else ""
+    own_code = spec.python is not None or spec.command is not None
+    missing = last.startswith(("ModuleNotFoundError", "ImportError"))
+    cause = "user" if own_code else "library" if missing else "unknown"
+    return failed_result(spec, cause, ": ".join(filter(None, [f"its process {exit_.words}", last])))

@@ -1,7 +1,8 @@
-"""The cause of a failure by the last lines of a trial's output: memory, a full disk, a broken node."""
+"""The cause of a failure by what a program printed or raised: memory, a full disk, a broken node."""
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 
@@ -37,6 +38,29 @@ _WORDS: tuple[tuple[Cause, tuple[str, ...]], ...] = (("oom", _MEMORY), ("store",
 """Of PyTorch's, NCCL's, the driver's and the kernel's messages.
 
 Memory comes first: a rank that lacks it makes the NCCL of the others fail."""
+
+
+_OF_ERRNO: dict[int, Cause] = {
+    errno.ENOMEM: "oom",
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EROFS), "store"),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOTCONN), "node"),
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "user"),
+}
+"""System errors by who must act: the administrator of the disk, of the node, or the owner of a file's permissions."""
+_QUOTING = (LookupError, ValueError, TypeError, AttributeError, AssertionError, ImportError, NameError)
+"""Exceptions whose text quotes names and data, in which a word such as `xid` says nothing."""
+
+
+def cause_of_error(error: BaseException) -> Cause | None:
+    """The cause that a single exception names; None where it names none."""
+    if isinstance(error, MemoryError):
+        return "oom"
+    if isinstance(error, OSError) and error.errno in _OF_ERRNO:
+        return _OF_ERRNO[error.errno]
+    if isinstance(error, _QUOTING):
+        return None
+    named = cause_of([f"{type(error).__name__}: {error}".replace("\n", " ")])
+    return named[0] if named else None
 
 
 def cause_of(lines: Sequence[str]) -> tuple[Cause, str] | None:

@@ -26,12 +26,19 @@ _OF_A_FAILURE: Mapping[Cause, str] = {
     "store": "the store or the disk was not available: `hpotune doctor` checks both, then `hpotune retry`",
     "truth": "a sanity check failed, so the trial's score would be wrong: read the check's message above; `checks` "
     "in the study file says what is checked",
-    "data": "the data does not match the study file: fix `data` (path, split, prompt, columns), then "
-    "`hpotune retry`",
+    "data": "the rows do not match the study file: fix the rows that the message names, then `hpotune retry`; a wrong "
+    "key of `data` needs a copy of the study file with another name",
     "user": "your program fails at this point: fix what the lines below show, then `hpotune retry`",
-    "unknown": "the cause is not known; the lines below are the end of the log, `hpotune logs STUDY {trial} -n 0` "
-    "prints all of it",
+    "library": "an installed library fails with these settings, or is missing: search its issues for the message; "
+    "install another version and `hpotune retry`, or change the setting in a copy of the study file",
+    "unknown": "the cause is not known, perhaps it is an error in hpotune: `hpotune logs STUDY {trial} -n 0` prints "
+    "the whole log, to be reported with the message",
 }
+_OF_FINE_TUNING = (
+    "change the key that the message names in a copy of the study file with another name; or, if it is your own code "
+    "(of a task or of the model's repository) that fails, fix it, then `hpotune retry`"
+)
+"""What to do about the cause `user` where there is no function or command."""
 _OF_A_STOP: Mapping[StopKind, str] = {
     "budget_used": "hpotune extend {folder} --trials +10",
     "goal_reached": "nothing to do: the goal is reached; for a better score copy {folder}/study.yaml, change "
@@ -60,6 +67,8 @@ def failure_advice(config: StudyConfig, row: TrialRow, attempts: Sequence[Attemp
         return _oom(config, row, attempts)
     if cause == "nan":
         return _nan(config, row)
+    if cause == "user" and config.model is not None:
+        return _OF_FINE_TUNING
     host = attempts[-1].worker.host if attempts else "its node"
     return _OF_A_FAILURE[cause].format(host=host, time=config.resources.time, trial=row.number)
 

@@ -16,7 +16,10 @@ _NEAR = 60
 _BEFORE = 4
 """Lines shown before an error that is no traceback."""
 _TRACEBACK = "Traceback (most recent call last):"
-_CHAIN = ("During handling of the above exception", "The above exception was the direct cause")
+_DIRECT = "The above exception was the direct cause"
+_CHAIN = ("During handling of the above exception", _DIRECT)
+_HIDING = 6
+"""Most lines that are shown of an exception that hides another one."""
 _RANK = re.compile(r"^(?:\[rank(\d+)\]:|\[default(\d+)\]:|(\d+): ) ?")
 """What torch, torchrun --tee and srun --label write before a rank's line."""
 _ROOT = re.compile(r"Root Cause \(first observed failure\)")
@@ -80,8 +83,35 @@ def excerpt(text: str, *, cause: str | None = None, message: str = "", limit: in
         return Excerpt(lines=tuple(last), error=False)
     chosen = _chosen(found, message=message, root=_root_rank(lines))
     shown = _collapsed(chosen.lines)
-    shown = shown[-limit:] if _TRACEBACK in shown[0] else shown[:limit]
+    shown = _of_traceback(shown, limit) if _TRACEBACK in shown[0] else shown[:limit]
     return Excerpt(lines=tuple(shown), error=True, rank=chosen.rank)
+
+
+def _of_traceback(lines: Sequence[str], limit: int) -> list[str]:
+    """The lines of a traceback that matter: of a chain the exception that holds the reason, and the one that hid it.
+
+    The reason is the first exception of those linked by `raise … from`; one that was being handled when another was
+    raised is not the reason of that.
+    """
+    if len(lines) <= limit:
+        return list(lines)
+    links = [index for index, line in enumerate(lines) if line.startswith(_CHAIN)]
+    handled = [index for index in links if not lines[index].startswith(_DIRECT)]
+    start = handled[-1] + 1 if handled else 0
+    direct = [index for index in links if index > start]
+    if not direct:
+        return _end_of_exception(lines[start:], limit)
+    rest = _end_of_exception(lines[direct[-1] + 1 :], _HIDING)
+    reason = [line for line in lines[start : direct[0]] if line]
+    return [*_end_of_exception(reason, limit - len(rest) - 1), lines[direct[0]], *rest]
+
+
+def _end_of_exception(lines: Sequence[str], limit: int) -> list[str]:
+    """The exception's own line, with the frames before it and what its message says in further lines."""
+    errors = [index for index, line in enumerate(lines) if line and not line.startswith((" ", "\t"))]
+    error = errors[-1] if errors and _TRACEBACK not in lines[errors[-1]] else len(lines) - 1
+    message = lines[error : error + max(1, limit // 2)]
+    return [*lines[:error][-(limit - len(message)) :], *message]
 
 
 def _last_attempt(text: str) -> str:
@@ -159,11 +189,11 @@ def _traceback_end(texts: Sequence[str], start: int) -> int:
         at += 1
     at = min(at + 1, len(texts))  # the exception itself; then what its message says in further lines
     while at < len(texts) and (
-        texts[at].startswith("  ")
+        texts[at].startswith(("  ", "\t"))
         or (
             texts[at]
             and at + 1 < len(texts)
-            and texts[at + 1].startswith("  ")
+            and texts[at + 1].startswith(("  ", "\t"))
             and _TRACEBACK not in texts[at]
         )
     ):

@@ -24,7 +24,7 @@ def test_failing_trial_exits_with_1(make_spec, monkeypatch, capsys):
     assert main(file) == 1
     result = result_of(spec)
     assert (result.state, result.failure.cause) == ("failed", "data")
-    assert "no column 'nope'; the data has instruction, input, output" in result.failure.message
+    assert "column 'nope' is not in the data" in result.failure.message
     assert result.metrics["world_size"] == 1
     assert result.metrics["process_hours"] > 0
     assert result.metrics["peak_memory_gb"] > 0
@@ -59,6 +59,5 @@ def test_causes_of_failures():
     assert _failure(NotFinite("x")).cause == "nan"
     assert _failure(SanityCheckFailure("x")).cause == "truth"
     assert _failure(DataError("x")).cause == "data"
-    assert _failure(OSError("no such model")).cause == "user"
     assert _failure(RuntimeError("boom")).cause == "unknown"
     assert "peak of" in _failure(MemoryError()).message

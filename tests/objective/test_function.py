@@ -43,7 +43,7 @@ def test_numpy_number_is_a_number(evaluate):
         ("return float('inf')", "nan", "loss is inf"),
         ("raise KeyError('lr')", "user", "KeyError: 'lr'"),
         ("raise ValueError('two\\nlines')", "user", "ValueError: two lines"),
-        ("raise MemoryError('full')", "oom", "ran out of memory (full)"),
+        ("raise MemoryError('full')", "oom", "MemoryError: full (at own.py:2)"),
         ("raise RuntimeError('CUDA out of memory. Tried')", "oom", "RuntimeError: CUDA out of memory. Tried"),
         ("raise SystemExit(3)", "user", "its process ended with exit code 3"),
         ("import os; os.kill(os.getpid(), 9)", "killed", "its process was killed by SIGKILL"),

@@ -109,3 +109,45 @@ def test_empty_attempt_shows_the_one_before() -> None:
     assert excerpt("ValueError: bad\n--- hpotune: another attempt at this trial ---\n").lines == (
         "ValueError: bad",
     )
+
+
+def traceback_of(error: str, *, frames: int = 15) -> list[str]:
+    """A traceback with this exception at its end."""
+    lines = [
+        text for n in range(frames) for text in (f'  File "/l/f{n}.py", line {n}, in f{n}', f"    f{n + 1}()")
+    ]
+    return [TRACEBACK, *lines, *error.splitlines()]
+
+
+DIRECT = ["", "The above exception was the direct cause of the following exception:", ""]
+HANDLED = ["", "During handling of the above exception, another exception occurred:", ""]
+REASON, OUTER, HANDLER = (
+    "ArrowInvalid: JSON parse error in row 8",
+    "ValueError: no rows",
+    "KeyError: 'cached'",
+)
+
+
+@pytest.mark.parametrize(
+    ("lines", "shown", "hidden"),
+    [
+        ([*traceback_of(REASON), *DIRECT, *traceback_of(OUTER)], [REASON, OUTER], []),
+        (
+            [*traceback_of(REASON), *DIRECT, *traceback_of("A: b"), *DIRECT, *traceback_of(OUTER)],
+            [REASON, OUTER],
+            ["A: b"],
+        ),
+        ([*traceback_of(HANDLER), *HANDLED, *traceback_of(OUTER)], [OUTER], [HANDLER]),
+        (
+            [*traceback_of(HANDLER), *HANDLED, *traceback_of(REASON), *DIRECT, *traceback_of(OUTER)],
+            [REASON, OUTER],
+            [HANDLER],
+        ),
+        (traceback_of("E: mismatch:\n" + "\n".join(f"\tw{n}" for n in range(40))), ["E: mismatch:", "\tw0"], ["\tw39"]),
+    ],
+)  # fmt: skip
+def test_hidden_reason_is_shown(lines: list[str], shown: list[str], hidden: list[str]) -> None:
+    found = excerpt("\n".join(["starting", *lines]), cause="data").lines
+    assert len(found) <= LINES
+    assert [line for line in shown if line not in found] == []
+    assert [line for line in hidden if line in found] == []

@@ -11,7 +11,18 @@ from hpotune.config.schema import Section
 from hpotune.config.schema.walltime import WallTime
 
 Cause = Literal[
-    "oom", "nan", "truth", "data", "user", "node", "timeout", "preempted", "killed", "store", "unknown"
+    "oom",
+    "nan",
+    "truth",
+    "data",
+    "user",
+    "library",
+    "node",
+    "timeout",
+    "preempted",
+    "killed",
+    "store",
+    "unknown",
 ]
 """Why an attempt at a trial ended without a value. "truth" is a failed sanity check (section `checks`)."""
 
@@ -99,9 +110,11 @@ class RetryConfig(Section):
     data: int = Field(default=0, ge=0)
     """The data does not have the columns, rows or labels that the study file names."""
     user: int = Field(default=0, ge=0)
-    """An error in your function or command, or a point with an invalid value."""
+    """An error in your function, command or other code of yours, or a point with an invalid value."""
+    library: int = Field(default=0, ge=0)
+    """An error inside an installed library (transformers, peft, lm-eval), or a package that is missing."""
     unknown: int = Field(default=0, ge=0)
-    """No known cause matches."""
+    """No known cause matches; perhaps an error in hpotune."""
 
     def times(self, cause: Cause) -> int | None:
         """How often a trial is retried after a cause; None: without limit."""
