@@ -5,6 +5,7 @@ Its parameters are float32 for every dtype of the base model (float64 for float6
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +19,6 @@ from hpotune.config.library_keys import check_lora_key
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model.adapter_conversion import convert_to_ordinary
-from hpotune.finetune.model.merging import replicate_config
 from hpotune.finetune.trial_errors import UserError
 
 WEIGHTS = "adapter_model.safetensors"
@@ -49,6 +49,10 @@ def lora_config(lora: Mapping[str, Value], *, task: str, new_modules: Sequence[s
         raise UserError(
             f"lora.init_lora_weights: {lora['init_lora_weights']} is drawn anew at every load, and with use_dora it "
             "cannot be converted to an ordinary adapter; write pissa, or use_dora: false"
+        )
+    if lora.get("init_lora_weights") == "loftq" and importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError(
+            "lora.init_lora_weights: loftq needs the package bitsandbytes; pip install bitsandbytes"
         )
     options: dict[str, object] = {"target_modules": "all-linear", **lora}
     chosen = cast("list[str]", lora.get("modules_to_save") or [])
@@ -81,20 +85,11 @@ def attach_adapter(
 ) -> peft.PeftModel:
     """Attach a new adapter, initialised from `seed` and equal on all ranks, and return the wrapped base model."""
     torch.manual_seed(seed)
-    model = new_peft_model(base, config)
+    model = peft.get_peft_model(base, config)
     wide = torch.float64 if next(base.parameters()).dtype == torch.float64 else torch.float32
     for parameter in adapter_parameters(model).values():
         parameter.data = parameter.data.to(device=ranks.device, dtype=wide)
         ranks.broadcast(parameter.data)
-    return model
-
-
-def new_peft_model(base: torch.nn.Module, config: peft.LoraConfig) -> peft.PeftModel:
-    """peft's get_peft_model, with a config of the base model that fits its layers after `layer_replication`."""
-    layers = getattr(base.config.get_text_config(), "num_hidden_layers", 0)
-    model = peft.get_peft_model(base, config)
-    if config.layer_replication:
-        replicate_config(base.config.get_text_config(), layers, config.layer_replication)
     return model
 
 

@@ -13,9 +13,10 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from hpotune.config.schema.study_config import ModelConfig
 from hpotune.config.yaml_source import Value
 from hpotune.errors import HpotuneError
 from hpotune.finetune.model import hub
@@ -41,7 +42,8 @@ def main(arguments: list[str], card: Mapping[str, Value]) -> None:
             _write_merged(folder, unfinished, card)
         else:
             _copy_adapter(folder, unfinished, str(card["base"]))
-        (unfinished / "README.md").write_text(model_card(card, merged=merge), encoding="utf-8")
+        text = model_card(card, merged=merge, labels=_stored_labels(folder))
+        (unfinished / "README.md").write_text(text, encoding="utf-8")
         _make_readable(unfinished)
         unfinished.rename(out)
     finally:
@@ -62,41 +64,70 @@ def _write_merged(folder: Path, out: Path, card: Mapping[str, Value]) -> None:
     Added in bfloat16, a small adapter would be lost in the rounding and a large one changed by it.
     """
     import torch
-    from peft import PeftConfig, PeftModel
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForSequenceClassification,
-        AutoTokenizer,
+
+    from hpotune.finetune.distributed.ranks import Ranks
+    from hpotune.finetune.model.adapter import attach_saved_adapter
+    from hpotune.finetune.model.base_model import load_for_merging, load_tokenizer
+    from hpotune.finetune.model.labels import base_config
+    from hpotune.finetune.model.merging import merge
+
+    config = _model_config(folder, card)
+    base = load_for_merging(config, labels=_labels(folder, config))
+    _check_complete(base.new_modules, folder, config)
+    ranks = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
+    merged = merge(attach_saved_adapter(base.module, folder, ranks=ranks))
+    tokenizer = load_tokenizer(config)
+    if config.task == "sequence_classification" and merged.config.pad_token_id is None:
+        merged.config.pad_token_id = tokenizer.pad_token_id  # as in training
+    merged.to(base_config(config).dtype or torch.float32).save_pretrained(out)
+    tokenizer.save_pretrained(out)
+
+
+def _model_config(folder: Path, card: Mapping[str, Value]) -> ModelConfig:
+    """The `model` section of the adapter's trial, as far as an export needs it."""
+    adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    labelled = adapter.get("task_type") == "SEQ_CLS"
+    known = {key: card.get(key) for key in ("revision", "tokenizer")}
+    return ModelConfig.model_validate(
+        {
+            "path": card["base"],
+            "trust_remote_code": bool(card.get("trust_remote_code")),
+            "task": "sequence_classification" if labelled else "causal_lm",
+            **known,
+        }
     )
 
-    path = hub.model_folder(str(card["base"]))
-    options: dict[str, Value] = {
-        "revision": card.get("revision"),
-        "trust_remote_code": bool(card.get("trust_remote_code")),
-    }
-    dtype = AutoConfig.from_pretrained(path, **options).dtype
-    tokenizer_options = dict(options)
-    if card.get("tokenizer"):
-        tokenizer_options["revision"] = None  # the revision belongs to model.path
-    model_class = AutoModelForCausalLM
-    if str(PeftConfig.from_pretrained(folder).task_type).endswith("SEQ_CLS"):
-        model_class, options["num_labels"] = AutoModelForSequenceClassification, _num_labels(folder)
-    base = model_class.from_pretrained(path, dtype=torch.float32, **options)
-    model = PeftModel.from_pretrained(base, folder)
-    model.merge_and_unload().to(dtype or torch.float32).save_pretrained(out)
-    tokenizer = hub.model_folder(str(card.get("tokenizer") or card["base"]))
-    AutoTokenizer.from_pretrained(tokenizer, **tokenizer_options).save_pretrained(out)
+
+def _labels(folder: Path, config: ModelConfig) -> list[str] | None:
+    """The names of the classes; LABEL_0 … for an adapter of an older hpotune, which did not save them."""
+    from hpotune.finetune.model.base_model import count_classes
+
+    if config.task == "causal_lm":
+        return None
+    return _stored_labels(folder) or [f"LABEL_{i}" for i in range(count_classes(config, folder))]
 
 
-def _num_labels(folder: Path) -> int:
-    """The number of classes of the classification head saved with the adapter."""
+def _stored_labels(folder: Path) -> list[str]:
+    from hpotune.finetune.model.labels import read_labels
+
+    return read_labels(folder) or []
+
+
+def _check_complete(new_modules: list[str], folder: Path, config: ModelConfig) -> None:
+    """Check that the adapter holds every module that its base model lacks.
+
+    Raises: UserError for an adapter of an older hpotune without one, which was drawn at random in its trial.
+    """
     from safetensors import safe_open
 
     with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
-        names = weights.keys()
-        heads = [name for name in names if name.endswith((".score.weight", ".classifier.weight"))]
-        return int(weights.get_slice(heads[0]).get_shape()[0])
+        names = list(weights.keys())
+    for module in new_modules:
+        if not any(f".{module}." in name for name in names):
+            raise UserError(
+                f"{folder} does not hold {module}, which {config.path} lacks and the trial drew at random; run the "
+                "study again to get an adapter with it"
+            )
 
 
 def _make_readable(folder: Path) -> None:
@@ -106,8 +137,8 @@ def _make_readable(folder: Path) -> None:
         path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def model_card(card: Mapping[str, Value], *, merged: bool) -> str:
-    """The model card in Markdown: base model, date, scores of the trial and of the base model, hyperparameters."""
+def model_card(card: Mapping[str, Value], *, merged: bool, labels: Sequence[str] = ()) -> str:
+    """The model card in Markdown: base model, date, scores of trial and base model, classes, hyperparameters."""
     library = "transformers" if merged else "peft"
     kind = "weights with the adapter merged in" if merged else "LoRA adapter"
     lines = ["---", f"library_name: {library}"]
@@ -115,6 +146,8 @@ def model_card(card: Mapping[str, Value], *, merged: bool) -> str:
         lines.append(f"base_model: {card['base']}")
     lines += ["tags: [lora, hpotune]", "---", "", f"# {kind[0].upper()}{kind[1:]} for {card['base']}", ""]
     lines.append(f"Found by [hpotune](https://pypi.org/project/hpotune/) on {card['date']}.")
+    if labels:
+        lines += ["", "## Classes", "", *_table({str(number): name for number, name in enumerate(labels)})]
     for title, key in (("Score", "score"), ("Base model", "baseline"), ("Hyperparameters", "params")):
         lines += ["", f"## {title}", "", *_table(card.get(key))]
     return "\n".join(lines) + "\n"

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import transformers
+from safetensors import safe_open
 
 from hpotune.config.schema.study_config import ModelConfig
 from hpotune.finetune.model import hub
@@ -76,6 +78,33 @@ def load_base(
     return BaseModel(module=model.eval(), new_modules=base.new_modules)
 
 
+def load_for_merging(config: ModelConfig, *, labels: Sequence[str] | None) -> BaseModel:
+    """The base model in float32, or in float64 if that is its dtype: an adapter is added before the one rounding.
+
+    Raises: UserError as `meta_model`.
+    """
+    stored = base_config(config).dtype or torch.float32
+    with hub.explain_missing_model(config.path, config.revision):
+        return _from_pretrained(config, labels=labels, dtype=torch.promote_types(stored, torch.float32))
+
+
+def count_classes(config: ModelConfig, folder: Path) -> int:
+    """The number of classes of the head that is saved with an adapter, in peft's format.
+
+    The head's last layer is found by comparing a model of 2 with one of 3 classes.
+    """
+    two, three = (
+        {name: tuple(p.shape) for name, p in _from_config(config, labels=labels).named_parameters()}
+        for labels in (["0", "1"], ["0", "1", "2"])
+    )
+    last = [name for name, shape in two.items() if three[name] != shape]
+    with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+        names = weights.keys()
+        found = [name for name in names for end in last if name.endswith(f".{end}")]
+        assert found, "peft saves the head of a classification"
+        return int(weights.get_slice(found[0]).get_shape()[0])
+
+
 def meta_model(config: ModelConfig, *, labels: Sequence[str] | None) -> BaseModel:
     """The base model on the meta device: its modules and shapes without weights, of which only the names are read.
 
@@ -86,12 +115,15 @@ def meta_model(config: ModelConfig, *, labels: Sequence[str] | None) -> BaseMode
     try:
         return _from_pretrained(config, labels=labels, device_map="meta", local_files_only=True)
     except OSError:
-        loaded = base_config(config)
+        return BaseModel(module=_from_config(config, labels=labels), new_modules=[])
+
+
+def _from_config(config: ModelConfig, *, labels: Sequence[str] | None) -> torch.nn.Module:
+    loaded = base_config(config)
     for name, value in label_options(labels).items():
         setattr(loaded, name, value)
     with torch.device("meta"):
-        model = HEADS[config.task].from_config(loaded, trust_remote_code=config.trust_remote_code)
-    return BaseModel(module=model, new_modules=[])
+        return HEADS[config.task].from_config(loaded, trust_remote_code=config.trust_remote_code)
 
 
 def _from_pretrained(config: ModelConfig, *, labels: Sequence[str] | None, **options: object) -> BaseModel:

@@ -43,7 +43,8 @@ def prepare_environment(
 
     The datasets cache becomes a private folder under `cache` ($SLURM_TMPDIR, $TMPDIR or the system's default), deleted
     at exit. The shared cache may be read-only, and then datasets cannot even read it, because it makes a lock file;
-    `redirected_datasets` links its files.
+    `redirected_datasets` links its files. The cache for the Python code of models, which transformers writes at every
+    load, is in the private folder too.
     """
     env["TOKENIZERS_PARALLELISM"] = "false"
     env["HF_HUB_DISABLE_TELEMETRY"] = "1"
@@ -57,6 +58,7 @@ def prepare_environment(
     parent = cache or Path(env.get("SLURM_TMPDIR") or env.get("TMPDIR") or tempfile.gettempdir())
     parent.mkdir(parents=True, exist_ok=True)
     env[PRIVATE] = env["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="hpotune-datasets-", dir=parent)
+    env["HF_MODULES_CACHE"] = os.path.join(env[PRIVATE], "modules")
     env[OWNER] = str(os.getpid())
     atexit.register(delete_private_cache, env)
 

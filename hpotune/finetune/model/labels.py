@@ -101,6 +101,8 @@ def with_class_order(split: DataSplit, order: Sequence[str]) -> DataSplit:
     def renumbered(rows: Sequence[DataRow]) -> list[DataRow]:
         return [
             replace(row, values=row.values | {LABEL: numbers[int(cast(int, row.values[LABEL]))]})
+            if row.values[LABEL] is not None  # without a label: left out when it is tokenized
+            else row
             for row in rows
         ]
 

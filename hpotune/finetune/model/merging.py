@@ -8,7 +8,6 @@ them; so every module gets a weight of its own first, and the config says that t
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 
 import peft
 import torch
@@ -64,13 +63,3 @@ def untie_changed(model: peft.PeftModel) -> None:
 def _plain_embeddings(model: peft.PeftModel) -> list[torch.nn.Module]:
     base = model.get_base_model()
     return [one for one in (base.get_input_embeddings(), base.get_output_embeddings()) if one is not None]
-
-
-def replicate_config(config: object, layers: int, replication: Sequence[Sequence[int]]) -> None:
-    """Repeat the entries of a config that has one for each layer (layer_types), as layer_replication repeats layers.
-
-    `layers`: their number before. peft changes num_hidden_layers only, and the model would look up a missing entry.
-    """
-    for name, value in list(vars(config).items()):
-        if isinstance(value, list) and len(value) == layers:
-            setattr(config, name, [value[i] for start, end in replication for i in range(start, end)])

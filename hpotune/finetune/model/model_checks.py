@@ -19,15 +19,23 @@ from peft.tuners.lora.layer import LoraLayer, ParamWrapper
 
 from hpotune.config.schema.study_config import ModelConfig
 from hpotune.config.yaml_source import Value
+from hpotune.errors import nearest
 from hpotune.finetune.model import adapter
 from hpotune.finetune.model.base_model import BaseModel, meta_model
 from hpotune.finetune.model.merging import merge
-from hpotune.finetune.trial_errors import TrialError, UserError
+from hpotune.finetune.trial_errors import UserError
 
 POSITIONS = re.compile(r"(^|\.)(wpe|position_embeddings|embed_positions|positions_embed|pos_encoding)$")
 """Names of tables of positions, as 46 model types of transformers 5 have them. Models that compute positions (rotary,
 ALiBi, relative) have none, and their config's max_position_embeddings is no limit."""
 OTHER_INPUT = re.compile(r"vision|image|entity")
+ABOUT = (
+    (r"modules were excluded", "exclude_modules"),
+    (r"loftq", "loftq_config"),
+    (r"nn\.Parameter", "target_parameters"),
+    (r"target.?modules?|peft target", "target_modules"),
+)
+"""Patterns of peft's messages, and the key that each is about."""
 ROUTER = re.compile(r"(^|\.)(gate|router)(\.|$)")
 
 
@@ -160,9 +168,11 @@ def check_adapter(base: BaseModel, config: ModelConfig, lora: Mapping[str, Value
     differ from the model in memory.
     """
     settings = adapter.lora_config(lora, task=config.task, new_modules=base.new_modules)
+    names = [name for name, _ in base.module.named_modules() if name]
     check_weight_tying(base.module, settings)
+    check_replication(base.module, settings)
     model = attached(base.module, settings, lora)
-    found = [*router_warnings(model)]
+    found = [*unknown_names(names, settings), *router_warnings(model)]
     check_ranks(model, lora)
     try:
         merge(model)
@@ -182,9 +192,7 @@ def attached(base: torch.nn.Module, settings: peft.LoraConfig, lora: Mapping[str
     if str(settings.init_lora_weights) not in ("True", "False", "gaussian", "orthogonal"):
         settings.init_lora_weights = True
     try:
-        return adapter.new_peft_model(base, settings)
-    except TrialError:
-        raise
+        return peft.get_peft_model(base, settings)
     except Exception as error:
         reason = _first_line(error)
         if "ParamWrapper" in reason:
@@ -210,18 +218,32 @@ def _first_line(error: Exception) -> str:
 
 def _key_of(error: Exception, lora: Mapping[str, Value]) -> str:
     """The key of `lora` that peft's message is about, as `.KEY`; empty if it names none."""
-    text = str(error).lower()
-    if "target module" in text or "target_modules" in text:
-        return ".target_modules" if "target_modules" in lora else ""
+    text = str(error)
+    about = next((key for pattern, key in ABOUT if re.search(pattern, text, re.IGNORECASE)), None)
+    if about is not None:
+        return f".{about}"
     named = [key for key in lora if re.search(rf"\b{re.escape(key)}\b", text) and key != "r"]
-    if not named and isinstance(error, KeyError) and "loftq_config" in lora:
-        return ".loftq_config"
     return f".{max(named, key=len)}" if named else ""
 
 
 def _unmergeable_key(lora: Mapping[str, Value]) -> str:
     keys = [key for key in ("lora_bias", "alora_invocation_tokens", "layer_replication") if lora.get(key)]
     return f".{keys[0]}" if keys else ""
+
+
+def unknown_names(modules: Sequence[str], settings: peft.LoraConfig) -> Iterator[str]:
+    """A warning for each name of a module that the model does not have: peft ignores it if another one matches.
+
+    `modules`: the names in the base model. `settings`: after peft has replaced the names of experts in it.
+    """
+    for key in ("target_modules", "modules_to_save", "exclude_modules"):
+        names = getattr(settings, key)
+        for name in sorted(names) if isinstance(names, (list, set)) else []:
+            if not any(module == name or module.endswith(f".{name}") for module in modules):
+                near = nearest(
+                    str(name), {module.split(".")[-1] for module in modules if not module[-1].isdigit()}
+                )
+                yield f"lora.{key}: the model has no module {name}, which has no effect; {near}"
 
 
 def check_weight_tying(base: torch.nn.Module, settings: peft.LoraConfig) -> None:
@@ -242,6 +264,24 @@ def check_weight_tying(base: torch.nn.Module, settings: peft.LoraConfig) -> None
             "lora.ensure_weight_tying: works only for embeddings in lora.modules_to_save; a LoRA on both would update "
             f"its shared weights twice a step; add modules_to_save: [{names[0].split('.')[-1]}], or remove it"
         )
+
+
+def check_replication(base: torch.nn.Module, settings: peft.LoraConfig) -> None:
+    """Check that no entry of the base model's config belongs to one layer, where layers are replicated.
+
+    Why: peft changes num_hidden_layers only, and a model of another number of layers than layer_types cannot run.
+
+    Raises: UserError.
+    """
+    if not settings.layer_replication:
+        return
+    config = base.config.get_text_config()
+    for name, value in vars(config).items():
+        if "layer" in name and isinstance(value, list) and len(value) == config.num_hidden_layers:
+            raise UserError(
+                f"lora.layer_replication: the config of this model has one {name} for each of its {len(value)} layers, "
+                "which peft does not replicate; remove it"
+            )
 
 
 def check_ranks(model: peft.PeftModel, lora: Mapping[str, Value]) -> None:
@@ -276,5 +316,5 @@ def router_warnings(model: peft.PeftModel) -> Iterator[str]:
     if experts and routers:
         yield (
             f"lora.target_modules: the adapter also changes the router of the experts ({routers[0]}); to keep the "
-            "routing, set lora.exclude_modules to the names of the router"
+            "routing, name the modules, such as [q_proj, k_proj, v_proj, o_proj, gate_proj, up_proj, down_proj]"
         )

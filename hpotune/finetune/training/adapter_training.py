@@ -72,6 +72,7 @@ def train_adapter(
         return model
     with output.phase("check"):
         memory = sanity_checks.fixed_batch_loss(model, rows, pad_id=pad_id)
+        converted = adapter.is_convertible(model.peft_config["default"])
         del model
         gc.collect()  # modules refer to each other in circles; without this, two base models would be in memory
     base = fresh_base(spec.seed + 1).module
@@ -80,9 +81,8 @@ def train_adapter(
         model = adapter.attach_saved_adapter(base, folder, ranks=ranks)
         shard_base(base, ranks, replicated=adapter.adapter_parameters(model).values())
         disk = sanity_checks.fixed_batch_loss(model, rows, pad_id=pad_id)
-        init = adapter.adapter_init(spec.point.lora)
         output.checks["reload"] = sanity_checks.check_reload(
-            memory, disk, folder, init=init, dtype=dtype, ranks=ranks
+            memory, disk, folder, converted=converted, dtype=dtype, ranks=ranks
         )
     return model
 

@@ -83,18 +83,19 @@ def check_moved(model: torch.nn.Module, before: Mapping[str, torch.Tensor], *, r
 
 
 def check_reload(
-    memory: float, disk: float, folder: Path, *, init: AdapterInit, dtype: torch.dtype, ranks: Ranks
+    memory: float, disk: float, folder: Path, *, converted: bool, dtype: torch.dtype, ranks: Ranks
 ) -> CheckRecord:
     """Check that a fresh base model with the saved adapter has the loss of the trained model.
 
     `memory`: the loss of the trained model. `disk`: that of the base model loaded again, with the adapter in `folder`;
-    weights that are not in the checkpoint were drawn from another seed. So the check finds what the adapter's file
+    weights that are not in the checkpoint were drawn from another seed. `converted`: whether the adapter was saved as an
+    ordinary one, so that the base weights of the two models are rounded differently. So the check finds what the adapter's file
     lacks, and changes of the frozen weights too. The base model is loaded twice a trial for this; the trained model is
     released first, so that the peak memory does not change.
 
     Raises: SanityCheckFailure if a rank finds another loss.
     """
-    tolerance = TOLERANCE["exact" if init == "rounded" else init][dtype]
+    tolerance = TOLERANCE["compensated" if converted else "exact"][dtype]
     for rank, loss in enumerate(ranks.all_gather_object(disk)):
         if not _close(memory, loss, tolerance):
             raise SanityCheckFailure(
