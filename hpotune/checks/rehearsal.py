@@ -38,8 +38,8 @@ from hpotune.records.rehearsal_record import (
     RehearsalResult,
     RehearsalSpec,
 )
-from hpotune.workspace.atomic_files import write_atomic
-from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.atomic_files import copy_atomic, write_atomic
+from hpotune.workspace.folder import StudyFolder, home_of
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "lm_eval")
 SECTIONS = {"model", "data", "lora", "train", "score", "data_root", "env", "resources"}
@@ -77,6 +77,8 @@ class Rehearsal:
     """Why not; empty if it was rehearsed."""
     again: bool = False
     """Whether the result is that of an earlier rehearsal of the same content."""
+    prepared: Path | None = None
+    """The folder of the tokenized rows."""
 
     @property
     def findings(self) -> list[Finding]:
@@ -116,14 +118,17 @@ def rehearse(
     if skipped := _why_not(config):
         return Rehearsal(result=None, skipped=skipped)
     spec = _spec(study, preview=preview)
-    kept = cache_folder() / "rehearsals" / f"{content_hash(study, spec)}.json"
-    if not preview and (result := _read_kept(kept)):
-        return Rehearsal(result=result, again=True)
+    kept = cache_folder() / "rehearsals" / content_hash(study, spec)
+    prepared, record = kept / "prepared", kept / "result.json"
+    if not preview and (result := _read_kept(record)):
+        return Rehearsal(result=result, again=True, prepared=prepared)
     show(f"rehearsal: {limits}")
+    if not preview:
+        spec = spec.model_copy(update={"prepared": str(prepared)})
     result = _run(spec, config, limits=limits, show=show)
     if not preview and not result.mistakes:
-        _keep(kept, result)
-    return Rehearsal(result=result)
+        _keep(record, result)
+    return Rehearsal(result=result, prepared=None if preview else prepared)
 
 
 def record_rehearsal(folder: StudyFolder, rehearsal: Rehearsal | None) -> None:
@@ -135,6 +140,10 @@ def record_rehearsal(folder: StudyFolder, rehearsal: Rehearsal | None) -> None:
         state: Literal["passed", "failed"] = "failed" if found.mistakes else "passed"
         record = RehearsalRecord(state=state, mistakes=found.mistakes, warnings=found.warnings)
     write_atomic(folder.rehearsal_file, record.model_dump_json(indent=1) + "\n")
+    if rehearsal is not None and rehearsal.prepared is not None:
+        for file in rehearsal.prepared.glob("*.npz"):
+            folder.prepared.mkdir(exist_ok=True)
+            copy_atomic(file, folder.prepared / file.name)
 
 
 def _why_not(config: StudyConfig) -> str:
@@ -155,6 +164,7 @@ def _spec(study: Study, *, preview: bool) -> RehearsalSpec:
         study=study.config.name,
         points=_points(study),
         world_size=resources.nodes * resources.processes_per_node,
+        home=str(home_of(study.source.path)),
         data_root=study.config.data_root,
         offline=study.config.env.offline,
         preview=preview,

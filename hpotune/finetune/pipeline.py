@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import transformers
 
 from hpotune.config.lm_eval_tasks import overlap, task_index
-from hpotune.config.schema.study_config import DataConfig, ModelConfig, ScoreConfig
+from hpotune.config.schema.study_config import DataConfig, ModelConfig, PointConfig
 from hpotune.config.yaml_source import Value
-from hpotune.finetune.data import dataset
-from hpotune.finetune.data.tokenization import check_left_out, tokenize_rows
 from hpotune.finetune.distributed.fsdp import shard_base
 from hpotune.finetune.distributed.ranks import Ranks
-from hpotune.finetune.model.base_model import BaseModel, load_base, load_tokenizer
-from hpotune.finetune.model.labels import base_config, class_order, with_class_order
+from hpotune.finetune.inputs import TrialInputs, load_inputs
+from hpotune.finetune.model.base_model import BaseModel, load_base
+from hpotune.finetune.model.labels import base_config
 from hpotune.finetune.model.model_checks import check_model, token_extent
 from hpotune.finetune.output import TrialOutput, measured_cost
 from hpotune.finetune.scoring.expected_scores import objective_value
@@ -27,25 +24,13 @@ from hpotune.finetune.scoring.lm_eval import score_tasks
 from hpotune.finetune.scoring.task_requests import BuiltTasks, build_requests, requested_tasks
 from hpotune.finetune.training import checkpoint
 from hpotune.finetune.training.adapter_training import check_settings, train_adapter
-from hpotune.finetune.training.loss import Row, autocast, mean_loss
+from hpotune.finetune.training.loss import autocast, mean_loss
 from hpotune.finetune.training.optimizer import training_arguments
 from hpotune.finetune.training.pass_limit import PassLimit, pass_limit
 from hpotune.finetune.trial_errors import NotFinite, Paused, UserError
 from hpotune.records.trial import TrialResult, TrialSpec
 
 BASELINE_ROWS = 256  # of the training rows, for the train_loss of the base model
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class TrialInputs:
-    """What is in memory before the base model is loaded: the tokenizer and the tokenised rows."""
-
-    tokenizer: transformers.PreTrainedTokenizerBase
-    pad_id: int
-    train: list[Row]
-    validation: list[Row]
-    labels: list[str] | None
-    """The names of the classes in their order; None for a language model."""
 
 
 def run_trial(
@@ -59,16 +44,11 @@ def run_trial(
     assert model_config is not None, "a fine-tuning trial has a model"
     assert data_config is not None, "a fine-tuning trial has data"
     spec = spec_at_rung(spec)
-    tasks = requested_tasks(spec.point.score)
-    if tasks and model_config.task != "causal_lm":
-        raise UserError(
-            f"score: {tasks[0].task} needs task: causal_lm; {model_config.task} has eval_loss and eval_accuracy"
-        )
-    _check_sealed_tasks(spec.point.score, [one.task for one in tasks])
+    check_tasks(spec.point)
     if spec.kind == "trial":
         check_settings(spec)
     with output.phase("data"):
-        inputs = _load_inputs(model_config, data_config, spec.data_root, output)
+        inputs = _load_inputs(spec, model_config, data_config, output)
         _check_model(spec, inputs, output)
         built = _build_tasks(spec, inputs, output)
     _pause_if_requested(stop_requested, ranks)
@@ -137,46 +117,38 @@ def spec_at_rung(spec: TrialSpec) -> TrialSpec:
     return spec.model_copy(update={"point": point})
 
 
-def _check_sealed_tasks(score: ScoreConfig, scored_tasks: list[str]) -> None:
-    """Repeat a check of `hpotune check`, which without lm-eval on the login node compares only the names.
+def check_tasks(point: PointConfig) -> None:
+    """Check that the model can answer the tasks that the trial scores, and that none of them is sealed.
 
-    Raises: UserError if a sealed task shares items with one that is scored.
+    Raises: UserError if a sealed task shares items with one that is scored, which `check --static` finds by the names
+    only where lm-eval is not installed.
     """
-    shared = overlap(score.test, scored_tasks, index=task_index(score.include_path)) if score.test else []
+    assert point.model is not None, "a fine-tuning trial has a model"
+    tasks = [one.task for one in requested_tasks(point.score)]
+    if tasks and point.model.task != "causal_lm":
+        raise UserError(
+            f"score: {tasks[0]} needs task: causal_lm; {point.model.task} has eval_loss and eval_accuracy"
+        )
+    sealed, index = point.score.test, task_index(point.score.include_path)
+    shared = overlap(sealed, tasks, index=index) if sealed else []
     if shared:
         raise UserError(shared[0])
 
 
-def _load_inputs(
-    model: ModelConfig, config: DataConfig, data_root: str | None, output: TrialOutput
-) -> TrialInputs:
-    labelled = model.task == "sequence_classification"
-    tokenizer = load_tokenizer(model)
-    rows = dataset.load_rows(config, data_root=data_root, labelled=labelled)
-    labels = class_order(model, rows.labels) if labelled else None
-    if labels is not None:
-        rows = with_class_order(rows, labels)
-    train = tokenize_rows(rows.train, config, tokenizer, labelled=labelled)
-    validation = tokenize_rows(rows.validation, config, tokenizer, labelled=labelled)
-    both = train + validation
-    check_left_out(both, config)
+def _load_inputs(spec: TrialSpec, model: ModelConfig, data: DataConfig, output: TrialOutput) -> TrialInputs:
+    """The trial's inputs; keeps their counts and warnings."""
+    prepared = Path(spec.prepared) if spec.prepared is not None else None
+    inputs = load_inputs(model, data, data_root=spec.data_root, prepared=prepared)
+    both = inputs.split.both
     output.metrics.update(
-        train_rows=len(train.rows),
-        validation_rows=len(validation.rows),
+        train_rows=len(inputs.train),
+        validation_rows=len(inputs.validation),
         dropped_rows=len(both.left_out),
         cut_rows=both.cut,
     )
-    for warning in both.warnings:
+    for warning in inputs.split.warnings:
         output.add_warning(warning)
-    for warning in rows.warnings:
-        output.add_warning(warning)
-    return TrialInputs(
-        tokenizer=tokenizer,
-        pad_id=tokenizer.pad_token_id,
-        train=train.rows,
-        validation=validation.rows,
-        labels=labels,
-    )
+    return inputs
 
 
 def _check_model(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput) -> None:

@@ -24,9 +24,13 @@ class RehearsalSpec(Section):
     """The baseline's point, then a point for every other end of each range."""
     world_size: int = 1
     """Ranks of a trial."""
+    home: str = "."
+    """Absolute; the folder of the study file."""
     data_root: str | None = None
     offline: bool = False
     """Whether trials run offline; the rehearsal itself may use what the login node can reach."""
+    prepared: str | None = None
+    """A folder for the tokenized rows, which the study's trials read; null: they are not kept."""
     preview: bool = False
     """Whether the result holds the rows of the first point and the first request of each task."""
 

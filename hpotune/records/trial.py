@@ -39,6 +39,8 @@ class TrialSpec(Section):
     """Absolute; the folder of the study file, where functions and commands run."""
     code: str | None = None
     """The snapshot of the study's code that it runs (code/<hash>/); null: it has no program of its own."""
+    prepared: str | None = None
+    """Absolute; a folder with rows that a rehearsal has tokenized; null: the trial tokenizes them."""
     rung: Rung | None = None
     """The rung that this stage ends at; null: the end of the run."""
     parent: str | None = None

@@ -27,6 +27,7 @@ def base_spec(row: TrialRow, study: Study, folder: StudyFolder, *, home: str) ->
         offline=config.env.offline,
         python=config.python,
         command=config.command,
+        prepared=str(folder.prepared) if config.model is not None else None,
         home=home,
         rung=line.rung if line is not None else rung,
         parent=str(folder.trial(line.parent)) if line is not None and line.parent is not None else None,

@@ -71,6 +71,11 @@ class StudyFolder:
         """Whether the study's trials were rehearsed; missing if the study was made by a worker or an early version."""
         return self.path / "rehearsal.json"
 
+    @property
+    def prepared(self) -> Path:
+        """Rows that the rehearsal has tokenized, a file for each combination of `model` and `data`."""
+        return self.path / "prepared"
+
     def rehearsal(self) -> RehearsalRecord | None:
         """What rehearsal.json says; None if it is missing or damaged."""
         try:

@@ -13,18 +13,16 @@ BINS = 10
 """At most so many bars in the histogram of lengths."""
 
 
-def preview_rows(used: Sequence[TokenizedRow], *, labels: Sequence[str]) -> list[PreviewRow]:
+def preview_rows(used: Sequence[TokenizedRow], *, labels: Sequence[str] | None) -> list[PreviewRow]:
     """The rows with their text, its counted part, and the number of their tokens after truncation.
 
-    `labels`: the classes in their order; empty for a language model.
+    `labels`: the classes in their order; None for a language model.
     """
     return [
         PreviewRow(
             row=row.number,
-            text="".join(text for text, _ in row.pieces),
-            counted=labels[row.tokens.targets[0]]
-            if labels
-            else "".join(t for t, counts in row.pieces if counts),
+            text=row.text,
+            counted=row.counted if labels is None else labels[row.tokens.targets[0]],
             tokens=len(row.tokens.ids),
             parts=list(row.pieces),
         )

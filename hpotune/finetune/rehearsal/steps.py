@@ -11,27 +11,34 @@ from __future__ import annotations
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import transformers
 
-from hpotune.config.schema.study_config import DataConfig, PointConfig
-from hpotune.finetune.data import dataset
-from hpotune.finetune.data.dataset import DataSplit
-from hpotune.finetune.data.tokenization import TokenizedRows, tokenize_rows
+from hpotune.config.schema.study_config import PointConfig
+from hpotune.finetune.data.prepared_rows import TokenizedSplit, prepared_key, write_prepared
+from hpotune.finetune.inputs import load_split, tokenize_split
 from hpotune.finetune.model.base_model import load_tokenizer
+from hpotune.finetune.model.labels import base_config
+from hpotune.finetune.model.model_checks import check_model, token_extent
+from hpotune.finetune.pipeline import check_tasks
 from hpotune.finetune.rehearsal.preview_rows import lengths, preview_rows, row_reasons
+from hpotune.finetune.scoring.task_requests import build_requests, requested_tasks, sealed_tasks
 from hpotune.finetune.training.adapter_training import check_settings
 from hpotune.finetune.training.optimizer import step_plan, training_arguments
 from hpotune.finetune.trial_errors import TrialError
-from hpotune.records.rehearsal_record import RehearsalProgress, RehearsalResult, RehearsalSpec, Step
+from hpotune.records.rehearsal_record import (
+    RehearsalProgress,
+    RehearsalResult,
+    RehearsalSpec,
+    Step,
+    TaskRequests,
+)
 from hpotune.records.trial import TrialSpec
 
 Report = Callable[[RehearsalProgress], None]
-PROGRESS_ROWS = 1000
-"""Rows between two lines of progress."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -57,6 +64,10 @@ class Findings:
             traceback.print_exc()
             first = (str(error).strip().splitlines() or [""])[0]
             self.mistakes[f"{SECTION[name]}: a trial would end with {type(error).__name__}: {first}"] = None
+
+    def count(self, name: Step, done: int, total: int) -> None:
+        """Report the progress of a step."""
+        self.report(RehearsalProgress(step=name, done=min(done, total), total=total))
 
     def warn(self, *texts: str) -> None:
         """Add warnings."""
@@ -113,62 +124,95 @@ def _rehearse_inputs(points: Sequence[PointConfig], spec: RehearsalSpec, found: 
     model, data = points[0].model, points[0].data
     assert model is not None, "only fine-tuning is rehearsed"
     assert data is not None, "only fine-tuning is rehearsed"
-    labelled = model.task == "sequence_classification"
+    tokenizer = rows = labels = split = None
     result = RehearsalResult()
-    tokenizer = rows = tokens = None
     with found.step("tokenizer"):
         tokenizer = load_tokenizer(model)
     with found.step("rows"):
-        rows = dataset.load_rows(data, data_root=spec.data_root, labelled=labelled)
+        rows, labels = load_split(model, data, data_root=spec.data_root)
     if tokenizer is not None and rows is not None:
         with found.step("tokens"):
-            tokens = _tokenize(rows, data, tokenizer, labelled=labelled, found=found)
-            result = _row_result(tokens, preview=spec.preview, labels=_label_names(rows))
-        if tokens is not None:
-            _check_steps(points, tokens, rows, spec, found)
+            total = len(rows.train)
+            split = tokenize_split(
+                rows, labels, data, tokenizer, progress=lambda done: found.count("tokens", done, total)
+            )
+            found.warn(*split.warnings)
+            result = _row_result(split, preview=spec.preview)
+    if tokenizer is not None and split is not None:
+        _check_steps(points, len(split.train.used), spec, found)
+        _check_models(points, split, tokenizer, found)
+    if tokenizer is not None:
+        requests = _build_tasks(points, tokenizer, spec, found)
+        result = result.model_copy(update={"requests": requests})
+    if tokenizer is not None and split is not None:
+        key = prepared_key(model, data, tokenizer, data_root=spec.data_root)
+        if spec.prepared is not None and key is not None:
+            with suppress(OSError):  # without the file the trials tokenize the rows themselves
+                write_prepared(Path(spec.prepared), key, split)
     return result
 
 
-def _tokenize(
-    rows: DataSplit,
-    data: DataConfig,
-    tokenizer: transformers.PreTrainedTokenizerBase,
-    *,
-    labelled: bool,
-    found: Findings,
-) -> TokenizedRows:
-    """Training and validation rows together, as tokens."""
-    train = tokenize_rows(rows.train, data, tokenizer, labelled=labelled)
-    validation = tokenize_rows(rows.validation, data, tokenizer, labelled=labelled)
-    return TokenizedRows(used=train.used + validation.used, left_out=train.left_out + validation.left_out)
-
-
-def _label_names(rows: DataSplit) -> list[str]:
-    return [str(number) for number in range(rows.num_labels)]
-
-
-def _row_result(tokens: TokenizedRows, *, preview: bool, labels: Sequence[str]) -> RehearsalResult:
-    used = sorted(tokens.used, key=lambda row: row.number)
+def _row_result(split: TokenizedSplit, *, preview: bool) -> RehearsalResult:
+    rows = split.both
+    used = sorted(rows.used, key=lambda row: row.number)
     return RehearsalResult(
         used=len(used),
-        dropped=row_reasons(tokens.left_out),
+        dropped=row_reasons(rows.left_out),
         cut=[row.number for row in used if row.is_cut],
         lengths=lengths([len(row.tokens.ids) for row in used]),
-        rows=preview_rows(used, labels=labels) if preview else [],
+        rows=preview_rows(used, labels=split.labels) if preview else [],
     )
 
 
-def _check_steps(
-    points: Sequence[PointConfig],
-    tokens: TokenizedRows,
-    rows: DataSplit,
-    spec: RehearsalSpec,
-    found: Findings,
-) -> None:
+def _check_steps(points: Sequence[PointConfig], rows: int, spec: RehearsalSpec, found: Findings) -> None:
     """Batches and steps of each distinct `train` section."""
-    held_out = {row.number for row in rows.validation}
-    count = sum(row.number not in held_out for row in tokens.used)
     for point in distinct(points, "train"):
         with found.step("settings"), tempfile.TemporaryDirectory(prefix="hpotune-rehearsal-") as folder:
             args = training_arguments(point.train, seed=0, folder=Path(folder))
-            step_plan(args, point.train, rows=count, world_size=spec.world_size)
+            step_plan(args, point.train, rows=rows, world_size=spec.world_size)
+
+
+def _build_tasks(
+    points: Sequence[PointConfig],
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    spec: RehearsalSpec,
+    found: Findings,
+) -> dict[str, TaskRequests]:
+    """The requests of all tasks, those of the sealed test too; returns those of the first `score` section."""
+    requests: list[dict[str, TaskRequests]] = []
+    for point in distinct(points, "score"):
+        assert point.model is not None, "only fine-tuning is rehearsed"
+        assert point.data is not None, "only fine-tuning is rehearsed"
+        with found.step("tasks"):
+            check_tasks(point)
+            sealed = sealed_tasks(point.score)
+            for tasks in (requested_tasks(point.score), sealed):
+                built = build_requests(
+                    tasks,
+                    score=point.score,
+                    prompt=point.data.prompt,
+                    tokenizer=tokenizer,
+                    config=base_config(point.model),
+                    data_root=spec.data_root,
+                    home=spec.home,
+                )
+                found.warn(*built.warnings)
+                requests.append(built.summary(sealed=[one.task for one in sealed]))
+    return {name: one for built in requests for name, one in built.items()}
+
+
+def _check_models(
+    points: Sequence[PointConfig],
+    split: TokenizedSplit,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    found: Findings,
+) -> None:
+    """The model without weights, with the adapter of each distinct `lora` section."""
+    extent = token_extent(row.ids for row in split.both.rows)
+    for point in distinct(points, "lora"):
+        assert point.model is not None, "only fine-tuning is rehearsed"
+        with found.step("model"):
+            warnings = check_model(
+                point.model, [point.lora], tokenizer=tokenizer, extent=extent, labels=split.labels
+            )
+            found.warn(*warnings)

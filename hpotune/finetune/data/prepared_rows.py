@@ -1,0 +1,128 @@
+"""The tokenized rows of a study, in memory and on disk: a rehearsal writes them, trials read them instead of the data.
+
+The name of a file is a hash of all that the rows depend on: the section `data`, the model's task, the data's files,
+the tokenizer, the versions of the libraries. A file that does not fit is not found; the trial then tokenizes the rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import zipfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import transformers
+
+from hpotune.config.schema.study_config import DataConfig, ModelConfig
+from hpotune.finetune.data.tokenization import LeftOutRow, TokenizedRow, TokenizedRows
+from hpotune.finetune.model import hub
+from hpotune.finetune.training.loss import Row
+
+LIBRARIES = ("hpotune", "transformers", "tokenizers", "datasets")
+PARTS = ("train", "validation")
+FORMAT = 1
+"""Of the file; a change makes older files unfit."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TokenizedSplit:
+    """The rows of a study as tokens."""
+
+    train: TokenizedRows
+    validation: TokenizedRows
+    labels: list[str] | None
+    """The names of the classes in the order of their numbers; None for a language model."""
+    warnings: list[str]
+
+    @property
+    def both(self) -> TokenizedRows:
+        """Training and validation rows."""
+        return self.train + self.validation
+
+
+def prepared_key(
+    model: ModelConfig,
+    data: DataConfig,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    *,
+    data_root: str | None,
+) -> str | None:
+    """The hash for these sections; None if the data is on a hub, where it may change, or the tokenizer is slow."""
+    path = Path(hub.local_path(data.path, data_root)).expanduser()
+    if not path.exists() or not tokenizer.is_fast:
+        return None
+    facts = [
+        FORMAT,
+        data.model_dump(mode="json"),
+        [model.task, model.num_labels, model.path if model.task == "sequence_classification" else None],
+        hub.folder_fingerprint(path),
+        tokenizer.backend_tokenizer.to_str(),
+        [tokenizer.chat_template, tokenizer.eos_token_id, tokenizer.pad_token_id],
+        [importlib.metadata.version(name) for name in LIBRARIES],
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def find_prepared(folder: Path, key: str) -> TokenizedSplit | None:
+    """The rows of a key; None if there are none, or their file is damaged. Their texts are not kept."""
+    try:
+        with np.load(folder / f"{key}.npz", allow_pickle=False) as arrays:
+            about = json.loads(str(arrays["about"]))
+            parts = [_part(arrays, name, about[name]) for name in PARTS]
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
+    return TokenizedSplit(
+        train=parts[0], validation=parts[1], labels=about["labels"], warnings=about["warnings"]
+    )
+
+
+def write_prepared(folder: Path, key: str, split: TokenizedSplit) -> None:
+    """Write the rows, atomically.
+
+    Raises: OSError.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, np.ndarray] = {}
+    about: dict[str, object] = {"labels": split.labels, "warnings": split.warnings}
+    for name, rows in zip(PARTS, (split.train, split.validation), strict=True):
+        arrays |= _arrays(name, rows.used)
+        about[name] = [asdict(row) for row in rows.left_out]
+    unfinished = folder / f"{key}.{os.getpid()}.tmp"
+    with unfinished.open("wb") as stream:
+        np.savez_compressed(stream, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
+    unfinished.replace(folder / f"{key}.npz")
+
+
+def _arrays(name: str, rows: Sequence[TokenizedRow]) -> dict[str, np.ndarray]:
+    """Shapes: number, length, targets, cut, lost: (rows,); ids: (tokens,); target ids: (targets,)."""
+    return {
+        f"{name}/number": np.array([row.number for row in rows], dtype=np.int64),
+        f"{name}/length": np.array([len(row.tokens.ids) for row in rows], dtype=np.int64),
+        f"{name}/targets": np.array([len(row.tokens.targets) for row in rows], dtype=np.int64),
+        f"{name}/cut": np.array([row.is_cut for row in rows], dtype=bool),
+        f"{name}/lost": np.array([row.lost_answers for row in rows], dtype=np.int64),
+        f"{name}/ids": np.array([one for row in rows for one in row.tokens.ids], dtype=np.int32),
+        f"{name}/target_ids": np.array([one for row in rows for one in row.tokens.targets], dtype=np.int32),
+    }
+
+
+def _part(arrays: np.lib.npyio.NpzFile, name: str, left_out: Sequence[dict[str, object]]) -> TokenizedRows:
+    ids = np.split(arrays[f"{name}/ids"], np.cumsum(arrays[f"{name}/length"])[:-1])
+    targets = np.split(arrays[f"{name}/target_ids"], np.cumsum(arrays[f"{name}/targets"])[:-1])
+    columns = (arrays[f"{name}/{column}"].tolist() for column in ("number", "cut", "lost"))
+    used = [
+        TokenizedRow(
+            number=number,
+            pieces=[],
+            tokens=Row(ids=ids[index].tolist(), targets=targets[index].tolist()),
+            is_cut=is_cut,
+            lost_answers=lost,
+        )
+        for index, (number, is_cut, lost) in enumerate(zip(*columns, strict=True))
+    ]
+    return TokenizedRows(used=used, left_out=[LeftOutRow(**row) for row in left_out])  # type: ignore[arg-type]

@@ -1,0 +1,100 @@
+"""What a trial has in memory before the base model is loaded: tokenizer, rows as tokens, label names.
+
+The rehearsal on the login node calls the same functions, one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import transformers
+
+from hpotune.config.schema.study_config import DataConfig, ModelConfig
+from hpotune.finetune.data.dataset import DataSplit, load_rows
+from hpotune.finetune.data.prepared_rows import TokenizedSplit, find_prepared, prepared_key
+from hpotune.finetune.data.tokenization import check_left_out, tokenize_rows
+from hpotune.finetune.model.base_model import load_tokenizer
+from hpotune.finetune.model.labels import class_order, with_class_order
+from hpotune.finetune.training.loss import Row
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrialInputs:
+    """The tokenizer and the tokenized rows of a trial."""
+
+    tokenizer: transformers.PreTrainedTokenizerBase
+    pad_id: int
+    split: TokenizedSplit
+
+    @property
+    def train(self) -> list[Row]:
+        """The training rows."""
+        return self.split.train.rows
+
+    @property
+    def validation(self) -> list[Row]:
+        """The validation rows."""
+        return self.split.validation.rows
+
+    @property
+    def labels(self) -> list[str] | None:
+        """As TokenizedSplit.labels."""
+        return self.split.labels
+
+
+def load_inputs(
+    model: ModelConfig, data: DataConfig, *, data_root: str | None, prepared: Path | None = None
+) -> TrialInputs:
+    """Tokenizer and tokenized rows. `prepared`: a folder with rows that a rehearsal has tokenized, used if they fit.
+
+    Raises: DataError, UserError.
+    """
+    tokenizer = load_tokenizer(model)
+    key = prepared_key(model, data, tokenizer, data_root=data_root) if prepared else None
+    split = find_prepared(prepared, key) if prepared and key else None
+    if split is None:
+        rows, labels = load_split(model, data, data_root=data_root)
+        split = tokenize_split(rows, labels, data, tokenizer)
+    return TrialInputs(tokenizer=tokenizer, pad_id=tokenizer.pad_token_id, split=split)
+
+
+def load_split(
+    model: ModelConfig, data: DataConfig, *, data_root: str | None
+) -> tuple[DataSplit, list[str] | None]:
+    """The rows, and the label names in the order of the class numbers (None for a language model).
+
+    Raises: DataError, UserError.
+    """
+    labelled = model.task == "sequence_classification"
+    rows = load_rows(data, data_root=data_root, labelled=labelled)
+    if not labelled:
+        return rows, None
+    labels = class_order(model, rows.labels)
+    return with_class_order(rows, labels), labels
+
+
+def tokenize_split(
+    rows: DataSplit,
+    labels: Sequence[str] | None,
+    data: DataConfig,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> TokenizedSplit:
+    """The rows as tokens, with the warnings about them. `progress` is called with the number of rows that are done.
+
+    Raises: DataError, UserError.
+    """
+    labelled = labels is not None
+    train = tokenize_rows(rows.train, data, tokenizer, labelled=labelled, progress=progress)
+    validation = tokenize_rows(rows.validation, data, tokenizer, labelled=labelled)
+    both = train + validation
+    check_left_out(both, data)
+    return TokenizedSplit(
+        train=train,
+        validation=validation,
+        labels=None if labels is None else list(labels),
+        warnings=[*both.warnings, *rows.warnings],
+    )
