@@ -13,7 +13,7 @@ from hpotune.checks.user_code import command_mistakes, function_mistakes, rung_m
 from hpotune.config import budget_extension, lm_eval_tasks
 from hpotune.config.lm_eval_tasks import TaskIndex
 from hpotune.config.load import Study, build_study
-from hpotune.config.metrics import task_metrics
+from hpotune.config.metrics import other_form_warning, task_metrics, unsafe_code_mistake
 from hpotune.config.paths import resolve
 from hpotune.config.rows.data_check import data_mistakes
 from hpotune.config.space.start_from import items
@@ -214,19 +214,35 @@ def _task_findings(study: Study) -> Iterator[Finding]:
         mistakes += _task_metric_mistakes(study, index)
     for key, text in mistakes:
         yield Finding(kind="task", level="bad", key=key, text=text)
+    if tuned or recorded:
+        yield from _form_findings(study)
+
+
+def _form_findings(study: Study) -> Iterator[Finding]:
+    """A warning where the tasks are asked in another form than the rows are trained in."""
+    data, chosen = study.config.data, study.config.score.chat_template
+    if data is not None and chosen != "auto" and chosen != (data.prompt == "chat"):
+        key: KeyPath = ("score", "chat_template")
+        yield Finding(kind="chat template", level="note", key=key, text=other_form_warning(chosen))
 
 
 def _task_metric_mistakes(study: Study, index: TaskIndex) -> Iterator[Mistake]:
-    """Metrics that their task does not have: the trial would fail after training."""
-    for number, objective in enumerate(study.config.score.objective):
-        given = task_metrics(index, objective.task) if objective.task else None
-        metric = objective.metric.partition(",")[0]
-        if given is not None and metric not in given:
-            where = (*_objective(study, number), "metric")
-            yield (
-                where,
-                f"metric={objective.metric!r} is not a metric of {objective.task}; {nearest(metric, given)}",
-            )
+    """Metrics that their task does not have, and code that the study does not allow; the rehearsal looks deeper."""
+    score = study.config.score
+    named = {objective.task: (*_objective(study, i), "task") for i, objective in enumerate(score.objective)}
+    named |= {
+        name: ("score", side, i) for side in ("record", "test") for i, name in enumerate(getattr(score, side))
+    }
+    known = {name: task_metrics(index, name) for name in named if name is not None}
+    for name, where in named.items():
+        facts = known.get(name or "")
+        if facts is not None and facts.runs_code and not score.confirm_unsafe_code:
+            yield where, unsafe_code_mistake(f"score.{where[1]}", name or "")
+    for number, objective in enumerate(score.objective):
+        facts = known.get(objective.task or "")
+        text = facts.mistake(objective.task or "", objective.metric) if facts is not None else None
+        if text is not None:
+            yield (*_objective(study, number), "metric"), text
 
 
 def _unknown_task(name: str, index: TaskIndex, *, measured: bool) -> str:

@@ -73,12 +73,29 @@ def unmeasured_objectives(values: dict[str, Value], config: StudyConfig) -> Iter
             )
 
 
+def changing_forms(values: dict[str, Value], config: StudyConfig) -> Iterator[Mistake]:
+    """An error where `score.chat_template: auto` would ask the tasks of the trials in different forms."""
+    data = values.get("data")
+    prompt = data.get("prompt") if isinstance(data, dict) else None
+    options = prompt.get("choice") if isinstance(prompt, dict) else None
+    tasks = any(objective.task for objective in config.score.objective)
+    if tasks and config.score.chat_template == "auto" and isinstance(options, list) and "chat" in options:
+        yield (
+            ("score", "chat_template"),
+            "score.chat_template: auto follows data.prompt, which is a range, so that the trials could not be "
+            "compared; write true or false",
+        )
+
+
 _FINE_TUNING_ONLY: tuple[KeyPath, ...] = (
     ("data_root",),
     ("keep",),
     ("checks",),
     ("env", "offline"),
     ("score", "batch_size"),
+    ("score", "chat_template"),
+    ("score", "system"),
+    ("score", "confirm_unsafe_code"),
     ("score", "include_path"),
 )
 """Keys that only the built-in fine-tuning reads."""

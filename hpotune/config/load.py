@@ -50,6 +50,7 @@ class Study:
 CONFIG_RULES: tuple[Callable[[dict[str, Value], StudyConfig], Iterable[Mistake]], ...] = (
     comparability.unused_keys,
     comparability.unmeasured_objectives,
+    comparability.changing_forms,
 )
 """What is validated once the config is known."""
 

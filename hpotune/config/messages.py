@@ -49,7 +49,8 @@ def mistakes(error: ValidationError, sections: dict[str, Value]) -> Iterator[tup
         )
         by_key.setdefault(where, []).append(details)
     for where, group in by_key.items():
-        yield _mistake(where, group)
+        key, text = _mistake(where, group)
+        yield key, text + (_quote_hint(where, sections) if group[0]["type"] == "extra_forbidden" else "")
 
 
 def shown(value: object) -> str:
@@ -73,6 +74,24 @@ def _mistake(where: KeyPath, group: list[ErrorDetails]) -> tuple[KeyPath, str]:
     if value is None and kind in ("dict_type", "model_type", "model_attributes_type"):
         return where, f"{name} is empty; {rule}, or remove the line"
     return where, f"{name}={shown(value)} {rule}{_hint(group, value)}"
+
+
+def _quote_hint(where: KeyPath, sections: dict[str, Value]) -> str:
+    """What to write where a comma has split a plain value: YAML reads `{metric: a,b}` as the keys `metric` and `b`."""
+    section: Value = sections
+    for key in where[:-1]:
+        if isinstance(section, dict):
+            section = section.get(str(key))
+        elif isinstance(section, list) and isinstance(key, int):
+            section = section[key]
+    if not isinstance(section, dict) or section.get(str(where[-1]), "") is not None:
+        return ""
+    keys = list(section)
+    before = keys.index(str(where[-1])) - 1
+    value = section[keys[before]] if before >= 0 else None
+    if not isinstance(value, str):
+        return ""
+    return f'; if it belongs to the value before, quote that: {keys[before]}: "{value},{where[-1]}"'
 
 
 def _own_rule(where: KeyPath, text: str, value: Any) -> tuple[KeyPath, str]:  # noqa: ANN401 - whatever the file holds

@@ -1,19 +1,22 @@
 """The direction of a metric, derived from its name, and the metrics of an lm-eval task.
 
 Names are compared word by word: `answer_rate` does not match `ter`. The metrics of a task are read from its YAML file;
-lm_eval is not imported. They are unknown (None) for tasks in Python, for tags, and for metrics that are functions.
+lm_eval is not imported. They are unknown for tasks in Python, for tags, and where code names them; the rehearsal finds
+those.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import yaml
 
 from hpotune.config.lm_eval_tasks import TaskIndex
+from hpotune.errors import nearest
 
 Sense = Literal["maximize", "minimize"]
 _NAMES: dict[Sense, str] = {
@@ -51,8 +54,35 @@ class _Loader(yaml.SafeLoader):
 _Loader.add_constructor("!function", lambda loader, node: None)
 
 
-def task_metrics(index: TaskIndex, name: str) -> frozenset[str] | None:
-    """The valid values of `score.objective.metric` for this task; None if they are not known from its file."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TaskMetrics:
+    """What the file of a task or group says about its scores."""
+
+    names: frozenset[str] | None
+    """Metrics without filters; None where code names them."""
+    filters: tuple[str, ...] | None
+    """Answer filters; `none` is lm-eval's name for no filter. None: those of the tasks of a group."""
+    runs_code: bool = False
+    """Whether the task executes what the model writes."""
+
+    def mistake(self, task: str, metric: str) -> str | None:
+        """The error of an objective with this metric; None if the task may have it.
+
+        A metric with a filter is written `metric,filter`.
+        """
+        name = metric.partition(",")[0]
+        names = frozenset({name}) if self.names is None else self.names
+        kinds = ("none",) if self.filters is None else self.filters
+        labels = {one if kind == "none" else f"{one},{kind}" for one in names for kind in kinds}
+        if name not in names:
+            return f"metric={metric!r} is not a metric of {task}; {nearest(name, labels)}"
+        if self.filters is None or metric in labels:
+            return None
+        return f"score.objective: {task} has no metric {metric!r}; {nearest(metric, labels)}"
+
+
+def task_metrics(index: TaskIndex, name: str) -> TaskMetrics | None:
+    """The scores of this task or group, read from its file; None for a tag, a task in Python, or a file with errors."""
     entry = index.entries.get(name)
     if entry is None or entry.folder is None:
         return None
@@ -61,12 +91,32 @@ def task_metrics(index: TaskIndex, name: str) -> frozenset[str] | None:
         keys = _keys(file) if file else {}
     except (OSError, ValueError, yaml.YAMLError, TypeError):
         return None  # lm-eval itself reports errors in such a file
-    listed = keys.get("metric_list" if entry.members is None else "aggregate_metric_list")
-    found = (
-        [item.get("metric") for item in listed if isinstance(item, dict)] if isinstance(listed, list) else []
+    if not keys or "class" in keys:
+        return None
+    if entry.members is not None:
+        return TaskMetrics(names=_metric_names(keys.get("aggregate_metric_list")), filters=None)
+    # A task that computes its scores itself may give more than it lists.
+    names = None if "process_results" in keys else _metric_names(keys.get("metric_list"))
+    return TaskMetrics(
+        names=names, filters=_filter_names(keys.get("filter_list")), runs_code=bool(keys.get("unsafe_code"))
     )
+
+
+def _metric_names(listed: object) -> frozenset[str] | None:
+    """The names of a `metric_list`; None if there is none, or one of them is a function."""
+    if not isinstance(listed, list):
+        return None
+    found = [item.get("metric") for item in listed if isinstance(item, dict)]
     names = frozenset(metric for metric in found if isinstance(metric, str))
     return names if names and len(names) == len(set(map(str, found))) else None
+
+
+def _filter_names(listed: object) -> tuple[str, ...] | None:
+    """The names of a `filter_list`; lm-eval's default if there is none."""
+    if listed is None:
+        return ("none",)
+    named = isinstance(listed, list) and all(isinstance(one, dict) and "name" in one for one in listed)
+    return tuple(str(one["name"]) for one in listed) if named and isinstance(listed, list) else None
 
 
 def _file(folder: Path, name: str, *, key: str) -> Path | None:
@@ -88,3 +138,20 @@ def _keys(file: Path) -> dict[str, object]:
     for include in includes if isinstance(includes, list) else [includes]:
         merged |= _keys(Path(os.path.normpath(file.parent / str(include))))
     return {**merged, **own}
+
+
+def unsafe_code_mistake(key: str, task: str) -> str:
+    """The error of a task that executes code without the study's consent; `key`: where the study names it."""
+    return (
+        f"{key}: {task} executes the code that the model writes (unsafe_code); to allow it on the nodes, without a "
+        "sandbox, write score.confirm_unsafe_code: true"
+    )
+
+
+def other_form_warning(chat: bool) -> str:
+    """The warning of a study that scores in another form than it trains; `chat`: the form of the scoring."""
+    forms = ("in plain text", "in the chat template")
+    return (
+        f"score.chat_template: the tasks are asked {forms[chat]}, but the rows are trained {forms[not chat]} "
+        f"(data.prompt); the scores are about another form than the one that is trained"
+    )

@@ -48,6 +48,28 @@ TASKS = [
         "'mmlu' is sealed, but 'mmlu_anatomy' in score.objective contains mmlu_anatomy of it",
         ("objective:", "objective: {task: mmlu_anatomy, metric: acc}"),
     ),
+    Row(
+        "objective:",
+        "objective: {task: gsm8k, metric: exact_match}",
+        "score.objective: gsm8k has no metric 'exact_match'; did you mean 'exact_match,strict-match'? "
+        "valid: exact_match,flexible-extract, exact_match,strict-match",
+    ),
+    Row(
+        "objective:",
+        "objective: {task: gsm8k, metric: exact_match,strict-match}",
+        'if it belongs to the value before, quote that: metric: "exact_match,strict-match"',
+    ),
+    Row(
+        "objective:",
+        'objective: {task: humaneval, metric: "pass@1,create_test"}',
+        "score.objective: humaneval executes the code that the model writes (unsafe_code); to allow it on the nodes, "
+        "without a sandbox, write score.confirm_unsafe_code: true",
+    ),
+    Row(
+        "objective:",
+        "objective: {task: humaneval, metric: pass@1}\nconfirm_unsafe_code: true",
+        "score.objective: humaneval has no metric 'pass@1'; valid: pass@1,create_test",
+    ),
     Row("+score:", "test: [arc_easy]\nrecord: [arc_easy]", "but 'arc_easy' in score.record is the same task"),
 ]
 RUNGS = [

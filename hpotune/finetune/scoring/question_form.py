@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import transformers
 from jinja2.exceptions import TemplateError
 
+from hpotune.config.metrics import other_form_warning
 from hpotune.config.schema.study_config import ScoreConfig
 from hpotune.finetune.trial_errors import UserError
 
@@ -28,14 +29,7 @@ def check_chat_template(
 
 def form_warning(chat: bool, prompt: str) -> list[str]:
     """A warning where training and scoring ask in different forms."""
-    if chat == (prompt == "chat"):
-        return []
-    forms = ("in plain text", "through the chat template")
-    return [
-        f"score.chat_template: the tasks are asked {forms[chat]}, but the rows are trained {forms[not chat]} "
-        f"(data.prompt: {prompt if prompt == 'chat' else 'not chat'}); the scores are about another form than the one "
-        "that is trained"
-    ]
+    return [] if chat == (prompt == "chat") else [other_form_warning(chat)]
 
 
 class ChatTemplate:

@@ -23,6 +23,7 @@ from lm_eval.tasks._index import Entry
 from lm_eval.tasks.manager import TaskDict
 
 from hpotune.config.lm_eval_tasks import TaskIndex, task_index
+from hpotune.config.metrics import unsafe_code_mistake
 from hpotune.config.paths import DATA_FILES
 from hpotune.config.schema.study_config import ScoreConfig
 from hpotune.finetune.model.hub import BUILDERS, local_path
@@ -238,10 +239,7 @@ def _check_task(task: Task, *, key: str, confirmed: bool) -> None:
     """Raises: UserError for a task that runs code, reads images or sound, or has a metric that does not exist."""
     name = task.config.task
     if getattr(task, "UNSAFE_CODE", False) and not confirmed:
-        raise UserError(
-            f"{key}: {name} executes the code that the model writes (unsafe_code); to allow it on the nodes, without a "
-            "sandbox, write score.confirm_unsafe_code: true"
-        )
+        raise UserError(unsafe_code_mistake(key, name))
     if getattr(task, "MULTIMODAL", False):
         raise UserError(f"{key}: {name} needs a model that reads images or sound; choose a task of text")
     functions = getattr(task, "_metric_fn_list", {})
