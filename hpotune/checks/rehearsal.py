@@ -25,7 +25,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
-from hpotune.checks.finding import Finding
+from hpotune.checks.finding import Finding, Level
 from hpotune.config.corners import corner_points
 from hpotune.config.lm_eval_tasks import cache_folder
 from hpotune.config.load import Study
@@ -85,19 +85,29 @@ class Rehearsal:
         """The mistakes as errors and the warnings as notes, at the keys that they start with."""
         if self.result is None:
             return [Finding(kind="rehearsal", level="note", text=f"not rehearsed: {self.skipped}")]
-        errors = [
-            Finding(kind="rehearsal", level="bad", key=_key(text), text=text) for text in self.result.mistakes
-        ]
-        return errors + [
-            Finding(kind="rehearsal", level="note", key=_key(text), text=text)
-            for text in self.result.warnings
+        return [
+            Finding(kind="rehearsal", level=level, key=_key(text), text=text)
+            for level, texts in self._texts(self.result)
+            for text in texts
         ]
 
-    def raise_mistakes(self, study: Study) -> None:
-        """Raise: StudyFileError with every mistake, one line each."""
-        mistakes = [finding for finding in self.findings if finding.level == "bad"]
-        if mistakes:
-            raise StudyFileError(*(finding.message(study.source) for finding in mistakes))
+    @staticmethod
+    def _texts(result: RehearsalResult) -> Iterator[tuple[Level, list[str]]]:
+        yield "bad", result.mistakes
+        yield "note", result.missing
+        yield "note", result.warnings
+
+    def raise_mistakes(self, study: Study, *, complete: bool = False) -> None:
+        """Check that nothing is wrong; `complete`: and nothing is left to download.
+
+        Raises: StudyFileError with every mistake, one line each.
+        """
+        if self.result is None:
+            return
+        texts = [*self.result.mistakes, *(self.result.missing if complete else [])]
+        if texts:
+            findings = (Finding(kind="rehearsal", key=_key(text), text=text) for text in texts)
+            raise StudyFileError(*(finding.message(study.source) for finding in findings))
 
 
 def rehearse(
@@ -126,7 +136,7 @@ def rehearse(
     if not preview:
         spec = spec.model_copy(update={"prepared": str(prepared)})
     result = _run(spec, config, limits=limits, show=show)
-    if not preview and not result.mistakes:
+    if not preview and not (result.mistakes or result.missing):
         _keep(record, result)
     return Rehearsal(result=result, prepared=None if preview else prepared)
 

@@ -144,7 +144,7 @@ class FirstRehearsal:
         if self.skip or study.config.model is None:
             return
         self.done = _rehearse(study, memory=self.memory, time=self.time, silent=self.silent)
-        self.done.raise_mistakes(study)
+        self.done.raise_mistakes(study, complete=True)
         if not self.done.again:
             for finding in self.done.findings:
                 typer.echo(f"warning: {finding.message(study.source)}", err=True)

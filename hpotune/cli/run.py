@@ -211,7 +211,7 @@ def rehearse(study: Target) -> None:
     folder, loaded = load_study_of(study, None)
     rehearsal = rehearse_study(loaded, limits=NO_LIMITS, show=typer.echo)
     record_rehearsal(folder, rehearsal)
-    rehearsal.raise_mistakes(loaded)
+    rehearsal.raise_mistakes(loaded, complete=True)
 
 
 Ended = Annotated[str, typer.Option("--ended", help="Jobs that Slurm reports as ended: 12,13.")]

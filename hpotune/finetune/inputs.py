@@ -18,6 +18,7 @@ from hpotune.finetune.data.tokenization import check_left_out, tokenize_rows
 from hpotune.finetune.model.base_model import load_tokenizer
 from hpotune.finetune.model.labels import class_order, with_class_order
 from hpotune.finetune.training.loss import Row
+from hpotune.finetune.trial_errors import DatasetNotCached
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,7 +69,10 @@ def load_split(
     Raises: DataError, UserError.
     """
     labelled = model.task == "sequence_classification"
-    rows = load_rows(data, data_root=data_root, labelled=labelled)
+    try:
+        rows = load_rows(data, data_root=data_root, labelled=labelled)
+    except DatasetNotCached as error:
+        raise DatasetNotCached(f"data.path: {error}") from error
     if not labelled:
         return rows, None
     labels = class_order(model, rows.labels)

@@ -3,7 +3,9 @@
 HpotuneError
 └── TrialError               unknown
     ├── UserError            user    the point cannot be trained as the study file says
+    │   └── ModelNotCached           the model is not downloaded
     ├── DataError            data    the training data is not what the study file says
+    │   └── DatasetNotCached         the dataset is not downloaded
     ├── NotFinite            nan     the loss, a gradient or the adapter diverged
     └── SanityCheckFailure   truth   a sanity check failed, so that the score could not be trusted
 RowLeftOut                   not a failure: one row cannot be used; the trial goes on without it
@@ -32,6 +34,14 @@ class DataError(TrialError, ValueError):
     """The training data does not hold what the study file says."""
 
     cause = "data"
+
+
+class ModelNotCached(UserError):
+    """The model is neither on this machine nor in the cache, and the trial is offline."""
+
+
+class DatasetNotCached(DataError):
+    """The dataset is neither on this machine nor in the cache, and the trial is offline."""
 
 
 class NotFinite(TrialError, ValueError):

@@ -108,6 +108,8 @@ class RehearsalResult(Section):
     mistakes: list[str] = Field(default=[])
     """Errors that every trial, or those at some point of the space, would end with; each starts with its key."""
     warnings: list[str] = Field(default=[])
+    missing: list[str] = Field(default=[])
+    """Models and datasets that are not downloaded, with the command; what needs them was not rehearsed."""
     used: int = 0
     """Rows that are trained or evaluated."""
     dropped: list[RowReason] = Field(default=[])

@@ -22,6 +22,8 @@ START, END = "⟦", "⟧"
 
 def rehearsal_summary(result: RehearsalResult, *, again: bool) -> str:
     """One line: rows, lengths, requests, what it took."""
+    if result.missing and not result.used:
+        return f"not rehearsed: what the warnings name is not downloaded ({_took(result)})"
     parts = [f"{result.used:,} rows"]
     if result.dropped:
         parts.append(f"{len(result.dropped):,} left out")
@@ -31,7 +33,7 @@ def rehearsal_summary(result: RehearsalResult, *, again: bool) -> str:
         parts.append(f"{result.lengths.min} to {result.lengths.max} tokens")
     parts += [f"{name}: {task.requests:,} requests" for name, task in result.requests.items()]
     took = "unchanged since the last rehearsal" if again else _took(result)
-    return f"rehearsed: {', '.join(parts)} ({took})"
+    return f"rehearsed{' in part' if result.missing else ''}: {', '.join(parts)} ({took})"
 
 
 def _took(result: RehearsalResult) -> str:

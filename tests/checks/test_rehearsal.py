@@ -170,3 +170,21 @@ def test_histogram_counts_each_row_once(counts: list[int]) -> None:
     assert found.histogram[0].start == min(counts)
     assert found.histogram[-1].start <= max(counts) < found.histogram[-1].end
     assert len(found.histogram) <= 11
+
+
+def test_missing_downloads_stop_only_a_start(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    study = make(model={"path": "acme/none"}, data={"path": "acme/topics"})
+    found = rehearse(study, limits=Limits(memory_gb=4))
+    assert found.result is not None
+    assert found.result.mistakes == []
+    found.raise_mistakes(study)
+    with pytest.raises(StudyFileError) as raised:
+        found.raise_mistakes(study, complete=True)
+    assert [text.partition(" is neither")[0] for text in raised.value.mistakes] == [
+        f"study.yaml:{study.source.line(('model', 'path'))}: model.path: acme/none",
+        f"study.yaml:{study.source.line(('data', 'path'))}: data.path: acme/topics",
+    ]
+    assert all("hf download" in text for text in raised.value.mistakes)

@@ -21,7 +21,7 @@ from typing import cast
 from hpotune.config.lm_eval_tasks import cache_folder
 from hpotune.config.yaml_source import Value
 from hpotune.errors import nearest
-from hpotune.finetune.trial_errors import DataError, UserError
+from hpotune.finetune.trial_errors import DatasetNotCached, ModelNotCached, UserError
 
 PRIVATE = "HPOTUNE_PRIVATE_DATASETS"
 """Variable with the private cache, inherited by child processes: one cache per process tree."""
@@ -193,7 +193,7 @@ def _downloaded_dataset(path: str, revision: str | None, error: Exception) -> st
         return str(snapshot_download(path, repo_type="dataset", revision=revision, local_files_only=True))
     except (errors.LocalEntryNotFoundError, errors.HFValidationError):
         if isinstance(error, ConnectionError):
-            raise DataError(_not_cached(path, revision, "--repo-type dataset ")) from error
+            raise DatasetNotCached(_not_cached(path, revision, "--repo-type dataset ")) from error
         raise error from None
 
 
@@ -207,7 +207,7 @@ def explain_missing_model(path: str, revision: str | None) -> Iterator[None]:
     except OSError as error:
         if not constants.HF_HUB_OFFLINE or not isinstance(error.__cause__, errors.LocalEntryNotFoundError):
             raise
-        raise UserError(f"model: {_not_cached(path, revision)}") from error
+        raise ModelNotCached(f"model.path: {_not_cached(path, revision)}") from error
 
 
 def _not_cached(path: str, revision: str | None, flags: str = "") -> str:

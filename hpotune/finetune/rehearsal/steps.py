@@ -28,7 +28,7 @@ from hpotune.finetune.rehearsal.preview_rows import lengths, preview_rows, row_r
 from hpotune.finetune.scoring.task_requests import build_requests, requested_tasks, sealed_tasks
 from hpotune.finetune.training.adapter_training import check_settings
 from hpotune.finetune.training.optimizer import step_plan, training_arguments
-from hpotune.finetune.trial_errors import TrialError
+from hpotune.finetune.trial_errors import DatasetNotCached, ModelNotCached, TrialError
 from hpotune.records.rehearsal_record import (
     RehearsalProgress,
     RehearsalResult,
@@ -48,6 +48,7 @@ class Findings:
     report: Report
     mistakes: dict[str, None] = field(default_factory=dict)
     warnings: dict[str, None] = field(default_factory=dict)
+    missing: dict[str, None] = field(default_factory=dict)
 
     @contextmanager
     def step(self, name: Step) -> Iterator[None]:
@@ -58,6 +59,8 @@ class Findings:
         self.report(RehearsalProgress(step=name))
         try:
             yield
+        except (ModelNotCached, DatasetNotCached) as error:
+            self.missing[str(error)] = None
         except TrialError as error:
             self.mistakes[str(error).strip().replace("\n", "; ")] = None
         except Exception as error:
@@ -95,7 +98,7 @@ def rehearse(spec: RehearsalSpec, *, report: Report) -> RehearsalResult:
     for index, points in enumerate(grouped(spec.points, "model", "data")):
         first = _rehearse_inputs(points, spec, found)
         result = first if index == 0 else result
-    update = {"mistakes": list(found.mistakes), "warnings": list(found.warnings)}
+    update = {name: list(getattr(found, name)) for name in ("mistakes", "warnings", "missing")}
     return result.model_copy(update=update)
 
 

@@ -27,7 +27,7 @@ from hpotune.config.metrics import unsafe_code_mistake
 from hpotune.config.paths import DATA_FILES
 from hpotune.config.schema.study_config import ScoreConfig
 from hpotune.finetune.model.hub import BUILDERS, local_path
-from hpotune.finetune.trial_errors import DataError, TrialError, UserError
+from hpotune.finetune.trial_errors import DataError, DatasetNotCached, TrialError, UserError
 
 PIP = re.compile(r"pip install ([\w\[\].-]+)")
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "cv2": "opencv-python", "PIL": "pillow"}
@@ -213,7 +213,8 @@ def _explained(error: Exception, key: str, name: str, file: Path | None) -> Tria
     if isinstance(error, ImportError) or isinstance(inner, ImportError):
         return UserError(f"{key}: {name} needs {_package(error)}")
     if isinstance(error, DataError):
-        return DataError(f"{key}: the dataset of {name}{where} cannot be read: {error}")
+        kind = DatasetNotCached if isinstance(error, DatasetNotCached) else DataError
+        return kind(f"{key}: the dataset of {name}{where} cannot be read: {error}")
     if isinstance(error, (OSError, DatasetsError)):
         return DataError(
             f"{key}: the dataset of {name}{where} cannot be read ({reason(error)}); correct the file, load the dataset "

@@ -140,14 +140,14 @@ def test_uncached_model_names_download_command(site: Site, tmp_path: Path) -> No
     result = site.trial("empty", offline=True, env=node(tmp_path), revision=site.old)
     assert (result.state, result.failure.cause) == ("failed", "user")
     assert result.failure.message == (
-        f"model: acme/tiny is neither a path on this machine nor in the cache (HF_HOME={tmp_path}); "
+        f"model.path: acme/tiny is neither a path on this machine nor in the cache (HF_HOME={tmp_path}); "
         f"download it on the login node: hf download --revision {site.old} acme/tiny"
     )
 
 
 def test_uncached_dataset_names_download_command(tmp_path: Path) -> None:
     assert (
-        f"DataError: acme/topics is neither a path on this machine nor in the cache (HF_HOME={tmp_path}); "
+        f"DatasetNotCached: acme/topics is neither a path on this machine nor in the cache (HF_HOME={tmp_path}); "
         "download it on the login node: hf download --repo-type dataset acme/topics\n"
     ) in load(tmp_path).stderr
 
