@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from hpotune.config.dependent_keys import dependent_key_mistakes
 from hpotune.config.library_values import OWN_TYPES, field_types
 from hpotune.config.space.range_parsing import range_kind
 from hpotune.config.yaml_source import Mistake, Value
@@ -126,10 +127,16 @@ def _key_error(key: str, *, valid: Iterable[str], refused: dict[str, str]) -> st
 
 
 def unknown_keys(values: Mapping[str, Value]) -> Iterator[Mistake]:
-    """An error for each key of `lora` and `train` that the libraries do not have or a trial does not support."""
+    """An error for each key of `lora` and `train` that the libraries do not have or a trial does not support.
+
+    Also for each that the optimizer or the schedule of the file does not read.
+    """
     for section, check in (("lora", check_lora_key), ("train", check_train_key)):
         keys = values.get(section)
         for key in keys if isinstance(keys, dict) and range_kind(keys) is None else ():
             error = check(key)
             if error:
                 yield (section, key), f"{section}.{key}: {error}"
+    train = values.get("train")
+    if isinstance(train, dict) and range_kind(train) is None:
+        yield from dependent_key_mistakes(train)

@@ -28,6 +28,11 @@ _NAMED: dict[str, tuple[str, str, str]] = {
     "optim": ("transformers", "training_args.py", "OptimizerNames"),
     "lr_scheduler_type": ("transformers", "trainer_utils.py", "SchedulerType"),
 }
+_SCHEDULES = ("transformers", "optimization.py", "TYPE_TO_SCHEDULER_FUNCTION")
+_NOT_OF_THE_FILE = ("optimizer", "num_warmup_steps", "num_training_steps", "last_epoch")
+"""Arguments of transformers' schedules that the training loop sets."""
+_WITHOUT_ARGUMENTS = ("constant", "constant_with_warmup")
+"""Schedules to which transformers.get_scheduler passes no `lr_scheduler_kwargs`."""
 UNFIT: dict[str, tuple[tuple[str, ...], str]] = {
     "optim": (
         ("lomo", "adalomo", "galore", "apollo", "schedule_free"),
@@ -89,14 +94,66 @@ def named_values(field: str) -> tuple[str, ...]:
     return tuple(name for name in names if not name.startswith(UNFIT[field][0]))
 
 
+@cache
+def schedule_arguments() -> Mapping[str, Mapping[str, str]]:
+    """Value of `train.lr_scheduler_type` -> argument of `lr_scheduler_kwargs` -> its default; required: empty text."""
+    body = _installed_body(*_SCHEDULES[:2])
+    if body is None:
+        return {name: json.loads(text) for name, text in _recorded()["schedules"].items()}
+    functions = {node.name: node for node in body if isinstance(node, ast.FunctionDef)}
+    of_type = next(
+        node.value for node in body if isinstance(node, ast.Assign) and _assigns(node, _SCHEDULES[2])
+    )
+    assert isinstance(of_type, ast.Dict), "transformers lists its schedules in a dict"
+    made = [value.id for value in of_type.values if isinstance(value, ast.Name)]
+    names = [key.attr for key in of_type.keys if isinstance(key, ast.Attribute)]
+    values = _enum_members(_NAMED["lr_scheduler_type"])
+    return {
+        values[name]: {} if values[name] in _WITHOUT_ARGUMENTS else _arguments(functions[function])
+        for name, function in zip(names, made, strict=True)
+    }
+
+
+def _assigns(node: ast.Assign, name: str) -> bool:
+    return any(isinstance(target, ast.Name) and target.id == name for target in node.targets)
+
+
+def _arguments(function: ast.FunctionDef) -> dict[str, str]:
+    """The arguments that the study file may give -> default as source text; without a default: empty text."""
+    given = function.args.args
+    defaults = [""] * (len(given) - len(function.args.defaults)) + list(
+        map(ast.unparse, function.args.defaults)
+    )
+    pairs = zip((argument.arg for argument in given), defaults, strict=True)
+    return {name: default for name, default in pairs if name not in _NOT_OF_THE_FILE}
+
+
+def _enum_members(source: tuple[str, str, str]) -> dict[str, str]:
+    """Member -> value of an enum of an installed library."""
+    found = _installed(*source)
+    assert found is not None, "asked where the library is installed"
+    return {
+        target.id: str(node.value.value)
+        for node in found.body
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant)
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+
+
 def _installed(package: str, file: str, name: str) -> ast.ClassDef | None:
     """The syntax tree of a class of an installed library; None if the library is not installed."""
+    body = _installed_body(package, file) or []
+    return next((node for node in body if isinstance(node, ast.ClassDef) and node.name == name), None)
+
+
+def _installed_body(package: str, file: str) -> list[ast.stmt] | None:
+    """The statements of a file of an installed library; None if the library is not installed."""
     spec = importlib.util.find_spec(package)
     source = Path(spec.origin).parent / file if spec and spec.origin else None
     if source is None or not source.is_file():
         return None
-    body = ast.parse(source.read_text(encoding="utf-8")).body
-    return next((node for node in body if isinstance(node, ast.ClassDef) and node.name == name), None)
+    return ast.parse(source.read_text(encoding="utf-8")).body
 
 
 def _recorded() -> dict[str, dict[str, str]]:
@@ -206,4 +263,5 @@ if __name__ == "__main__":
         enum = _installed(*source)
         assert enum is not None, "recorded where the libraries are installed"
         recorded[field] = dict.fromkeys(_enum_values(enum), "")
+    recorded["schedules"] = {name: json.dumps(found) for name, found in schedule_arguments().items()}
     _RECORDED.write_text(json.dumps(recorded, indent=0) + "\n", encoding="utf-8")

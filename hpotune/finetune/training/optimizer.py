@@ -19,6 +19,9 @@ from hpotune.finetune.data.batches import Batches
 from hpotune.finetune.model.adapter import trainable_parameters
 from hpotune.finetune.trial_errors import DataError, UserError
 
+UNKNOWN_STEPS = 1000
+"""Length for which a schedule is built where the number of steps is not known yet."""
+ROUNDING = 1e-9
 CURVE_LINES = 500  # about how many lines curve.jsonl gets without logging_steps
 
 
@@ -79,7 +82,57 @@ def training_arguments(
             raise UserError(f"train.{field}: {value} {reason}")
     if "sgd_momentum" in train and args.optim.value != "sgd":
         raise UserError(f"train.sgd_momentum: only with optim: sgd, not {args.optim.value}; see `when:`")
+    _check_without_model(args, momentum=cast("float | None", train.get("sgd_momentum")))
     return args
+
+
+def _check_without_model(args: transformers.TrainingArguments, *, momentum: float | None) -> None:
+    """Build optimizer and schedule for a single weight, so that a wrong argument is found before a model is loaded.
+
+    Raises: UserError.
+    """
+    steps = args.max_steps if args.max_steps > 0 else None
+    build_optimizer(args, torch.nn.Linear(1, 1, bias=False), momentum=momentum, steps=steps or UNKNOWN_STEPS)
+    if steps is not None:
+        check_schedule(args, steps)
+
+
+def check_schedule(args: transformers.TrainingArguments, steps: int) -> None:
+    """Compute the learning rates of a run of so many steps; a wrong schedule may fail at its very last step.
+
+    Raises: UserError if one of them is above train.learning_rate, is below 0, or cannot be computed.
+    """
+    warmup = args.get_warmup_steps(steps)
+    _check_stages(args, steps, warmup=warmup)
+    weight = torch.nn.Parameter(torch.zeros(1))
+    scheduler = _schedule(args, torch.optim.SGD([weight], args.learning_rate), steps=steps)
+    assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR), "others are refused (library_values.py)"
+    for step in sorted({0, min(warmup, steps), (warmup + steps) // 2, steps - 1, steps}):
+        try:
+            factor = scheduler.lr_lambdas[0](step)
+        except (ArithmeticError, ValueError, TypeError) as error:
+            raise UserError(
+                f"train.lr_scheduler_type: {args.lr_scheduler_type.value} has no rate at step {step} of {steps} after "
+                f"a warm-up of {warmup} steps ({error}); lower warmup_steps, or correct lr_scheduler_kwargs"
+            ) from error
+        if not 0 <= factor <= 1 + ROUNDING:
+            raise UserError(
+                f"train.lr_scheduler_kwargs: the rate of step {step} of {steps} would be {factor:g} times "
+                "learning_rate; needs 0 to 1"
+            )
+
+
+def _check_stages(args: transformers.TrainingArguments, steps: int, *, warmup: int) -> None:
+    """Raises: UserError if the decay of warmup_stable_decay and the warm-up are longer than the run."""
+    given = args.lr_scheduler_kwargs or {}
+    decay = given.get("num_decay_steps")
+    if not isinstance(decay, (int, float)) or given.get("num_stable_steps") is not None:
+        return
+    if warmup + decay > steps:
+        raise UserError(
+            f"train.lr_scheduler_kwargs: num_decay_steps: {decay} and a warm-up of {warmup} steps are more than the "
+            f"{steps} steps of the run; lower one"
+        )
 
 
 def step_plan(
@@ -87,7 +140,8 @@ def step_plan(
 ) -> StepPlan:
     """The batches and steps; without global_batch_size a step reads per-device batch x accumulation x ranks rows.
 
-    Raises: DataError where the rows do not fill one batch and dataloader_drop_last is set.
+    Raises: DataError where the rows do not fill one batch and dataloader_drop_last is set; UserError for a schedule
+    that does not fit the steps.
     """
     per_step = args.per_device_train_batch_size * args.gradient_accumulation_steps * world_size
     total = int(cast(float, train.get("global_batch_size", per_step)))
@@ -102,6 +156,7 @@ def step_plan(
     steps = (
         args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * batches.steps_per_epoch)
     )
+    check_schedule(args, steps)
     return StepPlan(
         batches=batches,
         micro_batch=min(args.per_device_train_batch_size, math.ceil(total / world_size)),
@@ -132,12 +187,13 @@ def build_optimizer(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Optimizer and schedule of the trainable parameters; no weight decay for biases and norms, as in the Trainer.
 
-    Raises: UserError if the optimizer's package is not installed.
+    Raises: UserError if the optimizer's package is not installed, or for an argument that it does not accept.
     """
+    name = args.optim.value
     try:
         kind, options = transformers.Trainer.get_optimizer_cls_and_kwargs(args, model)
     except (ImportError, ValueError) as error:
-        raise UserError(f"train.optim: {error}") from error
+        raise UserError(f"train.optim: {name}: {error}") from error
     if momentum is not None:
         options["momentum"] = momentum
     decaying = set(
@@ -148,15 +204,33 @@ def build_optimizer(
         {"params": [p for n, p in parameters.items() if n in decaying], "weight_decay": args.weight_decay},
         {"params": [p for n, p in parameters.items() if n not in decaying], "weight_decay": 0.0},
     ]
-    optimizer = kind([group for group in groups if group["params"]], **options)
-    scheduler = transformers.get_scheduler(
-        args.lr_scheduler_type,
-        optimizer=optimizer,
-        num_warmup_steps=args.get_warmup_steps(steps),
-        num_training_steps=steps,
-        scheduler_specific_kwargs=args.lr_scheduler_kwargs,
-    )
-    return optimizer, scheduler
+    try:
+        optimizer = kind([group for group in groups if group["params"]], **options)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"train.optim: {name} does not accept its arguments ({error}); see optim_args"
+        ) from error
+    return optimizer, _schedule(args, optimizer, steps=steps)
+
+
+def _schedule(
+    args: transformers.TrainingArguments, optimizer: torch.optim.Optimizer, *, steps: int
+) -> torch.optim.lr_scheduler.LRScheduler:
+    """The learning rate schedule.
+
+    Raises: UserError for an argument that it does not accept.
+    """
+    try:
+        return transformers.get_scheduler(
+            args.lr_scheduler_type,
+            optimizer=optimizer,
+            num_warmup_steps=args.get_warmup_steps(steps),
+            num_training_steps=steps,
+            scheduler_specific_kwargs=args.lr_scheduler_kwargs,
+        )
+    except (TypeError, ValueError) as error:
+        kind = args.lr_scheduler_type.value
+        raise UserError(f"train.lr_scheduler_kwargs: {kind} does not accept them ({error})") from error
 
 
 def _step_interval(steps: float, total: int) -> int:
