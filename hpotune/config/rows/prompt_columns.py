@@ -15,7 +15,8 @@ from hpotune.config.yaml_source import Mistake, Value
 from hpotune.errors import nearest
 
 LABEL = "label"
-MESSAGES = "messages"
+CONVERSATIONS = ("messages", "conversations")
+"""The column of a conversation: the first of these that the data has."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -100,7 +101,7 @@ def _chat_mistakes(rows: Sequence[Mapping[str, Value]], *, where: str) -> Iterat
     def present(name: str) -> bool:
         return any(name in row for row in rows)
 
-    if present(MESSAGES) or (present("instruction") and present("output")):
+    if any(present(name) for name in CONVERSATIONS) or (present("instruction") and present("output")):
         return
     rule = f"needs the column messages, or instruction and output; {where} has {', '.join(sorted(field_names(rows)))}"
     yield ("data", "prompt"), f"data.prompt: chat {rule}; name yours with data.columns: {{messages: NAME}}"

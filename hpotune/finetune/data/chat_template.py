@@ -1,16 +1,30 @@
-"""A row as a conversation in the chat template of the tokenizer, with the assistant's messages as counted pieces."""
+"""A row as a conversation in the chat template of the tokenizer, with the answers of the assistant as counted pieces.
+
+The text is the rendered conversation, letter by letter, up to the end of the last answer: blanks and messages after it
+are left out, so that the row ends with the end token. An answer is what follows the template's generation prompt, with
+the token that ends it. Templates of reasoning models rewrite earlier answers, so that the conversation up to an answer,
+rendered alone, is no beginning of the text; such an answer is found by rendering the conversation with another word
+instead: what stays the same around that word is around the answer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import transformers
+from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
 from hpotune.config.yaml_source import Value
-from hpotune.finetune.data.prompt import Piece, column_text
-from hpotune.finetune.trial_errors import UserError
+from hpotune.finetune.data.conversation import Conversation, Message, read_conversation
+from hpotune.finetune.data.prompt import Piece
+from hpotune.finetune.trial_errors import RowLeftOut, UserError
+
+RENDER_ERRORS = (TemplateError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError)
+"""What a template raises for messages that it does not expect."""
+ANSWER_WORD, QUESTION_WORD = "qxzanswerzxq", "qxzquestionzxq"  # in no conversation: else they are found twice
+ANSWER: Message = {"role": "assistant", "content": ANSWER_WORD}
+REASON_LENGTH = 200  # characters of a template's own message
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -19,7 +33,7 @@ class RowText:
 
     pieces: list[Piece]
     lost_answers: int = 0
-    """Messages of the assistant that cannot be found in the text, so that they are not counted."""
+    """Answers that cannot be found in the text of the chat template, so that they are not counted."""
 
     @property
     def whole(self) -> str:
@@ -30,46 +44,156 @@ class RowText:
 def conversation_text(row: Mapping[str, Value], tokenizer: transformers.PreTrainedTokenizerBase) -> RowText:
     """The conversation of a row as text.
 
-    Raises: DataError for a missing column, UserError for a tokenizer without a usable chat template.
+    Raises: RowLeftOut for a row that is no conversation with an answer, or that the template refuses; DataError for
+    missing columns; UserError for a tokenizer without a usable chat template.
     """
-    return RowText(pieces=_chat_pieces(chat_messages(row), tokenizer))
-
-
-def chat_messages(row: Mapping[str, Value]) -> list[dict[str, str]]:
-    """The conversation of a row: its column `messages`, or the alpaca columns as one question and answer."""
-    if "messages" in row:
-        return list(cast("list[dict[str, str]]", row["messages"]))
-    extra = row.get("input") or ""
-    prompt = column_text(row, "instruction") + (f"\n\n{extra}" if extra else "")
-    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": column_text(row, "output")}]
-
-
-def _chat_pieces(
-    messages: Sequence[Mapping[str, str]], tokenizer: transformers.PreTrainedTokenizerBase
-) -> list[Piece]:
-    """The conversation in the chat template; the assistant's messages count, with the token that ends them."""
-
-    def templated(part: Sequence[Mapping[str, str]], *, generation_prompt: bool) -> str:
-        return str(
-            tokenizer.apply_chat_template(list(part), tokenize=False, add_generation_prompt=generation_prompt)
-        )
-
     if tokenizer.chat_template is None:
         raise UserError(
             "data.prompt: chat needs a tokenizer with a chat template; set model.tokenizer or another prompt"
         )
-    whole, done, parts = templated(messages, generation_prompt=False), 0, list[Piece]()
-    for index, message in enumerate(messages):
-        if message["role"] != "assistant":
-            continue
-        before = templated(messages[:index], generation_prompt=True)
-        after = templated(messages[: index + 1], generation_prompt=False).rstrip()
-        if not (after.startswith(before) and whole.startswith(after)):
-            raise UserError(
-                "data.prompt: chat needs a chat template that keeps earlier messages unchanged, to find the answers; "
-                "set another prompt"
+    return _RenderedConversation(read_conversation(row), tokenizer).text()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Around:
+    """The template's text around the content of an answer."""
+
+    opening: str
+    """From the content of the message before to the end of the generation prompt."""
+    extra: str
+    """From there to the content: such as an empty block of thoughts."""
+    closing: str
+    """From the content to the end of the answer."""
+
+
+class _RenderedConversation:
+    """A conversation up to its last answer, and its text in the template of the tokenizer."""
+
+    def __init__(self, conversation: Conversation, tokenizer: transformers.PreTrainedTokenizerBase) -> None:
+        """Render it.
+
+        Raises: RowLeftOut if the template refuses it, UserError if it is no template.
+        """
+        self._tokenizer = tokenizer
+        self._tools = conversation.tools
+        self._answers = conversation.answers
+        self._around_after: dict[Value, _Around] = {}
+        messages = conversation.messages[: self._answers[-1] + 1]
+        if messages[0]["role"] == "assistant":
+            raise RowLeftOut("the first message is an answer of the assistant, with no question before it")
+        try:
+            self._messages, self._whole = messages, self._render(messages)
+        except RowLeftOut:
+            # OpenAI's content of a call is null, which transformers hands to the template as an absent key.
+            filled: list[Message] = [{"content": "", **message} for message in messages]
+            if filled == messages:
+                raise
+            self._messages, self._whole = filled, self._render(filled)
+
+    def text(self) -> RowText:
+        """The whole text, with the answers that can be found in it counted.
+
+        Raises: RowLeftOut if no answer can be, or a call of a function is not in the text.
+        """
+        self._check_calls()
+        pieces, done, lost = list[Piece](), 0, 0
+        for index in self._answers:
+            span = self._span_of_prefix(index) or self._span_of_word(index)
+            if span is None or span[0] < done:
+                lost += 1
+                continue
+            pieces += [(self._whole[done : span[0]], False), (self._whole[span[0] : span[1]], True)]
+            done = span[1]
+        if not pieces:
+            raise RowLeftOut(
+                "the chat template rewrites the answers so that they cannot be found in the text"
             )
-        parts += [(whole[done : len(before)], False), (whole[len(before) : len(after)], True)]
-        done = len(after)
-    # The text after the last answer (a line break) is left out, so that the row ends with the end token.
-    return parts
+        return RowText(pieces=pieces, lost_answers=lost)
+
+    def _check_calls(self) -> None:
+        """Check that the template writes each call of a function: without it, half an answer would be trained.
+
+        Raises: RowLeftOut.
+        """
+        for index, message in enumerate(self._messages):
+            if "tool_calls" not in message:
+                continue
+            bare = {"content": "", **{key: value for key, value in message.items() if key != "tool_calls"}}
+            if self._rendered_or_none(self._with(index, bare)) == self._whole:
+                raise RowLeftOut("the chat template does not write the tool_calls of a message")
+
+    def _span_of_prefix(self, index: int) -> tuple[int, int] | None:
+        """Where the answer is, if the text begins with the conversation before it and with the one that it ends."""
+        before = self._render(self._messages[:index], generation_prompt=True)
+        if not self._whole.startswith(before):
+            return None
+        is_last = index == len(self._messages) - 1
+        after = (self._whole if is_last else self._render(self._messages[: index + 1])).rstrip()
+        is_prefix = after.startswith(before) and self._whole.startswith(after)
+        return (len(before), len(after)) if is_prefix else None
+
+    def _span_of_word(self, index: int) -> tuple[int, int] | None:
+        """Where the answer is, by the conversation with a word instead of it: the text around the word stays."""
+        around = self._around(index)
+        halves = _split(self._rendered_or_none(self._with(index, ANSWER)), ANSWER_WORD)
+        if around is None or halves is None:
+            return None
+        head, tail = halves
+        extra = next((e for e in (around.extra, "") if head.endswith(around.opening + e)), "")
+        start, end = len(head) - len(extra), len(self._whole) - len(tail)
+        same = self._whole.startswith(head[:start]) and self._whole.endswith(tail) and start <= end
+        return (start, end + len(around.closing)) if same and tail.startswith(around.closing) else None
+
+    def _around(self, index: int) -> _Around | None:
+        """The text around an answer as the last message; it depends on the role of the message before, at most."""
+        role = self._messages[index - 1]["role"]
+        if role not in self._around_after:
+            before: Message = {**self._messages[index - 1], "content": QUESTION_WORD}
+            context = [*self._messages[: index - 1], before]
+            prompt = _split(self._rendered_or_none(context, generation_prompt=True), QUESTION_WORD)
+            answered = _split(self._rendered_or_none([*context, ANSWER]), QUESTION_WORD)
+            halves = _split(answered[1], ANSWER_WORD) if answered else None
+            if prompt is None or halves is None:
+                return None
+            opening, closing = prompt[1], halves[1].rstrip()
+            if not halves[0].startswith(opening):  # the generation prompt has what a finished answer has not
+                opening = halves[0]
+            self._around_after[role] = _Around(
+                opening=opening, extra=halves[0][len(opening) :], closing=closing
+            )
+        return self._around_after[role]
+
+    def _with(self, index: int, message: Message) -> list[Message]:
+        return [*self._messages[:index], message, *self._messages[index + 1 :]]
+
+    def _rendered_or_none(self, messages: list[Message], *, generation_prompt: bool = False) -> str | None:
+        try:
+            return self._render(messages, generation_prompt=generation_prompt)
+        except RowLeftOut:
+            return None
+
+    def _render(self, messages: list[Message], *, generation_prompt: bool = False) -> str:
+        """The messages in the template.
+
+        Raises: RowLeftOut if the template refuses them, UserError if it is no template.
+        """
+        try:
+            return str(
+                self._tokenizer.apply_chat_template(
+                    messages, tools=self._tools, tokenize=False, add_generation_prompt=generation_prompt
+                )
+            )
+        except TemplateSyntaxError as error:
+            raise UserError(f"model.tokenizer: line {error.lineno} of its chat template: {error}") from error
+        except RENDER_ERRORS as error:
+            name = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:REASON_LENGTH]
+            raise RowLeftOut(f"the chat template refuses it: {name}{reason}") from error
+
+
+def _split(text: str | None, word: str) -> tuple[str, str] | None:
+    """The text before and after the word; None unless the word is in it once."""
+    if text is None or text.count(word) != 1:
+        return None
+    before, _, after = text.partition(word)
+    return before, after

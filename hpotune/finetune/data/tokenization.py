@@ -156,6 +156,8 @@ def _labelled_rows(
 
     texts, left_out = _texts(rows, write)
     yield from left_out
+    if not texts:
+        return
     encoded = encode_texts([text.whole for _, text in texts], tokenizer, max_length=config.max_length)
     for (row, text), (ids, is_cut) in zip(texts, encoded, strict=True):
         if ids:
@@ -176,6 +178,8 @@ def _language_rows(
 
     texts, left_out = _texts(rows, write)
     yield from left_out
+    if not texts:
+        return
     encoded = encode_rows([text.pieces for _, text in texts], tokenizer, special=not chat)
     for (row, text), whole in zip(texts, encoded, strict=True):
         if _is_counted(whole.targets[:length]):

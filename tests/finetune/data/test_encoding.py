@@ -94,7 +94,7 @@ def test_two_added_tokens_are_seen() -> None:
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
-def test_cut_text_is_as_the_tokenizer_cuts(side: str) -> None:
+def test_text_is_cut_as_tokenizers_cut(side: str) -> None:
     tokenizer = with_processor(BOTH)
     tokenizer.truncation_side = side
     texts = ["whale " * count for count in range(1, 20)]

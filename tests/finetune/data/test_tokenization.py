@@ -46,7 +46,7 @@ def test_a_row_has_its_text(tokenizer) -> None:
 
 
 @pytest.mark.parametrize("labelled", [False, True])
-def test_a_row_that_fits_is_not_cut(tokenizer, labelled: bool) -> None:
+def test_row_that_fits_is_uncut(tokenizer, labelled: bool) -> None:
     rows = [{"text": "ab" * 40, "label": 1}]
     whole = tokenized(rows, tokenizer, labelled=labelled, prompt="text").used[0]
     length = len(whole.tokens.ids)
@@ -70,14 +70,14 @@ def test_left_out_rows_have_their_reason(tokenizer) -> None:
     }
 
 
-def test_texts_without_a_token_are_left_out(tokenizer) -> None:
+def test_text_without_token_is_left_out(tokenizer) -> None:
     rows = [{"text": "whale", "label": 0}, {"text": "", "label": 1}]
     found = tokenized(rows, tokenizer, labelled=True, prompt="{text}")
     assert [row.tokens.targets for row in found.used] == [[0]]
     assert found.left_out == [LeftOutRow(number=1, reason=NO_TOKEN)]
 
 
-def test_a_row_of_one_token_is_left_out(tokenizer) -> None:
+def test_row_of_one_token_is_unused(tokenizer) -> None:
     bare = tiny_tokenizer()
     bare.eos_token = None
     rows = [{"q": "whale"}, {"q": "w"}]
