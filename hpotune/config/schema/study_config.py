@@ -145,8 +145,8 @@ class ScoreConfig(Section):
     """Whether the questions of lm-eval tasks are asked through the tokenizer's chat template, few-shot examples as
     messages of the conversation. auto: as the training rows, which is true with `prompt: chat` and false otherwise."""
     system: str | None = None
-    """A system message before each question of the lm-eval tasks; without a chat template, text before it. null: none
-    but the task's own description."""
+    """A system message before each question of the lm-eval tasks; without a chat template, text directly before it.
+    null: none but the task's own description."""
     confirm_unsafe_code: bool = False
     """true: run lm-eval tasks that execute the code that the model writes (humaneval, mbpp, ...) on the node, without a
     sandbox."""

@@ -63,9 +63,10 @@ def check_scores(loaded: TaskDict, names: Sequence[str], index: TaskIndex, score
     rows = {name: _answered_row(task, name) for name, task in loaded["tasks"].items()}
     known = {name: row for name, row in rows.items() if row is not None}
     scores = _expected_scores(loaded, names, index, known)
+    of_tasks = _expected_scores(loaded, [name for name in known if index.exists(name)], index, known)
     for objective in score.objective:
         if objective.task and objective.task in names and index.leaves(objective.task) <= known.keys():
-            objective_value(scores, objective)
+            objective_value(of_tasks | scores, objective)
     for limit in score.constraints:
         task, _, _ = limit.metric.rpartition("/")
         if task in names and index.leaves(task) <= known.keys() and limit.metric not in scores:

@@ -26,8 +26,10 @@ from hpotune.config.lm_eval_tasks import TaskIndex, task_index
 from hpotune.config.metrics import unsafe_code_mistake
 from hpotune.config.paths import DATA_FILES
 from hpotune.config.schema.study_config import ScoreConfig
+from hpotune.errors import inner_reason
 from hpotune.finetune.model.hub import BUILDERS, local_path
 from hpotune.finetune.trial_errors import DataError, DatasetNotCached, TrialError, UserError
+from hpotune.records.error_origin import error_chain
 
 PIP = re.compile(r"pip install ([\w\[\].-]+)")
 DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml", "cv2": "opencv-python", "PIL": "pillow"}
@@ -99,20 +101,10 @@ def load_tasks(
     return loaded
 
 
-def innermost(error: BaseException) -> BaseException:
-    """The first error of a chain: libraries raise `An error occurred` over the one with the reason."""
-    while (
-        inner := error.__cause__ or (None if error.__suppress_context__ else error.__context__)
-    ) is not None:
-        error = inner
-    return error
-
-
 def reason(error: BaseException) -> str:
-    """The innermost error in one line; with its type where the text alone says too little, as `KeyError: 'text'`."""
-    inner = innermost(error)
-    line = (str(inner).strip().splitlines() or [""])[0]
-    return line if isinstance(inner, (OSError, TrialError)) and line else f"{type(inner).__name__}: {line}"
+    """The innermost error of a task's own code or file, with its type: `KeyError: 'text'` needs it."""
+    inner = [one for one in error_chain(error) if str(one).strip()] or [error]
+    return f"{type(inner[-1]).__name__}: {(str(inner[-1]).strip().splitlines() or [''])[0]}"
 
 
 class _TaskFailure(Exception):
@@ -208,32 +200,44 @@ def _missing(key: str, path: str, folders: Sequence[Path]) -> str:
 
 def _explained(error: Exception, key: str, name: str, file: Path | None) -> TrialError:
     """The error of a trial for what lm-eval raised while it loaded a task."""
-    inner = innermost(error)
     where = f" ({file})" if file is not None else ""
-    if isinstance(error, ImportError) or isinstance(inner, ImportError):
-        return UserError(f"{key}: {name} needs {_package(error)}")
+    missing = _missing_package(error, file)
+    if missing is not None:
+        return UserError(f"{key}: {name}{where} needs {missing}")
     if isinstance(error, DataError):
         kind = DatasetNotCached if isinstance(error, DatasetNotCached) else DataError
         return kind(f"{key}: the dataset of {name}{where} cannot be read: {error}")
     if isinstance(error, (OSError, DatasetsError)):
         return DataError(
-            f"{key}: the dataset of {name}{where} cannot be read ({reason(error)}); correct the file, load the dataset "
-            "once with internet access, or set data_root to its folder"
+            f"{key}: the dataset of {name}{where} cannot be read ({inner_reason(error)}); correct the file, load the "
+            "dataset once with internet access, or set data_root to its folder"
         )
     return UserError(f"{key}: the task {name}{where} cannot be used: {reason(error)}")
 
 
-def _package(error: Exception) -> str:
-    """The missing package of an ImportError, and the command that installs it."""
-    texts = [str(error), str(innermost(error))]
-    inner = innermost(error)
-    module = getattr(inner, "name", None) or getattr(error, "name", None)
-    top = str(module).partition(".")[0] if module else None
-    advised = next((found[1] for text in texts if (found := PIP.search(text))), None)
-    pip = advised or (DISTRIBUTIONS.get(top, top.replace("_", "-")) if top else None)
-    if pip is None:
-        return f"a package that cannot be imported ({reason(error)}); install it"
-    return f"the package {top or pip}, which is not installed here; pip install {pip.rstrip('.')!s}"
+def _missing_package(error: Exception, file: Path | None) -> str | None:
+    """What a task cannot import, and what to do; None for an error of another kind."""
+    chain = [*_beside(error)]
+    absent = [one for one in chain if isinstance(one, ModuleNotFoundError)]
+    advised = [found[1].rstrip(".") for one in chain if (found := PIP.search(str(one)))]
+    if not absent and not (advised and isinstance(error, ImportError)):
+        return None
+    module = next((one.name for one in reversed(absent) if one.name), None)
+    top = module.partition(".")[0] if module else advised[0] if advised else "that is named there"
+    own = file.parent / f"{top}.py" if file is not None else None
+    if own is not None and own.exists():
+        return f"the module {top}, which is not on Python's path; add PYTHONPATH: {own.parent} to env.vars"
+    if own is not None and str(error).startswith("Cannot import module"):  # of a !function
+        return f"the module {top}, but there is neither {own} nor a package of that name; correct !function"
+    pip = advised[0] if advised else DISTRIBUTIONS.get(top, top.replace("_", "-"))
+    return f"the package {top}, which is not installed here; pip install {pip}"
+
+
+def _beside(error: BaseException | None) -> Iterator[BaseException]:
+    """The error, and those that it was raised from or beside: a module's name may be in an error that was caught."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _check_task(task: Task, *, key: str, confirmed: bool) -> None:
