@@ -38,6 +38,7 @@ print(json.dumps({
     "cache": str(datasets.config.HF_DATASETS_CACHE),
     "offline": hub.HF_HUB_OFFLINE and datasets.config.HF_HUB_OFFLINE,
     "silent": hub.HF_HUB_DISABLE_TELEMETRY,
+    "code": str(datasets.config.HF_MODULES_CACHE),
     "threads": os.environ["TOKENIZERS_PARALLELISM"],
     "there": Path(datasets.config.HF_DATASETS_CACHE).is_dir(),
 }))
@@ -84,6 +85,7 @@ def test_environment_is_offline_and_private(tmp_path: Path) -> None:
     assert found["there"]
     assert found["threads"] == "false"
     assert Path(found["cache"]).parent == tmp_path / "slurm"
+    assert Path(found["code"]).parent == Path(found["cache"])  # HF_HOME may be read-only
 
 
 def test_private_cache_is_deleted_at_exit(tmp_path: Path) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import BertConfig, BertForMaskedLM
 
+from hpotune.finetune import pipeline
 from hpotune.finetune.model import adapter
+from hpotune.finetune.training import sanity_checks
 from hpotune.finetune.trial_errors import NotFinite, SanityCheckFailure
+from tests.fixtures.tiny_model import tiny_tokenizer, topic_rows
 from tests.fixtures.tiny_trials import run_here
 
 OFF = {"identity": False, "moved": False, "reload": False}
@@ -96,6 +102,67 @@ def test_wrong_file_fails_reload(make_spec, monkeypatch, defect):
     monkeypatch.setattr(adapter, "save_adapter", defective)
     with pytest.raises(SanityCheckFailure, match="reload: the adapter in"):
         run_here(make_spec(train=FEW))
+
+
+def test_changed_base_fails_reload(make_spec, monkeypatch):
+    check_moved = sanity_checks.check_moved
+
+    def defective(model, before, ranks):
+        record = check_moved(model, before, ranks=ranks)
+        dict(model.named_parameters())["base_model.model.lm_head.weight"].data *= 2
+        return record
+
+    monkeypatch.setattr(sanity_checks, "check_moved", defective)
+    with pytest.raises(SanityCheckFailure, match="reload: the adapter in .* on a fresh base model on rank 0"):
+        run_here(make_spec(train=FEW))
+
+
+def test_unsaved_new_weights_fail_reload(make_spec, monkeypatch, tmp_path):
+    """BERT's pooler is not in a checkpoint of a masked language model: its weights depend on the seed."""
+    options = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    tokenizer = tiny_tokenizer()
+    config = BertConfig(vocab_size=len(tokenizer), pad_token_id=0, **options)
+    BertForMaskedLM(config).double().save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    rows = [{"text": row["input"], "label": row["output"]} for row in topic_rows(24)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    spec = make_spec(
+        model={"path": str(tmp_path / "bert"), "task": "sequence_classification"},
+        data={"path": str(tmp_path / "rows.jsonl"), "prompt": "text", "response": None},
+        lora={"target_modules": ["query"]},
+        train=FEW,
+    )
+    result = run_here(spec)
+    assert result.checks["reload"]["ok"]
+    assert any("pooler" in name for name in load_file(Path(spec.folder) / "adapter" / adapter.WEIGHTS))
+    monkeypatch.setattr(adapter, "_beside", lambda new, saved: [])
+    with pytest.raises(SanityCheckFailure, match="reload: the adapter in"):
+        run_here(spec)
+
+
+def test_trained_model_is_released_before_reload(make_spec, monkeypatch):
+    load_base = pipeline.load_base
+    loaded = []
+
+    def watched(*args, **options):
+        assert all(reference() is None for reference in loaded), "two base models in memory"
+        base = load_base(*args, **options)
+        loaded.append(weakref.ref(base.module))
+        return base
+
+    monkeypatch.setattr(pipeline, "load_base", watched)
+    run_here(make_spec(train=FEW))
+    assert len(loaded) == 2
+
+
+def test_random_start_is_saved_as_ordinary(make_spec):
+    """Two of PiSSA's fast decompositions differ: only an adapter of the unchanged base model can be loaded again."""
+    lora = {"init_lora_weights": "pissa_niter_2", "target_modules": ["q_proj"]}
+    spec = make_spec(model=SINGLE, lora=lora, train=FEW)
+    record = run_here(spec).checks["reload"]
+    assert record["disk_loss"] == pytest.approx(record["memory_loss"], rel=1e-5)
+    config = json.loads((Path(spec.folder) / "adapter" / "adapter_config.json").read_text())
+    assert (config["r"], config["lora_alpha"], config["init_lora_weights"]) == (8, 16, True)
 
 
 def test_saved_adapter_is_readable_by_others(make_spec):
