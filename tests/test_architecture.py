@@ -193,6 +193,7 @@ SEVERAL = {
     "finetune/distributed/test_two_ranks.py": "a whole trial on two ranks",
     "finetune/training/test_lineage.py": "a trial that continues from its parent's checkpoint",
     "finetune/training/test_rungs.py": "a trial that continues from its last rung",
+    "finetune/training/test_trainer_oracle.py": "training beside transformers' Trainer",
     "search/algorithms/test_designs.py": "grid, lhs, qmc and random",
     "search/algorithms/test_populations.py": "aco, cmaes, de, nsga and pso",
     "search/test_everything_at_once.py": "every capability in one study",
