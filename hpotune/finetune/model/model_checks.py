@@ -74,6 +74,7 @@ def check_model(
     with quiet():
         base = meta_model(config, labels=labels)
         found = [*check_tokens(base.module, config, tokenizer=tokenizer, extent=extent)]
+        found += loss_warnings(base.module.config)
         for index, lora in enumerate(lora_sections):
             base = meta_model(config, labels=labels) if index else base
             found += check_adapter(base, config, lora)
@@ -159,6 +160,28 @@ def _text_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module
 def embedding_rows(model: torch.nn.Module) -> int:
     """The rows of the input embedding: token ids are below this number."""
     return len(model.get_input_embeddings().weight)
+
+
+def loss_warnings(config: transformers.PretrainedConfig) -> Iterator[str]:
+    """A warning for each loss that the base model's config asks for, and that a trial leaves out.
+
+    Why: the loss of a step is a mean over tokens, so that it does not depend on micro-batches and ranks; the
+    load-balancing loss of a router is a product of means over a micro-batch.
+    """
+    text = config.get_text_config()
+    if getattr(text, "output_router_logits", False):
+        share = getattr(text, "router_aux_loss_coef", None)
+        amount = "" if share is None else f" (router_aux_loss_coef: {share:g})"
+        yield (
+            f"model.path: the config of this model has output_router_logits: true; its load-balancing loss{amount} is "
+            "not part of a trial's loss, which covers tokens only; keep the router out of lora.target_modules"
+        )
+    kind = getattr(config, "problem_type", None)
+    if kind not in (None, "single_label_classification"):
+        yield (
+            f"model.path: the config of this model has problem_type: {kind}; a trial trains one class for each text "
+            "(cross entropy)"
+        )
 
 
 def check_adapter(base: BaseModel, config: ModelConfig, lora: Mapping[str, Value]) -> list[str]:

@@ -262,3 +262,14 @@ def test_head_of_other_size_is_refused(saved: Any) -> None:
     text = r"model.num_labels: the classification head of .* has 3 classes, and 4 are needed \(a, b, c, d\)"
     with pytest.raises(UserError, match=text):
         check(folder, {}, labels=("a", "b", "c", "d"))
+
+
+def test_further_losses_are_named(saved: Any) -> None:
+    [router] = check(saved("qwen3_moe", output_router_logits=True, router_aux_loss_coef=0.01))
+    assert "its load-balancing loss (router_aux_loss_coef: 0.01) is not part of a trial's loss" in router
+    assert check(saved("qwen3_moe")) == []
+    labelled = saved("llama", head="labels", num_labels=2, problem_type="multi_label_classification")
+    warnings = check(labelled, labels=["LABEL_0", "LABEL_1"])
+    assert any(
+        "problem_type: multi_label_classification; a trial trains one class" in text for text in warnings
+    )
