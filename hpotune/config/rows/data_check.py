@@ -1,14 +1,14 @@
 """What the static check finds in a study's data: columns that prompts need, and files that cannot be read.
 
-Reads the first rows of one file, about a megabyte of them. Data that is not on this machine is not checked.
+Data that is not on this machine is not checked.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
-from hpotune.config.rows.data_files import DATA_FILES, file_sample
+from hpotune.config.rows.local_samples import local_sample
 from hpotune.config.rows.prompt_columns import column_mistakes, prompt_columns
 from hpotune.config.rows.row_template import placeholders
 from hpotune.config.rows.text_encoding import DataFileError
@@ -32,15 +32,14 @@ def data_mistakes(point: PointConfig, *, data_root: str | None) -> Iterator[Mist
             ("data", "split"),
             f"data.split={data.split!r}: a single file has one split, train; give a folder for other splits",
         )
-    file = _first_file(data, data_root)
-    if file is None:
-        return
     try:
-        rows = file_sample(file).rows
+        found = local_sample(data, data_root)
     except DataFileError as error:
         yield ("data", "path"), f"data.path: {error}"
         return
-    yield from column_mistakes(data, rows, labelled=labelled, where=str(file))
+    if found is not None:
+        rows, where = found
+        yield from column_mistakes(data, rows, labelled=labelled, where=where)
 
 
 def _unread_columns(data: DataConfig, *, labelled: bool) -> Iterator[Mistake]:
@@ -52,15 +51,3 @@ def _unread_columns(data: DataConfig, *, labelled: bool) -> Iterator[Mistake]:
     for name in data.columns.keys() - read:
         rule = f"is not a column that {data.prompt!r} reads; {nearest(name, read)}"
         yield ("data", "columns", name), f"data.columns.{name} {rule}"
-
-
-def _first_file(data: DataConfig, data_root: str | None) -> Path | None:
-    """The file of the split, by its name; None if the hub or the folder's card decides."""
-    rooted = Path(data_root, data.path) if data_root else None
-    path = rooted if rooted and rooted.is_dir() else Path(data.path)
-    if path.is_file():
-        return path
-    split = data.split.partition("[")[0]
-    inner: Iterable[Path] = sorted(path.rglob("*")) if path.is_dir() else []
-    files = [p for p in inner if p.suffix in DATA_FILES and (data.name is None or data.name in p.parts)]
-    return next((p for p in files if p.name.startswith(split)), None)
