@@ -11,12 +11,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 import transformers
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.data.conversation import Conversation, Message, read_conversation
+from hpotune.finetune.data.message_forms import argument_objects, in_parts, message_forms
 from hpotune.finetune.data.prompt import Piece
 from hpotune.finetune.trial_errors import RowLeftOut, UserError
 
@@ -78,17 +80,11 @@ class _RenderedConversation:
         self._tools = conversation.tools
         self._answers = conversation.answers
         self._around_after: dict[Value, _Around] = {}
+        self._takes_parts = _takes_parts(tokenizer, str(tokenizer.chat_template))
         messages = conversation.messages[: self._answers[-1] + 1]
         if messages[0]["role"] == "assistant":
             raise RowLeftOut("the first message is an answer of the assistant, with no question before it")
-        try:
-            self._messages, self._whole = messages, self._render(messages)
-        except RowLeftOut:
-            # OpenAI's content of a call is null, which transformers hands to the template as an absent key.
-            filled: list[Message] = [{"content": "", **message} for message in messages]
-            if filled == messages:
-                raise
-            self._messages, self._whole = filled, self._render(filled)
+        self._messages, self._whole = self._first_form(messages)
 
     def text(self) -> RowText:
         """The whole text, with the answers that can be found in it counted.
@@ -109,6 +105,25 @@ class _RenderedConversation:
                 "the chat template rewrites the answers so that they cannot be found in the text"
             )
         return RowText(pieces=pieces, lost_answers=lost)
+
+    def _first_form(self, messages: list[Message]) -> tuple[list[Message], str]:
+        """The first form of the messages that the template writes, and its text.
+
+        Raises: RowLeftOut if there is none.
+        """
+        refused: list[RowLeftOut] = []
+        for form in message_forms(messages):
+            try:
+                whole = self._render(form)
+            except RowLeftOut as odd:
+                refused.append(odd)
+                continue
+            if not any(str(arguments) in whole for arguments in argument_objects(form)):
+                return form, whole
+            refused.append(
+                RowLeftOut("the chat template writes the arguments of a call as Python, not as JSON")
+            )
+        raise refused[0]
 
     def _check_calls(self) -> None:
         """Check that the template writes each call of a function: without it, half an answer would be trained.
@@ -139,10 +154,33 @@ class _RenderedConversation:
         if around is None or halves is None:
             return None
         head, tail = halves
-        extra = next((e for e in (around.extra, "") if head.endswith(around.opening + e)), "")
-        start, end = len(head) - len(extra), len(self._whole) - len(tail)
-        same = self._whole.startswith(head[:start]) and self._whole.endswith(tail) and start <= end
-        return (start, end + len(around.closing)) if same and tail.startswith(around.closing) else None
+        start, end = self._start(head, around), len(self._whole) - len(tail)
+        closing = self._closing(tail, around)
+        if start is None or closing is None or not self._whole.endswith(tail) or start > end:
+            return None
+        return start, end + len(closing)
+
+    def _start(self, head: str, around: _Around) -> int | None:
+        """Where the answer begins in the text: after the generation prompt, as far as the text has it."""
+        length = len(head)
+        for extra in (around.extra, ""):
+            if head.endswith(around.opening + extra):
+                length -= len(extra)
+                break
+        if self._whole.startswith(head[:length]):
+            return length
+        same = _same_start(head, self._whole)
+        return same if same > len(head) - len(around.opening + around.extra) else None
+
+    def _closing(self, tail: str, around: _Around) -> str | None:
+        """The end of the answer: as of a last message, or as much of it as ends with a special token."""
+        if tail.startswith(around.closing):
+            return around.closing
+        same = tail[: _same_start(tail, around.closing)]
+        ends = [
+            same.rfind(token) + len(token) for token in self._tokenizer.get_added_vocab() if token in same
+        ]
+        return same[: max(ends)] if ends else None
 
     def _around(self, index: int) -> _Around | None:
         """The text around an answer as the last message; it depends on the role of the message before, at most."""
@@ -180,7 +218,10 @@ class _RenderedConversation:
         try:
             return str(
                 self._tokenizer.apply_chat_template(
-                    messages, tools=self._tools, tokenize=False, add_generation_prompt=generation_prompt
+                    [in_parts(message) for message in messages] if self._takes_parts else messages,
+                    tools=self._tools,
+                    tokenize=False,
+                    add_generation_prompt=generation_prompt,
                 )
             )
         except TemplateSyntaxError as error:
@@ -189,6 +230,35 @@ class _RenderedConversation:
             name = "" if isinstance(error, TemplateError) else f"{type(error).__name__}: "
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:REASON_LENGTH]
             raise RowLeftOut(f"the chat template refuses it: {name}{reason}") from error
+
+
+@lru_cache(maxsize=4)
+def _takes_parts(tokenizer: transformers.PreTrainedTokenizerBase, template: str) -> bool:
+    """Whether the template writes contents as lists of parts only, such as that of a model for images.
+
+    `template`: of the tokenizer, for the cache. Raises: UserError for a template that writes no answer at all.
+    """
+    question: Message = {"role": "user", "content": QUESTION_WORD}
+    texts = []
+    for takes_parts in (False, True):
+        messages = [in_parts(message) if takes_parts else message for message in (question, ANSWER)]
+        try:
+            texts.append(str(tokenizer.apply_chat_template(messages, tokenize=False)))
+        except RENDER_ERRORS:
+            texts.append("")
+        if ANSWER_WORD in texts[-1]:
+            return takes_parts
+    if any(texts):
+        raise UserError(
+            "model.tokenizer: its chat template does not write the text of an answer; set another one"
+        )
+    return False
+
+
+def _same_start(first: str, second: str) -> int:
+    """The number of characters at the start that are the same."""
+    pairs = zip(first, second, strict=False)
+    return next((index for index, (a, b) in enumerate(pairs) if a != b), min(len(first), len(second)))
 
 
 def _split(text: str | None, word: str) -> tuple[str, str] | None:

@@ -214,14 +214,9 @@ def test_lost_answers_are_a_warning() -> None:
             "{{ 1 + messages[0].content }}",
             "the chat template refuses it: TypeError: unsupported operand",
         ),
-        (
-            talk(1),
-            "{% for m in messages %}{{ m.content | upper }}{% endfor %}{% if add_generation_prompt %}?{% endif %}",
-            "the chat template rewrites the answers so that they cannot be found in the text",
-        ),
     ],
 )
-def test_a_refused_conversation_has_its_reason(messages: object, template: str, reason: str) -> None:
+def test_a_refusal_has_its_reason(messages: object, template: str, reason: str) -> None:
     with pytest.raises(RowLeftOut) as caught:
         rendered(messages, template)
     assert caught.value.reason.startswith(reason)
@@ -239,6 +234,63 @@ def test_refused_rows_are_counted() -> None:
     ]
     with pytest.raises(DataError, match=r"data\.path: all 1 rows .* \(row 12\) .*: Conversation roles must"):
         tokenize_rows(rows[12:], DataConfig(path="x", prompt="chat"), tokenizer, labelled=False)
+
+
+@pytest.mark.parametrize("field", ["m.text", "m.content | upper"])
+def test_template_without_answers_is_named(field: str) -> None:
+    with pytest.raises(
+        UserError, match=r"model\.tokenizer: its chat template does not write the text of an answer"
+    ):
+        rendered(talk(1), LOOP + "{{ " + field + " }}</s>{% endfor %}")
+
+
+@pytest.mark.parametrize("content", ["music", [{"type": "text", "text": "music"}]])
+def test_templates_of_parts_get_parts(content: object) -> None:
+    template = (
+        LOOP + "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}"
+        "</s>\n{% endfor %}"
+    ) + PROMPT
+    found = rendered([said("user", "The drum."), {"role": "assistant", "content": content}], template)
+    assert (found.whole, counted(found)) == (
+        "<|user|>\nThe drum.</s>\n<|assistant|>\nmusic</s>",
+        ["music</s>"],
+    )
+
+
+@pytest.mark.parametrize("arguments", [{"word": "tide"}, '{"word": "tide"}'])
+@pytest.mark.parametrize("written", ["arguments | tojson", "arguments", "'' + arguments"])
+def test_arguments_are_written_as_json(arguments: object, written: str) -> None:
+    template = CALLS.replace("'' + ", "").replace(
+        "call.function.arguments | tojson", written.replace("arg", "call.function.arg")
+    )
+    call = {"type": "function", "function": {"name": "find", "arguments": arguments}}
+    found = rendered([said("user", "The tide."), said("assistant", None, tool_calls=[call])], template)
+    assert counted(found) == [THINK + '[find {"word": "tide"}]</s>']
+
+
+def test_an_end_of_text_is_separate() -> None:
+    template = (
+        LOOP + "{{ m.content }}</s>\n{% endfor %}{% if not add_generation_prompt %}</s>{% endif %}" + PROMPT
+    )
+    found = rendered(talk(2), template)
+    assert (counted(found), found.lost_answers) == (["music</s>", "ocean</s>\n</s>"], 0)
+
+
+def test_thoughts_differ_from_the_prompt() -> None:
+    template = (
+        LOOP
+        + "{% if m.role == 'assistant' and '<think>' not in m.content and loop.last %}"
+        + THINK
+        + "{% endif %}"
+        "{{ m.content }}</s>\n{% endfor %}{% if add_generation_prompt %}<|assistant|>\n"
+        + THINK
+        + "{% endif %}"
+    )
+    found = rendered(
+        [said("user", "The drum."), said("assistant", "<think>\nloud\n</think>\n\nmusic")], template
+    )
+    assert counted(found) == ["loud\n</think>\n\nmusic</s>"]
+    assert counted(rendered(talk(2), template)) == ["music</s>", "ocean</s>"]
 
 
 def test_a_broken_template_is_named() -> None:
