@@ -29,10 +29,11 @@ class DataConfig(Section):
     revision: str | None = None
     """Branch, tag or full commit of a Hugging Face dataset; null: main."""
     prompt: str = "alpaca"
-    """alpaca (instruction, input, output), chat (the tokenizer's template over `messages`, or over the alpaca
-    columns), text (the column `text`), or a template with {columns}, also {Name with blanks} and {column.field}. JSON's
-    braces need no escape; {'{'} and {'}'} are one literal brace. The loss covers the answers only, except for text and
-    for templates without `response`, where it covers all tokens."""
+    """alpaca (instruction, input, output), chat (the tokenizer's template over the conversation in `messages` or
+    `conversations`, with role and content or from and value, or over the alpaca columns), text (the column `text`),
+    or a template with {columns}, also {Name with blanks} and {column.field}. JSON's braces need no escape; {'{'}
+    and {'}'} are one literal brace. The loss covers the answers only, except for text and for templates without
+    `response`, where it covers all tokens."""
     response: str | None = None
     """With a template: the template of the answer, which alone enters the loss; null: all tokens enter the loss."""
     columns: dict[str, str] = {}

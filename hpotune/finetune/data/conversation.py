@@ -69,7 +69,13 @@ def read_conversation(row: Mapping[str, Value]) -> Conversation:
     messages = _question_and_answer(row) if column is None else _messages(row[column], column)
     conversation = Conversation(messages=messages, tools=_tools(row.get("tools")))
     if not conversation.answers:
-        raise RowLeftOut(f"no message of column {column!r} is an answer of the assistant that is trained")
+        is_answered = any(message["role"] == "assistant" for message in messages)
+        lacks = (
+            "an answer of the assistant with another weight than 0"
+            if is_answered
+            else "an answer of the assistant"
+        )
+        raise RowLeftOut(f"column {column!r} holds a conversation without {lacks}")
     return conversation
 
 

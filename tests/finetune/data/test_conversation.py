@@ -164,8 +164,11 @@ def test_weight_zero_is_not_trained() -> None:
             f"a message of column 'messages' has the keys speaker, text; {FORM}",
         ),
         ([{"role": "user", "text": "b"}], f"a message of column 'messages' has the keys role, text; {FORM}"),
-        ([ASKED], "no message of column 'messages' is an answer of the assistant"),
-        ([ASKED, ANSWERED | {"weight": 0}], "no message of column 'messages' is an answer of the assistant"),
+        ([ASKED], "column 'messages' holds a conversation without an answer of the assistant"),
+        (
+            [ASKED, ANSWERED | {"weight": 0}],
+            "column 'messages' holds a conversation without an answer of the assistant with another weight than 0",
+        ),
         (
             asked_and(role="assistant", content=None),
             "a message of the role assistant has neither content nor tool_calls",
