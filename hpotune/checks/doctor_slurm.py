@@ -223,7 +223,9 @@ def _partitions(config: StudyConfig | None) -> Iterator[Finding]:
 
 def _gpus(gres: str) -> dict[str, int]:
     """GPUs by type in a GRES text: `gpu:a100:4(S:0-1),gpu:2` gives {a100: 4, gpu: 2}."""
-    found = re.findall(r"gpu(?::([A-Za-z][^:,(]*))?:(\d+)", gres)
+    found = re.findall(
+        r"(?:^|[,/])gpu(?::([^:,()]+))?:(\d+)(?=[,(]|$)", gres
+    )  # a type may begin with a digit
     return {kind or "gpu": int(count) for kind, count in found}
 
 

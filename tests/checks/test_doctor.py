@@ -11,7 +11,7 @@ import pytest
 from hpotune.checks import doctor_data
 from hpotune.checks.doctor import findings
 from hpotune.checks.doctor_data import cache_findings, disk_clock, store_findings
-from hpotune.checks.doctor_slurm import clock, slurm_findings
+from hpotune.checks.doctor_slurm import _gpus, clock, slurm_findings
 from hpotune.checks.finding import Finding, exit_code
 from hpotune.storage import TrialQueue
 
@@ -49,6 +49,24 @@ def cluster(fake):
 def said(found, *, level: str | None = None) -> str:
     """All of it, or what is of one level, a line a finding."""
     return "\n".join(f"{f.kind}: {f.text} -> {f.advice}" for f in found if level is None or f.level == level)
+
+
+@pytest.mark.parametrize(
+    ("gres", "gpus"),
+    [
+        ("gpu:A100:4(S:0-1)", {"A100": 4}),
+        ("gpu:2080ti:4(S:0-1)", {"2080ti": 4}),
+        ("gpu:3090:2", {"3090": 2}),
+        ("gpu:1g.10gb:7(S:0)", {"1g.10gb": 7}),
+        ("gpu:a100:4(S:0-1),gpu:2", {"a100": 4, "gpu": 2}),
+        ("craynetwork:4,gpu:a100_1g.10gb:7,lustre:1", {"a100_1g.10gb": 7}),
+        ("gpu:8", {"gpu": 8}),
+        ("(null)", {}),
+        ("shard:a100:8,mygpu:3", {}),
+    ],
+)
+def test_gpus_of_a_node_by_type(gres, gpus):
+    assert _gpus(gres) == gpus
 
 
 def test_missing_slurm_is_a_note(fake):

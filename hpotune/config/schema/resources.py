@@ -80,7 +80,7 @@ class ResourcesConfig(Section):
     @field_validator("gpus")
     @classmethod
     def _counted(cls, value: int | str) -> int | str:
-        if not re.fullmatch(r"([A-Za-z][^:]*:)?\d+", str(value)):
+        if not re.fullmatch(r"([A-Za-z0-9][^:\s]*:)?\d+", str(value)):
             raise ValueError("needs a number of GPUs per node, or TYPE:NUMBER such as A100:4")
         return value
 

@@ -6,6 +6,7 @@ A URL never holds a password: libpq takes it from PGPASSWORD or ~/.pgpass.
 from __future__ import annotations
 
 import random
+import re
 import sys
 import threading
 import time
@@ -39,6 +40,8 @@ PATIENCE_S = 120
 _CREATION_LOCK = int.from_bytes(b"hpotune", "big")
 """The number of the PostgreSQL advisory lock that is held while a study is created."""
 _UNAVAILABLE = (StorageInternalError, OperationalError, InterfaceError, OSError)
+_OTHER_SCHEMA = "compatible with the table schema"
+"""In Optuna's error for tables of another version, which is a plain RuntimeError."""
 _T = TypeVar("_T")
 
 
@@ -94,12 +97,26 @@ def connect(url: str, *, read_only: bool = False, patience_s: float = 0) -> Base
             return cast(
                 BaseStorage, _RetryingStorage(_opened(url, read_only=read_only), patience_s=patience_s)
             )
+        except RuntimeError as error:
+            if _OTHER_SCHEMA not in str(error):
+                raise
+            raise StoreError(f"{url}: {_other_optuna(error, url)}") from error
         except (SQLAlchemyError, StorageInternalError, OSError) as error:
             concurrent = retries > 0 and _is_concurrent_creation(error)
             retries -= 1
             if not concurrent and time.monotonic() >= until:
                 raise StoreError(f"{url}: cannot be opened ({_cause(error)}); {_next_step(url)}") from error
             time.sleep(0.1 if concurrent else random.uniform(0.5, 2))
+
+
+def _other_optuna(error: RuntimeError, url: str) -> str:
+    """That the tables are those of another version of Optuna, and the next step."""
+    made = re.search(r"set up by optuna ([^)]+)\)", str(error))
+    by = f"was made by Optuna {made.group(1)}" if made else "was made by another Optuna"
+    optuna_url = url.replace("postgresql://", "postgresql+psycopg://", 1)  # the driver that is installed
+    upgrade = f"upgrade it, after a backup: `optuna storage upgrade --storage {optuna_url}`"
+    step = upgrade if "storage upgrade" in str(error) else "`pip install -U optuna`"
+    return f"{by}, and its tables do not fit the installed {optuna.__version__}; name a new file or database, or {step}"
 
 
 def _is_concurrent_creation(error: BaseException) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from hpotune.config.schema.resources import EnvConfig
+from hpotune.config.schema.resources import EnvConfig, ResourcesConfig
 
 
 @pytest.mark.parametrize(
@@ -40,3 +40,26 @@ def test_setup_without_secret_is_valid(line):
 )
 def test_similar_names_are_no_secrets(name):
     assert EnvConfig(vars={name: "x"}).vars == {name: "x"}
+
+
+@pytest.mark.parametrize(
+    ("gpus", "number"),
+    [
+        (2, 2),
+        ("2", 2),
+        ("A100:4", 4),
+        ("2080ti:2", 2),
+        ("3090:1", 1),
+        ("1g.10gb:7", 7),
+        ("a100_1g.10gb:1", 1),
+    ],
+)
+@pytest.mark.parametrize("option", ["gpus-per-node", "gres"])
+def test_gpus_are_counted_by_node(gpus, number, option):
+    assert ResourcesConfig(gpus=gpus, gpu_option=option).gpus_per_node == number
+
+
+@pytest.mark.parametrize("gpus", ["A100", ":4", "a:b:4", "A100:", "A 100:4", "-1"])
+def test_gpus_without_number_are_refused(gpus):
+    with pytest.raises(ValidationError, match="needs a number of GPUs per node, or TYPE:NUMBER"):
+        ResourcesConfig(gpus=gpus)

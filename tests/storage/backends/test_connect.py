@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,28 @@ def test_auto_is_sqlite_on_local_disks(tmp_path):
     url, why = choose("auto", tmp_path / "study")
     assert url == f"sqlite:///{tmp_path}/study/store.db"
     assert "4 processes x 25 locked writes" in why
+
+
+@pytest.mark.parametrize(
+    ("revision", "step"),
+    [
+        (
+            "v2.6.0.a",
+            "name a new file or database, or upgrade it, after a backup: `optuna storage upgrade --storage {url}`",
+        ),
+        ("v99.0.0.a", "name a new file or database, or `pip install -U optuna`"),
+    ],
+)
+def test_other_optunas_tables_are_refused(tmp_path, revision, step):
+    url = f"sqlite:///{tmp_path}/store.db"
+    connect(url)
+    with closing(sqlite3.connect(tmp_path / "store.db")) as database, database:
+        database.execute("UPDATE alembic_version SET version_num = ?", [revision])
+        database.execute("UPDATE version_info SET library_version = '2.6.0'")
+    with pytest.raises(StoreError) as error:
+        connect(url)
+    assert f"{url}: was made by Optuna 2.6.0, and its tables do not fit the installed" in str(error.value)
+    assert str(error.value).endswith(step.format(url=url))
 
 
 def test_auto_is_journal_on_nfs(tmp_path, monkeypatch):
