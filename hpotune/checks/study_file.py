@@ -210,7 +210,11 @@ def _task_findings(study: Study) -> Iterator[Finding]:
         )
     else:
         unknown = [key for key, name in every.items() if not index.exists(name)]
-        mistakes += [(key, _unknown_task(every[key], index, measured=key in recorded)) for key in unknown]
+        broken = lm_eval_tasks.unreadable_files(score.include_path) if unknown else []
+        note = f"; a task file cannot be read: {broken[0]}" if broken else ""
+        mistakes += [
+            (key, _unknown_task(every[key], index, measured=key in recorded) + note) for key in unknown
+        ]
         mistakes += _task_metric_mistakes(study, index)
     for key, text in mistakes:
         yield Finding(kind="task", level="bad", key=key, text=text)

@@ -81,9 +81,9 @@ def changing_forms(values: dict[str, Value], config: StudyConfig) -> Iterator[Mi
     tasks = any(objective.task for objective in config.score.objective)
     if tasks and config.score.chat_template == "auto" and isinstance(options, list) and "chat" in options:
         yield (
-            ("score", "chat_template"),
-            "score.chat_template: auto follows data.prompt, which is a range, so that the trials could not be "
-            "compared; write true or false",
+            ("data", "prompt"),
+            "data.prompt: is a range with chat, which score.chat_template: auto follows, so that the trials could not "
+            "be compared; write score.chat_template: true or false",
         )
 
 

@@ -26,6 +26,8 @@ from hpotune.config.yaml_source import Value
 
 KEY = re.compile(r"""^["']?(task|group|tag|include|class)["']?[ \t]*:[ \t]*(.*?)[ \t]*$""", re.MULTILINE)
 PLAIN = re.compile(r"""^(?:"([^"\\]*)"|'([^']*)'|([A-Za-z0-9_./+@-]+))(?:\s+#.*)?$""")
+FLOW = re.compile(r"\A(?:\s*#.*\n|---.*\n|\s)*\{")
+"""The start of a file that is one mapping in braces, as JSON is."""
 IGNORED = {"__pycache__", ".ipynb_checkpoints"}
 
 
@@ -108,6 +110,22 @@ def task_index(include_path: str | None = None, *, cache: Path | None = None) ->
     if include_path is not None:
         entries.update(_scan(Path(include_path).expanduser()))
     return TaskIndex(entries=entries)
+
+
+def unreadable_files(include_path: str | None) -> list[str]:
+    """`FILE: reason` of each own task file that is no YAML; lm-eval passes over it without a word."""
+    if include_path is None:
+        return []
+    found = []
+    for file in sorted(Path(include_path).expanduser().rglob("*.yaml")):
+        try:
+            yaml.load(_read(str(file)), Loader=_Loader)
+        except yaml.MarkedYAMLError as error:
+            line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
+            found.append(f"{file}: {line}{error.problem}")
+        except (OSError, yaml.YAMLError) as error:
+            found.append(f"{file}: {error}")
+    return found
 
 
 def overlap(sealed: Iterable[str], open: Iterable[str], *, index: TaskIndex | None) -> list[str]:
@@ -200,13 +218,14 @@ def _keys(path: str, texts: dict[str, str]) -> dict[str, Value]:
     text = texts.get(path)
     if text is None:
         text = texts[path] = _read(path)
-    own: dict[str, Value] = {}
-    for key, value in KEY.findall(text):
-        plain = PLAIN.match(value)
-        if plain is None:  # a list, a block or an escape: rare, and needs a YAML parser
-            own = yaml.load(text, Loader=_Loader)
-            break
-        own[key] = plain[1] or plain[2] or plain[3]
+    own: dict[str, Value]
+    plain = {key: PLAIN.match(value) for key, value in KEY.findall(text)}
+    if None in plain.values() or FLOW.match(
+        text
+    ):  # a list, a block, an escape or braces: rare, and needs a parser
+        own = yaml.load(text, Loader=_Loader)
+    else:
+        own = {key: found[1] or found[2] or found[3] for key, found in plain.items() if found}
     includes = own.pop("include", None) or []
     merged: dict[str, Value] = {}
     for include in includes if isinstance(includes, list) else [includes]:

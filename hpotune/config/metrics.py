@@ -122,7 +122,7 @@ def _filter_names(listed: object) -> tuple[str, ...] | None:
 def _file(folder: Path, name: str, *, key: str) -> Path | None:
     """The file that defines the name."""
     line = re.compile(
-        rf"^[\"']?{key}[\"']?[ \t]*:[ \t]*[\"']?{re.escape(name)}[\"']?[ \t]*(#.*)?$", re.MULTILINE
+        rf"^[\"'{{]*{key}[\"']?[ \t]*:[ \t]*[\"']?{re.escape(name)}[\"']?[ \t]*([,}}#].*)?$", re.MULTILINE
     )
     files = sorted(folder.glob("*.yaml"))
     return next(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hpotune.config import lm_eval_tasks
-from hpotune.config.lm_eval_tasks import TaskIndex, overlap, task_index
+from hpotune.config.lm_eval_tasks import TaskIndex, overlap, task_index, unreadable_files
 
 OWN = {
     "one.yaml": "task: own_one\ntag: [own_tag]\ndataset_path: json\n",
@@ -23,6 +23,7 @@ task:
   - mmlu_anatomy
 """,
     "broken.yaml": "task: [\n",
+    "braces.yaml": "# made by a program\n{task: own_braces, dataset_path: json}\n",
 }
 
 
@@ -97,6 +98,18 @@ def test_own_tasks_and_groups_are_found(own: str, index: TaskIndex, cache: Path)
     assert mine.leaves("own_tag") == {"own_one", "own_two"}
     assert Path(own) in mine.folders(["own_group"])
     assert len(mine.folders(["own_group"])) == 2
+
+
+def test_task_file_in_braces_is_found(own: str, index: TaskIndex, cache: Path) -> None:
+    mine = task_index(own, cache=cache)
+    assert mine is not None
+    assert mine.leaves("own_braces") == {"own_braces"}
+
+
+def test_broken_task_file_is_named(own: str) -> None:
+    (found,) = unreadable_files(own)
+    assert found.startswith(f"{own}/broken.yaml: line 2: ")
+    assert unreadable_files(None) == []
 
 
 def test_own_task_overrides_stock_task(index: TaskIndex, cache: Path, tmp_path: Path) -> None:

@@ -49,6 +49,7 @@ FILES = {
     "four.yaml": f"task: four\nmetric_list: [{{metric: exact_match}}]\n{FILTERS}",
     "five.yaml": "task: five\nprocess_results: !function own.f\nmetric_list: [{metric: acc}]\n",
     "six.yaml": "task: six\nclass: !function own.Six\n",
+    "seven.yaml": "{task: seven, metric_list: [{metric: acc}]}\n",
     "group.yaml": "group: all\ntask: [one]\naggregate_metric_list:\n  - metric: acc\n",
     "broken.yaml": "task: three\nmetric_list: [\n",
 }
@@ -60,7 +61,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> TaskIndex:
     for file, text in FILES.items():
         (folder / file).write_text(text)
     alone = Entry(folder=str(folder), members=None)
-    entries = dict.fromkeys(("one", "two", "three", "four", "five", "six"), alone)
+    entries = dict.fromkeys(("one", "two", "three", "four", "five", "six", "seven"), alone)
     entries["all"] = Entry(folder=str(folder), members=["one"])
     entries["tag"] = Entry(folder=None, members=["one"])
     return TaskIndex(entries=entries)
@@ -73,6 +74,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> TaskIndex:
         ("all", {"acc"}, None),
         ("two", None, ("strict-match", "flexible-extract")),
         ("five", None, ("none",)),
+        ("seven", {"acc"}, ("none",)),
     ],
 )
 def test_task_metrics_come_from_its_file(name, names, filters, index):

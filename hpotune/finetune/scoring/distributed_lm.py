@@ -90,6 +90,7 @@ class DistributedLM(HFLM):  # type: ignore[misc]
         self.batch_size_per_gpu: int | str  # of lm-eval's class
         self.limit = limit
         self.pass_start, self.pass_rows = 0, 0
+        self.pass_tokens: int | None = None
         self.ranks = ranks
         self.stop_requested = stop_requested
         # The base model, which is the sharded module: peft's generate calls it directly, past the outer module.
@@ -147,7 +148,7 @@ class DistributedLM(HFLM):  # type: ignore[misc]
     ) -> list[Answer]:
         """The answers; after an out-of-memory error all of them again, with passes of half the size."""
         while True:
-            self.pass_start, self.pass_rows, self.pass_tokens = 0, self.limit.rows, 1
+            self.pass_start, self.pass_rows, self.pass_tokens = 0, self.limit.rows, None
             answers = without_out_of_memory(
                 partial(method, requests, disable_tqdm=True),
                 may_retry=self.forward_sync is None and self.limit.rows > 1,

@@ -22,7 +22,7 @@ from lm_eval.tasks._factory import TaskFactory
 from lm_eval.tasks._index import Entry
 from lm_eval.tasks.manager import TaskDict
 
-from hpotune.config.lm_eval_tasks import TaskIndex, task_index
+from hpotune.config.lm_eval_tasks import TaskIndex, task_index, unreadable_files
 from hpotune.config.metrics import unsafe_code_mistake
 from hpotune.config.paths import DATA_FILES
 from hpotune.config.schema.study_config import ScoreConfig
@@ -63,8 +63,10 @@ def task_manager(
     assert index is not None, "lm_eval is imported above"
     for name in names:
         if not index.exists(name):
+            broken = unreadable_files(score.include_path)
             raise UserError(
                 f"{task_key(score, name)}: unknown lm-eval task {name!r} {_hint(index.nearest(name))}"
+                + (f"; a task file cannot be read: {broken[0]}" if broken else "")
             )
     own = Path(score.include_path).expanduser() if score.include_path else None
     needed = [str(folder) for folder in index.folders(names)]

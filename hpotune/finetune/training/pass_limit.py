@@ -38,11 +38,13 @@ class PassLimit:
         """The rows of a pass whose longest row has so many tokens of which the logits are computed; at least 1."""
         return max(1, min(self.rows, self.logits // max(1, tokens * self.width)))
 
-    def halve(self, *, rows: int, tokens: int) -> None:
-        """Half of a pass that did not fit; said in the trial's log."""
+    def halve(self, *, rows: int, tokens: int | None) -> None:
+        """Half of a pass that did not fit; said in the trial's log. `tokens`: of its longest row, where it is known."""
         self.rows = max(1, rows // 2)
-        self.logits = max(1, rows * tokens * self.width // 2)
-        line = f"out of memory while scoring {rows} rows of up to {tokens} tokens: from now on {self.rows} at once"
+        if tokens is not None:
+            self.logits = max(1, rows * tokens * self.width // 2)
+        length = f" of up to {tokens} tokens" if tokens is not None else ""
+        line = f"out of memory while scoring {rows} rows{length}: from now on {self.rows} at once"
         # The program's own error stream: lm-eval's output is discarded while it scores.
         print(line, file=sys.__stderr__, flush=True)
 
