@@ -19,13 +19,12 @@ from hpotune.config.library_keys import check_lora_key
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model.adapter_conversion import convert_to_ordinary
+from hpotune.finetune.model.base_model import KNOWN_HEADS
 from hpotune.finetune.trial_errors import UserError
 
 WEIGHTS = "adapter_model.safetensors"
 NEEDS_DATA = ("eva", "corda", "lora_ga")
 RANDOM_START = "pissa_niter_"
-KNOWN_HEADS = ("classifier", "score")
-"""Modules that peft saves with every adapter of a classification."""
 TASKS = {"causal_lm": peft.TaskType.CAUSAL_LM, "sequence_classification": peft.TaskType.SEQ_CLS}
 AdapterInit = Literal["exact", "rounded", "compensated", "quantised"]
 """How close the base model with a new adapter is to the base model; sanity_checks.py has a tolerance for each."""

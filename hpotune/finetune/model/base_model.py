@@ -19,6 +19,8 @@ from hpotune.finetune.model import hub
 from hpotune.finetune.model.labels import base_config, label_options
 from hpotune.finetune.trial_errors import UserError
 
+KNOWN_HEADS = ("classifier", "score")
+"""Modules that peft trains and saves with every adapter of a classification, found by the end of their names."""
 HEADS = {
     "causal_lm": transformers.AutoModelForCausalLM,
     "sequence_classification": transformers.AutoModelForSequenceClassification,
@@ -32,7 +34,8 @@ class BaseModel:
     module: torch.nn.Module
     new_modules: list[str]
     """Names of the modules whose weights are not in the checkpoint, but drawn at random (a classification head, a
-    pooler). They are trained and saved with the adapter; otherwise a fresh base model would be another model."""
+    pooler). They are trained and saved with the adapter; otherwise a fresh base model would be another model. Also
+    those that peft takes for a head by the end of their name, DistilBERT's pre_classifier."""
 
 
 def load_tokenizer(config: ModelConfig) -> transformers.PreTrainedTokenizerBase:
@@ -164,7 +167,11 @@ def new_modules(model: torch.nn.Module, missing: Collection[str], config: ModelC
             f"its architecture is {', '.join(model.config.architectures or ['unknown'])}, and model.task is "
             f"{config.task}; choose a base model with these weights"
         )
-    return sorted({name.rpartition(".")[0] for name in names})
+    heads = KNOWN_HEADS if config.task == "sequence_classification" else ()
+    alike = {name for name, _ in model.named_modules() if heads and name.endswith(heads)}
+    return sorted(
+        {name.rpartition(".")[0] for name in names} | {n for n in alike if n.split(".")[-1] not in heads}
+    )
 
 
 def _body_names(model: torch.nn.Module) -> tuple[str, ...]:

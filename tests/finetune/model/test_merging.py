@@ -64,9 +64,10 @@ BASES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "roberta": ("Roberta", "MaskedLM", {}),
     "distilbert": ("DistilBert", "MaskedLM", SMALL_DISTILBERT),
     "deberta": ("DebertaV2", "MaskedLM", RELATIVE),
+    "distilbert-head": ("DistilBert", "SequenceClassification", {**SMALL_DISTILBERT, "num_labels": 3}),
     "electra": ("Electra", "MaskedLM", {"embedding_size": 16}),
 }
-CLASSIFIERS = ("llama-score", "bert", "roberta", "distilbert", "deberta", "electra")
+CLASSIFIERS = ("llama-score", "bert", "roberta", "distilbert", "distilbert-head", "deberta", "electra")
 """Base models that get a new classification head."""
 
 
@@ -188,6 +189,7 @@ TABLE = {
     "roberta": "query all-linear",
     "distilbert": "query all-linear",
     "deberta": "query all-linear query-dora",
+    "distilbert-head": "all-linear",
     "electra": "query",
 }
 ROWS = [(base, kind) for base, kinds in TABLE.items() for kind in kinds.split()]
