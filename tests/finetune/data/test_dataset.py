@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -61,7 +62,7 @@ def test_validation_of_all_is_an_error(sorted_file):
 def test_single_label_gives_warning(tmp_path):
     file = tmp_path / "one.jsonl"
     file.write_text('{"text": "a", "label": 1}\n' * 4)
-    assert "have the label 0: nothing can be learned" in split_rows(file).warnings[0]
+    assert split_rows(file).warnings == ["all 4 training rows have the label 1: nothing can be learned"]
 
 
 def test_text_labels_are_numbered_sorted(sorted_file):
@@ -77,7 +78,7 @@ def test_columns_are_renamed(sorted_file):
 
 
 def test_missing_renamed_column_is_an_error(sorted_file):
-    with pytest.raises(DataError, match=r"no column 'nope'; the data has text, label, other"):
+    with pytest.raises(DataError, match=r"data.columns.output: column 'nope' is not in the data; valid: "):
         split_rows(sorted_file, columns={"output": "nope"})
 
 
@@ -101,8 +102,9 @@ def test_csv_and_parquet_are_read(tmp_path, sorted_file):
     table.to_csv(tmp_path / "rows.csv", index=False)
     table.to_parquet(tmp_path / "rows.parquet")
     wanted = split_rows(sorted_file).train
-    assert split_rows(tmp_path / "rows.csv").train == wanted
     assert split_rows(tmp_path / "rows.parquet").train == wanted
+    text = [replace(row, values=row.values | {"other": str(row.values["other"])}) for row in wanted]
+    assert split_rows(tmp_path / "rows.csv").train == text
 
 
 def test_data_root_rows_are_never_outdated(tmp_path):
@@ -116,3 +118,119 @@ def test_data_root_rows_are_never_outdated(tmp_path):
         (folder / "rows.jsonl").write_text(json.dumps({"text": word}) + "\n")
         found = split_rows("some/set", data_root=str(tmp_path), labelled=False)
         assert [row.values for row in found.train] == [{"text": word}]
+
+
+def write_rows(folder, name, rows):
+    """The rows as a file; its ending says how."""
+    import pandas
+
+    file = folder / name
+    if file.suffix == ".jsonl":
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        getattr(pandas.DataFrame(rows, dtype=object), f"to_{file.suffix[1:]}")(file, index=False)
+    return file
+
+
+def test_numbers_are_positions_in_the_split(sorted_file):
+    found = split_rows(sorted_file, labelled=False, split="train[:30%] + train[90%:]", prompt="{other}")
+    assert len(found.train) == 40
+    assert all(row.number == row.values["other"] for row in found.train)
+
+
+def test_columns_of_all_parts_are_kept(tmp_path):
+    write_rows(tmp_path, "train.jsonl", [{"text": "a"}] * 3)
+    write_rows(tmp_path, "test.jsonl", [{"text": "b", "more": 1}] * 2)
+    found = split_rows(tmp_path, labelled=False, split="train+test").train
+    assert sorted((row.values["text"], row.values["more"], row.number) for row in found if row.number < 2) == [
+        ("a", None, 0), ("a", None, 1), ("b", 1, 0), ("b", 1, 1)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl", "rows.parquet"])
+def test_missing_and_empty_are_counted(name, tmp_path):
+    answers = ["red", "", "None", "red"]
+    rows = [{"input": f"m{n}", "output": answer} for n, answer in enumerate(answers)]
+    file = write_rows(tmp_path, name, rows)
+    if name == "rows.csv":
+        file.write_text(file.read_text() + "m4\n")  # a short row
+    elif name == "rows.jsonl":
+        file.write_text(file.read_text() + '{"input": "m4"}\n{"output": "red"}\n')
+    else:
+        write_rows(tmp_path, name, [*rows, {"input": "m4", "output": None}, {"input": None, "output": "red"}])
+    found = split_rows(file, labelled=False, prompt="{input}:", response=" {output}")
+    rows = 5 if name == "rows.csv" else 6
+    assert [warning for warning in found.warnings if "'output'" in warning] == [
+        f"column 'output' is missing (null) in 1 of {rows} rows; these rows are left out",
+        f"column 'output' is empty text in 1 of {rows} rows; trained as it is",
+    ]
+    assert [warning for warning in found.warnings if "'input'" in warning] == (
+        [] if rows == 5 else ["column 'input' is missing (null) in 1 of 6 rows; read as empty text"]
+    )
+
+
+def test_empty_alpaca_input_is_usual(tmp_path):
+    file = write_rows(tmp_path, "rows.jsonl", [{"instruction": "x", "input": "", "output": "y"}] * 2)
+    assert split_rows(file, labelled=False, prompt="alpaca").warnings == []
+
+
+@pytest.mark.parametrize(
+    ("config", "says"),
+    [
+        (
+            {"response": " {ouput}"},
+            "data.response: column 'ouput' is not in the data; did you mean 'output'?",
+        ),
+        (
+            {"response": " {output.text}"},
+            "data.response: column 'output.text' is not in the data; did you mean",
+        ),
+        ({"response": " {output-clean}"}, "data.response: column 'output-clean' is not in the data"),
+        ({"prompt": "{in}"}, "data.prompt: column 'in' is not in the data"),
+        ({"prompt": "alpaca", "response": None}, "data.prompt: column 'instruction' is not in the data"),
+        ({"prompt": "chat", "response": None}, "data.prompt: chat needs the column messages"),
+        ({"columns": {"output": "a.b"}}, "data.columns.output: column 'a.b' is not in the data"),
+    ],
+)
+def test_trial_names_columns_as_check(config, says, tmp_path):
+    file = write_rows(tmp_path, "rows.jsonl", [{"input": "x", "output": "red"}] * 3)
+    with pytest.raises(DataError) as error:
+        split_rows(file, labelled=False, **{"prompt": "{input}", "response": " {output}", **config})
+    assert str(error.value).startswith(says)
+
+
+def test_fields_are_renamed(tmp_path):
+    rows = [{"q": {"text": "x"}, "a": [1, {"b": None}]}] * 2
+    found = split_rows(write_rows(tmp_path, "rows.jsonl", rows), labelled=False, columns={"text": "q.text"})
+    assert found.train[0].values["text"] == "x"
+
+
+def test_file_without_rows_is_an_error(tmp_path):
+    (tmp_path / "rows.csv").write_text("text,label\n")
+    with pytest.raises(DataError, match="rows.csv has no rows in train"):
+        split_rows(tmp_path / "rows.csv")
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_rows_without_label_keep_none(kind, tmp_path):
+    labels = ["red", "None", "", "blue"]
+    file = write_rows(
+        tmp_path, f"rows.{kind}", [{"text": f"t{n}", "label": n_} for n, n_ in enumerate(labels)]
+    )
+    found = split_rows(file)
+    assert found.labels == ["None", "blue", "red"]
+    assert {row.number: row.values["label"] for row in found.train} == {0: 2, 1: 0, 2: None, 3: 1}
+    assert found.warnings == ["column 'label' is empty text in 1 of 4 rows; these rows are left out"]
+
+
+def test_class_names_of_parquet_keep_their_order(tmp_path):
+    import datasets
+
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["top", "low"])}
+    )
+    data = datasets.Dataset.from_dict({"text": list("abc"), "label": [1, 0, -1]}, features=features)
+    data.to_parquet(tmp_path / "rows.parquet")
+    found = split_rows(tmp_path / "rows.parquet")
+    assert found.labels == ["top", "low"]
+    assert {row.number: row.values["label"] for row in found.train} == {0: 1, 1: 0, 2: None}
