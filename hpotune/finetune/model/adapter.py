@@ -82,7 +82,14 @@ def adapter_init(lora: Mapping[str, Value]) -> AdapterInit:
 def attach_adapter(
     base: torch.nn.Module, config: peft.LoraConfig, *, seed: int, ranks: Ranks
 ) -> peft.PeftModel:
-    """Attach a new adapter, initialised from `seed` and equal on all ranks, and return the wrapped base model."""
+    """Attach a new adapter, initialised from `seed` and equal on all ranks, and return the wrapped base model.
+
+    A random decomposition of the base weights (pissa_niter_N) is drawn on the CPU and from a seed of its own: a trial
+    that continues from a checkpoint, its own or its parent's, needs the base weights that were left then.
+    """
+    if str(config.init_lora_weights).startswith(RANDOM_START):
+        base.cpu()  # `shard_base` moves it to the ranks' devices
+        seed = 0
     torch.manual_seed(seed)
     model = peft.get_peft_model(base, config)
     wide = torch.float64 if next(base.parameters()).dtype == torch.float64 else torch.float32
