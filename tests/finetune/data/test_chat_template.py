@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedTokenizerFast
 
 from hpotune.config.schema.study_config import DataConfig
 from hpotune.finetune.data.chat_template import RowText, conversation_text
@@ -11,6 +14,7 @@ from hpotune.finetune.data.tokenization import tokenize_rows
 from hpotune.finetune.trial_errors import DataError, RowLeftOut, UserError
 from tests.fixtures.tiny_model import TEMPLATE, tiny_tokenizer
 
+TOKENIZER = tiny_tokenizer()
 QUESTIONS = ("The drum.", "The tide.", "The oven.")
 ANSWERS = ("music", "ocean", "kitchen")
 MARK = "<|{{ m.role }}|>\n"
@@ -53,6 +57,8 @@ CALLS = (
     )
     + PROMPT
 )
+FRAGMENTS = ("<|assistant|>\n", THINK, "</s>\n", "<|user|>\n", "go", "", "\n")
+CONTENT = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=4), max_size=3).map("".join)
 END_ONCE = LOOP + "{{ m.content }}\n{% if loop.last %}</s>{% endif %}{% endfor %}" + PROMPT
 ALTERNATES = (
     "{% for m in messages %}{% if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
@@ -75,9 +81,13 @@ def said(role: str, content: str | None, **more: object) -> dict[str, object]:
 
 def rendered(messages: object, template: str = TEMPLATE, **columns: object) -> RowText:
     """A row with these messages in a template."""
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = template
-    return conversation_text({"messages": messages, **columns}, tokenizer)
+    return conversation_text({"messages": messages, **columns}, with_template(template))
+
+
+def with_template(template: str | None) -> PreTrainedTokenizerFast:
+    """The tiny tokenizer with a chat template; every call gives the same."""
+    TOKENIZER.chat_template = template
+    return TOKENIZER
 
 
 def counted(text: RowText) -> list[str]:
@@ -107,12 +117,25 @@ def test_every_answer_is_counted(template: str, first: str, last: str, count: in
 
 @pytest.mark.parametrize("template", [TEMPLATE, LAST_THINKS, LAST_ANSWER_THINKS, DROPS_THOUGHTS, CALLS])
 def test_text_is_as_the_template_renders(template: str) -> None:
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = template
+    tokenizer = with_template(template)
     messages = talk(3)
     whole = tokenizer.apply_chat_template(messages, tokenize=False)
     assert rendered(messages, template).whole == whole.rstrip()
     assert rendered([*messages, said("user", "And?")], template).whole == whole.rstrip()
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(CONTENT, min_size=2, max_size=6),
+    st.sampled_from([TEMPLATE, LAST_THINKS, LAST_ANSWER_THINKS, CALLS]),
+)
+def test_any_content_is_counted_exactly(contents: list[str], template: str) -> None:
+    messages = [said(("user", "assistant")[n % 2], text) for n, text in enumerate(contents)]
+    answers = contents[1::2]
+    extra = "" if template is TEMPLATE else THINK
+    expected = [f"{answer}</s>" for answer in answers[:-1]] + [f"{extra}{answers[-1]}</s>"]
+    found = rendered(messages, template)
+    assert (counted(found), found.lost_answers) == (expected, 0)
 
 
 def test_thoughts_are_counted_where_written() -> None:
@@ -176,8 +199,7 @@ def test_an_unlocated_answer_is_lost() -> None:
 
 
 def test_lost_answers_are_a_warning() -> None:
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = END_ONCE
+    tokenizer = with_template(END_ONCE)
     rows = [DataRow(number=number, values={"messages": talk(2)}) for number in (4, 2)]
     found = tokenize_rows(rows, DataConfig(path="x", prompt="chat"), tokenizer, labelled=False)
     assert found.warnings == [
@@ -223,8 +245,7 @@ def test_a_refusal_has_its_reason(messages: object, template: str, reason: str) 
 
 
 def test_refused_rows_are_counted() -> None:
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = ALTERNATES
+    tokenizer = with_template(ALTERNATES)
     bad = [said("user", "a"), *talk(1)]
     rows = [DataRow(number=n, values={"messages": bad if n == 12 else talk(1)}) for n in range(13)]
     found = tokenize_rows(rows, DataConfig(path="x", prompt="chat"), tokenizer, labelled=False)
@@ -299,7 +320,6 @@ def test_a_broken_template_is_named() -> None:
 
 
 def test_chat_needs_a_template() -> None:
-    tokenizer = tiny_tokenizer()
-    tokenizer.chat_template = None
+    tokenizer = with_template(None)
     with pytest.raises(UserError, match=r"data\.prompt: chat needs a tokenizer with a chat template"):
         conversation_text({"messages": talk(1)}, tokenizer)

@@ -6,6 +6,8 @@ import itertools
 import random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
@@ -38,9 +40,15 @@ TRIMMING = {
 }
 
 
+TOKENIZERS = {kind: with_processor(processor) for kind, processor in TRIMMING.items()}
+TEXT = st.lists(st.sampled_from(["<s>", "</s>", " ", "\n\n", "whale"]) | st.text(max_size=5), max_size=4).map(
+    "".join
+)
+
+
 @pytest.mark.parametrize("kind", TRIMMING)
 def test_trimmed_offsets_change_no_target(kind: str) -> None:
-    tokenizer = with_processor(TRIMMING[kind])
+    tokenizer = TOKENIZERS[kind]
     rows = [[(p, False), (a, True)] for p, a in itertools.product(PROMPTS, ANSWERS)]
     for pieces, row in zip(rows, encode_rows(rows, tokenizer, special=False), strict=True):
         (prompt, _), (answer, _) = pieces
@@ -52,7 +60,7 @@ def test_trimmed_offsets_change_no_target(kind: str) -> None:
 
 
 def test_trimming_is_switched_on_again() -> None:
-    tokenizer = with_processor(TRIMMING["sequence"])
+    tokenizer = TOKENIZERS["sequence"]
     encode_rows([[("The whale", True)]], tokenizer, special=True)
     assert tokenizer.backend_tokenizer.post_processor[0].trim_offsets is True
 
@@ -114,6 +122,15 @@ def test_counted_tokens_decode_to_the_answer() -> None:
     for pieces, row in zip(rows, encode_rows(rows, tokenizer, special=True), strict=True):
         counted = [token for token in row.targets if token != IGNORED]
         assert tokenizer.decode(counted) == pieces[1][0] + "</s>"
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXT, TEXT, st.sampled_from(sorted(TRIMMING)))
+def test_any_answer_is_counted(prompt: str, answer: str, kind: str) -> None:
+    row = encode_rows([[(prompt, False), (answer, True)]], TOKENIZERS[kind], special=True)[0]
+    counted = TOKENIZERS[kind].decode([token for token in row.targets if token != IGNORED])
+    end = "" if answer.endswith("</s>") else "</s>"
+    assert counted.endswith(answer + end)  # before it: the rest of a token that begins in the prompt
 
 
 def test_a_slow_tokenizer_is_refused() -> None:
