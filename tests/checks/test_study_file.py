@@ -6,6 +6,7 @@ import pytest
 
 from hpotune.checks.study_file import check
 from hpotune.errors import StudyFileError
+from tests.fixtures.wrong_studies import FINETUNE
 
 
 @pytest.fixture
@@ -73,3 +74,29 @@ def test_trials_without_range_are_warned_of(check_function):
     assert "nothing is searched (the file has no range), so 6 trials do the same" in warning
     assert check_function(text, params={"x": 1}, budget={"trials": 2}) == []
     assert check_function(text) == []
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "says"),
+    [
+        ("chat", "auto", None),
+        ("alpaca", "auto", None),
+        ("chat", "true", None),
+        ("chat", "false", "in plain text, but the rows are trained in the chat template (data.prompt)"),
+        ("alpaca", "true", "in the chat template, but the rows are trained in plain text (data.prompt)"),
+    ],
+)
+def test_other_form_of_scoring_is_noted(prompt, chosen, says, tmp_path):
+    pytest.importorskip("lm_eval", reason="lm_eval is not installed")
+    edited = FINETUNE.replace("prompt: alpaca", f"prompt: {prompt}").replace(
+        "objective: {metric: eval_loss}",
+        f"objective: {{task: hellaswag, metric: acc_norm}}\n  chat_template: {chosen}",
+    )
+    (tmp_path / "study.yaml").write_text(edited)
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "input": "", "output": "b"}\n')
+    found = [line for line in check(tmp_path / "study.yaml").warnings if "chat_template" in line]
+    if says is None:
+        assert found == []
+    else:
+        assert found[0].startswith("study.yaml:15: score.chat_template: the tasks are asked ")
+        assert says in found[0]

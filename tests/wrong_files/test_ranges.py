@@ -53,6 +53,13 @@ RANGES = [
     ),
     Row("+", "params: {choice: [a, b]}", "params: is a range as a whole; give a range for one value"),
     Row(
+        "prompt:",
+        "prompt: {choice: [alpaca, chat]}",
+        "data.prompt: is a range with chat, which score.chat_template: auto follows, so that the trials could not be "
+        "compared; write score.chat_template: true or false",
+        HELLASWAG,
+    ),
+    Row(
         "objective:",
         "objective: {metric: {choice: [eval_loss, train_loss]}}",
         "all trials are scored in the same way",

@@ -15,6 +15,9 @@ import numpy as np
 import pytest
 import torch
 from lm_eval.api.instance import Instance
+from lm_eval.evaluator import simple_evaluate
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
 from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -172,24 +175,31 @@ def test_scores_equal_lm_eval_command_line(bench: Path, tmp_path: Path) -> None:
             assert items[f"{name}/{metric}"].tolist() == [json.loads(line)[metric] for line in lines]
 
 
-def built_tasks(bench: Path, *tasks: TaskRequest) -> BuiltTasks:
-    score = ScoreConfig(objective=[Objective(metric="eval_loss")], include_path=str(bench / "tasks"))
+def built_tasks(
+    bench: Path, *tasks: TaskRequest, prompt: str = "text", system: str | None = None
+) -> BuiltTasks:
+    include_path = str(bench / "tasks")
+    score = ScoreConfig(objective=[Objective(metric="eval_loss")], include_path=include_path, system=system)
     tokenizer = AutoTokenizer.from_pretrained(bench / "model")
     config = AutoConfig.from_pretrained(bench / "model")
     return build_requests(
-        tasks, score=score, prompt="text", tokenizer=tokenizer, config=config, data_root=None
+        tasks, score=score, prompt=prompt, tokenizer=tokenizer, config=config, data_root=None
     )
 
 
 def score_in_memory(
-    bench: Path, *tasks: TaskRequest, batch_size: int = 16, stop_requested: Callable[[], bool] = lambda: False
+    bench: Path,
+    built: BuiltTasks,
+    *,
+    batch_size: int = 16,
+    stop_requested: Callable[[], bool] = lambda: False,
 ) -> dict[str, float]:
     model = AutoModelForCausalLM.from_pretrained(bench / "model")
     try:
         return score_tasks(
             model,
             AutoTokenizer.from_pretrained(bench / "model"),
-            built=built_tasks(bench, *tasks),
+            built=built,
             limit=pass_limit(model, batch_size=batch_size, train_rows=8, train_tokens=64),
             ranks=ONE_RANK,
             folder=bench,
@@ -199,10 +209,46 @@ def score_in_memory(
         assert not model._forward_pre_hooks
 
 
+def test_chat_scores_equal_lm_eval(bench: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(bench / "model")
+    tokenizer = AutoTokenizer.from_pretrained(bench / "model")
+    names, system = ["toy_topics", "toy_generate"], "Answer with one word."
+    theirs = simple_evaluate(
+        model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=4),
+        tasks=list(names),
+        task_manager=TaskManager(include_path=str(bench / "tasks"), include_defaults=False),
+        num_fewshot=SHOTS,
+        limit=LIMIT,
+        bootstrap_iters=1000,
+        system_instruction=system,
+        apply_chat_template=True,
+        fewshot_as_multiturn=True,
+    )
+    tasks = [TaskRequest(task=name, limit=LIMIT, num_fewshot=SHOTS) for name in names]
+    built = built_tasks(bench, *tasks, prompt="chat", system=system)
+    ours = score_in_memory(bench, built)
+    for name, label in (
+        ("toy_topics", "acc"),
+        ("toy_topics", "acc_norm"),
+        ("toy_generate", "exact_match,strict"),
+    ):
+        key = label if "," in label else f"{label},none"
+        assert ours[f"{name}/{label}"] == pytest.approx(theirs["results"][name][key], abs=1e-6)
+    for name, task in built.calls[0].loaded["tasks"].items():
+        asked = [one.args[0] for one in task.instances]
+        assert asked == [args[0] for sample in theirs["samples"][name] for args in sample["arguments"]]
+        assert all(text.startswith(f"<s><|system|>\n{system}</s>\n<|user|>\n") for text in asked)
+
+
 def test_signal_stops_before_next_pass(bench: Path) -> None:
     calls = iter([False, False, True])
     with pytest.raises(Paused):
-        score_in_memory(bench, TaskRequest(task="toys"), batch_size=1, stop_requested=lambda: next(calls))
+        score_in_memory(
+            bench,
+            built_tasks(bench, TaskRequest(task="toys")),
+            batch_size=1,
+            stop_requested=lambda: next(calls),
+        )
 
 
 def test_unknown_task_names_nearest(bench: Path) -> None:
@@ -240,7 +286,7 @@ def test_missing_dataset_is_one_line(bench: Path) -> None:
 
 
 def test_no_tasks_give_no_scores(bench: Path) -> None:
-    assert score_in_memory(bench) == {}
+    assert score_in_memory(bench, built_tasks(bench)) == {}
 
 
 def test_unknown_metric_names_valid_ones() -> None:
