@@ -39,8 +39,8 @@ class ModelConfig(Section):
     task: Literal["causal_lm", "sequence_classification"] = "causal_lm"
     """The model head: next-token prediction, or one label per text."""
     num_labels: int | None = Field(default=None, ge=2)
-    """Number of classes for sequence_classification; null: the number of labels in the rows. A base model with a head of
-    its own keeps its numbers of the labels (`label2id`) and needs to know every label of the rows."""
+    """Number of classes for sequence_classification; null: the number of labels in the rows. A base model with a head
+    of its own keeps its numbers of the labels (`label2id`) and needs to know every label of the rows."""
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = None
     """Attention implementation; null: the default of transformers."""
     trust_remote_code: bool = False
@@ -217,8 +217,8 @@ class ChecksConfig(Section):
     moved: bool = True
     """After training, the adapter's weights are finite and differ from their initial values."""
     reload: bool = True
-    """The base model loaded again, with the saved adapter, has the loss of the trained model; it is then this model that
-    is scored."""
+    """The base model loaded again, with the saved adapter, has the loss of the trained model; it is then this model
+    that is scored."""
 
 
 class PointConfig(Section):
@@ -227,9 +227,9 @@ class PointConfig(Section):
     model: ModelConfig | None = None
     data: DataConfig | None = None
     lora: dict[str, JsonValue] = {}
-    """Any field of peft.LoraConfig. `target_modules` is `all-linear` by default: every linear layer but the head, and in
-    a mixture of experts also the experts and their router; experts allow no dropout and no DoRA. Weights that are not
-    in the checkpoint (a classification head, a pooler) are trained and saved whole with the adapter. An adapter that
+    """Any field of peft.LoraConfig. `target_modules` is `all-linear` by default: every linear layer but the head, and
+    in a mixture of experts also the experts and their router; experts allow no dropout and no DoRA. Weights that are
+    not in the checkpoint (a classification head, a pooler) are trained and saved whole with the adapter. An adapter that
     starts from the base weights (pissa, olora) is saved as an ordinary one of twice the rank."""
     train: dict[str, JsonValue] = {}
     """Any supported field of transformers.TrainingArguments, and global_batch_size, sgd_momentum."""
