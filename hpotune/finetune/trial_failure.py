@@ -19,7 +19,7 @@ from hpotune.records.trial import Cause, Failure
 _PHASES = {
     "load": "while loading the base model",
     "data": "while preparing the rows",
-    "check": "in a sanity check",
+    "check": "while attaching or checking the adapter",
     "train": "while training",
     "checkpoint": "while writing a checkpoint",
     "save": "while saving the adapter",

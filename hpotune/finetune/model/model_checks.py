@@ -194,6 +194,7 @@ def check_adapter(base: BaseModel, config: ModelConfig, lora: Mapping[str, Value
     names = [name for name, _ in base.module.named_modules() if name]
     check_weight_tying(base.module, settings)
     check_replication(base.module, settings)
+    check_start_dtype(config, settings)
     model = attached(base.module, settings, lora)
     found = [*unknown_names(names, settings), *router_warnings(model)]
     check_ranks(model, lora)
@@ -305,6 +306,19 @@ def check_replication(base: torch.nn.Module, settings: peft.LoraConfig) -> None:
                 f"lora.layer_replication: the config of this model has one {name} for each of its {len(value)} layers, "
                 "which peft does not replicate; remove it"
             )
+
+
+def check_start_dtype(config: ModelConfig, settings: peft.LoraConfig) -> None:
+    """Check that an initialisation from the base weights can read their dtype.
+
+    Raises: UserError.
+    """
+    start = str(settings.init_lora_weights)
+    if config.dtype == "float64" and start.startswith(("pissa", "olora", "mica")):
+        raise UserError(
+            f"lora.init_lora_weights: {start} cannot start from model.dtype: float64 (peft allows float32, float16 and "
+            "bfloat16); change one of the two"
+        )
 
 
 def check_ranks(model: peft.PeftModel, lora: Mapping[str, Value]) -> None:

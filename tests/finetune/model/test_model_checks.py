@@ -273,3 +273,13 @@ def test_further_losses_are_named(saved: Any) -> None:
     assert any(
         "problem_type: multi_label_classification; a trial trains one class" in text for text in warnings
     )
+
+
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_4", "olora", "mica"])
+def test_start_from_float64_is_refused(saved: Any, start: str) -> None:
+    lora = {"init_lora_weights": start, "target_modules": ["q_proj"]}
+    with pytest.raises(
+        UserError, match=rf"^lora.init_lora_weights: {start} cannot start from model.dtype: float64"
+    ):
+        check(saved("llama"), lora, dtype="float64")
+    assert check(saved("llama"), lora, dtype="float32") == []
