@@ -93,7 +93,7 @@ def test_columns_are_known_without_rows(file):
     assert csv_columns(file("input,output\n")) == ["input", "output"]
 
 
-def test_names_of_a_card_replace_the_header(file):
+def test_given_names_replace_the_header(file):
     assert list(csv_rows(file("1,2\n3,4\n"), names=["a", "b"])) == [
         {"a": "1", "b": "2"},
         {"a": "3", "b": "4"},

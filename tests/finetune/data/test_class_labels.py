@@ -55,18 +55,18 @@ def test_other_labels_are_refused(labels, says):
     ("label", "number"),
     [(0, 0), (1, 1), (1.0, 1), ("1", 1), ("low", 1), ("top", 0), (-1, None), (None, None)],
 )
-def test_class_names_are_those_of_the_data(label, number):
+def test_class_names_come_from_the_data(label, number):
     classes = classes_of([], column="label", names=["top", "low"])
     assert (classes.names, classes.number(label)) == (["top", "low"], number)
 
 
-def test_number_of_a_class_is_not_its_name():
+def test_class_number_is_no_name():
     classes = classes_of([], column="label", names=["1", "0"])
     assert (classes.number(1), classes.number("1")) == (1, 0)
 
 
 @pytest.mark.parametrize("label", [2, "3", "absent", -2])
-def test_label_of_no_class_is_an_error(label):
+def test_label_without_class_is_refused(label):
     classes = classes_of([], column="label", names=["top", "low"])
     with pytest.raises(DataError, match=f"a row has the label '{label}'; the classes are top, low"):
         classes.number(label)

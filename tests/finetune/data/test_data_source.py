@@ -77,7 +77,7 @@ def test_saved_splits_are_read(tmp_path):
         read(tmp_path / "ds", "tets")
 
 
-def test_saved_rows_have_their_own_order_and_types(tmp_path):
+def test_saved_rows_keep_order_and_types(tmp_path):
     mixed = [{"output": {"a": 1}}, {"output": {"b": [None, 1.5]}}]
     data = datasets.Dataset.from_list(mixed, on_mixed_types="use_json").select([1, 0])
     data.save_to_disk(tmp_path / "ds")

@@ -223,7 +223,7 @@ def test_rows_without_label_keep_none(kind, tmp_path):
     assert found.warnings == ["column 'label' is empty text in 1 of 4 rows; these rows are left out"]
 
 
-def test_class_names_of_parquet_keep_their_order(tmp_path):
+def test_class_names_keep_parquets_order(tmp_path):
     import datasets
 
     features = datasets.Features(
