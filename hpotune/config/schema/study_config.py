@@ -229,8 +229,8 @@ class PointConfig(Section):
     lora: dict[str, JsonValue] = {}
     """Any field of peft.LoraConfig. `target_modules` is `all-linear` by default: every linear layer but the head, and
     in a mixture of experts also the experts and their router; experts allow no dropout and no DoRA. Weights that are
-    not in the checkpoint (a classification head, a pooler) are trained and saved whole with the adapter. An adapter that
-    starts from the base weights (pissa, olora) is saved as an ordinary one of twice the rank."""
+    not in the checkpoint (a classification head, a pooler) are trained and saved whole with the adapter. An adapter
+    that starts from the base weights (pissa, olora) is saved as an ordinary one of twice the rank."""
     train: dict[str, JsonValue] = {}
     """Any supported field of transformers.TrainingArguments, and global_batch_size, sgd_momentum."""
     params: dict[str, JsonValue] = {}
