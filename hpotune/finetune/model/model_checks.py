@@ -196,7 +196,7 @@ def check_adapter(base: BaseModel, config: ModelConfig, lora: Mapping[str, Value
     check_replication(base.module, settings)
     check_start_dtype(config, settings)
     model = attached(base.module, settings, lora)
-    found = [*unknown_names(names, settings), *router_warnings(model)]
+    found = [*unknown_names(lora, settings, modules=names), *router_warnings(model)]
     check_ranks(model, lora)
     try:
         merge(model)
@@ -255,15 +255,17 @@ def _unmergeable_key(lora: Mapping[str, Value]) -> str:
     return f".{keys[0]}" if keys else ""
 
 
-def unknown_names(modules: Sequence[str], settings: peft.LoraConfig) -> Iterator[str]:
+def unknown_names(
+    lora: Mapping[str, Value], settings: peft.LoraConfig, *, modules: Sequence[str]
+) -> Iterator[str]:
     """A warning for each name of a module that the model does not have: peft ignores it if another one matches.
 
-    `modules`: the names in the base model. `settings`: after peft has replaced the names of experts in it.
+    `settings`: after peft has replaced the names of experts and added those of heads. `modules`: of the base model.
     """
     for key in ("target_modules", "modules_to_save", "exclude_modules"):
-        names = getattr(settings, key)
-        for name in sorted(names) if isinstance(names, (list, set)) else []:
-            if not any(module == name or module.endswith(f".{name}") for module in modules):
+        names, kept = lora.get(key), getattr(settings, key)
+        for name in names if isinstance(names, list) and not isinstance(kept, str) else []:
+            if name in kept and not any(module == name or module.endswith(f".{name}") for module in modules):
                 near = nearest(
                     str(name), {module.split(".")[-1] for module in modules if not module[-1].isdigit()}
                 )

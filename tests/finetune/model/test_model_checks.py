@@ -221,6 +221,10 @@ def test_name_without_effect_is_said(saved: Any) -> None:
     assert "did you mean v_proj" in warning.replace("'", "")
 
 
+def test_known_heads_are_not_said(saved: Any) -> None:
+    assert check(saved("bert", "masked"), {"target_modules": ["query"]}, labels=["a", "b"]) == []
+
+
 def test_models_on_meta_hold_no_weights(saved: Any) -> None:
     base = meta_model(ModelConfig(path=str(saved("llama"))), labels=None)
     assert {p.device.type for p in base.module.parameters()} == {"meta"}
