@@ -10,6 +10,7 @@ from __future__ import annotations
 import glob
 import os
 import re
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -209,6 +210,13 @@ def _explained(error: Exception, key: str, name: str, file: Path | None) -> Tria
     if isinstance(error, DataError):
         kind = DatasetNotCached if isinstance(error, DatasetNotCached) else DataError
         return kind(f"{key}: the dataset of {name}{where} cannot be read: {error}")
+    called = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    if any(file.parent.name == "evaluate" for file in called):
+        metric = next(iter(re.findall(r"Module '([^']+)'", inner_reason(error))), "NAME")
+        return UserError(
+            f"{key}: {name}{where} needs the metric {metric} of the package evaluate, which is not in the cache; "
+            f"download it once with internet access: python -c \"import evaluate; evaluate.load('{metric}')\""
+        )
     if isinstance(error, (OSError, DatasetsError)):
         return DataError(
             f"{key}: the dataset of {name}{where} cannot be read ({inner_reason(error)}); correct the file, load the "

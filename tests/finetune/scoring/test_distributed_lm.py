@@ -75,7 +75,7 @@ def test_wrapper_changes_no_weight(
     after = dict(model.named_parameters())
     assert after.keys() == before.keys()
     assert {name: id(module) for name, module in model.named_modules()} == modules
-    assert all(after[name].data_ptr() == place for name, (place, _) in before.items())
+    assert all(after[name].data_ptr() == address for name, (address, _) in before.items())
     assert all(torch.equal(after[name], value) for name, (_, value) in before.items())
     assert answer[0] == pytest.approx(likelihood(model, tokenizer, "a b", " c"), rel=1e-5)
 
@@ -155,7 +155,7 @@ def test_out_of_memory_halves_passes(
     assert len(lm.generate_until(generated)) == 5
 
 
-def test_single_row_out_of_memory_is_raised(tokenizer: PreTrainedTokenizerFast) -> None:
+def test_single_row_cannot_be_halved(tokenizer: PreTrainedTokenizerFast) -> None:
     model = tiny(tied=False)
     fail_above(model, 0)
     with pytest.raises(torch.OutOfMemoryError):

@@ -45,6 +45,10 @@ GENERATE: dict[str, Any] = {
         {"name": "flexible-extract", "filter": [{"function": "take_first"}]},
     ],
 }
+RAISED_IN_EVALUATE = """
+text = "raise FileNotFoundError(\\"Module 'code_eval' doesn't exist\\")"
+exec(compile(text, "/evaluate/loading.py", "exec"))  # as evaluate.load does without internet access
+"""
 EXACT = {"task": "toy", "metric": "exact_match,strict-match"}
 ACC = {"task": "toy", "metric": "acc"}
 Build = Callable[..., BuiltTasks]
@@ -316,6 +320,11 @@ def test_own_code_is_run_and_explained(build: Build, tmp_path: Path) -> None:
         (
             "try:\n    import no_such_package\nexcept ImportError:\n    raise ImportError('pip install lm-eval[math]')",
             "the package no_such_package, which is not installed here; pip install lm-eval[math]",
+        ),
+        (
+            RAISED_IN_EVALUATE,
+            "the metric code_eval of the package evaluate, which is not in the cache; download it once with internet "
+            "access: python -c \"import evaluate; evaluate.load('code_eval')\"",
         ),
         (
             "import helper",

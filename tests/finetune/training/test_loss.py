@@ -98,7 +98,7 @@ def test_classes_are_width_of_classification(models: dict[int, Any]) -> None:
     assert pass_limit(models[0], batch_size=1, train_rows=1, train_tokens=1).width == 97
 
 
-def test_default_batch_holds_logits_of_one_row() -> None:
+def test_default_batch_holds_one_row() -> None:
     width, tokens = 65_536, 160
     model = LlamaForCausalLM(LlamaConfig(**SIZE | {"vocab_size": width}))
     model.requires_grad_(False)
