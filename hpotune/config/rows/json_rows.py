@@ -52,10 +52,7 @@ def _line_rows(file: Path, first: str, rest: TextIO, *, skipped: int) -> Iterato
         try:
             value = _DECODER.decode(line)
         except (ValueError, RecursionError) as error:
-            reason = str(error) if not isinstance(error, json.JSONDecodeError) else _reason(error)
-            if number == 0 and line.strip(BLANKS) == "{":
-                reason = "an object that goes on in the next line; put each row in one line, or all in a list"
-            raise DataFileError(f"{where}: {reason}; correct that line") from error
+            raise DataFileError(f"{where}: {_reason(error, line)}; correct that line") from error
         yield _row(value, line, where)
         number += 1
 
@@ -126,8 +123,7 @@ def _decoded(text: str, position: int, rest: TextIO, *, where: str) -> tuple[Val
         except (ValueError, RecursionError) as error:
             more = rest.read(size)
             if not more:
-                reason = str(error) if not isinstance(error, json.JSONDecodeError) else _reason(error)
-                raise DataFileError(f"{where}: {reason}; correct that row") from error
+                raise DataFileError(f"{where}: {_reason(error)}; correct that row") from error
             text, position, size = text[position:] + more, 0, 2 * size
 
 
@@ -147,7 +143,12 @@ def _row(value: Value, text: str, where: str) -> dict[str, Value]:
     return value
 
 
-def _reason(error: json.JSONDecodeError) -> str:
+def _reason(error: ValueError | RecursionError, line: str | None = None) -> str:
+    """What is wrong; `line`: the whole line that should hold an object."""
+    if not isinstance(error, json.JSONDecodeError):
+        return str(error)
+    if line is not None and error.pos >= len(line.rstrip(BLANKS)):
+        return "the object does not end in this line; put each row in one line, or all rows in a list"
     return f"{error.msg} (character {error.colno})"
 
 

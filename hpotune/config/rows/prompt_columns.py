@@ -93,7 +93,8 @@ def missing_and_empty(
             then = "these rows are left out" if column.is_trained else "read as empty text"
             yield f"column {column.name!r} is missing (null) in {missing} of {len(rows)} rows; {then}"
         if empty:
-            then = "these rows are left out" if unlabelled else "trained as it is"
+            kept = "trained as it is" if column.is_trained else "read as it is"
+            then = "these rows are left out" if unlabelled else kept
             yield f"column {column.name!r} is empty text in {empty} of {len(rows)} rows; {then}"
 
 

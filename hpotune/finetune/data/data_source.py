@@ -27,6 +27,11 @@ from hpotune.finetune.model import hub
 from hpotune.finetune.trial_errors import DataError
 
 SPLIT_OF_A_FILE = "train"
+READ_ERRORS = (
+    *(ValueError, TypeError, LookupError, NotImplementedError, OSError, EOFError),
+    datasets.exceptions.DatasetGenerationError,
+)
+"""What datasets, pyarrow and the decompressors raise for files that they cannot read."""
 KNOWN_OPTIONS = {
     "csv": {"sep", "delimiter", "names", "column_names", "features"},
     "json": {"field", "features"},
@@ -51,9 +56,9 @@ def split_table(config: DataConfig, *, split: str, data_root: str | None) -> Row
         return _hub_table(config, split)
     except DataFileError as error:
         raise DataError(f"data.path: {error}") from error
-    except (ValueError, OSError, datasets.exceptions.DatasetGenerationError) as error:
-        if isinstance(error, DataError):
-            raise
+    except DataError:
+        raise
+    except READ_ERRORS as error:
         raise DataError(f"data.path: {config.path} ({split}): {inner_reason(error)}") from error
 
 
