@@ -70,6 +70,7 @@ def dependent_key_mistakes(train: Train) -> Iterator[Mistake]:
     if optimizers:
         yield from _unread_optimizer_keys(train, optimizers)
         yield from _optim_args_mistakes(train, optimizers)
+    yield from _unread_epochs(train)
     schedules = _possible(train, "lr_scheduler_type", "linear")
     if schedules:
         yield from _unread_warmup(train, schedules)
@@ -159,6 +160,14 @@ def _argument_error(name: str, value: str, optimizers: list[str]) -> str | None:
     except ValueError:
         fits = False
     return None if fits else f"has {name}={value}; {name} needs {need}"
+
+
+def _unread_epochs(train: Train) -> Iterator[Mistake]:
+    """An error for a range of epochs beside a number of steps, which takes precedence."""
+    steps, epochs = train.get("max_steps"), train.get("num_train_epochs")
+    if isinstance(steps, int) and steps > 0 and range_kind(epochs) is not None:
+        rule = f"has no effect with max_steps: {steps}; remove one of the two"
+        yield ("train", "num_train_epochs"), f"train.num_train_epochs: {rule}"
 
 
 def _unread_warmup(train: Train, schedules: list[str]) -> Iterator[Mistake]:

@@ -40,6 +40,8 @@ RIGHT = [
     },
     {"lr_scheduler_type": {"choice": ["constant", "linear"]}, "warmup_steps": 10},
     {"lr_scheduler_type": "constant", "warmup_steps": 0},
+    {"max_steps": 9, "num_train_epochs": 2},
+    {"max_steps": -1, "num_train_epochs": {"int": [1, 3]}},
 ]  # fmt: skip
 WRONG = [
     ({"optim": "sgd", "adam_beta1": 0.9}, "adam_beta1", "has no effect with optim: sgd; remove it"),
@@ -94,6 +96,7 @@ WRONG = [
         {"lr_scheduler_type": {"choice": ["cosine", "linear"]}, "lr_scheduler_kwargs": {"num_cycles": 2}},
         "lr_scheduler_kwargs", "'num_cycles' is not an argument of lr_scheduler_type: linear",
     ),
+    ({"max_steps": 9, "num_train_epochs": {"int": [1, 3]}}, "num_train_epochs", "has no effect with max_steps: 9"),
     ({"lr_scheduler_type": "constant", "warmup_steps": 5}, "warmup_steps", "lr_scheduler_type: constant; write"),
     (
         {"lr_scheduler_type": {"choice": ["constant", "linear"]}, "warmup_steps": {"int": [0, 9]}}, "warmup_steps",
@@ -170,6 +173,7 @@ STEPS = {"max_steps": 10, "learning_rate": 1e-3}
             "Unknown decay type: ",
         ),
         ({"lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": "x"}}, "could not convert"),
+        ({"optim": "stable_adamw"}, "train.optim: stable_adamw: You need to install `torch-optimi`"),
     ],
 )  # fmt: skip
 def test_trial_refuses_before_its_model(train, says):
@@ -187,3 +191,7 @@ def test_every_schedule_is_accepted(kind):
     given = {key: value for key, value in train.items() if value is not None}
     assert list(dependent_key_mistakes(given)) == []
     assert training_arguments({**STEPS, **given}, seed=0, folder=Path("/tmp")).max_steps == 10
+
+
+def test_settings_for_a_gpu_pass_without_one():
+    assert training_arguments({**STEPS, "tf32": True}, seed=0, folder=Path("/tmp")).max_steps == 10

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 import transformers
@@ -65,6 +65,10 @@ def training_arguments(
             "train: global_batch_size and gradient_accumulation_steps exclude each other; keep one"
         )
     fields = {key: value for key, value in train.items() if key not in OWN}
+    if (
+        not torch.cuda.is_available()
+    ):  # transformers refuses it there; the rehearsal has no GPU, the trial may have
+        fields.pop("tf32", None)
     verbosity = transformers.utils.logging.get_verbosity()
     transformers.utils.logging.set_verbosity_error()  # it warns that DDP is not initialised, which does not apply
     try:
@@ -89,12 +93,15 @@ def training_arguments(
 def _check_without_model(args: transformers.TrainingArguments, *, momentum: float | None) -> None:
     """Build optimizer and schedule for a single weight, so that a wrong argument is found before a model is loaded.
 
+    An optimizer of another package than torch and transformers is only looked up: it may need a GPU.
     Raises: UserError.
     """
-    steps = args.max_steps if args.max_steps > 0 else None
-    build_optimizer(args, torch.nn.Linear(1, 1, bias=False), momentum=momentum, steps=steps or UNKNOWN_STEPS)
-    if steps is not None:
-        check_schedule(args, steps)
+    weight = torch.nn.Linear(1, 1, bias=False)
+    kind, _ = _optimizer_class(args, weight)
+    if kind.__module__.startswith(("torch.", "transformers.")):
+        build_optimizer(args, weight, momentum=momentum, steps=UNKNOWN_STEPS)
+    if args.max_steps > 0:
+        check_schedule(args, args.max_steps)
 
 
 def check_schedule(args: transformers.TrainingArguments, steps: int) -> None:
@@ -189,11 +196,7 @@ def build_optimizer(
 
     Raises: UserError if the optimizer's package is not installed, or for an argument that it does not accept.
     """
-    name = args.optim.value
-    try:
-        kind, options = transformers.Trainer.get_optimizer_cls_and_kwargs(args, model)
-    except (ImportError, ValueError) as error:
-        raise UserError(f"train.optim: {name}: {error}") from error
+    kind, options = _optimizer_class(args, model)
     if momentum is not None:
         options["momentum"] = momentum
     decaying = set(
@@ -208,9 +211,23 @@ def build_optimizer(
         optimizer = kind([group for group in groups if group["params"]], **options)
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"train.optim: {name} does not accept its arguments ({error}); see optim_args"
+            f"train.optim: {args.optim.value} does not accept its arguments ({error}); see optim_args"
         ) from error
     return optimizer, _schedule(args, optimizer, steps=steps)
+
+
+def _optimizer_class(
+    args: transformers.TrainingArguments, model: torch.nn.Module
+) -> tuple[type[torch.optim.Optimizer], dict[str, Any]]:
+    """The class of train.optim, and its arguments by name.
+
+    Raises: UserError if its package is not installed.
+    """
+    try:
+        kind, options = transformers.Trainer.get_optimizer_cls_and_kwargs(args, model)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"train.optim: {args.optim.value}: {error}") from error
+    return kind, options
 
 
 def _schedule(
