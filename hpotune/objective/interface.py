@@ -19,7 +19,7 @@ from hpotune.config.param_names import environment
 from hpotune.config.schema.rungs import Rung
 from hpotune.config.schema.study_config import Objective, StudyConfig
 from hpotune.objective.process import ProcessExit, StopRequest, log_tail
-from hpotune.records.failure_causes import cause_of
+from hpotune.records.failure_causes import cause_of, hidden_reason
 from hpotune.records.trial import Failure, TrialResult, TrialSpec
 from hpotune.workspace.atomic_files import MIN_FREE_BYTES, write_atomic
 
@@ -27,6 +27,8 @@ Evaluate = Callable[[Sequence[TrialSpec]], list[TrialResult]]
 """From trials to their results, in order; a failure of a trial is its result, never an exception."""
 
 MESSAGE_LENGTH = 500
+CHAIN_LINES = 400
+"""Last lines of a log in which the reason is looked for that a chain of tracebacks hides."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -171,6 +173,8 @@ def result_of_exit(spec: TrialSpec, exit_: ProcessExit, *, stop: StopRequest) ->
     if exit_.killed:
         return failed_result(spec, "killed", f"its process {exit_.words}")
     last = lines[-1][:200] if lines else ""
+    inner = hidden_reason(log_tail(Path(spec.folder), log_start=exit_.log_start, lines=CHAIN_LINES))
+    last = f"{last} ({inner[:200]})" if inner and inner not in last else last
     own_code = spec.python is not None or spec.command is not None
     missing = last.startswith(("ModuleNotFoundError", "ImportError"))
     cause = "user" if own_code else "library" if missing else "unknown"

@@ -63,6 +63,18 @@ def cause_of_error(error: BaseException) -> Cause | None:
     return named[0] if named else None
 
 
+_DIRECT = "The above exception was the direct cause of the following exception:"
+
+
+def hidden_reason(lines: Sequence[str]) -> str:
+    """The exception that the last traceback's exceptions hide (`raise … from`), as Python prints it; else empty."""
+    starts = [index for index, line in enumerate(lines) if line.startswith("During handling of the above")]
+    last = lines[starts[-1] + 1 :] if starts else lines
+    links = [index for index, line in enumerate(last) if line.startswith(_DIRECT)]
+    before = [line for line in last[: links[0]] if line and not line[0].isspace()] if links else []
+    return before[-1] if before else ""
+
+
 def cause_of(lines: Sequence[str]) -> tuple[Cause, str] | None:
     """The cause that the lines name, and the last line that names it; None where they name none."""
     for cause, words in _WORDS:

@@ -118,3 +118,27 @@ def test_intermediate_line_is_no_value(evaluate, tmp_path, request_stop):
     result = evaluate("trap 'exit 0' TERM; echo 9; touch ready; sleep 60 & wait", stop=stop)
     speaker.join()
     assert result.state == "paused"
+
+
+CHAINED = """\
+def read():
+    try:
+        open("rows.jsonl").read() and {}["row 8"]
+    except OSError as error:
+        raise ValueError("no rows") from error
+try:
+    read()
+except ValueError as error:
+    raise RuntimeError("cannot train") from error
+"""
+
+
+def test_hidden_reason_is_in_the_message(evaluate, tmp_path):
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "train.py").write_text(CHAINED)
+    failure = evaluate("python3 train.py").failure
+    assert failure.cause == "user"
+    assert failure.message == (
+        "its process ended with exit code 1: RuntimeError: cannot train "
+        "(FileNotFoundError: [Errno 2] No such file or directory: 'rows.jsonl')"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpotune.records.failure_causes import cause_of
+from hpotune.records.failure_causes import cause_of, cause_of_error, hidden_reason
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,37 @@ def test_a_line_names_its_cause(line, cause):
 def test_rank_out_of_memory_is_cause():
     lines = ["CUDA out of memory on rank 1", "NCCL error: remote process exited"]
     assert cause_of(lines) == ("oom", lines[0])
+
+
+DIRECT = "The above exception was the direct cause of the following exception:"
+HANDLED = "During handling of the above exception, another exception occurred:"
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        (["ValueError: x"], ""),
+        (["Traceback:", "  File", "KeyError: 'a'", HANDLED, "Traceback:", "ValueError: x"], ""),
+        (["Traceback:", "KeyError: 'a'", DIRECT, "Traceback:", "ValueError: x"], "KeyError: 'a'"),
+        (["A: a", HANDLED, "B: b", DIRECT, "C: c", DIRECT, "D: d"], "B: b"),
+    ],
+)
+def test_hidden_reason_follows_direct_causes(lines, reason):
+    assert hidden_reason(lines) == reason
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (MemoryError(), "oom"),
+        (OSError(30, "Read-only file system"), "store"),
+        (OSError(107, "Transport endpoint is not connected"), "node"),
+        (PermissionError(13, "Permission denied"), "user"),
+        (FileNotFoundError(2, "No such file"), None),
+        (RuntimeError("CUDA error: uncorrectable ECC error"), "node"),
+        (KeyError("out of memory"), None),
+        (ValueError("no column xid"), None),
+    ],
+)
+def test_error_names_its_cause(error, cause):
+    assert cause_of_error(error) == cause
