@@ -141,7 +141,8 @@ class ScoreConfig(Section):
     test: list[str] = []
     """Sealed test: lm-eval tasks that are never seen by the search and never used to choose a trial."""
     include_path: str | None = None
-    """A folder with your own lm-eval task files; null: none."""
+    """A folder with your own lm-eval task files; null: none. Relative paths of data in them start at the folder of the
+    study file; where nothing is there, at that of the task file."""
     chat_template: bool | Literal["auto"] = "auto"
     """Whether the questions of lm-eval tasks are asked through the tokenizer's chat template, few-shot examples as
     messages of the conversation. auto: as the training rows, which is true with `prompt: chat` and false otherwise."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import transformers
 from lm_eval.api.task import Task
@@ -16,22 +17,44 @@ MAX_GEN_TOKS = 256
 """Generated tokens of a task that gives no number: the default of lm-eval's Hugging Face model."""
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LongQuestion:
+    """A task's longest question, of which the model reads the end only."""
+
+    task: str
+    tokens: int
+    room: int
+    """Tokens that the model reads, without those that it generates."""
+
+
 def check_sizes(
     task: Task,
     config: transformers.PretrainedConfig,
     tokenizer: transformers.PreTrainedTokenizerBase,
     *,
     key: str,
-) -> Iterator[str]:
-    """Check that the model can read and generate what the task asks for; yield warnings. `config`: of the model.
+) -> LongQuestion | None:
+    """Check that the model can read and generate what the task asks for. `config`: of the model.
 
+    Returns the longest question if its beginning is left out.
     Raises: UserError for a task that generates as many tokens as the model can read, has so long an answer, or has
     texts with tokens that the model does not have.
     """
-    yield from _check_length(task, resolve_max_length(config, tokenizer), tokenizer, key=key)
     vocabulary = config.get_text_config().vocab_size
     if len(tokenizer) > vocabulary:
         _check_ids(task, vocabulary, tokenizer, key=key)
+    return _check_length(task, resolve_max_length(config, tokenizer), tokenizer, key=key)
+
+
+def long_warnings(key: str, found: Sequence[LongQuestion]) -> Iterator[str]:
+    """One warning for all tasks with questions of which the model reads the end only."""
+    if found:
+        worst = max(found, key=lambda question: question.tokens)
+        others = f" (and of {len(found) - 1} other tasks)" if len(found) > 1 else ""
+        yield (
+            f"{key}: the longest question of {worst.task}{others} has {worst.tokens} tokens, and the model reads "
+            f"{worst.room}; lm-eval leaves out its beginning"
+        )
 
 
 def _check_ids(
@@ -49,7 +72,7 @@ def _check_ids(
 
 def _check_length(
     task: Task, longest: int, tokenizer: transformers.PreTrainedTokenizerBase, *, key: str
-) -> Iterator[str]:
+) -> LongQuestion | None:
     """`longest`: tokens that the model reads, as lm-eval finds them."""
     name = task.config.task
     parts = [one.args for one in task.instances]
@@ -68,14 +91,10 @@ def _check_length(
                 f"{key}: {name} has an answer of {answer} tokens, but the model reads at most {longest}"
             )
     else:
-        return  # lm-eval divides long texts into windows
+        return None  # lm-eval divides long texts into windows
     question = _tokens(max((str(part[0]) for part in parts), key=len), tokenizer)
-    if question > longest - generated:
-        rest = f" with {generated} generated" if generated else ""
-        yield (
-            f"{key}: the longest question of {name} has {question} tokens, and the model reads {longest}{rest}; "
-            "lm-eval leaves out its beginning"
-        )
+    room = longest - generated
+    return LongQuestion(task=name, tokens=question, room=room) if question > room else None
 
 
 def _tokens(text: str, tokenizer: transformers.PreTrainedTokenizerBase) -> int:

@@ -27,7 +27,14 @@ from hpotune.finetune.scoring.question_form import (
     form_warning,
     uses_chat_template,
 )
-from hpotune.finetune.scoring.request_checks import check_answers, check_sizes, item_error, set_fewshot
+from hpotune.finetune.scoring.request_checks import (
+    LongQuestion,
+    check_answers,
+    check_sizes,
+    item_error,
+    long_warnings,
+    set_fewshot,
+)
 from hpotune.finetune.scoring.task_loading import DataFolders, load_tasks, task_key, task_manager
 from hpotune.finetune.trial_errors import UserError
 from hpotune.records.rehearsal_record import TaskRequests
@@ -215,7 +222,7 @@ def _build(
 ) -> list[str]:
     """Build and check the requests of all tasks of a call; return warnings."""
     template = ChatTemplate(tokenizer, system=score.system)
-    warnings: list[str] = []
+    long: dict[str, list[LongQuestion]] = {}
     for name, task in call.loaded["tasks"].items():
         key = _key_of(call, name, index, score)
         set_fewshot(task, call.settings.num_fewshot, key=key)
@@ -234,7 +241,9 @@ def _build(
             text = item_error(task, error, call.settings.limit, sealed=key == "score.test")
             raise UserError(f"{key}: the requests of {name} cannot be built: {text}") from error
         check_answers(task, key=key)
-        warnings += check_sizes(task, config, tokenizer, key=key)
+        if (question := check_sizes(task, config, tokenizer, key=key)) is not None:
+            long.setdefault(key, []).append(question)
+    warnings = [text for key, found in long.items() for text in long_warnings(key, found)]
     if template.left_out_system:
         names = ", ".join(call.names)
         warnings.append(

@@ -367,12 +367,18 @@ def test_other_direction_is_a_warning(build: Build) -> None:
 
 
 def test_long_question_is_a_warning(build: Build) -> None:
-    (warning,) = build({**CHOICE, "doc_to_text": "{{q}}" * 30}).warnings
-    assert re.fullmatch(
-        r"score\.objective: the longest question of toy has \d+ tokens, and the model reads 64; lm-eval leaves out its "
-        "beginning",
-        warning,
-    )
+    long = {**CHOICE, "doc_to_text": "{{q}}" * 30}
+    group = {"group": "both", "task": ["toy", "two"], "aggregate_metric_list": [{"metric": "acc"}]}
+    for files, others in (
+        ([long], ""),
+        ([long, {**long, "task": "two"}, group], r" \(and of 1 other tasks\)"),
+    ):
+        (warning,) = build(*files, objective={"task": "both" if others else "toy", "metric": "acc"}).warnings
+        assert re.fullmatch(
+            rf"score\.objective: the longest question of toy{others} has \d+ tokens, and the model reads 64; lm-eval "
+            "leaves out its beginning",
+            warning,
+        )
 
 
 def test_token_beyond_model_is_refused(build: Build) -> None:
