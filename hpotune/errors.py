@@ -51,11 +51,16 @@ def nearest(word: str, valid: Iterable[str]) -> str:
     return f"{hint}valid: {', '.join(names)}"
 
 
+REASON_LENGTH = 300
+"""Characters of another library's message."""
+
+
 def inner_reason(error: BaseException) -> str:
-    """The first line of what caused an error, and what caused that: the innermost message that says something."""
+    """What caused an error, and what caused that: the innermost message that says something, in one line."""
     reasons = list[str]()
     while True:
-        reasons += str(error).strip().splitlines()[:1]
+        text = " ".join(str(error).split())
+        reasons += [text if len(text) <= REASON_LENGTH else f"{text[:REASON_LENGTH]} ..."] if text else []
         cause = error.__cause__
         if cause is None and not reasons and not error.__suppress_context__:
             cause = error.__context__

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from hpotune.config.yaml_source import Value
 
@@ -41,3 +42,20 @@ def table_of(rows: Iterable[dict[str, Value]], *, columns: Iterable[str] = ()) -
         return [{name: stored[index].get(name) for name in names} for index in indices]
 
     return RowTable(columns=list(names), count=len(stored), take=take, class_names={})
+
+
+def concatenated(tables: Sequence[RowTable]) -> RowTable:
+    """The rows of several tables, one after the other, with the columns of all."""
+    columns = dict.fromkeys(name for table in tables for name in table.columns)
+    starts = [0, *accumulate(table.count for table in tables)]
+
+    def take(indices: Sequence[int]) -> list[dict[str, Value]]:
+        found: dict[int, dict[str, Value]] = {}
+        for table, start in zip(tables, starts, strict=False):
+            own = sorted({index for index in indices if start <= index < start + table.count})
+            for index, row in zip(own, table.take([index - start for index in own]), strict=True):
+                found[index] = {**dict.fromkeys(columns), **row}
+        return [found[index] for index in indices]
+
+    names = {column: names for table in tables for column, names in table.class_names.items()}
+    return RowTable(columns=list(columns), count=starts[-1], take=take, class_names=names)

@@ -7,7 +7,7 @@ config/rows/data_files.py, because datasets guesses a type for each column: `007
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
@@ -15,11 +15,11 @@ from typing import cast
 
 import datasets
 
-from hpotune.config.rows.arrow_rows import arrow_table
+from hpotune.config.rows.arrow_rows import arrow_table, parquet_table
 from hpotune.config.rows.csv_rows import csv_columns, csv_rows
 from hpotune.config.rows.data_files import DATA_FILES, file_table
 from hpotune.config.rows.json_rows import json_rows
-from hpotune.config.rows.row_table import RowTable, table_of
+from hpotune.config.rows.row_table import RowTable, concatenated, table_of
 from hpotune.config.rows.text_encoding import DataFileError
 from hpotune.config.schema.study_config import DataConfig
 from hpotune.errors import inner_reason, nearest
@@ -90,6 +90,8 @@ def _folder_table(folder: Path, config: DataConfig, split: str) -> RowTable:
         _check_split(split, list(files))
         if _format(builder) in KNOWN_OPTIONS:
             return _text_table(builder, files[split])
+        if _format(builder) == "parquet":
+            return _parquet_table(builder, files[split])
         builder.config.data_files = datasets.data_files.DataFilesDict({split: files[split]})
         builder.download_and_prepare(verification_mode="no_checks")  # the card counts the rows of all splits
         return _dataset_table(builder.as_dataset(split=split, in_memory=True))
@@ -126,6 +128,13 @@ def _text_table(builder: datasets.DatasetBuilder, files: Sequence[str]) -> RowTa
         field = cast("str | None", options.get("field"))
         columns, rows = [], chain.from_iterable(json_rows(file, field=field) for file in local)
     return replace(table_of(rows, columns=columns), class_names=_class_names(builder.info.features))
+
+
+def _parquet_table(builder: datasets.DatasetBuilder, files: Sequence[str]) -> RowTable:
+    """The rows of Parquet files on this machine; a column that a file lacks is missing in its rows."""
+    table = concatenated([parquet_table(Path(file)) for file in files])
+    names = {**table.class_names, **_class_names(builder.info.features)}
+    return replace(table, class_names=names)
 
 
 def _download(builder: datasets.DatasetBuilder) -> datasets.DownloadConfig:
@@ -169,6 +178,6 @@ def _dataset_table(data: datasets.Dataset) -> RowTable:
     return replace(table, count=len(data), class_names=_class_names(data.features))
 
 
-def _check_split(split: str, splits: Sequence[str]) -> None:
+def _check_split(split: str, splits: Iterable[str]) -> None:
     if split not in splits:
-        raise DataError(f"data.split: no split {split!r}; {nearest(split, splits)}")
+        raise DataError(f"data.split: no split {split!r}; {nearest(split, map(str, splits))}")

@@ -9,6 +9,7 @@ import datasets
 import pytest
 
 from hpotune.config.schema.data_config import DataConfig
+from hpotune.errors import inner_reason
 from hpotune.finetune.data.data_source import split_table
 from hpotune.finetune.trial_errors import DataError
 
@@ -57,6 +58,24 @@ def test_parquet_splits_may_differ(tmp_path):
     datasets.Dataset.from_list([{"other": 1}]).to_parquet(tmp_path / "test.parquet")
     assert rows_of(tmp_path) == ROWS
     assert rows_of(tmp_path, "test") == [{"other": 1}]
+
+
+def test_parquet_files_of_a_split_may_differ(tmp_path):
+    datasets.Dataset.from_list(ROWS).to_parquet(tmp_path / "train-0.parquet")
+    datasets.Dataset.from_list([{"more": 1, "output": {"a": 0.5}}]).to_parquet(tmp_path / "train-1.parquet")
+    table = read(tmp_path)
+    assert table.columns == ["input", "output", "more"]
+    assert table.take([5, 0, 5]) == [
+        {"input": None, "output": {"a": 0.5}, "more": 1},
+        ROWS[0] | {"more": None},
+        {"input": None, "output": {"a": 0.5}, "more": 1},
+    ]
+
+
+def test_absent_split_names_the_others(tmp_path):
+    write_csv(tmp_path / "train.csv")
+    with pytest.raises(DataError, match="data.split: no split 'tain'; did you mean 'train'?"):
+        read(tmp_path, "tain")
 
 
 def test_saved_dataset_is_read(tmp_path):
@@ -146,6 +165,25 @@ def test_failure_names_file_and_reason(name, content, reason, tmp_path):
         assert str(error.value).startswith(f"data.path: {tmp_path}")
         assert "An error occurred" not in str(error.value)
         assert reason in str(error.value) or "not Parquet" in str(error.value)
+
+
+def test_reason_of_a_library_is_named(tmp_path):
+    (tmp_path / "train.jsonl.gz").write_bytes(gzip.compress(b'{"a": 1}\n' * 100)[:-9])
+    with pytest.raises(DataError, match=r"^data.path: .* \(train\): Compressed file ended before the end"):
+        read(tmp_path)
+
+
+def test_innermost_cause_is_the_reason():
+    try:
+        try:
+            raise KeyError("role")
+        except KeyError as inner:
+            raise ValueError("An error occurred\nwhile  generating") from inner
+    except ValueError as outer:
+        assert inner_reason(outer) == "'role'"
+    assert inner_reason(ValueError("a\n b")) == "a b"
+    assert inner_reason(StopIteration()) == "StopIteration"
+    assert inner_reason(ValueError("x" * 400)) == "x" * 300 + " ..."
 
 
 def test_name_of_an_absent_configuration(tmp_path):
