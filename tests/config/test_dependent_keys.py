@@ -193,5 +193,5 @@ def test_every_schedule_is_accepted(kind):
     assert training_arguments({**STEPS, **given}, seed=0, folder=Path("/tmp")).max_steps == 10
 
 
-def test_settings_for_a_gpu_pass_without_one():
+def test_tf32_passes_without_gpu():
     assert training_arguments({**STEPS, "tf32": True}, seed=0, folder=Path("/tmp")).max_steps == 10
