@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import pytest
@@ -14,6 +15,7 @@ import pytest
 from hpotune.finetune.model.hub import (
     PRIVATE,
     SHARED,
+    hub_builder,
     local_path,
     model_folder,
     prepare_environment,
@@ -106,6 +108,28 @@ def test_offline_is_set_on_request(tmp_path: Path) -> None:
 def test_data_root_precedes_the_hub(tmp_path: Path) -> None:
     dataset_folder(tmp_path / "root", 1, 2, 3)
     assert values(tmp_path / "root") == [1, 2, 3]
+
+
+@pytest.mark.parametrize(("form", "is_downloaded"), [("csv", True), ("json", True), ("parquet", False)])
+def test_converted_text_is_not_used(form: str, is_downloaded: bool, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "rows.csv").write_text("value\n007\n")
+
+    class Cache:  # as the builder of datasets that finds rows, but no files
+        info = SimpleNamespace(builder_name=form)
+
+    real = datasets.load_dataset_builder
+    monkeypatch.setattr(
+        datasets,
+        "load_dataset_builder",
+        lambda path, name, **rest: Cache() if path == "acme/rows" else real(path, name, **rest),
+    )
+    monkeypatch.setattr("datasets.config.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    built = hub_builder("acme/rows", None, None)
+    assert isinstance(built, Cache) is not is_downloaded
+    if is_downloaded:
+        assert built.config.data_files == {"train": [str(tmp_path / "rows.csv")]}
 
 
 def test_load_dataset_is_restored(tmp_path: Path) -> None:
