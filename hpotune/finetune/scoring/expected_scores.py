@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 
+import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.evaluator_utils import EvalAcc, aggregate_groups
@@ -18,6 +19,7 @@ from hpotune.config.lm_eval_tasks import TaskIndex
 from hpotune.config.schema.study_config import Objective, ScoreConfig
 from hpotune.errors import nearest
 from hpotune.finetune.scoring.item_scores import EvalResults, task_scores
+from hpotune.finetune.scoring.task_loading import missing_package, reason, task_key
 from hpotune.finetune.trial_errors import UserError
 
 ITEMS = 3
@@ -60,7 +62,11 @@ def check_scores(loaded: TaskDict, names: Sequence[str], index: TaskIndex, score
 
     Raises: UserError for a metric, or a filter, that a task does not have.
     """
-    rows = {name: _answered_row(task, name) for name, task in loaded["tasks"].items()}
+    rows = {
+        leaf: _answered_row(task, leaf, key=task_key(score, owner))
+        for leaf, task in loaded["tasks"].items()
+        for owner in [next(name for name in names if leaf in index.leaves(name))]
+    }
     known = {name: row for name, row in rows.items() if row is not None}
     scores = _expected_scores(loaded, names, index, known)
     of_tasks = _expected_scores(loaded, [name for name in known if index.exists(name)], index, known)
@@ -89,7 +95,7 @@ def _expected_scores(
     return task_scores(results, names, index)
 
 
-def _answered_row(task: Task, name: str) -> dict[str, object] | None:
+def _answered_row(task: Task, name: str, *, key: str) -> dict[str, object] | None:
     """The task's row of lm-eval's results, with a number under each `metric,filter`; None if no answer is accepted.
 
     Raises: UserError for a package that the task imports when it compares answers.
@@ -97,20 +103,21 @@ def _answered_row(task: Task, name: str) -> dict[str, object] | None:
     kinds = {instance.request_type for instance in task.instances}
     for answer in ANSWERS.get(next(iter(kinds)), ()) if len(kinds) == 1 else ():
         try:
-            labels = dict.fromkeys([*_answered(task, answer), *_declared(task)])
+            found = {
+                label: _is_number(task, label, values) for label, values in _answered(task, answer).items()
+            }
         except ImportError as error:
-            raise UserError(
-                f"score: {name} needs a package that is not installed here ({error}); install it with pip"
-            ) from error
+            raise UserError(f"{key}: {name} needs {missing_package(error, None) or reason(error)}") from error
         except Exception:  # the task's own code may refuse an answer that no model gives
             continue
+        labels = [label for label, number in (dict.fromkeys(_declared(task), True) | found).items() if number]
         numbers = {part: 0.5 for label in labels for part in (label, _stderr(label))}
         return {"name": name, "alias": name, "sample_len": ITEMS, **numbers}
     return None
 
 
-def _answered(task: Task, answer: object) -> Iterator[str]:
-    """`metric,filter` of every score that the task gives for this answer to its first items."""
+def _answered(task: Task, answer: object) -> dict[str, list[object]]:
+    """`metric,filter` -> the scores that the task gives for this answer to its first items."""
     items: dict[int, list[Instance]] = {}
     for instance in task.instances:
         if instance.doc_id in items or len(items) < ITEMS:
@@ -120,10 +127,26 @@ def _answered(task: Task, answer: object) -> Iterator[str]:
     every = [one for ones in items.values() for one in ones]
     for pipeline in task._filters:
         pipeline.apply(every)
+    found: dict[str, list[object]] = {}
     for ones in items.values():
         for kind in ones[0].filtered_resps:
             metrics = task.process_results(ones[0].doc, [one.filtered_resps[kind] for one in ones])
-            yield from (f"{metric},{kind}" for metric in metrics)
+            for metric, value in metrics.items():
+                found.setdefault(f"{metric},{kind}", []).append(value)
+    return found
+
+
+def _is_number(task: Task, label: str, values: Sequence[object]) -> bool:
+    """Whether the score over all items is a number; True if that cannot be found from these values."""
+    aggregate = task.aggregation().get(label.partition(",")[0])
+    if aggregate is None:
+        return True  # lm-eval takes the mean
+    try:
+        return isinstance(aggregate(values), (int, float, np.number))
+    except ImportError:
+        raise
+    except Exception:  # of three equal answers, say, there may be no correlation
+        return True
 
 
 def _declared(task: Task) -> Iterator[str]:

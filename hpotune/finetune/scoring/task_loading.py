@@ -91,11 +91,9 @@ def load_tasks(
         try:
             part = manager.load([name])
         except _TaskFailure as failure:
-            raise _explained(
-                failure.error, key, failure.entry.name, failure.entry.yaml_path
-            ) from failure.error
+            raise _explained(failure.error, key, failure.entry.name, failure.entry) from failure.error
         except Exception as error:
-            raise _explained(error, key, name, manager.task_index[name].yaml_path) from error
+            raise _explained(error, key, name, manager.task_index[name]) from error
         for task in part["tasks"].values():
             _check_task(task, key=key, confirmed=score.confirm_unsafe_code)
         loaded["tasks"] |= part["tasks"]
@@ -201,10 +199,11 @@ def _missing(key: str, path: str, folders: Sequence[Path]) -> str:
     return f"{key} {path!r} does not exist ({' or '.join(tried)}){rule}"
 
 
-def _explained(error: Exception, key: str, name: str, file: Path | None) -> TrialError:
+def _explained(error: Exception, key: str, name: str, entry: Entry) -> TrialError:
     """The error of a trial for what lm-eval raised while it loaded a task."""
+    file, config = entry.yaml_path, entry.cfg or {}
     where = f" ({file})" if file is not None else ""
-    missing = _missing_package(error, file)
+    missing = missing_package(error, file)
     if missing is not None:
         return UserError(f"{key}: {name}{where} needs {missing}")
     if isinstance(error, DataError):
@@ -222,10 +221,22 @@ def _explained(error: Exception, key: str, name: str, file: Path | None) -> Tria
             f"{key}: the dataset of {name}{where} cannot be read ({inner_reason(error)}); correct the file, load the "
             "dataset once with internet access, or set data_root to its folder"
         )
-    return UserError(f"{key}: the task {name}{where} cannot be used: {reason(error)}")
+    return UserError(
+        f"{key}: the task {name}{where} cannot be used: {reason(error)}{_split_hint(error, config)}"
+    )
 
 
-def _missing_package(error: Exception, file: Path | None) -> str | None:
+def _split_hint(error: Exception, config: Mapping[str, Any]) -> str:
+    """Which key of the task file names a split that its dataset does not have, if that is the error."""
+    inner = [*error_chain(error)][-1]
+    name = inner.args[0] if isinstance(inner, KeyError) and inner.args else None
+    keys = [
+        key for key, split in config.items() if key.endswith("_split") and split == name and split is not None
+    ]
+    return f"; its dataset has no such split ({keys[0]})" if keys else ""
+
+
+def missing_package(error: Exception, file: Path | None) -> str | None:
     """What a task cannot import, and what to do; None for an error of another kind."""
     chain = [*_beside(error)]
     absent = [one for one in chain if isinstance(one, ModuleNotFoundError)]
@@ -267,6 +278,13 @@ def _check_task(task: Task, *, key: str, confirmed: bool) -> None:
         raise UserError(
             f"{key}: {name} has the metric {lost[0]!r}, which neither lm-eval nor the package evaluate can load here; "
             "pip install evaluate, or correct metric_list"
+        )
+    aggregations = getattr(task, "_aggregation_list", {})
+    unknown = next((metric for metric, function in aggregations.items() if function is None), None)
+    if unknown is not None:
+        raise UserError(
+            f"{key}: {name} has the metric {unknown!r} with an aggregation that lm-eval does not know; correct "
+            "metric_list, e.g. aggregation: mean"
         )
 
 

@@ -28,6 +28,7 @@ from hpotune.finetune.scoring.lm_eval import score_tasks
 from hpotune.finetune.scoring.task_requests import BuiltTasks, TaskRequest, build_requests, requested_tasks
 from hpotune.finetune.training.pass_limit import pass_limit
 from hpotune.finetune.trial_errors import DataError, Paused, UserError
+from hpotune.records.trial import TrialSpec
 from tests.fixtures.tiny_model import tiny_model, topic_task
 from tests.fixtures.tiny_trials import ONE_RANK, run_here
 
@@ -256,7 +257,7 @@ def test_unknown_task_names_nearest(bench: Path) -> None:
         built_tasks(bench, TaskRequest(task="helaswag"))
 
 
-def test_sealed_task_in_group_is_refused(bench: Path, make_spec) -> None:
+def test_sealed_task_in_group_is_refused(bench: Path, make_spec: Callable[..., TrialSpec]) -> None:
     score = {
         "objective": [{"task": "toys", "metric": "acc"}],
         "test": ["toy_topics"],
@@ -264,6 +265,20 @@ def test_sealed_task_in_group_is_refused(bench: Path, make_spec) -> None:
     }
     with pytest.raises(UserError, match=r"'toy_topics' is sealed, but 'toys' in score\.objective contains"):
         run_here(make_spec(score=score))
+
+
+def test_wrong_metric_fails_before_base(bench: Path, make_spec: Callable[..., TrialSpec]) -> None:
+    score = {
+        "objective": [{"task": "toy_generate", "metric": "exact_match"}],
+        "include_path": str(bench / "tasks"),
+    }
+    spec = make_spec(score=score)
+    with pytest.raises(
+        UserError, match=r"toy_generate has no metric 'exact_match'; .*valid: exact_match,strict$"
+    ):
+        run_here(spec)
+    spans = (Path(spec.folder) / "spans.jsonl").read_text().splitlines()
+    assert [json.loads(line)["phase"] for line in spans] == ["data"]
 
 
 def test_shared_items_need_equal_settings(bench: Path) -> None:

@@ -169,6 +169,12 @@ def test_limit_and_examples_are_used(build: Build) -> None:
             "load here; pip install evaluate, or correct metric_list",
         ),
         (
+            [{**CHOICE, "metric_list": [{"metric": "acc", "aggregation": "meen"}]}],
+            {},
+            "score.objective: toy has the metric 'acc' with an aggregation that lm-eval does not know; correct "
+            "metric_list, e.g. aggregation: mean",
+        ),
+        (
             [{**GENERATE, "unsafe_code": True}],
             {"objective": EXACT},
             "score.objective: toy executes the code that the model writes (unsafe_code); to allow it on the nodes, "
@@ -205,7 +211,11 @@ def test_limit_and_examples_are_used(build: Build) -> None:
             {},
             "Got invalid output_type 'no_such'",
         ),
-        ([{**CHOICE, "test_split": "validation"}], {}, "cannot be used: KeyError: 'validation'"),
+        (
+            [{**CHOICE, "test_split": "validation"}],
+            {},
+            "cannot be used: KeyError: 'validation'; its dataset has no such split (test_split)",
+        ),
         ([{**CHOICE, "doc_to_text": "{{q.x.y}}"}], {}, "cannot be used: UndefinedError: "),
         (
             [{**CHOICE, "doc_to_text": "!function nowhere.f"}],
@@ -356,6 +366,38 @@ def test_own_results_may_name_further_scores(build: Build, tmp_path: Path) -> No
         build(task, objective={"task": "toy", "metric": metric, "direction": "maximize"})
     with pytest.raises(UserError, match="toy has no metric 'fund'; did you mean 'found'"):
         build(task, objective={"task": "toy", "metric": "fund", "direction": "maximize"})
+
+
+@pytest.mark.parametrize(
+    ("code", "error"),
+    [
+        (
+            "import no_such_one",
+            "score.objective: toy needs the package no_such_one, which is not installed here; ",
+        ),
+        (
+            "return {}",
+            "score.objective: toy has no metric 'found'",
+        ),  # no number: lm-eval's table would hold a text
+        ("raise ValueError", None),  # of real answers there may be a score
+    ],
+)
+def test_aggregation_is_tried(code: str, error: str | None, build: Build, tmp_path: Path) -> None:
+    (tmp_path / "proj/tasks/own.py").write_text(
+        f"def results(row, answers):\n    return {{'found': 1, 'other': 1}}\n\n\ndef total(values):\n    {code}\n"
+    )
+    listed = [
+        {"metric": "found", "aggregation": "!function own.total"},
+        {"metric": "other", "aggregation": "mean"},
+    ]
+    task = {**CHOICE, "process_results": "!function own.results", "metric_list": listed}
+    objective = {"task": "toy", "metric": "found", "direction": "maximize"}
+    if error is None:
+        build(task, objective=objective)
+        return
+    with pytest.raises(UserError) as raised:
+        build(task, objective=objective)
+    assert str(raised.value).startswith(error)
 
 
 def test_other_direction_is_a_warning(build: Build) -> None:
