@@ -6,18 +6,20 @@ one. The cost is host memory during loading: the size of the base model, times t
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import contextlib
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import transformers
+from huggingface_hub import constants, try_to_load_from_cache
 from safetensors import safe_open
 
 from hpotune.config.schema.study_config import ModelConfig
 from hpotune.finetune.model import hub
 from hpotune.finetune.model.labels import base_config, label_options
-from hpotune.finetune.trial_errors import UserError
+from hpotune.finetune.trial_errors import TrialError, UserError
 
 KNOWN_HEADS = ("classifier", "score")
 """Modules that peft trains and saves with every adapter of a classification, found by the end of their names."""
@@ -41,13 +43,20 @@ class BaseModel:
 def load_tokenizer(config: ModelConfig) -> transformers.PreTrainedTokenizerBase:
     """The tokenizer, with a padding token (its end token if it has none).
 
-    Raises: UserError if it has neither.
+    Raises: UserError if it has neither, or cannot be loaded.
     """
     path, revision = config.tokenizer or config.path, None if config.tokenizer else config.revision
-    with hub.explain_missing_model(path, revision):
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            hub.model_folder(path), revision=revision, trust_remote_code=config.trust_remote_code
-        )
+    try:
+        with hub.explain_missing_model(path, revision):
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                hub.model_folder(path), revision=revision, trust_remote_code=config.trust_remote_code
+            )
+    except (OSError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = first_line(error)
+        key = "trust_remote_code" if "trust_remote_code" in str(error) else "tokenizer"
+        raise UserError(f"model.{key}: the tokenizer of {path} cannot be loaded: {reason}") from error
     if tokenizer.pad_token_id is None:
         if tokenizer.eos_token_id is None:
             raise UserError(
@@ -111,14 +120,57 @@ def count_classes(config: ModelConfig, folder: Path) -> int:
 def meta_model(config: ModelConfig, *, labels: Sequence[str] | None) -> BaseModel:
     """The base model on the meta device: its modules and shapes without weights, of which only the names are read.
 
-    If the weights are not on this machine and it may download them, they are taken as complete.
-    Raises: UserError if the model is not on this machine and offline, or if its weights do not fit (`new_modules`, the
-    number of classes).
+    Weights that are not on this machine, but may be downloaded, are taken as complete; quantized ones too, because
+    reading them needs a GPU.
+    Raises: UserError if the model is not on this machine and offline, if transformers cannot build it, or if its
+    weights do not fit (`new_modules`, the number of classes).
     """
-    try:
+    with explain_unusable_model(config):
+        quantized = getattr(base_config(config), "quantization_config", None) is not None
+        if quantized or not _has_weights(config):
+            return BaseModel(module=_from_config(config, labels=labels), new_modules=[])
         return _from_pretrained(config, labels=labels, device_map="meta", local_files_only=True)
-    except OSError:
-        return BaseModel(module=_from_config(config, labels=labels), new_modules=[])
+
+
+@contextlib.contextmanager
+def explain_unusable_model(config: ModelConfig) -> Iterator[None]:
+    """A context in which transformers' refusal to build the model becomes a UserError with the key that it is about."""
+    try:
+        yield
+    except (TrialError, MemoryError):
+        raise
+    except Exception as error:
+        reason = first_line(error)
+        if "Unrecognized configuration class" in reason:
+            raise UserError(
+                f"model.task: transformers has no {config.task} model of the type of {config.path}; choose another "
+                "base model"
+            ) from error
+        key = "trust_remote_code" if "trust_remote_code" in str(error) else "path"
+        raise UserError(f"model.{key}: {config.path} cannot be loaded: {reason}") from error
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message."""
+    if isinstance(error, KeyError):
+        return f"the key {error} is missing"
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _has_weights(config: ModelConfig) -> bool:
+    """Whether the weights are on this machine; True also where they must be, so that loading says what is missing."""
+    folder = hub.model_folder(config.path)
+    if Path(folder).exists() or constants.HF_HUB_OFFLINE:
+        return True
+    names = (
+        "model.safetensors",
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    )
+    return any(
+        isinstance(try_to_load_from_cache(folder, name, revision=config.revision), str) for name in names
+    )
 
 
 def _from_config(config: ModelConfig, *, labels: Sequence[str] | None) -> torch.nn.Module:

@@ -21,7 +21,7 @@ from hpotune.config.schema.study_config import ModelConfig
 from hpotune.config.yaml_source import Value
 from hpotune.errors import nearest
 from hpotune.finetune.model import adapter
-from hpotune.finetune.model.base_model import BaseModel, meta_model
+from hpotune.finetune.model.base_model import BaseModel, first_line, meta_model
 from hpotune.finetune.model.merging import merge
 from hpotune.finetune.trial_errors import UserError
 
@@ -202,7 +202,7 @@ def check_adapter(base: BaseModel, config: ModelConfig, lora: Mapping[str, Value
         merge(model)
     except Exception as error:
         raise UserError(
-            f"lora{_unmergeable_key(lora)}: the adapter cannot be merged into the base model ({_first_line(error)}); "
+            f"lora{_unmergeable_key(lora)}: the adapter cannot be merged into the base model ({first_line(error)}); "
             "change it"
         ) from error
     return found
@@ -218,7 +218,7 @@ def attached(base: torch.nn.Module, settings: peft.LoraConfig, lora: Mapping[str
     try:
         return peft.get_peft_model(base, settings)
     except Exception as error:
-        reason = _first_line(error)
+        reason = first_line(error)
         if "ParamWrapper" in reason:
             key = next((key for key in ("lora_dropout", "use_dora", "lora_bias") if key in reason), None)
             where = "lora" if key is None else f"lora.{key}"
@@ -231,13 +231,6 @@ def attached(base: torch.nn.Module, settings: peft.LoraConfig, lora: Mapping[str
                 "the experts, such as [q_proj, k_proj, v_proj, o_proj]"
             ) from error
         raise UserError(f"lora{_key_of(error, lora)}: {reason}") from error
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"the key {error} is missing"
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return lines[0][:300]
 
 
 def _key_of(error: Exception, lora: Mapping[str, Value]) -> str:

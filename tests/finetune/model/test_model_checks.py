@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import transformers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from hpotune.config.schema.study_config import ModelConfig
-from hpotune.finetune.model.base_model import load_base, meta_model
+from hpotune.finetune.model.base_model import load_base, load_tokenizer, meta_model
 from hpotune.finetune.model.model_checks import TokenExtent, check_model, position_limit, token_extent
 from hpotune.finetune.trial_errors import UserError
 from tests.fixtures.tiny_model import tiny_tokenizer
@@ -287,3 +288,39 @@ def test_start_from_float64_is_refused(saved: Any, start: str) -> None:
     ):
         check(saved("llama"), lora, dtype="float64")
     assert check(saved("llama"), lora, dtype="float32") == []
+
+
+def broken(folder: Path, file: str, content: bytes | None) -> Path:
+    """The model with another content of a file, or without the file."""
+    if content is None:
+        (folder / file).unlink()
+    else:
+        (folder / file).write_bytes(content)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("model.safetensors", None, "model.path: .* cannot be loaded: Error no file named model.safetensors"),
+        ("model.safetensors", b"<html>", "model.path: .* cannot be loaded: .*header"),
+        (
+            "config.json",
+            b'{"model_type": "t5"}',
+            "model.task: transformers has no causal_lm model of the type of",
+        ),
+        ("config.json", b'{"model_type": "no-such"}', "model.path: .* cannot be loaded: .*`no-such`"),
+        ("config.json", b"{", "model.path: .* cannot be loaded: It looks like the config file"),
+    ],
+)
+def test_unusable_model_is_refused(
+    saved: Any, tmp_path: Path, file: str, content: bytes | None, message: str
+) -> None:
+    shutil.copytree(saved("llama"), tmp_path / "model")
+    with pytest.raises(UserError, match=message):
+        check(broken(tmp_path / "model", file, content))
+
+
+def test_unusable_tokenizer_is_refused(saved: Any) -> None:
+    with pytest.raises(UserError, match=r"model.tokenizer: the tokenizer of .* cannot be loaded: "):
+        load_tokenizer(ModelConfig(path=str(saved("llama"))))
