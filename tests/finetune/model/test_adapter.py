@@ -60,7 +60,7 @@ def test_conversion_equals_that_of_peft(base: Path, tmp_path: Path, lora: dict[s
         assert getattr(ours_config, key) == getattr(theirs_config, key)
 
 
-def test_random_start_is_that_of_every_seed(base: Path) -> None:
+def test_random_start_ignores_the_seed(base: Path) -> None:
     """A trial continues from a parent with another seed, and the base weights must be those left by the parent."""
     one, other = (attached(base, {"init_lora_weights": "pissa_niter_2"}, seed=seed) for seed in (1, 2))
     for name, weight in one.state_dict().items():
