@@ -58,6 +58,7 @@ def rehearsed_here(study: Study, **options: Any) -> RehearsalResult:
     return rehearse_here(spec, report=options.pop("report", lambda _: None))
 
 
+@pytest.mark.slow
 def test_a_process_counts_every_row(make: Make) -> None:
     lines: list[str] = []
     found = rehearse(make(), limits=Limits(memory_gb=4), show=lines.append)
@@ -70,6 +71,7 @@ def test_a_process_counts_every_row(make: Make) -> None:
     assert "rehearsal: rows" in lines
 
 
+@pytest.mark.slow
 def test_same_content_is_rehearsed_once(make: Make, home: Path, tmp_path: Path) -> None:
     rows = tmp_path / "rows.jsonl"
     rows.write_bytes((home / "rows.jsonl").read_bytes())
@@ -172,6 +174,7 @@ def test_histogram_counts_each_row_once(counts: list[int]) -> None:
     assert len(found.histogram) <= 11
 
 
+@pytest.mark.slow
 def test_missing_downloads_stop_only_a_start(
     make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -55,7 +55,7 @@ zz: 1
 @pytest.mark.parametrize("text", [FINETUNE, FUNCTION, COMMAND], ids=["finetune", "function", "command"])
 def test_unedited_files_are_valid(text, folder, hpotune):
     (folder / "study.yaml").write_text(text, encoding="utf-8")
-    assert hpotune("check", folder / "study.yaml") == (0, [])
+    assert hpotune("check", "--static", folder / "study.yaml") == (0, [])
 
 
 @pytest.mark.parametrize(("content", "says"), WHOLE.values(), ids=WHOLE.keys())

@@ -26,6 +26,8 @@ from hpotune.finetune.rehearsal.steps import rehearse
 from hpotune.records.rehearsal_record import RehearsalResult
 from tests.fixtures.tiny_model import tiny_model, tiny_tokenizer, topic_rows
 
+pytestmark = pytest.mark.slow
+
 Sections = dict[str, Any]
 PROMPT, ANSWER = "Message: {input}\nCategory:", " {output}"
 ROWS = [{"input": row["input"], "output": row["output"]} for row in topic_rows(24)]
