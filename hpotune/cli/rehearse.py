@@ -71,6 +71,7 @@ def _print_checked(study: Path, checked: Checked, rehearsal: Rehearsal | None, *
     warnings = checked.warnings
     if rehearsal is not None:
         warnings += [finding.message(checked.study.source) for finding in rehearsal.findings]
+    warnings = list(dict.fromkeys(warnings))  # both find that the tasks are asked in another form
     if as_json:
         print_json(
             {
