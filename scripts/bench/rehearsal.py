@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""What `hpotune check` takes: the quickstart and 52,002 rows of Alpaca; --static, with the rehearsal, and a second time.
+"""What `hpotune check` takes: the quickstart and 52,002 rows of Alpaca; --static, with the rehearsal, and once more.
 
 python scripts/bench/rehearsal.py [DATA]   (DATA: a folder with tatsu-lab/alpaca and Rowan/hellaswag)
 """
