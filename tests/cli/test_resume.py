@@ -265,7 +265,7 @@ def test_failed_trials_are_retried(file, call, json_of):
     (file.parent / "own.py").write_text(PROGRAM)
     retried = call("retry", file, "1", "--cause", "user")
     assert "the code changed since the earlier trials (" in retried.stderr
-    assert "trial 1 (user: ValueError: bug) -> trial " in retried.stdout
+    assert "trial 1 (user: ValueError: bug (at own.py:2)) -> trial " in retried.stdout
     assert "hpotune resume" in retried.stdout
     mapping = json_of("retry", file)["retried"]
     assert set(mapping) == {"0"}

@@ -29,6 +29,7 @@ from hpotune.finetune.scoring.task_requests import build_requests, requested_tas
 from hpotune.finetune.training.adapter_training import check_settings
 from hpotune.finetune.training.optimizer import step_plan, training_arguments
 from hpotune.finetune.trial_errors import DatasetNotCached, ModelNotCached, TrialError
+from hpotune.records.error_origin import reason
 from hpotune.records.rehearsal_record import (
     RehearsalProgress,
     RehearsalResult,
@@ -65,8 +66,7 @@ class Findings:
             self.mistakes[str(error).strip().replace("\n", "; ")] = None
         except Exception as error:
             traceback.print_exc()
-            first = (str(error).strip().splitlines() or [""])[0]
-            self.mistakes[f"{SECTION[name]}: a trial would end with {type(error).__name__}: {first}"] = None
+            self.mistakes[f"{SECTION[name]}: a trial would end with {reason(error)}"] = None
 
     def count(self, name: Step, done: int, total: int) -> None:
         """Report the progress of a step."""
