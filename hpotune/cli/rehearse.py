@@ -64,7 +64,6 @@ def check(
 
 
 def _print_checked(study: Path, checked: Checked, rehearsal: Rehearsal | None, *, as_json: bool) -> None:
-    from hpotune.report.rehearsal_table import rehearsal_summary
     from hpotune.search.start_points import start_points_text
 
     config, searched = checked.study.config, [one.name for one in checked.study.space.searched]
@@ -92,6 +91,8 @@ def _print_checked(study: Path, checked: Checked, rehearsal: Rehearsal | None, *
         f"{study} is valid: {config.budget.trials} trials over {', '.join(searched) or 'no parameter'}"
     )
     if rehearsal is not None and rehearsal.result is not None:
+        from hpotune.report.rehearsal_table import rehearsal_summary
+
         typer.echo(rehearsal_summary(rehearsal.result, again=rehearsal.again))
     if checked.starts:
         typer.echo(start_points_text(checked.starts))
