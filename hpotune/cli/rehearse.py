@@ -27,6 +27,7 @@ NoRehearsal = Annotated[
     bool, typer.Option("--no-rehearsal", help="Start without a rehearsal; the study records it.")
 ]
 MEMORY_GB, TIME_S = 2.0, 600.0
+PREVIEW_ROWS = 4
 
 
 @app.command(rich_help_panel=SET_UP)
@@ -101,7 +102,9 @@ def _print_checked(study: Path, checked: Checked, rehearsal: Rehearsal | None, *
 @app.command(rich_help_panel=SET_UP)
 def preview(
     study: Target,
-    rows: Annotated[int, typer.Option("--rows", min=0, help="Rows to print; --json prints all.")] = 4,
+    rows: Annotated[
+        int | None, typer.Option("--rows", min=0, help="Rows to print [default: 4; all with --json].")
+    ] = None,
     memory: Memory = MEMORY_GB,
     time: Time = TIME_S,
     data_root: DataRoot = None,
@@ -122,9 +125,10 @@ def preview(
         raise HpotuneError(f"nothing to preview: {rehearsal.skipped}")
     if not rehearsal.result.rows:
         rehearsal.raise_mistakes(checked.study)
-    print_json(preview_json(rehearsal.result)) if as_json else show(
-        preview_table(rehearsal.result, rows=rows)
-    )
+    if as_json:
+        print_json(preview_json(rehearsal.result, rows=rows))
+    else:
+        show(preview_table(rehearsal.result, rows=PREVIEW_ROWS if rows is None else rows))
     rehearsal.raise_mistakes(checked.study)
 
 

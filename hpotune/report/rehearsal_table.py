@@ -40,12 +40,13 @@ def _took(result: RehearsalResult) -> str:
     return f"{result.seconds:.0f} s, {result.peak_memory_gb:.1f} GB"
 
 
-def preview_json(result: RehearsalResult) -> dict[str, object]:
-    """The keys of `hpotune preview --json`."""
+def preview_json(result: RehearsalResult, *, rows: int | None = None) -> dict[str, object]:
+    """The keys of `hpotune preview --json`. `rows`: at most so many rows; None: all."""
+    cut = set(result.cut)
     return {
-        "rows": [row.model_dump(exclude={"parts"}) for row in result.rows],
+        "rows": [row.model_dump(exclude={"parts"}) for row in result.rows[:rows]],
         "dropped": result.dropped,
-        "cut": [{"row": row.row, "tokens": row.tokens} for row in result.rows if row.row in set(result.cut)],
+        "cut": [{"row": row.row, "tokens": row.tokens} for row in result.rows if row.row in cut],
         "lengths": result.lengths,
         "requests": result.requests,
         "warnings": result.warnings,

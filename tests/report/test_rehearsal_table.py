@@ -48,6 +48,8 @@ def test_json_has_its_keys() -> None:
     found = json.loads(json.dumps(as_json(preview_json(RESULT))))
     assert list(found) == ["rows", "dropped", "cut", "lengths", "requests", "warnings"]
     assert found["rows"][0] == {"row": 0, "text": "Q: [x]\nA", "counted": "A", "tokens": 4}
+    assert len(found["rows"]) == 2
+    assert as_json(preview_json(RESULT, rows=1)) == {**found, "rows": found["rows"][:1]}
     assert found["dropped"][0] == {"row": 3, "reason": "the text has no token"}
     assert found["cut"] == [{"row": 2, "tokens": 9}]
     assert found["lengths"]["histogram"][1] == {"start": 7, "end": 10, "rows": 1}

@@ -88,10 +88,10 @@ def check_reload(
     """Check that a fresh base model with the saved adapter has the loss of the trained model.
 
     `memory`: the loss of the trained model. `disk`: that of the base model loaded again, with the adapter in `folder`;
-    weights that are not in the checkpoint were drawn from another seed. `converted`: whether the adapter was saved as an
-    ordinary one, so that the base weights of the two models are rounded differently. So the check finds what the adapter's file
-    lacks, and changes of the frozen weights too. The base model is loaded twice a trial for this; the trained model is
-    released first, so that the peak memory does not change.
+    weights that are not in the checkpoint were drawn from another seed. `converted`: whether the adapter was saved as
+    an ordinary one, so that the base weights of the two models are rounded differently. So the check finds what the
+    adapter's file lacks, and changes of the frozen weights too. The base model is loaded twice a trial for this; the
+    trained model is released first, so that the peak memory does not change.
 
     Raises: SanityCheckFailure if a rank finds another loss.
     """
