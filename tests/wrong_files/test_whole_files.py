@@ -106,6 +106,8 @@ def test_missing_parquet_column_is_named(folder, refused):
     pyarrow = pytest.importorskip("pyarrow")
     parquet.write_table(pyarrow.table({"instruction": ["a"], "answer": ["b"]}), folder / "rows.parquet")
     (folder / "study.yaml").write_text(edit(FINETUNE, "path:", "path: rows.parquet"), encoding="utf-8")
-    assert "study.yaml:5: data.prompt: column 'output' is not in" in refused("check", folder / "study.yaml", code=2)
+    assert "study.yaml:5: data.prompt: column 'output' is not in" in refused(
+        "check", folder / "study.yaml", code=2
+    )
     (folder / "rows.parquet").write_bytes(b"PAR2")
     assert "is not Parquet" in refused("check", folder / "study.yaml", code=2)
