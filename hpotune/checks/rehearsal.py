@@ -14,6 +14,7 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -119,8 +120,8 @@ def rehearse(
 ) -> Rehearsal:
     """Rehearse the study, or find the result of an earlier rehearsal of the same content.
 
-    `preview`: with the rows of the first point; always a new rehearsal. `show` gets a line for each step and its
-    progress.
+    `preview`: with the rows of the first point; always a new rehearsal. So is that of a study with own lm-eval tasks.
+    `show` gets a line for each step and its progress.
 
     Raises: HpotuneError if the process uses more than the limits, or cannot be run.
     """
@@ -128,15 +129,17 @@ def rehearse(
     if skipped := _why_not(config):
         return Rehearsal(result=None, skipped=skipped)
     spec = _spec(study, preview=preview)
+    # The data of own tasks may be anywhere, so that nothing shows whether it has changed.
+    reusable = not preview and not any(point.score.include_path for point in spec.points)
     kept = cache_folder() / "rehearsals" / content_hash(study, spec)
     prepared, record = kept / "prepared", kept / "result.json"
-    if not preview and (result := _read_kept(record)):
+    if reusable and (result := _read_kept(record)):
         return Rehearsal(result=result, again=True, prepared=prepared)
     show(f"rehearsal: {limits}")
     if not preview:
         spec = spec.model_copy(update={"prepared": str(prepared)})
     result = _run(spec, config, limits=limits, show=show)
-    if not preview and not (result.mistakes or result.missing):
+    if reusable and not (result.mistakes or result.missing):
         _keep(record, result)
     return Rehearsal(result=result, prepared=None if preview else prepared)
 
@@ -265,7 +268,7 @@ def _run(
             process = subprocess.Popen(
                 command,
                 env=_environment(config),
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
             )
@@ -276,12 +279,20 @@ def _run(
                 process.wait()
         result = _read_kept(written)
         if result is None:
-            lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
-            raise HpotuneError(
-                f"the rehearsal ended with exit code {process.returncode}: {lines[-1] if lines else 'no output'}; "
-                "`--static` or `--no-rehearsal` leaves it out"
-            )
+            raise HpotuneError(_died(process.returncode, log))
         return result
+
+
+def _died(code: int, log: Path) -> str:
+    """Why the process left no result."""
+    if code == -signal.SIGKILL:
+        reason = "was killed, perhaps for want of memory; write resources.rehearsal: job in the study file"
+        return f"the rehearsal {reason}, or leave it out with --no-rehearsal (`check`: --static)"
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return (
+        f"the rehearsal ended with exit code {code}: {lines[-1] if lines else 'no output'}; leave it out with "
+        "--no-rehearsal (`check`: --static)"
+    )
 
 
 def _python(config: StudyConfig) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,9 @@ from hpotune.config.yaml_source import parse_source
 from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.finetune.rehearsal.preview_rows import lengths
 from hpotune.finetune.rehearsal.steps import rehearse as rehearse_here
-from hpotune.records.rehearsal_record import RehearsalProgress, RehearsalResult
+from hpotune.records.rehearsal_record import RehearsalProgress, RehearsalResult, RehearsalSpec
 from hpotune.workspace.folder import StudyFolder
+from tests.fixtures.tiny_model import topic_task
 from tests.fixtures.tiny_trials import home as home
 
 Make = Callable[..., Study]
@@ -86,6 +89,46 @@ def test_same_content_is_rehearsed_once(make: Make, home: Path, tmp_path: Path) 
     assert not again()
 
 
+@pytest.mark.slow
+def test_own_tasks_are_rehearsed_each_time(make: Make, tmp_path: Path) -> None:
+    task = topic_task(tmp_path / "task")
+    own = {"include_path": str(task), "objective": {"task": "toy_topics", "metric": "acc"}}
+    assert rehearse(make(score=own), limits=NO_LIMITS).again is False
+    (task / "test.jsonl").write_text("{")
+    again = rehearse(make(score=own), limits=NO_LIMITS)
+    assert again.result is not None
+    assert "toy_topics" in again.result.mistakes[0]
+
+
+def test_it_ends_with_the_command(tmp_path: Path) -> None:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    (folder / "spec.json").write_text(RehearsalSpec(study="s", points=[]).model_dump_json())
+    command = [
+        sys.executable,
+        "-m",
+        "hpotune.finetune.rehearsal",
+        str(folder / "spec.json"),
+        str(tmp_path / "out"),
+    ]
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    assert process.stdin is not None
+    process.stdin.close()
+    assert process.wait(timeout=60) == 1
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("code", [-9, 1])
+def test_a_killed_process_is_explained(tmp_path: Path, code: int) -> None:
+    log = tmp_path / "log.txt"
+    log.write_text("Traceback\nImportError: no torch\n")
+    text = rehearsal._died(code, log)
+    assert ("want of memory" in text) if code == -9 else ("exit code 1: ImportError: no torch" in text)
+    assert "--no-rehearsal" in text
+
+
 @pytest.mark.parametrize(
     ("limits", "message"),
     [
@@ -101,7 +144,7 @@ def test_the_process_is_limited(make: Make, limits: Limits, message: str) -> Non
 def test_every_corner_is_rehearsed(make: Make) -> None:
     train = {"dataloader_drop_last": True, "global_batch_size": {"choice": [4, 64]}}
     (mistake,) = rehearsed_here(make(train=train)).mistakes
-    assert mistake.startswith("40 rows do not fill one batch of 64")
+    assert mistake.startswith("train.dataloader_drop_last: 40 rows do not fill one batch of 64")
 
 
 def test_mistakes_name_their_line(make: Make) -> None:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -27,6 +29,7 @@ def main(spec_file: Path, result_file: Path) -> None:
         progress.write(line.model_dump_json() + "\n")
         progress.flush()
 
+    threading.Thread(target=_end_with_parent, args=(spec_file.parent,), daemon=True).start()
     report(RehearsalProgress(step="settings"))
     # Not earlier: transformers and datasets read their environment at import.
     from hpotune.finetune.rehearsal.steps import rehearse
@@ -39,6 +42,14 @@ def main(spec_file: Path, result_file: Path) -> None:
     unfinished = result_file.with_name(f"{result_file.name}.{os.getpid()}")
     unfinished.write_text(result.model_copy(update=measured).model_dump_json(), encoding="utf-8")
     unfinished.replace(result_file)
+
+
+def _end_with_parent(folder: Path) -> None:
+    """End this process when its standard input is closed: the command that started it is gone, its folder too."""
+    sys.stdin.buffer.read()
+    shutil.rmtree(folder, ignore_errors=True)
+    hub.delete_private_cache()
+    os._exit(1)
 
 
 if __name__ == "__main__":
