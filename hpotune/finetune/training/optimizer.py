@@ -158,8 +158,8 @@ def step_plan(
     batches = Batches(rows=rows, global_batch=total, seed=data_seed, drop_last=args.dataloader_drop_last)
     if not batches.steps_per_epoch:
         raise DataError(
-            f"train.dataloader_drop_last: {rows} rows do not fill one batch of {total}, and it drops the rest; set it to "
-            "false, or lower the batch size"
+            f"train.dataloader_drop_last: {rows} rows do not fill one batch of {total}, and it drops the rest; set it "
+            "to false, or lower the batch size"
         )
     steps = (
         args.max_steps if args.max_steps > 0 else math.ceil(args.num_train_epochs * batches.steps_per_epoch)
