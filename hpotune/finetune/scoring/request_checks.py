@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import transformers
-from lm_eval.api.task import Task
+from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.defaults import DEFAULT_OTHER_SEED
 from lm_eval.models.utils import normalize_gen_kwargs, resolve_max_length
 
@@ -116,12 +116,48 @@ def item_error(task: Task, error: Exception, limit: int | None, *, sealed: bool)
 
 
 def check_answers(task: Task, *, key: str) -> None:
-    """Raises: UserError for an item with an empty answer: it has no token of which there is a likelihood."""
+    """Check that each item has answers, and a right one among its choices: lm-eval counts it as wrong otherwise.
+
+    Raises: UserError for an item with an empty answer (it has no token of which there is a likelihood), or with a
+    doc_to_target that is neither one of its choices nor the index of one.
+    """
     for one in task.instances:
         if one.request_type == "loglikelihood" and not one.args[1] and one.args[0].rstrip() == one.args[0]:
             raise UserError(
                 f"{key}: item {one.doc_id} of {task.config.task} has an empty answer, which cannot be scored"
             )
+    is_own = callable(getattr(task.config, "process_results", None)) or not isinstance(task, ConfigurableTask)
+    if is_own or task.OUTPUT_TYPE != "multiple_choice":
+        return
+    for number, doc in {one.doc_id: one.doc for one in task.instances}.items():
+        mistake = _choice_mistake(task, doc, sealed=key == "score.test")
+        if mistake is not None:
+            raise UserError(f"{key}: item {number} of {task.config.task}: {mistake}; correct the task file")
+
+
+def _choice_mistake(task: ConfigurableTask, doc: Mapping[str, object], *, sealed: bool) -> str | None:
+    """What is wrong with the choices of an item, or with the right one; of a sealed one no text."""
+    choices = task.doc_to_choice(doc)
+    if not isinstance(choices, (list, tuple)) or not all(isinstance(choice, str) for choice in choices):
+        return f"doc_to_choice gives {type(choices).__name__}, not a list of texts"
+    if "" in choices:
+        return f"choice {choices.index('')} of doc_to_choice is empty"
+    source, right = (
+        ("text", task.doc_to_text(doc)) if task.multiple_input else ("target", task.doc_to_target(doc))
+    )
+    if right != [] and isinstance(right, list) != bool(task.multiple_target):
+        return f"doc_to_{source} gives a list for some items and not for others"
+    of_list = isinstance(right, list)
+    for one in (right or [None]) if of_list else [right]:
+        if not (_is_index(one, len(choices)) or (not of_list and isinstance(one, str) and one in choices)):
+            shown = "a value" if sealed else repr(one)
+            form = f"an index from 0 to {len(choices) - 1}" + ("" if of_list else ", or the text of a choice")
+            return f"doc_to_{source} gives {shown}, which is none of its {len(choices)} choices; needs {form}"
+    return None
+
+
+def _is_index(value: object, length: int) -> bool:
+    return isinstance(value, (int, float)) and value in range(length)
 
 
 def set_fewshot(task: Task, number: int | None, *, key: str) -> None:

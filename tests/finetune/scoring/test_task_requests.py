@@ -248,6 +248,48 @@ def test_mistake_is_found_before_model(
 
 
 @pytest.mark.parametrize(
+    ("keys", "error"),
+    [
+        (
+            {"doc_to_target": "{{q}}"},
+            "doc_to_target gives 'Question 0?', which is none of its 2 choices; needs an index from 0 to 1, or the "
+            "text of a choice",
+        ),
+        ({"doc_to_target": "lable"}, "doc_to_target gives 'lable', which is none of its 2 choices"),
+        ({"doc_to_target": "{{n - 1}}"}, "doc_to_target gives '-1', which is none of its 2 choices"),
+        ({"doc_to_target": "{{[n + 1]}}"}, "item 1 of toy: doc_to_target gives 2, which is none"),
+        ({"doc_to_target": "{{[]}}"}, "doc_to_target gives None, which is none of its 2 choices"),
+        ({"doc_to_target": "{{[n] if n == 0 else n}}"}, "item 1 of toy: doc_to_target gives a list for some"),
+        ({"doc_to_choice": "a"}, "doc_to_choice gives str, not a list of texts"),
+        (
+            {"doc_to_choice": "{{['red', 'x' * (1 - n)]}}"},
+            "item 1 of toy: choice 1 of doc_to_choice is empty",
+        ),
+        ({"doc_to_target": "a"}, None),
+        ({"doc_to_target": "n"}, None),
+        ({"doc_to_target": 1}, None),
+        ({"doc_to_target": "{{[n, 0]}}"}, None),
+        ({"doc_to_text": "n", "doc_to_target": "q"}, None),  # several contexts, one answer
+    ],
+)
+def test_right_choice_must_be_a_choice(keys: dict[str, Any], error: str | None, build: Build) -> None:
+    if error is None:
+        build({**CHOICE, **keys})
+        return
+    with pytest.raises(UserError) as raised:
+        build({**CHOICE, **keys})
+    assert error in str(raised.value)
+    assert str(raised.value).startswith("score.objective: item ")
+
+
+def test_sealed_choice_is_not_shown(build: Build) -> None:
+    with pytest.raises(
+        UserError, match=r"^score\.test: item 0 of toy: doc_to_target gives a value, which is none"
+    ):
+        build({**CHOICE, "doc_to_target": "q"}, objective={"metric": "eval_loss"}, test=["toy"], sealed=True)
+
+
+@pytest.mark.parametrize(
     ("files", "where"),
     [
         ("tasks/test.jsonl", "study"),  # beside the study file's folder
