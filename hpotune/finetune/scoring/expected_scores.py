@@ -23,7 +23,9 @@ from hpotune.finetune.scoring.task_loading import missing_package, reason, task_
 from hpotune.finetune.trial_errors import UserError
 
 ITEMS = 3
-"""Items of each task that are answered: a task may leave a metric out of some items."""
+"""Items of each task that are answered."""
+MORE_ITEMS = 200
+"""Items that are answered if one of the task's own metrics is missing: a task may leave it out of some items."""
 ANSWERS: Mapping[str, Sequence[object]] = {
     "loglikelihood": [(-1.0, False)],
     "loglikelihood_rolling": [-1.0],
@@ -57,10 +59,10 @@ def objective_value(numbers: Mapping[str, float], objective: Objective) -> tuple
 def check_scores(loaded: TaskDict, names: Sequence[str], index: TaskIndex, score: ScoreConfig) -> list[str]:
     """Check that every objective and limit on these tasks will be measured; return warnings.
 
-    `loaded`: with its requests built. A task of which no answer is accepted is not checked: only its real answers show
+    `loaded`: with its requests built. A task with requests of several kinds is not checked: only its real answers show
     the names of its scores.
 
-    Raises: UserError for a metric, or a filter, that a task does not have.
+    Raises: UserError for a metric, or a filter, that a task does not have, and for a task that cannot score an answer.
     """
     rows = {
         leaf: _answered_row(task, leaf, key=task_key(score, owner))
@@ -96,31 +98,78 @@ def _expected_scores(
 
 
 def _answered_row(task: Task, name: str, *, key: str) -> dict[str, object] | None:
-    """The task's row of lm-eval's results, with a number under each `metric,filter`; None if no answer is accepted.
+    """The task's row of lm-eval's results, with a number under each `metric,filter`; None if it cannot be tried.
 
-    Raises: UserError for a package that the task imports when it compares answers.
+    Raises: UserError for a filter or a function of the task that fails with every answer, or a package that it imports
+    when it compares answers.
     """
     kinds = {instance.request_type for instance in task.instances}
-    for answer in ANSWERS.get(next(iter(kinds)), ()) if len(kinds) == 1 else ():
+    if len(kinds) != 1 or not kinds <= ANSWERS.keys():
+        return None
+    _check_filters(task, name, key=key)
+    answers = [*ANSWERS[next(iter(kinds))], *_right_answers(task)]
+    values = _values(task, name, answers, ITEMS, key=key)
+    if any(label not in values for label in _declared(task)):
+        values |= _values(task, name, answers, MORE_ITEMS, key=key)
+    labels = [label for label, found in values.items() if _number(task, label, found, name, key=key)]
+    numbers = {part: 0.5 for label in labels for part in (label, _stderr(label))}
+    return {"name": name, "alias": name, "sample_len": ITEMS, **numbers}
+
+
+def _check_filters(task: Task, name: str, *, key: str) -> None:
+    """Raises: UserError for a filter that cannot be made of its settings: lm-eval makes it after the answers only."""
+    for pipeline in task._filters:
+        for make in pipeline.filters:
+            try:
+                make()
+            except Exception as error:
+                raise UserError(
+                    f"{key}: {name} has a filter ({pipeline.name}) that cannot be used: {reason(error)}; correct "
+                    "filter_list in its task file"
+                ) from error
+
+
+def _right_answers(task: Task) -> Iterator[str]:
+    """The right answer of the first item, where the model writes one: filters that look for a form find it there."""
+    first = task.instances[0]
+    if first.request_type == "generate_until":
         try:
-            found = {
-                label: _is_number(task, label, values) for label, values in _answered(task, answer).items()
-            }
+            right = task.doc_to_target(first.doc)
+        except Exception:  # a task that needs none
+            return
+        yield str(right[0] if isinstance(right, list) and right else right)
+
+
+def _values(
+    task: Task, name: str, answers: Sequence[object], items: int, *, key: str
+) -> dict[str, list[object]]:
+    """`metric,filter` -> scores of the first items, of all answers that the task accepts.
+
+    Raises: UserError if it accepts none.
+    """
+    values: dict[str, list[object]] = {}
+    refused: list[Exception] = []
+    for answer in answers:
+        try:
+            for label, found in _answered(task, answer, items).items():
+                values.setdefault(label, found)
         except ImportError as error:
             raise UserError(f"{key}: {name} needs {missing_package(error, None) or reason(error)}") from error
-        except Exception:  # the task's own code may refuse an answer that no model gives
-            continue
-        labels = [label for label, number in (dict.fromkeys(_declared(task), True) | found).items() if number]
-        numbers = {part: 0.5 for label in labels for part in (label, _stderr(label))}
-        return {"name": name, "alias": name, "sample_len": ITEMS, **numbers}
-    return None
+        except Exception as error:  # the task's own code may refuse an answer that no model gives
+            refused.append(error)
+    if len(refused) == len(answers):
+        text = type(refused[-1]).__name__ if key == "score.test" else reason(refused[-1])
+        raise UserError(
+            f"{key}: {name} cannot score an answer: {text}; correct filter_list or process_results in its task file"
+        ) from refused[-1]
+    return values
 
 
-def _answered(task: Task, answer: object) -> dict[str, list[object]]:
+def _answered(task: Task, answer: object, count: int) -> dict[str, list[object]]:
     """`metric,filter` -> the scores that the task gives for this answer to its first items."""
     items: dict[int, list[Instance]] = {}
     for instance in task.instances:
-        if instance.doc_id in items or len(items) < ITEMS:
+        if instance.doc_id in items or len(items) < count:
             one = copy.copy(instance)
             one.resps, one.filtered_resps = [copy.copy(answer)] * (instance.repeats or 1), {}
             items.setdefault(instance.doc_id, []).append(one)
@@ -134,6 +183,14 @@ def _answered(task: Task, answer: object) -> dict[str, list[object]]:
             for metric, value in metrics.items():
                 found.setdefault(f"{metric},{kind}", []).append(value)
     return found
+
+
+def _number(task: Task, label: str, values: Sequence[object], name: str, *, key: str) -> bool:
+    """As `_is_number`. Raises: UserError for a package that the aggregation imports."""
+    try:
+        return _is_number(task, label, values)
+    except ImportError as error:
+        raise UserError(f"{key}: {name} needs {missing_package(error, None) or reason(error)}") from error
 
 
 def _is_number(task: Task, label: str, values: Sequence[object]) -> bool:
@@ -150,7 +207,7 @@ def _is_number(task: Task, label: str, values: Sequence[object]) -> bool:
 
 
 def _declared(task: Task) -> Iterator[str]:
-    """The scores that a task with its own code declares: it may leave one out of the first items."""
+    """The scores that a task with its own code declares: it may leave one out of some items."""
     if not isinstance(task, ConfigurableTask) or callable(task.config.process_results):
         yield from (
             f"{metric},{pipeline.name}" for metric in task.aggregation() for pipeline in task._filters

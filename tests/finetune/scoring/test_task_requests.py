@@ -395,7 +395,7 @@ def test_missing_package_is_named(code: str, error: str, build: Build, tmp_path:
 
 def test_own_results_may_name_further_scores(build: Build, tmp_path: Path) -> None:
     (tmp_path / "proj/tasks/own.py").write_text(
-        "def results(row, answers):\n    return {'found': 1, **({'rare': 1} if row['n'] else {})}\n"
+        "def results(row, answers):\n    return {'found': 1, **({'rare': 1} if row['q'] == 'Question 5?' else {})}\n"
     )
     listed = [{"metric": name, "aggregation": "mean"} for name in ("found", "seldom")]
     task = {
@@ -404,10 +404,50 @@ def test_own_results_may_name_further_scores(build: Build, tmp_path: Path) -> No
         "process_results": "!function own.results",
         "metric_list": listed,
     }
-    for metric in ("found", "rare", "seldom"):
+    for metric in ("found", "rare"):
         build(task, objective={"task": "toy", "metric": metric, "direction": "maximize"})
-    with pytest.raises(UserError, match="toy has no metric 'fund'; did you mean 'found'"):
-        build(task, objective={"task": "toy", "metric": "fund", "direction": "maximize"})
+    for metric in ("fund", "seldom"):
+        with pytest.raises(UserError, match=rf"toy has no metric '{metric}'; .*valid: found, rare"):
+            build(task, objective={"task": "toy", "metric": metric, "direction": "maximize"})
+
+
+@pytest.mark.parametrize(
+    ("keys", "code", "error"),
+    [
+        (
+            {"filter_list": [{"name": "f", "filter": [{"function": "regex", "regex_pattern": "(x"}]}]},
+            "",
+            "toy has a filter (f) that cannot be used: ",
+        ),
+        (
+            {"filter_list": [{"name": "f", "filter": [{"function": "regex", "pattern": "x"}]}]},
+            "",
+            "toy has a filter (f) that cannot be used: TypeError: ",
+        ),
+        (
+            {"process_results": "!function own.results"},
+            "raise ValueError('no answer')",
+            "toy cannot score an answer: ValueError: no answer; correct filter_list or process_results",
+        ),
+        (
+            {"process_results": "!function own.results"},
+            "return 0.5",
+            "toy cannot score an answer: AttributeError: ",
+        ),
+        (
+            {"process_results": "!function own.results"},
+            "return {'accuracy': 1}",
+            "toy has no metric 'exact_match'; valid: accuracy",
+        ),
+    ],
+)
+def test_failure_of_scoring_is_found_before(
+    keys: dict[str, Any], code: str, error: str, build: Build, tmp_path: Path
+) -> None:
+    (tmp_path / "proj/tasks/own.py").write_text(f"def results(row, answers):\n    {code or 'return {}'}\n")
+    with pytest.raises(UserError) as raised:
+        build({**GENERATE, "filter_list": None, **keys}, objective={"task": "toy", "metric": "exact_match"})
+    assert str(raised.value).startswith(f"score.objective: {error}")
 
 
 @pytest.mark.parametrize(
