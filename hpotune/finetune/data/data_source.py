@@ -19,7 +19,7 @@ from hpotune.config.rows.arrow_rows import arrow_table, parquet_table
 from hpotune.config.rows.csv_rows import csv_columns, csv_rows
 from hpotune.config.rows.data_files import DATA_FILES, file_table
 from hpotune.config.rows.json_rows import json_rows
-from hpotune.config.rows.row_table import RowTable, concatenated, table_of
+from hpotune.config.rows.row_table import RowTable, concatenated, renumbered, table_of
 from hpotune.config.rows.text_encoding import DataFileError
 from hpotune.config.schema.study_config import DataConfig
 from hpotune.errors import inner_reason, nearest
@@ -132,9 +132,8 @@ def _text_table(builder: datasets.DatasetBuilder, files: Sequence[str]) -> RowTa
 
 def _parquet_table(builder: datasets.DatasetBuilder, files: Sequence[str]) -> RowTable:
     """The rows of Parquet files on this machine; a column that a file lacks is missing in its rows."""
-    table = concatenated([parquet_table(Path(file)) for file in files])
-    names = {**table.class_names, **_class_names(builder.info.features)}
-    return replace(table, class_names=names)
+    names = _class_names(builder.info.features)
+    return concatenated([renumbered(parquet_table(Path(file)), names) for file in files])
 
 
 def _download(builder: datasets.DatasetBuilder) -> datasets.DownloadConfig:

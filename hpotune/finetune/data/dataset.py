@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from hpotune.config.rows.prompt_columns import LABEL as LABEL
 from hpotune.config.rows.prompt_columns import column_mistakes, missing_and_empty, renamed_row
-from hpotune.config.rows.row_table import RowTable
+from hpotune.config.rows.row_table import RowTable, same_class_numbers
+from hpotune.config.rows.text_encoding import DataFileError
 from hpotune.config.schema.study_config import DataConfig
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.data.class_labels import Classes, classes_of
@@ -104,7 +105,11 @@ def _parts(config: DataConfig, data_root: str | None) -> list[_Part]:
             order = np.random.default_rng(config.seed).permutation(len(positions))
             positions = order[_slice(match, len(order))]
         parts.append(_Part(table=tables[split], positions=positions))
-    return parts
+    try:
+        same = same_class_numbers([part.table for part in parts])
+    except DataFileError as error:
+        raise DataError(f"data.split: {config.split}: {error}") from error
+    return [replace(part, table=table) for part, table in zip(parts, same, strict=True)]
 
 
 def _rows(parts: Sequence[_Part], order: NDArray[np.int64]) -> Rows:
@@ -129,7 +134,12 @@ def _classes(parts: Sequence[_Part], config: DataConfig) -> Classes:
         for part in parts
         for row in part.table.take([int(position) for position in part.positions])
     ]
-    return classes_of(values, column=column, names=parts[0].table.class_names.get(column))
+    return classes_of(values, column=column, names=_class_names(parts, column))
+
+
+def _class_names(parts: Sequence[_Part], column: str) -> list[str] | None:
+    """The class names of a column, which are the same in all parts that have it."""
+    return next((names for part in parts if (names := part.table.class_names.get(column))), None)
 
 
 def _slice(match: re.Match[str], rows: int) -> slice:

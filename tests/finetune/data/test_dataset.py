@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import datasets
 import pytest
 
 from hpotune.config.schema.study_config import DataConfig
@@ -234,3 +235,46 @@ def test_class_names_keep_parquets_order(tmp_path):
     found = split_rows(tmp_path / "rows.parquet")
     assert found.labels == ["top", "low"]
     assert {row.number: row.values["label"] for row in found.train} == {0: 1, 1: 0, 2: None}
+
+
+def class_label_set(texts, numbers, names):
+    features = datasets.Features(
+        {"text": datasets.Value("string"), "label": datasets.ClassLabel(names=names)}
+    )
+    return datasets.Dataset.from_dict({"text": texts, "label": numbers}, features=features)
+
+
+ONE = class_label_set(["a top", "a low", "no label"], [0, 1, -1], ["top", "low"])
+OTHER = class_label_set(["b low", "b mid", "b top"], [0, 1, 2], ["low", "mid", "top"])
+
+
+def named_labels(found):
+    return {
+        row.values["text"]: found.labels[row.values["label"]]
+        for row in found.train
+        if row.values["label"] is not None
+    }
+
+
+RIGHT = {"a top": "top", "a low": "low", "b low": "low", "b mid": "mid", "b top": "top"}
+
+
+def test_classes_of_splits_match_by_name(tmp_path):
+    datasets.DatasetDict({"train": ONE, "more": OTHER}).save_to_disk(tmp_path / "saved")
+    for split in ("train+more", "more+train"):
+        assert named_labels(split_rows(tmp_path / "saved", split=split)) == RIGHT
+
+
+def test_classes_of_files_match_by_name(tmp_path):
+    ONE.to_parquet(tmp_path / "train-0.parquet")
+    OTHER.to_parquet(tmp_path / "train-1.parquet")
+    assert named_labels(split_rows(tmp_path)) == RIGHT
+
+
+def test_numbers_without_class_names_are_refused(tmp_path):
+    plain = datasets.Dataset.from_dict({"text": ["c"], "label": [0]})
+    datasets.DatasetDict({"train": ONE, "more": plain}).save_to_disk(tmp_path / "saved")
+    with pytest.raises(
+        DataError, match=r"data.split: train\+more: the column 'label' has class names \(top, low\)"
+    ):
+        split_rows(tmp_path / "saved", split="train+more")
