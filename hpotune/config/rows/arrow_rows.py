@@ -2,7 +2,8 @@
 
 A struct is an object, a map too; NaN is missing (None), as pandas writes it. Dates and times are ISO 8601 text,
 decimals the text of their digits. Numbers of 16 and 32 bits have their own shortest digits: 0.1, not
-0.10000000149011612. Bytes and durations stay what they are: the prompt that reads them refuses them.
+0.10000000149011612. Bytes and durations stay what they are, a time out of
+Python's range is an UnreadableValue: the prompt that reads them refuses them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from hpotune.config.rows.row_table import RowTable
+from hpotune.config.rows.row_template import UnreadableValue
 from hpotune.config.rows.text_encoding import DataFileError
 from hpotune.config.yaml_source import Value
 
@@ -52,7 +54,7 @@ def arrow_table(
 
     def rows(indices: Sequence[int]) -> list[dict[str, Value]]:
         part = table.take(list(indices)) if take is None else take(indices)
-        columns = {name: _converted(part[name].to_pylist(), conversions[name]) for name in names}
+        columns = {name: _column_values(part[name], conversions[name]) for name in names}
         return [dict(zip(names, values, strict=True)) for values in zip(*columns.values(), strict=True)]
 
     return RowTable(columns=names, count=table.num_rows, take=rows, class_names=_class_names(table.schema))
@@ -86,6 +88,23 @@ def _class_names(schema: pyarrow.Schema) -> dict[str, list[str]]:
         for name, feature in features.items()
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
     }
+
+
+def _column_values(column: pyarrow.ChunkedArray, conversion: Conversion | None) -> list[object]:
+    """The values of a column; an UnreadableValue for each that Python cannot hold."""
+    try:
+        return _converted(column.to_pylist(), conversion)
+    except (ValueError, ArithmeticError):
+        return [_scalar_value(scalar, conversion) for scalar in column]
+
+
+def _scalar_value(scalar: pyarrow.Scalar, conversion: Conversion | None) -> object:
+    try:
+        return _converted([scalar.as_py()], conversion)[0]
+    except (ValueError, ArithmeticError) as error:
+        return UnreadableValue(
+            f"a {scalar.type} value that cannot be read ({error}); store the column as text"
+        )
 
 
 def _converted(values: list[object], conversion: Conversion | None) -> list[object]:

@@ -17,7 +17,10 @@ from hpotune.config.yaml_source import Value
 
 _PART = re.compile(r"""\{(?P<quote>['"])(?P<brace>[{}])(?P=quote)\}|\{(?P<name>[^{}]*)\}""")
 _LITERAL = re.compile(r"""\s*$|\s*["']|[ \t]*\r?\n""")
-_UNCLOSED = re.compile(r"\{\w[^{}]*$")
+_FILLED = "\0"  # stands for a placeholder where braces are counted
+_ESCAPED = "\1"  # stands for an escaped brace
+_OPENED = re.compile(rf"\{{[ \t]*[\w{_FILLED}]")
+_CLOSED = re.compile(rf"[\w{_FILLED}][ \t]*$")
 
 
 class Part(NamedTuple):
@@ -35,6 +38,13 @@ class NoSuchField(ValueError):
 
 class NotText(ValueError):
     """A value that is neither text nor JSON."""
+
+
+class UnreadableValue(NamedTuple):
+    """A value that its file holds and Python cannot."""
+
+    reason: str
+    """What it is, and what to do."""
 
 
 @lru_cache(maxsize=64)
@@ -69,10 +79,36 @@ def template_mistake(template: str) -> str | None:
                 f"{{{{{part.text}}}}} has double braces; write {{{name}}} for the column "
                 f"(with braces around its value: {{'{{'}}{{{name}}}{{'}}'}})"
             )
-    opened = _UNCLOSED.search("".join("}" if part.is_column else part.text for part in parts))
-    if opened is None:
+    return _brace_mistake(template)
+
+
+def _brace_mistake(template: str) -> str | None:
+    """A brace without its other half at a name or a placeholder; elsewhere, as in half of a JSON, it is literal."""
+    text, opened = _PART.sub(_masked, template), list[int]()
+    for index, sign in enumerate(text):
+        if sign == "{":
+            opened.append(index)
+        elif sign == "}" and opened:
+            opened.pop()
+        elif sign == "}" and _CLOSED.search(text[:index]):
+            return (
+                f"{template[max(0, index - 39) : index + 1]} closes a brace that nothing opens; write {{ before the "
+                "name of the column, or {'}'} for a literal brace"
+            )
+    lone = next((index for index in opened if _OPENED.match(text, index)), None)
+    if lone is None:
         return None
-    return f"{opened[0][:40]} opens a brace that nothing closes; write }} behind the name of the column"
+    return (
+        f"{template[lone : lone + 40]} opens a brace that nothing closes; write }} behind the name of the column, "
+        "or {'{'} for a literal brace"
+    )
+
+
+def _masked(match: re.Match[str]) -> str:
+    """Placeholders and escapes without their braces, at their length; literal braces as they are."""
+    if match["brace"]:
+        return _ESCAPED * len(match[0])
+    return match[0] if _LITERAL.match(match["name"]) else _FILLED * len(match[0])
 
 
 def has_field(row: Mapping[str, Value], name: str) -> bool:
@@ -115,12 +151,14 @@ def value_text(value: Value) -> str:
 
     Numbers have the digits of Python's json: the shortest that give the same number (1e+17, 3.0, 1.5).
 
-    Raises: NotText for bytes, durations and infinite numbers.
+    Raises: NotText for bytes, durations, infinite numbers and unreadable values.
     """
     if isinstance(value, str):
         return value
     if value is None:
         return ""
+    if isinstance(value, UnreadableValue):
+        raise NotText(f"holds {value.reason}")
     try:
         return json.dumps(value, ensure_ascii=False, allow_nan=False)
     except TypeError as error:  # Object of type bytes is not JSON serializable
@@ -132,6 +170,8 @@ def value_text(value: Value) -> str:
 
 def kind_of(value: object) -> str:
     """What a value is, in words."""
+    if isinstance(value, UnreadableValue):
+        return value.reason
     kinds = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list"}
     return kinds.get(type(value), "an object" if isinstance(value, dict) else type(value).__name__)
 

@@ -9,6 +9,7 @@ import json
 import pytest
 
 from hpotune.config.rows.arrow_rows import parquet_fields, parquet_table
+from hpotune.config.rows.row_template import NotText, value_text
 from hpotune.config.rows.text_encoding import DataFileError
 
 pyarrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed: pip install hpotune[trial]")
@@ -87,3 +88,15 @@ def test_other_files_are_refused(tmp_path):
     for read in (parquet_table, parquet_fields):
         with pytest.raises(DataFileError, match=r"rows.parquet: is not Parquet \("):
             read(tmp_path / "rows.parquet")
+
+
+def test_time_out_of_range_is_unreadable(tmp_path):
+    """A column that no prompt reads refuses nothing; one that is read names what cannot be read."""
+    late = pyarrow.array([0, 2**62], pyarrow.timestamp("us"))
+    parquet.write_table(pyarrow.table({"x": ["a", "b"], "late": late}), tmp_path / "rows.parquet")
+    first, second = parquet_table(tmp_path / "rows.parquet").take([0, 1])
+    assert (first["x"], second["x"], first["late"]) == ("a", "b", "1970-01-01T00:00:00")
+    with pytest.raises(
+        NotText, match=r"holds a timestamp\[us\] value that cannot be read .*; store the column as text"
+    ):
+        value_text(second["late"])

@@ -68,6 +68,10 @@ def test_escaped_braces_are_literal(template, text):
         ("{{{output}}}", "has double braces"),
         (" {output", "{output opens a brace that nothing closes; write } behind the name of the column"),
         ("{input} -> {output", "{output opens a brace"),
+        ("{input text {output}", "{input text {output} opens a brace that nothing closes"),
+        (" {{output}", "{{output} opens a brace that nothing closes"),
+        (" {output}}", "{output}} closes a brace that nothing opens; write { before the name"),
+        ("{input} output} text", "{input} output} closes a brace that nothing opens"),
     ],
 )
 def test_mistakes_need_no_columns(template, says):
