@@ -17,7 +17,7 @@ import transformers
 from jinja2.exceptions import TemplateError, TemplateSyntaxError
 
 from hpotune.config.yaml_source import Value
-from hpotune.finetune.data.conversation import Conversation, Message, read_conversation
+from hpotune.finetune.data.conversation import SYSTEM_ROLES, Conversation, Message, read_conversation
 from hpotune.finetune.data.message_forms import argument_objects, in_parts, message_forms
 from hpotune.finetune.data.prompt import Piece
 from hpotune.finetune.trial_errors import RowLeftOut, UserError
@@ -36,6 +36,8 @@ class RowText:
     pieces: list[Piece]
     lost_answers: int = 0
     """Answers that cannot be found in the text of the chat template, so that they are not counted."""
+    lost_roles: tuple[str, ...] = ()
+    """Roles of the messages of whose text the chat template leaves out a part."""
 
     @property
     def whole(self) -> str:
@@ -104,7 +106,22 @@ class _RenderedConversation:
             raise RowLeftOut(
                 "the chat template rewrites the answers so that they cannot be found in the text"
             )
-        return RowText(pieces=pieces, lost_answers=lost)
+        return RowText(pieces=pieces, lost_answers=lost, lost_roles=self._lost_roles())
+
+    def _lost_roles(self) -> tuple[str, ...]:
+        """The roles of the messages whose text, blanks aside, is not in the whole text.
+
+        Each message is after the one before it, but for the system message, which templates write anywhere.
+        """
+        whole, done, lost = _without_blanks(self._whole), 0, dict[str, None]()
+        for message in self._messages:
+            role, text = str(message["role"]), _without_blanks(str(message.get("content", "")))
+            found = whole.find(text, 0 if role in SYSTEM_ROLES else done)
+            if found < 0:
+                lost[role] = None
+            elif role not in SYSTEM_ROLES:
+                done = found + len(text)
+        return tuple(lost)
 
     def _first_form(self, messages: list[Message]) -> tuple[list[Message], str]:
         """The first form of the messages that the template writes, and its text.
@@ -253,6 +270,10 @@ def _takes_parts(tokenizer: transformers.PreTrainedTokenizerBase, template: str)
             "model.tokenizer: its chat template does not write the text of an answer; set another one"
         )
     return False
+
+
+def _without_blanks(text: str) -> str:
+    return "".join(text.split())
 
 
 def _same_start(first: str, second: str) -> int:

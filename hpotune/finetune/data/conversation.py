@@ -36,6 +36,7 @@ ROLES = {
 CALLS = ("function_call", "tool_call")
 """Roles whose text is a call of a function as JSON, with name and arguments."""
 TEMPLATE_ROLES = ("system", "developer", "user", "assistant", "tool")
+SYSTEM_ROLES = ("system", "developer")
 TEXT_PARTS = ("text", "input_text", "output_text")
 MESSAGE_KEYS = {"content", "value", "tool_calls", "function_call"}
 FORM = "needs a list of messages with role and content, or from and value"
@@ -63,11 +64,13 @@ class Conversation:
 def read_conversation(row: Mapping[str, Value]) -> Conversation:
     """The conversation of a row: its column `messages`, or the alpaca columns as one question and answer.
 
+    A column `system` with a text is the system message of a conversation that has none, as in LLaMA-Factory.
+
     Raises: RowLeftOut for a row that is no conversation with an answer, DataError for missing columns.
     """
     column = next((name for name in CONVERSATIONS if name in row), None)
     messages = _question_and_answer(row) if column is None else _messages(row[column], column)
-    conversation = Conversation(messages=messages, tools=_tools(row.get("tools")))
+    conversation = Conversation(messages=_with_system(messages, row), tools=_tools(row.get("tools")))
     if not conversation.answers:
         is_answered = any(message["role"] == "assistant" for message in messages)
         lacks = (
@@ -77,6 +80,14 @@ def read_conversation(row: Mapping[str, Value]) -> Conversation:
         )
         raise RowLeftOut(f"column {column!r} holds a conversation without {lacks}")
     return conversation
+
+
+def _with_system(messages: list[Message], row: Mapping[str, Value]) -> list[Message]:
+    """The messages, with the column `system` as the first one if none of them is a system message."""
+    text = column_text(row, "system") if "system" in row else ""
+    if not text or any(message["role"] in SYSTEM_ROLES for message in messages):
+        return messages
+    return [{"role": "system", "content": text}, *messages]
 
 
 def _question_and_answer(row: Mapping[str, Value]) -> list[Message]:

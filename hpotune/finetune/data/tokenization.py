@@ -42,6 +42,8 @@ class TokenizedRow:
     """Whether max_length cut tokens off."""
     lost_answers: int = 0
     """Answers of the conversation that are not counted: the chat template rewrites them."""
+    lost_roles: tuple[str, ...] = ()
+    """As RowText.lost_roles."""
 
     @property
     def text(self) -> str:
@@ -100,6 +102,12 @@ class TokenizedRows:
                 f"{len(lost)} conversations are trained in part ({_shown(lost)}): the chat template rewrites earlier "
                 "answers so that they cannot be found in its text; only the others are counted"
             )
+        for role in dict.fromkeys(role for row in self.used for role in row.lost_roles):
+            numbers = [row.number for row in self.used if role in row.lost_roles]
+            found.append(
+                f"{len(numbers)} conversation{'s' * (len(numbers) > 1)} ({_shown(numbers)}): the chat template leaves "
+                f"out text of a message (role {role}); see hpotune preview"
+            )
         return found
 
 
@@ -110,9 +118,11 @@ def tokenize_rows(
     *,
     labelled: bool,
     progress: Callable[[int], None] | None = None,
+    kind: str = "rows",
 ) -> TokenizedRows:
     """The rows as text and token ids; rows without a counted token are left out.
 
+    `kind`: what the rows are called in an error, such as `validation rows`.
     `progress` is called with the number of rows that are done.
     Raises: DataError if no row is left, or a column is missing; UserError for a tokenizer that cannot be used.
     """
@@ -127,7 +137,7 @@ def tokenize_rows(
         if progress is not None:
             progress(first + len(some))
     if rows and not used:
-        raise _none_left(left_out, config)
+        raise _none_left(left_out, config, kind)
     return TokenizedRows(used=used, left_out=left_out)
 
 
@@ -189,6 +199,7 @@ def _language_rows(
                 tokens=Row(ids=whole.ids[:length], targets=whole.targets[:length]),
                 is_cut=len(whole.ids) > length,
                 lost_answers=text.lost_answers,
+                lost_roles=text.lost_roles,
             )
         else:
             reason = TOO_LONG if _is_counted(whole.targets) else NOTHING_COUNTED
@@ -219,14 +230,14 @@ def _is_counted(targets: Sequence[int]) -> bool:
     return any(target != IGNORED for target in targets[1:])
 
 
-def _none_left(left_out: Sequence[LeftOutRow], config: DataConfig) -> DataError:
+def _none_left(left_out: Sequence[LeftOutRow], config: DataConfig, kind: str) -> DataError:
     reason, numbers = _by_reason(left_out)[0]
     if reason == TOO_LONG and len(numbers) == len(left_out):
         return DataError(
-            f"data.max_length: {config.max_length} cuts off the whole answer of all {len(left_out)} rows; raise it"
+            f"data.max_length: {config.max_length} cuts off the whole answer of all {len(left_out)} {kind}; raise it"
         )
     return DataError(
-        f"data.path: all {len(left_out)} rows are left out, {len(numbers)} of them ({_shown(numbers)}) for this "
+        f"data.path: all {len(left_out)} {kind} are left out, {len(numbers)} of them ({_shown(numbers)}) for this "
         f"reason: {reason}"
     )
 

@@ -323,3 +323,34 @@ def test_chat_needs_a_template() -> None:
     tokenizer = with_template(None)
     with pytest.raises(UserError, match=r"data\.prompt: chat needs a tokenizer with a chat template"):
         conversation_text({"messages": talk(1)}, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("template", "roles"),
+    [
+        (LOOP + "{{ m.content.split('</think>')[-1] }}</s>\n{% endfor %}" + PROMPT, ("assistant",)),
+        (
+            LOOP + "{% if m.role != 'system' %}{{ m.content }}{% endif %}</s>\n{% endfor %}" + PROMPT,
+            ("system",),
+        ),
+        (LOOP + "{{ m.content.strip() }}</s>\n{% endfor %}" + PROMPT, ()),
+        (  # the system message is written in the last question
+            "{% for m in messages %}{% if m.role != 'system' %}"
+            + MARK
+            + "{% if m.role == 'user' %}{{ messages[0].content }}{% endif %}{{ m.content }}</s>\n"
+            "{% endif %}{% endfor %}" + PROMPT,
+            (),
+        ),
+    ],
+)
+def test_left_out_text_is_a_warning(template: str, roles: tuple[str, ...]) -> None:
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = template
+    thinks = said("assistant", "<think>\nwhy\n</think>\n\nocean")
+    row = {"messages": [said("system", " Be brief. "), said("user", "The tide."), thinks]}
+    config = DataConfig.model_validate({"path": "x", "prompt": "chat"})
+    rows = tokenize_rows([DataRow(number=3, values=row)], config, tokenizer, labelled=False)
+    assert rows.warnings == [
+        f"1 conversation (row 3): the chat template leaves out text of a message (role {role}); see hpotune preview"
+        for role in roles
+    ]

@@ -224,3 +224,18 @@ def test_missing_columns_are_named() -> None:
         DataError, match=r"data\.prompt: chat needs the column messages .* the data has text; name"
     ):
         read_conversation({"text": "x"})
+
+
+@pytest.mark.parametrize(
+    ("row", "system"),
+    [
+        ({"messages": PLAIN, "system": "Be brief."}, "Be brief."),
+        ({"instruction": "The tide?", "output": "ocean", "system": "Be brief."}, "Be brief."),
+        ({"messages": PLAIN, "system": None}, None),
+        ({"messages": PLAIN, "system": ""}, None),
+        ({"messages": [{"role": "system", "content": "Own."}, *PLAIN], "system": "Be brief."}, "Own."),
+    ],
+)
+def test_system_column_is_system_message(row: dict[str, object], system: str | None) -> None:
+    before = [] if system is None else [{"role": "system", "content": system}]
+    assert read_conversation(row).messages == [*before, *PLAIN]
