@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpotune.config import budget_extension
 from hpotune.config.load import Study, build_study
@@ -16,9 +17,11 @@ from hpotune.config.schema.execution import BudgetConfig
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.yaml_source import Source, Value, read_source, write_yaml
 from hpotune.errors import HpotuneError, StudyFileError
-from hpotune.records.rehearsal_record import RehearsalRecord
 from hpotune.workspace.atomic_files import unwritable_message, write_atomic
 from hpotune.workspace.provenance import Provenance, read_provenance, write_provenance
+
+if TYPE_CHECKING:
+    from hpotune.records.rehearsal_record import RehearsalRecord
 
 NEW_ATTEMPT_LINE = "--- hpotune: another attempt at this trial ---"
 """In a trial's log.txt, between the output of one attempt and the next. Earlier studies hold it as it is."""
@@ -78,6 +81,8 @@ class StudyFolder:
 
     def rehearsal(self) -> RehearsalRecord | None:
         """What rehearsal.json says; None if it is missing or damaged."""
+        from hpotune.records.rehearsal_record import RehearsalRecord  # a twentieth of `check --static`
+
         try:
             return RehearsalRecord.model_validate_json(self.rehearsal_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
