@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from hpotune.config.rows.local_samples import local_sample
-from hpotune.config.rows.prompt_columns import column_mistakes, prompt_columns
+from hpotune.config.rows.prompt_columns import CONVERSATIONS, column_mistakes, prompt_columns
 from hpotune.config.rows.row_template import placeholders
 from hpotune.config.rows.text_encoding import DataFileError
 from hpotune.config.schema.study_config import PROMPTS, DataConfig, PointConfig
 from hpotune.config.yaml_source import Mistake
 from hpotune.errors import nearest
 
-READ_COLUMNS = frozenset({"instruction", "input", "output", "messages", "label"})
+READ_COLUMNS = frozenset({"instruction", "input", "output", *CONVERSATIONS, "tools", "label"})
 """The columns of the prompts that hpotune knows."""
 
 

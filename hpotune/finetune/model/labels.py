@@ -23,6 +23,7 @@ FILE = "labels.json"
 """File in the adapter's folder: the label names, a JSON list in the order of the class numbers."""
 GENERIC = re.compile(r"LABEL_\d+")
 """Names that transformers gives to classes without names."""
+WHOLE_NUMBER = re.compile(r"0|[1-9]\d*", re.ASCII)
 HEAD = "ForSequenceClassification"
 MIN_CLASSES = 2
 
@@ -33,10 +34,15 @@ def class_order(config: ModelConfig, names: Sequence[str]) -> list[str]:
     The base model's own order if its label2id holds every name, else `names` in their order. Classes without a row
     (model.num_labels above the number of names) are called LABEL_i, as transformers calls them.
 
+    Whole numbers below the number of outputs of the head, or model.num_labels, are the numbers of their classes.
+
     Raises: DataError if the rows hold more labels than model.num_labels, UserError if the base model's head has other
     labels.
     """
     order = _base_order(config, names)
+    numbered = _numbered_order(config, names)
+    if numbered is not None and order == list(names):
+        return numbered
     wanted = config.num_labels or max(MIN_CLASSES, len(order))
     if len(order) > wanted:
         raise DataError(
@@ -57,6 +63,19 @@ def _base_order(config: ModelConfig, names: Sequence[str]) -> list[str]:
         f"model.path: the classification head of {config.path} has the labels {', '.join(own)}, and the rows hold "
         f"{', '.join(names)}; rename the labels in the data, or choose a base model without a head"
     )
+
+
+def _numbered_order(config: ModelConfig, names: Sequence[str]) -> list[str] | None:
+    """One name for each output if the labels are numbers of outputs, some of which have no row; else None."""
+    if not names or not all(map(WHOLE_NUMBER.fullmatch, names)):
+        return None
+    base = base_config(config)
+    has_head = any(name.endswith(HEAD) for name in base.architectures or ())
+    outputs = config.num_labels or (len(base.id2label or {}) if has_head else 0)
+    numbers = {int(name) for name in names}
+    if max(numbers) >= outputs or numbers == set(range(len(names))):
+        return None
+    return [str(number) if number in numbers else f"LABEL_{number}" for number in range(outputs)]
 
 
 def base_config(config: ModelConfig) -> transformers.PretrainedConfig:

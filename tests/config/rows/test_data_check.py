@@ -28,6 +28,8 @@ def point(tmp_path, **data) -> PointConfig:
         ("question,reply", {"prompt": "Q: {question} {\"json\": 1}", "response": "{reply}"}, []),
         ("question", {"prompt": "Q: {question}", "response": "{reply}"}, ["reply"]),
         ("messages", {"prompt": "chat"}, []),
+        ("dialog", {"prompt": "chat", "columns": {"conversations": "dialog"}}, []),
+        ("messages,functions", {"prompt": "chat", "columns": {"tools": "functions"}}, []),
         ("text,label", {"prompt": "text", "task": "sequence_classification"}, []),
         ("text,stars", {"prompt": "text", "task": "sequence_classification"}, ["label"]),
         ("instruction,label", {"task": "sequence_classification"}, []),

@@ -44,6 +44,10 @@ def base(folder: Path, names: list[str] | None, *, head: bool = True, generic: i
         (None, False, ["b", "a"], ["b", "a"]),
         (None, False, ["only"], ["only", "LABEL_1"]),
         (["0", "1"], True, ["1"], ["0", "1"]),
+        (None, True, ["0", "2"], ["0", "LABEL_1", "2"]),
+        (None, True, ["1", "2", "3"], ["1", "2", "3"]),
+        (None, True, ["0", "1", "2"], ["0", "1", "2"]),
+        (None, False, ["0", "2"], ["0", "2"]),
     ],
 )
 def test_order_is_that_of_base(
@@ -61,6 +65,7 @@ def test_other_labels_are_refused(tmp_path: Path) -> None:
 def test_number_of_labels_is_kept(tmp_path: Path) -> None:
     config = base(tmp_path, None).model_copy(update={"num_labels": 4})
     assert class_order(config, ["a", "b"]) == ["a", "b", "LABEL_2", "LABEL_3"]
+    assert class_order(config, ["1", "3"]) == ["LABEL_0", "1", "LABEL_2", "3"]
     with pytest.raises(DataError, match=r"model.num_labels: 2, but there are 3 labels \(a, b, c\); raise it"):
         class_order(config.model_copy(update={"num_labels": 2}), ["a", "b", "c"])
 
