@@ -92,8 +92,10 @@ def tokenize_split(
     Raises: DataError, UserError.
     """
     labelled = labels is not None
-    train = tokenize_rows(rows.train, data, tokenizer, labelled=labelled, progress=progress)
-    validation = tokenize_rows(rows.validation, data, tokenizer, labelled=labelled)
+    train = tokenize_rows(
+        rows.train, data, tokenizer, labelled=labelled, progress=progress, kind="training rows"
+    )
+    validation = tokenize_rows(rows.validation, data, tokenizer, labelled=labelled, kind="validation rows")
     both = train + validation
     check_left_out(both, data)
     return TokenizedSplit(

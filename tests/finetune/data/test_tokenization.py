@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hpotune.config.schema.study_config import DataConfig
-from hpotune.finetune.data.dataset import DataRow
+from hpotune.finetune.data.dataset import DataRow, DataSplit
 from hpotune.finetune.data.tokenization import (
     NO_TOKEN,
     NOTHING_COUNTED,
@@ -16,6 +16,7 @@ from hpotune.finetune.data.tokenization import (
     check_left_out,
     tokenize_rows,
 )
+from hpotune.finetune.inputs import tokenize_split
 from hpotune.finetune.trial_errors import DataError
 from tests.fixtures.tiny_model import tiny_tokenizer
 
@@ -130,3 +131,12 @@ def test_the_share_left_out_is_limited(tokenizer, odd: int, long: int, share: fl
             check_left_out(rows, config)
     else:
         check_left_out(rows, config)
+
+
+def test_unusable_validation_rows_are_named(tokenizer) -> None:
+    rows = DataSplit(
+        train=[DataRow(number=0, values={"text": "whale coral"})],
+        validation=[DataRow(number=1, values={"text": None})],
+    )
+    with pytest.raises(DataError, match=r"data\.path: all 1 validation rows are left out.*\(row 1\)"):
+        tokenize_split(rows, None, DataConfig(path="x", prompt="text", response=None), tokenizer)
