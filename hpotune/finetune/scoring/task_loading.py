@@ -88,6 +88,9 @@ def load_tasks(
     loaded: TaskDict = {"tasks": {}, "groups": {}, "group_map": {}}
     for name in names:
         key = task_key(score, name)
+        if name not in manager.task_index:
+            broken = [*unreadable_files(score.include_path), "its task file cannot be read"]
+            raise UserError(f"{key}: lm-eval cannot load the task {name}: {broken[0]}")
         try:
             part = manager.load([name])
         except _TaskFailure as failure:
@@ -209,6 +212,8 @@ def _explained(error: Exception, key: str, name: str, entry: Entry) -> TrialErro
     if isinstance(error, DataError):
         kind = DatasetNotCached if isinstance(error, DatasetNotCached) else DataError
         return kind(f"{key}: the dataset of {name}{where} cannot be read: {error}")
+    if any(isinstance(one, StopIteration) for one in error_chain(error)):
+        return DataError(f"{key}: the dataset of {name}{where} cannot be read: it has no rows")
     called = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
     if any(file.parent.name == "evaluate" for file in called):
         metric = next(iter(re.findall(r"Module '([^']+)'", inner_reason(error))), "NAME")
@@ -221,9 +226,38 @@ def _explained(error: Exception, key: str, name: str, entry: Entry) -> TrialErro
             f"{key}: the dataset of {name}{where} cannot be read ({inner_reason(error)}); correct the file, load the "
             "dataset once with internet access, or set data_root to its folder"
         )
+    known = _known_mistake(error, config)
     return UserError(
-        f"{key}: the task {name}{where} cannot be used: {reason(error)}{_split_hint(error, config)}"
+        f"{key}: the task {name}{where} cannot be used: "
+        + (known or f"{reason(error)}{_split_hint(error, config)}")
     )
+
+
+def _known_mistake(error: Exception, config: Mapping[str, Any]) -> str | None:
+    """What a task file lacks, where lm-eval raises an error that does not say so; None for another one."""
+    frames = traceback.extract_tb(error.__traceback__)
+    last, text = frames[-1] if frames else None, str(error)
+    if any(frame.name == "get_filter" for frame in frames):
+        unknown = next(iter(re.findall(r"'([^']+)'", text)), text)
+        _, _, valid = text.rstrip('"').partition("vailable: ")
+        return f"filter_list names the filter {unknown!r}, which lm-eval does not know" + (
+            f"; valid: {valid}" if valid else ""
+        )
+    if isinstance(error, KeyError) and error.args == (None,):
+        listed = config.get("metric_list") or []
+        names = [one.get("metric") for one in listed if isinstance(one, dict) and "aggregation" not in one]
+        shown = f" {names[0]!r}" if len(names) == 1 else ""
+        return f"metric_list has a metric{shown} that lm-eval does not know; correct it, or give it an aggregation"
+    if (
+        isinstance(error, IndexError)
+        and text == "string index out of range"
+        and last
+        and last.name == "__init__"
+    ):
+        return "doc_to_choice gives an empty choice for its first item"
+    if isinstance(error, IndexError) and any(frame.name == "__getitem__" for frame in frames):
+        return f"the split that is scored has no rows ({text})"
+    return None
 
 
 def _split_hint(error: Exception, config: Mapping[str, Any]) -> str:

@@ -216,6 +216,21 @@ def test_limit_and_examples_are_used(build: Build) -> None:
             {},
             "cannot be used: KeyError: 'validation'; its dataset has no such split (test_split)",
         ),
+        (
+            [{**GENERATE, "filter_list": [{"name": "f", "filter": [{"function": "nofilter"}]}]}],
+            {"objective": EXACT},
+            "toy.yaml) cannot be used: filter_list names the filter 'nofilter', which lm-eval does not know",
+        ),
+        (
+            [{**CHOICE, "metric_list": [{"metric": "accc"}]}],
+            {},
+            "toy.yaml) cannot be used: metric_list has a metric 'accc' that lm-eval does not know; ",
+        ),
+        (
+            [{**CHOICE, "doc_to_choice": ["", "blue"]}],
+            {},
+            "toy.yaml) cannot be used: doc_to_choice gives an empty choice for its first item",
+        ),
         ([{**CHOICE, "doc_to_text": "{{q.x.y}}"}], {}, "cannot be used: UndefinedError: "),
         (
             [{**CHOICE, "doc_to_text": "!function nowhere.f"}],
@@ -326,6 +341,10 @@ def test_inline_task_finds_its_data(build: Build) -> None:
             None,
             "data_files 'tasks/test.jsonl' does not exist ({home}/tasks/test.jsonl or {home}/tasks/tasks/test.jsonl); "
             "relative paths start at the study file's folder, then at the task file's",
+        ),
+        (
+            "",
+            "cannot be read: it has no rows",
         ),
         (
             '{"q": "a", "a": "red", "n": 0}\n{"q": "b",}\n',
