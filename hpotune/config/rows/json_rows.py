@@ -39,8 +39,43 @@ def json_rows(file: Path, *, field: str | None = None) -> Iterator[dict[str, Val
             raise DataFileError(f"{file}: is empty; needs one object in each line, or a list of objects")
         if start.startswith("["):
             yield from _list_rows(file, start, text, skipped=skipped)
-        else:
+        elif file.suffix == ".jsonl":
             yield from _line_rows(file, start, text, skipped=skipped)
+        else:
+            yield from _checked_rows(file, _line_rows(file, start, text, skipped=skipped))
+
+
+def _checked_rows(file: Path, rows: Iterator[dict[str, Value]]) -> Iterator[dict[str, Value]]:
+    """The rows, unless there is one and it holds columns: an object of lists, as `datasets` and pandas write it."""
+    first = next(rows)
+    second = next(rows, None)
+    if second is None and _holds_columns(first):
+        raise DataFileError(
+            f"{file}: holds one object of columns ({', '.join(list(first)[:4])}), not rows; write a list of records, "
+            'such as [{"input": "a", "output": "b"}], or one record in each line of a .jsonl file'
+        )
+    yield first
+    if second is not None:
+        yield second
+    yield from rows
+
+
+def _holds_columns(row: dict[str, Value]) -> bool:
+    """Whether all values are lists of one length, or objects with the same keys (row numbers).
+
+    One list of objects alone can be the messages of one conversation.
+    """
+    values = list(row.values())
+    lists = [value for value in values if isinstance(value, list)]
+    objects = [value for value in values if isinstance(value, dict)]
+    if lists and len(lists) == len(values):
+        conversation = len(lists) == 1 and all(isinstance(item, dict) for item in lists[0])
+        return len({len(items) for items in lists}) == 1 and len(lists[0]) > 0 and not conversation
+    if objects and len(objects) == len(values):
+        return all(
+            item and item.keys() == objects[0].keys() and all(map(str.isdecimal, item)) for item in objects
+        )
+    return False
 
 
 def _line_rows(file: Path, first: str, rest: TextIO, *, skipped: int) -> Iterator[dict[str, Value]]:

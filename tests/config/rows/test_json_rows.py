@@ -86,3 +86,32 @@ def test_rows_under_a_key(file):
     assert list(json_rows(path, field="data")) == [{"a": 1}]
     with pytest.raises(DataFileError, match="no list of rows under the key 'rows'"):
         list(json_rows(path, field="rows"))
+
+
+COLUMNS = '{"q": ["a", "b"], "a": ["c", "d"]}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [COLUMNS, '{"text": ["a", "b"]}', '{"q": {"0": "a", "1": "b"}, "a": {"0": "c", "1": "d"}}'],
+)
+def test_json_of_columns_is_refused(text, tmp_path):
+    (tmp_path / "rows.json").write_text(text)
+    with pytest.raises(
+        DataFileError, match=r"rows.json: holds one object of columns .*; write a list of records"
+    ):
+        list(json_rows(tmp_path / "rows.json"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "count"),
+    [
+        ("rows.jsonl", COLUMNS, 1),
+        ("rows.json", f"{COLUMNS}\n{COLUMNS}\n", 2),
+        ("rows.json", '{"messages": [{"role": "user", "content": "a"}]}', 1),
+        ("rows.json", '{"q": ["a"], "a": "b"}', 1),
+    ],
+)
+def test_rows_may_hold_lists(name, text, count, tmp_path):
+    (tmp_path / name).write_text(text)
+    assert len(list(json_rows(tmp_path / name))) == count
