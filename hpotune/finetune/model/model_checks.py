@@ -21,6 +21,7 @@ from hpotune.config.schema.study_config import ModelConfig
 from hpotune.config.yaml_source import Value
 from hpotune.errors import nearest
 from hpotune.finetune.model import adapter
+from hpotune.finetune.model.attention_checks import check_attention
 from hpotune.finetune.model.base_model import BaseModel, first_line, meta_model
 from hpotune.finetune.model.merging import merge
 from hpotune.finetune.trial_errors import UserError
@@ -73,7 +74,8 @@ def check_model(
     """
     with quiet():
         base = meta_model(config, labels=labels)
-        found = [*check_tokens(base.module, config, tokenizer=tokenizer, extent=extent)]
+        found = [*check_attention(base.module, config)]
+        found += [*check_tokens(base.module, config, tokenizer=tokenizer, extent=extent)]
         found += loss_warnings(base.module.config)
         for index, lora in enumerate(lora_sections):
             base = meta_model(config, labels=labels) if index else base
