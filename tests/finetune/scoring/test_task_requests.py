@@ -607,3 +607,17 @@ def test_building_keeps_random_state(build: Build) -> None:
     build(CHOICE, objective={**ACC, "num_fewshot": 2})
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states[:2]
     assert torch.equal(torch.get_rng_state(), states[2])
+
+
+def test_broken_task_file_is_named(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "proj/tasks/toy.yaml").write_text("task: toy\ndataset_path: [json\n")
+    with pytest.raises(
+        UserError, match=r"^score\.objective: lm-eval cannot load the task toy: .*toy\.yaml: line 3"
+    ):
+        build()
+
+
+def test_split_without_rows_is_named(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "proj/tasks/own.py").write_text("def none(rows):\n    return rows.select([])\n")
+    with pytest.raises(UserError, match=r"cannot be used: the split that is scored has no rows"):
+        build({**CHOICE, "process_docs": "!function own.none"})
