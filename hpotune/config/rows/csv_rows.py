@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -122,19 +122,42 @@ def _records(file: Path, delimiter: str) -> Iterator[Record]:
     """The records of the file, its header first, without blank lines."""
     csv.field_size_limit(LARGEST_CELL)
     header_found = False
+    raw = list[str]()
     with opened_text(file) as lines:
-        reader = csv.reader(lines, delimiter=delimiter, strict=True)
+        reader = csv.reader(_kept(lines, raw), delimiter=delimiter, strict=True)
         while True:
             line = reader.line_num + 1
+            raw.clear()
             try:
                 cells = next(reader)
             except StopIteration:
                 return
             except csv.Error as error:
                 raise DataFileError(f"{file}: line {line}: {_reason(error)}") from error
+            if any(cell.lstrip(" \t").startswith('"') and cell[0] != '"' for cell in cells):
+                _check_quotes("".join(raw), delimiter, f"{file}: line {line}")
             header_found = header_found or any(cell.strip() for cell in cells)
             if cells and header_found:
                 yield line, cells
+
+
+def _kept(lines: Iterable[str], raw: list[str]) -> Iterator[str]:
+    """The lines, each added to `raw` too."""
+    for line in lines:
+        raw.append(line)
+        yield line
+
+
+def _check_quotes(record: str, delimiter: str, where: str) -> None:
+    """Check that no blank stands before the quote that opens a cell: the quotes would be part of the text."""
+    sign = re.escape(delimiter)
+    blanks = r" +" if delimiter == "\t" else r"[ \t]+"
+    for match in re.finditer(rf'(?:^|{sign})(?:"(?:[^"]|"")*"|(?P<odd>{blanks}"[^{sign}\r\n]*))', record):
+        if match["odd"]:
+            raise DataFileError(
+                f"{where}: a blank stands before the quote of {match['odd'].strip()[:40]}, so that the quotes would be "
+                "text; remove the blank, or put the whole cell in quotes with its own written twice"
+            )
 
 
 def _reason(error: csv.Error) -> str:

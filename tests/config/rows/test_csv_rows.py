@@ -98,3 +98,25 @@ def test_given_names_replace_the_header(file):
         {"a": "1", "b": "2"},
         {"a": "3", "b": "4"},
     ]
+
+
+@pytest.mark.parametrize("row", ['x, "red"', ' "x",red', '"x,y",\t"red"', 'x, "red" or so'])
+def test_blank_before_quote_is_named(row, tmp_path):
+    (tmp_path / "rows.csv").write_text(f"input,output\n{row}\n")
+    with pytest.raises(
+        DataFileError, match="line 2: a blank stands before the quote of .*; remove the blank"
+    ):
+        list(csv_rows(tmp_path / "rows.csv"))
+
+
+@pytest.mark.parametrize(
+    ("row", "cells"),
+    [
+        ('x," ""red"""', ["x", ' "red"']),
+        ('"a, ""b""",  red', ['a, "b"', "  red"]),
+        ('" ""a"", ""b""",c', [' "a", "b"', "c"]),
+    ],
+)
+def test_quoted_blanks_and_quotes_are_text(row, cells, tmp_path):
+    (tmp_path / "rows.csv").write_text(f"input,output\n{row}\n")
+    assert [list(found.values()) for found in csv_rows(tmp_path / "rows.csv")] == [cells]
