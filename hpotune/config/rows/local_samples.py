@@ -68,7 +68,7 @@ def _empty_value(feature: Value) -> Value:
 
 def _file_of_split(folder: Path, data: DataConfig, split: str) -> Path | None:
     """The first file of a split, by the folder's card, or by its name."""
-    configs = _card_configs(folder / "README.md")
+    configs = card_configs(folder / "README.md")
     if configs:
         return _file_of_card(folder, configs, data, split)
     inner = sorted(path for path in folder.rglob("*") if path.suffix in DATA_FILES)
@@ -79,7 +79,7 @@ def _file_of_split(folder: Path, data: DataConfig, split: str) -> Path | None:
     return own[0] if own else None
 
 
-def _card_configs(card: Path) -> list[dict[str, Value]]:
+def card_configs(card: Path) -> list[dict[str, Value]]:
     """The configurations that a card lists in its YAML."""
     try:
         header = card.read_text(encoding="utf-8").partition("---\n")[2].partition("\n---")[0]

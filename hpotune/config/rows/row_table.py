@@ -26,6 +26,8 @@ class RowTable:
     """The rows at some positions, from 0, each with all columns."""
     class_names: Mapping[str, list[str]]
     """Columns that are stored as class numbers -> the names of the classes; empty for text files."""
+    warnings: tuple[str, ...] = ()
+    """What is said of the files that the rows are of."""
 
 
 def table_of(rows: Iterable[dict[str, Value]], *, columns: Iterable[str] = ()) -> RowTable:

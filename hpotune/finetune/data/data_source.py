@@ -7,7 +7,7 @@ config/rows/data_files.py, because datasets guesses a type for each column: `007
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,7 @@ from hpotune.config.rows.arrow_rows import arrow_table, parquet_table
 from hpotune.config.rows.csv_rows import csv_columns, csv_rows
 from hpotune.config.rows.data_files import DATA_FILES, file_table
 from hpotune.config.rows.json_rows import json_rows
+from hpotune.config.rows.local_samples import card_configs
 from hpotune.config.rows.row_table import RowTable, concatenated, renumbered, table_of
 from hpotune.config.rows.text_encoding import DataFileError
 from hpotune.config.schema.study_config import DataConfig
@@ -32,6 +33,8 @@ READ_ERRORS = (
     datasets.exceptions.DatasetGenerationError,
 )
 """What datasets, pyarrow and the decompressors raise for files that they cannot read."""
+DESCRIPTIONS = {"dataset_infos.json", "dataset_info.json"}
+"""Files of a dataset that hold no rows."""
 KNOWN_OPTIONS = {
     "csv": {"sep", "delimiter", "names", "column_names", "features"},
     "json": {"field", "features"},
@@ -88,13 +91,33 @@ def _folder_table(folder: Path, config: DataConfig, split: str) -> RowTable:
         builder = datasets.load_dataset_builder(str(folder), config.name, cache_dir=cache)
         files = builder.config.data_files
         _check_split(split, list(files))
+        read = {Path(file).resolve() for some in files.values() for file in some}
+        warnings = tuple(_unread_files(folder, read))
         if _format(builder) in KNOWN_OPTIONS:
-            return _text_table(builder, files[split])
+            return replace(_text_table(builder, files[split]), warnings=warnings)
         if _format(builder) == "parquet":
-            return _parquet_table(builder, files[split])
+            return replace(_parquet_table(builder, files[split]), warnings=warnings)
         builder.config.data_files = datasets.data_files.DataFilesDict({split: files[split]})
         builder.download_and_prepare(verification_mode="no_checks")  # the card counts the rows of all splits
         return _dataset_table(builder.as_dataset(split=split, in_memory=True))
+
+
+def _unread_files(folder: Path, read: Set[Path]) -> Iterator[str]:
+    """A sentence about data files of other formats than those of any split, which `datasets` leaves out."""
+    endings = {path.suffix for path in read}
+    if endings.isdisjoint(DATA_FILES) or card_configs(folder / "README.md"):
+        return
+    formats = {DATA_FILES[ending] for ending in endings & DATA_FILES.keys()}
+    others = sorted(
+        path.name
+        for path in folder.rglob("*")
+        if DATA_FILES.get(path.suffix, "") not in {"", *formats} and path.name not in DESCRIPTIONS
+    )
+    if others:
+        yield (
+            f"data.path: files of another format in {folder} are not read: {', '.join(others[:5])}"
+            f"{f' and {len(others) - 5} more' if len(others) > 5 else ''}; convert them to {', '.join(sorted(formats))}"
+        )
 
 
 def _hub_table(config: DataConfig, split: str) -> RowTable:

@@ -80,7 +80,8 @@ def load_rows(config: DataConfig, *, data_root: str | None, labelled: bool) -> D
     ):
         raise DataError(mistake)
     rows = [replace(row, values=renamed_row(row.values, config.columns)) for row in rows]
-    warnings = list(missing_and_empty(config, [row.values for row in rows], labelled=labelled))
+    warnings = list(dict.fromkeys(text for part in parts for text in part.table.warnings))
+    warnings += list(missing_and_empty(config, [row.values for row in rows], labelled=labelled))
     if not labelled:
         return DataSplit(train=rows[held_out:], validation=rows[:held_out], warnings=warnings)
     classes = _classes(parts, config)

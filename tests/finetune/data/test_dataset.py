@@ -278,3 +278,13 @@ def test_numbers_without_class_names_are_refused(tmp_path):
         DataError, match=r"data.split: train\+more: the column 'label' has class names \(top, low\)"
     ):
         split_rows(tmp_path / "saved", split="train+more")
+
+
+def test_files_of_other_formats_are_named(tmp_path):
+    for name in ("train-0.jsonl", "train-1.jsonl"):
+        (tmp_path / name).write_text('{"text": "a"}\n')
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    assert split_rows(tmp_path, labelled=False).warnings == []
+    (tmp_path / "train-2.csv").write_text("text\nb\n")
+    (warning,) = split_rows(tmp_path, labelled=False).warnings
+    assert warning.endswith("are not read: train-2.csv; convert them to json")
