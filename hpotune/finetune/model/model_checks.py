@@ -197,6 +197,7 @@ def check_adapter(base: BaseModel, config: ModelConfig, lora: Mapping[str, Value
     check_weight_tying(base.module, settings)
     check_replication(base.module, settings)
     check_start_dtype(config, settings)
+    check_token_indices(base.module, lora)
     model = attached(base.module, settings, lora)
     found = [*unknown_names(lora, settings, modules=names), *router_warnings(model)]
     check_ranks(model, lora)
@@ -265,6 +266,21 @@ def unknown_names(
                     str(name), {module.split(".")[-1] for module in modules if not module[-1].isdigit()}
                 )
                 yield f"lora.{key}: the model has no module {name}, which has no effect; {near}"
+
+
+def check_token_indices(base: torch.nn.Module, lora: Mapping[str, Value]) -> None:
+    """Check that every id in `trainable_token_indices` has a row in the embedding.
+
+    Raises: UserError.
+    """
+    chosen = lora.get("trainable_token_indices")
+    groups = list(chosen.values()) if isinstance(chosen, dict) else [chosen]
+    rows = embedding_rows(base)
+    for one in [one for ids in groups if isinstance(ids, list) for one in ids]:
+        if isinstance(one, int) and not 0 <= one < rows:
+            raise UserError(
+                f"lora.trainable_token_indices: {one} is no token: the embedding has {rows} rows (ids 0 to {rows - 1})"
+            )
 
 
 def check_weight_tying(base: torch.nn.Module, settings: peft.LoraConfig) -> None:

@@ -192,6 +192,16 @@ WAYS_OUT = "name lora.target_modules without the experts"
         ),
         ("llama", {"exclude_modules": ".*"}, "lora.exclude_modules: "),
         ("llama", {"target_parameters": ["q_proj.weight"]}, "lora.target_parameters: "),
+        (
+            "llama",
+            {"trainable_token_indices": [5, 600]},
+            r"lora.trainable_token_indices: 600 is no token: the embedding has 512 rows \(ids 0 to 511\)",
+        ),
+        (
+            "llama",
+            {"trainable_token_indices": {"embed_tokens": [-1]}},
+            "lora.trainable_token_indices: -1 is no token",
+        ),
         ("gpt2", {"target_modules": ["q_proj"]}, "lora.target_modules: Target modules .* not found"),
     ],
 )
