@@ -200,6 +200,7 @@ def check_adapter(base: BaseModel, config: ModelConfig, lora: Mapping[str, Value
     check_token_indices(base.module, lora)
     model = attached(base.module, settings, lora)
     found = [*unknown_names(lora, settings, modules=names), *router_warnings(model)]
+    found += settings_without_effect(model, settings, lora)
     check_ranks(model, lora)
     try:
         merge(model)
@@ -266,6 +267,29 @@ def unknown_names(
                     str(name), {module.split(".")[-1] for module in modules if not module[-1].isdigit()}
                 )
                 yield f"lora.{key}: the model has no module {name}, which has no effect; {near}"
+
+
+def settings_without_effect(
+    model: peft.PeftModel, settings: peft.LoraConfig, lora: Mapping[str, Value]
+) -> Iterator[str]:
+    """A warning for each pattern or layer of the adapter that matches none of its modules: peft ignores it."""
+    adapted = [
+        name.removeprefix("base_model.model.")
+        for name, m in model.named_modules()
+        if isinstance(m, LoraLayer)
+    ]
+    for key in ("rank_pattern", "alpha_pattern"):
+        written = lora.get(key)  # peft adds patterns of experts
+        for pattern in written if isinstance(written, dict) else ():
+            if pattern in getattr(settings, key) and not any(
+                re.match(rf"(.*\.)?({pattern})$", name) for name in adapted
+            ):
+                yield f"lora.{key}: {pattern} matches no module of the adapter, and has no effect"
+    layers = settings.layers_to_transform
+    numbers = {int(part) for name in adapted for part in name.split(".") if part.isdigit()}
+    for layer in layers if isinstance(layers, list) else []:
+        if layer not in numbers:
+            yield f"lora.layers_to_transform: the adapter has no module in layer {layer}, which has no effect"
 
 
 def check_token_indices(base: torch.nn.Module, lora: Mapping[str, Value]) -> None:

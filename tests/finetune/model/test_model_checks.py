@@ -232,6 +232,20 @@ def test_name_without_effect_is_said(saved: Any) -> None:
     assert "did you mean v_proj" in warning.replace("'", "")
 
 
+@pytest.mark.parametrize(
+    ("lora", "message"),
+    [
+        ({"rank_pattern": {"qproj": 8}}, "lora.rank_pattern: qproj matches no module"),
+        ({"alpha_pattern": {"qproj": 8}}, "lora.alpha_pattern: qproj matches no module"),
+        ({"layers_to_transform": [0, 29]}, "lora.layers_to_transform: the adapter has no module in layer 29"),
+        ({"rank_pattern": {"q_proj": 3}, "layers_to_transform": [0]}, None),
+    ],
+)
+def test_setting_without_effect_is_said(saved: Any, lora: dict[str, Any], message: str | None) -> None:
+    found = check(saved("llama"), {"target_modules": ["q_proj"], **lora})
+    assert (len(found) == 1 and found[0].startswith(message)) if message else found == []
+
+
 def test_known_heads_are_not_said(saved: Any) -> None:
     assert check(saved("bert", "masked"), {"target_modules": ["query"]}, labels=["a", "b"]) == []
 
