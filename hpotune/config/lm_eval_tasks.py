@@ -46,6 +46,10 @@ class Entry:
     """Names and inline mappings of a group or tag; None for a single task."""
 
 
+Row = tuple[str | None, list[Value] | None]
+"""Folder and members of an Entry, as the cache of the index holds them."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TaskIndex:
     """All tasks, groups and tags by name."""
@@ -106,10 +110,31 @@ def task_index(include_path: str | None = None, *, cache: Path | None = None) ->
     if spec is None or not spec.submodule_search_locations:
         return None
     root = Path(next(iter(spec.submodule_search_locations))) / "tasks"
-    entries = dict(_stock(root, cache or cache_folder()))
-    if include_path is not None:
-        entries.update(_scan(Path(include_path).expanduser()))
-    return TaskIndex(entries=entries)
+    own = _scan(Path(include_path).expanduser()) if include_path is not None else {}
+    return TaskIndex(entries=_Entries(own=own, stock=_stock(root, cache or cache_folder())))
+
+
+class _Entries(Mapping[str, Entry]):
+    """The user's own entries before those of lm-eval, each of which is made when it is asked for.
+
+    All 14,000 at once would take a twentieth of a second.
+    """
+
+    def __init__(self, *, own: Mapping[str, Entry], stock: Mapping[str, Row]) -> None:
+        self._own = own
+        self._stock = stock
+
+    def __getitem__(self, name: str) -> Entry:
+        if name in self._own:
+            return self._own[name]
+        folder, members = self._stock[name]
+        return Entry(folder=folder, members=members)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**self._stock, **self._own})
+
+    def __len__(self) -> int:
+        return len({**self._stock, **self._own})
 
 
 def unreadable_files(include_path: str | None) -> list[str]:
@@ -151,17 +176,16 @@ def _some(names: list[str]) -> str:
     return f"{len(names)} tasks ({', '.join(names[:3])}{', …' if names[3:] else ''})"
 
 
-def _stock(root: Path, cache: Path) -> dict[str, Entry]:
-    """The entries of lm-eval's own tasks, from the cache if it was written for the same installation."""
+def _stock(root: Path, cache: Path) -> Mapping[str, Row]:
+    """lm-eval's own tasks, from the cache if it was written for the same installation."""
     stamp = f"{root}:{importlib.metadata.version('lm_eval')}:{root.stat().st_mtime_ns}"
     kept = cache / f"tasks-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.json"
     try:
-        rows = json.loads(kept.read_text(encoding="utf-8"))
+        rows: dict[str, Row] = json.loads(kept.read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        entries = _scan(root)
-        _keep(kept, {name: [entry.folder, entry.members] for name, entry in entries.items()})
-        return entries
-    return {name: Entry(folder=folder, members=members) for name, (folder, members) in rows.items()}
+        rows = {name: (entry.folder, entry.members) for name, entry in _scan(root).items()}
+        _keep(kept, {name: list(row) for name, row in rows.items()})
+    return rows
 
 
 def _keep(path: Path, rows: Mapping[str, Value]) -> None:

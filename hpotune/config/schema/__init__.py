@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 class Section(BaseModel):
     """Base class of all sections: unknown keys are errors, text is not converted to numbers, instances are frozen."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, defer_build=True)
 
 
 def field_text(section: type[BaseModel], name: str) -> str:
