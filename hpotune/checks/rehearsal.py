@@ -86,17 +86,10 @@ class Rehearsal:
         """The mistakes as errors and the warnings as notes, at the keys that they start with."""
         if self.result is None:
             return [Finding(kind="rehearsal", level="note", text=f"not rehearsed: {self.skipped}")]
-        return [
-            Finding(kind="rehearsal", level=level, key=_key(text), text=text)
-            for level, texts in self._texts(self.result)
-            for text in texts
+        errors = [_finding(text, level="bad") for text in self.result.mistakes]
+        return errors + [
+            _finding(text, level="note") for text in [*self.result.missing, *self.result.warnings]
         ]
-
-    @staticmethod
-    def _texts(result: RehearsalResult) -> Iterator[tuple[Level, list[str]]]:
-        yield "bad", result.mistakes
-        yield "note", result.missing
-        yield "note", result.warnings
 
     def raise_mistakes(self, study: Study, *, complete: bool = False) -> None:
         """Check that nothing is wrong; `complete`: and nothing is left to download.
@@ -107,8 +100,7 @@ class Rehearsal:
             return
         texts = [*self.result.mistakes, *(self.result.missing if complete else [])]
         if texts:
-            findings = (Finding(kind="rehearsal", key=_key(text), text=text) for text in texts)
-            raise StudyFileError(*(finding.message(study.source) for finding in findings))
+            raise StudyFileError(*(_finding(text, level="bad").message(study.source) for text in texts))
 
 
 def rehearse(
@@ -349,7 +341,8 @@ def resident_gb(pid: int) -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 1e9
 
 
-def _key(message: str) -> KeyPath | None:
-    """The key that a message starts with; None if it starts with none."""
-    found = KEY.match(message)
-    return tuple(found[1].split(".")) if found else None
+def _finding(text: str, *, level: Level) -> Finding:
+    """A message of the rehearsal, at the key that it starts with; at none if it starts with none."""
+    found = KEY.match(text)
+    key: KeyPath | None = tuple(found[1].split(".")) if found else None
+    return Finding(kind="rehearsal", level=level, key=key, text=text)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hpotune.finetune.model import hub
 from hpotune.records.rehearsal_record import RehearsalProgress, RehearsalSpec
+from hpotune.workspace.atomic_files import write_atomic
 
 
 def main(spec_file: Path, result_file: Path) -> None:
@@ -39,9 +40,7 @@ def main(spec_file: Path, result_file: Path) -> None:
         "seconds": time.monotonic() - started,
         "peak_memory_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9,
     }
-    unfinished = result_file.with_name(f"{result_file.name}.{os.getpid()}")
-    unfinished.write_text(result.model_copy(update=measured).model_dump_json(), encoding="utf-8")
-    unfinished.replace(result_file)
+    write_atomic(result_file, result.model_copy(update=measured).model_dump_json())
 
 
 def _end_with_parent(folder: Path) -> None:

@@ -144,14 +144,13 @@ def _rehearse_inputs(points: Sequence[PointConfig], spec: RehearsalSpec, found: 
     if tokenizer is not None and split is not None:
         _check_steps(points, len(split.train.used), spec, found)
         _check_models(points, split, tokenizer, found)
-    if tokenizer is not None:
-        requests = _build_tasks(points, tokenizer, spec, found)
-        result = result.model_copy(update={"requests": requests})
-    if tokenizer is not None and split is not None:
         key = prepared_key(model, data, tokenizer, data_root=spec.data_root)
         if spec.prepared is not None and key is not None:
             with suppress(OSError):  # without the file the trials tokenize the rows themselves
                 write_prepared(Path(spec.prepared), key, split)
+    if tokenizer is not None:
+        requests = _build_tasks(points, tokenizer, spec, found)
+        result = result.model_copy(update={"requests": requests})
     return result
 
 
