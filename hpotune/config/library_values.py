@@ -1,8 +1,8 @@
 """The fields of peft.LoraConfig and transformers.TrainingArguments: their names, types and limits.
 
 The libraries are not imported, because that takes seconds and a login node may not have them; their source is parsed
-instead. If they are not installed, a list recorded from known versions is used (`recorded_fields.json`, written by
-`python -m hpotune.config.library_values`). library_keys.py lists the fields that a trial supports.
+instead. If they are not installed, or have the recorded versions, a recorded list is used (`recorded_fields.json`,
+written by `python -m hpotune.config.library_values`). library_keys.py lists the fields that a trial supports.
 """
 
 from __future__ import annotations
@@ -148,14 +148,26 @@ def _installed(package: str, file: str, name: str) -> ast.ClassDef | None:
 
 
 def _installed_body(package: str, file: str) -> list[ast.stmt] | None:
-    """The statements of a file of an installed library; None if the library is not installed."""
+    """The statements of a file of an installed library; None if it is not installed, or is the recorded version."""
     spec = importlib.util.find_spec(package)
     source = Path(spec.origin).parent / file if spec and spec.origin else None
-    if source is None or not source.is_file():
+    if source is None or not source.is_file() or _is_recorded(package, source=source):
         return None
+    return _body(source)
+
+
+def _body(source: Path) -> list[ast.stmt]:
     return ast.parse(source.read_text(encoding="utf-8")).body
 
 
+def _is_recorded(package: str, *, source: Path) -> bool:
+    """Whether the installed version is the recorded one: by a folder's name, since importlib.metadata takes 10 ms."""
+    version = _recorded().get("versions", {}).get(package)
+    folder = next(parent for parent in source.parents if parent.name == package).parent
+    return (folder / f"{package}-{version}.dist-info").is_dir()
+
+
+@cache
 def _recorded() -> dict[str, dict[str, str]]:
     recorded: dict[str, dict[str, str]] = json.loads(_RECORDED.read_text(encoding="utf-8"))
     return recorded
@@ -257,11 +269,24 @@ def _fits(value: Value, member: str | tuple[object, ...]) -> bool:
     return member.startswith("Any") or isinstance(value, (str, dict))
 
 
-if __name__ == "__main__":
-    recorded: dict[str, object] = {name: dict(field_types(name)) for name in _SOURCES}
+def installed_fields() -> dict[str, object]:
+    """What `recorded_fields.json` holds, read anew from the source of the installed libraries.
+
+    Raises: AssertionError if a library is not installed.
+    """
+    _recorded()["versions"] = {}
+    for read in (field_types, named_values, schedule_arguments):
+        read.cache_clear()
+    from importlib.metadata import version  # 10 ms, and only recording needs it
+
+    fields: dict[str, object] = {"versions": {package: version(package) for package, *_ in _SOURCES.values()}}
+    fields |= {name: dict(field_types(name)) for name in _SOURCES}
     for field, source in _NAMED.items():
         enum = _installed(*source)
         assert enum is not None, "recorded where the libraries are installed"
-        recorded[field] = dict.fromkeys(_enum_values(enum), "")
-    recorded["schedules"] = {name: json.dumps(found) for name, found in schedule_arguments().items()}
-    _RECORDED.write_text(json.dumps(recorded, indent=0) + "\n", encoding="utf-8")
+        fields[field] = dict.fromkeys(_enum_values(enum), "")
+    return fields | {"schedules": {name: json.dumps(found) for name, found in schedule_arguments().items()}}
+
+
+if __name__ == "__main__":
+    _RECORDED.write_text(json.dumps(installed_fields(), indent=0) + "\n", encoding="utf-8")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -10,6 +12,16 @@ from hpotune.config import library_values
 from hpotune.config.library_values import field_types, named_values, type_error, value_error
 
 RECORDED = json.loads(library_values._RECORDED.read_text(encoding="utf-8"))
+
+
+def test_recorded_list_equals_recorded_versions():
+    """Read in a process of its own, since reading the source anew empties the caches."""
+    read = "from hpotune.config.library_values import installed_fields as read"
+    code = f"import json; {read}; print(json.dumps(read()))"
+    found = json.loads(
+        subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    )
+    assert found["versions"] != RECORDED["versions"] or found == RECORDED
 
 
 @pytest.mark.parametrize("name", ["lora", "train"])
