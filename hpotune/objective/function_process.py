@@ -30,6 +30,11 @@ def _call(spec: TrialSpec) -> TrialResult:
         return result_of_answer(
             spec, _plain_numbers(function(**_budget(spec, function), **spec.point.params))
         )
+    except SystemExit as error:  # no result: it may be how the function ends after it was asked to pause
+        of_user = [line for line in code_lines(error) if line.owner == "user"]
+        where = f" at {of_user[-1].text}" if of_user else ""
+        sys.stderr.write(f"the function called sys.exit({error.code!r}){where}\n")
+        raise
     except Exception as error:  # the user's code may raise anything
         traceback.print_exc()
         cause = next(filter(None, map(cause_of_error, error_chain(error))), "user")
@@ -52,7 +57,10 @@ def _plain_numbers(answer: object) -> object:
     if isinstance(answer, Mapping):
         return {str(key): _plain_numbers(value) for key, value in answer.items()}
     item = getattr(answer, "item", None)
-    return item() if callable(item) and getattr(answer, "size", 1) != 0 else answer
+    try:
+        return item() if callable(item) else answer
+    except (TypeError, ValueError, RuntimeError):  # an array of several numbers or of none
+        return answer
 
 
 def _load_function(spec: TrialSpec) -> Callable[..., object]:

@@ -5,12 +5,16 @@ No objective is named here.
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
+from numbers import Real
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -27,6 +31,9 @@ Evaluate = Callable[[Sequence[TrialSpec]], list[TrialResult]]
 """From trials to their results, in order; a failure of a trial is its result, never an exception."""
 
 MESSAGE_LENGTH = 500
+SHOWN = 80
+"""Characters of a value or of a list of keys that a message shows."""
+_NUMBERS = (Real, Decimal)
 CHAIN_LINES = 400
 """Last lines of a log in which the reason is looked for that a chain of tracebacks hides."""
 
@@ -96,16 +103,16 @@ def in_container(config: StudyConfig, command: Sequence[str]) -> list[str]:
 def result_of_answer(spec: TrialSpec, answer: object) -> TrialResult:
     """The result in an objective's answer: a number, or a mapping of numbers by metric.
 
-    `NAME_stderr` beside `NAME` is its standard error.
+    `NAME_stderr` beside `NAME` is its standard error. Further keys whose values are no numbers are left out.
     """
     objectives = spec.point.score.objective
     metrics: Mapping[str, object] = answer if isinstance(answer, Mapping) else {objectives[0].metric: answer}
+    numbers = {str(key): number for key, value in metrics.items() if (number := _number(value)) is not None}
     values = []
     for objective in objectives:
-        value = metrics.get(objective.metric)
-        if isinstance(value, bool) or not isinstance(value, (int, float)):
-            have = ", ".join(map(str, metrics)) or "nothing"
-            return failed_result(spec, "user", f"gave no number for {objective.metric!r}; it gave {have}")
+        value = numbers.get(objective.metric)
+        if value is None or isinstance(value, bool):
+            return failed_result(spec, "user", _no_number(answer, objective.metric, objectives=objectives))
         if not math.isfinite(value):
             return failed_result(spec, "nan", f"{objective.metric} is {value}")
         values.append(float(value))
@@ -113,20 +120,67 @@ def result_of_answer(spec: TrialSpec, answer: object) -> TrialResult:
         number=spec.number,
         state="finished",
         values=values,
-        stderrs=[_stderr(metrics, objective) for objective in objectives],
-        metrics={key: _finite(value) for key, value in metrics.items()},
+        stderrs=[_stderr(numbers, objective) for objective in objectives],
+        metrics={key: value if math.isfinite(value) else None for key, value in numbers.items()},
         rung=spec.rung.index if spec.rung else None,
+        left_out={str(key): _in_words(value) for key, value in metrics.items() if str(key) not in numbers},
     )
 
 
-def _finite(value: object) -> object:
-    """The value, None for NaN and infinity, which JSON lacks."""
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _number(value: object) -> int | float | None:
+    """The value as a Python number if it is a real number that a float can hold; also NaN and infinity."""
+    if isinstance(value, bool):
+        return value
+    try:
+        number = value if isinstance(value, int) else float(value) if isinstance(value, _NUMBERS) else None
+        return None if number is None or (isinstance(number, int) and not _fits_float(number)) else number
+    except (OverflowError, ValueError):  # a fraction beyond a float's range; a signaling NaN
+        return None
 
 
-def _stderr(metrics: Mapping[str, object], objective: Objective) -> float | None:
-    value = metrics.get(f"{objective.metric}_stderr")
-    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
+def _fits_float(value: int) -> bool:
+    return abs(value) <= sys.float_info.max
+
+
+def _no_number(answer: object, metric: str, *, objectives: Sequence[Objective]) -> str:
+    """What an objective returned instead of a number for `metric`, and what it must return."""
+    wanted = ", ".join(f"{objective.metric!r}: NUMBER" for objective in objectives)
+    needed = f"it must return {'a number, or ' * (len(objectives) == 1)}{{{wanted}}}"
+    if not isinstance(answer, Mapping):
+        return f"the objective returned {_in_words(answer)}; {needed}"
+    if metric in answer:
+        return f"the objective returned {_in_words(answer[metric])} for {metric!r}; it must be a number"
+    keys = ", ".join(map(str, answer))
+    near = difflib.get_close_matches(metric, map(str, answer), n=1)
+    hint = f", perhaps {near[0]!r} is meant" if near else ""
+    have = f"its keys are {keys[:SHOWN]}{hint}" if answer else "it is empty"
+    return f"the objective returned a mapping without {metric!r}; {have}; {needed}"
+
+
+def _in_words(value: object) -> str:
+    """A value that is no number, for messages: `None`, `'high' (str)`, `ndarray of shape (3,)`, `list of 2`."""
+    if value is None:
+        return "None"
+    name = type(value).__name__
+    if isinstance(value, (str, bool, int)):
+        return (
+            f"{repr(value)[:SHOWN]} ({name})"
+            if not isinstance(value, int) or value < 10**40
+            else f"a huge {name}"
+        )
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        return f"{name} of shape {tuple(shape)}"
+    return (
+        f"{name} of {len(value)}"
+        if isinstance(value, (list, tuple, set, Mapping))
+        else f"an object of type {name}"
+    )
+
+
+def _stderr(numbers: Mapping[str, int | float], objective: Objective) -> float | None:
+    value = numbers.get(f"{objective.metric}_stderr")
+    return float(value) if value is not None and math.isfinite(value) else None
 
 
 def failed_result(spec: TrialSpec, cause: str, message: str) -> TrialResult:
@@ -173,6 +227,9 @@ def result_of_exit(spec: TrialSpec, exit_: ProcessExit, *, stop: StopRequest) ->
     if exit_.killed:
         return failed_result(spec, "killed", f"its process {exit_.words}")
     last = lines[-1][:200] if lines else ""
+    if exit_.code == 0:
+        text = "its process ended with exit code 0 before a value was returned (sys.exit, os._exit or exec)"
+        return failed_result(spec, "user", ": ".join(filter(None, [text, last])))
     inner = hidden_reason(log_tail(Path(spec.folder), log_start=exit_.log_start, lines=CHAIN_LINES))
     last = f"{last} ({inner[:200]})" if inner and inner not in last else last
     own_code = spec.python is not None or spec.command is not None

@@ -72,6 +72,8 @@ class TrialResult(Section):
     failure: Failure | None = None
     rung: int | None = None
     """The rung that the values belong to; null: the whole run."""
+    left_out: Mapping[str, str] = {}
+    """Keys that a function or command returned and whose values are no numbers -> what they are."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

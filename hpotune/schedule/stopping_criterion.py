@@ -67,7 +67,10 @@ def failed_too_often(budget: BudgetConfig, rows: Sequence[TrialRow]) -> StopReas
         return StopReason(kind="max_failed", text=text)
     if len(failures) > budget.max_failed + budget.trials:
         diverged = failures.count("nan")
-        text = f"{len(failures)} trials failed, {diverged} of them diverged; narrow the space, e.g. train.learning_rate"
+        text = (
+            f"{len(failures)} trials failed, {diverged} of them by a value that is NaN or infinite; narrow the ranges "
+            "where that happens (`hpotune trials` shows them)"
+        )
         return StopReason(kind="max_diverged", text=text)
     if len(failures) < budget.max_equal_failures:
         return None

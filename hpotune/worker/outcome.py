@@ -89,7 +89,12 @@ def outcome_text(outcome: RecordedOutcome) -> str:
     }[outcome.kind]
     if outcome.kind == "paused":
         return words
-    return f"{words}: {result.values}" if failure is None else f"{words} ({failure.cause}): {failure.message}"
+    if failure is not None:
+        return f"{words} ({failure.cause}): {failure.message}"
+    left_out = ", ".join(f"{key} ({what})" for key, what in result.left_out.items())
+    return f"{words}: {result.values}" + (
+        f"; warning: not recorded, since no number: {left_out}" if left_out else ""
+    )
 
 
 def items_significantly_worse(

@@ -35,10 +35,36 @@ def test_numpy_number_is_a_number(evaluate):
 @pytest.mark.parametrize(
     ("body", "cause", "message"),
     [
-        ("return 'high'", "user", "gave no number for 'loss'"),
-        ("return None", "user", "gave no number for 'loss'"),
-        ("return True", "user", "gave no number for 'loss'"),
-        ("return {'los': 1}", "user", "gave no number for 'loss'; it gave los"),
+        (
+            "return 'high'",
+            "user",
+            "the objective returned 'high' (str); it must return a number, or {'loss': NUMBER}",
+        ),
+        ("return None", "user", "the objective returned None; it must return a number"),
+        ("pass", "user", "the objective returned None"),
+        ("return True", "user", "the objective returned True (bool)"),
+        ("return [0.5, 0.6]", "user", "the objective returned list of 2"),
+        (
+            "import numpy; return numpy.zeros((2, 3))",
+            "user",
+            "the objective returned ndarray of shape (2, 3)",
+        ),
+        ("return 10**400", "user", "the objective returned a huge int"),
+        ("return (x for x in ())", "user", "the objective returned an object of type generator"),
+        (
+            "return {'los': 1}",
+            "user",
+            "the objective returned a mapping without 'loss'; its keys are los, perhaps 'los'",
+        ),
+        ("return {}", "user", "the objective returned a mapping without 'loss'; it is empty"),
+        (
+            "return {'loss': 'high'}",
+            "user",
+            "the objective returned 'high' (str) for 'loss'; it must be a number",
+        ),
+        ("raise MemoryError", "oom", "MemoryError (at own.py:2)"),
+        ("import sys; sys.exit(0)", "user", "its process ended with exit code 0 before a value was returned"),
+        ("import os; os._exit(0)", "user", "its process ended with exit code 0 before a value was returned"),
         ("return float('nan')", "nan", "loss is nan"),
         ("return float('inf')", "nan", "loss is inf"),
         ("raise KeyError('lr')", "user", "KeyError: 'lr'"),
@@ -53,6 +79,28 @@ def test_failure_has_cause_and_message(evaluate, body, cause, message):
     result = evaluate(function=body)
     assert (result.state, result.failure.cause) == ("failed", cause)
     assert result.failure.message.startswith(message)
+
+
+def test_sys_exit_names_its_line(evaluate):
+    message = evaluate(function="import sys; sys.exit()").failure.message
+    assert message.endswith("the function called sys.exit(None) at own.py:2")
+
+
+def test_other_values_are_left_out(evaluate):
+    body = (
+        "import numpy as np; from decimal import Decimal; from fractions import Fraction\n"
+        "    return {'loss': Decimal('0.5'), 'curve': np.ones(3), 'note': 'a', 'none': None, 'n': Fraction(1, 4), 1: 2,"
+        " 'many': 10**400, 'infinite': float('inf'), 'nested': {'a': 1}}"
+    )
+    result = evaluate(function=body)
+    assert (result.values, result.metrics) == ([0.5], {"loss": 0.5, "n": 0.25, "1": 2, "infinite": None})
+    assert result.left_out == {
+        "curve": "ndarray of shape (3,)",
+        "note": "'a' (str)",
+        "none": "None",
+        "many": "a huge int",
+        "nested": "dict of 1",
+    }
 
 
 def test_function_imports_modules_beside_it(evaluate, tmp_path):

@@ -21,7 +21,11 @@ from tests.fixtures.study_rows import NOW, alike, config, diverged, hours, row, 
         ({"trials": 3, "max_failed": 1}, rows("xx"), "2 trials failed (budget.max_failed: 1)"),
         ({"trials": 3, "max_failed": 0}, rows("x"), "1 trials failed"),
         ({"trials": 3, "max_failed": 1}, diverged(4), None),
-        ({"trials": 3, "max_failed": 1}, diverged(5), "5 trials failed, 5 of them diverged; narrow"),
+        (
+            {"trials": 3, "max_failed": 1},
+            diverged(5),
+            "5 trials failed, 5 of them by a value that is NaN or infinite; narrow",
+        ),
         ({"trials": 9, "gpu_hours": 2}, [row(0, "finished", attempts=hours(1.0))], None),
         (
             {"trials": 9, "gpu_hours": 2},

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from hpotune.worker.outcome import items_significantly_worse
+from hpotune.records.trial import TrialResult
+from hpotune.worker.outcome import RecordedOutcome, items_significantly_worse, outcome_text
+
+
+def test_keys_left_out_are_named():
+    result = TrialResult(number=1, state="finished", values=[0.5], left_out={"curve": "list of 3"})
+    text = outcome_text(RecordedOutcome(kind="finished", result=result))
+    assert text == "finished: [0.5]; warning: not recorded, since no number: curve (list of 3)"
 
 
 def test_items_of_trials_are_compared(new_study):
