@@ -62,7 +62,7 @@ def unmeasured_limits(study: Study, *, training: Collection[str]) -> Iterator[Mi
         return
     score = study.config.score
     tasks = [objective.task for objective in score.objective if objective.task] + [
-        name for name in score.record if name not in training
+        one.task for one in score.record if one.task not in training
     ]
     known = {"seconds", *training, *(objective.label for objective in score.objective)}
     for index, limit in enumerate(score.constraints):

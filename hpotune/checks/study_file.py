@@ -192,14 +192,23 @@ def _task_findings(study: Study) -> Iterator[Finding]:
         if objective.task
     }
     recorded: dict[KeyPath, str] = {
-        ("score", "record", i): name for i, name in enumerate(score.record) if name not in TRAINING_METRICS
+        ("score", "record", i): one.task
+        for i, one in enumerate(score.record)
+        if one.task not in TRAINING_METRICS
     }
-    sealed: dict[KeyPath, str] = {("score", "test", i): name for i, name in enumerate(score.test)}
+    sealed: dict[KeyPath, str] = {("score", "test", i): one.task for i, one in enumerate(score.test)}
     every: dict[KeyPath, str] = tuned | recorded | sealed
-    if study.config.model is None or not every:
+    if study.config.model is None or not (every or score.record):
         return
     index = lm_eval_tasks.task_index(score.include_path)
-    mistakes: list[Mistake] = []
+    mistakes: list[Mistake] = [
+        (
+            ("score", "record", i),
+            f"{one.task} is a number of the training, without settings; write its name alone",
+        )
+        for i, one in enumerate(score.record)
+        if one.settings and one.task in TRAINING_METRICS
+    ]
     for side, names in (("score.objective", tuned), ("score.record", recorded)):
         for key, test in sealed.items():
             lines = lm_eval_tasks.overlap([test], names.values(), index=index)
@@ -235,7 +244,9 @@ def _task_metric_mistakes(study: Study, index: TaskIndex) -> Iterator[Mistake]:
     score = study.config.score
     named = {objective.task: (*_objective(study, i), "task") for i, objective in enumerate(score.objective)}
     named |= {
-        name: ("score", side, i) for side in ("record", "test") for i, name in enumerate(getattr(score, side))
+        one.task: ("score", side, i)
+        for side, tasks in (("record", score.record), ("test", score.test))
+        for i, one in enumerate(tasks)
     }
     known = {name: task_metrics(index, name) for name in named if name is not None}
     for name, where in named.items():

@@ -129,7 +129,7 @@ def check_tasks(point: PointConfig) -> None:
         raise UserError(
             f"score: {tasks[0]} needs task: causal_lm; {point.model.task} has eval_loss and eval_accuracy"
         )
-    sealed, index = point.score.test, task_index(point.score.include_path)
+    sealed, index = [one.task for one in point.score.test], task_index(point.score.include_path)
     shared = overlap(sealed, tasks, index=index) if sealed else []
     if shared:
         raise UserError(shared[0])

@@ -32,6 +32,37 @@ TASKS = [
     ),
     Row(
         "+score:",
+        "record: [{task: piqa, limt: 4}]",
+        "score.record.0.limt: unknown key; did you mean 'limit'?",
+    ),
+    Row(
+        "+score:",
+        "record: [{task: piqaa, limit: 4}]",
+        "'piqaa' is not an lm-eval task or a metric of training",
+    ),
+    Row("+score:", "record: [{task: piqa, limit: 0}]", "score.record.0.limit=0"),
+    Row(
+        "+score:",
+        "record: [{task: eval_loss, limit: 4}]",
+        "eval_loss is a number of the training, without settings",
+    ),
+    Row(
+        "+score:", "record: [piqa, {task: piqa, limit: 4}]", "record: piqa has two settings, limit 4 and none"
+    ),
+    Row(
+        "+score:",
+        "record: [{task: hellaswag, limit: 4}]",
+        "score.record: hellaswag has two settings, limit 4 and none; write one",
+        HELLASWAG,
+    ),
+    Row(
+        "+score:",
+        "test: [{task: hellaswag, num_fewshot: 3}]",
+        "'hellaswag' is sealed, but 'hellaswag' in score.objective is the same task",
+        HELLASWAG,
+    ),
+    Row(
+        "+score:",
         "test: [hellaswag]",
         "'hellaswag' is sealed, but 'hellaswag' in score.objective is the same task",
         HELLASWAG,

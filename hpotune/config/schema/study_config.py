@@ -128,6 +128,31 @@ class Limit(Section):
         return self
 
 
+class ScoredTask(Section):
+    """An entry of `score.record` or `score.test` with settings of its own: `{task: piqa, limit: 40}`."""
+
+    task: str
+    """An lm-eval task or group."""
+    limit: int | None = Field(default=None, ge=1)
+    """Number of items of each task that are scored, from the first; null: all."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Number of few-shot examples in the prompt; null: the task's default."""
+
+    @property
+    def settings(self) -> str:
+        """The settings in words; empty if there are none."""
+        given = {"limit": self.limit, "num_fewshot": self.num_fewshot}
+        return ", ".join(f"{key} {value}" for key, value in given.items() if value is not None)
+
+
+def _as_task(entry: object) -> object:
+    return {"task": entry} if isinstance(entry, str) else entry
+
+
+ScoredTasks = list[Annotated[ScoredTask, BeforeValidator(_as_task)]]
+_RECORDED = "eval_loss train_loss samples_per_second peak_memory_gb gpu_hours"
+
+
 class ScoreConfig(Section):
     """The objectives of the study, the limits on other numbers, the recorded numbers, and the sealed test."""
 
@@ -136,10 +161,12 @@ class ScoreConfig(Section):
     constraints: list[Limit] = []
     """Limits on numbers that are known only after a trial, such as `{metric: peak_memory_gb, max: 40}`. A trial that
     violates one is never the best, and the search avoids such points. The baseline is exempt."""
-    record: list[str] = ["eval_loss", "train_loss", "samples_per_second", "peak_memory_gb", "gpu_hours"]
-    """Further numbers that are recorded for each trial; an lm-eval task here is scored, but not optimized."""
-    test: list[str] = []
-    """Sealed test: lm-eval tasks that are never seen by the search and never used to choose a trial."""
+    record: ScoredTasks = Field(default_factory=lambda: [ScoredTask(task=name) for name in _RECORDED.split()])
+    """Further numbers that are recorded for each trial; an lm-eval task here is scored, but not optimized. A task may
+    have settings: `{task: piqa, limit: 40}`."""
+    test: ScoredTasks = []
+    """Sealed test: lm-eval tasks that are never seen by the search and never used to choose a trial. A task may have
+    settings: `{task: mmlu, num_fewshot: 5}`."""
     include_path: str | None = None
     """A folder with your own lm-eval task files; null: none. Relative paths of data in them start at the folder of the
     study file; where nothing is there, at that of the task file."""
@@ -155,6 +182,23 @@ class ScoreConfig(Section):
     batch_size: int = Field(default=16, ge=1)
     """Sequences per forward pass while scoring, at most: fewer where the logits of so many would need more memory than
     training. Affects memory and speed only."""
+
+    @model_validator(mode="after")
+    def _one_setting_per_task(self) -> ScoreConfig:
+        of_objectives = [
+            ScoredTask(task=o.task, limit=o.limit, num_fewshot=o.num_fewshot)
+            for o in self.objective
+            if o.task
+        ]
+        for key, tasks, others in (("record", self.record, of_objectives), ("test", self.test, [])):
+            for one in (task for task in tasks if task.settings):
+                for other in [*others, *tasks]:
+                    if other.task == one.task and other != one:
+                        first = other.settings or "none"
+                        raise ValueError(
+                            f"{key}: {one.task} has two settings, {one.settings} and {first}; write one"
+                        )
+        return self
 
 
 class SearchConfig(Section):

@@ -50,7 +50,7 @@ def task_key(score: ScoreConfig, name: str) -> str:
     """The key of the study file that names a task."""
     if any(objective.task == name for objective in score.objective):
         return "score.objective"
-    return "score.test" if name in score.test else "score.record"
+    return "score.test" if any(one.task == name for one in score.test) else "score.record"
 
 
 def task_manager(

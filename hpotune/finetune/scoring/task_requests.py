@@ -17,7 +17,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.tasks.manager import TaskDict
 
 from hpotune.config.lm_eval_tasks import TaskIndex, task_index
-from hpotune.config.schema.study_config import ScoreConfig
+from hpotune.config.schema.study_config import ScoreConfig, ScoredTask
 from hpotune.finetune.model.hub import redirected_datasets
 from hpotune.finetune.scoring.expected_scores import check_scores
 from hpotune.finetune.scoring.library_state import preserved_random_state, quiet_libraries, seed_libraries
@@ -100,17 +100,21 @@ def requested_tasks(score: ScoreConfig) -> list[TaskRequest]:
         if objective.task is not None
     ]
     of_objectives = {one.task for one in tasks}
-    names = [
-        name
-        for name in score.record
-        if name not in of_objectives and index is not None and index.exists(name)
+    recorded = [
+        _task_request(one)
+        for one in score.record
+        if one.task not in of_objectives and index is not None and index.exists(one.task)
     ]
-    return [*dict.fromkeys(tasks), *(TaskRequest(task=name) for name in names)]
+    return [*dict.fromkeys([*tasks, *recorded])]
+
+
+def _task_request(one: ScoredTask) -> TaskRequest:
+    return TaskRequest(task=one.task, limit=one.limit, num_fewshot=one.num_fewshot)
 
 
 def sealed_tasks(score: ScoreConfig) -> list[TaskRequest]:
     """The tasks of the sealed test: a rehearsal builds their requests to see that they can be built."""
-    return [TaskRequest(task=name) for name in dict.fromkeys(score.test)]
+    return [*dict.fromkeys(map(_task_request, score.test))]
 
 
 def build_requests(

@@ -324,12 +324,15 @@ def test_value_has_standard_error() -> None:
 
 
 def test_recorded_tasks_are_requested() -> None:
-    score = ScoreConfig(
-        objective=[Objective(task="piqa", metric="acc"), Objective(task="piqa", metric="acc_norm")],
-        record=["eval_loss", "mmlu", "piqa"],
-        test=["hellaswag"],
+    score = ScoreConfig.model_validate(
+        {
+            "objective": [{"task": "piqa", "metric": "acc"}, {"task": "piqa", "metric": "acc_norm"}],
+            "record": ["eval_loss", {"task": "mmlu", "limit": 5}, "piqa", "mmlu_pro", "mmlu_pro"],
+            "test": ["hellaswag"],
+        }
     )
-    assert requested_tasks(score) == [TaskRequest(task="piqa"), TaskRequest(task="mmlu")]
+    recorded = [TaskRequest(task="mmlu", limit=5), TaskRequest(task="mmlu_pro")]
+    assert requested_tasks(score) == [TaskRequest(task="piqa"), *recorded]
 
 
 def request(doc: int, *parts: str) -> Instance:

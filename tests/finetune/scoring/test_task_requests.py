@@ -125,6 +125,15 @@ def test_limit_and_examples_are_used(build: Build) -> None:
     assert one.first["context"].count("Question") == 2
 
 
+@pytest.mark.parametrize("side", ["record", "test"])
+def test_entries_have_settings_of_their_own(side: str, build: Build) -> None:
+    entry = {"task": "toy", "limit": 2, "num_fewshot": 1}
+    built = build(CHOICE, objective={"metric": "eval_loss"}, sealed=side == "test", **{side: [entry]})
+    one = built.summary()["toy"]
+    assert one.requests == 4
+    assert side == "test" or one.first["context"].count("Question") == 2
+
+
 @pytest.mark.parametrize(
     ("files", "options", "error"),
     [
