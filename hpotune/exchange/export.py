@@ -31,8 +31,13 @@ def export_trial(
     """Writes the folder `out` and returns its path: setting.yaml; of a fine-tuning study also weights and README.md.
 
     Raises: HpotuneError where the trial has not finished or its adapter was not kept, StudyFileError where `out`
-    exists.
+    exists, or weights are to be merged and the objective is the user's own code.
     """
+    if merge and study.config.model is None:
+        own = "python" if study.config.python else "command"
+        raise StudyFileError(
+            f"--merge: {study.config.name} has no model to merge, since it has {own}:; leave it out"
+        )
     row = _selected_row(study, rows, number)
     if out.exists():
         raise StudyFileError(f"{out}: exists already; give a folder that does not exist")

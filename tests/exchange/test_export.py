@@ -53,6 +53,14 @@ def test_existing_folder_is_refused(
         export_trial(folder, make_study(), ROWS, out=tmp_path, number=None, merge=False)
 
 
+def test_merging_without_a_model_is_refused(
+    folder: StudyFolder, make_study: Callable[..., Study], tmp_path: Path
+) -> None:
+    with pytest.raises(StudyFileError, match="--merge: .* has no model to merge, since it has python:"):
+        export_trial(folder, make_study(), ROWS, out=tmp_path / "out", number=None, merge=True)
+    assert not (tmp_path / "out").exists()
+
+
 def test_missing_trial_is_refused(
     folder: StudyFolder, make_study: Callable[..., Study], tmp_path: Path
 ) -> None:
