@@ -23,6 +23,7 @@ from hpotune.search.algorithms.registry import check_extended
 from hpotune.search.start_points import start_points_text
 from hpotune.storage import TrialQueue
 from hpotune.storage.backends import connect
+from hpotune.storage.backends.postgresql import creation_lock
 from hpotune.warm_start.start_point_sources import all_start_points, start_points
 from hpotune.workspace.atomic_files import check_writable
 from hpotune.workspace.code_snapshot import SnapshotResult, snapshot_code
@@ -150,7 +151,7 @@ def _open_store(folder: StudyFolder, study: Study, url: str) -> TrialQueue:
 def _creation_lock(folder: StudyFolder, url: str) -> AbstractContextManager[None]:
     """A lock of a store that several folders share: two studies of one name must not be created in it at once."""
     if url.startswith("postgresql"):
-        return connect.creation_lock(url)
+        return creation_lock(url)
     file = Path(url.partition(":///")[2])
     if file.is_relative_to(folder.path) or not file.parent.is_dir():
         return nullcontext()

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import stat
-import time
-import uuid
-from collections.abc import Container, Sequence
-from contextlib import suppress
-from functools import cache
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +13,26 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
 from optuna.trial import FrozenTrial, TrialState
 
-GRACE_S = 30
-"""How long another machine's process may hold the lock before it is broken; normally it takes milliseconds."""
+from hpotune.errors import StoreError
+from hpotune.storage.backends.journal_lock import Lock
+
+BLOCK = 4096
+"""Bytes of the file's end that are looked at before a record is appended."""
+_START = b'{"op_code":'
+"""How a record begins, as Optuna writes it."""
+_TRIAL, _STUDY = ("trial_id",), ("study_id",)
+_FIELDS: Mapping[int, Sequence[str]] = {
+    0: ("study_name", "directions"), 1: _STUDY, 2: (*_STUDY, "user_attr"), 3: (*_STUDY, "system_attr"),
+    4: (*_STUDY, "datetime_start"),
+    5: (*_TRIAL, "param_name", "param_value_internal", "distribution"), 6: (*_TRIAL, "state", "values"),
+    7: (*_TRIAL, "step", "intermediate_value"), 8: (*_TRIAL, "user_attr"), 9: (*_TRIAL, "system_attr"), 10: (),
+}  # fmt: skip
+"""By Optuna's number of an operation (optuna/storages/journal/_storage.py), the keys that its record needs."""
 
 
 def journal(path: str) -> JournalStorage:
     """The journal in a file; an empty one is created where there is none."""
-    return _Journal(_File(path, lock_obj=Lock(path)))
+    return _Journal(_File(path, lock_obj=Lock(path)), path)
 
 
 class _Journal(JournalStorage):
@@ -35,6 +42,10 @@ class _Journal(JournalStorage):
     two workers that claim a released trial, the one that had it before would be granted it as well as the other.
     """
 
+    def __init__(self, backend: JournalFileBackend, path: str) -> None:
+        self._file_path = path
+        super().__init__(backend)
+
     def set_trial_state_values(
         self, trial_id: int, state: TrialState, values: Sequence[float] | None = None
     ) -> bool:
@@ -42,6 +53,23 @@ class _Journal(JournalStorage):
             owned = self._replay_result._worker_id_to_owned_trial_id
             owned.pop(self._replay_result.worker_id, None)
         return super().set_trial_state_values(trial_id, state, values)
+
+    def _sync_with_backend(self) -> None:
+        replay, last = self._replay_result, dict[str, Any]()
+
+        def records() -> Iterator[dict[str, Any]]:
+            nonlocal last
+            for log in self._backend.read_logs(replay.log_number_read):
+                last = log
+                yield log
+
+        try:
+            replay.apply_logs(records())
+        except (LookupError, ValueError, TypeError, AttributeError, AssertionError, RuntimeError) as error:
+            if last.get("worker_id") == replay.worker_id:  # Optuna's answer to what this process asked for
+                raise
+            reason = f"{type(error).__name__}: {error}"
+            raise StoreError(damaged_line(self._file_path, replay.log_number_read, reason)) from error
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -55,14 +83,41 @@ class _Journal(JournalStorage):
 
 
 class _File(JournalFileBackend):
-    """Appends whole lines or nothing: after half a line, of a killed writer or a full disk, the file is unreadable."""
+    """Appends whole lines or nothing: after half a line, of a killed writer or a full disk, the file is unreadable.
+
+    Optuna tolerates a last line that is no record; the next record after it makes the file unreadable for good. Here
+    reading and writing follow one rule: an incomplete last line is left out, and cut before the next record; a whole
+    line that is no record is refused wherever it stands, and nothing is written.
+    """
+
+    def __init__(self, path: str, *, lock_obj: BaseJournalFileLock) -> None:
+        super().__init__(path, lock_obj=lock_obj)
+        self._position = (0, 0)
+        """Lines that were read, and the offset of the next one."""
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:  # type: ignore[override]
+        """The records from this number on.
+
+        Raises: StoreError for a whole line that is no record.
+        """
+        number, offset = self._position if self._position[0] <= log_number_from else (0, 0)
+        with Path(self._file_path).open("rb") as file:
+            file.seek(offset)
+            for line in file:
+                if not line.endswith(b"\n"):  # it is being written, or its writer was killed
+                    return
+                log = _record(self._file_path, line, number + 1) if number >= log_number_from else {}
+                number, offset = number + 1, offset + len(line)
+                self._position = (number, offset)
+                if log:
+                    yield log
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         data = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         self._lock.acquire()
         try:
             with Path(self._file_path).open("a+b", buffering=0) as file:
-                end = _cut_incomplete_line(file.fileno())
+                end = _cut_incomplete_line(file.fileno(), self._file_path)
                 written = 0
                 try:
                     while written < len(data):
@@ -75,97 +130,77 @@ class _File(JournalFileBackend):
             self._lock.release()
 
 
-def _cut_incomplete_line(file: int) -> int:
-    """Cut off an incomplete last line; returns the size of the file."""
+def _cut_incomplete_line(file: int, path: str) -> int:
+    """Cut off an incomplete last line; returns the size of the file.
+
+    Raises: StoreError where the file is no journal, or its last whole line no record: nothing is written then.
+    """
     size = end = os.fstat(file).st_size
-    block = b"\n" if not size else os.pread(file, 1, size - 1)
+    block = os.pread(file, BLOCK, max(0, size - BLOCK))
     while end and not block.endswith(b"\n"):
-        start = max(0, end - 4096)
+        start = max(0, end - BLOCK)
         block = os.pread(file, end - start, start)
         block = block[: block.rfind(b"\n") + 1]
         end = start + len(block)
+    if not end and size and not is_record_start(os.pread(file, BLOCK, 0)):
+        raise StoreError(f"{path}: is no journal of Optuna and is left as it is; name another file")
+    if end:
+        last = block[:-1].rpartition(b"\n")
+        if not last[2].endswith(b"}") or (last[1] and not last[2].startswith(_START)):
+            shown = ascii(last[2][:30].decode(errors="replace"))
+            raise StoreError(damaged_line(path, _lines(path), shown))
     if end < size:
         os.ftruncate(file, end)
     return end
 
 
-class Lock(BaseJournalFileLock):
-    """A journal's lock with its holder's name: a holder that has ended on this machine is noticed at once.
+def _lines(path: str) -> int:
+    """The number of whole lines in a file."""
+    with Path(path).open("rb") as file:
+        return sum(line.endswith(b"\n") for line in file)
 
-    With Optuna's lock all processes wait 30 s for such a holder; then two of them may break each other's lock, and the
-    one whose lock is gone fails. The lock file is the same: Optuna's programs and this one wait for each other.
+
+def is_record_start(start: bytes) -> bool:
+    """Whether a file that begins with these bytes may be a journal: its first record, or the first part of it."""
+    line, end, _ = start.partition(b"\n")
+    if end:
+        return _parsed(line) is not None
+    mark = _START + b'0,"worker_id":"'
+    return bool(line) and (line.startswith(mark) or mark.startswith(line))
+
+
+def _record(path: str, line: bytes, number: int) -> dict[str, Any]:
+    """The record in a line of the file.
+
+    Raises: StoreError where the line is none, or one of a newer Optuna.
     """
-
-    def __init__(self, path: str) -> None:
-        self._path = f"{path}.lock"
-        self._mine = ""
-
-    def acquire(self) -> bool:
-        """Wait for the lock and take it."""
-        self._mine = f"{_machine()} {os.getpid()} {uuid.uuid4()}"
-        pause_s, seen, since = 0.001, "", 0.0
-        while not self._take():
-            holder = _holder(self._path)
-            if holder != seen:
-                seen, since = holder, time.monotonic()
-            if holder and (_has_ended(holder) or time.monotonic() - since > GRACE_S):
-                self._break(holder)
-                continue
-            time.sleep(pause_s * random.uniform(0.5, 1))
-            pause_s = min(2 * pause_s, 0.25)
-        return True
-
-    def release(self) -> None:
-        """Release the lock; nothing happens if another process has broken it."""
-        if _holder(self._path) == self._mine:
-            with suppress(FileNotFoundError):
-                os.unlink(self._path)
-
-    def _take(self) -> bool:
-        try:
-            file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            return False
-        try:
-            os.write(file, self._mine.encode())
-        except OSError:
-            os.unlink(self._path)
-            raise
-        finally:
-            os.close(file)
-        return True
-
-    def _break(self, holder: str) -> None:
-        """Remove the lock of this holder and of no other: two processes may try at once."""
-        aside = f"{self._path}.{uuid.uuid4()}"
-        with suppress(FileNotFoundError):
-            os.rename(self._path, aside)
-            if _holder(aside) != holder:
-                with suppress(FileExistsError):
-                    os.link(aside, self._path, follow_symlinks=False)
-            os.unlink(aside)
+    log = _parsed(line)
+    if log is None:
+        raise StoreError(damaged_line(path, number, ascii(line[:30].decode(errors="replace"))))
+    needed = _FIELDS.get(log["op_code"])
+    if needed is None:
+        raise StoreError(
+            f"{path}: line {number} is a record of a newer Optuna (operation {log['op_code']}); "
+            "`pip install -U optuna`, or name another file"
+        )
+    if missing := [key for key in needed if key not in log]:
+        raise StoreError(damaged_line(path, number, f"without {missing[0]}"))
+    return log
 
 
-def _holder(path: str) -> str:
-    """A text that identifies the current hold of a lock; empty where nobody holds it."""
-    with suppress(OSError):
-        found = os.lstat(path)
-        name = "" if stat.S_ISLNK(found.st_mode) else Path(path).read_text()
-        return name or f"{found.st_ino} {found.st_mtime_ns}"
-    return ""
-
-
-def _has_ended(holder: str) -> bool:
-    """Whether the holder was a process of this machine that has ended."""
-    machine, _, process = holder.partition(" ")
-    return machine == _machine() and not Path("/proc", process.partition(" ")[0]).exists()
-
-
-@cache
-def _machine() -> str:
-    """An id of the process namespace: this boot of this kernel, in this container."""
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """The line as a record; None where it is none."""
     try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return f"unknown/{uuid.uuid4()}"
+        log = json.loads(line.decode())
+    except (ValueError, RecursionError):
+        return None
+    known = isinstance(log, dict) and type(log.get("op_code")) is int and "worker_id" in log
+    return log if known else None
+
+
+def damaged_line(path: str, number: int, reason: str) -> str:
+    """One line about a line that is no record, and the next step."""
+    return (
+        f"{path}: line {number} is no record of Optuna's journal ({reason}); restore the "
+        f"file, or remove that line after a backup: `sed -i {number}d {path}`"
+    )

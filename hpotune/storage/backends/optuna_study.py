@@ -10,7 +10,8 @@ from optuna.storages import BaseStorage
 
 from hpotune.config.load import Study
 from hpotune.errors import StoreError
-from hpotune.storage.backends.connect import connect, require_file
+from hpotune.storage.backends.connect import connect
+from hpotune.storage.backends.store_file import require_file
 from hpotune.workspace.folder import IDENTITY_SECTIONS
 
 
@@ -47,7 +48,8 @@ def open_study(url: str, study: Study, *, read_only: bool, patience_s: float) ->
         return storage, storage.get_study_id_from_name(study.config.name)
     except KeyError:
         raise StoreError(
-            f"{url}: has no study {study.config.name!r}; `hpotune run` or `submit` creates it"
+            f"{url}: has no study {study.config.name!r}, so the trials of this folder are not there; restore the "
+            "store, or remove the study's folder to start over"
         ) from None
 
 

@@ -16,6 +16,8 @@ from urllib.parse import quote
 from hpotune.config.yaml_source import Value
 from hpotune.storage.readers.trial_record import ROW_KEYS, TrialRecord
 
+SCHEMA_REVISION = "v3.2.0.a"
+"""The revision of Optuna's tables that is read here: since Optuna 3.2; a test holds it to the installed one."""
 WAIT_S = 20
 """How long SQLite waits while another process writes."""
 Query = Callable[[str], Sequence[tuple[Any, ...]]]
@@ -73,6 +75,8 @@ def read_postgres(url: str, name: str) -> StudyRecord:
 
 def _read(ask: Query, name: str) -> StudyRecord:
     text = name.replace("'", "''")
+    if list(ask("SELECT version_num FROM alembic_version")) != [(SCHEMA_REVISION,)]:
+        raise Unreadable("tables of another version of Optuna")
     found = ask(f"SELECT study_id FROM studies WHERE study_name = '{text}'")
     if len(found) != 1:
         raise Unreadable(f"no study {name!r}")

@@ -29,8 +29,8 @@ from hpotune.schedule.rounds import may_start, round_start
 from hpotune.search.assign import assign_point
 from hpotune.search.base.storage_view import is_baseline
 from hpotune.search.start_points import StartPoint, save_start_points, start_points_settled
-from hpotune.storage.backends.connect import PATIENCE_S
 from hpotune.storage.backends.optuna_study import create_study, open_study
+from hpotune.storage.backends.postgresql import PATIENCE_S
 from hpotune.storage.trials import rung_scores
 from hpotune.storage.trials.attempts import is_half_released
 from hpotune.storage.trials.outcome_writer import FailureOutcome, OutcomeWriter

@@ -189,7 +189,7 @@ def test_reader_fails_at_once_without_server(postgres, server, make_study):
     store = TrialQueue.create(postgres, make_study(), folder="f")
     server.stop()
     try:
-        with pytest.raises(StoreError, match=r"the store gave an error .connection.*hpotune doctor"):
+        with pytest.raises(StoreError, match=r"the store gave an error .connection.*check host, port"):
             store.rows()
     finally:
         server.start()

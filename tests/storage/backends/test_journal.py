@@ -1,21 +1,17 @@
-"""What a journal outlasts: half a line, a full disk, a lock whose holder died."""
+"""What a journal outlasts: half a line, a full disk; and what it refuses: lines that are no records."""
 
 from __future__ import annotations
 
-import os
 import resource
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import optuna
 import pytest
 from optuna.study import StudyDirection
 
-from hpotune.storage.backends import journal as own
+from hpotune.errors import StoreError
 from hpotune.storage.backends.connect import connect
-from hpotune.storage.backends.journal import Lock, journal
+from hpotune.storage.backends.journal import journal
 
 MINIMIZE = [StudyDirection.MINIMIZE]
 
@@ -58,61 +54,6 @@ def test_full_disk_leaves_whole_lines(path):
     assert names(path) == ["one", "two"]
 
 
-def held_by_another(path: Path) -> subprocess.Popen[str]:
-    code = (
-        "import sys, time; from hpotune.storage.backends.journal import Lock; "
-        "Lock(sys.argv[1]).acquire(); print('held', flush=True); time.sleep(600)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
-    return holder
-
-
-def test_killed_holders_lock_is_broken(path):
-    holder = held_by_another(path)
-    holder.kill()
-    holder.wait()
-    start = time.monotonic()
-    assert Lock(str(path)).acquire()
-    assert time.monotonic() - start < own.GRACE_S / 2
-
-
-@pytest.mark.parametrize("other", ["another-boot/1 17 x", ""])
-def test_remote_holders_lock_expires(path, other, monkeypatch):
-    monkeypatch.setattr(own, "GRACE_S", 0.3)
-    Path(f"{path}.lock").write_text(other)
-    assert Lock(str(path)).acquire()
-
-
-def test_optunas_lock_expires(path, monkeypatch):
-    path.touch()
-    monkeypatch.setattr(own, "GRACE_S", 0.3)
-    theirs = optuna.storages.journal.JournalFileSymlinkLock(str(path))
-    theirs.acquire()
-    assert Lock(str(path)).acquire()
-
-
-def test_active_lock_is_restored(path):
-    """Two waiting processes saw the old lock; one has broken it and taken its own."""
-    living = Lock(str(path))
-    living.acquire()
-    Lock(str(path))._break("the old one")
-    assert Path(f"{path}.lock").exists()
-    living.release()
-    assert not Path(f"{path}.lock").exists()
-    assert os.listdir(path.parent) == []
-
-
-def test_former_holder_keeps_next_lock(path):
-    slow, next_one = Lock(str(path)), Lock(str(path))
-    slow.acquire()
-    slow._break(own._holder(f"{path}.lock"))
-    next_one.acquire()
-    slow.release()
-    assert Path(f"{path}.lock").exists()
-
-
 def test_released_trial_is_claimed_once(tmp_path):
     """The one that held it before looks, the other takes it, and only then the first one writes."""
     url = f"journal:///{tmp_path / 'store'}"
@@ -132,3 +73,75 @@ def test_released_trial_is_claimed_once(tmp_path):
 
     inner._backend.append_logs = late
     assert not before.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)
+
+
+DAMAGE = {
+    "text": b"garbage\n",
+    "NUL bytes": b"\0\0\0\0\n",
+    "not UTF-8": b"\xff\xfe\n",
+    "null": b"null\n",
+    "a list": b"[]\n",
+    "an empty object": b"{}\n",
+    "deep nesting": b"[" * 100_000 + b"\n",
+    "no study": b'{"op_code":4,"worker_id":"w"}\n',
+    "directions of no kind": b'{"op_code":0,"worker_id":"w","study_name":"three","directions":[7]}\n',
+    "two records in a line": b'{"op_code":10,"worker_id":"w"},{"op_code":10,"worker_id":"w"}\n',
+}
+
+
+SIMILAR = ("no study", "directions of no kind", "two records in a line")
+"""Records in form: a writer that was open before notices them when it reads again."""
+
+
+@pytest.mark.parametrize("position", ["first", "between", "last"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_line_is_refused(path, damage, position):
+    writer = journal(str(path))
+    writer.create_new_study(MINIMIZE, "one")
+    writer.create_new_study(MINIMIZE, "two")
+    lines = path.read_bytes().splitlines(keepends=True)
+    at = {"first": 0, "between": 1, "last": 2}[position]
+    damaged = b"".join([*lines[:at], DAMAGE[damage], *lines[at:]])
+    path.write_bytes(damaged)
+    number = (
+        f"line {at + 1} is no record|is no journal of Optuna" if at == 0 else f"line {at + 1} is no record"
+    )
+    with pytest.raises(StoreError, match=number):
+        connect(f"journal:///{path}").get_all_studies()
+    if position == "last" and damage not in SIMILAR:
+        with pytest.raises(StoreError, match=number):
+            writer.create_new_study(MINIMIZE, "three")
+    assert path.read_bytes() == damaged
+
+
+def test_record_of_newer_optuna(path):
+    path.write_text('{"op_code":11,"worker_id":"w"}\n')
+    with pytest.raises(
+        StoreError, match=r"line 1 is a record of a newer Optuna .operation 11.*pip install -U"
+    ):
+        connect(f"journal:///{path}")
+
+
+@pytest.mark.parametrize(
+    "text", ["my thesis", "my thesis\nits end", '{"name": "other"}\n', '{"op_code": "x"}']
+)
+def test_foreign_file_is_left_alone(path, text):
+    path.write_text(text)
+    with pytest.raises(StoreError, match=r"is no journal of Optuna .*name another file"):
+        connect(f"journal:///{path}")
+    assert path.read_text() == text
+
+
+def test_foreign_file_is_never_cut(path):
+    """It was put there after the store was opened."""
+    writer = journal(str(path))
+    path.write_text("my thesis")
+    with pytest.raises(StoreError, match="is no journal of Optuna"):
+        writer.create_new_study(MINIMIZE, "one")
+    assert path.read_text() == "my thesis"
+
+
+def test_half_first_record_is_cut(path):
+    path.write_text('{"op_code":0,"wor')
+    connect(f"journal:///{path}").create_new_study(MINIMIZE, "one")
+    assert names(path) == ["one"]

@@ -50,6 +50,8 @@ def test_storage_without_study_is_refused(make_store, url, make_study):
 
 
 def test_opening_missing_storage_creates_none(make_study, tmp_path):
-    with pytest.raises(StoreError, match="does not exist"):
+    with pytest.raises(
+        StoreError, match="the study's store is missing; put it back, or remove the study's folder"
+    ):
         TrialQueue.open(f"sqlite:///{tmp_path}/s.db", make_study())
     assert not (tmp_path / "s.db").exists()
