@@ -6,9 +6,7 @@ import getpass
 import re
 import shutil
 import time
-from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 
 from hpotune.checks.finding import Finding
@@ -16,12 +14,16 @@ from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.schema.walltime import seconds
 from hpotune.errors import HpotuneError, nearest
 from hpotune.slurm.cluster_limits import cluster_config, user_limits
-from hpotune.slurm.commands import CommandMissing, run_command
+from hpotune.slurm.commands import CommandMissing, limited_time, one_line, run_command
+from hpotune.slurm.partitions import UNTYPED, Partition, query_partitions, spelled_here, unknown_type
 
 SLOW_S = 10.0
 """Commands that take longer are reported as slow."""
 ANSWER_S = 20.0
 """Timeout of each command."""
+ALL_S = 90.0
+"""Seconds that all commands may take together."""
+_TIME = re.compile(r"(\d{1,5}-)?\d{1,5}(:\d\d){0,2}", re.ASCII)
 SKEW_S = 5.0
 """Clock differences up to this are no problem."""
 _COMMANDS = {
@@ -49,6 +51,11 @@ def slurm_findings(config: StudyConfig | None) -> Iterator[Finding]:
         change = "`hpotune run` works here; submit from a login node"
         yield Finding(level="note", kind="slurm", text="no Slurm on this machine", advice=change)
         return
+    with limited_time(ALL_S):
+        yield from _of_cluster(config)
+
+
+def _of_cluster(config: StudyConfig | None) -> Iterator[Finding]:
     commands = list(_commands())
     yield from commands
     if any(finding.level == "bad" for finding in commands):
@@ -191,47 +198,37 @@ def _my_limits(config: StudyConfig | None) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-@dataclass(slots=True)
-class _Partition:
-    """A partition, from the output of sinfo."""
-
-    limit: str
-    default: bool = False
-    nodes: Counter[str] = field(default_factory=Counter)
-    gpus: dict[str, int] = field(default_factory=dict)
-    """GPUs per node by type; `gpu` for GPUs without a type."""
-
-
 def _partitions(config: StudyConfig | None) -> Iterator[Finding]:
     try:
-        lines = run_command(["sinfo", "-h", "-o", "%P|%l|%G|%T|%D|%a"]).splitlines()
-    except HpotuneError:
+        found = query_partitions(answer_s=ANSWER_S)
+    except HpotuneError as error:
+        change = "the partition and the GPU types are not checked"
+        yield Finding(level="note", kind="partition", text=str(error), advice=change)
         return
-    found: dict[str, _Partition] = {}
-    for name, limit, gres, state, count, up in (line.split("|") for line in lines if line.count("|") == 5):
-        part = found.setdefault(name.rstrip("*"), _Partition(limit=limit, default=name.endswith("*")))
-        part.nodes[re.sub(r"\W+$", "", state) if up == "up" else f"{state} ({up})"] += int(count)
-        part.gpus |= _gpus(gres)
     for name, part in found.items():
         states = ", ".join(f"{count} {state}" for state, count in part.nodes.items())
-        gpus = ", ".join(f"{count} {kind} per node" for kind, count in part.gpus.items()) or "no GPUs"
+        gpus = ", ".join(f"{count} {_type(kind)} per node" for kind, count in part.gpus.items()) or "no GPUs"
         default = " (default)" if part.default else ""
-        yield Finding(kind="partition", text=f"{name}{default}: {states}; {gpus}; time limit {part.limit}")
+        limit = one_line(part.limit)
+        yield Finding(kind="partition", text=f"{name}{default}: {states}; {gpus}; time limit {limit}")
     if config is not None:
         yield from _study_partition(config, found)
 
 
-def _gpus(gres: str) -> dict[str, int]:
-    """GPUs by type in a GRES text: `gpu:a100:4(S:0-1),gpu:2` gives {a100: 4, gpu: 2}."""
-    found = re.findall(
-        r"(?:^|[,/])gpu(?::([^:,()]+))?:(\d+)(?=[,(]|$)", gres
-    )  # a type may begin with a digit
-    return {kind or "gpu": int(count) for kind, count in found}
+def _type(kind: str) -> str:
+    return "GPUs" if kind == UNTYPED else kind
 
 
-def _study_partition(config: StudyConfig, found: Mapping[str, _Partition]) -> Iterator[Finding]:
+def _study_partition(config: StudyConfig, found: Mapping[str, Partition]) -> Iterator[Finding]:
     resources = config.resources
     named = resources.partition or next((name for name, part in found.items() if part.default), None)
+    if text := unknown_type(config, found):
+        yield Finding(level="bad", kind="partition", text=text, advice="write one of them")
+    elif (spelled := spelled_here(config, found)) != resources.gpu_type and spelled is not None:
+        text = (
+            f"resources.gpus={resources.gpus!r}: the type is {spelled!r} here; jobs are submitted with that"
+        )
+        yield Finding(kind="partition", text=text)
     if named is None:
         change = "write one in resources.partition"
         yield Finding(
@@ -249,16 +246,17 @@ def _study_partition(config: StudyConfig, found: Mapping[str, _Partition]) -> It
                 advice=change,
             )
             continue
-        limit = None if part.limit in ("infinite", "n/a", "UNLIMITED") else seconds(part.limit)
+        limit = seconds(part.limit) if _TIME.fullmatch(part.limit) else None  # else: infinite, n/a
         if limit is not None and seconds(resources.time) > limit:
             error = f"resources.time={resources.time} exceeds the limit of {name} ({part.limit})"
             yield Finding(level="bad", kind="partition", text=error, advice=f"write at most {part.limit}")
-        yield from _study_gpus(str(resources.gpus), resources.gpus_per_node, name, part)
+        yield from _study_gpus(
+            str(resources.gpus), resources.gpus_per_node, spelled_here(config, found), name, part
+        )
 
 
-def _study_gpus(asked: str, count: int, name: str, part: _Partition) -> Iterator[Finding]:
-    kind = asked.rpartition(":")[0]
-    types = {key: number for key, number in part.gpus.items() if key != "gpu"}
+def _study_gpus(asked: str, count: int, kind: str | None, name: str, part: Partition) -> Iterator[Finding]:
+    """`kind`: the study's type as this cluster spells it; None: it names none, or none that is here."""
     if count and not part.gpus:
         change = "write another partition in resources.partition, or resources.gpus: 0"
         yield Finding(
@@ -267,12 +265,7 @@ def _study_gpus(asked: str, count: int, name: str, part: _Partition) -> Iterator
             text=f"resources.gpus={asked}, and {name} has no GPUs",
             advice=change,
         )
-    elif count and kind and types and kind not in types:
-        change = f"write the type as Slurm does: {nearest(kind, types)}"
-        yield Finding(
-            level="bad", kind="partition", text=f"{name} has no GPUs of type {kind!r}", advice=change
-        )
-    elif count > (most := types.get(kind) or max(part.gpus.values(), default=0)):
+    elif count > (most := part.gpus.get(kind or "", 0) or max(part.gpus.values(), default=0)):
         change = f"write at most {most}, and use resources.nodes for more"
         yield Finding(
             level="bad",

@@ -1,14 +1,21 @@
-"""The GPUs of this machine, found without torch, and their assignment to workers by CUDA_VISIBLE_DEVICES."""
+"""The GPUs of this machine, found without torch, and their assignment to workers by CUDA_VISIBLE_DEVICES; and whether
+this cluster has the GPUs that a study names."""
 
 from __future__ import annotations
 
+import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
-from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.checks.finding import Finding
+from hpotune.config.schema.study_config import StudyConfig
+from hpotune.errors import ClusterError, HpotuneError, StudyFileError
+from hpotune.slurm.partitions import query_partitions, spelled_here, unknown_type
 
 ANSWER_S = 60
 """Timeout of nvidia-smi; with many GPUs and without persistence daemon it takes tens of seconds."""
+SINFO_S = 10.0
+"""Timeout of sinfo."""
 
 
 def visible_gpus(env: Mapping[str, str]) -> list[str]:
@@ -59,3 +66,21 @@ def gpu_groups(gpus: Sequence[str], *, each: int) -> list[str]:
             f"resources.gpus={each}, and this machine has {len(gpus)} GPUs; write at most {len(gpus)}"
         )
     return [",".join(gpus[start : start + each]) for start in range(0, len(gpus) - each + 1, each)]
+
+
+def gpu_type_findings(config: StudyConfig) -> Iterator[Finding]:
+    """A warning for a GPU type that this cluster does not have, or spells otherwise; nothing where Slurm is silent."""
+    asked, key = config.resources.gpu_type, ("resources", "gpus")
+    if asked is None or shutil.which("sinfo") is None:
+        return
+    try:
+        found = query_partitions(answer_s=SINFO_S)
+    except ClusterError:
+        return
+    if text := unknown_type(config, found):
+        yield Finding(kind="gpu", level="note", key=key, text=text, advice="`submit` will refuse it here")
+        return
+    spelled = spelled_here(config, found)
+    if spelled not in (None, asked):
+        text = f"resources.gpus={config.resources.gpus!r}: the type is {spelled!r} on this cluster"
+        yield Finding(kind="gpu", level="note", key=key, text=text, advice="jobs are submitted with that")

@@ -65,11 +65,13 @@ def _status(target: Path, chosen: Path | None) -> StudyStatus:
 
     from hpotune.launch.stale_workers import lost_trials
     from hpotune.report.views.status import study_status
+    from hpotune.slurm.commands import STATUS_S, limited_time
     from hpotune.slurm.study_jobs import cached_jobs
 
     folder, config, rows = read_trials(target, chosen)
     lease_s = config.execution.lease_s
-    queue = cached_jobs(folder, rows, lease_s=lease_s)
+    with limited_time(STATUS_S):
+        queue = cached_jobs(folder, rows, lease_s=lease_s)
     return study_status(
         folder,
         config,
@@ -79,6 +81,7 @@ def _status(target: Path, chosen: Path | None) -> StudyStatus:
         now=datetime.now(),
         queue_age_s=round(queue.age_s, 1) if queue.rows else None,
         cluster=f"not reachable: {queue.error}" if queue.error else None,
+        missing=queue.missing,
     )
 
 

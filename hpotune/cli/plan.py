@@ -38,6 +38,7 @@ def plan(
     """
     from datetime import datetime
 
+    from hpotune.checks.gpus import gpu_type_findings
     from hpotune.errors import StudyFileError
     from hpotune.planning.probe import probe as run_probe
     from hpotune.planning.study_plan import make_plan
@@ -51,6 +52,8 @@ def plan(
     made = make_plan(found, config, rows, probed=probed, now=datetime.now())
     if gantt is not None:
         _write_gantt(gantt, found, made.own.result.spans, title=f"{config.name}: {made.own.name}")
+    for finding in gpu_type_findings(config):
+        typer.echo(f"note: {finding.text}; {finding.advice}", err=True)
     view = plan_view(made)
     print_json(view) if as_json else show(plan_table(view, made.own.result.spans))
 

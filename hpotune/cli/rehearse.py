@@ -61,14 +61,23 @@ def check(
             print_json({"ok": False, "mistakes": error.mistakes, "warnings": []})
             raise typer.Exit(error.exit_code) from None
         raise
-    _print_checked(study, checked, rehearsal, as_json=as_json)
+    _print_checked(study, checked, rehearsal, static=static, as_json=as_json)
 
 
-def _print_checked(study: Path, checked: Checked, rehearsal: Rehearsal | None, *, as_json: bool) -> None:
+def _cluster_warnings(checked: Checked) -> list[str]:
+    """What this machine's Slurm says of the study's GPUs."""
+    from hpotune.checks.gpus import gpu_type_findings
+
+    return [finding.message(checked.study.source) for finding in gpu_type_findings(checked.study.config)]
+
+
+def _print_checked(
+    study: Path, checked: Checked, rehearsal: Rehearsal | None, *, static: bool, as_json: bool
+) -> None:
     from hpotune.search.start_points import start_points_text
 
     config, searched = checked.study.config, [one.name for one in checked.study.space.searched]
-    warnings = checked.warnings
+    warnings = checked.warnings + ([] if static else _cluster_warnings(checked))
     if rehearsal is not None:
         warnings += [finding.message(checked.study.source) for finding in rehearsal.findings]
     warnings = list(dict.fromkeys(warnings))  # both find that the tasks are asked in another form

@@ -93,6 +93,7 @@ def submit(
     from hpotune.launch.follow_up import first_jobs, follow_up
     from hpotune.launch.prepare import prepare
     from hpotune.planning.study_plan import record_plan
+    from hpotune.slurm.commands import SUBMIT_S, limited_time
     from hpotune.slurm.submit import check_submittable
 
     first = FirstRehearsal(skip=no_rehearsal, memory=memory, time=time, silent=as_json)
@@ -103,10 +104,11 @@ def submit(
         for spec in first_jobs(checked.config, now=datetime.now()):
             check_submittable(found, checked.config, spec)
 
-    prepared = prepare(study, chosen=folder, data_root=data_root, accept=accept)
-    first.record(prepared.folder)
-    record_plan(prepared.folder, prepared.study.config)
-    done = follow_up(prepared.folder, prepared.store, prepared.study.config, now=datetime.now())
+    with limited_time(SUBMIT_S):
+        prepared = prepare(study, chosen=folder, data_root=data_root, accept=accept)
+        first.record(prepared.folder)
+        record_plan(prepared.folder, prepared.study.config)
+        done = follow_up(prepared.folder, prepared.store, prepared.study.config, now=datetime.now())
     print_notes(prepared.notes)
     if done.warning:
         typer.echo(f"warning: {done.warning}", err=True)
@@ -139,9 +141,11 @@ def cancel(study: Target, folder: Folder = None, as_json: AsJson = False) -> Non
     Finished trials stay; running trials are interrupted and wait for a worker.
     """
     from hpotune.launch.cancel import cancel_study
+    from hpotune.slurm.commands import SUBMIT_S, limited_time
 
     found, _, store = open_study(study, folder, write=True)
-    stopped = cancel_study(found, store)
+    with limited_time(SUBMIT_S):
+        stopped = cancel_study(found, store)
     print_json({"cancelled": stopped}) if as_json else typer.echo(
         f"stopped: {', '.join(stopped) or 'nothing was running'}"
     )

@@ -6,9 +6,17 @@ from dataclasses import dataclass
 from typing import Literal
 
 ACTIVE_STATES = (
-    "PENDING", "RUNNING", "REQUEUED", "SUSPENDED", "COMPLETING", "CONFIGURING", "RESIZING", "STOPPED",
+    "PENDING", "RUNNING", "REQUEUED", "REQUEUE_FED", "SUSPENDED", "COMPLETING", "CONFIGURING", "RESIZING", "SIGNALING",
+    "STAGE_OUT", "STOPPED", "POWER_UP_NODE", "EXPEDITING",
 )  # fmt: skip
 """Slurm's states of jobs that have not ended."""
+HELD_STATES = ("REQUEUE_HOLD", "SPECIAL_EXIT", "RESV_DEL_HOLD")
+"""Slurm's states of jobs that wait until they are released; in `JobRow` they are PENDING with this as the reason."""
+ENDED_STATES = (
+    "COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "OUT_OF_MEMORY", "NODE_FAIL", "BOOT_FAIL", "DEADLINE", "PREEMPTED",
+    "REVOKED", "LAUNCH_FAILED", "RECONFIG_FAIL",
+)  # fmt: skip
+"""Slurm's states of jobs that have ended. A state of a later version, in no list here, is UNKNOWN."""
 
 JobKind = Literal["worker", "follow-up", "rehearsal", "own"]
 """worker: evaluates trials. follow-up: submits the jobs that are missing after others have ended. rehearsal: rehearses
@@ -40,7 +48,7 @@ class JobRow:
     state: str
     """Slurm's state: PENDING, RUNNING, COMPLETED, FAILED, CANCELLED, TIMEOUT, OUT_OF_MEMORY, NODE_FAIL, PREEMPTED …
 
-    GONE: Slurm no longer knows the job. UNKNOWN: Slurm did not answer.
+    GONE: Slurm no longer knows the job. UNKNOWN: Slurm did not answer, or named a state that hpotune does not know.
     """
     reason: str = ""
     """Why it is pending, in Slurm's word."""

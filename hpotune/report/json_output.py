@@ -55,7 +55,7 @@ def as_json(value: object) -> Value:
 
 
 def _is_absent(view: object, name: str) -> bool:
-    """Whether a key is left out: `cluster` if Slurm answered, `adapter` if there is no best trial."""
+    """Whether a key is left out: what is said only if Slurm did not answer in full, `adapter` without a best trial."""
     if isinstance(view, StudyStatus):
-        return name == "cluster" and view.cluster is None
+        return name in ("cluster", "missing") and getattr(view, name) is None
     return isinstance(view, BestResult) and name == "adapter" and view.best is None

@@ -80,7 +80,7 @@ def sentences(status: StudyStatus, *, now: datetime) -> list[str]:
         lines.append(f"Slurm: {status.cluster}")
     elif (status.queue_age_s or 0) >= 1:
         lines.append(f"job states are {length(status.queue_age_s or 0)} old")
-    return lines
+    return [*lines, *(f"Slurm: {text}" for text in status.missing or ())]
 
 
 def _rehearsal(record: RehearsalRecord) -> list[str]:

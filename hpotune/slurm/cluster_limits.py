@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import getpass
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from hpotune.config.schema.resources import ResourcesConfig
 from hpotune.errors import ClusterError
-from hpotune.slurm.commands import error_kind, error_line, run_command
+from hpotune.slurm.command_tables import number_of, query_table
+from hpotune.slurm.commands import (
+    UnreadableAnswer,
+    error_kind,
+    error_line,
+    one_line,
+    run_allowance,
+    run_command,
+)
 
 _TOO_MANY = re.compile(r"\b\w*(?:Max|Grp)\w*Submit\w*")
 _AS_OF = "Configuration data as of"
 """Line prefix of the controller's time in `scontrol show config`, in this machine's time zone."""
+_KEY = re.compile(r"[A-Za-z][\w ()*-]*")
 _FULL = ("temporarily unable to accept job", "Resource temporarily unavailable")
 
 
@@ -59,11 +69,19 @@ def _whose(limit: str) -> str:
 def cluster_config() -> Mapping[str, str]:
     """`scontrol show config` by key.
 
-    Raises: ClusterError where it does not answer.
+    Raises: ClusterError where it does not answer, or prints something else.
     """
+    allowance = run_allowance()
+    if allowance is not None and "config" in allowance.facts:
+        return allowance.facts["config"]
     lines = run_command(["scontrol", "show", "config"]).splitlines()
     pairs = (line.replace(_AS_OF, f"{_AS_OF}=").partition("=") for line in lines)
-    return {key.strip(): value.strip() for key, mid, value in pairs if mid}
+    found = {key.strip(): one_line(value) for key, mid, value in pairs if mid and _KEY.fullmatch(key.strip())}
+    if "SLURM_VERSION" not in found and _AS_OF not in found:
+        raise UnreadableAnswer("scontrol show config printed no configuration; is it Slurm's own?")
+    if allowance is not None:
+        allowance.facts["config"] = found
+    return found
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,30 +106,20 @@ def user_limits(*, account: str | None, qos: str | None) -> list[Limit]:
 
     Raises: ClusterError where sacctmgr does not answer.
     """
-    query = [
-        "sacctmgr",
-        "-n",
-        "-P",
-        "show",
-        "assoc",
-        f"user={getpass.getuser()}",
-        "format=Account,QOS," + ",".join(_ASSOC),
-    ]
+    header = ("Account", "QOS", *_ASSOC)
+    query = ["sacctmgr", "-P", "show", "assoc", f"user={getpass.getuser()}", f"format={','.join(header)}"]
     found, names = [], set()
-    for account_, qos_, *values in _lines(query, columns=2 + len(_ASSOC)):
+    for account_, qos_, *values in query_table(query, header).rows:
         if account in (None, account_):
             names |= set(qos_.split(",")) - {""}
             found += _set(f"account {account_}", _ASSOC, values)
-    query = ["sacctmgr", "-n", "-P", "show", "qos", "format=Name," + ",".join(_QOS)]
-    for name, *values in _lines(query, columns=1 + len(_QOS)):
-        if name in ({qos} if qos else names):
-            found += _set(f"qos {name}", _QOS, values)
+    of_qos = ("Name", *_QOS)
+    query = ["sacctmgr", "-P", "show", "qos", f"format={','.join(of_qos)}"]
+    with suppress(UnreadableAnswer):
+        for name, *values in query_table(query, of_qos).rows:
+            if name in ({qos} if qos else names):
+                found += _set(f"qos {name}", _QOS, values)
     return found
-
-
-def _lines(command: list[str], *, columns: int) -> Iterator[list[str]]:
-    rows = (line.split("|") for line in run_command(command).splitlines())
-    return (row for row in rows if len(row) == columns)
 
 
 def _set(of: str, names: tuple[str, ...], values: list[str]) -> list[Limit]:
@@ -122,13 +130,11 @@ def free_submit_slots(resources: ResourcesConfig) -> int | None:
     """How many more jobs this user may queue, by accounting's limits and the queue; None where unknown."""
     try:
         limits = user_limits(account=resources.account, qos=resources.qos)
-        allowed = [int(limit.value) for limit in limits if "Submit" in limit.name and limit.value.isdigit()]
+        numbers = [number_of(limit.value) for limit in limits if "Submit" in limit.name]
+        allowed = [number for number in numbers if number is not None]
         if not allowed:
             return None
-        return max(
-            0,
-            min(allowed)
-            - len(run_command(["squeue", "-h", "-r", "-u", getpass.getuser(), "-o", "%i"]).split()),
-        )
+        queued = query_table(["squeue", "-r", "-u", getpass.getuser(), "-o", "%i"], ("JOBID",))
+        return None if queued.damaged else max(0, min(allowed) - len(queued.rows))
     except ClusterError:
         return None

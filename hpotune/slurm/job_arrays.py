@@ -10,15 +10,19 @@ from dataclasses import replace
 from hpotune.errors import ClusterError
 from hpotune.records.jobs import JobSpec
 from hpotune.slurm.cluster_limits import cluster_config
+from hpotune.slurm.command_tables import number_of
+
+MAX_ELEMENTS = 100_000
+"""Elements of an array that are looked at."""
 
 
 def max_array_size() -> int | None:
     """The largest number of elements of an array here (MaxArraySize); None where unknown."""
     try:
-        found = cluster_config().get("MaxArraySize", "")
+        found = number_of(cluster_config().get("MaxArraySize", ""))
     except ClusterError:
         return None
-    return max(1, int(found)) if found.isdigit() else None
+    return max(1, found) if found is not None else None
 
 
 def split_array(spec: JobSpec, *, at_most: int | None) -> list[JobSpec]:
@@ -47,7 +51,8 @@ def expand_ids(name: str) -> Iterator[str]:
         bounds = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part)
         if bounds:
             first, last, step = bounds.groups()
-            yield from (f"{job}_{n}" for n in range(int(first), int(last or first) + 1, int(step or 1)))
+            end = min(int(last or first), int(first) + MAX_ELEMENTS)  # the text is another program's
+            yield from (f"{job}_{n}" for n in range(int(first), end + 1, max(1, int(step or 1))))
 
 
 def array_job_id(id_: str) -> str:

@@ -11,29 +11,40 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from hpotune.errors import ClusterError
-from hpotune.records.jobs import JobRow
-from hpotune.slurm.commands import CommandMissing, run_command
+from hpotune.records.jobs import ACTIVE_STATES, ENDED_STATES, HELD_STATES, JobRow
+from hpotune.slurm.command_tables import JOB_ID, STATE, query_table
+from hpotune.slurm.commands import CommandMissing, NoAnswer, UnreadableAnswer, one_line, run_command
 from hpotune.slurm.job_arrays import array_job_id, array_job_ids, expand_ids
 
 StatesFromHeartbeats = Callable[[Sequence[str]], dict[str, JobRow]]
 """The states of the jobs with these ids by their heartbeat files."""
-_NO_TIME = ("", "N/A", "Unknown", "None", "(null)")
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", re.ASCII)
+ACCOUNTING_S = 30.0
+"""Seconds that sacct may take: the states of active jobs do not depend on it."""
 
 
-def query_states(ids: Sequence[str], *, from_heartbeats: StatesFromHeartbeats) -> dict[str, JobRow]:
+def query_states(
+    ids: Sequence[str], *, from_heartbeats: StatesFromHeartbeats, missing: list[str] | None = None
+) -> dict[str, JobRow]:
     """A row for every id; state GONE for jobs that Slurm does not know any more.
 
-    Raises: ClusterError when the controller's commands are installed and get no answer.
+    `missing` gets a sentence for each fact that no command gave.
+    Raises: ClusterError when the controller's commands are installed and get no answer, or none that can be read.
     """
     if not ids:
         return {}
+    missing = [] if missing is None else missing
     controller = _from_controller(ids)
     if controller is None:
-        found = _without_elements(ids, _from_sacct(ids))
+        found = _without_elements(ids, _from_sacct(ids, missing=missing))
         return found | from_heartbeats([id_ for id_ in ids if id_ not in found])
     rest = [id_ for id_ in ids if id_ not in controller or not controller[id_].active]
     # Only sacct has exit codes, and it may be late: where the controller reports an end, sacct's active states are old.
-    ended = {id_: row for id_, row in _from_sacct(rest).items() if not row.active}
+    ended = {
+        id_: row
+        for id_, row in _from_sacct(rest, missing=missing).items()
+        if not row.active and row.state != "UNKNOWN"
+    }
     return {id_: ended.get(id_) or controller.get(id_) or JobRow(id=id_, state="GONE") for id_ in ids}
 
 
@@ -48,35 +59,67 @@ def _without_elements(ids: Sequence[str], found: dict[str, JobRow]) -> dict[str,
 
 
 def _from_controller(ids: Sequence[str]) -> dict[str, JobRow] | None:
-    """What the controller knows: active jobs, and for some minutes ended ones. None where no command can ask it."""
+    """What the controller knows: active jobs, and for some minutes ended ones. None where no command can ask it.
+
+    Raises: ClusterError where it does not answer; UnreadableAnswer where no command's answer can be read, or where a
+        job that is not in it may be in a line that cannot be read.
+    """
+    unreadable: UnreadableAnswer | None = None
     for query in (_from_squeue, _from_scontrol):
         try:
-            return query(ids)
+            found, damaged = query(ids)
         except CommandMissing:
             continue
+        except UnreadableAnswer as error:
+            unreadable = unreadable or error
+            continue
+        if not damaged or all(id_ in found for id_ in ids):
+            return found
+        name = query.__name__.removeprefix("_from_")
+        unreadable = UnreadableAnswer(f"{damaged} lines of {name}'s answer cannot be read; try again later")
+    if unreadable is not None:
+        raise unreadable
     return None
 
 
-def _from_squeue(ids: Sequence[str]) -> dict[str, JobRow]:
+_SQUEUE = ("JOBID", "STATE", "REASON", "START_TIME")
+
+
+def _from_squeue(ids: Sequence[str]) -> tuple[dict[str, JobRow], int]:
+    """Rows by id, and how many lines cannot be read."""
     # squeue fails for a single unknown job but not for one among several: the last is named twice.
     jobs = [*array_job_ids(ids), array_job_id(ids[-1])]
-    lines = run_command(
-        ["squeue", "-h", "-r", "-t", "all", "-j", ",".join(jobs), "-o", "%i|%T|%r|%S"]
-    ).splitlines()
-    rows = [line.strip().split("|") for line in lines if line.count("|") == 3]
-    return {id_: _row(id_, state, reason=reason, start=start) for id_, state, reason, start in rows}
+    table = query_table(
+        ["squeue", "-r", "-t", "all", "-j", ",".join(jobs), "-o", "%i|%T|%r|%S"], _SQUEUE, is_row=_is_job
+    )
+    rows = {id_: _row(id_, state, reason=reason, start=start) for id_, state, reason, start in table.rows}
+    return rows, table.damaged
 
 
-def _from_scontrol(ids: Sequence[str]) -> dict[str, JobRow]:
+def _is_job(cells: tuple[str, ...]) -> bool:
+    """Whether the first cells of a line are a job's id and state."""
+    return bool(JOB_ID.fullmatch(cells[0]) and STATE.fullmatch(cells[1]))
+
+
+def _from_scontrol(ids: Sequence[str]) -> tuple[dict[str, JobRow], int]:
     """The same by scontrol, which shows one job or all jobs."""
-    wanted, found = set(array_job_ids(ids)), {}
-    for line in run_command(["scontrol", "show", "job", "-o"]).splitlines():
-        fields = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
-        job, elements = (
-            fields.get("ArrayJobId") or fields.get("JobId", ""),
-            fields.get("ArrayTaskId"),
+    wanted, found, damaged, read = set(array_job_ids(ids)), dict[str, JobRow](), 0, 0
+    text = run_command(["scontrol", "show", "job", "-o"])
+    for line in text.splitlines():
+        if not line.startswith("JobId="):
+            continue
+        # a job's name and comment may hold anything: ids stand before them, and a field's first value counts
+        head, _, tail = line.partition(" JobName=")
+        named, fields = (
+            dict(_FIELD.findall(head)),
+            dict(reversed(_FIELD.findall(tail.partition(" UserId=")[2] or line))),
         )
-        if job not in wanted or "JobState" not in fields:
+        job, elements = named.get("ArrayJobId") or named.get("JobId", ""), named.get("ArrayTaskId")
+        if not STATE.fullmatch(fields.get("JobState", "")) or not JOB_ID.fullmatch(job):
+            damaged += 1
+            continue
+        read += 1
+        if job not in wanted:
             continue
         for id_ in expand_ids(f"{job}_[{elements}]" if elements else job):
             row = _row(
@@ -86,35 +129,54 @@ def _from_scontrol(ids: Sequence[str]) -> dict[str, JobRow]:
                 start=fields.get("StartTime", ""),
             )
             found[id_] = row if row.active else replace(row, exit_code=fields.get("ExitCode", ""))
-    return found
+    if not read and "No jobs in the system" not in text:
+        raise UnreadableAnswer("scontrol show job printed no jobs; is it Slurm's own?")
+    return found, damaged
 
 
-def _from_sacct(ids: Sequence[str]) -> dict[str, JobRow]:
+_FIELD = re.compile(r"(?:^|\s)(\w+)=(\S*)")
+_SACCT = ("JobID", "State", "ExitCode")
+
+
+def _from_sacct(ids: Sequence[str], *, missing: list[str]) -> dict[str, JobRow]:
     """What accounting knows; empty where it is off. It is seconds late, and hours after a restart of its database."""
     if not ids:
         return {}
-    fields = "JobID,State,ExitCode"
     try:
-        text = run_command(["sacct", "-n", "-P", "-X", "-j", ",".join(array_job_ids(ids)), "-o", fields])
-    except ClusterError:
+        table = query_table(
+            ["sacct", "-P", "-X", "-j", ",".join(array_job_ids(ids)), "-o", ",".join(_SACCT)],
+            _SACCT,
+            is_row=_is_job,
+            answer_s=ACCOUNTING_S,
+        )
+    except NoAnswer as error:
+        missing.append(f"how jobs ended is not known: {error}")
         return {}
-    rows = [line.split("|") for line in text.splitlines() if line.count("|") == 2]
+    except ClusterError:  # not installed, or no accounting
+        return {}
     return {
-        id_: _row(id_, state, exit_code=code)
-        for name, state, code in rows
+        id_: _row(id_, state, exit_code=code if _EXIT.fullmatch(code) else "")
+        for name, state, code in table.rows
         for id_ in expand_ids(name)
-        if state
     }
+
+
+_EXIT = re.compile(r"[0-9]{1,3}:[0-9]{1,3}")
 
 
 def _row(id_: str, state: str, *, reason: str = "", start: str = "", exit_code: str = "") -> JobRow:
     """A row; `state` may have more than one word: CANCELLED by 1000."""
     word = state.split()[0].rstrip("+")
+    reason = "" if reason in ("None", "(null)") else one_line(reason)
+    if word in HELD_STATES:
+        word, reason = "PENDING", reason or word
+    if word not in (*ACTIVE_STATES, *ENDED_STATES):
+        word, reason = "UNKNOWN", f"Slurm's state {word}"
     waits = word == "PENDING"
     return JobRow(
         id=id_,
         state=word,
-        reason="" if reason == "None" else reason,
+        reason=reason,
         exit_code=exit_code,
-        estimate=start if waits and start not in _NO_TIME else "",
+        estimate=start if waits and _TIME.fullmatch(start) else "",
     )

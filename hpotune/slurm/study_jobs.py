@@ -48,6 +48,8 @@ class JobsAnswer:
     """Seconds since the question."""
     error: str = ""
     """Why there is no answer; empty where there is one."""
+    missing: tuple[str, ...] = ()
+    """Facts that the answer does not hold, a sentence each."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,17 +96,26 @@ def query_jobs(
     """
     with suppress(OSError):
         mark_jobs(folder, ended, "ended")
+    return list(_ask_slurm(folder, trials, lease_s=lease_s).rows)
+
+
+def _ask_slurm(folder: StudyFolder, trials: Sequence[TrialRow], *, lease_s: float) -> JobsAnswer:
+    """Slurm's answer now, kept in the study's folder. Raises: ClusterError when Slurm does not answer."""
     kinds, asked_at = _known_jobs(folder, trials), time.time()
+    missing: list[str] = []
     try:
         found = query_states(
-            list(kinds), from_heartbeats=partial(states_from_heartbeats, folder, trials, lease_s=lease_s)
+            list(kinds),
+            from_heartbeats=partial(states_from_heartbeats, folder, trials, lease_s=lease_s),
+            missing=missing,
         )
     except ClusterError as error:
-        _write_cache(folder, asked_at, [], error=str(error))
+        _write_cache(folder, asked_at, JobsAnswer(rows=(), error=str(error)))
         raise
-    rows = [replace(found[id_], kind=kind) for id_, kind in kinds.items()]
-    _write_cache(folder, asked_at, rows)
-    return rows
+    rows = tuple(replace(found[id_], kind=kind) for id_, kind in kinds.items())
+    answer = JobsAnswer(rows=rows, missing=tuple(missing))
+    _write_cache(folder, asked_at, answer)
+    return answer
 
 
 def cached_jobs(folder: StudyFolder, trials: Sequence[TrialRow], *, lease_s: float = LEASE_S) -> JobsAnswer:
@@ -116,7 +127,7 @@ def cached_jobs(folder: StudyFolder, trials: Sequence[TrialRow], *, lease_s: flo
         if cached := _read_cache(folder, kinds):  # another reader has just asked
             return cached
         try:
-            return JobsAnswer(rows=tuple(query_jobs(folder, trials, lease_s=lease_s)))
+            return _ask_slurm(folder, trials, lease_s=lease_s)
         except ClusterError as error:
             return JobsAnswer(rows=_unknown(kinds), error=str(error))
 
@@ -143,11 +154,12 @@ def _cache_file(folder: StudyFolder) -> Path:
     return folder.jobs / ".queue.json"
 
 
-def _write_cache(folder: StudyFolder, asked_at: float, rows: Sequence[JobRow], *, error: str = "") -> None:
+def _write_cache(folder: StudyFolder, asked_at: float, found: JobsAnswer) -> None:
     """Keep the answer; a reader without write permission asks each time."""
     if not folder.jobs.is_dir():
         return
-    answer = {"asked": asked_at, "silent": error, "rows": [asdict(row) for row in rows]}
+    rows = [asdict(row) for row in found.rows]
+    answer = {"asked": asked_at, "silent": found.error, "rows": rows, "missing": found.missing}
     with suppress(OSError):
         write_atomic(_cache_file(folder), json.dumps(answer) + "\n")
 
@@ -157,6 +169,7 @@ def _read_cache(folder: StudyFolder, kinds: dict[str, JobKind]) -> JobsAnswer | 
     try:
         answer = json.loads(_cache_file(folder).read_text(encoding="utf-8"))
         age_s, error = time.time() - answer["asked"], answer["silent"]
+        missing = tuple(answer.get("missing", ()))
         cached = {row["id"]: JobRow(**{**row, "kind": job_kind(row["kind"])}) for row in answer["rows"]}
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -168,7 +181,7 @@ def _read_cache(folder: StudyFolder, kinds: dict[str, JobKind]) -> JobsAnswer | 
         return None
     # hand-written jobs are found by their trials, which change more often than this answer
     rows = [cached.get(id_) or JobRow(id=id_, state="UNKNOWN", kind=kind) for id_, kind in kinds.items()]
-    return JobsAnswer(rows=tuple(rows), age_s=max(0.0, age_s))
+    return JobsAnswer(rows=tuple(rows), age_s=max(0.0, age_s), missing=missing)
 
 
 @contextmanager

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from submitit.core.utils import FailedJobError
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import ClusterError, StudyFileError, nearest
@@ -18,11 +15,13 @@ from hpotune.slurm.cluster_limits import (
     SubmitLimitReached,
     free_submit_slots,
     named_limit,
-    refusal_error,
 )
-from hpotune.slurm.commands import TIMEOUT_S, error_line, require_slurm, run_command
+from hpotune.slurm.command_process import Answer
+from hpotune.slurm.command_tables import query_table
+from hpotune.slurm.commands import CommandMissing, NoAnswer, command_answer, error_line, require_slurm
 from hpotune.slurm.job_arrays import max_array_size, split_array
 from hpotune.slurm.job_script import clean_environment, command_executor, sbatch_text, worker_command
+from hpotune.slurm.partitions import query_partitions, unknown_type, with_types_here, with_types_of
 from hpotune.slurm.study_jobs import invalidate_cache
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
@@ -45,12 +44,10 @@ def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str
         accepted.
     """
     spec = replace(spec, exclude=_known_nodes(spec.exclude))
+    config = with_types_here(config) if spec.kind == "worker" else config
     command = worker_command(folder, config, spec, code=code)
     with clean_environment():
-        try:
-            job_id = command_executor(folder, config, spec).submit_array(command, count=spec.count)
-        except (FailedJobError, subprocess.CalledProcessError) as error:
-            raise refusal_error(str(error)) from None
+        job_id = command_executor(folder, config, spec).submit_array(command, count=spec.count)
     _write_job_record(folder, job_id, spec, time_min=config.resources.walltime_min)
     invalidate_cache(folder)
     return job_id
@@ -117,7 +114,7 @@ def _is_accepted(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> boo
         script.write_text(sbatch_text(StudyFolder(path=Path(scratch)), config, spec), encoding="utf-8")
         with clean_environment():
             answer = _test_only(script)
-    return answer.returncode == 0 or not named_limit(answer.stderr)
+    return answer.code == 0 or not named_limit(answer.err)
 
 
 def _known_nodes(names: Sequence[str]) -> tuple[str, ...]:
@@ -125,7 +122,7 @@ def _known_nodes(names: Sequence[str]) -> tuple[str, ...]:
     if not names:
         return ()
     try:
-        known = set(run_command(["sinfo", "-h", "-N", "-o", "%N"]).split())
+        known = {name for (name,) in query_table(["sinfo", "-N", "-o", "%N"], ("NODELIST",)).rows}
     except ClusterError:
         return tuple(names)
     return tuple(name for name in names if name in known)
@@ -151,33 +148,38 @@ def check_submittable(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -
     _check_extra(config)
     require_slurm()
     spec = split_array(spec, at_most=max_array_size())[0]
-    partition = config.resources.partition
-    known = [name.rstrip("*") for name in run_command(["sinfo", "-h", "-o", "%R"]).split()]
-    if partition and not set(partition.split(",")) <= set(known):
-        raise ClusterError(
-            f"resources.partition={partition!r} is not on this cluster; {nearest(partition, known)}"
-        )
+    config = _checked_partition(config)
     with tempfile.TemporaryDirectory() as scratch, clean_environment():
         script = Path(scratch, "job.sh")
         script.write_text(sbatch_text(StudyFolder(path=Path(scratch)), config, spec), encoding="utf-8")
         answer = _test_only(script)
-    if answer.returncode and not named_limit(answer.stderr):
+    if answer.code and not named_limit(answer.err):
         raise ClusterError(
-            f"Slurm would refuse the job: {error_line(answer.stderr)}; see resources in the study file"
+            f"Slurm would refuse the job: {error_line(answer.err)}; see resources in the study file"
         )
 
 
-def _test_only(script: Path) -> subprocess.CompletedProcess[str]:
+def _checked_partition(config: StudyConfig) -> StudyConfig:
+    """The study with this cluster's spelling of its GPU type. Where sinfo cannot tell, sbatch will.
+
+    Raises: ClusterError for partitions and GPU types that this cluster does not have.
+    """
+    named = config.resources.partition
+    if not named and config.resources.gpu_type is None:
+        return config
     try:
-        return subprocess.run(
-            ["sbatch", "--test-only", str(script)],
-            capture_output=True,
-            text=True,
-            timeout=TIMEOUT_S,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise ClusterError(f"sbatch did not answer within {TIMEOUT_S} s; try again later") from None
+        found = query_partitions()
+    except (CommandMissing, NoAnswer):
+        return config
+    if named and not set(named.split(",")) <= set(found):
+        raise ClusterError(f"resources.partition={named!r} is not on this cluster; {nearest(named, found)}")
+    if text := unknown_type(config, found):
+        raise ClusterError(text)
+    return with_types_of(config, found)
+
+
+def _test_only(script: Path) -> Answer:
+    return command_answer(["sbatch", "--test-only", str(script)])
 
 
 def _check_extra(config: StudyConfig) -> None:

@@ -11,7 +11,7 @@ import pytest
 from hpotune.checks import doctor_data
 from hpotune.checks.doctor import findings
 from hpotune.checks.doctor_data import cache_findings, disk_clock, store_findings
-from hpotune.checks.doctor_slurm import _gpus, clock, slurm_findings
+from hpotune.checks.doctor_slurm import clock, slurm_findings
 from hpotune.checks.finding import Finding, exit_code
 from hpotune.storage import TrialQueue
 
@@ -49,24 +49,6 @@ def cluster(fake):
 def said(found, *, level: str | None = None) -> str:
     """All of it, or what is of one level, a line a finding."""
     return "\n".join(f"{f.kind}: {f.text} -> {f.advice}" for f in found if level is None or f.level == level)
-
-
-@pytest.mark.parametrize(
-    ("gres", "gpus"),
-    [
-        ("gpu:A100:4(S:0-1)", {"A100": 4}),
-        ("gpu:2080ti:4(S:0-1)", {"2080ti": 4}),
-        ("gpu:3090:2", {"3090": 2}),
-        ("gpu:1g.10gb:7(S:0)", {"1g.10gb": 7}),
-        ("gpu:a100:4(S:0-1),gpu:2", {"a100": 4, "gpu": 2}),
-        ("craynetwork:4,gpu:a100_1g.10gb:7,lustre:1", {"a100_1g.10gb": 7}),
-        ("gpu:8", {"gpu": 8}),
-        ("(null)", {}),
-        ("shard:a100:8,mygpu:3", {}),
-    ],
-)
-def test_gpus_of_a_node_by_type(gres, gpus):
-    assert _gpus(gres) == gpus
 
 
 def test_missing_slurm_is_a_note(fake):
@@ -121,7 +103,11 @@ def test_controller_clock_is_compared(cluster):
         ),
         ({"partition": "cpu", "time": "1:00:00"}, "exceeds the limit of cpu (30:00) -> write at most 30:00"),
         ({"time": "8-00:00:00"}, "exceeds the limit of a100"),
-        ({"gpus": "a100:4"}, "no GPUs of type 'a100' -> write the type as Slurm does"),
+        ({"gpus": "a100:4"}, ""),
+        (
+            {"gpus": "A10:4"},
+            "partition a100 has no GPUs of type 'A10'; did you mean 'A100'? Slurm's types there: A100",
+        ),
         ({"gpus": "A100:8"}, "a100 has 4 GPUs per node"),
         ({"gpus": 8}, "a100 has 4 GPUs per node"),
         ({"gpus": 1, "partition": "cpu", "time": "10:00"}, "cpu has no GPUs"),
@@ -132,6 +118,12 @@ def test_study_must_fit_its_partition(cluster, make_study, resources, error):
     cluster()
     found = said(slurm_findings(make_study(resources=resources).config), level="bad")
     assert (error in found) if error else (found == "")
+
+
+def test_cluster_spelling_is_said(cluster, make_study):
+    cluster()
+    text = said(slurm_findings(make_study(resources={"gpus": "a100:4"}).config), level="ok")
+    assert "resources.gpus='a100:4': the type is 'A100' here; jobs are submitted with that" in text
 
 
 def test_queue_limits_are_compared(cluster, fake, make_study):

@@ -26,7 +26,8 @@ from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.heartbeat import Heartbeat, heartbeat_file, read_heartbeat
 
-QUEUE = (
+HEADER = "JOBID|STATE|REASON|START_TIME\n"
+QUEUE = HEADER + (
     "7_0|RUNNING|None|2026-06-01T12:00:00\n7_1|TIMEOUT|TimeLimit|2026-06-01T12:00:00\n"
     "7_3|PENDING|Resources|2026-06-01T14:00:00\n8_0|PENDING|Dependency|N/A\n"
 )
@@ -207,7 +208,7 @@ def test_readers_share_one_answer(study_folder, fake):
 def test_query_refreshes_shared_answer(study_folder, fake):
     fake("squeue", QUEUE)
     cached_jobs(study_folder, [])
-    fake("squeue", "")
+    fake("squeue", HEADER)
     assert set(states(query_jobs(study_folder, [])).values()) == {"GONE"}
     assert set(states(cached_jobs(study_folder, []).rows).values()) == {"GONE"}
     assert fake.calls("squeue") == 2

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from dataclasses import replace
 from datetime import datetime
+from types import SimpleNamespace
 
 import pytest
 
@@ -15,7 +15,6 @@ from hpotune.launch import follow_up
 from hpotune.launch.stale_workers import lost_trials
 from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.records.trial import Worker
-from hpotune.slurm import commands
 from hpotune.slurm import submit as slurm_submit
 from hpotune.slurm.cluster_limits import SubmitLimitReached, named_limit, refusal_error
 from hpotune.slurm.job_arrays import split_array
@@ -41,13 +40,10 @@ def study_folder(make_study, make_study_folder, tmp_path):
 
 
 @pytest.fixture
-def silent(monkeypatch):
+def silent(fake):
     """A Slurm whose controller is away."""
-
-    def run(command, **_: object) -> None:
-        raise subprocess.CalledProcessError(1, command, stderr="error: Unable to contact slurm controller")
-
-    monkeypatch.setattr(commands.subprocess, "run", run)
+    for name in ("squeue", "scontrol", "sinfo"):
+        fake(name, "slurm_load_jobs error: Unable to contact slurm controller", code=1)
 
 
 @pytest.mark.parametrize(
@@ -258,8 +254,8 @@ def test_follow_up_retries_unreachable_slurm(study_folder, silent, monkeypatch):
     folder, store = study_folder
     waits: list[float] = []
     clock = iter(range(0, 1000, 10))
-    monkeypatch.setattr(follow_up.time, "sleep", waits.append)
-    monkeypatch.setattr(follow_up.time, "monotonic", lambda: next(clock))
+    own_time = SimpleNamespace(sleep=waits.append, monotonic=lambda: next(clock))
+    monkeypatch.setattr(follow_up, "time", own_time)
     with pytest.raises(ClusterError, match="Unable to contact"):
         follow_up.follow_up(folder, store, folder.load().config, now=datetime.now(), unattended=True)
     assert len(waits) > 3

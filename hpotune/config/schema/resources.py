@@ -19,6 +19,9 @@ SECRET = re.compile(
 ASSIGNED = re.compile(r"(?:^|[\s;&|])([A-Za-z_]\w*)=(?![\"']?[$`]|[\s;&|]|$)")
 """A variable that a shell line sets to a literal text; `$(cat FILE)` is no literal."""
 
+MAX_GPUS = 128
+"""GPUs of one node, MIG slices included; a larger number is a type without its number."""
+
 
 class ResourcesConfig(Section):
     """What one job requests from Slurm. Options that are not set here are not written into the job script."""
@@ -34,9 +37,10 @@ class ResourcesConfig(Section):
     reservation: str | None = None
     """null: none."""
     gpus: int | str = 0
-    """GPUs per node: `4`, or with their type `A100:4`."""
+    """GPUs per node: `4`, or with Slurm's name of their type: `"a100:4"`, `"2080ti:2"`, `"3090:1"`, `"1g.10gb:2"`.
+    `hpotune doctor` lists the types; where only the case differs, the cluster's spelling is submitted."""
     gpu_option: Literal["gpus-per-node", "gres"] = "gpus-per-node"
-    """How GPUs are requested: `--gpus-per-node=A100:4` or `--gres=gpu:A100:4`; clusters differ."""
+    """How GPUs are requested: `--gpus-per-node=a100:4` or `--gres=gpu:a100:4`; clusters differ."""
     nodes: int = Field(default=1, ge=1)
     """Nodes per job."""
     processes: int | None = Field(default=None, ge=1)
@@ -80,8 +84,13 @@ class ResourcesConfig(Section):
     @field_validator("gpus")
     @classmethod
     def _counted(cls, value: int | str) -> int | str:
-        if not re.fullmatch(r"([A-Za-z0-9][^:\s]*:)?\d+", str(value)):
-            raise ValueError("needs a number of GPUs per node, or TYPE:NUMBER such as A100:4")
+        found = re.fullmatch(r"([A-Za-z0-9][\w.@+-]*:)?([0-9]{1,9})", str(value), re.ASCII)
+        if not found:
+            raise ValueError('needs a number of GPUs per node, or TYPE:NUMBER such as "a100:4"')
+        if int(found[2]) > MAX_GPUS:
+            raise ValueError(
+                f'is too many for a node: needs at most {MAX_GPUS}; for a type write its number too: "3090:1"'
+            )
         return value
 
     @model_validator(mode="after")
@@ -95,6 +104,11 @@ class ResourcesConfig(Section):
         if per_gpu and not self.gpus_per_node:
             raise ValueError(f"{per_gpu[0]}: needs gpus; without GPUs write cpus, mem or mem_per_cpu")
         return self
+
+    @property
+    def gpu_type(self) -> str | None:
+        """The type of the GPUs as the study file spells it; None: any, or no GPU."""
+        return str(self.gpus).rpartition(":")[0] or None if self.gpus_per_node else None
 
     @property
     def gpus_per_node(self) -> int:

@@ -123,6 +123,8 @@ class StudyStatus:
     """Age of Slurm's answer in seconds; None for a study without jobs."""
     cluster: str | None = None
     """Why Slurm did not answer; None where it did."""
+    missing: tuple[str, ...] | None = None
+    """Facts that Slurm's answer does not hold, a sentence each; None where it holds all."""
     rehearsal: RehearsalRecord | None = None
     """Whether its trials were rehearsed; None: it was made by a worker, or is no fine-tuning."""
 
@@ -137,6 +139,7 @@ def study_status(
     now: datetime,
     queue_age_s: float | None = None,
     cluster: str | None = None,
+    missing: Sequence[str] = (),
 ) -> StudyStatus:
     """The status of a study. `lost`: running trials whose worker is stale and that nobody has requeued yet."""
     running = [row for row in rows if row.state == "running" and row.number not in lost]
@@ -162,6 +165,7 @@ def study_status(
         jobs=_jobs(jobs, running),
         queue_age_s=queue_age_s,
         cluster=cluster,
+        missing=tuple(missing) or None,
         rehearsal=folder.rehearsal(),
     )
 
