@@ -18,8 +18,9 @@ from hpotune.checks.gpus import gpu_lines
 from hpotune.config.load import load_study
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import HpotuneError
-from hpotune.storage.backends.filesystem_probe import advice, flock_holds, local_locks, mount, probe
+from hpotune.storage.backends.filesystem_probe import advice, flock_holds, probe
 from hpotune.workspace.folder import StudyFolder, folder_of
+from hpotune.workspace.mounts import local_locks, mount
 
 MIN_VERSIONS = {
     "torch": "2.7",

@@ -11,19 +11,25 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from io import FileIO
 from pathlib import Path
 
 from hpotune.errors import HpotuneError
 from hpotune.workspace.atomic_files import check_writable, unwritable_message
 from hpotune.workspace.folder import StudyFolder
-from hpotune.workspace.lock import open_lock_file, read_lock, this_process, wait_for_lock, write_lock
+from hpotune.workspace.lock import (
+    LockFile,
+    open_lock_file,
+    read_lock,
+    this_process,
+    wait_for_lock,
+    write_lock,
+)
 
 
 class PreparationLock:
     """The held lock of a study's folder: no other process prepares the study now."""
 
-    def __init__(self, folder: StudyFolder, file: FileIO) -> None:
+    def __init__(self, folder: StudyFolder, file: LockFile) -> None:
         self._folder = folder
         self._file = file
 
@@ -112,6 +118,7 @@ def preparing(folder: StudyFolder) -> Iterator[PreparationLock]:
         finally:
             if hold.removable and not hold.unfinished:
                 folder.lock_file.unlink(missing_ok=True)
+                file.close()
                 _unmake(folder, new=new)
 
 
@@ -122,7 +129,7 @@ def wait_until_made(folder: StudyFolder) -> None:
             pass
 
 
-def _locked(folder: StudyFolder) -> tuple[FileIO, bool]:
+def _locked(folder: StudyFolder) -> tuple[LockFile, bool]:
     """The folder's lock, held, and whether the folder was created here."""
     while True:
         new = _make(folder)
@@ -159,10 +166,10 @@ def _unmake(folder: StudyFolder, *, new: bool) -> None:
             folder.path.rmdir()
 
 
-def _is_current(file: FileIO, lock: Path) -> bool:
+def _is_current(file: LockFile, lock: Path) -> bool:
     """Whether the held lock file is still the one at its path."""
-    ours = os.fstat(file.fileno())
     try:
+        ours = os.fstat(file.fileno())  # fails on a network file system where another node has removed it
         return ours.st_nlink > 0 and os.path.samestat(ours, lock.lstat())
     except FileNotFoundError:
         return False

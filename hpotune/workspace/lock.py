@@ -1,7 +1,8 @@
 """Locks between processes: flock on a file, released by the kernel when its holder ends.
 
 flock works between the nodes of NFS (version 4, or Linux's version 3 with a lock server), GPFS, CephFS, and of Lustre
-mounted with `flock`. Mount options such as `nolock` and `localflock` limit it to one node; `hpotune doctor` names them.
+mounted with `flock`. On sshfs and other file systems in user space, and with mount options such as `nolock` and
+`localflock`, it stays on one node: there a holder also creates a file beside the lock (holder_file.py).
 """
 
 from __future__ import annotations
@@ -19,9 +20,41 @@ from io import FileIO
 from pathlib import Path
 
 from hpotune.errors import ClusterError, HpotuneError
+from hpotune.workspace.holder_file import HolderFile
+from hpotune.workspace.mounts import flock_stays_here
 
 REPORT_AFTER_S = 3.0
 """How long a process waits for a lock before it prints what it waits for."""
+
+
+class LockFile(FileIO):
+    """The open file of a lock. Closing it releases the lock."""
+
+    holder: HolderFile | None = None
+    """Where flock stays on this node: the file beside the lock."""
+    _is_holder = False
+
+    def try_lock(self) -> bool:
+        """Take the lock, without waiting; False where another process holds it.
+
+        Raises: OSError where the file system has no locks.
+        """
+        try:
+            fcntl.flock(self, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if self.holder is not None and not self.holder.take():
+            fcntl.flock(self, fcntl.LOCK_UN)
+            return False
+        self._is_holder = self.holder is not None
+        return True
+
+    def close(self) -> None:
+        """Release the lock, and close the file."""
+        if self.holder is not None and self._is_holder:
+            self._is_holder = False
+            self.holder.release()
+        super().close()
 
 
 @contextmanager
@@ -53,7 +86,7 @@ def this_process() -> str:
     return f"process {os.getpid()} on {platform.node()}"
 
 
-def open_lock_file(lock: Path, *, parents: bool = True) -> FileIO:
+def open_lock_file(lock: Path, *, parents: bool = True) -> LockFile:
     """Open the lock's file, created if missing, read-only if it is another user's. `parents`: create its folder.
 
     Raises: FileNotFoundError where its folder is missing and not created, ClusterError where it cannot be created.
@@ -62,9 +95,9 @@ def open_lock_file(lock: Path, *, parents: bool = True) -> FileIO:
         if parents:
             lock.parent.mkdir(parents=True, exist_ok=True)
         try:
-            return FileIO(lock, "r+", opener=_open)
+            file = LockFile(lock, "r+", opener=_open)
         except PermissionError:
-            return FileIO(lock, "r", opener=_open)
+            file = LockFile(lock, "r", opener=_open)
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not parents:
             raise
@@ -75,6 +108,9 @@ def open_lock_file(lock: Path, *, parents: bool = True) -> FileIO:
         raise ClusterError(
             f"{lock}: cannot be created ({error.strerror}); free space, or use another folder for the study"
         ) from None
+    if flock_stays_here(lock.parent):
+        file.holder = HolderFile(lock)
+    return file
 
 
 def _open(path: str, flags: int) -> int:
@@ -96,7 +132,7 @@ def write_lock(file: FileIO, text: str) -> None:
         os.fsync(file.fileno())
 
 
-def wait_for_lock(file: FileIO, lock: Path, *, what: str = "") -> None:
+def wait_for_lock(file: LockFile, lock: Path, *, what: str = "") -> None:
     """Wait until this process holds the lock. `what`: what the holder does, printed with its name after REPORT_AFTER_S.
 
     It polls: Linux's NFS client sleeps up to 30 s between its own requests for a lock.
@@ -111,16 +147,13 @@ def wait_for_lock(file: FileIO, lock: Path, *, what: str = "") -> None:
         pause_s = min(1.5 * pause_s, 0.5)
 
 
-def _try_lock(file: FileIO, lock: Path) -> bool:
+def _try_lock(file: LockFile, lock: Path) -> bool:
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
+        return file.try_lock()
     except OSError as error:
         raise ClusterError(
             f"{lock}: this file system has no locks ({error.strerror}); use a folder on another one for the study"
         ) from None
-    return True
 
 
 def _holder(file: FileIO) -> str:

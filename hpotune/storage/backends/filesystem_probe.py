@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from hpotune.workspace.mounts import existing_folder, mount_type
+
 LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs"})
 """Types on which SQLite is known to be safe: file systems of one host."""
 PROCESSES, WRITES = 4, 25
-MOUNTS = Path("/proc/mounts")
 _ADVICE = {
     (
         "nfs",
@@ -74,36 +75,6 @@ class Probe:
     """The file system's type."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Mount:
-    """A mounted file system."""
-
-    point: str
-    kind: str
-    """`ext4`, `nfs4`, `lustre`; `unknown` where /proc does not list it."""
-    options: tuple[str, ...] = ()
-
-
-def mount(folder: Path) -> Mount:
-    """The file system of a path."""
-    path = str(_existing(folder).resolve())
-    best = Mount(point="", kind="unknown")
-    try:
-        mounts = MOUNTS.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return best
-    for line in mounts:
-        point, kind, options = (part.replace("\\040", " ") for part in line.split()[1:4])
-        if len(point) >= len(best.point) and (path + "/").startswith(point.rstrip("/") + "/"):
-            best = Mount(point=point, kind=kind, options=tuple(options.split(",")))
-    return best
-
-
-def mount_type(folder: Path) -> str:
-    """The type of the file system of a path."""
-    return mount(folder).kind
-
-
 def advice(kind: str, *, slurm: bool) -> str:
     """What users should know about this type of file system; empty for nothing. `slurm`: compute nodes must see it."""
     kind = kind.removeprefix("fuse.")
@@ -119,18 +90,10 @@ def advice(kind: str, *, slurm: bool) -> str:
     return f"{kind} is an unknown type: see the result of the lock test below"
 
 
-def local_locks(mounted: Mount) -> str:
-    """The mount option by which other nodes do not see locks; empty without one."""
-    for option in mounted.options:
-        if option in ("nolock", "localflock", "local_lock=all", "local_lock=flock", "local_lock=posix"):
-            return option
-    return ""
-
-
 def flock_holds(folder: Path) -> str:
     """The error of a flock test between processes (flock guards submitting); empty if it works."""
     try:
-        _race("flock", _existing(folder))
+        _race("flock", existing_folder(folder))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         return str(error)
     return ""
@@ -141,7 +104,7 @@ def probe(folder: Path) -> Probe:
     kind = mount_type(folder)
     wanted: Literal["sqlite", "journal"] = "sqlite" if kind in LOCAL else "journal"
     try:
-        seconds = _race(wanted, _existing(folder))
+        seconds = _race(wanted, existing_folder(folder))
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         return Probe(
             choice=None, kind=kind, why=f"{wanted} locks do not hold on this file system ({kind}): {error}"
@@ -150,10 +113,6 @@ def probe(folder: Path) -> Probe:
     if wanted == "journal":
         why += f"; SQLite is not safe on a network file system, and {kind} is not known as a local one"
     return Probe(choice=wanted, kind=kind, why=why)
-
-
-def _existing(folder: Path) -> Path:
-    return next(path for path in (folder.absolute(), *folder.absolute().parents) if path.is_dir())
 
 
 def _race(kind: str, folder: Path) -> float:

@@ -1,4 +1,4 @@
-"""What the file system under a folder is, and what is reported of it."""
+"""What is reported of a file system, and the test of its locks."""
 
 from __future__ import annotations
 
@@ -7,45 +7,7 @@ from pathlib import Path
 import pytest
 
 from hpotune.storage.backends import filesystem_probe
-from hpotune.storage.backends.filesystem_probe import Mount, advice, flock_holds, local_locks, mount
-
-
-@pytest.fixture
-def mounts(tmp_path, monkeypatch):
-    """A list of mounts: a shared file system under a folder with a space in its name."""
-    (tmp_path / "a b" / "deep").mkdir(parents=True)
-    text = (
-        f"/dev/sda / ext4 rw 0 0\nfs:/x {tmp_path}/a\\040b nfs4 rw,local_lock=all,vers=4.2 0 0\n"
-        f"x {tmp_path}/a tmpfs rw 0 0\n"
-    )
-    (tmp_path / "mounts").write_text(text)
-    monkeypatch.setattr(filesystem_probe, "MOUNTS", tmp_path / "mounts")
-    return tmp_path
-
-
-def test_deepest_mount_holds_the_path(mounts):
-    found = mount(mounts / "a b" / "deep" / "not yet made")
-    assert found == Mount(point=f"{mounts}/a b", kind="nfs4", options=("rw", "local_lock=all", "vers=4.2"))
-    assert mount(mounts).kind == "ext4"
-
-
-def test_type_is_unknown_without_mounts(tmp_path, monkeypatch):
-    monkeypatch.setattr(filesystem_probe, "MOUNTS", tmp_path / "none")
-    assert mount(tmp_path).kind == "unknown"
-
-
-@pytest.mark.parametrize(
-    ("options", "found"),
-    [
-        (("rw", "local_lock=all"), "local_lock=all"),
-        (("rw", "local_lock=none"), ""),
-        (("localflock",), "localflock"),
-        (("nolock",), "nolock"),
-        ((), ""),
-    ],
-)
-def test_node_local_locks_are_detected(options, found):
-    assert local_locks(Mount(point="/", kind="nfs", options=options)) == found
+from hpotune.storage.backends.filesystem_probe import advice, flock_holds
 
 
 @pytest.mark.parametrize(
