@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from hpotune.storage.trials.stale import (
     OutputReader,
     TrialOutput,
+    UnchangedHeartbeats,
     is_worker_process,
     lease_expired,
     newest_write,
@@ -23,6 +24,7 @@ __all__ = [
     "OutputReader",
     "TrialOutput",
     "TrialQueue",
+    "UnchangedHeartbeats",
     "Wait",
     "is_worker_process",
     "lease_expired",

@@ -32,9 +32,9 @@ from hpotune.schedule.stopping_criterion import stop_reason
 from hpotune.storage import (
     Claim,
     TrialQueue,
+    UnchangedHeartbeats,
     Wait,
     is_worker_process,
-    lease_expired,
     output_reader,
     stale_on_host,
 )
@@ -100,6 +100,7 @@ class WorkerLoop:
             current_config=partial(folder.current_config, study),
             now=now,
         )
+        self._others = UnchangedHeartbeats(queue.config.execution.lease_s)
         self._deleted: set[tuple[int, str]] = set()
         """Adapters and checkpoints that this worker has deleted or found deleted: trial, name."""
 
@@ -266,8 +267,7 @@ class WorkerLoop:
     def _wait_for_others(self, rows: Sequence[TrialRow]) -> None:
         """Wait for the other trials of the round; requeue those whose worker sends no heartbeat."""
         time.sleep(look_s(expected_s(self._config, rows)))
-        stale = lease_expired(self._config.execution.lease_s)
-        self._queue.requeue_stale(stale, read_output=output_reader(self._folder))
+        self._queue.requeue_stale(self._others.stale_failure, read_output=output_reader(self._folder))
 
     def _wait_for_disk_space(self) -> None:
         """Wait until the study's folder is writable: the next trial would fail as the last one did."""

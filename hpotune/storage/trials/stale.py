@@ -43,7 +43,7 @@ def stale_on_host(host: str) -> Callable[[Worker], Failure | None]:
 def lease_expired(lease_s: float, *, now: float | None = None) -> Callable[[TrialRow], Failure | None]:
     """A function that says why a trial's worker is stale: no heartbeat for so long; None for others.
 
-    `now`: in Unix seconds; heartbeats are in the workers' own clocks.
+    `now`: in Unix seconds; heartbeats are in the workers' own clocks. For a process that looks once.
     """
 
     def stale_failure(row: TrialRow) -> Failure | None:
@@ -53,6 +53,34 @@ def lease_expired(lease_s: float, *, now: float | None = None) -> Callable[[Tria
         return Failure(cause="killed", message=f"its worker sent no heartbeat for {lease_s:.0f} s")
 
     return stale_failure
+
+
+class UnchangedHeartbeats:
+    """Which workers' heartbeats have not changed for a lease while this process watched, by its own clock.
+
+    Heartbeats are in the workers' clocks: where those of two nodes differ by more than the lease, `lease_expired` takes
+    every worker of the other node for a stale one. Time in which this process did not look is not counted.
+    """
+
+    def __init__(self, lease_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lease_s = lease_s
+        self._clock = clock
+        self._seen: dict[tuple[int, Worker | None], tuple[float, float, float]] = {}
+        """Trial and worker -> last heartbeat, seconds for which it was seen unchanged, time of the last look."""
+
+    def stale_failure(self, row: TrialRow) -> Failure | None:
+        """Why a trial's worker is stale, as `requeue_stale` asks; None: it is not, as far as was seen."""
+        last, now, key = (
+            max(row.last_heartbeat or 0.0, row.start or 0.0),
+            self._clock(),
+            (row.number, row.worker),
+        )
+        before, unchanged_s, looked = self._seen.get(key, (last, 0.0, now))
+        unchanged_s = unchanged_s + min(now - looked, self._lease_s / 2) if last == before else 0.0
+        self._seen[key] = (last, unchanged_s, now)
+        if unchanged_s <= self._lease_s:
+            return None
+        return Failure(cause="killed", message=f"its worker sent no heartbeat for {self._lease_s:.0f} s")
 
 
 def is_worker_process(pid: int) -> bool:

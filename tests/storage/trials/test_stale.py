@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import optuna
 import pytest
 
-from hpotune.records.trial import Attempt, TrialResult
-from hpotune.storage import TrialOutput, lease_expired
+from hpotune.records.trial import Attempt, TrialResult, TrialRow
+from hpotune.storage import TrialOutput, UnchangedHeartbeats, lease_expired
 from hpotune.storage.backends.connect import connect
 from hpotune.storage.readers.trial_record import stored_attempts
 from hpotune.storage.trials.queue import UNOWNED_S
@@ -69,6 +71,29 @@ def test_heartbeat_within_lease_is_not_stale(make_store):
         )
         == []
     )
+
+
+@pytest.mark.parametrize("skew_s", [-600.0, 0.0, 600.0])
+def test_only_silent_worker_is_stale(skew_s):
+    """By the watcher's own clock, whatever the workers' clocks say."""
+    row = TrialRow(number=3, kind="trial", state="running", params={}, worker=worker(), start=1000.0 + skew_s)
+    now = [0.0]
+    watch = UnchangedHeartbeats(60, clock=lambda: now[0])
+    for look in range(20):
+        now[0] = 10.0 * look
+        beating = replace(row, last_heartbeat=1000.0 + skew_s + min(10.0 * look, 100.0))
+        assert bool(watch.stale_failure(beating)) == (look > 16), look
+
+
+def test_stopped_watcher_has_seen_nothing():
+    row = TrialRow(number=3, kind="trial", state="running", params={}, worker=worker(), start=1000.0)
+    now = [0.0]
+    watch = UnchangedHeartbeats(60, clock=lambda: now[0])
+    assert watch.stale_failure(row) is None
+    now[0] = 3600.0
+    assert watch.stale_failure(row) is None
+    now[0] += 1
+    assert watch.stale_failure(replace(row, last_heartbeat=4590.0)) is None
 
 
 def test_running_trial_without_worker_is_requeued(make_store, url):
