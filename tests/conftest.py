@@ -40,12 +40,12 @@ class NoDatasets(pytest.skip.Exception):
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With HPOTUNE_NO_SKIP (scripts/test, which installs both) a skipped test of Slurm or PostgreSQL is a failure.
+    """With HPOTUNE_NO_SKIP (scripts/test, which installs all) a skipped test of Slurm, PostgreSQL or mounts fails.
 
     Not so where only datasets are missing: they are not installed, and a clone alone has none.
     """
     report = yield
-    needs = [mark for mark in ("slurm", "postgres") if item.get_closest_marker(mark)]
+    needs = [mark for mark in ("slurm", "postgres", "mounts") if item.get_closest_marker(mark)]
     no_datasets = call.excinfo is not None and isinstance(call.excinfo.value, NoDatasets)
     if report.skipped and needs and not no_datasets and os.environ.get("HPOTUNE_NO_SKIP"):
         report.outcome = "failed"

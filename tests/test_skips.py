@@ -23,6 +23,9 @@ def test_slurm(service): ...
 @pytest.mark.postgres
 def test_postgres(service): ...
 
+@pytest.mark.mounts
+def test_mounts(service): ...
+
 @pytest.mark.slurm
 def test_slurm_and_data(real_data): ...
 
@@ -37,7 +40,7 @@ def test_data(real_data): ...
 def test_other():
     pytest.skip("another reason")
 """
-FAILED = {"test_slurm", "test_postgres", "test_data_and_missing_slurm"}
+FAILED = {"test_slurm", "test_postgres", "test_mounts", "test_data_and_missing_slurm"}
 SKIPPED = {"test_slurm_and_data", "test_slurm_and_data_again", "test_data", "test_other"}
 
 
