@@ -17,6 +17,8 @@ from hpotune.report.views.status import JobView, RunningTrial, StudyStatus
 
 SHOWN = 16
 """Running trials and jobs that are listed one by one."""
+RANGES_WIDTH = 24
+"""Characters of a list of elements; a longer one is shown as their number."""
 _STATES = ("stopped", "running", "resting", "waiting", "paused", "failed", "lost")
 
 
@@ -35,7 +37,7 @@ def headline(status: StudyStatus) -> str:
     """`bowl: running (12 of 50 finished, 4 running, 34 waiting)`."""
     trials = status.trials
     parts = [f"{trials.finished} of {trials.budget} finished"]
-    over = status.state in ("done", "stopped")
+    over = status.state in ("done", "stopped", "cancelled")
     for state in _STATES:
         if count := getattr(trials, state):
             word = "not started" if state == "waiting" and over else state_text(state)
@@ -62,6 +64,10 @@ def sentences(status: StudyStatus, *, now: datetime) -> list[str]:
         lines.append(f"next: {stop_advice(status.stop, status.folder)}")
     if status.state == "idle":
         lines.append("trials are left, but no job runs or waits: continue with `hpotune resume`")
+    if status.state in ("cancelling", "cancelled"):
+        wait = "its jobs are ending; " if status.state == "cancelling" else ""
+        lines.append(f"cancelled by `hpotune cancel`: {wait}`hpotune resume {status.folder}` continues it")
+    lines += _silent(status.running_trials)
     if status.rehearsal is not None and status.rehearsal.state != "passed":
         lines += _rehearsal(status.rehearsal)
     lines += best_so_far(status)
@@ -83,6 +89,27 @@ def sentences(status: StudyStatus, *, now: datetime) -> list[str]:
     return [*lines, *(f"Slurm: {text}" for text in status.missing or ())]
 
 
+def _silent(rows: Sequence[RunningTrial]) -> list[str]:
+    """Which running trials have a worker that no longer writes its heartbeat."""
+    found = [row for row in rows if row.silent_s is not None]
+    lines = [
+        f"trial {row.number}: no heartbeat of its worker ({_worker(row)} on {row.host}) for "
+        f"{length(row.silent_s or 0)}: it hangs, is stopped, cannot write, or its clock is wrong; {_end_of(row)} lets "
+        "another worker continue the trial"
+        for row in found[:3]
+    ]
+    return lines + [f"and {len(found) - 3} more trials without a heartbeat"] * (len(found) > 3)
+
+
+def _worker(row: RunningTrial) -> str:
+    """The job of a trial's worker, or its process outside Slurm."""
+    return (row.job or "") if row.pid is None else f"local process {row.pid}"
+
+
+def _end_of(row: RunningTrial) -> str:
+    return f"`scancel {row.job}`" if row.pid is None else f"`kill -9 {row.pid}` there"
+
+
 def _rehearsal(record: RehearsalRecord) -> list[str]:
     """That the trials were not rehearsed, or what the rehearsal found."""
     if record.state == "skipped":
@@ -98,6 +125,10 @@ def _cost(status: StudyStatus, *, now: datetime) -> list[str]:
     if ahead.seconds is None:
         unknown = "the time left is not known: no trial has finished yet"
         return [", ".join(filter(None, [used, unknown]))]
+    if ahead.seconds < 1 and ahead.trials_left:
+        last = "trial has" if ahead.trials_left == 1 else f"{ahead.trials_left} trials have"
+        slow = f"the last {last} run longer than the mean of the others"
+        return ["; ".join(filter(None, [used, slow]))]
     rest = f"the remaining {ahead.trials_left} trials take about {length(ahead.seconds)}"
     cost = f" and {ahead.gpu_hours:.2f} GPU-hours" if ahead.gpu_hours else ""
     end = moment(datetime.fromisoformat(ahead.end), now=now) if ahead.end else ""
@@ -111,7 +142,7 @@ def _running(rows: Sequence[RunningTrial]) -> Table:
     for row in rows[:SHOWN]:
         since = "" if row.seconds is None else length(row.seconds)
         more = [str(row.attempt)] if attempts else []
-        table.add_row(str(row.number), since, row.host or "", row.job or "", *more)
+        table.add_row(str(row.number), since, row.host or "", _worker(row), *more)
     if len(rows) > SHOWN:
         table.add_row("…", f"and {len(rows) - SHOWN} more")
     return table
@@ -145,11 +176,26 @@ def _array(job: JobView) -> str:
 
 
 def _name(jobs: Sequence[JobView]) -> str:
-    first, last = jobs[0].id, jobs[-1].id
+    """`7_0`, `7_0-3,5` for elements of one array, else how many jobs they are."""
     if len(jobs) == 1:
-        return first
-    same = first.split("_")[0] == last.split("_")[0] and "_" in last
-    return f"{first}-{last.split('_')[1]}" if same else f"{len(jobs)} jobs"
+        return jobs[0].id
+    arrays = {job.id.partition("_")[0] for job in jobs}
+    elements = [job.id.partition("_")[2] for job in jobs]
+    if len(arrays) > 1 or not all(element.isdecimal() for element in elements):
+        return f"{len(jobs)} jobs"
+    text = ranges(sorted({int(element) for element in elements}))
+    return f"{arrays.pop()}_{text}" if len(text) <= RANGES_WIDTH else f"{len(jobs)} of {arrays.pop()}"
+
+
+def ranges(numbers: Sequence[int]) -> str:
+    """Ascending numbers as Slurm writes them: `0-3,5,7-8`."""
+    parts: list[list[int]] = []
+    for number_ in numbers:
+        if parts and number_ == parts[-1][-1] + 1:
+            parts[-1] = [parts[-1][0], number_]
+        else:
+            parts.append([number_])
+    return ",".join("-".join(map(str, part)) for part in parts)
 
 
 def _start(job: JobView, *, now: datetime) -> str:

@@ -30,27 +30,48 @@ _EXPLAINED = (
     ),
     (r"NodeDown", "a node that it needs is down: wait, or `hpotune cancel` and `hpotune submit`"),
     (r"Nodes?_required_for_job_are_DOWN.*", "nodes that it needs are down, drained or reserved: see `sinfo -R`"),
-    (r"Reservation(Deleted)?", "its reservation has not started or is deleted: check resources.reservation"),
+    (r"Reservation", f"its reservation has not started or is full: check resources.reservation; {_WAIT}"),
+    (r"Reservation(Deleted|Invalid)", "its reservation is deleted or not for this job: change resources.reservation"),
     (r"Licenses", f"all licenses that it requests are in use; {_WAIT}"),
-    (r"BadConstraints", "no node has what it requests: change resources.constraint, gpus, cpus or mem"),
-    (r"FrontEndDown|Prolog|BlockMaxError|SystemFailure", "a fault of the cluster: report it to the cluster's staff"),
+    (r"(Bad)?Constraints", "no node has what it requests: change resources.constraint, gpus, cpus or mem"),
+    (r"Prolog", f"the node is being prepared for it; {_WAIT}"),
+    (r"MpiPortsBusy", f"all MPI ports of its nodes are in use; {_WAIT}"),
+    (r"SchedDefer", f"Slurm starts no job at the moment of its submission; {_WAIT}"),
+    (r"Power(NotAvail|Reserved)", f"the cluster has no electric power left for it; {_WAIT}"),
+    (r"FrontEndDown|Block\w+|(Job)?SystemFailure", "a fault of the cluster: report it to the cluster's staff"),
     (r"AccountNotAllowed", "your account may not use this partition: change resources.account or partition"),
     (r"QOSNotAllowed", "your QOS may not be used here: change resources.qos or partition"),
     (r"InvalidAccount", "resources.account is unknown or not yours: `sacctmgr show assoc user=$USER` lists yours"),
     (r"InvalidQOS", "resources.qos is unknown or not yours: `sacctmgr show assoc user=$USER` lists yours"),
     (r"QOS(Job|Usage|Resource|Time)Limit", f"a limit of its QOS is reached: {_LESS}"),
+    (r"QOSUsageThreshold", "your account has used too much for this QOS (UsageThreshold): change resources.qos"),
+    (r"AccountingPolicy", f"a limit of your account or QOS is reached (`sacctmgr show assoc user=$USER`): {_LESS}"),
+    (r"MaxMemPerLimit", "it requests more memory than allowed (MaxMemPerNode, MaxMemPerCPU): lower resources.mem"),
     (r"Association(Job|Resource|Time)Limit", f"a limit of your account is reached: {_LESS}"),
     (
-        r"(job_?requeued_in_held_state|launch_failed_requeued_held)",
-        "it could not be started and is held: check the node (`scontrol show job`), then `scontrol release` it, or "
+        r"launch_failed_requeued_held",
+        "it could not be started and is held: check the node (`scontrol show job`), then `scontrol release JOB`, or "
         "`hpotune cancel` and `hpotune submit`",
     ),
+    (
+        r"job_?requeued_in_held_state|REQUEUE_HOLD|SPECIAL_EXIT|RequeueHold|SpecialExit",
+        "it was requeued and is held (`scontrol requeuehold`, or a rule of the site): `scontrol release JOB`",
+    ),
+    (
+        r"JobHoldMaxRequeue",
+        "it was requeued as often as the cluster allows (MaxBatchRequeue) and is held: see `hpotune logs --job JOB`, "
+        "then `scontrol release JOB`",
+    ),
+    (r"RESV_DEL_HOLD", "its reservation is deleted, so it is held: `hpotune cancel`, change resources.reservation"),
     (r"JobHeldUser", "you hold it: `scontrol release JOB`"),
     (r"JobHeldAdmin", "an administrator holds it: ask the cluster's staff"),
-    (r"JobLaunchFailure|RaisedSignal.*|NonZeroExitCode", "its start failed: see its log under jobs/"),
+    (r"JobLaunchFailure|RaisedSignal.*|NonZeroExitCode", "its start failed: see `hpotune logs --job JOB`"),
+    (r"OutOfMemory", "it used more memory than it requested: raise resources.mem"),
+    (r"TimeLimit|InactiveLimit", "it reached its time limit; its trials continue in another job"),
     (r"Deadline", "it cannot end before its deadline: lower resources.time"),
     (r"BurstBuffer\w*", f"it waits for a burst buffer; {_WAIT}"),
-    (r"Federation\w*|Reconfig", f"the cluster reconfigures itself; {_WAIT}"),
+    (r"Fed(eration)?\w*", f"another cluster of the federation may take it; {_WAIT}"),
+    (r"Reconfig\w*", f"the cluster reconfigures itself; {_WAIT}"),
 )  # fmt: skip
 _WHOSE = {
     "QOSGrp": "all users of this QOS together have",
@@ -61,9 +82,8 @@ _WHOSE = {
     "Grp": "your group has",
 }
 _LIMITS = (
-    (r"BillingRun|(CPU|GRES|Mem|Node|TRES|Billing|BB|License)Run\w*|RunMinutes", "time reserved by running jobs",
-     "a shorter resources.time counts less; or wait until jobs end"),
-    (r"Billing|\w*Minutes", "used hours", "request more, or wait for the next period"),
+    (r"Run(Min|$)", "time reserved by running jobs", "a shorter resources.time counts less; or wait until jobs end"),
+    (r"Billing|Minutes|Mins|Grp\w*Wall", "used hours", "request more, or wait for the next period"),
     (r"Submit", "queued jobs", "it is submitted when others have ended"),
     (r"Wall", "time", "lower resources.time"),
     (r"CPU|Cpu", "CPUs", _LESS),
@@ -71,20 +91,33 @@ _LIMITS = (
     (r"Mem", "memory", _LESS),
     (r"Node", "nodes", _LESS),
     (r"License", "licenses", _WAIT),
-    (r"Energy|BB", "resources", _LESS),
+    (r"Energy|BB|TRES|Unknown", "resources", _LESS),
     (r"Jobs?", "running jobs", "it starts when one ends; a smaller budget.parallel changes nothing"),
 )  # fmt: skip
 
 
 def explain(reason: str) -> str:
-    """A pending reason explained, with what to do; unknown reasons unchanged; empty for an empty reason."""
+    """A pending reason explained, with what to do; empty for an empty reason.
+
+    A sentence of Slurm's or of hpotune's is unchanged; a word that is not known stands with where it is explained.
+    """
     plain = re.sub(r"[\s()]+", "_", reason.strip()).strip("_")
     if not plain:
         return ""
     for pattern, text in _EXPLAINED:
         if re.fullmatch(pattern, plain, re.IGNORECASE):
             return text
-    return _limit(plain) or reason
+    if found := _least(plain) or _limit(plain):
+        return found
+    return f"Slurm's reason is {reason}: see JOB REASON CODES in `man squeue`" if plain == reason else reason
+
+
+def _least(reason: str) -> str:
+    """A lower limit of a QOS, e.g. QOSMinGRES; empty for other reasons."""
+    if not reason.startswith("QOSMin"):
+        return ""
+    what = next((what for pattern, what, _ in _LIMITS if re.search(pattern, reason)), "resources")
+    return f"its QOS is for larger jobs ({what}): request more in `resources`, or change resources.qos ({reason})"
 
 
 def _limit(reason: str) -> str:
@@ -99,7 +132,7 @@ def _limit(reason: str) -> str:
     for pattern, what, remedy in _LIMITS:
         if re.search(pattern, reason):
             if not whose:  # a limit of each job
-                less = remedy if what == "time" else "request less"
+                less = "lower resources.time" if what in ("time", "used hours") else "request less"
                 return f"one job may not use so much ({what}): {less} ({reason})"
             return f"{whose} reached the limit of {what}: {remedy} ({reason})"
     return ""

@@ -64,7 +64,7 @@ def _updates(
 def is_over(status: StudyStatus) -> bool:
     """Whether the study has ended and none of its trials or jobs is active."""
     active = any(job.active for job in status.jobs)
-    return status.state in ("done", "stopped") and not status.running_trials and not active
+    return status.state in ("done", "stopped", "cancelled") and not status.running_trials and not active
 
 
 def _show_on_terminal(updates: Iterator[tuple[StudyStatus, str]], *, now: Callable[[], datetime]) -> None:

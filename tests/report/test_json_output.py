@@ -68,7 +68,7 @@ def test_status_keys() -> None:
     found: Any = as_json(status_of(rows, jobs))
     assert keys(found) == STATUS
     assert keys(found["trials"]) == "budget finished running stopped waiting paused resting lost failed left"
-    assert keys(found["running_trials"][0]) == "number host job attempt rung seconds"
+    assert keys(found["running_trials"][0]) == "number host job attempt rung seconds pid silent_s"
     assert keys(found["outlook"]) == "regret gain ahead trials"
     assert keys(found["forecast"]) == "trials_left seconds gpu_hours end"
     assert keys(found["jobs"][0]) == "id kind state reason why estimate exit_code trial"

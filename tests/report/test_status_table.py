@@ -52,6 +52,53 @@ def test_pending_elements_share_a_line() -> None:
     assert line.rstrip().endswith("13:00")
 
 
+def test_ranges_hold_their_elements_only() -> None:
+    states = ["CANCELLED", *["COMPLETED"] * 3, *["CANCELLED"] * 4]
+    jobs = [JobRow(id=f"167_{n}", state=state) for n, state in enumerate(states)]
+    lines = [line.split()[:3] for line in text(status_of([], jobs)).splitlines() if line.startswith("167_")]
+    assert sorted(lines) == [["167_0,4-7", "worker", "CANCELLED"], ["167_1-3", "worker", "COMPLETED"]]
+
+
+def test_scattered_elements_are_counted() -> None:
+    jobs = [JobRow(id=f"7_{n}", state="COMPLETED" if n % 2 else "FAILED") for n in range(60)]
+    assert sum(line.startswith("30 of 7 ") for line in text(status_of([], jobs)).splitlines()) == 2
+
+
+def test_held_array_explains_waiting_elements() -> None:
+    jobs = [JobRow(id="7_0", state="RUNNING", reason="JobHeldAdmin")]
+    jobs += [JobRow(id=f"7_{n}", state="PENDING", reason="JobHeldAdmin") for n in (1, 2)]
+    lines = [
+        line for line in text(status_of([running(0, "7_0")], jobs)).splitlines() if line.startswith("7_")
+    ]
+    assert "administrator" not in lines[0]
+    assert lines[1].startswith("7_1-2")
+    assert "an administrator holds it" in lines[1]
+
+
+def test_silent_worker_is_reported() -> None:
+    rows = [finished(0), running(1, seconds=4000, silent=720), running(2, "local", silent=400, pid=4711)]
+    shown = text(status_of(rows))
+    assert "trial 1: no heartbeat of its worker (5_0 on n1) for 12 min" in shown
+    assert "`scancel 5_0` lets another worker continue the trial" in shown
+    assert "trial 2: no heartbeat of its worker (local process 4711 on n1) for 7 min" in shown
+    assert "about 0 s" not in shown
+
+
+def test_local_worker_is_named() -> None:
+    assert "local process 4711" in text(status_of([running(2, "local", host="me", pid=4711)]))
+
+
+def test_overdue_trial_takes_no_zero_seconds() -> None:
+    rows = [*(finished(n) for n in range(9)), running(9, seconds=9000)]
+    assert "the last trial has run longer than the mean of the others" in text(status_of(rows))
+
+
+def test_missing_facts_are_said() -> None:
+    assert "Slurm: how jobs ended is not known: x" in text(
+        replace(status_of([]), missing=("how jobs ended is not known: x",))
+    )
+
+
 def test_many_jobs_are_few_lines() -> None:
     jobs = [JobRow(id=f"7_{n}", state="COMPLETED", exit_code="0:0") for n in range(9_000)]
     jobs += [JobRow(id=f"8_{n}", state="RUNNING") for n in range(500)]

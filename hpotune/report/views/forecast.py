@@ -6,7 +6,7 @@ The expected length is the mean over past trials. It predicts no score and asks 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -36,6 +36,7 @@ def forecast(
     jobs: Sequence[JobRow],
     lost: Sequence[int],
     *,
+    silent: Collection[int] = (),
     over: bool,
     now: datetime,
 ) -> Forecast:
@@ -43,6 +44,7 @@ def forecast(
 
     With rungs each remaining trial takes the mean time of the trials that have a rung score, and those that wait for
     promotion take none. `over`: no further trial may start. `lost`: running trials of stale workers; they start again.
+    `silent`: running trials without a heartbeat; what they have run is not counted.
     """
     running = [row for row in rows if row.state == "running" and row.number not in lost]
     decided = sum(row.decided for row in rows)
@@ -55,7 +57,9 @@ def forecast(
     if known is None:
         return Forecast(trials_left=trials_left, seconds=None, gpu_hours=None, end=None)
     whole = {"trial": known, "baseline": expected_s(config, rows, "baseline") or known}
-    ahead = [_rest_s(whole[row.kind], row, now=now) for row in running]
+    ahead = [
+        whole[row.kind] if row.number in silent else _rest_s(whole[row.kind], row, now=now) for row in running
+    ]
     then = [] if over else [_rest_s(whole[row.kind], row, now=now) for row in interrupted] + [known] * fresh
     length = _makespan_s(config, ahead, then)
     start = _first_start(jobs, now=now) if not running else now

@@ -14,7 +14,7 @@ from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.jobs import JobKind, JobRow
 from hpotune.records.rehearsal_record import RehearsalRecord
 from hpotune.records.stop_reason import StopReason
-from hpotune.records.trial import RegretBound, TrialRow
+from hpotune.records.trial import LOCAL, RegretBound, TrialRow
 from hpotune.report.views.forecast import Forecast, forecast
 from hpotune.report.views.trial_view import TrialView, trial_view
 from hpotune.report.wait_reasons import explain
@@ -24,8 +24,9 @@ from hpotune.schedule.gpu_hours import gpu_hours_used
 from hpotune.schedule.stopping_criterion import stop_reason
 from hpotune.workspace.folder import StudyFolder
 
-StudyState = Literal["done", "stopped", "running", "queued", "idle"]
-"""stopped: by a budget, a goal or failures. idle: trials are left and no job runs or waits."""
+StudyState = Literal["done", "stopped", "running", "queued", "idle", "cancelling", "cancelled"]
+"""stopped: by a budget, a goal or failures. idle: trials are left and no job runs or waits. cancelling: after `hpotune
+cancel`, until all jobs and workers have ended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,6 +65,10 @@ class RunningTrial:
     """The rung it trains to, from 0; None without rungs."""
     seconds: float | None
     """Since this attempt started."""
+    pid: int | None = None
+    """The worker's process where it runs outside Slurm."""
+    silent_s: float | None = None
+    """Seconds since its worker's last heartbeat, where that is longer than the lease; None: it is heard of."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,7 +84,7 @@ class JobView:
     reason: str
     """Slurm's pending reason."""
     why: str
-    """The pending reason explained, with what to do; empty for jobs that do not wait."""
+    """The pending reason explained, with what to do; or why the state is not known. Empty for other jobs."""
     estimate: str | None
     """Expected start by Slurm, local time, ISO 8601."""
     exit_code: str
@@ -143,14 +148,18 @@ def study_status(
 ) -> StudyStatus:
     """The status of a study. `lost`: running trials whose worker is stale and that nobody has requeued yet."""
     running = [row for row in rows if row.state == "running" and row.number not in lost]
+    silent = {row.number: since for row in running if (since := _silent_s(config, row, now=now)) is not None}
     stop = stop_reason(config, rows, now=now)
     return StudyStatus(
         study=config.name,
         folder=folder.path,
-        state=_state(config, rows, jobs, lost, stop=stop),
+        state=_state(config, rows, jobs, lost, stop=stop, cancelled_at=_cancelled_at(folder)),
         stop=stop,
         trials=_counts(config, rows, running=len(running), lost=len(lost)),
-        running_trials=tuple(_running(row, now=now) for row in sorted(running, key=lambda r: r.start or 0.0)),
+        running_trials=tuple(
+            _running(row, silent_s=silent.get(row.number), now=now)
+            for row in sorted(running, key=lambda r: r.start or 0.0)
+        ),
         failures=Counter(row.failure.cause for row in rows if row.state == "failed" and row.failure),
         interrupted=Counter(
             a.cause for row in rows for a in row.attempts if a.cause and a.outcome == "paused"
@@ -160,7 +169,7 @@ def study_status(
         ),
         gpu_hours=round(gpu_hours_used(config, rows, now=now), 4),
         regret_bound=next((row.regret_bound for row in reversed(rows) if row.regret_bound), None),
-        forecast=forecast(config, rows, jobs, lost, over=stop is not None, now=now),
+        forecast=forecast(config, rows, jobs, lost, silent=silent, over=stop is not None, now=now),
         bad_nodes={host: node.text for host, node in bad_nodes(rows).items()},
         jobs=_jobs(jobs, running),
         queue_age_s=queue_age_s,
@@ -195,18 +204,37 @@ def _state(
     lost: Sequence[int],
     *,
     stop: StopReason | None,
+    cancelled_at: float | None,
 ) -> StudyState:
     if sum(row.decided for row in rows) >= config.budget.trials:
         return "done"
-    if any(row.state == "running" and row.number not in lost for row in rows):
+    running = [row for row in rows if row.state == "running" and row.number not in lost]
+    states = {job.state for job in jobs if job.active}
+    if cancelled_at is not None and all((row.start or 0.0) <= cancelled_at for row in running):
+        return "cancelling" if running or states else "cancelled"
+    if running:
         return "running"
     if stop:
         return "stopped"
-    states = {job.state for job in jobs if job.active}
     return "running" if "RUNNING" in states else "queued" if states else "idle"
 
 
-def _running(row: TrialRow, *, now: datetime) -> RunningTrial:
+def _cancelled_at(folder: StudyFolder) -> float | None:
+    """When `hpotune cancel` was called, in Unix seconds; None where the study was not cancelled, or is continued."""
+    try:
+        return folder.cancelled.stat().st_mtime
+    except OSError:
+        return None
+
+
+def _silent_s(config: StudyConfig, row: TrialRow, *, now: datetime) -> float | None:
+    """Seconds without a heartbeat of a running trial's worker, if its lease has passed; None otherwise."""
+    heard = max((at for at in (row.last_heartbeat, row.start) if at is not None), default=None)
+    since = None if heard is None else now.timestamp() - heard
+    return round(since, 1) if since is not None and since > config.execution.lease_s else None
+
+
+def _running(row: TrialRow, *, silent_s: float | None, now: datetime) -> RunningTrial:
     return RunningTrial(
         number=row.number,
         host=row.worker.host if row.worker else None,
@@ -214,6 +242,8 @@ def _running(row: TrialRow, *, now: datetime) -> RunningTrial:
         attempt=row.tries + 1,
         rung=row.rung,
         seconds=round(max(0.0, now.timestamp() - row.start), 1) if row.start is not None else None,
+        pid=row.worker.pid if row.worker and row.worker.job == LOCAL else None,
+        silent_s=silent_s,
     )
 
 
@@ -225,13 +255,20 @@ def _jobs(jobs: Sequence[JobRow], running: Sequence[TrialRow]) -> tuple[JobView,
     return tuple(_job(job, trials.get(job.id)) for job in jobs)
 
 
+def _why(job: JobRow) -> str:
+    """Why it waits. A running element of a held array has the reason too; it is not the one that is held."""
+    if job.state == "PENDING":
+        return explain(job.reason)
+    return job.reason if job.state in ("GONE", "UNKNOWN") else ""
+
+
 def _job(job: JobRow, trial: int | None) -> JobView:
     return JobView(
         id=job.id,
         kind=job.kind,
         state=job.state,
         reason=job.reason,
-        why=explain(job.reason) if job.active and job.reason else "",
+        why=_why(job),
         estimate=job.estimate or None,
         exit_code=job.exit_code,
         trial=trial,

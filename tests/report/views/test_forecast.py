@@ -31,6 +31,11 @@ def test_remaining_trials_run_side_by_side() -> None:
     assert ahead.end == (NOW + timedelta(minutes=170)).isoformat()
 
 
+def test_silent_trial_counts_in_full() -> None:
+    rows = [*(finished(n) for n in range(9)), running(9, seconds=3000, silent=3000)]
+    assert status_of(rows).forecast.seconds == pytest.approx(3600)
+
+
 def test_batch_waits_for_last_of_round() -> None:
     batch = {"execution": {"mode": "batch"}, "budget": {"trials": 6, "parallel": 2}}
     ahead = status_of([finished(0), running(1)], **batch).forecast

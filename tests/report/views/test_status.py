@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from hpotune.records.jobs import JobRow
-from hpotune.report.views.status import RunningTrial, TrialCounts
+from hpotune.records.trial import TrialRow
+from hpotune.report.views.status import RunningTrial, TrialCounts, study_status
+from hpotune.workspace.folder import StudyFolder
 from tests.fixtures.report_rows import (
     ASHA,
     NOW,
     UNIX,
     attempt,
+    config,
     failed,
     finished,
     paused,
@@ -49,6 +54,41 @@ def test_study_is_queued_while_jobs_wait() -> None:
     assert status.state == "queued"
     assert (status.jobs[0].estimate, status.jobs[0].reason) == (soon, "JobArrayTaskLimit")
     assert "as budget.parallel allows" in status.jobs[0].why
+
+
+@pytest.fixture
+def cancelled(tmp_path: Path) -> StudyFolder:
+    """The folder of a study that was cancelled a minute ago."""
+    folder = StudyFolder(path=tmp_path)
+    folder.jobs.mkdir()
+    folder.cancelled.touch()
+    os.utime(folder.cancelled, (UNIX - 60, UNIX - 60))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("rows", "jobs", "state"),
+    [
+        ([], [JobRow(id="5_0", state="PENDING")], "cancelling"),
+        ([], [JobRow(id="5_0", state="COMPLETING")], "cancelling"),
+        ([running(1, seconds=90)], [], "cancelling"),
+        ([], [JobRow(id="5_0", state="CANCELLED")], "cancelled"),
+        ([finished(0), paused(1)], [], "cancelled"),
+        ([running(1, seconds=30)], [], "running"),
+        ([finished(n) for n in range(10)], [], "done"),
+    ],
+    ids=["pending", "completing", "running", "ended", "paused", "started since", "done"],
+)
+def test_cancelled_study_is_not_queued(
+    cancelled: StudyFolder, rows: list[TrialRow], jobs: list[JobRow], state: str
+) -> None:
+    assert study_status(cancelled, config(), rows, jobs, [], now=NOW).state == state
+
+
+def test_silence_longer_than_the_lease() -> None:
+    rows = [running(1, silent=299), running(2, silent=301), running(3, "local", pid=7)]
+    found = {one.number: (one.silent_s, one.pid) for one in status_of(rows).running_trials}
+    assert found == {1: (None, None), 2: (301.0, None), 3: (None, 7)}
 
 
 def test_running_job_names_its_trial() -> None:
