@@ -1,9 +1,9 @@
 """Every error a user can meet, and the exit code of each.
 
     HpotuneError            1   the study failed
-    ├── StudyFileError      2   the study file or the arguments are wrong
+    ├── StudyFileError      2   the study file, the arguments or a file of the study's folder are wrong
     ├── ClusterError        3   Slurm refused, or is not there
-    └── StoreError          4   the store cannot be reached, read or written
+    └── StoreError          4   the store or the study's folder cannot be reached, read or written
 
 A message names the value, the rule, the location and the next step. The CLI prints it as one line;
 `--debug` adds the trace. Nothing here imports anything of hpotune.
@@ -12,6 +12,7 @@ A message names the value, the rule, the location and the next step. The CLI pri
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable, Sequence
 
 
@@ -38,9 +39,21 @@ class ClusterError(HpotuneError):
 
 
 class StoreError(HpotuneError):
-    """The store cannot be reached, read or written."""
+    """The store, or the study's folder beside it, cannot be reached, read or written."""
 
     exit_code = 4
+
+
+_OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})
+"""Errors of a disk that no other path on it would avoid: full, over quota, read-only, failing, gone."""
+
+
+def of_disk(error: OSError) -> HpotuneError:
+    """The error for a file that fails unexpectedly: StoreError for a full or failing disk, else StudyFileError."""
+    text = f"{error.filename or 'a file'}: {error.strerror or error}"
+    if error.errno in _OF_THE_DISK:
+        return StoreError(f"{text}; free space, or use a disk that can be written")
+    return StudyFileError(f"{text}; check the path and its permissions")
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from hpotune.checks.feasibility import infeasible_constraints, unmeasured_limits, unused_confidence
 from hpotune.checks.finding import Finding
+from hpotune.checks.store_check import content_findings, network_findings
 from hpotune.checks.user_code import command_mistakes, function_mistakes, rung_mistakes, rung_warning
 from hpotune.config import budget_extension, lm_eval_tasks
 from hpotune.config.lm_eval_tasks import TaskIndex
@@ -81,12 +82,13 @@ def check(target: Path, *, chosen: Path | None = None, data_root: str | None = N
 def check_source(source: Source, folder: StudyFolder, *, data_root: str | None = None) -> Checked:
     """The study of values that have been read, if it has no error.
 
-    Raises: StudyFileError with every error, one line each.
+    Raises: StudyFileError with every error, one line each; StoreError where the store's file is something else.
     """
     home, stored = home_of(source.path), folder.resolved_file.is_file()
     source, mistakes = resolve(source, home=home, data_root=data_root)
     study = build_study(source)
     findings = [*_findings(study, unresolved={str(key[0]) for key in mistakes})]
+    findings += network_findings(study, folder)
     for finding in findings:
         if finding.level == "bad" and finding.key is not None:
             mistakes.setdefault(finding.key, finding.text)
@@ -94,7 +96,11 @@ def check_source(source: Source, folder: StudyFolder, *, data_root: str | None =
     without_key = [f.text for f in findings if f.level == "bad" and f.key is None]
     if mistakes or without_key:
         raise StudyFileError(*without_key, *source.messages(mistakes))
-    findings += [*_folder_findings(study, folder), *_start_point_findings(study, starts)]
+    findings += [
+        *_folder_findings(study, folder),
+        *content_findings(study, folder),
+        *_start_point_findings(study, starts),
+    ]
     return Checked(
         study=study,
         folder=folder,

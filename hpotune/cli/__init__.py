@@ -75,16 +75,15 @@ def _exit_with_unexpected(error: Exception) -> NoReturn:
         )
     from sqlalchemy.exc import SQLAlchemyError
 
+    from hpotune.errors import of_disk
+
     if isinstance(error, SQLAlchemyError):
         from hpotune.storage.backends.connect import store_failure
 
         _exit_with(error, str(store_failure(error)), 4)
     if isinstance(error, OSError):
-        _exit_with(
-            error,
-            f"{error.filename or 'file'}: {error.strerror or error}; check disk space and permissions",
-            1,
-        )
+        found = of_disk(error)
+        _exit_with(error, str(found), found.exit_code)
     _exit_with(
         error,
         f"{type(error).__name__}: {error}; this is a bug in hpotune: run again with --debug and report the traceback",

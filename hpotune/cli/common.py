@@ -59,6 +59,12 @@ Folder = Annotated[
     Path | None,
     typer.Option("--folder", help="The study's folder [default: NAME, beside the study file]."),
 ]
+Adopt = Annotated[
+    bool,
+    typer.Option(
+        "--adopt", help="Go on with trials that the store holds of this study, whose folder is gone."
+    ),
+]
 DataRoot = Annotated[
     str | None,
     typer.Option(

@@ -11,6 +11,7 @@ import typer
 from hpotune.cli.common import (
     JOBS,
     RUN,
+    Adopt,
     AsJson,
     DataRoot,
     Folder,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 def run(
     study: Target,
     folder: Folder = None,
+    adopt: Adopt = False,
     no_rehearsal: NoRehearsal = False,
     memory: Memory = MEMORY_GB,
     time: Time = TIME_S,
@@ -55,7 +57,7 @@ def run(
         check_local(checked.config)
         first.rehearse(checked)
 
-    prepared = prepare(study, chosen=folder, data_root=data_root, accept=accept)
+    prepared = prepare(study, chosen=folder, data_root=data_root, accept=accept, adopt=adopt)
     first.record(prepared.folder)
     config = prepared.study.config
     typer.echo(
@@ -77,6 +79,7 @@ def run(
 def submit(
     study: Target,
     folder: Folder = None,
+    adopt: Adopt = False,
     no_rehearsal: NoRehearsal = False,
     memory: Memory = MEMORY_GB,
     time: Time = TIME_S,
@@ -105,7 +108,7 @@ def submit(
             check_submittable(found, checked.config, spec)
 
     with limited_time(SUBMIT_S):
-        prepared = prepare(study, chosen=folder, data_root=data_root, accept=accept)
+        prepared = prepare(study, chosen=folder, data_root=data_root, accept=accept, adopt=adopt)
         first.record(prepared.folder)
         record_plan(prepared.folder, prepared.study.config)
         done = follow_up(prepared.folder, prepared.store, prepared.study.config, now=datetime.now())

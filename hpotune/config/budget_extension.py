@@ -6,7 +6,7 @@ still has it, `to` is used; after the file was edited, the larger of the two val
 
 from __future__ import annotations
 
-import json
+import os
 import re
 from collections.abc import Mapping
 from datetime import date, datetime, time
@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from hpotune.config.json_file import decoding, read_object
 from hpotune.config.schema.execution import BudgetConfig
 from hpotune.config.schema.walltime import TIME, seconds
 from hpotune.errors import StudyFileError
@@ -38,14 +39,17 @@ def read_extension(file: Path) -> Extension:
 
     Raises: StudyFileError for a damaged file.
     """
-    try:
-        extension: Extension = json.loads(file.read_text(encoding="utf-8"))
-        BudgetConfig.model_validate({"trials": 1, **{key: change["to"] for key, change in extension.items()}})
-    except (FileNotFoundError, NotADirectoryError):
+    if not os.path.lexists(file):
         return {}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        raise StudyFileError(f"{file}: is damaged; remove it and extend the study again") from None
-    return extension
+    again = "restore it, or remove it and extend the study again"
+    with decoding(file, next_step=again):
+        extension: Extension = read_object(file, next_step=again)
+        budget = {key: change["to"] for key, change in extension.items()}
+        BudgetConfig.model_validate(
+            {"trials": 1, **{key: change["over"] for key, change in extension.items()}}
+        )
+        BudgetConfig.model_validate({"trials": 1, **budget})
+        return extension
 
 
 def effective_budget(budget: BudgetConfig, extension: Extension) -> BudgetConfig:

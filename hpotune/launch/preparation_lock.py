@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from hpotune.errors import HpotuneError
+from hpotune.errors import StoreError
 from hpotune.workspace.atomic_files import check_writable, unwritable_message
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import (
@@ -53,7 +53,7 @@ class PreparationLock:
     def making(self, url: str) -> Iterator[None]:
         """A context in which the study is made with a store of this URL; on failure its files are removed.
 
-        Raises: HpotuneError where the folder cannot be written.
+        Raises: StoreError where the folder cannot be written.
         """
         own = ["code", "provenance.json", "study.yaml"]
         store = Path(url.partition(":///")[2])
@@ -72,7 +72,7 @@ class PreparationLock:
         try:
             write_lock(self._file, "\n".join([this_process(), *own]))
         except OSError as error:
-            raise HpotuneError(unwritable_message(self._folder.path, error)) from None
+            raise StoreError(unwritable_message(self._folder.path, error)) from None
 
     def remove(self, own: Sequence[str]) -> None:
         """Remove these files and those that SQLite, the journal and write_atomic create beside them.
@@ -102,7 +102,7 @@ def preparing(folder: StudyFolder) -> Iterator[PreparationLock]:
     """Wait for the process that prepares the study, then hold the lock.
 
     A missing folder is created. If the study is not completed, the lock and a folder created here are removed again.
-    Raises: HpotuneError where the folder cannot be written.
+    Raises: StoreError where the folder cannot be written.
     """
     file, new = _locked(folder)
     with file:
@@ -155,7 +155,7 @@ def _make(folder: StudyFolder) -> bool:
         folder.path.mkdir(parents=True)
     except OSError as error:
         if not folder.path.is_dir():
-            raise HpotuneError(unwritable_message(folder.path, error)) from None
+            raise StoreError(unwritable_message(folder.path, error)) from None
         return False
     return True
 

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpotune.checks.store_check import earlier_trials_message
 from hpotune.checks.study_file import Checked, check, check_source
 from hpotune.config.budget_extension import overridden_edits, read_extension
 from hpotune.config.load import Study, build_study
@@ -24,6 +25,7 @@ from hpotune.search.start_points import start_points_text
 from hpotune.storage import TrialQueue
 from hpotune.storage.backends import connect
 from hpotune.storage.backends.postgresql import creation_lock
+from hpotune.storage.backends.store_file import is_missing
 from hpotune.warm_start.start_point_sources import all_start_points, start_points
 from hpotune.workspace.atomic_files import check_writable
 from hpotune.workspace.code_snapshot import SnapshotResult, snapshot_code
@@ -53,11 +55,12 @@ def prepare(
     chosen: Path | None,
     data_root: str | None,
     accept: Callable[[StudyFolder, Study], None] | None = None,
+    adopt: bool = False,
 ) -> PreparedStudy:
     """Check the study, create or reopen its folder and store, and take a snapshot of its code.
 
     `target`: a study file or a study's folder. `chosen`: a folder to use instead of NAME beside the file. `accept` may
-    raise an error before anything is written.
+    raise an error before anything is written. `adopt`: go on with trials that the store holds of an earlier folder.
     Raises: HpotuneError; a new study's folder is then removed again.
     """
     if target.is_dir():
@@ -74,6 +77,8 @@ def prepare(
     study = checked.study
     if folder.resolved_file.is_file():
         check_same_study(folder, study.source.values)
+    elif not adopt:
+        _check_no_earlier_trials(folder, study)
     if accept:
         accept(folder, folder.in_force(study))
     check_writable(folder.path)
@@ -83,7 +88,17 @@ def prepare(
             return _make_study(checked, folder.provenance().store, "as before")
         url, why = connect.choose(study.config.store, folder.path)
         with hold.making(url):
-            return _make_study(checked, url, why)
+            return _make_study(checked, url, why, adopt=adopt)
+
+
+def _check_no_earlier_trials(folder: StudyFolder, study: Study) -> None:
+    """Raises: StoreError if the store holds trials of this study: its folder was removed, perhaps to start over."""
+    if "://" not in study.config.store:
+        return
+    url, _ = connect.choose(study.config.store, folder.path)
+    text = earlier_trials_message(url, study.config.name, folder)
+    if text and not folder.resolved_file.is_file():  # else another process has made the study meanwhile
+        raise StoreError(text)
 
 
 def snapshot_current_code(folder: StudyFolder) -> SnapshotResult:
@@ -94,12 +109,12 @@ def snapshot_current_code(folder: StudyFolder) -> SnapshotResult:
     return snapshot_code(folder, folder.load().source.values, home=folder.provenance().home)
 
 
-def _make_study(checked: Checked, url: str, why: str) -> PreparedStudy:
+def _make_study(checked: Checked, url: str, why: str, *, adopt: bool = False) -> PreparedStudy:
     """Create the study's folder and store, or update those that exist."""
     folder = checked.folder
     snapshot = snapshot_code(folder, checked.study.source.values, home=checked.home)
     study = folder.in_force(checked.study)
-    store = _open_store(folder, study, url)
+    store = _open_store(folder, study, url, adopt=adopt)
     notes = overridden_edits(checked.study.config.budget, read_extension(folder.extension_file))
     notes = [*notes, *_store_start_points(checked, store, url)]
     make_folder(folder, checked.study.source, home=checked.home, store_url=url)
@@ -128,24 +143,24 @@ def _store_start_points(checked: Checked, store: TrialQueue, url: str) -> list[s
     return [*notes, *filter(None, [start_points_text(every)])] if store.set_start_points(every) else []
 
 
-def _open_store(folder: StudyFolder, study: Study, url: str) -> TrialQueue:
+def _open_store(folder: StudyFolder, study: Study, url: str, *, adopt: bool) -> TrialQueue:
     """Open the study's store, or create it. A store inside the folder moves with the folder.
 
     Raises: StoreError if the folder has trials and no store: a new store would repeat all trials.
     """
     file = Path(url.partition(":///")[2])
+    if is_missing(url) and any((folder.path / "trials").glob("*")):
+        raise StoreError(
+            f"{file}: the store is gone, and trials lie in {folder.path / 'trials'}; put it back, or remove "
+            "the study's folder to start over"
+        )
     if file.is_relative_to(folder.path):
-        if not file.exists() and any((folder.path / "trials").glob("*")):
-            raise StoreError(
-                f"{file}: the store is gone, and trials lie in {folder.path / 'trials'}; put it back, or remove "
-                "the study's folder to start over"
-            )
         with suppress(StoreError):  # it does not exist yet
             store = TrialQueue.open(url, study)
             store.append_waiting()
             return store
     with _creation_lock(folder, url):
-        return TrialQueue.create(url, study, folder=str(folder.path))
+        return TrialQueue.create(url, study, folder=str(folder.path), adopt=adopt)
 
 
 def _creation_lock(folder: StudyFolder, url: str) -> AbstractContextManager[None]:

@@ -19,6 +19,7 @@ from statistics import median
 from typing import Any, cast
 
 from hpotune.checks.study_file import Checked, check
+from hpotune.config.json_file import DamagedFileError, decoding, read_regular
 from hpotune.config.load import build_study
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.yaml_source import Value
@@ -244,6 +245,9 @@ def extrapolated_s(folder: StudyFolder, config: StudyConfig, row: TrialRow) -> f
 
 
 def _curve(file: Path) -> list[dict[str, Any]]:
-    if not file.is_file():
-        return []
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    lines = list[dict[str, Any]]()
+    with suppress(DamagedFileError), decoding(file, next_step=""):
+        for text in read_regular(file).decode("utf-8", errors="replace").splitlines():
+            line = json.loads(text)
+            lines.append({**line, "step": int(line["step"]), "seconds": float(line["seconds"])})
+    return lines

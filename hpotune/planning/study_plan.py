@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import TypeGuard
 
+from hpotune.config.json_file import optional_object
 from hpotune.config.schema.rungs import Ladder
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.yaml_source import Value
@@ -249,8 +250,4 @@ def _number(value: Value) -> TypeGuard[int | float]:
 
 
 def _read(file: Path) -> dict[str, Value] | None:
-    try:
-        stored = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return stored if isinstance(stored, dict) else None
+    return optional_object(file)

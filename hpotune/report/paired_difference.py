@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from hpotune.config.schema.study_config import Objective
 from hpotune.records.trial import TrialRow
 from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.item_file import read_items
 
 if TYPE_CHECKING:  # imported in bodies: `status` does without numpy
     import numpy as np
@@ -86,16 +87,11 @@ def _items(
 
     None where no items were kept, or where the score is not their mean (perplexity is an exponential of one).
     """
-    import numpy as np
-
     names = [f"{objective.task}/doc_id", f"{objective.task}/{objective.metric}"]
-    try:
-        with np.load(folder.trial(row.number) / "items.npz") as kept:
-            if not set(names) <= set(kept.files):
-                return None
-            ids, values = kept[names[0]], kept[names[1]]
-    except (OSError, ValueError):
+    found = read_items(folder.trial(row.number) / "items.npz", names)
+    if found is None or not len(found[0]):
         return None
+    ids, values = found
     is_mean = any(math.isclose(float(values.mean()), value, abs_tol=1e-6) for value in row.values)
     return (ids, values) if is_mean else None
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import datetime
 
+from hpotune.config.json_file import optional_object
 from hpotune.config.schema.execution import Cause
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import ClusterError
@@ -24,10 +24,11 @@ def job_end(folder: StudyFolder, config: StudyConfig, env: Mapping[str, str], *,
         return None
     if end := env.get("SLURM_JOB_END_TIME"):
         return float(end)
-    with suppress(OSError, ValueError):
-        recorded = json.loads((folder.jobs / job.split("_")[0] / "job.json").read_text(encoding="utf-8"))
-        minutes = recorded.get("time_min") or config.resources.walltime_min  # as submitted
-        return float(env.get("HPOTUNE_JOB_START") or time.time()) + minutes * 60
+    recorded = optional_object(folder.jobs / job.split("_")[0] / "job.json")
+    if recorded is not None:
+        with suppress(ValueError, TypeError):  # damaged
+            minutes = float(recorded.get("time_min") or config.resources.walltime_min)  # as submitted
+            return float(env.get("HPOTUNE_JOB_START") or time.time()) + minutes * 60
     with suppress(ClusterError, ValueError):  # a hand-written batch script
         shown = run_command(["squeue", "-h", "-j", env["SLURM_JOB_ID"], "-o", "%e"]).split()
         return datetime.fromisoformat(shown[0]).timestamp() if shown else None

@@ -11,12 +11,13 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from hpotune.errors import ClusterError, StudyFileError
+from hpotune.config.json_file import DamagedFileError, decoding, read_object
+from hpotune.errors import ClusterError, StoreError, StudyFileError
 from hpotune.records.jobs import JobKind, JobRow, job_kind
 from hpotune.records.trial import LOCAL, Cause, Failure, TrialRow, Worker
 from hpotune.slurm.commands import run_command
@@ -65,18 +66,31 @@ class SubmittedJob:
 
 
 def submitted_jobs(folder: StudyFolder) -> list[SubmittedJob]:
-    """Every job array that hpotune submitted for the study, oldest first."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.jobs.glob("*/job.json")]
-    jobs = [
-        SubmittedJob(
-            id=str(job["id"]),
+    """Every job array that hpotune submitted for the study, oldest first.
+
+    Raises: DamagedFileError for a job.json that cannot be read.
+    """
+    jobs = [_recorded_job(path) for path in folder.jobs.glob("*/job.json")]
+    return sorted(jobs, key=lambda job: int(job.id))
+
+
+def _recorded_job(file: Path) -> SubmittedJob:
+    """The job that a job.json records.
+
+    Raises: DamagedFileError: a job that is forgotten would be submitted again.
+    """
+    id_ = file.parent.name
+    ended = f"restore it, or remove {file.parent} once `squeue -j {id_}` no longer lists the job"
+    with decoding(file, next_step=ended):
+        job = read_object(file, next_step=ended)
+        if str(int(job["id"])) != id_:
+            raise ValueError(f"it is of job {job['id']!r}")
+        return SubmittedJob(
+            id=id_,
             kind=job_kind(job["kind"]),
             count=int(job["count"]),
             throttle=int(job.get("throttle", job["count"])),
         )
-        for job in found
-    ]
-    return sorted(jobs, key=lambda job: int(job.id))
 
 
 def query_jobs(
@@ -167,11 +181,12 @@ def _write_cache(folder: StudyFolder, asked_at: float, found: JobsAnswer) -> Non
 def _read_cache(folder: StudyFolder, kinds: dict[str, JobKind]) -> JobsAnswer | None:
     """The last answer, if it is recent and holds every job that hpotune has submitted."""
     try:
-        answer = json.loads(_cache_file(folder).read_text(encoding="utf-8"))
-        age_s, error = time.time() - answer["asked"], answer["silent"]
-        missing = tuple(answer.get("missing", ()))
-        cached = {row["id"]: JobRow(**{**row, "kind": job_kind(row["kind"])}) for row in answer["rows"]}
-    except (OSError, ValueError, KeyError, TypeError):
+        with decoding(_cache_file(folder), next_step=""):
+            answer = read_object(_cache_file(folder), next_step="")
+            age_s, error = time.time() - float(answer["asked"]), str(answer["silent"])
+            missing = tuple(answer.get("missing", ()))
+            cached = {row["id"]: JobRow(**{**row, "kind": job_kind(row["kind"])}) for row in answer["rows"]}
+    except DamagedFileError:
         return None
     if not -1.0 <= age_s < poll_s():  # a clock that is ahead would keep an answer for ever
         return None
@@ -186,11 +201,11 @@ def _read_cache(folder: StudyFolder, kinds: dict[str, JobKind]) -> JobsAnswer | 
 
 @contextmanager
 def _one_reader_queries(folder: StudyFolder) -> Iterator[None]:
-    """One reader asks Slurm and the others wait for its answer; a reader without write permission asks by itself."""
-    if not os.access(folder.jobs, os.W_OK):
-        yield
-        return
-    with exclusive_lock(folder.jobs / ".queue.lock"):
+    """One reader asks Slurm and the others wait for its answer; a reader that cannot lock asks by itself."""
+    with ExitStack() as stack:
+        if os.access(folder.jobs, os.W_OK):
+            with suppress(StoreError):
+                stack.enter_context(exclusive_lock(folder.jobs / ".queue.lock"))
         yield
 
 

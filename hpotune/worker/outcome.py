@@ -13,6 +13,7 @@ from hpotune.records.trial import Failure, TrialResult
 from hpotune.schedule.promotion import is_significantly_worse
 from hpotune.storage import Claim, TrialQueue, newest_write
 from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.item_file import read_items
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,11 +113,5 @@ def items_significantly_worse(
 
 def _items(file: Path, objective: Objective) -> np.ndarray | None:
     """The objective's metric item by item, in the order of the documents. Shape: (items,)."""
-    import numpy as np
-
-    try:
-        with np.load(file) as stored:
-            name = f"{objective.task}/{objective.metric}"
-            return np.asarray(stored[name]) if name in stored.files else None
-    except (OSError, ValueError):
-        return None
+    found = read_items(file, [f"{objective.task}/{objective.metric}"])
+    return found[0] if found is not None else None

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from hpotune.errors import HpotuneError
+from hpotune.errors import StoreError
 
 MIN_FREE_BYTES = 1_000_000
 """Bytes that a new study needs at least: its files and an empty store."""
@@ -47,7 +47,7 @@ def copy_atomic(source: Path, path: Path) -> None:
 def check_writable(folder: Path) -> None:
     """Write a test file into the folder, or into the nearest existing folder above it, and remove the file.
 
-    Raises: HpotuneError where that fails: no permission, no space, or a file in the folder's path.
+    Raises: StoreError where that fails: no permission, no space, or a file in the folder's path.
     """
     try:
         existing = next(path for path in (folder, *folder.parents) if path.exists())
@@ -55,7 +55,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".hpotune-room-") as file:
             file.write(bytes(MIN_FREE_BYTES))
     except OSError as error:
-        raise HpotuneError(unwritable_message(folder, error)) from None
+        raise StoreError(unwritable_message(folder, error)) from None
 
 
 def wait_for_disk_space(
@@ -68,13 +68,13 @@ def wait_for_disk_space(
 ) -> None:
     """Wait until the folder is writable, or until `stop` returns True.
 
-    Raises: HpotuneError when it is not writable for `patience_s` seconds.
+    Raises: StoreError when it is not writable for `patience_s` seconds.
     """
     until = time.monotonic() + patience_s
     while not stop():
         try:
             return check_writable(folder)
-        except HpotuneError as error:
+        except StoreError as error:
             if time.monotonic() >= until:
                 raise
             say(f"waiting: {error}")

@@ -20,8 +20,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpotune.config.json_file import DamagedFileError, decoding, read_object, read_regular
 from hpotune.config.yaml_source import Value
-from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.errors import StoreError, StudyFileError
 from hpotune.records.trial import TrialSpec
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.dependencies import (
@@ -108,7 +109,7 @@ class SnapshotResult:
 def snapshot_code(folder: StudyFolder, values: Mapping[str, Value], *, home: Path) -> SnapshotResult:
     """Copy the study's code as it is now, unless the same snapshot exists. `values`: of the study file, paths absolute.
 
-    Raises: StudyFileError where the code is too large or cannot be read, HpotuneError where it cannot be written.
+    Raises: StudyFileError where the code is too large or cannot be read, StoreError where it cannot be written.
     """
     before = _newest(folder)
     files, notes = _gather(values, home=home, folder=folder)
@@ -120,7 +121,7 @@ def snapshot_code(folder: StudyFolder, values: Mapping[str, Value], *, home: Pat
         if before is None or before.hash != code.hash:
             write_atomic(folder.path / "code" / "newest", code.hash + "\n")
     except OSError as error:
-        raise HpotuneError(
+        raise StoreError(
             f"{folder.path / 'code'}: the snapshot of the study's code cannot be written ({error.strerror}); "
             "free space, or choose another folder with --folder"
         ) from None
@@ -147,19 +148,20 @@ def find_snapshot(folder: StudyFolder, name: str | None = None) -> CodeSnapshot 
 
 def _newest(folder: StudyFolder) -> CodeSnapshot | None:
     try:
-        name = (folder.path / "code" / "newest").read_text(encoding="utf-8").strip()
-    except OSError:
+        name = read_regular(folder.path / "code" / "newest").decode("utf-8").strip()
+    except (OSError, ValueError):
         return None
-    return _read(folder, name)
+    return _read(folder, name) if re.fullmatch("[0-9a-f]+", name) else None
 
 
 def _read(folder: StudyFolder, name: str) -> CodeSnapshot | None:
     path = folder.path / "code" / name
-    try:
-        recorded = json.loads((path / "snapshot.json").read_text(encoding="utf-8"))
-        return CodeSnapshot(hash=name, path=path, roots=recorded["roots"], files=recorded["files"])
-    except (OSError, ValueError, KeyError):
-        return None
+    file = path / "snapshot.json"
+    with suppress(DamagedFileError), decoding(file, next_step=""):
+        recorded = read_object(file, next_step="")
+        roots, files = ({str(k): str(v) for k, v in recorded[key].items()} for key in ("roots", "files"))
+        return CodeSnapshot(hash=name, path=path, roots=roots, files=files)
+    return None
 
 
 def _gather(values: Mapping[str, Value], *, home: Path, folder: StudyFolder) -> tuple[Files, list[str]]:

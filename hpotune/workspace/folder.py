@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hpotune.config import budget_extension
+from hpotune.config.json_file import read_regular
 from hpotune.config.load import Study, build_study
 from hpotune.config.schema.execution import BudgetConfig
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.yaml_source import Source, Value, read_source, write_yaml
-from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.errors import StoreError, StudyFileError
 from hpotune.workspace.atomic_files import unwritable_message, write_atomic
 from hpotune.workspace.provenance import Provenance, read_provenance, write_provenance
 
@@ -84,7 +85,7 @@ class StudyFolder:
         from hpotune.records.rehearsal_record import RehearsalRecord  # a twentieth of `check --static`
 
         try:
-            return RehearsalRecord.model_validate_json(self.rehearsal_file.read_text(encoding="utf-8"))
+            return RehearsalRecord.model_validate_json(read_regular(self.rehearsal_file))
         except (OSError, ValueError):
             return None
 
@@ -226,7 +227,7 @@ def make_folder(folder: StudyFolder, source: Source, *, home: Path, store_url: s
     """Write the study into its folder, or update the files of the same study there.
 
     resolved.yaml is written last: once it exists, the study is complete.
-    Raises: HpotuneError when it cannot be written.
+    Raises: StoreError when it cannot be written.
     """
     try:
         folder.path.mkdir(parents=True, exist_ok=True)
@@ -235,7 +236,7 @@ def make_folder(folder: StudyFolder, source: Source, *, home: Path, store_url: s
         write_atomic(folder.study_file, source.text)
         write_atomic(folder.resolved_file, write_yaml(source.values))
     except OSError as error:
-        raise HpotuneError(unwritable_message(folder.path, error)) from None
+        raise StoreError(unwritable_message(folder.path, error)) from None
 
 
 def check_same_study(folder: StudyFolder, values: Mapping[str, Value]) -> None:

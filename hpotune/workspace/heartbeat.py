@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpotune.config.json_file import DamagedFileError, decoding, read_object
 from hpotune.records.trial import LOCAL, Worker
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
@@ -84,14 +85,14 @@ def heartbeat_file(folder: StudyFolder, job: str) -> Path:
 def read_heartbeat(folder: StudyFolder, job: str) -> HeartbeatRecord | None:
     """The heartbeat of a job or an array's element; None before it started, or where the file cannot be read."""
     path = heartbeat_file(folder, job)
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+    with suppress(DamagedFileError), decoding(path, next_step=""):
+        record = read_object(path, next_step="")
+        end = record.get("end")
         return HeartbeatRecord(
-            start=record["start"],
-            end=record.get("end"),
+            start=float(record["start"]),
+            end=None if end is None else float(end),
             last_beat=path.stat().st_mtime,
-            host=record["host"],
-            pid=record["pid"],
+            host=str(record["host"]),
+            pid=int(record["pid"]),
         )
-    except (OSError, ValueError, KeyError):
-        return None
+    return None

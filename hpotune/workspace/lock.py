@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
-from hpotune.errors import ClusterError, HpotuneError
+from hpotune.errors import HpotuneError, StoreError
 from hpotune.workspace.holder_file import HolderFile
 from hpotune.workspace.mounts import flock_stays_here
 
@@ -61,7 +61,7 @@ class LockFile(FileIO):
 def exclusive_lock(lock: Path) -> Iterator[None]:
     """Wait for the lock, and hold it while the body runs.
 
-    Raises: ClusterError where the file cannot be created or the file system has no locks.
+    Raises: StoreError where the file cannot be created or the file system has no locks.
     """
     with open_lock_file(lock) as file:
         wait_for_lock(file, lock)
@@ -72,7 +72,7 @@ def exclusive_lock(lock: Path) -> Iterator[None]:
 def try_exclusive_lock(lock: Path, *, what: str) -> Iterator[None]:
     """Hold the lock while the body runs, without waiting. `what`: the subject of the error message.
 
-    Raises: HpotuneError naming the process that holds it, ClusterError as `exclusive_lock`.
+    Raises: HpotuneError naming the process that holds it, StoreError as `exclusive_lock`.
     """
     with open_lock_file(lock) as file:
         if not _try_lock(file, lock):
@@ -89,7 +89,7 @@ def this_process() -> str:
 def open_lock_file(lock: Path, *, parents: bool = True) -> LockFile:
     """Open the lock's file, created if missing, read-only if it is another user's. `parents`: create its folder.
 
-    Raises: FileNotFoundError where its folder is missing and not created, ClusterError where it cannot be created.
+    Raises: FileNotFoundError where its folder is missing and not created, StoreError where it cannot be created.
     """
     try:
         if parents:
@@ -102,10 +102,10 @@ def open_lock_file(lock: Path, *, parents: bool = True) -> LockFile:
         if isinstance(error, FileNotFoundError) and not parents:
             raise
         if error.errno == errno.ELOOP:
-            raise ClusterError(
+            raise StoreError(
                 f"{lock}: is a symbolic link; a lock must be a plain file: remove the link"
             ) from None
-        raise ClusterError(
+        raise StoreError(
             f"{lock}: cannot be created ({error.strerror}); free space, or use another folder for the study"
         ) from None
     if flock_stays_here(lock.parent):
@@ -136,7 +136,7 @@ def wait_for_lock(file: LockFile, lock: Path, *, what: str = "") -> None:
     """Wait until this process holds the lock. `what`: what the holder does, printed with its name after REPORT_AFTER_S.
 
     It polls: Linux's NFS client sleeps up to 30 s between its own requests for a lock.
-    Raises: ClusterError where the file system has no locks.
+    Raises: StoreError where the file system has no locks.
     """
     since, pause_s = time.monotonic(), 0.01
     while not _try_lock(file, lock):
@@ -151,7 +151,7 @@ def _try_lock(file: LockFile, lock: Path) -> bool:
     try:
         return file.try_lock()
     except OSError as error:
-        raise ClusterError(
+        raise StoreError(
             f"{lock}: this file system has no locks ({error.strerror}); use a folder on another one for the study"
         ) from None
 

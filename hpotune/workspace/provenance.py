@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
+from hpotune.config.json_file import decoding, read_object
 from hpotune.config.yaml_source import Value
-from hpotune.errors import StudyFileError
 from hpotune.workspace.atomic_files import write_atomic
 
 RECORDED_PACKAGES = (
@@ -62,18 +62,18 @@ def read_provenance(file: Path) -> Provenance:
 
     Raises: StudyFileError where the file is missing or damaged.
     """
-    try:
-        recorded: dict[str, Value] = json.loads(file.read_text(encoding="utf-8"))
-        home, store, folder, commit = (recorded.get(key) for key in ("home", "store", "folder", "commit"))
-        versions = recorded.get("versions")
-    except (OSError, ValueError, AttributeError):
-        raise StudyFileError(
-            f"{file}: is missing or damaged, so the study's store is not known; restore the file, or start a new "
-            "study with --folder"
-        ) from None
+    unknown = (
+        "the study's store is not known without it: restore the file, or start a new study with --folder"
+    )
+    with decoding(file, next_step=unknown):
+        recorded: dict[str, Value] = read_object(file, next_step=unknown)
+        home, store = recorded["home"], recorded["store"]
+        if not (isinstance(home, str) and isinstance(store, str) and "://" in store):
+            raise ValueError("home and store must be text")
+    folder, commit, versions = (recorded.get(key) for key in ("folder", "commit", "versions"))
     return Provenance(
-        home=Path(str(home)),
-        store=_moved_store(str(store), folder, now=file.parent),
+        home=Path(home),
+        store=_moved_store(store, folder, now=file.parent),
         folder=folder if isinstance(folder, str) else None,
         python=str(recorded.get("python", "")),
         host=str(recorded.get("host", "")),

@@ -6,12 +6,14 @@ The trial's own process writes its phases in the same form to trials/<n>/spans.j
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from hpotune.config.json_file import DamagedFileError, decoding, read_regular
 from hpotune.records.trial import Span, Worker
 from hpotune.workspace.folder import StudyFolder
 
@@ -36,24 +38,28 @@ class Timeline:
 
 
 def read_spans(file: Path, *, job: str = "") -> list[Span]:
-    """The spans of a file; none where it is missing. `job`: of spans that name none (those of a trial's process).
+    """The spans of a file; none where it cannot be read. `job`: of spans that name none (those of a trial's process).
 
-    A line that a kill has cut short is left out.
+    A line that is damaged, as a kill cuts the last one short, is left out.
     """
-    if not file.is_file():
-        return []
-    found = []
-    for line in file.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError, KeyError, TypeError):
+    found: list[Span] = []
+    try:
+        lines = read_regular(file).decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        with suppress(DamagedFileError), decoding(file, next_step=""):
             span = json.loads(line)
-            trial = span.get("trial")
+            trial, start, end = span.get("trial"), float(span["start"]), float(span["end"])
+            if not (math.isfinite(start) and math.isfinite(end)):
+                continue
             found.append(
                 Span(
                     job=str(span.get("job", job)),
                     trial=None if trial is None else int(trial),
                     phase=str(span["phase"]),
-                    start=float(span["start"]),
-                    end=float(span["end"]),
+                    start=start,
+                    end=end,
                 )
             )
     return found

@@ -90,7 +90,7 @@ def test_data_root_option_is_no_edit(tmp_path):
     folder = StudyFolder(path=tmp_path)
     folder.study_file.write_text("name: a\nmodel: {}\n")
     folder.resolved_file.write_text("name: a\nmodel: {}\ndata_root: /data\n")
-    folder.provenance_file.write_text('{"home": "/", "store": ""}')
+    folder.provenance_file.write_text('{"home": "/", "store": "sqlite:////s.db"}')
     resolved = folder.read_resolved()
     assert _edited_file(folder, resolved, data_root=None) is None
     assert _edited_file(folder, resolved, data_root="/data") is None

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from hpotune.errors import ClusterError, HpotuneError, StudyFileError
+from hpotune.errors import HpotuneError, StoreError, StudyFileError
 from hpotune.launch.prepare import prepare
 from hpotune.workspace import folder as folders
 from hpotune.workspace.folder import StudyFolder
@@ -250,7 +250,7 @@ def test_the_lock_follows_no_link(tmp_path):
     folder = prepare(file, chosen=None, data_root=None).folder
     folder.lock_file.unlink()
     folder.lock_file.symlink_to(tmp_path / "precious")
-    with pytest.raises(ClusterError, match=r"\.hpotune-lock: is a symbolic link"):
+    with pytest.raises(StoreError, match=r"\.hpotune-lock: is a symbolic link"):
         prepare(file, chosen=None, data_root=None)
     assert (tmp_path / "precious").read_text() == "mine"
 

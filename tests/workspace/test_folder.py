@@ -103,7 +103,7 @@ def test_store_moves_with_folder(study, tmp_path):
 def test_damaged_provenance_is_reported(study, tmp_path):
     folder = made(study, tmp_path / "own")
     folder.provenance_file.write_text("{")
-    with pytest.raises(StudyFileError, match=r"provenance.json: is missing or damaged"):
+    with pytest.raises(StudyFileError, match=r"provenance.json: is damaged .no JSON"):
         folder.provenance()
 
 

@@ -33,7 +33,7 @@ def test_unreadable_study_file(folder, refused):
 
 
 def test_folder_that_cannot_be_made(folder, refused):
-    error = refused("run", valid_study(folder), "--folder", folder / "rows.jsonl" / "here", code=1)
+    error = refused("run", valid_study(folder), "--folder", folder / "rows.jsonl" / "here", code=4)
     assert "cannot be written (Not a directory); free space, or choose another with --folder" in error
 
 
@@ -45,7 +45,7 @@ def test_folder_without_permission(folder):
     run = [sys.executable, "-m", "hpotune", "run", study, "--folder", folder / "folder" / "a"]
     done = subprocess.run([*as_others, *run], capture_output=True, text=True, check=False)
     (line,) = done.stderr.splitlines()
-    assert (done.returncode, "cannot be written (Permission denied)" in line) == (1, True), line
+    assert (done.returncode, "cannot be written (Permission denied)" in line) == (4, True), line
     assert list((folder / "folder").iterdir()) == []
 
 
@@ -62,7 +62,7 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def test_full_disk(small_disk, folder, refused):
-    error = refused("run", valid_study(folder), "--folder", small_disk / "here", code=1)
+    error = refused("run", valid_study(folder), "--folder", small_disk / "here", code=4)
     assert "cannot be written (No space left on device); free space" in error
     assert list(small_disk.iterdir()) == []
 

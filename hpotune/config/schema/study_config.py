@@ -309,6 +309,9 @@ class StudyConfig(PointConfig):
     checks: ChecksConfig = ChecksConfig()
     store: str = "auto"
     """auto, sqlite, journal, or a URL without a password: sqlite:///F, postgresql://USER@HOST/DB, journal:///F."""
+    sqlite_on_network: bool = False
+    """Whether an SQLite store may be on a network file system (NFS, Lustre, sshfs, …): write true only where its locks
+    hold between all nodes. false: such a store is refused."""
     keep: KeepConfig = KeepConfig()
 
     @field_validator("name")

@@ -245,7 +245,8 @@ def _job_logs(folder: StudyFolder, worker: Worker) -> Iterator[Path]:
         files = list((folder.jobs / LOCAL).glob("worker-*.log"))
     else:
         files = list((folder.jobs / worker.job.split("_")[0]).glob(f"{worker.job}_*log.out"))
-    yield from sorted(files, key=lambda file: file.stat().st_mtime, reverse=True)
+    times = {file: file.stat().st_mtime for file in files if file.is_file()}
+    yield from sorted(times, key=times.__getitem__, reverse=True)
 
 
 def _of_trial(text: str, number: int) -> str:
@@ -258,6 +259,8 @@ def _of_trial(text: str, number: int) -> str:
 
 def _end_of(file: Path) -> str:
     try:
+        if not file.is_file():  # a pipe would be waited for without end
+            return ""
         with file.open("rb") as log:
             log.seek(max(0, file.stat().st_size - READ_BYTES))
             return log.read().decode("utf-8", errors="replace")

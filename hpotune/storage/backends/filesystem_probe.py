@@ -15,6 +15,13 @@ from hpotune.workspace.mounts import existing_folder, mount_type
 
 LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs"})
 """Types on which SQLite is known to be safe: file systems of one host."""
+NETWORK = frozenset({
+    "nfs", "nfs3", "nfs4", "lustre", "cifs", "smb", "smb3", "smbfs", "sshfs", "beegfs", "beegfs_nodev", "gpfs", "mmfs",
+    "ceph", "cephfs", "ceph-fuse", "glusterfs", "pvfs2", "orangefs", "afs", "openafs", "wekafs", "panfs", "dvs",
+    "ocfs2", "gfs2", "moosefs", "mfs", "lizardfs", "xtreemfs", "quobyte", "s3fs", "rclone", "gcsfuse", "juicefs",
+    "davfs", "davfs2", "cvmfs2", "curlftpfs",
+})  # fmt: skip
+"""Types that several hosts mount, also as `fuse.TYPE`: SQLite's locks there depend on server, version and options."""
 PROCESSES, WRITES = 4, 25
 _ADVICE = {
     (
@@ -73,6 +80,21 @@ class Probe:
     why: str
     kind: str
     """The file system's type."""
+
+
+def network_type(folder: Path) -> str:
+    """The type of the file system of a path if several hosts mount it; empty for a local or an unknown one."""
+    kind = mount_type(folder)
+    return kind if kind.removeprefix("fuse.") in NETWORK else ""
+
+
+def sqlite_refusal(file: Path) -> str:
+    """Why an SQLite store may not be this file, and the next step; empty if it may."""
+    kind = network_type(file.parent)
+    return kind and (
+        f"SQLite loses or doubles trials on a network file system where locks do not hold between nodes, and {file} is "
+        f"on {kind}; write store: journal or a PostgreSQL URL, or `sqlite_on_network: true` if they hold"
+    )
 
 
 def advice(kind: str, *, slurm: bool) -> str:

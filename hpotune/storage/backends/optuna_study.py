@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 
 import optuna
 from optuna.storages import BaseStorage
@@ -11,19 +12,24 @@ from optuna.storages import BaseStorage
 from hpotune.config.load import Study
 from hpotune.errors import StoreError
 from hpotune.storage.backends.connect import connect
+from hpotune.storage.backends.filesystem_probe import sqlite_refusal
 from hpotune.storage.backends.store_file import require_file
 from hpotune.workspace.folder import IDENTITY_SECTIONS
 
 
-def create_study(url: str, study: Study, *, folder: str) -> tuple[BaseStorage, int]:
+def create_study(url: str, study: Study, *, folder: str, adopt: bool = False) -> tuple[BaseStorage, int]:
     """The storage and the id of the study in it; made where there is none.
 
-    Raises: StoreError when the storage cannot be reached or holds another study of that name.
+    `adopt`: take over the study of another folder, if that does not exist any more.
+    Raises: StoreError when the storage cannot be reached, is not safe, or holds another study of that name.
     """
+    _require_safe(url, study)
     storage, name = connect(url), study.config.name
     senses = [objective.sense for objective in study.config.score.objective]
     made = optuna.create_study(storage=storage, study_name=name, directions=senses, load_if_exists=True)
     owner = made.user_attrs.get("folder")
+    if adopt and owner is not None and not Path(owner).exists():
+        owner = None
     if owner not in (None, folder) or [d.name.lower() for d in made.directions] != senses:
         raise StoreError(f"{url}: holds another study named {name!r} (of {owner}); rename this one (name:)")
     own_hash = identity_hash(study)
@@ -43,6 +49,8 @@ def open_study(url: str, study: Study, *, read_only: bool, patience_s: float) ->
     Raises: StoreError when the storage cannot be reached or has no such study.
     """
     require_file(url)
+    if not read_only:
+        _require_safe(url, study)
     storage = connect(url, read_only=read_only, patience_s=patience_s)
     try:
         return storage, storage.get_study_id_from_name(study.config.name)
@@ -51,6 +59,14 @@ def open_study(url: str, study: Study, *, read_only: bool, patience_s: float) ->
             f"{url}: has no study {study.config.name!r}, so the trials of this folder are not there; restore the "
             "store, or remove the study's folder to start over"
         ) from None
+
+
+def _require_safe(url: str, study: Study) -> None:
+    """Raises: StoreError for an SQLite file on a network file system, unless the study file allows it."""
+    if not url.startswith("sqlite:") or study.config.sqlite_on_network:
+        return
+    if refusal := sqlite_refusal(Path(url.partition(":///")[2])):
+        raise StoreError(f"store: {refusal}")
 
 
 def identity_hash(study: Study) -> str:

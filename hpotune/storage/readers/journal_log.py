@@ -28,6 +28,7 @@ _ENDED = ("COMPLETE", "PRUNED", "FAIL")
 class _Study:
     trials: list[TrialRecord] = field(default_factory=list)
     forgiven: frozenset[int] = frozenset()
+    folder: str | None = None
     kinds: dict[str, object] = field(default_factory=dict)
     """Of the distributions of each parameter."""
 
@@ -58,7 +59,7 @@ def read_journal(path: str, name: str) -> StudyRecord:
     if name not in replay.names:
         raise Unreadable(f"no study {name!r}")
     study = replay.studies[replay.names[name]]
-    return StudyRecord(trials=study.trials, forgiven=study.forgiven)
+    return StudyRecord(trials=study.trials, forgiven=study.forgiven, folder=study.folder)
 
 
 def _apply(replay: _Replay, log: dict[str, Any]) -> None:
@@ -89,8 +90,10 @@ def _of_study(replay: _Replay, log: dict[str, Any]) -> None:
     elif code == _DELETE_STUDY:
         if replay.studies.pop(log["study_id"], None):
             replay.names = {name: id_ for name, id_ in replay.names.items() if id_ != log["study_id"]}
-    elif log["study_id"] in replay.studies and "forgiven" in log["user_attr"]:
-        replay.studies[log["study_id"]].forgiven = frozenset(log["user_attr"]["forgiven"])
+    elif log["study_id"] in replay.studies:
+        study, attr = replay.studies[log["study_id"]], log["user_attr"]
+        study.forgiven = frozenset(attr.get("forgiven", study.forgiven))
+        study.folder = attr.get("folder", study.folder)
 
 
 def _create(replay: _Replay, log: dict[str, Any]) -> None:

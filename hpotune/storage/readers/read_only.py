@@ -9,12 +9,25 @@ from __future__ import annotations
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from hpotune.config.load import Study
+from hpotune.errors import StoreError
 from hpotune.records.trial import TrialRow
 from hpotune.storage.readers.journal_log import read_journal
 from hpotune.storage.readers.sql_tables import StudyRecord, Unreadable, read_postgres, read_sqlite
 from hpotune.storage.readers.trial_record import choice_options, row_of
+
+_FAILED = (
+    Unreadable,
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    RecursionError,
+    ImportError,
+)
 
 
 def rows_of(url: str, study: Study) -> list[TrialRow]:
@@ -26,13 +39,50 @@ def rows_of(url: str, study: Study) -> list[TrialRow]:
         with _without_collector():
             options, found = choice_options(study.space), _read(url, study.config.name)
             rows = [row_of(trial, options, forgiven=trial.number in found.forgiven) for trial in found.trials]
-    except (Unreadable, OSError, LookupError, ValueError, TypeError, ImportError):
+    except _FAILED:
         from hpotune.storage.trials.queue import TrialQueue
 
-        return TrialQueue.open(url, study, read_only=True).rows()
+        queue = TrialQueue.open(url, study, read_only=True)
+        try:
+            return queue.rows()
+        except _FAILED as error:
+            raise StoreError(
+                f"{url}: holds values of trials that hpotune cannot read ({type(error).__name__}: {error}); restore "
+                "the store from a backup, or name another one"
+            ) from error
     not_failed = [row for row in rows if row.state != "failed"]
     surplus = {row.number for row in not_failed[study.config.budget.trials :]}
     return [row for row in rows if not (row.state == "waiting" and row.number in surplus)]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EarlierTrials:
+    """Trials that a store holds of a study before its folder is made: the folder was removed, or is another one."""
+
+    finished: int
+    started: int
+    """Finished, failed and running ones."""
+    first: float
+    """When the first one started, in Unix seconds."""
+    folder: str | None
+    """The folder that they were run for."""
+
+
+def earlier_trials(url: str, name: str) -> EarlierTrials | None:
+    """The trials of the study of this name that have started; None where there are none, or no such store or study."""
+    try:
+        found = _read(url, name)
+    except _FAILED:
+        return None
+    started = [trial for trial in found.trials if trial.state != "WAITING" or "attempts" in trial.attrs]
+    if not started:
+        return None
+    return EarlierTrials(
+        finished=sum(trial.state in ("COMPLETE", "PRUNED") for trial in started),
+        started=len(started),
+        first=min((trial.start for trial in started if trial.start is not None), default=0.0),
+        folder=found.folder,
+    )
 
 
 @contextmanager

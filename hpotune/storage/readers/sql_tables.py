@@ -41,6 +41,8 @@ class StudyRecord:
     trials: Sequence[TrialRecord]
     """By number."""
     forgiven: frozenset[int] = frozenset()
+    folder: str | None = None
+    """The study's folder, as its user attribute has it."""
 
 
 def read_sqlite(path: str, name: str) -> StudyRecord:
@@ -81,8 +83,12 @@ def _read(ask: Query, name: str) -> StudyRecord:
     if len(found) != 1:
         raise Unreadable(f"no study {name!r}")
     study = int(found[0][0])
-    forgiven_rows = ask(
-        f"SELECT value_json FROM study_user_attributes WHERE study_id = {study} AND key = 'forgiven'"
+    own: dict[str, str] = dict(
+        (key, value)
+        for key, value in ask(
+            f"SELECT key, value_json FROM study_user_attributes WHERE study_id = {study} "
+            "AND key IN ('forgiven', 'folder')"
+        )
     )
     trials = {
         row[0]: TrialRecord(number=row[1], state=row[2], start=unix(row[3]), end=unix(row[4]))
@@ -103,8 +109,11 @@ def _read(ask: Query, name: str) -> StudyRecord:
     )  # at once: thousands of calls take longer
     for (id_, key, _), value in zip(found, parsed, strict=True):
         trials[id_].attrs[key] = value
-    forgiven = frozenset(json.loads(forgiven_rows[0][0])) if forgiven_rows else frozenset()
-    return StudyRecord(trials=list(trials.values()), forgiven=forgiven)
+    return StudyRecord(
+        trials=list(trials.values()),
+        forgiven=frozenset(json.loads(own.get("forgiven", "[]"))),
+        folder=json.loads(own.get("folder", "null")),
+    )
 
 
 def _part(columns: str, table: str, study: int, *, where: str = "", order: str = "") -> str:

@@ -75,12 +75,12 @@ class TrialQueue:
         self._assign_point = partial(assign_point, storage, study, finished=self._trials.finished)
 
     @classmethod
-    def create(cls, url: str, study: Study, *, folder: str) -> TrialQueue:
-        """Create the study's queue, or open the existing one, with its first waiting trials.
+    def create(cls, url: str, study: Study, *, folder: str, adopt: bool = False) -> TrialQueue:
+        """Create the study's queue, or open the existing one, with its first waiting trials. `adopt`: see create_study.
 
         Raises: StoreError when the storage cannot be reached or holds another study of that name.
         """
-        storage, study_id = create_study(url, study, folder=folder)
+        storage, study_id = create_study(url, study, folder=folder, adopt=adopt)
         queue = cls(storage, study, study_id=study_id)
         queue.append_waiting()
         return queue

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from hpotune.config.json_file import read_regular
 from hpotune.records.trial import LOCAL, Failure, TrialResult, TrialRow, Worker
 from hpotune.workspace.folder import StudyFolder
 
@@ -99,7 +100,7 @@ def output_reader(folder: StudyFolder) -> OutputReader:
         own = folder.trial(number)
         result = None
         with suppress(OSError, ValidationError):
-            result = TrialResult.model_validate_json((own / "result.json").read_bytes())
+            result = TrialResult.model_validate_json(read_regular(own / "result.json"))
         return TrialOutput(result=result, checkpoint=newest_write(own / "checkpoint"))
 
     return read_output
