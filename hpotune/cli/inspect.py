@@ -120,26 +120,78 @@ def why(study: Target, number: Number, folder: Folder = None, as_json: AsJson = 
 
     from hpotune.report.views.why import why_result
     from hpotune.report.why_table import why_table
+    from hpotune.slurm.job_logs import job_logs
 
-    result = why_result(*read_trials(study, folder), number)
+    found, config, rows = read_trials(study, folder)
+    result = why_result(found, config, rows, number, logs_of=lambda job: job_logs(found, job))
     print_json(result) if as_json else show(why_table(result, now=datetime.now()))
 
 
 @app.command(rich_help_panel=LOOK)
 def logs(
     study: Target,
-    number: Number,
+    number: Annotated[int | None, typer.Argument(metavar="N", help="The trial's number.")] = None,
     folder: Folder = None,
+    job: Annotated[
+        str | None,
+        typer.Option(
+            "--job", metavar="ID", help="A job's own log instead: 12, 12_3, or `local` for workers here."
+        ),
+    ] = None,
     lines: Annotated[int, typer.Option("--lines", "-n", help="How many of the last lines; 0: all.")] = 40,
 ) -> None:
-    """Print a trial's log."""
+    """Print the log of a trial, or with --job of a job.
+
+    A job's log holds what its script and its worker wrote, such as why the worker could not start.
+    """
     from hpotune.errors import StudyFileError
     from hpotune.workspace.folder import folder_of
 
-    path = folder_of(study, chosen=folder).trial(number) / "log.txt"
+    found = folder_of(study, chosen=folder)
+    if (number is None) == (job is None):
+        raise StudyFileError("logs: needs a trial's number, or --job ID; give one of them")
+    if job is not None:
+        _print_job_logs(found, job, lines=lines)
+        return
+    path = found.trial(number or 0) / "log.txt"
     if not path.is_file():
         raise StudyFileError(
             f"trial {number} has no log ({path}); `hpotune trials` lists those that have started"
         )
-    text = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    typer.echo("\n".join(text[-lines:] if lines else text))
+    text = path.read_text(encoding="utf-8", errors="replace")
+    if text.strip():
+        _print_last(text, lines)
+    else:
+        typer.echo(
+            f"trial {number} has written nothing so far; `hpotune why` shows what its job wrote", err=True
+        )
+
+
+def _print_job_logs(folder: StudyFolder, job: str, *, lines: int) -> None:
+    """Prints each log of a job below its path, as `tail` does.
+
+    Raises: StudyFileError where there is none.
+    """
+    from hpotune.errors import StudyFileError
+    from hpotune.records.trial import LOCAL
+    from hpotune.slurm.job_logs import JOB, job_logs
+
+    if job != LOCAL and not JOB.fullmatch(job):
+        raise StudyFileError(f"--job {job!r}: is no job id; needs 12, an element such as 12_3, or `local`")
+    paths = job_logs(folder, job)
+    if not paths:
+        numbers = sorted((path.name for path in folder.jobs.glob("*") if path.name.isdecimal()), key=int)
+        known = f"the study's jobs: {', '.join(numbers)}" if numbers else "no job of the study was submitted"
+        raise StudyFileError(
+            f"--job {job}: has no log in {folder.jobs}, and Slurm names none; perhaps it has not started; {known}"
+        )
+    for path in paths:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        typer.echo(f"==> {path} <==" + ("" if text.strip() else "\n(empty)"))
+        if text.strip():
+            _print_last(text, lines)
+
+
+def _print_last(text: str, lines: int) -> None:
+    every = text.splitlines()
+    typer.echo("\n".join(every[-lines:] if lines else every))

@@ -16,6 +16,7 @@ from hpotune.records.rehearsal_record import RehearsalRecord
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import LOCAL, RegretBound, TrialRow
 from hpotune.report.views.forecast import Forecast, forecast
+from hpotune.report.views.job_start import start_failures
 from hpotune.report.views.trial_view import TrialView, trial_view
 from hpotune.report.wait_reasons import explain
 from hpotune.schedule.best_trials import best_trials
@@ -84,7 +85,7 @@ class JobView:
     reason: str
     """Slurm's pending reason."""
     why: str
-    """The pending reason explained, with what to do; or why the state is not known. Empty for other jobs."""
+    """The pending reason explained, with what to do; why the worker could not start; why the state is not known."""
     estimate: str | None
     """Expected start by Slurm, local time, ISO 8601."""
     exit_code: str
@@ -171,7 +172,7 @@ def study_status(
         regret_bound=next((row.regret_bound for row in reversed(rows) if row.regret_bound), None),
         forecast=forecast(config, rows, jobs, lost, silent=silent, over=stop is not None, now=now),
         bad_nodes={host: node.text for host, node in bad_nodes(rows).items()},
-        jobs=_jobs(jobs, running),
+        jobs=_jobs(jobs, running, start_failures(folder, jobs)),
         queue_age_s=queue_age_s,
         cluster=cluster,
         missing=tuple(missing) or None,
@@ -247,12 +248,14 @@ def _running(row: TrialRow, *, silent_s: float | None, now: datetime) -> Running
     )
 
 
-def _jobs(jobs: Sequence[JobRow], running: Sequence[TrialRow]) -> tuple[JobView, ...]:
+def _jobs(
+    jobs: Sequence[JobRow], running: Sequence[TrialRow], failures: Mapping[str, str]
+) -> tuple[JobView, ...]:
     trials: dict[str, int] = {}
     for row in running:
         if row.worker:
             trials.setdefault(row.worker.job, row.number)
-    return tuple(_job(job, trials.get(job.id)) for job in jobs)
+    return tuple(_job(job, trials.get(job.id), failures.get(job.id) or _why(job)) for job in jobs)
 
 
 def _why(job: JobRow) -> str:
@@ -262,13 +265,13 @@ def _why(job: JobRow) -> str:
     return job.reason if job.state in ("GONE", "UNKNOWN") else ""
 
 
-def _job(job: JobRow, trial: int | None) -> JobView:
+def _job(job: JobRow, trial: int | None, why: str) -> JobView:
     return JobView(
         id=job.id,
         kind=job.kind,
         state=job.state,
         reason=job.reason,
-        why=_why(job),
+        why=why,
         estimate=job.estimate or None,
         exit_code=job.exit_code,
         trial=trial,

@@ -5,7 +5,7 @@ Reads the ends of log files; writes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,6 +17,7 @@ from hpotune.errors import StudyFileError
 from hpotune.records.trial import LOCAL, Attempt, TrialRow, Worker
 from hpotune.report.advice import failure_advice
 from hpotune.report.log_excerpt import Excerpt, excerpt
+from hpotune.report.views.job_start import latest_start_failure, text_end
 from hpotune.report.views.trial_view import TrialState, trial_state
 from hpotune.schedule.failures import UNCOUNTED, bad_nodes, failure_causes
 from hpotune.workspace.folder import StudyFolder
@@ -83,8 +84,15 @@ class WhyResult:
     """The first error of the last attempt, or the log's last lines."""
 
 
-def why_result(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow], number: int) -> WhyResult:
-    """Why trial `number` is in its state.
+def why_result(
+    folder: StudyFolder,
+    config: StudyConfig,
+    rows: Sequence[TrialRow],
+    number: int,
+    *,
+    logs_of: Callable[[str], Sequence[Path]] = lambda job: (),
+) -> WhyResult:
+    """Why trial `number` is in its state. `logs_of`: the logs of a job that are not in the study's folder.
 
     Raises: StudyFileError where the study has no trial of that number.
     """
@@ -92,7 +100,11 @@ def why_result(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow
     attempts = _attempts(row)
     cause, message = _cause(row, attempts)
     has_log = row.state in ("failed", "waiting") and bool(attempts)
-    file, found = _log(folder, row, attempts[-1], cause=cause, message=message) if has_log else (None, None)
+    file, found = (
+        _log(folder, row, attempts[-1], cause=cause, message=message, logs_of=logs_of)
+        if has_log
+        else (None, None)
+    )
     return WhyResult(
         study=config.name,
         folder=folder.path,
@@ -104,7 +116,7 @@ def why_result(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow
         params=dict(row.params),
         attempts=tuple(_attempt_view(attempt) for attempt in attempts),
         running=_running(row),
-        policy=tuple(_policy(config, rows, row, attempts, cause)),
+        policy=(*_policy(config, rows, row, attempts, cause), *_not_started(folder, row, attempts)),
         advice=failure_advice(config, row, attempts, cause) if cause else None,
         log=file,
         rank=found.rank if found else None,
@@ -196,6 +208,14 @@ def _policy(
     return lines
 
 
+def _not_started(folder: StudyFolder, row: TrialRow, attempts: Sequence[Attempt]) -> list[str]:
+    """Why no worker has started a trial, where the latest job says it."""
+    if row.state != "waiting" or attempts:
+        return []
+    cause = latest_start_failure(folder)
+    return [f"the study's latest job failed: {cause}"] if cause else []
+
+
 def _retries(config: StudyConfig, row: TrialRow, attempts: Sequence[Attempt], cause: Cause) -> str:
     allowed = config.retry.times(cause)
     ended = sum(attempt.cause == cause for attempt in attempts)
@@ -219,15 +239,22 @@ def _counted(config: StudyConfig, rows: Sequence[TrialRow], row: TrialRow, cause
 
 
 def _log(
-    folder: StudyFolder, row: TrialRow, attempt: Attempt, *, cause: Cause | None, message: str
+    folder: StudyFolder,
+    row: TrialRow,
+    attempt: Attempt,
+    *,
+    cause: Cause | None,
+    message: str,
+    logs_of: Callable[[str], Sequence[Path]],
 ) -> tuple[Path | None, Excerpt | None]:
     """The log that explains the end of an attempt, and its lines that matter; a log with an error is preferred."""
     own = [(folder.trial(row.number) / "log.txt", None)]
-    jobs = [(file, row.number) for file in _job_logs(folder, attempt.worker)]
+    files = list(_job_logs(folder, attempt.worker)) or logs_of(attempt.worker.job)
+    jobs = [(file, row.number) for file in files]
     first, then = (jobs, own) if attempt.ended_by_other and cause in _OF_THE_JOB else (own, jobs)
     best: tuple[Path | None, Excerpt | None] = (None, None)
     for file, number in (*first, *then):
-        text = _end_of(file)
+        text = text_end(file, READ_BYTES)
         text = text if number is None else _of_trial(text, number)
         if not text.strip():
             continue
@@ -255,14 +282,3 @@ def _of_trial(text: str, number: int) -> str:
     own, next_one, _ = last.partition(" starts: ")
     lines = own.split("\n")[1 : -1 if next_one else None]
     return "\n".join(lines) if marker else ""
-
-
-def _end_of(file: Path) -> str:
-    try:
-        if not file.is_file():  # a pipe would be waited for without end
-            return ""
-        with file.open("rb") as log:
-            log.seek(max(0, file.stat().st_size - READ_BYTES))
-            return log.read().decode("utf-8", errors="replace")
-    except OSError:
-        return ""

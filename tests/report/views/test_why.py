@@ -160,6 +160,26 @@ def test_log_of_job_replaces_empty_log(folder: StudyFolder) -> None:
     assert result.lines == ("old words of trial 2",)
 
 
+def test_log_of_hand_written_job(folder: StudyFolder) -> None:
+    file = folder.path / "slurm-5_0.out"
+    file.write_text(WORKER_LOG)
+    row = failed(7, ended(cause="timeout", ended_by_other=True))
+    result = why_result(folder, config(), [row], 7, logs_of=lambda job: [file] if job == "5_0" else [])
+    assert result.log == file
+    assert result.lines == tuple(WORKER_LOG.splitlines()[-2:])
+
+
+def test_worker_that_cannot_start_is_named(folder: StudyFolder) -> None:
+    (folder.jobs / "5").mkdir(parents=True)
+    (folder.jobs / "5" / "job.json").write_text("{}")
+    (folder.jobs / "5" / "5_0_0_log.out").write_text(
+        "slurmstepd: error: execve(): /e/python: No such file or directory\n"
+    )
+    shown = text(why_result(folder, config(), [paused(1)], 1))
+    assert "no worker has started it yet" in shown
+    assert "its worker could not start: /e/python: No such file or directory" in shown
+
+
 def test_log_of_killed_job_comes_first(folder: StudyFolder) -> None:
     own = folder.trial(7) / "log.txt"
     own.parent.mkdir(parents=True)
