@@ -15,6 +15,7 @@ from hpotune.checks.doctor_slurm import slurm_findings
 from hpotune.checks.finding import Finding as Finding
 from hpotune.checks.finding import exit_code as exit_code
 from hpotune.checks.gpus import gpu_lines
+from hpotune.checks.node_local import node_local_findings
 from hpotune.config.load import load_study
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import HpotuneError
@@ -42,6 +43,7 @@ def findings(target: Path) -> list[Finding]:
     checks: list[Callable[[], Iterator[Finding]]] = [
         lambda: slurm_findings(config),
         lambda: _files(folder),
+        lambda: node_local_findings(config, study_folder) if config else iter(()),
         lambda: disk_clock(folder),
         _gpus,
         _libraries,

@@ -65,10 +65,13 @@ def check(
 
 
 def _cluster_warnings(checked: Checked) -> list[str]:
-    """What this machine's Slurm says of the study's GPUs."""
+    """What this machine's Slurm says of the study's GPUs, and files that compute nodes do not see."""
     from hpotune.checks.gpus import gpu_type_findings
+    from hpotune.checks.node_local import node_local_findings
 
-    return [finding.message(checked.study.source) for finding in gpu_type_findings(checked.study.config)]
+    config = checked.study.config
+    found = [*gpu_type_findings(config), *node_local_findings(config, checked.folder)]
+    return [finding.message(checked.study.source) for finding in found]
 
 
 def _print_checked(
