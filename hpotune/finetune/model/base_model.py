@@ -241,3 +241,8 @@ def base_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
     if name == "auto":
         name = "float32" if device.type == "cpu" else "bfloat16"
     return getattr(torch, name)
+
+
+def embedding_rows(model: torch.nn.Module) -> int:
+    """The rows of the input embedding: token ids are below this number."""
+    return len(model.get_input_embeddings().weight)
