@@ -28,8 +28,8 @@ _CREATION_LOCK = int.from_bytes(b"hpotune", "big")
 """The number of the PostgreSQL advisory lock that is held while a study is created."""
 _PERMANENT = re.compile(
     "password authentication failed|no password supplied|does not exist|no pg_hba.conf entry|certificate verify failed|"
-    "permission denied|does not support SSL|does not match host name|is not permitted to log in|invalid .*option|"
-    "private key file"
+    "permission denied|does not support SSL|does not match host name|is not permitted to log in|invalid \\S+ value|"
+    "invalid .*option|private key file"
 )
 _FULL = re.compile(
     "too many clients|remaining connection slots|too many connections|no more connections allowed"
@@ -110,7 +110,7 @@ def server_advice(reason: str) -> str:
             "all connections of the server are in use: raise max_connections, use a connection pooler such as "
             "PgBouncer, or lower budget.parallel"
         )
-    if re.search("certificate|SSL", reason):
+    if re.search("certificate|SSL|sslmode", reason):
         return "check sslmode and sslrootcert in the URL (or PGSSLMODE, PGSSLROOTCERT) with `psql`"
     return "check host, port, database and PGPASSWORD or ~/.pgpass with `psql`, or use store: auto"
 
