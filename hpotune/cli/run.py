@@ -26,8 +26,11 @@ from hpotune.cli.common import (
 from hpotune.cli.rehearse import MEMORY_GB, TIME_S, FirstRehearsal, Memory, NoRehearsal, Time
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from hpotune.config.load import Study
     from hpotune.storage import TrialQueue
+    from hpotune.worker import WorkerResult
     from hpotune.workspace.folder import StudyFolder
 
 
@@ -176,13 +179,14 @@ def worker(
     It may stand in an sbatch file of your own: the first worker makes the study.
     """
     import platform
+    from functools import partial
 
     env = dict(os.environ)  # of its trials
     # the search's matrices are small: threads that share a busy core with the trial's make them a hundred times slower
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from hpotune.launch.prepare import prepare, snapshot_current_code
-    from hpotune.slurm.job_time import job_end, requeue_cause
+    from hpotune.slurm.job_time import job_times, query_times, requeue_cause
     from hpotune.slurm.study_jobs import exclude_node
     from hpotune.worker import WorkerLoop, this_worker
     from hpotune.workspace.folder import folder_of
@@ -194,16 +198,58 @@ def worker(
         snapshot = snapshot_current_code(folder).code
         code = snapshot.hash if snapshot else None
     me = this_worker(os.environ, host=platform.node())
-    end = job_end(folder, folder.load().config, os.environ, job=me.job)
-    requeued = requeue_cause(os.environ)
+    config = folder.load().config
+    times = job_times(folder, config, os.environ, job=me.job)
+
+    def run_once() -> WorkerResult:
+        loop = WorkerLoop.open(
+            folder,
+            worker=me,
+            env=env,
+            deadline=times.end if times else None,
+            limit_s=times.limit_s if times else None,
+            ask_times=partial(query_times, folder, me.job) if times else None,
+            code=code,
+            requeue_cause=requeue_cause(os.environ),
+        )
+        return loop.run(trials=trials)
+
+    done = None
     try:
-        loop = WorkerLoop.open(folder, worker=me, env=env, deadline=end, code=code, requeue_cause=requeued)
-        done = loop.run(trials=trials)
+        done = run_once()
         if done.broken_node and exclude_node(me.job, me.host):
             typer.echo(f"asked Slurm to start no more of job {me.job.split('_')[0]} on {me.host}", err=True)
     finally:
         if follow_up:
             _follow_up(folder.path, ended=[me.job])
+    if not follow_up:
+        _stand_in(folder, done, again=run_once, job=me.job)
+
+
+def _stand_in(
+    folder: StudyFolder, done: WorkerResult, *, again: Callable[[], WorkerResult], job: str
+) -> None:
+    """Do the work of a follow-up job that is not there.
+
+    Where limits leave no room for further jobs, this one runs more trials; at the end of its time it is requeued.
+    """
+    from hpotune.launch.next_follow_up import requeue_own_job, stands_in
+    from hpotune.slurm.cluster_limits import SubmitLimitReached
+
+    _, loaded, store = open_study(folder.path, None, write=True, patient=True)
+    while done.ended_by != "signal" and stands_in(folder, loaded.config, store, job=job):
+        try:
+            _follow_up(folder.path, ended=[job])
+            return
+        except SubmitLimitReached as error:
+            typer.echo(f"no room for another job: {error}", err=True)
+            if done.trials == 0 or (done.ended_by == "time" and not requeue_own_job(os.environ)):
+                raise
+        if done.ended_by == "time":
+            typer.echo("requeued this job: it continues the study when it starts again", err=True)
+            return
+        typer.echo("this job runs the next trials itself", err=True)
+        done = again()
 
 
 @app.command(rich_help_panel=JOBS)
@@ -233,13 +279,23 @@ def follow_up(study: Target, ended: Ended = "") -> None:
     import platform
     import time
 
+    from hpotune.launch.next_follow_up import requeue_own_job
+    from hpotune.slurm.cluster_limits import SubmitLimitReached
     from hpotune.worker import this_worker
     from hpotune.workspace.folder import folder_of
     from hpotune.workspace.heartbeat import Heartbeat
 
     me = this_worker(os.environ, host=platform.node())
     with Heartbeat(folder=folder_of(study), worker=me).recorded(clock=time.time):
-        _follow_up(study, ended=[job for job in ended.split(",") if job])
+        try:
+            _follow_up(study, ended=[job for job in ended.split(",") if job])
+        except (
+            SubmitLimitReached
+        ) as error:  # its own slot in the queue is kept until there is room for a worker
+            typer.echo(f"no room for another job: {error}", err=True)
+            if not requeue_own_job(os.environ):
+                raise
+            typer.echo("requeued this job: it tries again when it starts", err=True)
 
 
 @app.command(hidden=True)

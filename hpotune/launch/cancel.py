@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 
+from hpotune.launch.cancellation import mark_cancelled
 from hpotune.records.trial import LOCAL
 from hpotune.slurm.study_jobs import cancel_jobs, query_jobs
 from hpotune.storage import TrialQueue, stale_on_host
@@ -23,7 +24,7 @@ def cancel_study(folder: StudyFolder, store: TrialQueue) -> list[str]:
     with exclusive_lock(
         folder.jobs / ".lock"
     ):  # a follow-up that submits now comes first, and its jobs are cancelled too
-        folder.cancelled.touch()
+        mark_cancelled(folder, "`hpotune cancel`")
         active = [row for row in query_jobs(folder, store.rows()) if row.active]
         # Of a hand-written array only the elements that run this study.
         cancel_jobs(

@@ -5,8 +5,6 @@ Running it twice submits nothing twice.
 
 from __future__ import annotations
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -16,10 +14,13 @@ from typing import TypeVar
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import ClusterError
+from hpotune.launch.cancellation import cancellation, cancelled_jobs, mark_cancelled, settled_jobs
+from hpotune.launch.next_follow_up import submit_next
 from hpotune.launch.rehearsal_job import required_rehearsal
 from hpotune.launch.stale_workers import stale_failure
 from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.schedule.next_jobs import next_jobs
+from hpotune.slurm.cluster_limits import SubmitLimitReached
 from hpotune.slurm.commands import ControllerUnreachable, NoAnswer
 from hpotune.slurm.job_arrays import max_array_size, split_array
 from hpotune.slurm.study_jobs import query_jobs, submitted_jobs
@@ -79,7 +80,8 @@ def follow_up(
     wait_for_disk_space(folder.path, patience_s=patience_s, pause_s=DISK_PAUSE_S)
     with exclusive_lock(folder.jobs / ".lock"):  # two follow-ups at once must not both submit
         ask = partial(query_jobs, folder, store.rows(), lease_s=lease_s, ended=ended)
-        found = _retry_while_away(ask, seconds=patience_s, transient=_TRANSIENT_QUESTION)
+        ask_patiently = partial(_retry_while_away, ask, seconds=patience_s, transient=_TRANSIENT_QUESTION)
+        found = settled_jobs(ask_patiently) if unattended else ask_patiently()
         rows = [row for row in found if row.id not in ended and not _has_signed_off(folder, row)]
         unsigned_s = None if any(row.active and row.kind != "follow-up" for row in rows) else UNSIGNED_S
         failure = stale_failure(rows, lease_s=lease_s)
@@ -90,19 +92,21 @@ def follow_up(
         if not unattended:
             folder.cancelled.unlink(missing_ok=True)
         due = next_jobs(config, store.rows(), rows, now=now)
+        if unattended and (stopped := _stopped_by_user(folder, found, due=bool(due))):
+            return FollowUpResult(requeued=requeued, warning=stopped if due else "")
+        submit_small = partial(_submit_small, folder, config, patience_s=patience_s)
         first = None
-        if due and not folder.cancelled.exists():
-            submit_small = partial(_submit_small, folder, config, patience_s=patience_s)
+        if due:
             first = required_rehearsal(folder, config, rows, unattended=unattended, submit=submit_small)
             due = [replace(spec, requires=first) for spec in due]
-        if unattended and (stopped := _stopped_by_user(folder, rows)):
-            return FollowUpResult(requeued=requeued, warning=stopped if due else "")
         if due and unattended:
             _refuse_to_repeat(folder, rows)
-        submit_next = partial(_submit_follow_up, folder, config, rows, patience_s=patience_s)
         # a job that could not be recorded would be submitted twice
         wait_for_disk_space(folder.path, patience_s=patience_s, pause_s=DISK_PAUSE_S)
-        ids, warning = _submit_all(folder, config, due, submit_next=submit_next, patience_s=patience_s)
+        working = any(row.active and row.kind == "worker" for row in rows)
+        ids, elements, warnings = _submit_workers(folder, config, due, working=working, patience_s=patience_s)
+        next_id, warning = submit_next(folder, config, rows, elements, submit=submit_small)
+        ids, warning = [*ids, *next_id], "; ".join(filter(None, [*warnings, warning]))
     new = [first] if first is not None and all(row.id != first for row in rows) else []
     return FollowUpResult(submitted=(*new, *ids), requeued=requeued, warning=warning)
 
@@ -114,77 +118,59 @@ def _has_signed_off(folder: StudyFolder, row: JobRow) -> bool:
     return heartbeat is not None and heartbeat.end is not None
 
 
-def _submit_all(
+def _submit_workers(
     folder: StudyFolder,
     config: StudyConfig,
     due: Sequence[JobSpec],
     *,
-    submit_next: Callable[[Sequence[str]], list[str]],
+    working: bool,
     patience_s: float,
-) -> tuple[list[str], str]:
-    """Submit the jobs; returns their ids, and a warning about those that were refused after others were accepted."""
+) -> tuple[list[str], list[str], list[str]]:
+    """Submit the jobs, with room for the follow-up; returns their ids, their elements, and what was refused.
+
+    `working`: whether other workers run or wait. Then, and after the first array, the follow-up comes before workers.
+
+    Raises: ClusterError where the first job is refused and no other worker is left to continue the study.
+    """
+    follows = config.resources.follow_up is True
     at_most = max_array_size() if any(spec.count > 1 for spec in due) else None
     newest = find_snapshot(folder)
     code = newest.hash if newest else None
     ids: list[str] = []
     elements: list[str] = []
-    warnings: list[str] = []
-    for spec in [part for whole in due for part in split_array(whole, at_most=at_most)]:
+    limit = ""
+    for spec in [part for whole in due for part in split_array(whole, at_most=at_most, spare=int(follows))]:
+        last_resort = not ids and not working
+        attempt = partial(submit_within_limits, folder, config, spec, code=code, last_resort=last_resort)
         try:
-            result = _retry_while_away(
-                partial(submit_within_limits, folder, config, spec, code=code), seconds=patience_s
-            )
+            result = _retry_while_away(attempt, seconds=patience_s)
         except ClusterError as error:
-            if not ids:
+            if last_resort or not (ids or isinstance(error, SubmitLimitReached)):
                 raise
-            warnings.append(f"submitted {', '.join(ids)}, but no further job: {error}")
+            if not isinstance(error, SubmitLimitReached):
+                return ids, elements, [f"submitted {', '.join(ids)}, but no further job: {error}"]
+            limit = error.limit
             break
         ids.append(result.id)
         elements += [f"{result.id}_{index}" for index in range(result.count)]
-        if result.note:
-            warnings.append(result.note)
+        if limit := result.limit:
             break
-    try:
-        ids += submit_next(elements)
-    except ClusterError as error:
-        warnings.append(f"submitted {', '.join(ids) or 'nothing'}, but no follow-up: {error}; {_BY_HAND}")
-    return ids, "; ".join(warnings)
+    return (
+        ids,
+        elements,
+        [_limit_note(len(elements), of=sum(one.count for one in due), limit=limit)] if limit else [],
+    )
 
 
-def _submit_follow_up(
-    folder: StudyFolder, config: StudyConfig, rows: Sequence[JobRow], new: Sequence[str], *, patience_s: float
-) -> list[str]:
-    """Submit the next follow-up, dependent on these elements and on active ones, unless one waits for them already."""
-    own_job = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
-    waiting = any(_will_still_run(row) for row in rows if row.id.split("_")[0] != own_job)
-    after = [row.id for row in rows if row.active and row.kind == "worker"] + list(new)
-    if config.resources.follow_up is not True or not after or (waiting and not new):
-        return []
-    # Without a command that asks the controller, ends are known only because Slurm starts the dependent job.
-    can_ask = any(shutil.which(command) for command in ("squeue", "scontrol"))
-    any_of = config.execution.trials_per_job == "auto" and can_ask
-    jobs = after if any_of else list(dict.fromkeys(id_.split("_")[0] for id_ in after))
-    spec = JobSpec(kind="follow-up", count=1, throttle=1, after=tuple(jobs), any_of=any_of)
-    return [_submit_small(folder, config, spec, patience_s=patience_s)]
+def _limit_note(count: int, *, of: int, limit: str) -> str:
+    return (
+        f"{count} of {of} jobs were submitted: a limit allows no more at a time ({limit}); the others follow"
+    )
 
 
 def _submit_small(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, patience_s: float) -> str:
     """Submit a job of one element; returns its id."""
     return _retry_while_away(partial(submit, folder, config, spec), seconds=patience_s)
-
-
-def _will_still_run(row: JobRow) -> bool:
-    """Whether a pending follow-up job will run after this moment.
-
-    A running one may have looked already, and may rely on this one. One that was requeued with its node is held for
-    minutes (BeginTime), or until an administrator releases it.
-    """
-    reason = row.reason.lower()
-    held = reason in ("begintime", "dependencyneversatisfied") or "held" in reason or "hold" in reason
-    return row.kind == "follow-up" and row.state == "PENDING" and not held
-
-
-_BY_HAND = "lost trials will not be replaced automatically: run `hpotune resume` when the jobs have ended"
 
 
 def _retry_while_away(
@@ -201,18 +187,14 @@ def _retry_while_away(
         time.sleep(PAUSE_S)
 
 
-def _stopped_by_user(folder: StudyFolder, rows: Sequence[JobRow]) -> str:
-    """Why missing trials are not submitted (the user cancelled); empty otherwise."""
+def _stopped_by_user(folder: StudyFolder, rows: Sequence[JobRow], *, due: bool) -> str:
+    """Why missing trials are not submitted (the user cancelled, which is recorded); empty otherwise."""
     resume = f"`hpotune resume {folder.path}` continues it"
-    if folder.cancelled.exists():
-        return f"the study was cancelled, so no further job was submitted; {resume}"
-    if any(row.active and row.kind == "worker" for row in rows):
-        return ""
-    last = next((job.id for job in reversed(submitted_jobs(folder)) if job.kind == "worker"), None)
-    unfinished = {row.state for row in rows if row.id.split("_")[0] == last and row.state != "COMPLETED"}
-    # sacct has no line for elements that were cancelled before they started
-    if "CANCELLED" in unfinished and unfinished <= {"CANCELLED", "GONE"}:
-        return f"job {last} was cancelled, so no further one was submitted; {resume}"
+    if (how := cancellation(folder)) is not None:
+        return f"the study was cancelled ({how}), so no further job was submitted; {resume}"
+    if due and (jobs := cancelled_jobs(folder, rows)):
+        mark_cancelled(folder, f"scancel of {jobs}, all that was left")
+        return f"job {jobs} was cancelled and no other was left, so no further one was submitted; {resume}"
     return ""
 
 

@@ -80,3 +80,15 @@ class JobSpec:
     """True: it starts when one of them has ended. False: when all have."""
     exclude: tuple[str, ...] = ()
     """Nodes to exclude."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobTimes:
+    """What Slurm says of a running job's time."""
+
+    end: float
+    """When Slurm will end it, in Unix seconds."""
+    limit_s: float | None = None
+    """Its time limit; None: unlimited, or not known."""
+    preempted: bool = False
+    """Whether it ends before its time limit: it is being preempted, and uses its grace time."""

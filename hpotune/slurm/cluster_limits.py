@@ -21,6 +21,8 @@ from hpotune.slurm.commands import (
 )
 
 _TOO_MANY = re.compile(r"\b\w*(?:Max|Grp)\w*Submit\w*")
+_OTHER_LIMIT = re.compile(r"\b(?:Assoc|QOS)\w+")
+"""A limit that is named beside sbatch's general sentence on limits (`QOSMaxWallDurationPerJobLimit`)."""
 _AS_OF = "Configuration data as of"
 """Line prefix of the controller's time in `scontrol show config`, in this machine's time zone."""
 _KEY = re.compile(r"[A-Za-z][\w ()*-]*")
@@ -39,7 +41,7 @@ def named_limit(text: str) -> str:
     """The limit on queued jobs that sbatch's refusal names; empty for any other refusal."""
     if found := _TOO_MANY.search(text):
         return found[0]
-    if "job submit limit" in text:
+    if "job submit limit" in text and not _OTHER_LIMIT.search(text):
         return "MaxSubmitJobs"
     return "MaxJobCount" if any(sentence in text for sentence in _FULL) else ""
 
@@ -82,6 +84,14 @@ def cluster_config() -> Mapping[str, str]:
     if allowance is not None:
         allowance.facts["config"] = found
     return found
+
+
+def limits_are_enforced() -> bool:
+    """Whether accounting's limits hold here (AccountingStorageEnforce); True where that is unknown."""
+    try:
+        return cluster_config().get("AccountingStorageEnforce", "") not in ("none", "(null)")
+    except ClusterError:
+        return True
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

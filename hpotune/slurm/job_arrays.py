@@ -25,19 +25,21 @@ def max_array_size() -> int | None:
     return max(1, found) if found is not None else None
 
 
-def split_array(spec: JobSpec, *, at_most: int | None) -> list[JobSpec]:
+def split_array(spec: JobSpec, *, at_most: int | None, spare: int = 0) -> list[JobSpec]:
     """The same array as several that fit MaxArraySize, which share the throttle.
 
-    With a throttle below their number only so many are returned: the follow-up job adds the rest.
+    With a throttle below their number only so many are returned: the follow-up job adds the rest. `spare`: how many
+    more elements an array of that length must still be allowed, so that Slurm can be asked for their room.
     """
-    if at_most is None or spec.count <= at_most:
+    if at_most is None or spec.count + spare <= at_most:
         return [spec]
-    parts = min(math.ceil(spec.count / at_most), spec.throttle)
-    sizes = [min(at_most, spec.count - at_most * index) for index in range(parts)]
+    size = max(1, at_most - spare)
+    parts = min(math.ceil(spec.count / size), spec.throttle)
+    sizes = [min(size, spec.count - size * index) for index in range(parts)]
     shares = [spec.throttle // parts + (index < spec.throttle % parts) for index in range(parts)]
     return [
-        replace(spec, count=size, throttle=min(size, share))
-        for size, share in zip(sizes, shares, strict=True)
+        replace(spec, count=count, throttle=min(count, share))
+        for count, share in zip(sizes, shares, strict=True)
     ]
 
 

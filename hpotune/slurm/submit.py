@@ -14,7 +14,9 @@ from hpotune.records.jobs import JobSpec
 from hpotune.slurm.cluster_limits import (
     SubmitLimitReached,
     free_submit_slots,
+    limits_are_enforced,
     named_limit,
+    refusal_error,
 )
 from hpotune.slurm.command_process import Answer
 from hpotune.slurm.command_tables import query_table
@@ -60,34 +62,43 @@ class SubmitResult:
     id: str
     count: int
     """Elements; fewer than requested where a limit allows no more."""
-    note: str = ""
-    """What was not accepted, and why."""
+    limit: str = ""
+    """The limit that allows no more; empty where all were accepted."""
 
 
 def submit_within_limits(
-    folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None
+    folder: StudyFolder,
+    config: StudyConfig,
+    spec: JobSpec,
+    *,
+    code: str | None = None,
+    last_resort: bool = True,
 ) -> SubmitResult:
     """Submit an array, or as many of its elements as limits on queued jobs allow, with room for the follow-up job.
 
+    `last_resort`: submit one element also where it takes the follow-up's room.
+
     Raises: ClusterError as `submit`; with the limit explained where not even one element is accepted.
     """
-    try:
-        return SubmitResult(id=submit(folder, config, spec, code=code), count=spec.count)
-    except SubmitLimitReached as error:
-        refused = error
     reserve = 1 if config.resources.follow_up is True and spec.kind == "worker" else 0
+    refused = None
+    if reserve and limits_are_enforced():
+        refused = _no_room(folder, config, replace(spec, count=spec.count + reserve))
+    if refused is None:
+        try:
+            return SubmitResult(id=submit(folder, config, spec, code=code), count=spec.count)
+        except SubmitLimitReached as error:
+            refused = error
     fewer = _smaller_sizes(spec.count, spare=reserve, free=free_submit_slots(config.resources))
-    for count, spare in [*((count, reserve) for count in fewer), (1, 0)]:
+    for count, spare in [*((count, reserve) for count in fewer), *([(1, 0)] if last_resort else [])]:
         part = replace(spec, count=count, throttle=min(spec.throttle, count))
-        if not _is_accepted(folder, config, replace(part, count=count + spare)):
+        if _no_room(folder, config, replace(part, count=count + spare)) is not None:
             continue
         try:
             job_id = submit(folder, config, part, code=code)
         except SubmitLimitReached:
             continue
-        return SubmitResult(
-            id=job_id, count=count, note=_limit_note(count, of=spec.count, limit=refused.limit)
-        )
+        return SubmitResult(id=job_id, count=count, limit=refused.limit if count < spec.count else "")
     raise refused
 
 
@@ -101,20 +112,15 @@ def _smaller_sizes(count: int, *, spare: int, free: int | None) -> list[int]:
     return [size for size in dict.fromkeys(sizes) if 0 < size < count]
 
 
-def _limit_note(count: int, *, of: int, limit: str) -> str:
-    return (
-        f"{count} of {of} jobs were submitted: a limit allows no more at a time ({limit}); the others follow"
-    )
-
-
-def _is_accepted(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> bool:
-    """Whether sbatch would accept so many elements; it checks limits without submitting anything."""
+def _no_room(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> SubmitLimitReached | None:
+    """The limit that keeps sbatch from accepting so many elements; it is asked without submitting anything."""
     with tempfile.TemporaryDirectory() as scratch:
         script = Path(scratch, "job.sh")
         script.write_text(sbatch_text(StudyFolder(path=Path(scratch)), config, spec), encoding="utf-8")
         with clean_environment():
             answer = _test_only(script)
-    return answer.code == 0 or not named_limit(answer.err)
+    refused = refusal_error(answer.err) if answer.code else None
+    return refused if isinstance(refused, SubmitLimitReached) else None
 
 
 def _known_nodes(names: Sequence[str]) -> tuple[str, ...]:

@@ -25,10 +25,15 @@ Now = Callable[[], datetime]
 CANCEL_POLL_S = 5.0
 """How often the monitor checks whether the study is over, where that cancels running trials."""
 HEARTBEATS_PER_LEASE = 5
+NEAR_S = 60.0
+"""Seconds left of the job at which Slurm is asked when it ends."""
 
 
 class Monitor:
-    """The monitor thread of one worker. It knows the loop by two functions: the job's time left, and the config now."""
+    """The monitor thread of one worker.
+
+    It knows the loop by functions: the job's time left, a question to Slurm about the job's end, and the config now.
+    """
 
     def __init__(
         self,
@@ -37,6 +42,7 @@ class Monitor:
         heartbeat: Heartbeat,
         stop: StopRequest,
         left_s: Callable[[], float | None],
+        ask_end: Callable[[], bool],
         current_config: Callable[[], StudyConfig],
         now: Now,
     ) -> None:
@@ -44,6 +50,7 @@ class Monitor:
         self._heartbeat = heartbeat
         self._stop = stop
         self._left_s = left_s
+        self._ask_end = ask_end
         self._current_config = current_config
         self._now = now
         self._claim: Claim | None = None
@@ -87,14 +94,17 @@ class Monitor:
                     traceback.print_exc()
 
     def _next_check_s(self, period_s: float) -> float:
-        """Seconds until the next check: at the end of the job at the latest."""
+        """Seconds until the next check: NEAR_S before the end of the job and at it, at the latest."""
         left_s = self._left_s()
         if left_s is None or self._stop.signal is not None:
             return period_s
-        return min(period_s, max(0.1, left_s))
+        return min(period_s, max(0.1, left_s - NEAR_S if left_s > NEAR_S else left_s))
 
     def _check(self) -> None:
         left_s = self._left_s()
+        if left_s is not None and left_s <= NEAR_S and self._stop.signal is None:
+            self._ask_end()  # its time limit may have been raised
+            left_s = self._left_s()
         if left_s is not None and left_s <= 0 and self._stop.signal is None:
             log("the time of this job is nearly out: its trial is asked to write a checkpoint and end")
             self._stop.request(PAUSE_SIGNAL)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 from hpotune.config.load import Study
 from hpotune.config.schema.study_config import StudyConfig
@@ -25,7 +26,7 @@ from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker
 from hpotune.schedule.failures import bad_nodes
 from hpotune.schedule.gpu_hours import gpus_per_job
-from hpotune.schedule.job_fit import MARGIN_S, expected_s, fits
+from hpotune.schedule.job_fit import expected_s, fits
 from hpotune.schedule.retention import adapters_to_delete, checkpoints_to_delete
 from hpotune.schedule.rounds import look_s
 from hpotune.schedule.stopping_criterion import stop_reason
@@ -39,6 +40,7 @@ from hpotune.storage import (
     stale_on_host,
 )
 from hpotune.worker.heartbeat_monitor import Monitor, Now, log
+from hpotune.worker.job_end import AskTimes, JobEnd
 from hpotune.worker.outcome import outcome_text, record_outcome
 from hpotune.worker.trial_spec import base_spec, spec_at_point
 from hpotune.workspace.atomic_files import wait_for_disk_space
@@ -61,6 +63,11 @@ class WorkerResult:
     """Trials that it evaluated, failed attempts included."""
     broken_node: bool
     """Whether its node makes the trials of any worker fail; never on this machine, outside Slurm."""
+    ended_by: Literal["trials", "time", "signal", "nothing left"]
+    """trials: it has done as many as it was asked for. time: its job's time is out, or no trial fits into the rest.
+
+    signal: it was asked to end (SIGTERM, SIGINT): `scancel`, or a user. nothing left: no trial may start.
+    """
 
 
 class WorkerLoop:
@@ -75,7 +82,7 @@ class WorkerLoop:
         worker: Worker,
         env: Mapping[str, str],
         code: CodeSnapshot | None,
-        deadline: float | None,
+        job_end: JobEnd,
         requeue_cause: Cause,
         now: Now,
     ) -> None:
@@ -85,7 +92,7 @@ class WorkerLoop:
         self._worker = worker
         self._env = env
         self._code = code
-        self._deadline = deadline
+        self._job_end = job_end
         self._requeue_cause = requeue_cause
         self._now = now
         self._home = str(folder.provenance().home)
@@ -97,10 +104,13 @@ class WorkerLoop:
             heartbeat=self._heartbeat,
             stop=self._stop,
             left_s=self._left_s,
+            ask_end=job_end.ask,
             current_config=partial(folder.current_config, study),
             now=now,
         )
         self._others = UnchangedHeartbeats(queue.config.execution.lease_s)
+        self._out_of_time = False
+        """Whether no trial fits into the rest of its job."""
         self._deleted: set[tuple[int, str]] = set()
         """Adapters and checkpoints that this worker has deleted or found deleted: trial, name."""
 
@@ -112,14 +122,17 @@ class WorkerLoop:
         worker: Worker,
         env: Mapping[str, str],
         deadline: float | None = None,
+        limit_s: float | None = None,
+        ask_times: AskTimes | None = None,
         code: str | None = None,
         requeue_cause: Cause = "preempted",
         now: Now = datetime.now,
     ) -> WorkerLoop:
         """The loop of a worker on the study in a folder.
 
-        `env`: of its trials. `deadline`: when its job ends, in Unix seconds; None: not known. `code`: the hash of the
-        code snapshot to run; None: the newest. `requeue_cause`: why Slurm started the job again, if it did.
+        `env`: of its trials. `deadline`: when its job ends, in Unix seconds, and `limit_s` its time limit; None: not
+        known. `ask_times`: what Slurm says of both later; None: it cannot be asked. `code`: the hash of the code
+        snapshot to run; None: the newest. `requeue_cause`: why Slurm started the job again, if it did.
 
         Raises: StoreError when the storage does not answer for minutes, StudyFileError where there is no such study.
         """
@@ -131,7 +144,7 @@ class WorkerLoop:
             worker=worker,
             env=env,
             code=find_snapshot(folder, code),
-            deadline=deadline,
+            job_end=JobEnd(deadline, limit_s=limit_s, ask=ask_times),
             requeue_cause=requeue_cause,
             now=now,
         )
@@ -152,7 +165,14 @@ class WorkerLoop:
         self._stop.ignore_pause_signal()
         self._heartbeat.end(now=time.time())
         broken = self._worker.job != LOCAL and self._worker.host in bad_nodes(self._queue.rows())
-        return WorkerResult(trials=done, broken_node=broken)
+        return WorkerResult(trials=done, broken_node=broken, ended_by=self._ended_by(done, trials))
+
+    def _ended_by(self, done: int, trials: int | None) -> Literal["trials", "time", "signal", "nothing left"]:
+        if self._stop.signal is not None and self._stop.signal != PAUSE_SIGNAL:
+            return "signal"
+        if self._stop.signal == PAUSE_SIGNAL or self._out_of_time:
+            return "time"
+        return "trials" if trials is not None and done >= trials else "nothing left"
 
     @property
     def _config(self) -> StudyConfig:
@@ -161,10 +181,10 @@ class WorkerLoop:
 
     def _left_s(self) -> float | None:
         """Seconds until Slurm asks the job to end; None: not known."""
-        if self._deadline is None:
+        if (end := self._job_end.known) is None:
             return None
         warning_s = self._config.resources.signal_delay_s if self._worker.job != LOCAL else 0
-        return self._deadline - time.time() - warning_s
+        return end - time.time() - warning_s
 
     def _requeue_earlier_trials(self) -> None:
         """Requeue the trials that this job ran before it was requeued, or that stale workers of this machine ran."""
@@ -228,7 +248,10 @@ class WorkerLoop:
                     return None
                 return claim
             if isinstance(claim, Wait) and claim.why == "time":
+                if self._job_end.ask():  # it was raised: the trial may fit now
+                    continue
                 log("no trial fits into the rest of this job's time")
+                self._out_of_time = True
                 return None
             self._mark_job_useful()  # other workers were quicker, which says nothing against this job
             if claim is None:
@@ -324,12 +347,10 @@ class WorkerLoop:
 
     def _job_loss(self) -> Failure | None:
         """Why the cluster ended the job of a paused trial; None if a user stopped it."""
-        if self._stop.signal != PAUSE_SIGNAL:
+        if self._stop.signal is None:
             return None
-        job, left_s = f"its job {self._worker.job}", self._left_s()
-        if left_s is not None and left_s > 2 * MARGIN_S:
-            return Failure(cause="preempted", message=f"{job} was preempted on {self._worker.host}")
-        return Failure(cause="timeout", message=f"the time of {job} was out on {self._worker.host}")
+        warned = self._stop.signal == PAUSE_SIGNAL
+        return self._job_end.loss(self._worker, warned=warned, left_s=self._left_s)
 
     def _delete_large_files(self, rows: Sequence[TrialRow]) -> None:
         """Delete adapters beyond `keep.best`, and checkpoints that no trial continues from.

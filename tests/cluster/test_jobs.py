@@ -1,4 +1,4 @@
-"""How often a real Slurm is asked, studies without its commands, and limits on queued jobs."""
+"""How often a real Slurm is asked, and studies without its commands."""
 
 from __future__ import annotations
 
@@ -210,81 +210,3 @@ def test_many_readers_ask_once(
     assert states <= {"PENDING", "RUNNING"}
     assert log.read_text().split() == ["x"]
     assert cached_jobs(study_folder, []).age_s > 0
-
-
-def ctld(*command: str) -> None:
-    subprocess.run(command, check=True, capture_output=True)
-
-
-def restart_controller(conf: Path) -> None:
-    """slurmctld anew, for AccountingStorageEnforce is read at its start only."""
-    ctld("scontrol", "shutdown", "slurmctld")
-    deadline = time.monotonic() + 60
-    while subprocess.run(["scontrol", "ping"], capture_output=True, check=False).returncode == 0:
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-    time.sleep(1)
-    ctld(
-        "env",
-        "-i",
-        f"PATH={os.environ['PATH']}:/usr/sbin",
-        "LANG=C.UTF-8",
-        f"SLURM_CONF={conf}",
-        "slurmctld",
-        "-f",
-        str(conf),
-    )
-    while (
-        "idle"
-        not in subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True, text=True, check=False).stdout
-    ):
-        assert time.monotonic() < deadline
-        time.sleep(0.3)
-
-
-@pytest.fixture
-def most_jobs(slurm_cluster: Path) -> Iterator[Callable[[int], None]]:
-    """Limits how many jobs I may queue."""
-    before = slurm_cluster.read_text()
-    slurm_cluster.write_text(before + "AccountingStorageEnforce=limits\n")
-
-    def limit(number: int) -> None:
-        ctld("sacctmgr", "-i", "modify", "user", "root", "set", f"MaxSubmitJobs={number}")
-        time.sleep(1)
-
-    try:
-        restart_controller(slurm_cluster)
-        yield limit
-    finally:
-        limit(-1)
-        slurm_cluster.write_text(before)
-        restart_controller(slurm_cluster)
-
-
-def test_study_within_submit_limit(most_jobs: Callable[[int], None], tmp_path: Path) -> None:
-    file = function_study(tmp_path, "pass", f"execution: {{trials_per_job: 1}}\n{RESOURCES}", trials=6)
-    most_jobs(0)
-    refused = subprocess.run(
-        [sys.executable, "-m", "hpotune", "submit", str(file)], capture_output=True, text=True, check=False
-    )
-    assert refused.returncode == 3
-    assert "you have as many queued jobs as the cluster allows (AssocMaxSubmitJobLimit)" in refused.stderr
-    most_jobs(4)
-    done = subprocess.run(
-        [sys.executable, "-m", "hpotune", "submit", str(file)], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert "3 of 6 jobs were submitted" in done.stderr
-    assert wait(file, lambda result: result["state"] == "done")["trials"]["finished"] == 6
-
-
-def test_doctor_names_job_limit(most_jobs: Callable[[int], None], tmp_path: Path) -> None:
-    most_jobs(7)
-    done = subprocess.run(
-        [sys.executable, "-m", "hpotune", "doctor", str(tmp_path), "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert "MaxSubmitJobs=7" in done.stdout
-    assert "a preempted trial gets a signal" in done.stdout

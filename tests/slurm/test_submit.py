@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 from hpotune.errors import ClusterError, StudyFileError
-from hpotune.launch import follow_up
+from hpotune.launch import cancellation, follow_up
 from hpotune.launch.stale_workers import lost_trials
 from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.records.trial import Worker
@@ -165,6 +165,8 @@ REFUSED = (
         (REFUSED.format("QOSGrpSubmitJobsLimit"), "QOSGrpSubmitJobsLimit"),
         ("sbatch: error: Batch job submission failed: Resource temporarily unavailable", "MaxJobCount"),
         ("sbatch: error: invalid partition specified: x", ""),
+        (REFUSED.format("QOSMaxWallDurationPerJobLimit"), ""),
+        (REFUSED.format("AssocGrpCPUMinutesLimit"), ""),
     ],
 )
 def test_refusal_names_the_limit(text, limit):
@@ -189,7 +191,9 @@ def limited(monkeypatch):
 
         monkeypatch.setattr(slurm_submit, "submit", submit)
         monkeypatch.setattr(slurm_submit, "free_submit_slots", lambda _: most if known else None)
-        monkeypatch.setattr(slurm_submit, "_is_accepted", lambda _, __, spec: spec.count <= most)
+        monkeypatch.setattr(slurm_submit, "limits_are_enforced", lambda: True)
+        full = SubmitLimitReached("Slurm refused the job: too many", limit="AssocMaxSubmitJobLimit")
+        monkeypatch.setattr(slurm_submit, "_no_room", lambda _, __, spec: full if spec.count > most else None)
         return sizes
 
     return made
@@ -199,7 +203,8 @@ def limited(monkeypatch):
     ("most", "known", "taken"),
     [
         (20, False, 16),
-        (16, False, 16),
+        (17, False, 16),
+        (16, True, 15),
         (10, False, 8),
         (10, True, 9),
         (8, False, 4),
@@ -213,7 +218,14 @@ def test_array_shrinks_to_submit_limit(make_study, tmp_path, limited, most, know
     found = submit_within_limits(StudyFolder(path=tmp_path), make_study().config, spec)
     assert (found.id, found.count) == ("8", taken)
     assert sizes[-1] == taken
-    assert bool(found.note) == (taken < 16)
+    assert bool(found.limit) == (taken < 16)
+
+
+def test_follow_up_room_is_kept(make_study, tmp_path, limited):
+    limited(1, known=True)
+    spec = JobSpec(count=4, throttle=4)
+    with pytest.raises(SubmitLimitReached):
+        submit_within_limits(StudyFolder(path=tmp_path), make_study().config, spec, last_resort=False)
 
 
 def test_no_room_without_follow_up(make_study, tmp_path, limited):
@@ -264,8 +276,9 @@ def test_follow_up_retries_unreachable_slurm(study_folder, silent, monkeypatch):
 @pytest.mark.parametrize(
     ("states", "marked", "warning"),
     [
-        (["CANCELLED", "COMPLETED"], False, "job 7 was cancelled"),
-        (["CANCELLED", "GONE"], False, "job 7 was cancelled"),
+        (["CANCELLED", "COMPLETED"], False, "job 7_0 was cancelled"),
+        (["CANCELLED", "CANCELLED"], False, "job 7 was cancelled"),
+        (["CANCELLED", "GONE"], False, "job 7_0 was cancelled"),
         (["COMPLETED", "COMPLETED"], True, "the study was cancelled"),
     ],
 )
@@ -273,6 +286,8 @@ def test_follow_up_respects_cancellation(study_folder, monkeypatch, states, mark
     folder, store = study_folder
     rows = [JobRow(id=f"7_{index}", state=state) for index, state in enumerate(states)]
     monkeypatch.setattr(follow_up, "query_jobs", lambda *_, **__: rows)
+    ended = {row.id: (row.state, 100.0) for row in rows if row.state != "GONE"}
+    monkeypatch.setattr(cancellation, "query_ends", lambda _: ended)
     if marked:
         folder.cancelled.touch()
     done = follow_up.follow_up(folder, store, folder.load().config, now=datetime.now(), unattended=True)
@@ -316,5 +331,8 @@ def test_refused_follow_up_is_a_warning(study_folder, monkeypatch):
     monkeypatch.setattr(follow_up, "max_array_size", lambda: None)
     done = follow_up.follow_up(folder, store, folder.load().config, now=datetime.now())
     assert done.submitted == ("8",)
-    assert "submitted 8, but no follow-up" in done.warning
+    assert (
+        "no follow-up job was submitted (Slurm refused the job: too many): the worker that ends last"
+        in done.warning
+    )
     assert not folder.cancelled.exists()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from datetime import datetime
 
+import pytest
+
+from hpotune.records.jobs import JobTimes
 from hpotune.records.trial import Worker
 
 IN_JOB = Worker(job="7_0", host="n1", pid=os.getpid(), task="0.0")
@@ -21,6 +25,55 @@ def test_end_of_job_stops_trial(new_study, monkeypatch, work):
     row = store.rows()[0]
     assert row.state == "waiting"
     assert [(attempt.outcome, attempt.cause) for attempt in row.attempts] == [("paused", "timeout")]
+
+
+def test_raised_limit_lets_trial_finish(new_study, work):
+    folder, store = new_study(
+        python=None,
+        command="sleep 4; echo '{{\"value\": {x}}}'",
+        budget={"trials": 1},
+        resources={"signal_delay_s": 0},
+    )
+    later = JobTimes(end=time.time() + 600, limit_s=660)
+    done = work(folder, worker=IN_JOB, deadline=time.time() + 2, limit_s=60, ask_times=lambda _: later)
+    assert (done.trials, done.ended_by) == (1, "nothing left")
+    assert [attempt.cause for attempt in store.rows()[0].attempts] == [None]
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause", "message"),
+    [
+        ({"limit_s": 60.0}, "timeout", "the time limit of its job 7_0 was cut from 60 to 1 minutes"),
+        ({"limit_s": 3600.0}, "timeout", "the time of its job 7_0 was out"),
+        ({"limit_s": 3600.0, "preempted": True}, "preempted", "its job 7_0 was preempted"),
+        (None, "preempted", "its job 7_0 was preempted"),
+    ],
+    ids=["cut", "out", "preempted", "no answer"],
+)
+def test_early_warning_has_its_cause(new_study, work, answer, cause, message):
+    folder, store = new_study(**SLOW, budget={"trials": 1}, resources={"signal_delay_s": 0})
+
+    def warn():
+        while not (folder.trial(0) / "log.txt").exists():
+            time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGUSR2)
+
+    thread = threading.Thread(target=warn)
+    thread.start()
+    known = JobTimes(end=time.time() + 20, **answer) if answer else None
+    work(folder, worker=IN_JOB, deadline=time.time() + 3600, limit_s=3600, ask_times=lambda _: known)
+    thread.join()
+    attempt = store.rows()[0].attempts[0]
+    assert (attempt.cause, attempt.message.startswith(message)) == (cause, True), attempt
+
+
+def test_raised_limit_has_room_for_trial(new_study, work):
+    folder, store = new_study(
+        plan={"trial_s": 600}, resources={"time": "60", "signal_delay_s": 0}, budget={"trials": 1}
+    )
+    later = JobTimes(end=time.time() + 3000, limit_s=3600)
+    assert work(folder, worker=IN_JOB, deadline=time.time() + 300, ask_times=lambda _: later).trials == 1
+    assert store.rows()[0].state == "finished"
 
 
 def test_end_of_study_cancels_trial(new_study, work):
