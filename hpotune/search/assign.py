@@ -3,7 +3,7 @@
 `assign_point` writes, in this order:
 - where the algorithm is pbt: the user attributes `lineage` and `rung` (base/lineages.py);
 - the system attribute `hpotune:announced`: the point that the trial is about to take, before its parameters;
-- the parameters of the trial, one by one;
+- the parameters of the trial, together where the storage can;
 - at some trials the user attribute `outlook`: the regret bound (regret_bound.py).
 Which point that is, propose.py decides. A sampler may keep its own state in the storage besides (CMA-ES, NSGA-II, the
 partition trees, the rows of a Latin hypercube).
@@ -26,6 +26,7 @@ from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.lineage import Lineage
 from hpotune.search.algorithms.registry import algorithm
 from hpotune.search.base.storage_view import FinishedTrials, SearchView, trials_from
+from hpotune.search.base.trial_update import TrialUpdate, write_update
 from hpotune.search.base.unit_cube import Params, distribution
 from hpotune.search.propose import Proposal, propose_point
 from hpotune.search.regret_bound import scheduled_regret_bound
@@ -77,10 +78,14 @@ def assign_point(
         )  # fmt: skip
 
     point = _announce_unique_point(seen, trial, propose, finished=finished)
-    for r in study.space.searched:
-        if r.name in point and r.name not in trial.params:
-            d = distribution(r)
-            storage.set_trial_param(trial._trial_id, r.name, d.to_internal_repr(point[r.name]), d)
+    new = {
+        r.name: distribution(r)
+        for r in study.space.searched
+        if r.name in point and r.name not in trial.params
+    }
+    params = {name: (d.to_internal_repr(point[name]), d) for name, d in new.items()}
+    if params:
+        write_update(storage, trial._trial_id, TrialUpdate(params=params))
     if lineage is None and not trial.params:
         bound = scheduled_regret_bound(seen, setup(), plateau=config.budget.plateau is not None)
         if bound is not None:

@@ -30,6 +30,7 @@ from hpotune.storage.backends import filesystem_probe
 from hpotune.storage.backends.journal import journal
 from hpotune.storage.backends.journal_lock import log
 from hpotune.storage.backends.postgresql import is_permanent, server_advice, server_reason, server_storage
+from hpotune.storage.backends.relational import READS, Tables
 from hpotune.storage.backends.store_file import LOCK_WAIT_S, damage_message, examine_file, other_version
 
 _UNAVAILABLE = (StorageInternalError, OperationalError, InterfaceError, OSError)
@@ -153,7 +154,7 @@ class _RetryingStorage:
 
 def _opened(url: str, *, read_only: bool) -> BaseStorage:
     if url.startswith("postgresql"):
-        return server_storage(url, read_only=read_only)
+        return Tables(server_storage(url, read_only=read_only))
     exists = examine_file(url)
     if url.startswith("journal:"):
         return journal(url.removeprefix("journal:///"))
@@ -164,11 +165,11 @@ def _opened(url: str, *, read_only: bool) -> BaseStorage:
     )
     if not read_only:
         _serialise(storage.engine)
-    return storage
+    return Tables(storage)
 
 
 def _serialise(engine: Engine) -> None:
-    """Open every SQLite transaction with BEGIN IMMEDIATE.
+    """Open every SQLite transaction that may write with BEGIN IMMEDIATE.
 
     Python's sqlite3 begins a transaction only before a write: two processes could both read a trial as WAITING and
     both claim it.
@@ -181,7 +182,8 @@ def _serialise(engine: Engine) -> None:
 
     @event.listens_for(engine, "begin")
     def _begin_immediate(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        reads = connection.get_execution_options().get(READS)
+        connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def _cause(error: Exception) -> str:

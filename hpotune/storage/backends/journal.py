@@ -5,15 +5,20 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
+from datetime import timezone
 from pathlib import Path
 from typing import Any
 
+from optuna.distributions import distribution_to_json
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.storages.journal._file import BaseJournalFileLock
+from optuna.storages.journal._storage import JournalOperation
 from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.errors import StoreError
+from hpotune.search.base.trial_update import TrialUpdate
 from hpotune.storage.backends.journal_lock import Lock
 
 BLOCK = 4096
@@ -71,6 +76,39 @@ class _Journal(JournalStorage):
             reason = f"{type(error).__name__}: {error}"
             raise StoreError(damaged_line(self._file_path, replay.log_number_read, reason)) from error
 
+    def write_update(self, trial_id: int, update: TrialUpdate) -> bool:
+        """Write an update by one append; see search.base.trial_update.write_update. RUNNING goes first, by itself."""
+        running = update.state == TrialState.RUNNING
+        if running and not self.set_trial_state_values(trial_id, TrialState.RUNNING):
+            return False
+        if logs := update_logs(trial_id, update):
+            self._append(logs)
+        return True
+
+    def create_waiting(self, study_id: int, attrs: Sequence[Mapping[str, Any]]) -> None:
+        """Append WAITING trials with these user attributes, by one append."""
+        head = {"op_code": JournalOperation.CREATE_TRIAL, "study_id": study_id, "state": TrialState.WAITING}
+        rest = {"datetime_start": None, "value": None, "values": None}
+        self._append([{**head, **rest, "user_attrs": dict(each)} for each in attrs])
+
+    def _append(self, logs: Sequence[Mapping[str, Any]]) -> None:
+        """Append operations and replay them. Raises the first error of theirs, when all are replayed."""
+        with self._thread_lock:
+            worker = self._replay_result.worker_id
+            self._backend.append_logs([{**log, "worker_id": worker} for log in logs])
+            first: Exception | None = None
+            while True:
+                read = self._replay_result.log_number_read
+                try:
+                    self._sync_with_backend()
+                    break
+                except (UpdateFinishedTrialError, KeyError, ValueError) as error:
+                    first = first or error
+                    if self._replay_result.log_number_read == read:
+                        break  # the file is damaged; else the operations behind this one are still to be read
+        if first is not None:
+            raise first
+
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
     ) -> list[FrozenTrial]:
@@ -80,6 +118,29 @@ class _Journal(JournalStorage):
             self._sync_with_backend()
             found = self._replay_result
             return [*map(found._trials.__getitem__, found._study_id_to_trial_ids[study_id])]
+
+
+def update_logs(trial_id: int, update: TrialUpdate) -> list[dict[str, Any]]:
+    """The operations of an update, without that of RUNNING: the state comes last."""
+    operations: list[tuple[JournalOperation, dict[str, Any]]] = []
+    for name, (value, distribution) in update.params.items():
+        text = distribution_to_json(distribution)
+        param = {"param_name": name, "param_value_internal": value, "distribution": text}
+        operations.append((JournalOperation.SET_TRIAL_PARAM, param))
+    for key, attr in update.system_attrs.items():
+        operations.append((JournalOperation.SET_TRIAL_SYSTEM_ATTR, {"system_attr": {key: attr}}))
+    for step, number in update.intermediate_values.items():
+        reached = {"step": step, "intermediate_value": number}
+        operations.append((JournalOperation.SET_TRIAL_INTERMEDIATE_VALUE, reached))
+    for key, attr in update.user_attrs.items():
+        operations.append((JournalOperation.SET_TRIAL_USER_ATTR, {"user_attr": {key: attr}}))
+    if update.state is not None and update.state != TrialState.RUNNING:
+        ended: dict[str, Any] = {"state": update.state, "values": update.values}
+        if update.state.is_finished():
+            at = update.at.astimezone(timezone.utc)
+            ended["datetime_complete"] = at.isoformat(timespec="microseconds")
+        operations.append((JournalOperation.SET_TRIAL_STATE_VALUES, ended))
+    return [{"op_code": code, "trial_id": trial_id, **fields} for code, fields in operations]
 
 
 class _File(JournalFileBackend):

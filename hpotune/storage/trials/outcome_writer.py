@@ -9,13 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
 from optuna.exceptions import UpdateFinishedTrialError
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.records.trial import Attempt, Failure, TrialResult, Worker
+from hpotune.search.base.trial_update import TrialUpdate, create_waiting, write_update
 from hpotune.storage.readers.trial_record import stored_attempts
 from hpotune.storage.trials import rung_scores
 from hpotune.storage.trials.attempts import (
@@ -25,7 +27,7 @@ from hpotune.storage.trials.attempts import (
     standstill_failure,
 )
 from hpotune.storage.trials.rung_scores import IsWorse, RungOutcome
-from hpotune.storage.trials.score_limits import record_limits
+from hpotune.storage.trials.score_limits import limits_of
 from hpotune.storage.trials.study_trials import StudyTrials, missing_kinds, not_failed
 
 AHEAD = 64
@@ -47,9 +49,7 @@ class OutcomeWriter:
         """Append waiting rows up to the budget, at most AHEAD of them; the baseline first where there is none."""
         step = 1  # doubled after each look: hundreds of workers may find nothing waiting at once
         while kinds := missing_kinds(not_failed(self._trials.all()), self._trials.config, ahead=AHEAD):
-            for kind in kinds[:step]:
-                row = create_trial(state=TrialState.WAITING, user_attrs={"kind": kind})
-                self._storage.create_new_trial(self._trials.study_id, template_trial=row)
+            create_waiting(self._storage, self._trials.study_id, [{"kind": kind} for kind in kinds[:step]])
             if len(kinds) <= step:
                 break
             step *= 2
@@ -66,15 +66,22 @@ class OutcomeWriter:
         """Record a trial's result and set it COMPLETE. Returns False if it had ended."""
         trial, config = self._storage.get_trial(trial_id), self._trials.config
         attempts = attempts_with_current(trial, config, outcome="finished")
+        limits = limits_of(trial, config, result, attempts)
+        ended = {"attempts": stored_attempts(attempts)} if attempts else {}
+        update = TrialUpdate(
+            user_attrs={**_measurements(result), **limits.user_attrs, **ended},
+            system_attrs=limits.system_attrs,
+            state=TrialState.COMPLETE,
+            values=result.values,
+        )
+        return self._write(trial_id, update)
+
+    def _write(self, trial_id: int, update: TrialUpdate) -> bool:
+        """Write an update. Returns False if the trial has ended."""
         try:
-            self._record_measurements(trial_id, result)
-            record_limits(self._storage, trial, config, result, attempts)
-            if attempts:
-                self._storage.set_trial_user_attr(trial_id, "attempts", stored_attempts(attempts))
-            self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, result.values)
+            return write_update(self._storage, trial_id, update)
         except UpdateFinishedTrialError:
             return False
-        return True
 
     def record_rung(
         self,
@@ -102,11 +109,15 @@ class OutcomeWriter:
         attempts = attempts_with_current(
             trial, config, outcome="rung", checkpoint=checkpoint, ended_by_other=ended_by_other
         )
-        try:
-            is_last = result.rung == ladder.last
-            breaks = record_limits(self._storage, trial, config, result, attempts, unfinished=not is_last)
-            rung_scores.record(self._storage, trial, result, ladder, breaks=breaks)
-        except UpdateFinishedTrialError:
+        is_last = result.rung == ladder.last
+        limits = limits_of(trial, config, result, attempts, unfinished=not is_last)
+        score = rung_scores.score_of(trial, result, ladder, breaks=limits.breaks)
+        if not self._write(
+            trial_id,
+            replace(
+                score, system_attrs=limits.system_attrs, user_attrs={**limits.user_attrs, **score.user_attrs}
+            ),
+        ):
             return ""
         outcome: RungOutcome
         if is_last:
@@ -121,7 +132,7 @@ class OutcomeWriter:
     ) -> RungOutcome:
         config = self._trials.config
         assert config.search.ladder is not None, "called for studies with rungs"
-        self._record_measurements(trial_id, result)
+        self._write(trial_id, TrialUpdate(user_attrs=_measurements(result)))
         rows = self._trials.rows()
         row = self._trials.row(self._storage.get_trial(trial_id))
         if rung_scores.is_pruned(
@@ -131,12 +142,6 @@ class OutcomeWriter:
             rung_scores.prune(self._storage, self._storage.get_trial(trial_id))
             return "stopped"
         return "rung" if self.release(trial_id, attempts) else ""
-
-    def _record_measurements(self, trial_id: int, result: TrialResult) -> None:
-        measured = {"metrics": result.metrics, "stderrs": result.stderrs, "checks": result.checks}
-        for key, value in measured.items():
-            if value:
-                self._storage.set_trial_user_attr(trial_id, key, value)
 
     def record_failure(
         self,
@@ -169,12 +174,12 @@ class OutcomeWriter:
             return "again" if self.release(trial_id, with_current(outcome="paused")) else ""
         if is_standstill(attempts):
             failure = standstill_failure(failure)
-        try:
-            self._storage.set_trial_user_attr(trial_id, "metrics", dict(metrics or {}))
-            self._storage.set_trial_user_attr(trial_id, "attempts", stored_attempts(attempts))
-            self._storage.set_trial_user_attr(trial_id, "failure", failure.model_dump())
-            self._storage.set_trial_state_values(trial_id, TrialState.FAIL)
-        except UpdateFinishedTrialError:
+        attrs = {
+            "metrics": dict(metrics or {}),
+            "attempts": stored_attempts(attempts),
+            "failure": failure.model_dump(),
+        }
+        if not self._write(trial_id, TrialUpdate(user_attrs=attrs, state=TrialState.FAIL)):
             return ""
         self.append_waiting()
         return "failed"
@@ -202,9 +207,9 @@ class OutcomeWriter:
     def release(self, trial_id: int, attempts: Sequence[Attempt]) -> bool:
         """Set a running trial WAITING, with these attempts. Returns False if it had ended or was claimed meanwhile."""
         try:
-            self._storage.set_trial_user_attr(trial_id, "attempts", stored_attempts(attempts))
             # The name goes first: nobody may see the next worker's trial under this worker's name.
-            self._storage.set_trial_user_attr(trial_id, "worker", None)
+            released = {"attempts": stored_attempts(attempts), "worker": None}
+            write_update(self._storage, trial_id, TrialUpdate(user_attrs=released))
             if self._storage.get_trial(trial_id).user_attrs.get("worker"):
                 return False  # another process released it first, and a worker has claimed it since
             self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
@@ -221,3 +226,9 @@ class OutcomeWriter:
             trials = self._trials.all() if trials is None else trials
             rows = [self._trials.row(trial) for trial in trials]
             rung_scores.prune_unpromotable(self._storage, self._trials.config, trials, rows)
+
+
+def _measurements(result: TrialResult) -> dict[str, object]:
+    """What a trial measured, as user attributes; nothing that is empty."""
+    measured = {"metrics": result.metrics, "stderrs": result.stderrs, "checks": result.checks}
+    return {key: value for key, value in measured.items() if value}

@@ -28,6 +28,7 @@ from hpotune.schedule.promotion import next_rung, rung_decisions
 from hpotune.schedule.rounds import may_start, round_start
 from hpotune.search.assign import assign_point
 from hpotune.search.base.storage_view import is_baseline
+from hpotune.search.base.trial_update import TrialUpdate, write_update
 from hpotune.search.start_points import StartPoint, save_start_points, start_points_settled
 from hpotune.storage.backends.optuna_study import create_study, open_study
 from hpotune.storage.backends.postgresql import PATIENCE_S
@@ -144,9 +145,9 @@ class TrialQueue:
             for trial in waiting:
                 if fits is not None and not fits(self._trials.row(trial)):
                     too_long = True
-                elif self._set_running(trial):
+                elif claimed := self._set_running(trial, worker):
                     try:
-                        return self._claimed(trial, worker, unseen=self._round_of(finished, limit))
+                        return self._claimed(claimed, trial, unseen=self._round_of(finished, limit))
                     except ValueError as error:  # no point keeps the constraints: the next would fail alike
                         self.record_failure(trial._trial_id, Failure(cause="user", message=str(error)))
                         return Wait(why="round")
@@ -179,24 +180,27 @@ class TrialQueue:
         start = round_start(self.config, [*finished.values()])
         return frozenset([*finished][start:limit])
 
-    def _set_running(self, trial: FrozenTrial) -> bool:
+    def _set_running(self, trial: FrozenTrial, worker: Worker) -> FrozenTrial | None:
+        """Claim a waiting trial for a worker; the trial as it is then, None where it cannot be had."""
         id_ = trial._trial_id
         try:
-            if not self._storage.set_trial_state_values(id_, TrialState.RUNNING):
-                return False
-            if self.config.search.ladder is None or rung_scores.is_unchanged(
-                trial, self._storage.get_trial(id_)
-            ):
-                return True
-            self._storage.set_trial_state_values(id_, TrialState.WAITING)
+            update = TrialUpdate(state=TrialState.RUNNING, user_attrs={"worker": asdict(worker)})
+            if not write_update(self._storage, id_, update):
+                return None
+            claimed = self._storage.get_trial(
+                id_
+            )  # what `retry` wrote to a waiting trial is not in an earlier look
+            if self.config.search.ladder is None or rung_scores.is_unchanged(trial, claimed):
+                return claimed
+            released = TrialUpdate(state=TrialState.WAITING, user_attrs={"worker": None})
+            write_update(self._storage, id_, released)
         except UpdateFinishedTrialError:  # it ended after it was read
             pass
-        return False
+        return None
 
-    def _claimed(self, trial: FrozenTrial, worker: Worker, *, unseen: frozenset[int]) -> Claim:
-        """Write the worker's name to a running trial, then its rung and its point."""
-        id_, ladder, row = trial._trial_id, self.config.search.ladder, self._trials.row(trial)
-        self._storage.set_trial_user_attr(id_, "worker", asdict(worker))
+    def _claimed(self, trial: FrozenTrial, waiting: FrozenTrial, *, unseen: frozenset[int]) -> Claim:
+        """Write the rung and the point of a trial that this worker has claimed; `waiting`: the trial before that."""
+        id_, ladder, row = trial._trial_id, self.config.search.ladder, self._trials.row(waiting)
         if ladder is not None and row.kind == "trial":
             self._storage.set_trial_user_attr(id_, "rung", next_rung(ladder, row))
         kind = row.kind
@@ -343,8 +347,10 @@ class TrialQueue:
             )
         repeats = {}
         for number, row in zip(numbers, free, strict=True):
-            self._storage.set_trial_system_attr(row._trial_id, "fixed_params", trials[number].params)
-            self._storage.set_trial_user_attr(row._trial_id, "retry_of", number)
+            update = TrialUpdate(
+                system_attrs={"fixed_params": trials[number].params}, user_attrs={"retry_of": number}
+            )
+            write_update(self._storage, row._trial_id, update)
             repeats[number] = row.number
         self._storage.set_study_user_attr(self._id, "forgiven", sorted({*forgiven, *numbers}))
         return repeats

@@ -15,6 +15,7 @@ from hpotune.config.schema.rungs import Ladder
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.trial import RungScore, TrialResult, TrialRow
 from hpotune.schedule.promotion import RungDecisions, comparison_trial, is_below_quantile, rung_decisions
+from hpotune.search.base.trial_update import TrialUpdate
 from hpotune.storage.trials.study_trials import claim_order
 
 IsWorse = Callable[[int, int, int], bool]
@@ -23,18 +24,15 @@ RungOutcome = Literal["finished", "stopped", "rung", ""]
 """The result of recording a rung score: finished, waiting for promotion, pruned, or claimed by another worker."""
 
 
-def record(
-    storage: BaseStorage, trial: FrozenTrial, result: TrialResult, ladder: Ladder, *, breaks: bool
-) -> None:
-    """Write a rung's score, once; also as Optuna's intermediate value, so that samplers and dashboards see it.
+def score_of(trial: FrozenTrial, result: TrialResult, ladder: Ladder, *, breaks: bool) -> TrialUpdate:
+    """A rung's score, to be written; also as Optuna's intermediate value, so that samplers and dashboards see it.
 
-    `breaks`: whether it breaks a limit there.
-    Raises: UpdateFinishedTrialError where the trial has ended.
+    `breaks`: whether it breaks a limit there. Empty where the trial has a score of the rung.
     """
     before = trial.user_attrs.get("rungs", [])
     assert result.rung is not None, "called for results of rungs"
     if any(stored["rung"] == result.rung for stored in before):
-        return
+        return TrialUpdate()
     score = RungScore(
         rung=result.rung,
         budget=ladder.budgets[result.rung],
@@ -42,9 +40,9 @@ def record(
         stderrs=tuple(result.stderrs),
         breaks=breaks,
     )
-    if len(result.values) == 1:  # Optuna has no intermediate values of several objectives
-        storage.set_trial_intermediate_value(trial._trial_id, result.rung, result.values[0])
-    storage.set_trial_user_attr(trial._trial_id, "rungs", [*before, asdict(score)])
+    # Optuna has no intermediate values of several objectives
+    steps = {result.rung: result.values[0]} if len(result.values) == 1 else {}
+    return TrialUpdate(intermediate_values=steps, user_attrs={"rungs": [*before, asdict(score)]})
 
 
 def claimable(config: StudyConfig, trials: Sequence[FrozenTrial], found: RungDecisions) -> list[FrozenTrial]:

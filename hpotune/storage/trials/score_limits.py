@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
-from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial
 
 from hpotune.config.schema.study_config import Limit, StudyConfig
@@ -15,25 +15,33 @@ from hpotune.search.base.history import CONSTRAINTS_KEY
 from hpotune.search.base.storage_view import is_baseline
 
 
-def record_limits(
-    storage: BaseStorage,
+@dataclass(frozen=True, kw_only=True, slots=True)
+class RecordedLimits:
+    """What is recorded with a trial about its limits; nothing where the study has none."""
+
+    breaks: bool = False
+    """Whether the result breaks a limit."""
+    user_attrs: Mapping[str, object] = field(default_factory=dict)
+    system_attrs: Mapping[str, object] = field(default_factory=dict)
+
+
+def limits_of(
     trial: FrozenTrial,
     config: StudyConfig,
     result: TrialResult,
     attempts: Sequence[Attempt],
     *,
     unfinished: bool = False,
-) -> bool:
-    """Record by how much a result exceeds each limit, for samplers, and the broken limits as text.
+) -> RecordedLimits:
+    """By how much a result exceeds each limit, for samplers, and the broken limits as text.
 
-    Returns whether it breaks a limit. The baseline is exempt: it is never the best trial. To be called before the trial
-    ends. `unfinished`: scored at a rung before the last; limits on scores and losses are left out there, since more
-    training may keep them.
-    Raises: UpdateFinishedTrialError where it has ended.
+    The baseline is exempt: it is never the best trial. To be written before the trial ends, or with its end.
+    `unfinished`: scored at a rung before the last; limits on scores and losses are left out there, since more training
+    may keep them.
     """
     limits = config.score.constraints
     if not limits or is_baseline(trial):
-        return False
+        return RecordedLimits()
     values = dict(zip((o.label for o in config.score.objective), result.values, strict=False))
     seconds = sum(attempt.seconds for attempt in attempts)
     measured = {"seconds": seconds, **values, **result.metrics}
@@ -43,11 +51,13 @@ def record_limits(
             for key, value in measured.items()
             if key not in values and not _improves_with_training(key)
         }
-    storage.set_trial_system_attr(trial._trial_id, CONSTRAINTS_KEY, excesses(limits, measured))
     words = broken(limits, measured)
-    if words or "breaks" in trial.user_attrs:  # of an attempt that ended before its result was recorded
-        storage.set_trial_user_attr(trial._trial_id, "breaks", words)
-    return bool(words)
+    told = words or "breaks" in trial.user_attrs  # of an attempt that ended before its result was recorded
+    return RecordedLimits(
+        breaks=bool(words),
+        user_attrs={"breaks": words} if told else {},
+        system_attrs={CONSTRAINTS_KEY: excesses(limits, measured)},
+    )
 
 
 def _improves_with_training(metric: str) -> bool:

@@ -165,7 +165,7 @@ def test_trial_promoted_meanwhile_is_released(make_store):
     climb(store, float, stages=3)
     seen = store._trials.all()[0]
     assert climb(store, float, stages=1) == [(0, 1)]
-    assert not store._set_running(seen)
+    assert not store._set_running(seen, worker())
     row = store.rows()[0]
     assert (row.awaits_promotion, row.rung) == (True, 1)
 

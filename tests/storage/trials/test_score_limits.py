@@ -21,7 +21,7 @@ from hpotune.search.base.unit_cube import Cube
 from hpotune.storage import Claim, TrialQueue
 from hpotune.storage.backends.connect import connect
 from hpotune.storage.readers.read_only import rows_of
-from hpotune.storage.trials.score_limits import broken, excesses, record_limits
+from hpotune.storage.trials.score_limits import broken, excesses, limits_of
 from tests.fixtures.store_workers import worker
 
 LIMITS = [{"metric": "memory", "max": 40}, {"metric": "acc", "min": 0.5, "max": 0.9}]
@@ -148,13 +148,10 @@ def test_rungs_ignore_limits_on_scores(make_store):
     assert (len(history), len(history.failed)) == (2, 1)
     last = TrialResult(number=0, state="finished", values=[-9.0], metrics=metrics, rung=2)
     claim = next(row for row in store.rows() if row.rung_scores)
-    storage, id_ = (
-        store._storage,
-        store._storage.get_trial_id_from_study_id_trial_number(study_id, claim.number),
-    )
-    whole = record_limits(storage, storage.get_trial(id_), store.config, last, [])
-    assert whole
-    assert store.rows()[claim.number].breaks == ("value -9 < -5", "eval_loss 2 > 1", "arc/acc 0.1 < 0.5")
+    id_ = store._storage.get_trial_id_from_study_id_trial_number(study_id, claim.number)
+    whole = limits_of(store._storage.get_trial(id_), store.config, last, [])
+    assert whole.breaks
+    assert whole.user_attrs == {"breaks": ["value -9 < -5", "eval_loss 2 > 1", "arc/acc 0.1 < 0.5"]}
 
 
 def test_limit_counts_all_attempts_time(make_store, monkeypatch):

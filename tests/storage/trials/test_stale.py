@@ -165,18 +165,18 @@ def test_stale_worker_is_recorded_once(make_store):
 def test_slow_requeue_keeps_next_workers_trial(make_store):
     store = make_store(budget={"trials": 1})
     store.claim(worker("one"))
-    set_attr = store._storage._inner.set_trial_user_attr
+    write = store._storage._inner.write_update
     again = []
 
-    def interrupted(trial_id, key, value):
-        set_attr(trial_id, key, value)
-        if (
-            key == "worker" and value is None and not again
-        ):  # the other sweep ends, and somebody takes the trial
-            again.append(True)
+    def interrupted(trial_id, update):
+        written = write(trial_id, update)
+        if update.user_attrs.get("worker", "") is None and not again:
+            again.append(True)  # the other sweep ends, and somebody takes the trial
             store._storage.set_trial_state_values(trial_id, optuna.trial.TrialState.WAITING)
             assert store.claim(worker("two")).row.number == 0
+        return written
 
-    store._storage._inner.set_trial_user_attr = interrupted
+    store._storage._inner.write_update = interrupted
     store.requeue_stale(lambda _: CRASHED, read_output=nothing_left)
+    assert again
     assert (store.rows()[0].state, store.rows()[0].worker) == ("running", worker("two"))
