@@ -103,12 +103,12 @@ def _trials(
 ) -> list[FrozenTrial]:
     """Trials from their rows of `trials` and what other tables hold of them.
 
-    Raises: SQLAlchemyError, JSONDecodeError for entries that are not as Optuna writes them.
+    Raises: SQLAlchemyError for entries that are not as Optuna writes them.
     """
     details = _details(query, mark, study_id, [head[0] for head in heads])
     try:
         return _assembled(heads, details)
-    except (LookupError, TypeError, AttributeError, AssertionError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise SQLAlchemyError(
             f"an entry of a trial cannot be read: {type(error).__name__} {error}"
         ) from error

@@ -120,8 +120,8 @@ class TrialWriter:
             return
         changed = ", ".join(f"{name} = excluded.{name}" for name in columns[keys:])
         conflict = f"({', '.join(columns[:keys])}) DO UPDATE SET {changed}" if keys else "DO NOTHING"
-        places = ", ".join([f"({self._marks(len(columns))})"] * len(rows))
-        text = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {places} ON CONFLICT {conflict}"
+        groups = ", ".join([f"({self._marks(len(columns))})"] * len(rows))
+        text = f"INSERT INTO {table} ({', '.join(columns)}) VALUES {groups} ON CONFLICT {conflict}"
         self._run(text, [value for row in rows for value in row])
 
     def _marks(self, count: int) -> str:

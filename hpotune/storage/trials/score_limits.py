@@ -52,10 +52,10 @@ def limits_of(
             if key not in values and not _improves_with_training(key)
         }
     words = broken(limits, measured)
-    told = words or "breaks" in trial.user_attrs  # of an attempt that ended before its result was recorded
+    kept = words or "breaks" in trial.user_attrs  # of an attempt that ended before its result was recorded
     return RecordedLimits(
         breaks=bool(words),
-        user_attrs={"breaks": words} if told else {},
+        user_attrs={"breaks": words} if kept else {},
         system_attrs={CONSTRAINTS_KEY: excesses(limits, measured)},
     )
 

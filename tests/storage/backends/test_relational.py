@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime
 from math import inf, nan
@@ -12,6 +14,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import TrialState, create_trial
 
+from hpotune.errors import StoreError
 from hpotune.search.base import trial_update
 from hpotune.search.base.trial_update import TrialUpdate, create_waiting, write_update
 from hpotune.storage.backends.connect import connect
@@ -139,7 +142,7 @@ def test_other_process_changes_are_seen(url):
     assert [t.number for t in storage.get_all_trials(study_id, deepcopy=False)] == list(range(6))
 
 
-def test_own_write_to_waiting_trial_is_seen(url):
+def test_own_change_of_waiting_trial_seen(url):
     storage, study_id = made(url)
     create_waiting(storage, study_id, [{"kind": "trial"}])
     (trial,) = storage.get_all_trials(study_id, deepcopy=False)
@@ -195,3 +198,29 @@ def test_many_trials_are_read_alike(url):
         assert [t.user_attrs["n"] for t in found] == list(range(MAX_LISTED + 5))
         write_update(opened, found[-1]._trial_id, TrialUpdate(user_attrs={"seen": True}))
         assert opened.get_all_trials(study_id, deepcopy=False)[-1].user_attrs["seen"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE trial_user_attributes SET value_json = '1, 2'",
+        "UPDATE trial_user_attributes SET value_json = NULL",
+        "UPDATE trial_params SET distribution_json = '{}'",
+        "UPDATE trial_params SET param_value = 'x' WHERE param_name = 'r'",
+        "UPDATE trials SET state = 'ASLEEP'",
+        "UPDATE trials SET datetime_start = 'noon' WHERE datetime_start IS NOT NULL",
+        "UPDATE trial_values SET objective = 'first' WHERE objective = 0 AND trial_id = 1",
+        "DROP TABLE trial_params",
+    ],
+)
+def test_damaged_entry_is_a_store_error(tmp_path, damage):
+    storage, study_id = made(f"sqlite:///{tmp_path}/store.db")
+    fill(storage, study_id)
+    with closing(sqlite3.connect(tmp_path / "store.db")) as database, database:
+        database.execute("PRAGMA ignore_check_constraints = ON")
+        database.execute(damage)
+    opened = connect(f"sqlite:///{tmp_path}/store.db")
+    with pytest.raises(StoreError) as error:
+        opened.get_all_trials(study_id, deepcopy=False)
+    assert f"{tmp_path}/store.db" in str(error.value)
+    assert "\n" not in str(error.value)
