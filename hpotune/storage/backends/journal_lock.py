@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import random
 import stat
@@ -19,6 +20,8 @@ from hpotune.errors import StoreError
 
 GRACE_S = 30
 """How long another machine's process may hold the lock before it is broken; normally it takes milliseconds."""
+MAX_REFUSALS = 20
+"""How often in a row EPERM is taken as "it exists": sshfs says so where another node was quicker."""
 REPORT_AFTER_S = 5
 """How long a process waits for the lock before it prints that it waits."""
 
@@ -33,6 +36,7 @@ class Lock(BaseJournalFileLock):
     def __init__(self, path: str) -> None:
         self._path = f"{path}.lock"
         self._mine = ""
+        self._refusals = 0
 
     def acquire(self) -> bool:
         """Wait for the lock and take it.
@@ -66,7 +70,14 @@ class Lock(BaseJournalFileLock):
         try:
             file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
         except FileExistsError:
+            self._refusals = 0
             return False
+        except PermissionError as error:
+            self._refusals += 1
+            if error.errno != errno.EPERM or self._refusals > MAX_REFUSALS:
+                raise
+            return False
+        self._refusals = 0
         try:
             os.write(file, self._mine.encode())
         except OSError:
@@ -82,7 +93,7 @@ class Lock(BaseJournalFileLock):
         try:
             os.rename(self._path, aside)
             if _holder(aside) != holder:
-                with suppress(FileExistsError):
+                with suppress(FileExistsError, PermissionError):  # see MAX_REFUSALS
                     os.link(aside, self._path, follow_symlinks=False)
             os.unlink(aside)
         except FileNotFoundError:

@@ -116,3 +116,22 @@ def test_lock_that_cannot_be_removed(tmp_path):
         [*as_others, sys.executable, "-c", code, folder / "store"], capture_output=True, text=True, check=True
     )
     assert "cannot be removed (Permission denied); remove it once no worker of the study runs" in done.stdout
+
+
+@pytest.mark.parametrize(("number", "lasting"), [(1, False), (1, True), (13, False)])
+def test_refused_lock_is_tried_again(path, monkeypatch, number, lasting):
+    """EPERM (1) is sshfs where another node was quicker; lasting, or EACCES (13), it is an error."""
+    refusals, opened = [number] * (1000 if lasting else 5), os.open
+
+    def refusing(name: str, flags: int, *more: int) -> int:
+        if flags & os.O_EXCL and refusals:
+            raise PermissionError(refusals.pop(), "refused")
+        return opened(name, flags, *more)
+
+    monkeypatch.setattr(os, "open", refusing)
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    if lasting or number == 13:
+        with pytest.raises(PermissionError):
+            Lock(str(path)).acquire()
+    else:
+        assert Lock(str(path)).acquire()
