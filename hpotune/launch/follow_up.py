@@ -25,7 +25,7 @@ from hpotune.slurm.commands import ControllerUnreachable, NoAnswer
 from hpotune.slurm.job_arrays import max_array_size, split_array
 from hpotune.slurm.study_jobs import query_jobs, submitted_jobs
 from hpotune.slurm.submit import submit, submit_within_limits
-from hpotune.storage import TrialQueue, output_reader
+from hpotune.storage import TrialQueue, output_reader, requeue_lock
 from hpotune.workspace.atomic_files import wait_for_disk_space
 from hpotune.workspace.code_snapshot import find_snapshot
 from hpotune.workspace.folder import StudyFolder
@@ -85,9 +85,10 @@ def follow_up(
         rows = [row for row in found if row.id not in ended and not _has_signed_off(folder, row)]
         unsigned_s = None if any(row.active and row.kind != "follow-up" for row in rows) else UNSIGNED_S
         failure = stale_failure(rows, lease_s=lease_s)
-        requeued = tuple(
-            store.requeue_stale(failure, read_output=output_reader(folder), unowned_s=unsigned_s)
-        )
+        with requeue_lock(folder):
+            requeued = tuple(
+                store.requeue_stale(failure, read_output=output_reader(folder), unowned_s=unsigned_s)
+            )
         store.append_waiting()
         if not unattended:
             folder.cancelled.unlink(missing_ok=True)

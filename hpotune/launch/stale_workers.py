@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from hpotune.records.jobs import JobRow
 from hpotune.records.trial import LOCAL, Failure, TrialRow
 from hpotune.slurm.study_jobs import cached_jobs, failure_by_job_state
-from hpotune.storage import lease_expired, output_reader, stale_on_host
+from hpotune.storage import lease_expired, output_reader, requeue_lock, stale_on_host
 from hpotune.workspace.folder import StudyFolder
 
 if TYPE_CHECKING:  # reading a study does not import Optuna
@@ -54,4 +54,5 @@ def requeue_lost_trials(folder: StudyFolder, store: TrialQueue) -> list[int]:
     """Record, requeue or fail the trials of stale workers, as far as is known now; returns their numbers."""
     jobs = cached_jobs(folder, store.rows(), lease_s=store.config.execution.lease_s).rows
     failure = stale_failure(jobs, lease_s=store.config.execution.lease_s)
-    return store.requeue_stale(failure, read_output=output_reader(folder))
+    with requeue_lock(folder) as held:
+        return store.requeue_stale(failure, read_output=output_reader(folder)) if held else []

@@ -13,6 +13,7 @@ from hpotune.storage.trials.stale import (
     lease_expired,
     newest_write,
     output_reader,
+    requeue_lock,
     stale_on_host,
 )
 
@@ -30,6 +31,7 @@ __all__ = [
     "lease_expired",
     "newest_write",
     "output_reader",
+    "requeue_lock",
     "stale_on_host",
 ]
 

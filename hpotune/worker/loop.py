@@ -37,6 +37,7 @@ from hpotune.storage import (
     Wait,
     is_worker_process,
     output_reader,
+    requeue_lock,
     stale_on_host,
 )
 from hpotune.worker.heartbeat_monitor import Monitor, Now, log
@@ -188,6 +189,10 @@ class WorkerLoop:
 
     def _requeue_earlier_trials(self) -> None:
         """Requeue the trials that this job ran before it was requeued, or that stale workers of this machine ran."""
+        with requeue_lock(self._folder):
+            self._requeue_own()
+
+    def _requeue_own(self) -> None:
         read_output = output_reader(self._folder)
         if self._worker.job == LOCAL:
             stale = stale_on_host(self._worker.host)
@@ -290,7 +295,15 @@ class WorkerLoop:
     def _wait_for_others(self, rows: Sequence[TrialRow]) -> None:
         """Wait for the other trials of the round; requeue those whose worker sends no heartbeat."""
         time.sleep(look_s(expected_s(self._config, rows)))
-        self._queue.requeue_stale(self._others.stale_failure, read_output=output_reader(self._folder))
+        silent = [
+            row for row in self._queue.rows() if row.state == "running" and self._others.stale_failure(row)
+        ]
+        if not silent:
+            self._queue.requeue_stale(lambda _: None, read_output=output_reader(self._folder))
+            return
+        with requeue_lock(self._folder) as held:
+            if held:
+                self._queue.requeue_stale(self._others.stale_failure, read_output=output_reader(self._folder))
 
     def _wait_for_disk_space(self) -> None:
         """Wait until the study's folder is writable: the next trial would fail as the last one did."""

@@ -295,16 +295,29 @@ class TrialQueue:
             row = self._trials.row(trial)
             if row.worker is None:
                 old = row.start is not None and (now or time.time()) - row.start > (unowned_s or UNOWNED_S)
-                if old or is_half_released(row, stale_failure):
+                if (old or is_half_released(row, stale_failure)) and self._is_unchanged(trial, row):
                     self._outcomes.release(trial._trial_id, row.attempts)
                     requeued.append(row.number)
                 continue
             failure = stale_failure(row)
-            if failure and self._trials.owner(trial._trial_id) == row.worker:
+            if failure and self._is_unchanged(trial, row):
                 self._record_stale(trial, read_output(row.number), failure)
                 requeued.append(row.number)
         self._outcomes.prune_unpromotable()
         return requeued
+
+    def _is_unchanged(self, trial: FrozenTrial, row: TrialRow) -> bool:
+        """Whether the trial still runs as the row says: the same claim, by the same worker.
+
+        Where a node caches the size of a journal, what it reads may be a second old until it has written itself. So it
+        first writes the heartbeat that it knows once more.
+        """
+        try:
+            self._storage.set_trial_user_attr(trial._trial_id, "beat", row.last_heartbeat or row.start)
+        except UpdateFinishedTrialError:
+            return False
+        now = self._trials.row(self._storage.get_trial(trial._trial_id))
+        return (now.state, now.worker, now.start) == (row.state, row.worker, row.start)
 
     def _record_stale(self, trial: FrozenTrial, output: TrialOutput, failure: Failure) -> None:
         """Record the result that a stale worker could not record; without one the trial failed, or waits again."""

@@ -1,18 +1,21 @@
-"""Stale workers of this machine or without a heartbeat, and the output that their trials left. Reads only."""
+"""Stale workers of this machine or without a heartbeat, and the output that their trials left. Writes no trial."""
 
 from __future__ import annotations
 
+import random
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from hpotune.config.json_file import read_regular
+from hpotune.errors import HpotuneError
 from hpotune.records.trial import LOCAL, Failure, TrialResult, TrialRow, Worker
 from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.lock import open_lock_file
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,8 +27,29 @@ class TrialOutput:
     """When the checkpoint was written, in Unix seconds; None: there is none."""
 
 
+REQUEUE_PATIENCE_S = 10.0
+"""How long a process waits for another one that requeues trials, before it leaves them to the next look."""
+
 OutputReader = Callable[[int], TrialOutput]
 """The output of a trial, by its number."""
+
+
+@contextmanager
+def requeue_lock(folder: StudyFolder) -> Iterator[bool]:
+    """Keep other processes from requeuing trials while the body runs. Yields False where another one does so now.
+
+    Of two that have seen the same stale worker, the second would release the trial again, from the worker that has
+    claimed it meanwhile. A folder in which no lock can be created, on a full disk, goes without.
+    """
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open_lock_file(folder.jobs / ".requeue.lock"))
+            until = time.monotonic() + REQUEUE_PATIENCE_S
+            while not (held := file.try_lock()) and time.monotonic() < until:
+                time.sleep(random.uniform(0.05, 0.2))
+        except (HpotuneError, OSError):
+            held = True
+        yield held
 
 
 def stale_on_host(host: str) -> Callable[[Worker], Failure | None]:

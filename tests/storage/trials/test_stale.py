@@ -8,10 +8,12 @@ import optuna
 import pytest
 
 from hpotune.records.trial import Attempt, TrialResult, TrialRow
-from hpotune.storage import TrialOutput, UnchangedHeartbeats, lease_expired
+from hpotune.storage import TrialOutput, UnchangedHeartbeats, lease_expired, requeue_lock
 from hpotune.storage.backends.connect import connect
 from hpotune.storage.readers.trial_record import stored_attempts
+from hpotune.storage.trials import stale
 from hpotune.storage.trials.queue import UNOWNED_S
+from hpotune.workspace.folder import StudyFolder
 from tests.fixtures.store_workers import (
     CRASHED,
     FAILURE,
@@ -94,6 +96,22 @@ def test_stopped_watcher_has_seen_nothing():
     assert watch.stale_failure(row) is None
     now[0] += 1
     assert watch.stale_failure(replace(row, last_heartbeat=4590.0)) is None
+
+
+def test_one_process_requeues_at_a_time(tmp_path, monkeypatch):
+    folder = StudyFolder(path=tmp_path)
+    with requeue_lock(folder) as first:
+        monkeypatch.setattr(stale, "REQUEUE_PATIENCE_S", 0.1)
+        with requeue_lock(folder) as second:
+            assert (first, second) == (True, False)
+    with requeue_lock(folder) as again:
+        assert again
+
+
+def test_requeuing_needs_no_lock_file(tmp_path):
+    (tmp_path / "jobs" / ".requeue.lock").mkdir(parents=True)
+    with requeue_lock(StudyFolder(path=tmp_path)) as held:
+        assert held
 
 
 def test_running_trial_without_worker_is_requeued(make_store, url):
