@@ -36,18 +36,23 @@ class NoDatasets(pytest.skip.Exception):
     """A skip because datasets are not on this machine: nothing that scripts/test could install."""
 
 
+class NoTorch(pytest.skip.Exception):
+    """A skip because torch was left out (HPOTUNE_TEST_WITHOUT=torch)."""
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """With HPOTUNE_NO_SKIP (scripts/test, which installs all) a skipped test of Slurm, PostgreSQL or mounts fails.
 
-    Not so where only datasets are missing: they are not installed, and a clone alone has none.
+    Not so where only datasets are missing: they are not installed, and a clone alone has none; nor where torch was left
+    out on purpose.
     """
     report = yield
     needs = [mark for mark in ("slurm", "postgres", "mounts") if item.get_closest_marker(mark)]
-    no_datasets = call.excinfo is not None and isinstance(call.excinfo.value, NoDatasets)
-    if report.skipped and needs and not no_datasets and os.environ.get("HPOTUNE_NO_SKIP"):
+    allowed = call.excinfo is not None and isinstance(call.excinfo.value, (NoDatasets, NoTorch))
+    if report.skipped and needs and not allowed and os.environ.get("HPOTUNE_NO_SKIP"):
         report.outcome = "failed"
         report.longrepr = f"needs {needs[0]}, and was skipped: {report.longrepr}"
     return report
@@ -103,6 +108,12 @@ def make_study_folder(tmp_path: Path) -> Callable[..., StudyFolder]:
         return folder
 
     return made
+
+
+def needs_torch() -> None:
+    """Skip a test where torch was left out on purpose (scripts/test-on)."""
+    if "torch" in os.environ.get("HPOTUNE_TEST_WITHOUT", "").split():
+        raise NoTorch("torch was left out: HPOTUNE_TEST_WITHOUT")
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import needs_torch
 from tests.fixtures.cluster_studies import ACTIVE, PATIENCE_S, RESOURCES, ended, function_study, hpotune, wait
 
 pytestmark = pytest.mark.slurm
@@ -37,6 +38,7 @@ def test_pretrained_model_on_real_data(slurm_cluster: None, tmp_path: Path, real
 
 
 def try_slurm(*arguments: str) -> None:
+    needs_torch()
     command = [sys.executable, str(ROOT / "scripts" / "try-slurm"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
