@@ -1,6 +1,7 @@
 """Strikes a study on a real, throw-away Slurm cluster with faults and holds hpotune to its word: nothing is lost.
 
 python scripts/chaos [--trials 200] [--faults 60] [--seed 0] [--minutes 25] [--store postgres] [--without squeue,sacct]
+                     [--only garbage,planted]
 
 First the study runs undisturbed, then again under the faults; then trials, values, GPU-hours and the causes in the
 store are compared. Needs root, Slurm and PostgreSQL: `scripts/slurm-cluster install`, `apt-get install postgresql`.
@@ -22,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from check import Run, as_text, report
-from faults import schedule
+from faults import KINDS, schedule
 from study import Study, say, write_file
 from testbed import Testbed, made
 
@@ -42,6 +43,7 @@ def main() -> int:
             calm = run(testbed, "calm", options, [], until)
             spared = [] if options.store == "postgres" else ["postgres"]
             spared += [] if testbed.disk_is_small else ["disk_full"]
+            spared += [kind for kind in KINDS if options.only and kind not in options.only.split(",")]
             plan = schedule(options.faults, random.Random(options.seed), without=spared)
             storm = run(testbed, "storm", options, plan, until)
         finally:
@@ -75,6 +77,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--without", default="", help="commands hpotune must do without: squeue,sacct,scontrol"
     )
+    parser.add_argument("--only", default="", help="kinds of faults, of " + ", ".join(KINDS))
     parser.add_argument(
         "--keep", help="a folder to which the studies, Slurm's logs and the report are copied"
     )

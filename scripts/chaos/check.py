@@ -9,12 +9,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import trial as objective
-from faults import KINDS, Fault
+from fault import Fault
+from faults import KINDS
 from study import Account
 
 from hpotune.records.trial import Attempt, TrialRow
 
-TARGETED = ("kill_worker", "kill_rank", "kill_trial", "scancel", "timeout")
+TARGETED = ("kill_worker", "kill_rank", "kill_trial", "scancel", "timeout", "stopped")
 """Kinds whose victim is known by its trial."""
 OF_JOBS = ("timeout",)
 """Kinds that strike a job's later trials too: a limit that was cut stays cut."""

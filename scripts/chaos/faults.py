@@ -9,48 +9,18 @@ import os
 import random
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from testbed import Testbed, parent_of
+import site_faults as site
+from fault import Fault, Kind, causes, command_line, pick, safe_parent, trial_processes
+from testbed import Testbed
 
 from hpotune.records.trial import TrialRow
 
 DOWN_S = 120
 """How long a lost node stays away at most: Slurm sees it after SlurmdTimeout (30 s) and some more."""
-
-
-@dataclass(kw_only=True)
-class Fault:
-    """One that struck, and all that is known of it."""
-
-    kind: str
-    at: float
-    """Unix seconds at which it struck."""
-    until: float = 0.0
-    """When what it does was over."""
-    trial: int | None = None
-    job: str | None = None
-    node: str | None = None
-    """Whom it struck: all that are not None; none of them: everybody."""
-    note: str = ""
-    struck: bool = True
-    """False where nobody was there to be struck; then it comes again later."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kind:
-    """A kind of fault."""
-
-    share: int
-    """How many of sixty."""
-    causes: frozenset[str]
-    """What may stand in the store of an attempt that it ended; `paused`: it was asked to end and did."""
-    strike: Callable[[Testbed, Fault, random.Random, Sequence[TrialRow]], None]
-    slow_s: float = 15.0
-    """How long after it a victim may end of it: a wait for Slurm, or for somebody to see the death."""
 
 
 def kill_worker(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> None:
@@ -172,10 +142,6 @@ def bad_node(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequen
             testbed.bad_node.unlink()
 
 
-def causes(*words: str) -> frozenset[str]:
-    return frozenset(words)
-
-
 # The order is that in which a short schedule takes one of each. A cancelled, preempted or timed-out worker that is
 # asked in time puts its trial back itself; a limit that is cut while it runs looks to it as a preemption does.
 # Orders to end the jobs of a lost node reach it when it is back, and may end the next life of a requeued job.
@@ -184,15 +150,22 @@ KINDS: dict[str, Kind] = {
     "kill_rank": Kind(share=9, causes=causes("killed"), strike=kill_rank),
     "postgres": Kind(share=5, causes=causes("store"), strike=postgres, slow_s=60),
     "disk_full": Kind(share=3, causes=causes("store"), strike=disk_full),
+    "two_submits": Kind(share=2, causes=causes(), strike=site.two_submits),
+    "garbage": Kind(share=3, causes=causes(), strike=site.garbage),
+    "planted": Kind(share=2, causes=causes(), strike=site.planted),
+    "scancel": Kind(share=6, causes=causes("paused", "killed"), strike=scancel, slow_s=60),
+    "preempt": Kind(share=5, causes=causes("paused", "preempted"), strike=preempt, slow_s=60),
     "bad_node": Kind(share=1, causes=causes("node"), strike=bad_node),
-    "preempt": Kind(share=6, causes=causes("paused", "preempted"), strike=preempt, slow_s=60),
-    "scancel": Kind(share=7, causes=causes("paused", "killed"), strike=scancel, slow_s=60),
-    "slurmctld": Kind(share=4, causes=causes(), strike=slurmctld),
+    "slurmctld": Kind(share=3, causes=causes(), strike=slurmctld),
+    "full_limit": Kind(share=2, causes=causes(), strike=site.full_limit),
+    "stopped": Kind(share=3, causes=causes("killed"), strike=site.stopped, slow_s=60),
+    "raised": Kind(share=2, causes=causes(), strike=site.raised),
+    "cancelled": Kind(share=2, causes=causes("paused", "killed"), strike=site.cancelled, slow_s=60),
     "node_death": Kind(share=1, causes=causes("node", "killed", "preempted"), strike=node_death, slow_s=90),
-    "kill_trial": Kind(share=7, causes=causes("killed"), strike=kill_trial),
-    "timeout": Kind(share=4, causes=causes("paused", "timeout", "preempted"), strike=timeout, slow_s=150),
-    "slurmd": Kind(share=4, causes=causes(), strike=slurmd),
-    "slurmdbd": Kind(share=3, causes=causes(), strike=slurmdbd),
+    "kill_trial": Kind(share=6, causes=causes("killed"), strike=kill_trial),
+    "timeout": Kind(share=3, causes=causes("paused", "timeout", "preempted"), strike=timeout, slow_s=150),
+    "slurmd": Kind(share=2, causes=causes(), strike=slurmd),
+    "slurmdbd": Kind(share=2, causes=causes(), strike=slurmdbd),
 }
 
 
@@ -208,43 +181,6 @@ def schedule(count: int, rng: random.Random, *, without: Sequence[str] = ()) -> 
     drawn = drawn[:count]
     rng.shuffle(drawn)
     return drawn
-
-
-def pick(fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> TrialRow | None:
-    """A running trial, now the fault's target; None, and the fault strikes nobody, where none runs."""
-    row = rng.choice(running) if running else None
-    fault.struck = row is not None
-    if row and row.worker:
-        fault.trial, fault.job, fault.node = row.number, row.worker.job, row.worker.host
-    return row
-
-
-def trial_processes(row: TrialRow) -> list[int]:
-    """Processes of a trial's attempt: the one that started the ranks, and the ranks."""
-    found, mark = [], f"HPOTUNE_TRIAL={row.number}".encode()
-    for file in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if mark in file.read_bytes().split(b"\0") and b"chaos/trial.py" in command_line(
-                int(file.parent.name)
-            ):
-                found.append(int(file.parent.name))
-    return found
-
-
-def command_line(pid: int) -> bytes:
-    """A process's command line; empty where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def safe_parent(pid: int) -> int:
-    """A process's parent; 0 where it is gone."""
-    try:
-        return parent_of(pid)
-    except OSError:
-        return 0
 
 
 @dataclass(kw_only=True)

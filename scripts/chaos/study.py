@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import faults as faults_
-from testbed import ROOT, Testbed, answer
+from testbed import LEASE_S, ROOT, Testbed, answer
 
 from hpotune.errors import HpotuneError
 from hpotune.records.trial import TrialRow
@@ -41,7 +41,7 @@ params: {{x: {{float: [0.0, 1.0]}}, y: {{float: [0.0, 1.0]}}}}
 score: {{objective: {{metric: value, direction: minimize}}}}
 search: {{algorithm: sobol, seed: {seed}}}
 budget: {{trials: {trials}, parallel: {parallel}, max_failed: 20}}
-execution: {{mode: async, trials_per_job: {trials_per_job}, lease_s: 20}}
+execution: {{mode: async, trials_per_job: {trials_per_job}, lease_s: {lease_s}}}
 resources: {{partition: a100, gpus: "a100:1", cpus: 1, mem: 2G, time: "20:00", signal_delay_s: 20}}
 store: "{store}"
 """
@@ -99,6 +99,7 @@ class Study:
     def run(self) -> None:
         """Returns when all is done, or when it is given up; `words` say why."""
         began, count = time.monotonic(), len(self.plan)
+        self.testbed.study = self.file
         self._submit(first=True)
         threading.Thread(target=self._look_now_and_then, daemon=True).start()
         said = -1
@@ -252,7 +253,9 @@ def write_file(testbed: Testbed, name: str, *, store: str, **values: Any) -> Pat
     """The study file; each run has a store of its own."""
     url = testbed.postgres.database(name) if store == "postgres" else store
     file = testbed.disk / f"{name}.yaml"
-    file.write_text(FILE.format(name=name, python=sys.executable, root=ROOT, store=url, **values))
+    file.write_text(
+        FILE.format(name=name, python=sys.executable, root=ROOT, store=url, lease_s=LEASE_S, **values)
+    )
     return file
 
 

@@ -24,6 +24,8 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
 DISK_MB = 96
+LEASE_S = 20
+"""Of the study's workers."""
 PATIENCE_S = 60
 """How long a command is repeated while Slurm's controller is away."""
 
@@ -41,6 +43,8 @@ class Testbed:
     postgres: Any = None
     disk_is_small: bool = True
     """False where no file system may be mounted: then it cannot be filled."""
+    study: Path = Path()
+    """The file of the study that runs now."""
     locks: dict[str, threading.Lock] = field(default_factory=dict)
     """One a daemon: two faults at once may not restart the same."""
 
@@ -54,11 +58,25 @@ class Testbed:
         """Names the node that fails every trial, while it stands."""
         return self.folder / "bad-node"
 
+    @property
+    def garbage(self) -> Path:
+        """While it stands Slurm's commands print what it names: bytes, or a banner first."""
+        return self.folder / "garbage"
+
+    def command(self, verb: str, *arguments: object) -> list[str]:
+        """The command of one verb."""
+        return [sys.executable, "-m", "hpotune", verb, *map(str, arguments)]
+
     def hpotune(self, verb: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         """One verb, as a user types it."""
-        command = [sys.executable, "-m", "hpotune", verb, *map(str, arguments)]
         return subprocess.run(
-            command, env=self.env, capture_output=True, text=True, timeout=300, check=False, cwd=self.folder
+            self.command(verb, *arguments),
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+            cwd=self.folder,
         )
 
     def slurm(self, *command: str) -> str:
@@ -173,6 +191,8 @@ def made(*, store: str, without: Sequence[str]) -> Iterator[Testbed]:
         testbed = Testbed(folder=folder, cluster=cluster, env=env, disk_is_small=small)
         env |= {"SLURM_CONF": str(cluster.conf)}
         env |= {"PATH": hidden(folder / "bin", without)} if without else {}
+        env |= {"PATH": wrapped(testbed, folder / "wrapped", env["PATH"])}
+        enforce_limits(testbed)
         if store == "postgres":
             testbed.postgres = server(stack)
             env["PGPASSWORD"] = os.environ["PGPASSWORD"] = testbed.postgres.password
@@ -232,6 +252,34 @@ def hidden(folder: Path, names: Sequence[str]) -> str:
             if file.name not in names and not (folder / file.name).is_symlink():
                 (folder / file.name).symlink_to(file)
     return str(folder)
+
+
+WRAPPER = """\
+#!/bin/sh
+case "$(cat {flag} 2>/dev/null)" in
+bytes) head -c 2000 /dev/urandom; exit 0 ;;
+banner) printf 'Welcome to \\377\\376 the cluster\\n***\\n' ;;
+esac
+exec {program} "$@"
+"""
+
+
+def wrapped(testbed: Testbed, folder: Path, path: str) -> str:
+    """A PATH on which Slurm's commands that answer questions print garbage while `testbed.garbage` stands."""
+    folder.mkdir()
+    for name in ("squeue", "sacct", "scontrol", "sinfo"):
+        if program := shutil.which(name, path=path):
+            (folder / name).write_text(WRAPPER.format(flag=testbed.garbage, program=program))
+            (folder / name).chmod(0o755)
+    return f"{folder}{os.pathsep}{path}"
+
+
+def enforce_limits(testbed: Testbed) -> None:
+    """Let the controller hold users to their limits, which it reads at its start only."""
+    with testbed.cluster.conf.open("a") as conf:
+        conf.write("AccountingStorageEnforce=limits\n")
+    testbed.restart("slurmctld", number=signal.SIGTERM, away_s=0)
+    testbed.slurm("sinfo")
 
 
 def answer(text: str) -> Any:  # noqa: ANN401 - JSON
