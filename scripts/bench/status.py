@@ -164,7 +164,7 @@ def fill(storage: BaseStorage, trials: int) -> None:
             {"trial_id": number + 1, "key": key, "value_json": json.dumps(value)}
             for key, value in attrs.items()
         ]
-    with Session(storage._backend.engine) as session:  # type: ignore[attr-defined]
+    with Session(getattr(storage, "_backend", storage).engine) as session:  # type: ignore[attr-defined]
         for table, rows in tables.items():
             session.execute(insert(table), rows)
         session.commit()
