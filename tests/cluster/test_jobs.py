@@ -83,7 +83,7 @@ def test_cancel_without_queries(slurm_cluster: Path, tmp_path: Path, without: Ca
     hpotune("submit", file)
     wait(file, lambda result: result["trials"]["running"] == 2)
     hpotune("cancel", file)
-    wait(file, lambda result: result["state"] == "idle" and result["trials"]["running"] == 0)
+    wait(file, lambda result: result["state"] == "cancelled" and result["trials"]["running"] == 0)
     gate.touch()
     assert hpotune("submit", file)["submitted"] != []
     assert wait(file, lambda result: result["state"] == "done")["trials"]["finished"] == 4

@@ -117,7 +117,7 @@ def test_cancel_then_submit_again(slurm_cluster: None, tmp_path: Path) -> None:
     wait(file, lambda status: status["trials"]["running"] == 2)
     assert hpotune("submit", file)["submitted"] == []
     hpotune("cancel", file)
-    status = wait(file, lambda status: status["state"] == "idle")
+    status = wait(file, lambda status: status["state"] == "cancelled")
     counted = {
         key: status["trials"][key] for key in ("finished", "running", "lost", "failed", "left", "paused")
     }
