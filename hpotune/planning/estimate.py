@@ -58,6 +58,8 @@ class MeasuredTimes:
     gaps: Sequence[float] = ()
     """From the end of an array element to the start of the next."""
     follow_ups: Sequence[float] = ()
+    impossible: int = 0
+    """How many times were left out: the clocks of the nodes differ, or were set meanwhile."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,6 +87,8 @@ class Estimates:
     """Of each trial, without loading; their spread makes workers wait. Measured, else by `rungs_per_trial`."""
     rungs_per_trial: Sequence[Sequence[int]] = ()
     """The rungs that each trial is expected to be scored at; empty: no rungs, or trials were measured."""
+    impossible: int = 0
+    """As MeasuredTimes.impossible."""
 
     def by_name(self) -> dict[TimeName, Estimate]:
         """The estimates by name."""
@@ -140,6 +144,7 @@ def estimates(config: StudyConfig, learned: MeasuredTimes, probed: Mapping[str, 
         follow_up_s=_estimate(config, "follow_up_s", learned.follow_ups, probed, of="follow-up jobs"),
         trials=trials,
         rungs_per_trial=expected,
+        impossible=learned.impossible,
     )
 
 

@@ -1,8 +1,14 @@
-"""Measured times of a study: how long its jobs waited and started, its trials loaded and ran. Reads files only."""
+"""Measured times of a study: how long its jobs waited and started, its trials loaded and ran. Reads files only.
+
+Clocks of several hosts meet here: that of a node, of the file server, of this machine. A time that no clock can have
+measured (an end before its start, longer than the study is old) is left out and counted.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
@@ -21,6 +27,8 @@ from hpotune.workspace.timeline import read_spans
 _LOADING = ("load", "data")
 _MOST_READ = 50
 """How many of the last trials are read for their loading time, which is about equal in all."""
+_SLACK_S = 86_400
+"""By how much the clocks of two hosts may differ before a long time is impossible."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,18 +47,44 @@ def measured_times(folder: StudyFolder, rows: Sequence[TrialRow]) -> MeasuredTim
     """All times measured so far."""
     done = [row for row in rows if row.decided and row.attempts]
     jobs = submissions(folder)
-    queues = [wait for job in jobs for wait in _waits(job)]
+    possible = _Possible(longest_s=_age_s(folder, jobs) + _SLACK_S)
+    queues = possible.of(wait for job in jobs for wait in _waits(job))
     usual = median(queues) if queues else 0.0
     starts, at = _spans(folder)
+    loads = (s for row in done[-_MOST_READ:] if (s := _loading(folder, row, at)) is not None)
     return MeasuredTimes(
-        trials=tuple(_seconds(row, at) for row in done if row.kind == "trial"),
-        baselines=tuple(_seconds(row, at) for row in done if row.kind == "baseline"),
-        loads=tuple(s for row in done[-_MOST_READ:] if (s := _loading(folder, row, at)) is not None),
-        starts=tuple(starts),
-        queues=tuple(queues),
-        gaps=tuple(gap for job in jobs for gap in _gaps(job)),
-        follow_ups=tuple(max(0.0, s - usual) for s in _follow_ups(jobs)),
+        trials=possible.of(_seconds(row, at) for row in done if row.kind == "trial"),
+        baselines=possible.of(_seconds(row, at) for row in done if row.kind == "baseline"),
+        loads=possible.of(loads),
+        starts=possible.of(starts),
+        queues=queues,
+        gaps=possible.of(gap for job in jobs for gap in _gaps(job)),
+        follow_ups=tuple(max(0.0, s - usual) for s in possible.of(_follow_ups(jobs))),
+        impossible=possible.left_out,
     )
+
+
+class _Possible:
+    """Leaves out what no clock can have measured, and counts it."""
+
+    def __init__(self, *, longest_s: float) -> None:
+        self._longest_s = longest_s
+        self.left_out = 0
+
+    def of(self, times: Iterable[float]) -> tuple[float, ...]:
+        """The possible ones of these seconds."""
+        every = list(times)
+        kept = tuple(seconds for seconds in every if 0 <= seconds <= self._longest_s)
+        self.left_out += len(every) - len(kept)
+        return kept
+
+
+def _age_s(folder: StudyFolder, jobs: Sequence[Submission]) -> float:
+    """Seconds since the study was made or first submitted, by the clock of its file system."""
+    made = [job.submitted for job in jobs]
+    with suppress(OSError):
+        made.append(folder.resolved_file.stat().st_mtime)
+    return max(0.0, time.time() - min(made)) if made else float("inf")
 
 
 def submissions(folder: StudyFolder, *, kind: JobKind = "worker") -> list[Submission]:
@@ -71,7 +105,7 @@ def _submission(folder: StudyFolder, job: SubmittedJob) -> Submission:
 def _waits(job: Submission) -> Iterator[float]:
     """Seconds in the queue of the elements that the throttle did not hold back."""
     for beat in job.heartbeats[: job.throttle]:
-        yield max(0.0, beat.start - job.submitted)
+        yield beat.start - job.submitted
 
 
 def _gaps(job: Submission) -> Iterator[float]:
@@ -107,8 +141,11 @@ def _spans(folder: StudyFolder) -> tuple[list[float], dict[int, list[tuple[float
 
 
 def _seconds(row: TrialRow, at: Mapping[int, Sequence[tuple[float, float]]]) -> float:
-    """Seconds that workers ran a trial; without their spans, from claim to end."""
-    return sum(end - start for start, end in at.get(row.number, ())) or row.seconds
+    """Seconds that workers ran a trial; without their spans, from claim to end. Below 0: by a clock that was set."""
+    spans = at.get(row.number, ()) or [(attempt.start, attempt.end) for attempt in row.attempts]
+    if any(end < start for start, end in spans):
+        return -1.0
+    return sum(end - start for start, end in spans)
 
 
 def _loading(
@@ -138,17 +175,18 @@ def actual_progress(
         return {"state": "not started", "trials": 0}
     first = min([a.start for a in attempts] + [row.start for row in rows if row.start is not None])
     start = min(first, since) if since is not None else first
-    end = now if running else max(attempt.end for attempt in attempts)
+    end = now if running else min(now, max(attempt.end for attempt in attempts))
+    wall_s = max(end - start, max((a.seconds for a in attempts if a.seconds <= now - start), default=0.0))
     held_s = sum(_held(job, now=now) for job in submissions(folder)) or sum(row.seconds for row in rows)
     job_keys = {attempt.worker.job_key for attempt in attempts}
     seen = measured_times(folder, rows)
     return {
         "state": "running" if running else "done" if finished >= config.budget.trials else "stopped",
-        "wall_s": round(end - start, 1),
+        "wall_s": round(wall_s, 1),
         "gpu_hours": round(held_s * gpus_per_job(config) / 3600, 4),
         "job_hours": round(held_s / 3600, 4),
         "trials": finished,
-        "trials_per_hour": round(finished / max(end - start, 1e-9) * 3600, 2),
+        "trials_per_hour": round(finished / wall_s * 3600, 2) if wall_s > 0 else 0.0,
         "queue_s": round(median(seen.queues), 1) if seen.queues else None,
         "jobs": sum(len(job.heartbeats) for job in submissions(folder)) or len(job_keys),
     }

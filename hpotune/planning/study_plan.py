@@ -195,6 +195,11 @@ def notes(plan: StudyPlan) -> list[str]:
         found.append(
             f"rungs: each trial is estimated {_rungs_note(plan.estimates, plan.config.search.ladder)}"
         )
+    if plan.estimates.impossible:
+        found.append(
+            f"{plan.estimates.impossible} measured times are impossible and left out (an end before its start, or "
+            "longer than the study is old): the clocks of the nodes differ; compare `date` on them, ask for NTP"
+        )
     needs = plan.estimates.load_s.value + plan.estimates.trial_s.value
     has = resources.working_s - plan.estimates.start_s.value
     if needs > has:

@@ -35,7 +35,9 @@ def gpu_hours_of_running(config: StudyConfig, rows: Sequence[TrialRow], *, now: 
     """GPU-hours that the running trials are expected to use from now to their ends."""
     gpus, per_trial = gpus_per_job(config), gpu_hours_per_trial(config, rows)
     return sum(
-        max(0.0, per_trial - (now.timestamp() - row.start) / 3600 * gpus)
+        max(
+            0.0, per_trial - max(0.0, now.timestamp() - row.start) / 3600 * gpus
+        )  # a node's clock may be ahead
         for row in rows
         if row.state == "running" and row.start
     )

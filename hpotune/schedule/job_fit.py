@@ -41,7 +41,9 @@ def expected_s(
     ended = (row for row in reversed(rows) if row.state == "finished" and row.kind == kind and row.attempts)
     took = [row.seconds for row in islice(ended, LAST)]
     if took:
-        return _safe(took)
+        return _safe(
+            [seconds for seconds in took if seconds > 0] or took
+        )  # 0: the clock was set back meanwhile
     return None if config.plan.trial_s is None else config.plan.load_s + config.plan.trial_s
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from xml.etree import ElementTree
@@ -196,3 +197,52 @@ def test_actual_counts_held_time_from_submission(tmp_path: Path) -> None:
     assert shown["gpu_hours"] == round(20 * 2 / 3600, 4)
     assert actual_progress(folder, config, rows[:1], since=None, now=500)["state"] == "stopped"
     assert actual_progress(folder, config, [], since=None, now=500) == {"state": "not started", "trials": 0}
+
+
+def test_impossible_times_are_left_out(no_slurm: None, tmp_path: Path) -> None:
+    """A node 60 s behind starts before its submission and ends its job's start before it; another was set by a year."""
+    begin, year = time.time() - 3600, 365 * 86400.0
+    folder = StudyFolder(path=tmp_path / "s")
+    array(
+        folder.path, 9, begin, [(begin - 50, begin - 20), (begin + 7, begin + 30), (begin + year, begin + year + 9)],
+        throttle=3,
+    )  # fmt: skip
+    lines = [
+        {"job": "9_0", "trial": None, "phase": "start", "start": begin, "end": begin - 55},
+        {"job": "9_0", "trial": 0, "phase": "trial", "start": begin - 45, "end": begin - 41},
+        {"job": "9_1", "trial": 1, "phase": "trial", "start": begin + 10, "end": begin - 30},
+        {"job": "9_1", "trial": 2, "phase": "trial", "start": begin + 10, "end": begin + year},
+    ]
+    (folder.jobs / "9" / "spans-9_0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    rows = [
+        row(0, attempt(begin - 45, begin - 41)),
+        row(1, attempt(begin + 10, begin - 30)),
+        row(2, attempt(begin + 10, begin + year)),
+        row(3, attempt(begin + 20, begin + 25)),
+    ]
+    seen = measured_times(folder, rows)
+    assert [round(s, 3) for s in seen.trials] == [4, 5]
+    assert ([round(s, 3) for s in seen.starts], [round(s, 3) for s in seen.queues]) == ([2, 2], [7])
+    assert seen.impossible == 5
+    config = load_study(write_study(tmp_path)).config
+    made = make_plan(folder, config, rows, now=datetime.fromtimestamp(begin + 3600))
+    assert all(way.result.wall_s > 0 and 0 <= way.result.idle <= 1 for way in made.mode_results)
+    assert "5 measured times are impossible and left out" in "".join(notes(made))
+    shown = actual_progress(folder, config, rows, since=begin, now=begin + 3600)
+    assert 0 < shown["wall_s"] <= 3660
+    assert shown["gpu_hours"] >= 0
+    assert shown["trials_per_hour"] > 0
+
+
+def test_clock_behind_shortens_no_study(tmp_path: Path) -> None:
+    """All that ended did so before the submission, by the node's clock."""
+    config = load_study(write_study(tmp_path)).config
+    rows = [row(0, attempt(40, 90))]
+    shown = actual_progress(StudyFolder(path=tmp_path / "s"), config, rows, since=100, now=500)
+    assert shown["wall_s"] == 50
+    assert (
+        actual_progress(
+            StudyFolder(path=tmp_path / "s"), config, [row(0, attempt(90, 40))], since=100, now=500
+        )["trials_per_hour"]
+        == 0
+    )

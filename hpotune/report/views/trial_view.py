@@ -104,4 +104,6 @@ def trial_state(row: TrialRow) -> TrialState:
 def _seconds(row: TrialRow) -> float | None:
     if row.attempts:
         return round(row.seconds, 3)
-    return round(row.end - row.start, 3) if row.end is not None and row.start is not None else None
+    if row.end is None or row.start is None or row.end < row.start:  # start and end: clocks of two hosts
+        return None
+    return round(row.end - row.start, 3)
