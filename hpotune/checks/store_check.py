@@ -56,8 +56,9 @@ def earlier_trials_message(url: str, name: str, folder: StudyFolder) -> str:
     day = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.first))
     count = f"{found.finished} finished trials" if found.finished else f"{found.started} started trials"
     optuna_url = url.replace("postgresql://", "postgresql+psycopg://", 1)  # the driver that is installed
+    origin = f"whose folder ({found.folder}) is gone" if found.folder else "which no study folder is known of"
     return (
-        f"{url}: holds {count} of a study {name!r} from {day}, whose folder ({found.folder or folder.path}) is gone; "
+        f"{url}: holds {count} of a study {name!r} from {day}, {origin}; "
         "to go on with them: `hpotune run --adopt` or `submit --adopt`; to drop them: `optuna delete-study "
         f"--study-name {name} --storage {optuna_url}`; or rename this study (name:)"
     )
