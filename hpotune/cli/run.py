@@ -217,7 +217,7 @@ def worker(
     done = None
     try:
         done = run_once()
-        if done.broken_node and exclude_node(me.job, me.host):
+        if done.broken_node and exclude_node(me.job, me.host, partition=config.resources.partition):
             typer.echo(f"asked Slurm to start no more of job {me.job.split('_')[0]} on {me.host}", err=True)
     finally:
         if follow_up:

@@ -23,6 +23,7 @@ from hpotune.schedule.next_jobs import next_jobs
 from hpotune.slurm.cluster_limits import SubmitLimitReached
 from hpotune.slurm.commands import ControllerUnreachable, NoAnswer
 from hpotune.slurm.job_arrays import max_array_size, split_array
+from hpotune.slurm.partitions import host_names, nodes_of
 from hpotune.slurm.study_jobs import query_jobs, submitted_jobs
 from hpotune.slurm.submit import submit, submit_within_limits
 from hpotune.storage import TrialQueue, output_reader, requeue_lock
@@ -92,7 +93,7 @@ def follow_up(
         store.append_waiting()
         if not unattended:
             folder.cancelled.unlink(missing_ok=True)
-        due = next_jobs(config, store.rows(), rows, now=now)
+        due = next_jobs(config, store.rows(), rows, now=now, nodes_since=folder.nodes_tried_again)
         if unattended and (stopped := _stopped_by_user(folder, found, due=bool(due))):
             return FollowUpResult(requeued=requeued, warning=stopped if due else "")
         submit_small = partial(_submit_small, folder, config, patience_s=patience_s)
@@ -100,6 +101,16 @@ def follow_up(
         if due:
             first = required_rehearsal(folder, config, rows, unattended=unattended, submit=submit_small)
             due = [replace(spec, requires=first) for spec in due]
+        broken = _all_nodes(config, due)
+        if broken and unattended:
+            raise ClusterError(
+                f"{broken}, so no further job was submitted; fix the cause, then `hpotune resume {folder.path}`, "
+                "which tries them all again"
+            )
+        if broken:
+            folder.try_nodes_again()
+            due = [replace(spec, exclude=()) for spec in due]
+            broken += "; since a user asked for it, all are tried again"
         if due and unattended:
             _refuse_to_repeat(folder, rows)
         # a job that could not be recorded would be submitted twice
@@ -107,9 +118,20 @@ def follow_up(
         working = any(row.active and row.kind == "worker" for row in rows)
         ids, elements, warnings = _submit_workers(folder, config, due, working=working, patience_s=patience_s)
         next_id, warning = submit_next(folder, config, rows, elements, submit=submit_small)
-        ids, warning = [*ids, *next_id], "; ".join(filter(None, [*warnings, warning]))
+        ids, warning = [*ids, *next_id], "; ".join(filter(None, [broken, *warnings, warning]))
     new = [first] if first is not None and all(row.id != first for row in rows) else []
     return FollowUpResult(submitted=(*new, *ids), requeued=requeued, warning=warning)
+
+
+def _all_nodes(config: StudyConfig, due: Sequence[JobSpec]) -> str:
+    """That every node of the partition is excluded as broken: sbatch would refuse the job; empty otherwise."""
+    excluded = {host for spec in due for host in spec.exclude}
+    if not excluded:
+        return ""
+    nodes = nodes_of(config.resources.partition)
+    if not nodes or nodes - excluded - host_names(config.resources.exclude or ""):
+        return ""
+    return f"trials fail because of every node that the study may use ({', '.join(sorted(excluded & nodes))})"
 
 
 def _has_signed_off(folder: StudyFolder, row: JobRow) -> bool:

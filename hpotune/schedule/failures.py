@@ -74,23 +74,25 @@ def _counts_as_equal(row: TrialRow) -> bool:
     )
 
 
-def bad_nodes(rows: Iterable[TrialRow]) -> dict[str, BadNode]:
+def bad_nodes(rows: Iterable[TrialRow], *, since: float = 0.0) -> dict[str, BadNode]:
     """Nodes that break the trials on them, by host; a trial that finishes there afterwards clears the node.
 
+    `since`: attempts that ended before do not count, in Unix seconds.
     Attempts whose end another process recorded are left out: Slurm itself takes a node that is down out of service.
     """
     rows = list(rows)
     troubled = [row for row in rows if row.state != "finished" or len(row.attempts) > 1]
     if not any(_may_be_the_node(attempt) for row in troubled for attempt in row.attempts):
         return {}
-    ended = [a for row in rows for a in row.attempts if not a.ended_by_other and a.worker.job != LOCAL]
-    since: dict[str, list[Attempt]] = {}
+    attempts = (attempt for row in rows for attempt in row.attempts if attempt.end > since)
+    ended = [a for a in attempts if not a.ended_by_other and a.worker.job != LOCAL]
+    on_host: dict[str, list[Attempt]] = {}
     for attempt in sorted(ended, key=attrgetter("end")):
         if attempt.succeeded:
-            since.pop(attempt.worker.host, None)
+            on_host.pop(attempt.worker.host, None)
         else:
-            since.setdefault(attempt.worker.host, []).append(attempt)
-    found = {host: _bad_node(host, attempts, ended) for host, attempts in since.items()}
+            on_host.setdefault(attempt.worker.host, []).append(attempt)
+    found = {host: _bad_node(host, attempts, ended) for host, attempts in on_host.items()}
     return {host: node for host, node in found.items() if node is not None}
 
 

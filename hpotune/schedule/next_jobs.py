@@ -19,9 +19,17 @@ from hpotune.schedule.stopping_criterion import stop_reason
 
 
 def next_jobs(
-    config: StudyConfig, rows: Sequence[TrialRow], jobs: Sequence[JobRow], *, now: datetime
+    config: StudyConfig,
+    rows: Sequence[TrialRow],
+    jobs: Sequence[JobRow],
+    *,
+    now: datetime,
+    nodes_since: float = 0.0,
 ) -> list[JobSpec]:
-    """The jobs that are missing; none while the active jobs can run the rest, so a second call returns none."""
+    """The jobs that are missing; none while the active jobs can run the rest, so a second call returns none.
+
+    `nodes_since`: from when failures count against a node, in Unix seconds.
+    """
     if stop_reason(config, rows, now=now):
         return []
     active = [job for job in jobs if job.active and job.kind == "worker"]
@@ -29,7 +37,7 @@ def next_jobs(
     found = _workers(config, rows, active) if each == "auto" else _array(config, rows, active, each)
     if found is None:
         return []
-    return [replace(found, exclude=tuple(sorted(bad_nodes(rows))))]
+    return [replace(found, exclude=tuple(sorted(bad_nodes(rows, since=nodes_since))))]
 
 
 def _workers(config: StudyConfig, rows: Sequence[TrialRow], active: Sequence[JobRow]) -> JobSpec | None:

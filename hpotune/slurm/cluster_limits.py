@@ -86,6 +86,15 @@ def cluster_config() -> Mapping[str, str]:
     return found
 
 
+def local_cluster() -> str:
+    """The name of the cluster that slurm.conf describes here, whatever SLURM_CLUSTERS says; empty where unknown."""
+    with suppress(ClusterError):
+        text = run_command(["env", "-u", "SLURM_CLUSTERS", "scontrol", "show", "config"])
+        if found := re.search(r"^ClusterName\s*=\s*(\S+)", text, re.MULTILINE):
+            return found[1]
+    return ""
+
+
 def limits_are_enforced() -> bool:
     """Whether accounting's limits hold here (AccountingStorageEnforce); True where that is unknown."""
     try:

@@ -127,6 +127,7 @@ def submitit_parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
         "array_parallelism": spec.throttle,
         "ntasks_per_node": 1,
         "stderr_to_stdout": True,
+        "srun_args": ["--export=ALL"],
         "setup": setup_lines(config),
     }
     if spec.kind == "follow-up":
@@ -180,6 +181,7 @@ def _worker_parameters(config: StudyConfig) -> dict[str, Any]:
         "constraint": resources.constraint,
         "signal_delay_s": resources.signal_delay_s,
         "srun_args": [
+            "--export=ALL",
             "--nodes=1",
             "--ntasks=1",
         ],  # the worker is one task on the first node; it starts the ranks on all nodes
@@ -191,6 +193,8 @@ def setup_lines(config: StudyConfig) -> list[str]:
     env = config.env
     lines = [
         "export HPOTUNE_JOB_START=$(date +%s.%N)",
+        # sbatch --export=NONE leaves this to srun, whose processes would see nothing of what is set here
+        "unset SLURM_EXPORT_ENV SRUN_EXPORT_ENV",
         *(f"module load {quote(name)}" for name in env.modules),
     ]
     if env.venv == "auto":

@@ -92,7 +92,13 @@ def _from_squeue(ids: Sequence[str]) -> tuple[dict[str, JobRow], int]:
     table = query_table(
         ["squeue", "-r", "-t", "all", "-j", ",".join(jobs), "-o", "%i|%T|%r|%S"], _SQUEUE, is_row=_is_job
     )
-    rows = {id_: _row(id_, state, reason=reason, start=start) for id_, state, reason, start in table.rows}
+    rows: dict[str, JobRow] = {}
+    for id_, state, reason, start in table.rows:
+        row = _row(id_, state, reason=reason, start=start)
+        if (
+            id_ not in rows or row.active or not rows[id_].active
+        ):  # a federation shows a job once for each cluster
+            rows[id_] = row
     return rows, table.damaged
 
 
@@ -134,6 +140,8 @@ def _from_scontrol(ids: Sequence[str]) -> tuple[dict[str, JobRow], int]:
     return found, damaged
 
 
+_ELSEWHERE = "REVOKED"
+"""Slurm's state of a federation's job that another cluster has started."""
 _FIELD = re.compile(r"(?:^|\s)(\w+)=(\S*)")
 _SACCT = ("JobID", "State", "ExitCode")
 
@@ -170,7 +178,7 @@ def _row(id_: str, state: str, *, reason: str = "", start: str = "", exit_code: 
     reason = "" if reason in ("None", "(null)") else one_line(reason)
     if word in HELD_STATES:
         word, reason = "PENDING", reason or word
-    if word not in (*ACTIVE_STATES, *ENDED_STATES):
+    if word not in (*ACTIVE_STATES, *ENDED_STATES) or word == _ELSEWHERE:
         word, reason = "UNKNOWN", f"Slurm's state {word}"
     waits = word == "PENDING"
     return JobRow(

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import ClusterError
 from hpotune.slurm.command_tables import number_of, query_table
-from hpotune.slurm.commands import TIMEOUT_S, one_line
+from hpotune.slurm.commands import TIMEOUT_S, one_line, run_command
 
 _COLUMNS = ("PARTITION", "TIMELIMIT", "GRES", "STATE", "NODES", "AVAIL")
 _GPU = re.compile(r"(?:^|,)(?:gres/)?gpu(?::([^:,()=\s]+))?[:=](\d{1,6})(?=[,(]|$)", re.ASCII)
@@ -52,6 +52,33 @@ def query_partitions(*, answer_s: float = TIMEOUT_S) -> dict[str, Partition]:
         for kind, number in gpus_of(gres).items():
             part.gpus[kind] = max(number, part.gpus.get(kind, 0))
     return found
+
+
+def nodes_of(partition: str | None) -> set[str]:
+    """The names of a partition's nodes; None: of the default one. Empty where sinfo does not answer.
+
+    `partition` may hold several names, as for sbatch.
+    """
+    try:
+        table = query_table(["sinfo", "-N", "-o", "%N|%P"], ("NODELIST", "PARTITION"))
+    except ClusterError:
+        return set()
+    wanted = set(partition.split(",")) if partition else None
+    return {
+        node
+        for node, name in table.rows
+        if (name.endswith("*") if wanted is None else name.rstrip("*") in wanted)
+    }
+
+
+def host_names(text: str) -> set[str]:
+    """The hosts that a Slurm node list names: `n[1-3],m7`."""
+    if "[" not in text:
+        return set(text.split(",")) - {""}
+    try:
+        return set(run_command(["scontrol", "show", "hostnames", text]).split())
+    except ClusterError:
+        return set()
 
 
 def _is_partition(cells: tuple[str, ...]) -> bool:

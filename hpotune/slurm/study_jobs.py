@@ -23,6 +23,7 @@ from hpotune.records.trial import LOCAL, Cause, Failure, TrialRow, Worker
 from hpotune.slurm.commands import run_command
 from hpotune.slurm.heartbeat_states import mark_jobs, states_from_heartbeats
 from hpotune.slurm.job_states import query_states
+from hpotune.slurm.partitions import host_names, nodes_of
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import exclusive_lock
@@ -256,15 +257,19 @@ def cancel_jobs(folder: StudyFolder, ids: Sequence[str]) -> None:
         invalidate_cache(folder)
 
 
-def exclude_node(job: str, host: str) -> bool:
+def exclude_node(job: str, host: str, *, partition: str | None) -> bool:
     """Ask Slurm to start no further element of this job's array on a node; whether Slurm accepted that.
 
+    Not where it is the last node of the partition: the elements would wait for ever.
     A broken node is always free: without this it would take one waiting element after the other.
     """
     array = job.split("_")[0]
     try:
         shown = re.search(r"ExcNodeList=(\S+)", run_command(["scontrol", "show", "job", "-o", array]))
         before = [] if shown is None or shown[1] == "(null)" else [shown[1]]  # an update replaces the list
+        nodes = nodes_of(partition)
+        if nodes and not nodes - {host} - host_names(",".join(before)):
+            return False
         run_command(["scontrol", "update", f"JobId={array}", f"ExcNodeList={','.join([*before, host])}"])
     except ClusterError:  # scontrol is not installed, or no element waits any more
         return False

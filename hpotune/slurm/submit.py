@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from hpotune.slurm.cluster_limits import (
     SubmitLimitReached,
     free_submit_slots,
     limits_are_enforced,
+    local_cluster,
     named_limit,
     refusal_error,
 )
@@ -35,6 +37,10 @@ _RESERVED_KEYS = {
     "error": "nothing: logs are in the study's folder under jobs/",
     "signal": "resources.signal_delay_s",
     "job-name": "name",
+    **dict.fromkeys(
+        ("clusters", "cluster", "M"),
+        "the login node of that cluster: hpotune asks one cluster for its jobs, the one that it is started on",
+    ),
 }
 """Keys that resources.extra must not hold, and what sets them."""
 
@@ -153,6 +159,7 @@ def check_submittable(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -
     """
     _check_extra(config)
     require_slurm()
+    _check_one_cluster(os.environ)
     spec = split_array(spec, at_most=max_array_size())[0]
     config = _checked_partition(config)
     with tempfile.TemporaryDirectory() as scratch, clean_environment():
@@ -182,6 +189,23 @@ def _checked_partition(config: StudyConfig) -> StudyConfig:
     if text := unknown_type(config, found):
         raise ClusterError(text)
     return with_types_of(config, found)
+
+
+def _check_one_cluster(env: Mapping[str, str]) -> None:
+    """Raises: ClusterError where the environment sends jobs to another cluster than this login node's.
+
+    sacct does not follow SLURM_CLUSTERS, and a dependency holds within one cluster.
+    """
+    named = {key: env[key] for key in ("SLURM_CLUSTERS", "SBATCH_CLUSTERS") if env.get(key)}
+    if not named:
+        return
+    local = local_cluster()
+    for key, value in named.items():
+        if value != local:
+            raise ClusterError(
+                f"{key}={value} sends jobs to other clusters than this one ({local or 'name unknown'}), and hpotune "
+                f"asks one cluster for its jobs; unset {key}, or submit from a login node of the cluster that you mean"
+            )
 
 
 def _test_only(script: Path) -> Answer:

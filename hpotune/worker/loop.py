@@ -24,7 +24,7 @@ from hpotune.objective.interface import Evaluate, TrialContext, failed_result
 from hpotune.objective.process import PAUSE_SIGNAL, StopRequest
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker
-from hpotune.schedule.failures import bad_nodes
+from hpotune.schedule.failures import BadNode, bad_nodes
 from hpotune.schedule.gpu_hours import gpus_per_job
 from hpotune.schedule.job_fit import expected_s, fits
 from hpotune.schedule.retention import adapters_to_delete, checkpoints_to_delete
@@ -65,10 +65,7 @@ class WorkerResult:
     broken_node: bool
     """Whether its node makes the trials of any worker fail; never on this machine, outside Slurm."""
     ended_by: Literal["trials", "time", "signal", "nothing left"]
-    """trials: it has done as many as it was asked for. time: its job's time is out, or no trial fits into the rest.
-
-    signal: it was asked to end (SIGTERM, SIGINT): `scancel`, or a user. nothing left: no trial may start.
-    """
+    """trials: as many as asked are done. time: its job's time is out. signal: SIGTERM or SIGINT (`scancel`, a user)."""
 
 
 class WorkerLoop:
@@ -165,7 +162,7 @@ class WorkerLoop:
             done = self._run_trials(evaluate, trials=trials, started=started)
         self._stop.ignore_pause_signal()
         self._heartbeat.end(now=time.time())
-        broken = self._worker.job != LOCAL and self._worker.host in bad_nodes(self._queue.rows())
+        broken = self._broken_node(self._queue.rows()) is not None
         return WorkerResult(trials=done, broken_node=broken, ended_by=self._ended_by(done, trials))
 
     def _ended_by(self, done: int, trials: int | None) -> Literal["trials", "time", "signal", "nothing left"]:
@@ -273,11 +270,17 @@ class WorkerLoop:
             log(f"the study is over: {reason.text}")
         elif self._worker.job == LOCAL and self._folder.cancelled.exists():
             log("the study was cancelled")
-        elif self._worker.job != LOCAL and (why := bad_nodes(rows).get(self._worker.host)):
+        elif (why := self._broken_node(rows)) is not None:
             log(f"trials fail because of this node ({self._worker.host}), so this worker ends: {why.text}")
         else:
             return False
         return True
+
+    def _broken_node(self, rows: Sequence[TrialRow]) -> BadNode | None:
+        """Why trials fail because of this worker's node; None where they do not, and on this machine, outside Slurm."""
+        if self._worker.job == LOCAL:
+            return None
+        return bad_nodes(rows, since=self._folder.nodes_tried_again).get(self._worker.host)
 
     def _beyond_budget(self, claim: Claim) -> StopReason | None:
         """Why a claimed trial may not start: several were claimed at once, and the first use up the budget."""

@@ -104,6 +104,18 @@ class StudyFolder:
         """Exists from `cancel` until the study is continued."""
         return self.jobs / "cancelled"
 
+    @property
+    def nodes_tried_again(self) -> float:
+        """When the user had nodes tried again that all counted as broken, in Unix seconds; 0.0: never."""
+        try:
+            return (self.jobs / "nodes-tried-again").stat().st_mtime
+        except OSError:
+            return 0.0
+
+    def try_nodes_again(self) -> None:
+        """Let what failed up to now count against no node."""
+        (self.jobs / "nodes-tried-again").touch()
+
     def took_trial(self, job: str) -> Path:
         """Exists once a worker of the job has claimed a trial, or found none left to claim."""
         return self.jobs / job.split("_")[0] / "took-trial"

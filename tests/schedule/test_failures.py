@@ -52,3 +52,9 @@ def test_causes_that_never_exclude_a_node():
 
 def test_local_machine_is_never_excluded():
     assert bad_nodes(trials(attempt("n1", 1, "node", "ECC error", job="local"))) == {}
+
+
+def test_nodes_are_tried_again():
+    rows = trials(attempt("n1", 1, "node", "ECC error"), attempt("n2", 4, "node", "ECC error"))
+    since = max(a.end for row in rows for a in row.attempts if a.worker.host == "n1")
+    assert set(bad_nodes(rows, since=since)) == {"n2"}

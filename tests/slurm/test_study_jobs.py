@@ -82,6 +82,17 @@ def test_controller_reports_ends_without_sacct(study_folder, fake):
     assert states(query_jobs(study_folder, []))["7_2"] == "GONE"
 
 
+def test_federation_shows_a_job_twice(study_folder, fake):
+    elsewhere = "7_0|REVOKED|None|N/A\n"
+    fake("squeue", QUEUE.replace("7_1|TIMEOUT", "7_2|REVOKED") + elsewhere)
+    found = states(query_jobs(study_folder, []))
+    assert (found["7_0"], found["7_2"]) == ("RUNNING", "UNKNOWN")
+    big = str((3 << 26) + 17)  # the bits above 26 are the cluster's
+    write_atomic(study_folder.jobs / big / "job.json", json.dumps({"id": big, "kind": "worker", "count": 1}))
+    fake("squeue", QUEUE + f"{big}_0|RUNNING|None|2026-06-01T12:00:00\n")
+    assert states(query_jobs(study_folder, []))[f"{big}_0"] == "RUNNING"
+
+
 def test_late_accounting_is_overruled(study_folder, fake):
     fake("squeue", "8_0|PENDING|Dependency|N/A\n")
     fake("sacct", SACCT)

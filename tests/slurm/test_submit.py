@@ -6,6 +6,7 @@ import os
 import sys
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -14,13 +15,13 @@ from hpotune.errors import ClusterError, StudyFileError
 from hpotune.launch import cancellation, follow_up
 from hpotune.launch.stale_workers import lost_trials
 from hpotune.records.jobs import JobRow, JobSpec
-from hpotune.records.trial import Worker
+from hpotune.records.trial import Failure, Worker
 from hpotune.slurm import submit as slurm_submit
 from hpotune.slurm.cluster_limits import SubmitLimitReached, named_limit, refusal_error
 from hpotune.slurm.job_arrays import split_array
 from hpotune.slurm.job_script import clean_environment, setup_lines, submitit_parameters, worker_command
 from hpotune.slurm.study_jobs import cached_jobs
-from hpotune.slurm.submit import SubmitResult, _check_extra, submit_within_limits
+from hpotune.slurm.submit import SubmitResult, _check_extra, _check_one_cluster, submit_within_limits
 from hpotune.storage import TrialQueue
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
@@ -86,6 +87,51 @@ def test_reserved_extra_key_is_refused(make_study):
         _check_extra(config)
     assert raised.value.mistakes[0].endswith("job_name is set by hpotune; use instead: name")
     assert "resources.signal_delay_s" in raised.value.mistakes[1]
+
+
+def test_job_of_several_clusters_is_refused(make_study, fake, monkeypatch):
+    for key in ("clusters", "cluster", "M"):
+        with pytest.raises(StudyFileError, match="hpotune asks one cluster for its jobs"):
+            _check_extra(make_study(resources={"extra": {key: "gpu2"}}).config)
+    fake("env", "ClusterName             = gpu1\n")
+    monkeypatch.setenv("SLURM_CLUSTERS", "gpu1")
+    _check_one_cluster(os.environ)
+    monkeypatch.setenv("SBATCH_CLUSTERS", "gpu1,gpu2")
+    with pytest.raises(
+        ClusterError, match=r"SBATCH_CLUSTERS=gpu1,gpu2 sends jobs to other clusters than this one"
+    ):
+        _check_one_cluster(os.environ)
+
+
+@pytest.mark.parametrize("unattended", [True, False])
+def test_every_node_counts_as_broken(study_folder, fake, monkeypatch, unattended):
+    folder, store = study_folder
+    for number in range(2):
+        claim = store.claim(Worker(job=f"7_{number}", host=f"n{number}", pid=1))
+        store.record_failure(
+            claim.trial_id, Failure(cause="node", message="ECC error"), owner=claim.row.worker
+        )
+    fake("sinfo", "NODELIST|PARTITION\nn0|a100*\nn1|a100*\nm0|other\n")
+    monkeypatch.setattr(follow_up, "query_jobs", lambda *_, **__: [])
+    sent: list[JobSpec] = []
+
+    def submit(_: object, __: object, spec: JobSpec, **___: object) -> SubmitResult:
+        sent.append(spec)
+        return SubmitResult(id="8", count=spec.count)
+
+    monkeypatch.setattr(follow_up, "submit_within_limits", submit)
+    monkeypatch.setattr(follow_up, "submit", lambda *_: "9")
+    call = partial(follow_up.follow_up, folder, store, folder.load().config, now=datetime.now())
+    if unattended:
+        with pytest.raises(
+            ClusterError, match=r"every node that the study may use \(n0, n1\), so no further job"
+        ):
+            call(unattended=True)
+        assert (sent, folder.nodes_tried_again) == ([], 0.0)
+        return
+    assert "all are tried again" in call().warning
+    assert [spec.exclude for spec in sent] == [()]
+    assert folder.nodes_tried_again > 0
 
 
 def test_worker_command_has_its_options(make_study, tmp_path):

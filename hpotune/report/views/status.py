@@ -171,7 +171,7 @@ def study_status(
         gpu_hours=round(gpu_hours_used(config, rows, now=now), 4),
         regret_bound=next((row.regret_bound for row in reversed(rows) if row.regret_bound), None),
         forecast=forecast(config, rows, jobs, lost, silent=silent, over=stop is not None, now=now),
-        bad_nodes={host: node.text for host, node in bad_nodes(rows).items()},
+        bad_nodes={host: node.text for host, node in bad_nodes(rows, since=folder.nodes_tried_again).items()},
         jobs=_jobs(jobs, running, start_failures(folder, jobs)),
         queue_age_s=queue_age_s,
         cluster=cluster,
