@@ -29,23 +29,32 @@ from hpotune.config.yaml_source import KeyPath, Mistakes, Value
 
 EXPRESSION_CORNERS = 64
 """Combinations of corners at which an expression that reads several ranges is computed."""
+EXPRESSION_CORNERS_TOGETHER = 1_000
+"""The same of all expressions of a file together; each has at least four."""
 
 
 def config_at_corners(values: dict[str, Value], space: Space, mistakes: Mistakes) -> StudyConfig | None:
     """The config at the first corner; None if it is wrong. `mistakes` gains the errors of every corner.
 
-    Corners that break a constraint are left out.
+    Corners that break a constraint are left out, and those that differ in a param that nothing reads: a param has any
+    value.
     """
-    configs = [_at(values, space, drawn, mistakes) for drawn in corner_points(space)]
-    return configs[0]
+    first, *others = corner_points(space, params=False)
+    config = _at(values, space, first, mistakes)
+    search = values.get("search")
+    if isinstance(search, dict) and "start_from" in search:  # checked once; every corner copies what there is
+        values = {**values, "search": {key: value for key, value in search.items() if key != "start_from"}}
+    for drawn in others:
+        _at(values, space, drawn, mistakes)
+    return config
 
 
-def corner_points(space: Space) -> list[dict[str, Value]]:
+def corner_points(space: Space, *, params: bool = True) -> list[dict[str, Value]]:
     """The drawn values at the corners of the space that break no constraint, the first corner of every range first.
 
-    If all of them break one, all are returned.
+    If all of them break one, all are returned. `params`: whether corners of params count that no other range reads.
     """
-    every = [*_points(space)]
+    every = [*_points(space, params=params)]
     return [drawn for drawn in every if not space.violated(drawn)] or every
 
 
@@ -63,38 +72,51 @@ def config_without_ranges(values: dict[str, Value], mistakes: Mistakes) -> None:
             mistakes.setdefault(key, text)
 
 
-def _points(space: Space) -> Iterator[dict[str, Value]]:
+def _points(space: Space, *, params: bool) -> Iterator[dict[str, Value]]:
     """Drawn values: all first corners, then every other corner of each range, then those that expressions combine."""
     first = {r.name: r.corners[0] for r in space.searched}
     yield first
     by_name = {r.name: r for r in space.ranges}
+    read = {name for r in space.ranges for name in needs(r)}
+    activating = _activating(space)
     for r in space.searched:
-        activating = _activating(r, by_name)
+        if not params and r.where[0] == "params" and r.name not in read:
+            continue
         for corner in r.corners[1:]:
-            yield first | activating | {r.name: corner}
+            yield first | activating[r.name] | {r.name: corner}
+    sources = _sources(space)
+    number = len(space.ranges) - len(space.searched)
+    most = max(4, min(EXPRESSION_CORNERS, EXPRESSION_CORNERS_TOGETHER // max(1, number)))
     for r in space.ranges:
-        read = sorted(name for name in _sources(r, by_name) if by_name[name].kind != "expr")
-        if r.kind == "expr" and len(read) > 1:
-            combined = itertools.product(*(by_name[name].corners for name in read))
-            for corners in itertools.islice(combined, EXPRESSION_CORNERS):
-                yield first | _activating(r, by_name) | dict(zip(read, corners, strict=True))
+        names = sorted(name for name in sources[r.name] if by_name[name].kind != "expr")
+        if r.kind == "expr" and len(names) > 1:
+            combined = itertools.product(*(by_name[name].corners for name in names))
+            for corners in itertools.islice(combined, most):
+                yield first | activating[r.name] | dict(zip(names, corners, strict=True))
 
 
-def _sources(r: Range, by_name: Mapping[str, Range]) -> set[str]:
-    """The ranges that an expression reads, directly or through others."""
-    direct = {name for name in needs(r) if name in by_name}
-    return direct.union(*(_sources(by_name[name], by_name) for name in direct))
+def _sources(space: Space) -> dict[str, set[str]]:
+    """Range -> the ranges that it reads, directly or through others; each comes after those that it reads."""
+    found: dict[str, set[str]] = {}
+    for r in space.ranges:
+        direct = {name for name in needs(r) if name in found}
+        found[r.name] = direct.union(*(found[name] for name in direct))
+    return found
 
 
-def _activating(r: Range, by_name: Mapping[str, Range]) -> dict[str, Value]:
-    """Values of other ranges at which this one is active."""
-    drawn: dict[str, Value] = {}
-    for name, wanted in r.when.items():
-        other = by_name.get(name)
-        if other and other.kind != "expr":
-            value = next(iter(possible_values(wanted, other)), other.corners[0])
-            drawn |= _activating(other, by_name) | {name: value}
-    return drawn
+def _activating(space: Space) -> dict[str, dict[str, Value]]:
+    """Range -> values of other ranges at which it is active."""
+    by_name = {r.name: r for r in space.ranges}
+    found: dict[str, dict[str, Value]] = {}
+    for r in space.ranges:
+        drawn: dict[str, Value] = {}
+        for name, wanted in r.when.items():
+            other = by_name.get(name)
+            if other and other.kind != "expr":
+                value = next(iter(possible_values(wanted, other)), other.corners[0])
+                drawn |= found.get(name, {}) | {name: value}
+        found[r.name] = drawn
+    return found
 
 
 def _at(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import numpy as np
@@ -19,7 +19,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.config.space import expressions
-from hpotune.config.space.ranges import Space, active
+from hpotune.config.space.ranges import Range, Space, active, needs
 from hpotune.config.yaml_source import Value
 from hpotune.search.base.storage_view import FinishedTrials, trials_from
 from hpotune.search.base.unit_cube import Axis, Params, decode, distribution
@@ -30,6 +30,8 @@ RANDOM_POINTS = 2_000
 """Random points tried after that."""
 RANDOM_POINTS_CONSTRAINED = 100_000
 """The same where every proposal violated a constraint: `check` warns below 1 % feasible points, and refuses 0."""
+MOST_COMPUTED = 2_000_000
+"""Values of ranges and constraints that `feasible_share` computes: seconds. Small spaces get all the points above."""
 MAX_ENUMERATED = 20_000
 """Points of a finite space that are enumerated where no random point is new."""
 
@@ -113,6 +115,7 @@ def feasible_share(space: Space) -> tuple[float, set[int]]:
     finite space is enumerated, and one feasible point counts as 1 / MAX_ENUMERATED. The indices are
     empty unless the share is 0.
     """
+    space = _read_by_constraints(space)
     rng = random.Random(0)
     kept, never = 0, set(range(len(space.constraints)))
 
@@ -121,12 +124,25 @@ def feasible_share(space: Space) -> tuple[float, set[int]]:
         never.intersection_update(violated)
         return not violated
 
-    for tried in range(1, RANDOM_POINTS_CONSTRAINED + 1):
+    affordable = max(RANDOM_POINTS, MOST_COMPUTED // (len(space.ranges) + len(space.constraints)))
+    for tried in range(1, min(RANDOM_POINTS_CONSTRAINED, affordable) + 1):
         kept += satisfies(_assembled_point(space, {}, lambda axis: axis.value(rng.random())))
         if kept and tried >= RANDOM_POINTS:
             return kept / tried, set()
-    enumerated = islice(_enumerated_points(space, {}), MAX_ENUMERATED) if _is_finite(space) else iter(())
+    most = min(MAX_ENUMERATED, affordable)
+    enumerated = islice(_enumerated_points(space, {}), most) if _is_finite(space) else iter(())
     return (1 / MAX_ENUMERATED, set()) if any(map(satisfies, enumerated)) else (0.0, never)
+
+
+def _read_by_constraints(space: Space) -> Space:
+    """The space with the ranges alone that its constraints read, directly or through others."""
+    read = {name for text in space.constraints for name in expressions.names_in(text)}
+    kept = list[Range]()
+    for r in reversed(space.ranges):  # each comes after those that it reads
+        if r.name in read:
+            kept.append(r)
+            read |= needs(r)
+    return replace(space, ranges=tuple(reversed(kept)))
 
 
 def _fixed_point(space: Space, fixed: Mapping[str, Value]) -> Params | None:
@@ -183,7 +199,8 @@ def _assembled_point(space: Space, fixed: Mapping[str, Value], value: Callable[[
         drawn[r.name] = (
             fixed[r.name] if r.name in fixed else axis.value(0.5) if axis.size == 1 else value(axis)
         )
-        seen[r.name] = decode(space, {r.name: drawn[r.name]})[r.name]
+        value_drawn = drawn[r.name]
+        seen[r.name] = r.options[r.labels.index(value_drawn)] if r.kind == "choice" else value_drawn
     return drawn
 
 

@@ -16,6 +16,35 @@ RANGES = [
         "float[0]=0 with log: true; needs low > 0, e.g. 1e-6",
     ),
     Row("r:", "r: {int: [64, 4]}", "int: [64, 4] needs low < high; a single value needs no range"),
+    Row("r:", "r: {int: [1, 1e16]}", "int: [1, 1e+16] needs numbers up to 2^53"),
+    Row("learning_rate:", "learning_rate: {float: [-1e308, 1e308]}", "needs finite numbers"),
+    Row(
+        "learning_rate:", "learning_rate: {float: [0, 1e400]}", "float.1=1e400 is beyond the range of double"
+    ),
+    Row(
+        "learning_rate:",
+        "learning_rate: {float: [0, " + "9" * 400 + "]}",
+        "is beyond the range of double precision",
+    ),
+    Row(
+        "learning_rate:",
+        "learning_rate: {float: [0, 1], step: 1e-300}",
+        "step: 1e-300 gives more than 1,000,000,000",
+    ),
+    Row("learning_rate:", "learning_rate: {normal: [0.1, 1e308]}", "reaches beyond 1.7e308"),
+    Row(
+        "learning_rate:",
+        "learning_rate: {normal: [1, 0.1], step: 1e-300}",
+        "gives more than 1,000,000,000 values",
+    ),
+    Row("r:", "r: {normal: [1e300, 1e299], int: true}", "reaches beyond 2^53 with int: true"),
+    Row("r:", "r: {lognormal: [600, 1], int: true}", "reaches beyond 2^53 with int: true"),
+    Row("optim:", f"optim: {{choice: {[*range(1001)]}}}", "choice: has 1001 options; needs at most 1,000"),
+    Row(
+        "+",
+        "\n".join(["params:", *(f"  p{i}: {{float: [0, 1]}}" for i in range(196))]) + "  # <--",
+        "the file has 201 ranges; needs at most 200",
+    ),
     Row("r:", "r: {int: [4]}", "int: [4] needs two numbers, [low, high]"),
     Row("r:", "r: {int: [4, 8, 16]}", "needs two numbers, [low, high]"),
     Row("r:", "r: {int: [4, many]}", "needs two numbers, [low, high]"),

@@ -11,6 +11,9 @@ from hpotune.config.space.ranges import Space
 from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Value
 from hpotune.errors import nearest
 
+MOST = 100
+"""Constraints of a file. `check` computes all of them at thousands of points."""
+
 
 def texts_of(values: Mapping[str, Value]) -> dict[KeyPath, str]:
     """The constraints of a file by their keys; a single one is not in a list."""
@@ -33,6 +36,9 @@ def _errors(texts: Mapping[KeyPath, str], space: Space) -> Iterator[Mistake]:
     """An error for each constraint that is not an expression of searched values."""
     fixed = searchable_values(space)
     ranges = {r.name for r in space.ranges}
+    if len(texts) > MOST:
+        yield ("constraints", MOST), f"constraints: has {len(texts)} conditions; needs at most {MOST}"
+        return
     for where, text in texts.items():
         try:
             read = expressions.names_in(text)

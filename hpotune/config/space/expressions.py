@@ -1,7 +1,8 @@
 """Expressions over other values of a study, such as `expr: "2 * lora.r"`. Parsed and evaluated; never runs other code.
 
 Allowed: numbers, dotted names, + - * / // % **, comparisons, and, or, not, `a if b else c`, and the functions
-min, max, abs, round, int, float, sqrt, log2, log10.
+min, max, abs, round, int, float, sqrt, log2, log10. A number is finite and real at every step, and the size of the
+arithmetic is bounded before it is computed: no expression can occupy a login node.
 """
 
 from __future__ import annotations
@@ -9,11 +10,21 @@ from __future__ import annotations
 import ast
 import math
 import operator
+import warnings
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
 
-Number = float
+LONGEST = 2_000
+"""Characters of an expression."""
+MOST_TERMS = 300
+"""Names, numbers, operators and calls of an expression."""
+DEEPEST = 100
+"""Operations inside of each other."""
+LARGEST = 2**1023
+"""Magnitude of a whole number; floats end there too."""
+MOST_DIGITS = 308
+"""Second argument of round()."""
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -49,6 +60,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 
 
+@lru_cache(maxsize=1024)
 def names_in(text: str) -> frozenset[str]:
     """The dotted names that an expression reads.
 
@@ -70,17 +82,39 @@ def evaluate(text: str, values: Mapping[str, object]) -> Any:  # noqa: ANN401 - 
     Raises: ValueError for an unknown name, a construct that is not allowed, or arithmetic that fails.
     """
     try:
-        return _value(_parse(text), values)
+        found = _value(_parse(text), values)
+        return found if isinstance(found, str) or not isinstance(found, (int, float)) else _bounded(found)
     except (ArithmeticError, TypeError) as error:
         raise ValueError(f"cannot be computed: {error}") from None
 
 
-@lru_cache(maxsize=256)
+@lru_cache(maxsize=1024)
 def _parse(text: str) -> ast.expr:
+    if len(text) > LONGEST:
+        raise ValueError(f"has {len(text)} characters; needs at most {LONGEST}")
     try:
-        return ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's remarks on odd numbers such as `1or 2`
+            tree = ast.parse(text.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise ValueError(f"is not an expression ({getattr(error, 'msg', error)})") from None
+    _check_size(tree)
+    return tree
+
+
+def _check_size(tree: ast.expr) -> None:
+    """Raises: ValueError for too many terms, or too many levels of them. Not recursive: the tree may be deep."""
+    terms, level = 0, [tree]
+    for _ in range(DEEPEST):
+        terms += len(level)
+        if terms > MOST_TERMS:
+            raise ValueError(f"has more than {MOST_TERMS} terms; needs fewer")
+        level = [
+            child for node in level for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)
+        ]
+        if not level:
+            return
+    raise ValueError(f"has more than {DEEPEST} operations inside of each other; needs fewer")
 
 
 def _dotted(node: ast.expr) -> str | None:
@@ -98,7 +132,7 @@ def _names(node: ast.expr) -> list[str]:
         return [dotted]
     if isinstance(node, ast.Call):
         if not isinstance(node.func, ast.Name) or node.func.id not in FUNCTIONS or node.keywords:
-            raise ValueError(f"calls {ast.unparse(node)}; allowed functions: {', '.join(FUNCTIONS)}")
+            raise ValueError(f"calls {ast.unparse(node)[:80]}; allowed functions: {', '.join(FUNCTIONS)}")
         return [name for arg in node.args for name in _names(arg)]
     if not _allowed(node):
         raise ValueError(_forbidden(node))
@@ -114,7 +148,26 @@ def _allowed(node: ast.expr) -> bool:
         return type(node.op) in _SIGN
     if isinstance(node, ast.Compare):
         return all(type(op) in _COMPARE for op in node.ops)
-    return isinstance(node, (ast.Constant, ast.BoolOp, ast.IfExp))
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, str) or _is_finite(node.value)
+    return isinstance(node, (ast.BoolOp, ast.IfExp))
+
+
+def _is_finite(value: object) -> bool:
+    """Whether a value is a finite real number; true and false are 1 and 0."""
+    if isinstance(value, int):
+        return abs(value) <= LARGEST
+    return isinstance(value, float) and math.isfinite(value)
+
+
+def _bounded(value: object) -> Any:  # noqa: ANN401
+    """The number.
+
+    Raises: ValueError for one that is not finite, not real, or too large.
+    """
+    if not _is_finite(value):
+        raise ValueError("gives no finite real number")
+    return value
 
 
 def _value(node: ast.expr, values: Mapping[str, object]) -> Any:  # noqa: ANN401
@@ -125,12 +178,13 @@ def _value(node: ast.expr, values: Mapping[str, object]) -> Any:  # noqa: ANN401
                 f"reads {dotted!r}, which has no value here; a conditional value needs the same `when`"
             )
         return values[dotted]
-    if isinstance(node, ast.Constant) and isinstance(node.value, (int, float, str)):
+    if isinstance(node, ast.Constant) and _allowed(node):
         return node.value
     if isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
         return _arithmetic(node.op, _value(node.left, values), _value(node.right, values))
     if isinstance(node, ast.UnaryOp) and type(node.op) in _SIGN:
-        return _SIGN[type(node.op)](_value(node.operand, values))
+        operand = _value(node.operand, values)
+        return not operand if isinstance(node.op, ast.Not) else _SIGN[type(node.op)](_number(operand))
     if isinstance(node, ast.Compare) and _allowed(node):
         sides = [_value(side, values) for side in (node.left, *node.comparators)]
         pairs = zip(node.ops, sides, sides[1:], strict=False)
@@ -147,21 +201,49 @@ def _value(node: ast.expr, values: Mapping[str, object]) -> Any:  # noqa: ANN401
 
 def _arithmetic(op: ast.operator, left: object, right: object) -> object:
     for side in (left, right):
-        if not isinstance(side, (int, float)):
-            raise ValueError(f"computes with {side!r}, which is not a number")
+        _number(side)
     assert isinstance(right, (int, float)), "checked above"
     if isinstance(op, ast.Pow) and abs(right) > 64:  # 2 ** 10 ** 9 would block the login node
         raise ValueError("has an exponent above 64")
-    return _BINARY[type(op)](left, right)
+    return _bounded(_BINARY[type(op)](left, right))
+
+
+def _number(value: object) -> int | float:
+    """The value if it is a finite number; operands bound the size of what is computed from them.
+
+    Raises: ValueError for another value.
+    """
+    if not isinstance(value, (int, float)):
+        raise ValueError(f"computes with {_short(value)}, which is not a number")
+    bounded: int | float = _bounded(value)
+    return bounded
 
 
 def _call(name: str, arguments: list[Any]) -> object:
+    for argument in arguments:
+        if isinstance(argument, (int, float)):
+            _bounded(argument)
+        elif isinstance(argument, str) and len(argument) > MOST_DIGITS:
+            raise ValueError(f"cannot be computed: {name} of {len(argument)} characters")
+    if (
+        name == "round"
+        and len(arguments) > 1
+        and isinstance(arguments[1], int)
+        and abs(arguments[1]) > MOST_DIGITS
+    ):
+        raise ValueError(f"rounds to {arguments[1]} digits; needs at most {MOST_DIGITS}")
     try:
-        return FUNCTIONS[name](*arguments)
+        found = FUNCTIONS[name](*arguments)
     except ValueError:
-        raise ValueError(f"cannot be computed: {name}({', '.join(map(repr, arguments))})") from None
+        raise ValueError(f"cannot be computed: {name}({', '.join(map(_short, arguments))})") from None
+    return _bounded(found)
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:40]}…"
 
 
 def _forbidden(node: ast.expr) -> str:
     rule = "allowed are numbers, dotted names, + - * / // % **, comparisons, and, or, not, `a if b else c`"
-    return f"holds {ast.unparse(node)!r}; {rule}"
+    return f"holds {_short(ast.unparse(node))}; {rule}"

@@ -13,6 +13,10 @@ from typing import TypeGuard
 
 from hpotune.config.yaml_source import Value
 
+LARGEST_WHOLE = 2**53
+"""Magnitude of a bound of whole numbers: beyond it, double precision skips some, and samplers use it."""
+MOST_STEPS = 10**9
+"""Values of a range with a step."""
 WIDTH_SD = 3.0
 """Half-width of the interval in standard deviations, unless the file gives `low` or `high`."""
 MAX_LOG = 690.0
@@ -49,9 +53,14 @@ def normal_interval(value: Mapping[str, Value], kind: str) -> NormalInterval:
         )
     low, high = (math.exp(bound) if log else bound for bound in (mean - WIDTH_SD * sd, mean + WIDTH_SD * sd))
     low, high = _bounds(value, low=low, high=high, positive=log)
+    if not math.isfinite(high - low) or (whole and max(abs(low), abs(high)) > LARGEST_WHOLE):
+        size = "2^53 with int: true" if whole else "1.7e308"
+        raise ValueError(f"{kind}: [{mean:g}, {sd:g}] reaches beyond {size}; needs smaller numbers")
     step = _step(value.get("step"), whole=whole)
     if whole:
         low, high = max(math.ceil(low), 1 if log else math.ceil(low)), math.floor(high)
+    if step is not None and (high - low) / step > MOST_STEPS:
+        raise ValueError(f"step: {step:g} gives more than {MOST_STEPS:,} values; needs a larger one, or none")
     if step is not None:
         low = low if "low" in value else _tidy(math.ceil(low / step - 1e-9) * step)
         high = _tidy(low + math.floor((high - low) / step + 1e-9) * step)

@@ -15,7 +15,7 @@ from typing import Literal, TypeGuard
 
 from hpotune.config.comparability import check_range_allowed
 from hpotune.config.space import expressions
-from hpotune.config.space.normal_range import normal_interval
+from hpotune.config.space.normal_range import LARGEST_WHOLE, MOST_STEPS, normal_interval
 from hpotune.config.space.ranges import (
     Confidence,
     Range,
@@ -28,6 +28,11 @@ from hpotune.config.space.ranges import (
 from hpotune.config.space.start_from import option
 from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Value
 
+MOST_RANGES = 200
+MOST_OPTIONS = 1_000
+"""Options of one choice."""
+MOST_OPTIONS_TOGETHER = 2_000
+"""Options of all choices of a file: each is validated, which takes about a millisecond."""
 KINDS = ("normal", "lognormal", "float", "int", "choice", "expr")
 """Keys of a range in the file. `int: true` may be given beside the first two, so they are looked up first."""
 CONFIDENCE: tuple[Confidence, ...] = ("weak", "medium", "strong")
@@ -63,6 +68,7 @@ def parse_space(values: dict[str, Value], mistakes: Mistakes) -> Space | None:
         except ValueError as error:
             mistakes[key] = f"{dotted(key)}: {error}"
     mistakes.update(_names_given_twice(values, ranges))
+    mistakes.update(_too_many(ranges))
     if mistakes:
         return None
     try:
@@ -70,6 +76,20 @@ def parse_space(values: dict[str, Value], mistakes: Mistakes) -> Space | None:
     except CircleError as error:
         mistakes[error.key] = f"{dotted(error.key)}: {error}"
         return None
+
+
+def _too_many(ranges: Sequence[Range]) -> Iterator[Mistake]:
+    """An error for the first range beyond a limit on all of them together."""
+    if len(ranges) > MOST_RANGES:
+        where = ranges[MOST_RANGES].where
+        yield where, f"{dotted(where)}: the file has {len(ranges)} ranges; needs at most {MOST_RANGES}"
+    options = 0
+    for r in ranges:
+        options += len(r.options)
+        if options > MOST_OPTIONS_TOGETHER:
+            rule = f"needs at most {MOST_OPTIONS_TOGETHER:,} of all choices together"
+            yield r.where, f"{r.name}: the file has more than {MOST_OPTIONS_TOGETHER:,} options; {rule}"
+            return
 
 
 def _fixed_values(values: dict[str, Value], ranges: Iterable[Range]) -> dict[str, Value]:
@@ -183,8 +203,10 @@ def _choice(value: dict[str, Value], where: KeyPath) -> Range:
         raise ValueError(
             f"choice: {inner!r} is a range inside a range; write its values out, or a range of its own with `when`"
         )
-    written = [json.dumps(option, sort_keys=True) for option in options]
-    twice = next((text for text in written if written.count(text) > 1), None)
+    if len(options) > MOST_OPTIONS:
+        raise ValueError(f"choice: has {len(options)} options; needs at most {MOST_OPTIONS:,}")
+    written = Counter(json.dumps(option, sort_keys=True) for option in options)
+    twice = next((text for text, count in written.items() if count > 1), None)
     if twice is not None:
         raise ValueError(f"choice: {twice} is given twice; needs different values")
     prior, ordered = value.get("prior"), value.get("ordered", False)
@@ -237,6 +259,8 @@ def _step(step: Value, kind: str, *, log: bool, width: float) -> float | None:
     whole = "whole " if kind == "int" else ""
     if log or not _number(step) or step <= 0 or (kind == "int" and step != int(step)):
         raise ValueError(f"step: {step!r} needs a positive {whole}number, without log: true")
+    if width / step > MOST_STEPS:
+        raise ValueError(f"step: {step:g} gives more than {MOST_STEPS:,} values; needs a larger one, or none")
     if step > width:
         raise ValueError(f"step: {step:g} is wider than the range ({width:g}); needs a smaller one")
     return step
@@ -248,8 +272,12 @@ def _bounds(value: Value, kind: str) -> tuple[float, float]:
     low, high = value
     if not _number(low) or not _number(high):
         raise ValueError(f"{kind}: {value!r} needs two numbers, [low, high]")
-    if not abs(low) + abs(high) < float("inf"):
+    if not abs(float(low)) + abs(float(high)) < float("inf"):
         raise ValueError(f"{kind}: [{low:g}, {high:g}] needs finite numbers")
+    if kind == "int" and max(abs(low), abs(high)) > LARGEST_WHOLE:
+        raise ValueError(
+            f"int: [{low:g}, {high:g}] needs numbers up to 2^53, beyond which they are not exact"
+        )
     if kind == "int" and (low != int(low) or high != int(high)):
         raise ValueError(f"int: {value!r} needs whole numbers; write float for others")
     if not low < high:

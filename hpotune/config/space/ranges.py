@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from hpotune.config.space import expressions
@@ -113,6 +114,7 @@ def _is_satisfied(constraint: str, known: Mapping[str, Value]) -> bool:
         return False
 
 
+@lru_cache(maxsize=4096)
 def dotted(where: KeyPath) -> str:
     """`("lora", "r")` as `lora.r`."""
     return ".".join(map(str, where))
