@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpotune.checks.feasibility import infeasible_constraints, unmeasured_limits, unused_confidence
 from hpotune.checks.finding import Finding
+from hpotune.checks.secrets_in_file import secret_findings
 from hpotune.checks.store_check import content_findings, network_findings
-from hpotune.checks.user_code import command_mistakes, function_mistakes, rung_mistakes, rung_warning
+from hpotune.checks.user_code import (
+    QUOTED,
+    command_mistakes,
+    empty_argument_warning,
+    function_mistakes,
+    quoted_placeholders,
+    rung_mistakes,
+    rung_warning,
+)
 from hpotune.config import budget_extension, lm_eval_tasks
 from hpotune.config.lm_eval_tasks import TaskIndex
 from hpotune.config.load import Study, build_study
@@ -88,6 +97,8 @@ def check_source(source: Source, folder: StudyFolder, *, data_root: str | None =
     source, mistakes = resolve(source, home=home, data_root=data_root)
     study = build_study(source)
     findings = [*_findings(study, unresolved={str(key[0]) for key in mistakes})]
+    if stored:  # these were accepted when the study was made
+        findings = [replace(one, level="note") if one.kind in ("secret", QUOTED) else one for one in findings]
     findings += network_findings(study, folder)
     for finding in findings:
         if finding.level == "bad" and finding.key is not None:
@@ -321,9 +332,12 @@ CHECKS: dict[Callable[[Study], Iterable[Finding]], frozenset[str]] = {
     _task_findings: frozenset({"score"}),
     _algorithm_findings: frozenset(),
     rung_warning: frozenset({"python"}),
+    empty_argument_warning: frozenset(),
+    quoted_placeholders: frozenset(),
     _resource_findings: frozenset(),
     _learning_rate_findings: frozenset(),
     infeasible_constraints: frozenset(),
     unused_confidence: frozenset(),
+    secret_findings: frozenset(),
 }
 """Check -> sections whose files it reads."""

@@ -11,11 +11,14 @@ from pathlib import Path
 from hpotune.checks.finding import Finding
 from hpotune.config.load import Study
 from hpotune.config.param_names import environment_name, name_mistakes, values_by_name
-from hpotune.config.paths import template_names
+from hpotune.config.paths import parse_python, template_names
+from hpotune.config.shell_quotes import quote_mistakes, standing_alone
 from hpotune.config.yaml_source import Mistake
 from hpotune.errors import nearest
 from hpotune.schedule.promotion import MIN_PRUNING_SHARE
 
+QUOTED = "quoted placeholder"
+"""Kind of finding."""
 BUDGET = "budget"
 """Name of the parameter through which a function or command gets the budget of its next rung."""
 
@@ -81,6 +84,36 @@ def command_mistakes(study: Study) -> Iterator[Mistake]:
         yield ("command", name), f"command reads {{{name}}}, but {rule}"
 
 
+def quoted_placeholders(study: Study) -> Iterator[Finding]:
+    """An error for each placeholder of the command that is no bare word, and for quotes that nothing closes."""
+    command = study.config.command
+    try:
+        found = [*quote_mistakes(command)] if command is not None else []
+    except ValueError:  # command_mistakes reports it
+        return
+    for name, place in found:
+        text = f"command {place}; close them, or write a backslash before a quote that is text"
+        if name:
+            rule = f"values are quoted for the shell: write {{{name}}} bare"
+            text = f"command has {{{name}}} {place}, but {rule}, or ${environment_name(name)} there"
+        yield Finding(kind=QUOTED, level="bad", key=("command", name, "quotes"), text=text)
+
+
+def empty_argument_warning(study: Study) -> Iterator[Finding]:
+    """A warning for each placeholder that stands alone and has an empty text among its choices."""
+    command = study.config.command
+    try:
+        alone = standing_alone(command) if command is not None else set()
+    except ValueError:  # command_mistakes reports it
+        return
+    for r in study.space.searched:
+        name = r.name.removeprefix("params.")
+        if name in alone and "" in [one for one in r.options if isinstance(one, str)]:
+            text = f"{r.name}: an empty text reaches the command as one empty argument ('')"
+            advice = f"for no argument write ${environment_name(name)} instead of {{{name}}}"
+            yield Finding(kind="empty argument", level="note", key=r.where, text=text, advice=advice)
+
+
 def function_mistakes(study: Study) -> Iterator[Mistake]:
     """An error for each param that the function does not accept, and each parameter that not every trial provides.
 
@@ -133,7 +166,7 @@ def _not_a_parameter(param: str, function: str, known: Iterable[str]) -> str:
 def _function(file: Path, name: str) -> ast.FunctionDef | ast.AsyncFunctionDef | None:
     """The last definition of that name in the file; None if the function cannot be determined from the source."""
     try:
-        body = ast.parse(file.read_text(encoding="utf-8")).body
+        body = parse_python(file).body
     except (OSError, SyntaxError, ValueError):
         return None
     found = [

@@ -11,6 +11,7 @@ from pydantic_core import ErrorDetails
 
 from hpotune.config.schema import field_text
 from hpotune.config.schema.study_config import StudyConfig
+from hpotune.config.secret_text import is_secret_name
 from hpotune.config.space.ranges import dotted
 from hpotune.config.yaml_source import KeyPath, Value
 from hpotune.errors import nearest
@@ -31,6 +32,7 @@ _TYPES = {
     "greater_than_equal": "{ge} or more",
     "greater_than": "more than {gt}",
     "less_than": "less than {lt}",
+    "less_than_equal": "{le} or less",
     "too_short": "at least {min_length}",
     "literal_error": "{expected}",
 }
@@ -73,6 +75,8 @@ def _mistake(where: KeyPath, group: list[ErrorDetails]) -> tuple[KeyPath, str]:
     rule = f"needs {' or '.join(dict.fromkeys(_rule(details) for details in group))}"
     if value is None and kind in ("dict_type", "model_type", "model_attributes_type"):
         return where, f"{name} is empty; {rule}, or remove the line"
+    if where and is_secret_name(str(where[-1])):
+        return where, f"{name} {rule}"
     return where, f"{name}={shown(value)} {rule}{_hint(group, value)}"
 
 

@@ -9,13 +9,16 @@ import ast
 import importlib.util
 import json
 import os
+import stat
 import string
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
 from hpotune.config.rows.data_files import DATA_FILES as DATA_FILES
 from hpotune.config.space.ranges import dotted
 from hpotune.config.space.start_from import absolute_items
+from hpotune.config.text_files import NotRegularError, expanded, read_file
 from hpotune.config.yaml_source import KeyPath, Mistakes, Source, Value
 from hpotune.errors import nearest
 
@@ -46,7 +49,7 @@ def resolve(source: Source, *, home: Path, data_root: str | None = None) -> tupl
         parent = values if len(key) == 1 else values.get(str(key[0]))
         if isinstance(parent, dict) and str(key[-1]) in parent:
             parent[str(key[-1])] = _all_absolute(parent[str(key[-1])], key, home=home, found=mistakes)
-    absolute_items(values, home=home)  # they are looked up once, when the study is made
+    absolute_items(values, home=home, found=mistakes)  # they are looked up once, when the study is made
     return replace(source, values=values), mistakes
 
 
@@ -71,7 +74,7 @@ def _absolute(where: KeyPath, text: str, *, home: Path) -> str:
     if where == ("env", "venv") and text == "auto":
         return text
     path, _, function = text.partition(":") if where == ("python",) else (text, "", "")
-    full = Path(os.path.normpath(home / Path(path).expanduser()))
+    full = expanded(path, home)
     if where == ("python",):
         return f"{_python_file(full, function)}:{function}"
     if not _exists(full):
@@ -83,10 +86,21 @@ def _absolute(where: KeyPath, text: str, *, home: Path) -> str:
 
 
 def _exists(path: Path) -> bool:
+    """Whether something is there; checks that it can be read.
+
+    Raises: ValueError for a path that cannot be looked at, and for what is neither a file nor a folder.
+    """
     try:
-        return path.exists()
-    except OSError as error:  # a name too long, a folder above it that is closed
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        if path.is_symlink():
+            raise ValueError(f"is a symbolic link to nothing ({path.readlink()})") from None
+        return False
+    except OSError as error:  # a name too long, a folder above it that is closed, a circle of links
         raise ValueError(f"cannot be read ({error.strerror})") from None
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise ValueError("is neither a file nor a folder (a FIFO, socket or device); needs a regular file")
+    return True
 
 
 def _elsewhere(where: KeyPath, text: str, full: Path) -> str:
@@ -142,7 +156,9 @@ def _python_file(file: Path, function: str) -> Path:
     if not function.isidentifier():
         raise ValueError("needs FILE.py:FUNCTION")
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"))
+        tree = parse_python(file)
+    except NotRegularError as error:
+        raise ValueError(f"cannot be read ({error.strerror}); needs a Python file") from None
     except OSError as error:
         reason = f"{file}: {error.strerror}"
         raise ValueError(
@@ -155,6 +171,25 @@ def _python_file(file: Path, function: str) -> Path:
     if function not in names and not imported:
         raise ValueError(f"has no function {function!r}; {nearest(function, names)}")
     return file
+
+
+def parse_python(file: Path) -> ast.Module:
+    """The syntax tree of a user's program.
+
+    Raises: OSError, SyntaxError, or ValueError for what Python's parser cannot read.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter(
+                "ignore"
+            )  # an invalid escape sequence: Python says so when the program runs
+            return ast.parse(read_file(file, largest=LARGEST_PROGRAM).decode("utf-8-sig"))
+    except (RecursionError, MemoryError):
+        raise ValueError("it is nested too deeply") from None
+
+
+LARGEST_PROGRAM = 4 * 2**20
+"""Bytes of a program in which a function is looked for."""
 
 
 def template_names(text: str) -> set[str]:

@@ -31,7 +31,7 @@ PATIENCE_S = 1800
 
 STUDY = """\
 name: {name}
-command: 'sleep {{seconds}} && echo "{{{{\\"value\\": {{seconds}}}}}}"'
+command: 'sleep {{seconds}} && echo "{{{{\\"value\\": $HPOTUNE_PARAM_SECONDS}}}}"'
 params: {{seconds: {{float: [{least}, {most}]}}}}
 score: {{objective: {{metric: value, direction: minimize}}}}
 search: {{algorithm: sobol}}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,136 @@ def test_unsupported_yaml_is_refused(text, says):
         parse(text)
     assert len(raised.value.mistakes) == 1
     assert says in str(raised.value)
+
+
+ALIASES = "a0: &a0 [x, x]\n" + "".join(
+    f"a{i}: &a{i} [{', '.join(f'*a{i - 1}' for _ in range(10))}]\n" for i in range(1, 10)
+)
+MERGES = "a0: &a0 {x: 1, y: 2}\n" + "".join(
+    f"a{i}: &a{i} {{<<: [{', '.join(f'*a{i - 1}' for _ in range(10))}]}}\n" for i in range(1, 10)
+)
+LADDER = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1, 900))
+LONG_TEXT = "a: &a '" + "x" * 500_000 + "'\nb: [*a, *a, *a, *a, *a]\n"
+LIMITS = {
+    "aliases that multiply": (ALIASES, "study.yaml:1: a4."),
+    "merges that multiply": (MERGES, "with its *aliases written out the file has more than 20,000 values"),
+    "aliases that nest": (LADDER, "with its *aliases written out the file has more than 50 levels"),
+    "a text that multiplies": (LONG_TEXT, "b.3: with its *aliases written out the file is too large"),
+    "lists in lists": (
+        "a: " + "[" * 900 + "]" * 900,
+        "study.yaml:1: more than 50 levels of mappings and lists",
+    ),
+    "mappings in mappings": (
+        "".join(" " * i + "a:\n" for i in range(900)),
+        "study.yaml:51: more than 50 levels",
+    ),
+    "many values": ("a:\n" + "- 1\n" * 30_000, "study.yaml:20000: more than 20,000 values; put data into"),
+    "many keys": ("".join(f"k{i}: 1\n" for i in range(30_000)), "more than 20,000 values"),
+    "a whole number of 5000 digits": (
+        "a: " + "9" * 5000,
+        "a=9999999999999999999999999999999999999999 is beyond",
+    ),
+    "a negative one": ("a: -" + "9" * 400, "is beyond the range of double precision"),
+    "hexadecimal digits": ("a: 0x" + "f" * 5000, "is beyond the range of double precision"),
+    "octal digits": ("a: 0o" + "7" * 5000, "is beyond the range of double precision"),
+    "a large exponent": (
+        "a: [1, -1e400]",
+        "study.yaml:1: a.1=-1e400 is beyond the range of double precision",
+    ),
+    "a small exponent": ("a: 1.5e-400", "a=1.5e-400 is beyond the range of double precision"),
+    "NUL": (
+        'a: "x\\0"',
+        "study.yaml:1: a contains the control character U+0000, which a study file cannot have",
+    ),
+    "escape": ('a:\n  b: "\\e[2J"', "study.yaml:2: a.b contains the control character U+001B"),
+    "bell": ('a: "\\x07"', "the control character U+0007"),
+    "DEL": ('a: "\\x7f"', "the control character U+007F"),
+    "C1": ('a: "\\x9b31m"', "the control character U+009B"),
+    "a surrogate": ('a: "\\ud800"', "a contains half of a character (a surrogate), U+D800"),
+    "no character": ('a: "\\uffff"', "a contains what is no character, U+FFFF"),
+    "reversed writing": ("command: 'rm \u202e x'", "a character that reverses the writing, U+202E"),
+    "an isolate": ("a: [x, 'b\u2066c']", "a.1 contains a character that reverses the writing, U+2066"),
+    "a key with a line break": (
+        '"a\\nb": 1',
+        "a key of the file has the character U+000A, which cannot be printed",
+    ),
+    "a key with a zero width": ("a:\n  l\u200bora: 1", "study.yaml:2: a key of a has the character U+200B"),
+    "a surrogate in a key": ('"\\udc80": 1', "a key of the file has the character U+DC80"),
+    "a long key": ("x" * 300 + ": 1", "a key of the file has 300 characters; needs at most 200"),
+}
+
+
+@pytest.mark.parametrize(("text", "says"), LIMITS.values(), ids=LIMITS.keys())
+def test_limits_of_a_file(text, says):
+    with pytest.raises(StudyFileError) as raised:
+        parse(text)
+    assert says in str(raised.value)
+    assert "\n" not in raised.value.mistakes[0]
+    assert len(str(raised.value)) < 1000
+
+
+def test_usual_anchors_are_allowed():
+    values = parse("a: &a {x: 1}\nb: [*a, *a]\nc: {<<: *a, y: 2}\n").values
+    assert values == {"a": {"x": 1}, "b": [{"x": 1}, {"x": 1}], "c": {"x": 1, "y": 2}}
+
+
+@pytest.mark.parametrize("key", ["params: {a: @}", "data: {prompt: @}", "score: {system: @}"])
+def test_a_model_may_read_any_direction(key):
+    text = "'\u2067\u05d0\u2069'"
+    assert parse(key.replace("@", text)).values
+
+
+@pytest.mark.parametrize(
+    "text", ["1e308", "-1e-300", "5e-324", "9" * 300, "0.0", "-0.0", "0e999", ".inf", ".nan"]
+)
+def test_numbers_of_double_precision_are_read(text):
+    assert isinstance(parse(f"a: {text}").values["a"], (int, float))
+
+
+def test_errors_are_bounded():
+    text = "".join(f"k{i}: !x {i}\n" for i in range(5000))
+    with pytest.raises(StudyFileError) as raised:
+        parse(text)
+    assert len(raised.value.mistakes) == 101
+    assert raised.value.mistakes[-1] == "and 4900 more; correct these first"
+
+
+def test_messages_are_one_short_line():
+    source = parse("a: 1\n")
+    (message,) = source.messages({("a",): "x" * 100_000 + "\n\x1b[2J\ud800"})
+    assert len(message) < 2100
+    assert message.endswith("<U+000A><U+001B>[2J<U+D800>")
+
+
+def test_fifo_is_no_study_file(tmp_path):
+    os.mkfifo(tmp_path / "study.yaml")
+    with pytest.raises(StudyFileError, match="it is a FIFO"):
+        read_source(tmp_path / "study.yaml")
+
+
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [("/dev/zero", "it is a device"), ("/tmp", "it is a folder"), ("/proc/self/mem", "cannot be read")],
+)
+def test_link_to_no_regular_file(tmp_path, target, says):
+    (tmp_path / "study.yaml").symlink_to(target)
+    with pytest.raises(StudyFileError) as raised:
+        read_source(tmp_path / "study.yaml")
+    assert says in str(raised.value)
+
+
+def test_circle_of_links_is_refused(tmp_path):
+    (tmp_path / "a").symlink_to(tmp_path / "study.yaml")
+    (tmp_path / "study.yaml").symlink_to(tmp_path / "a")
+    with pytest.raises(StudyFileError, match="Too many levels of symbolic links"):
+        read_source(tmp_path / "study.yaml")
+
+
+def test_large_file_is_not_read(tmp_path):
+    with (tmp_path / "study.yaml").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(StudyFileError, match="it has more than 1 MiB"):
+        read_source(tmp_path / "study.yaml")
 
 
 def test_byte_order_mark_is_ignored(tmp_path):

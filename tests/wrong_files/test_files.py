@@ -137,6 +137,15 @@ COMMANDS = [
         "expected '}' before end of string; write {{ and }} for literal braces",
     ),
     Row("command:", "command: \"awk '{}' {x}\"", "contains {}; needs the name of a param in the braces"),
+    Row(
+        "command:",
+        "command: \"echo '{kind}'\"",
+        "command has {kind} inside single quotes, but values are quoted for",
+    ),
+    Row("command:", "command: 'echo \"{x}\"'", "write {x} bare, or $HPOTUNE_PARAM_X there"),
+    Row("command:", "command: echo $(run {x})", "command has {x} inside $(...)"),
+    Row("command:", "command: echo it's {x}", "command has {x} inside single quotes"),
+    Row("command:", "command: echo {x} it's", "command opens single quotes that nothing closes"),
     Row("command:", 'command: "echo {x:.3f}"', "contains {x:.3f}; needs the name of a param in the braces"),
     Row(
         "command:",

@@ -83,7 +83,7 @@ LIMITS = [
     Row(
         "+",
         "env: {setup: [export PGPASSWORD=geheim]}",
-        "env.setup: sets PGPASSWORD, a secret, and job scripts",
+        "env.setup.0: sets PGPASSWORD, a secret, and job scripts",
     ),
     Row(
         "+",

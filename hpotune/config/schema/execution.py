@@ -27,12 +27,17 @@ Cause = Literal[
 """Why an attempt at a trial ended without a value. "truth" is a failed sanity check (section `checks`)."""
 
 
+MOST_TRIALS = 1_000_000
+MOST_WORKERS = 10_000
+WEEK_S = 604_800
+
+
 class BudgetConfig(Section):
     """When the study ends. The limits hold over all workers together."""
 
-    trials: int = Field(ge=1)
+    trials: int = Field(ge=1, le=MOST_TRIALS)
     """Number of finished or pruned trials, baseline included; a failed trial is replaced by another."""
-    parallel: int = Field(default=1, ge=1)
+    parallel: int = Field(default=1, ge=1, le=MOST_WORKERS)
     """Trials that run at the same time: the number of workers, the %K of a job array, or the size of a batch."""
     max_failed: int = Field(default=5, ge=0)
     """The study stops when more trials than this have failed; 0: at the first failure. Diverged trials (nan) are not
@@ -75,7 +80,7 @@ class ExecutionConfig(Section):
     study or its wall time ends."""
     pack: Literal["auto", 1] = "auto"
     """Trials trained together on one base model; auto: 1."""
-    lease_s: int = Field(default=300, ge=10)
+    lease_s: int = Field(default=300, ge=10, le=WEEK_S)
     """Seconds without a heartbeat after which a worker is stale and its trial is lost; used where Slurm cannot be asked
     about the worker's job."""
 

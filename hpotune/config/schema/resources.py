@@ -9,15 +9,36 @@ from pydantic import Field, field_validator, model_validator
 
 from hpotune.config.schema import Section
 from hpotune.config.schema.walltime import WallTime, minutes
+from hpotune.config.text_files import wrong_character
 
-SECRET = re.compile(
-    r"PASSWORD$|PASSWD$|_PWD$|(^|_)(TOKEN|PASS|PASSPHRASE|CREDENTIALS?|SECRET|SECRET_.*KEY|"
-    r"(API|ACCESS|PRIVATE|ACCOUNT|STORAGE)_?KEY)$",
-    re.IGNORECASE,
-)
-"""Names of variables that hold secrets: PGPASSWORD, MYSQL_PWD, AWS_SECRET_ACCESS_KEY, HF_TOKEN; not PWD."""
-ASSIGNED = re.compile(r"(?:^|[\s;&|])([A-Za-z_]\w*)=(?![\"']?[$`]|[\s;&|]|$)")
-"""A variable that a shell line sets to a literal text; `$(cat FILE)` is no literal."""
+_TEXTS = ("partition", "account", "qos", "constraint", "reservation", "gpus", "exclude", "wckey")
+"""Options of sbatch that are text: with a line break, the next line of the job script would be run by the shell."""
+EXTRA_KEY = r"[a-z][a-z0-9_-]*"
+_OWN_OPTIONS: dict[str, str] = {
+    "array": "budget.parallel sets it",
+    "output": "hpotune sets it",
+    "error": "hpotune sets it",
+    "open-mode": "hpotune sets it",
+    "job-name": "name sets it",
+    "signal": "write resources.signal_delay_s",
+    "wrap": "hpotune sets what a job runs",
+    "parsable": "hpotune reads what sbatch prints",
+    "test-only": "it submits nothing",
+    "help": "it submits nothing",
+    "usage": "it submits nothing",
+    "version": "it submits nothing",
+    "wait": "hpotune does not wait for its jobs",
+    **{
+        name.replace("_", "-"): f"write resources.{name}"
+        for name in (
+            "partition", "account", "qos", "constraint", "reservation", "nodes", "mem", "mem_per_gpu", "mem_per_cpu",
+            "time", "exclude", "wckey",
+        )
+    },
+    "cpus-per-task": "write resources.cpus",
+    "gpus-per-node": "write resources.gpus",
+}  # fmt: skip
+"""Options of sbatch that hpotune writes itself -> what to do instead."""
 
 MAX_GPUS = 128
 """GPUs of one node, MIG slices included; a larger number is a type without its number."""
@@ -41,13 +62,13 @@ class ResourcesConfig(Section):
     `hpotune doctor` lists the types; where only the case differs, the cluster's spelling is submitted."""
     gpu_option: Literal["gpus-per-node", "gres"] = "gpus-per-node"
     """How GPUs are requested: `--gpus-per-node=a100:4` or `--gres=gpu:a100:4`; clusters differ."""
-    nodes: int = Field(default=1, ge=1)
+    nodes: int = Field(default=1, ge=1, le=10_000)
     """Nodes per job."""
-    processes: int | None = Field(default=None, ge=1)
+    processes: int | None = Field(default=None, ge=1, le=1_024)
     """Ranks of a trial per node; null: one per GPU, or one if there is no GPU."""
-    cpus_per_gpu: int | None = Field(default=None, ge=1)
+    cpus_per_gpu: int | None = Field(default=None, ge=1, le=4_096)
     """CPUs per GPU; null: the cluster's default."""
-    cpus: int | None = Field(default=None, ge=1)
+    cpus: int | None = Field(default=None, ge=1, le=4_096)
     """CPUs per node, instead of cpus_per_gpu; null: the cluster's default."""
     mem: str | None = None
     """Memory per node in Slurm's format (`64G`); mem, mem_per_gpu and mem_per_cpu exclude each other. null: the
@@ -62,7 +83,7 @@ class ResourcesConfig(Section):
     """Nodes that are not used, as a Slurm node list; null: none."""
     wckey: str | None = None
     """Workload characterization key of the job; null: none."""
-    signal_delay_s: int = Field(default=180, ge=0)
+    signal_delay_s: int = Field(default=180, ge=0, le=65_535)
     """Seconds before the job's time limit at which the job gets SIGUSR2 and its trial writes a checkpoint."""
     follow_up: bool | Literal["worker"] = True
     """What requeues lost trials and submits missing jobs. true: a follow-up job without GPUs that starts when the other
@@ -72,12 +93,33 @@ class ResourcesConfig(Section):
     """Where `submit` rehearses the trials before it submits workers: here, on one core of the login node; or as a small
     job without GPUs, on whose success the workers depend."""
     extra: dict[str, str | int | bool] = Field(default={})
-    """Other sbatch options, passed on unchanged (`{licenses: matlab, exclusive: true}`)."""
+    """Other sbatch options by their long names, passed on unchanged (`{licenses: matlab, exclusive: true}`)."""
+
+    @field_validator(*_TEXTS)
+    @classmethod
+    def _one_line(cls, value: object) -> object:
+        if isinstance(value, str):
+            check_line(value)
+        return value
+
+    @field_validator("extra")
+    @classmethod
+    def _options(cls, value: dict[str, str | int | bool]) -> dict[str, str | int | bool]:
+        for name, option in value.items():
+            if not re.fullmatch(EXTRA_KEY, name):
+                rule = "needs the long name of an option of sbatch in small letters, such as licenses"
+                raise ValueError(f"{name}: is no option; {rule}")
+            own = _OWN_OPTIONS.get(name.replace("_", "-"))
+            if own is not None:
+                raise ValueError(f"{name}: cannot be given here; {own}")
+            if isinstance(option, str):
+                check_line(option, f"{name}: ")
+        return value
 
     @field_validator("mem", "mem_per_gpu", "mem_per_cpu")
     @classmethod
     def _memory(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(r"\d+[KMGT]?B?", value, re.IGNORECASE):
+        if value is not None and not re.fullmatch(r"[0-9]{1,12}[KMGT]?B?", value, re.IGNORECASE):
             raise ValueError("needs a number with K, M, G or T, such as 64G")
         return value
 
@@ -131,6 +173,20 @@ class ResourcesConfig(Section):
         return minutes(self.time)
 
 
+def check_line(value: str, key: str = "") -> None:
+    """Check that a text is one line that is not empty. `key`: what a message starts with.
+
+    Raises: ValueError.
+    """
+    wrong = wrong_character(value, one_line=True)
+    if wrong is not None:
+        raise ValueError(
+            f"{key}contains {wrong}; needs one line (a block text `|` ends in a line break: use quotes)"
+        )
+    if not value.strip():
+        raise ValueError(f"{key}is empty; remove the line, or give a value")
+
+
 class EnvConfig(Section):
     """The environment of a job."""
 
@@ -148,23 +204,27 @@ class EnvConfig(Section):
     offline: bool = True
     """Sets HF_HUB_OFFLINE=1 in trials; otherwise a node without internet access retries downloads for minutes."""
 
+    @field_validator("modules")
+    @classmethod
+    def _one_line_each(cls, value: list[str]) -> list[str]:
+        for name in value:
+            check_line(name)
+        return value
+
+    @field_validator("venv", "container")
+    @classmethod
+    def _one_line(cls, value: str | None) -> str | None:
+        if value is not None:
+            check_line(value)
+        return value
+
     @field_validator("vars")
     @classmethod
     def _exportable(cls, value: dict[str, str]) -> dict[str, str]:
         for name in value:
             if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
                 raise ValueError(f"{name}: is not a valid variable name; needs letters, digits and _")
-            if SECRET.search(name):
-                raise ValueError(
-                    f"{name}: is a secret, and job scripts are readable; export it in ~/.bashrc instead"
-                )
+            wrong = wrong_character(value[name], one_line=True)
+            if wrong is not None:
+                raise ValueError(f"{name}: contains {wrong}; needs one line")
         return value
-
-    @model_validator(mode="after")
-    def _no_secrets(self) -> EnvConfig:
-        for name in (name for line in self.setup for name in ASSIGNED.findall(line)):
-            if SECRET.search(name):  # the error names the section, so that it does not show the line
-                raise ValueError(
-                    f"setup: sets {name}, a secret, and job scripts are readable; export it in ~/.bashrc instead"
-                )
-        return self

@@ -15,9 +15,15 @@ def _text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
+LONGEST_DAYS = 3650
+"""Slurm takes up to 2^32 minutes; ten years are enough."""
+
+
 def _as_slurm(value: str) -> str:
-    if not re.fullmatch(TIME, value) or not re.search("[1-9]", value):
+    if not re.fullmatch(TIME, value, re.ASCII) or not re.search("[1-9]", value):
         raise ValueError("needs minutes, MM:SS, HH:MM:SS or D-HH:MM:SS, such as 12:00:00")
+    if len(value) > 20 or seconds(value) > LONGEST_DAYS * 86400:
+        raise ValueError(f"is longer than {LONGEST_DAYS} days; needs less")
     return value
 
 

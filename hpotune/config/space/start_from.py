@@ -6,13 +6,13 @@ An item is a point (`{lora.r: 16}`: names have dots), a path (a study's folder, 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpotune.config.space.ranges import Range, Space, same
-from hpotune.config.yaml_source import KeyPath, Mistake, Value
+from hpotune.config.text_files import expanded
+from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Value
 from hpotune.errors import nearest
 
 BEST = 3
@@ -136,19 +136,26 @@ def near_value(r: Range, value: Value) -> int | float | None:
     return round(inside) if r.kind == "int" else float(inside)
 
 
-def absolute_items(values: dict[str, Value], *, home: Path) -> None:
-    """Makes the paths among the items absolute; changes `values`."""
+def absolute_items(values: dict[str, Value], *, home: Path, found: Mistakes) -> None:
+    """Makes the paths among the items absolute; changes `values`. `found` gains an error for each that cannot be."""
     search = values.get("search")
     if not isinstance(search, dict) or "start_from" not in search:
         return
     listed = search["start_from"]
-    made = [_absolute(value, home) for value in (listed if isinstance(listed, list) else [listed])]
+    made = []
+    for index, value in enumerate(listed if isinstance(listed, list) else [listed]):
+        try:
+            made.append(_absolute(value, home))
+        except ValueError as error:
+            where: KeyPath = (*KEY, index) if isinstance(listed, list) else KEY
+            found.setdefault(where, f"search.start_from: {value!r} {error}")
+            made.append(value)
     search["start_from"] = made if isinstance(listed, list) else made[0]
 
 
 def _absolute(value: Value, home: Path) -> Value:
     if isinstance(value, str) and value.strip():
-        return os.path.normpath(home / Path(value).expanduser())
+        return str(expanded(value, home))
     if isinstance(value, dict) and isinstance(value.get("path"), str):
         return {**value, "path": _absolute(value["path"], home)}
     return value

@@ -97,7 +97,7 @@ def test_a_single_item_needs_no_list():
 
 def test_paths_start_at_the_study_file():
     values = load("../old\n    - {path: a/../good.csv}\n    - {params.n: 3}\n    - /else/where").template
-    absolute_items(values, home=Path("/home/me/new"))
+    absolute_items(values, home=Path("/home/me/new"), found={})
     assert values["search"]["start_from"] == [
         "/home/me/old", {"path": "/home/me/new/good.csv"}, {"params.n": 3}, "/else/where",
     ]  # fmt: skip
