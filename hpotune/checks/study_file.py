@@ -32,7 +32,7 @@ from hpotune.errors import StudyFileError, nearest
 from hpotune.search.algorithms.registry import check_algorithm
 from hpotune.search.sampler_setup import sampler_setup
 from hpotune.search.start_points import StartPoint, distinct_start_points, recommended_start_points
-from hpotune.workspace.folder import StudyFolder, difference_message, folder_of_source, home_of
+from hpotune.workspace.folder import StudyFolder, difference_message, folder_of_source, home_of, real_path
 
 _MEASURED = (
     "train_loss final_train_loss eval_loss eval_accuracy samples_per_second tokens_per_second peak_memory_gb "
@@ -82,7 +82,7 @@ def check(target: Path, *, chosen: Path | None = None, data_root: str | None = N
     Raises: StudyFileError with every error, one line each.
     """
     if target.is_dir():
-        folder = StudyFolder(path=target.resolve())
+        folder = StudyFolder(path=real_path(target))
         return check_source(folder.read_resolved(), folder, data_root=data_root)
     source = read_source(target)
     return check_source(source, folder_of_source(source, chosen=chosen), data_root=data_root)
@@ -96,6 +96,9 @@ def check_source(source: Source, folder: StudyFolder, *, data_root: str | None =
     home, stored = home_of(source.path), folder.resolved_file.is_file()
     source, mistakes = resolve(source, home=home, data_root=data_root)
     study = build_study(source)
+    if folder.path.exists() and not folder.path.is_dir():
+        rule = "is a file and not a folder; rename the study, or use --folder"
+        mistakes.setdefault(("name",), f"name={study.config.name!r}: {folder.path} {rule}")
     findings = [*_findings(study, unresolved={str(key[0]) for key in mistakes})]
     if stored:  # these were accepted when the study was made
         findings = [replace(one, level="note") if one.kind in ("secret", QUOTED) else one for one in findings]

@@ -29,7 +29,7 @@ from hpotune.storage.backends.store_file import is_missing
 from hpotune.warm_start.start_point_sources import all_start_points, start_points
 from hpotune.workspace.atomic_files import check_writable
 from hpotune.workspace.code_snapshot import SnapshotResult, snapshot_code
-from hpotune.workspace.folder import StudyFolder, check_same_study, home_of, make_folder
+from hpotune.workspace.folder import StudyFolder, check_same_study, home_of, make_folder, real_path
 from hpotune.workspace.lock import exclusive_lock
 
 
@@ -64,7 +64,7 @@ def prepare(
     Raises: HpotuneError; a new study's folder is then removed again.
     """
     if target.is_dir():
-        folder = StudyFolder(path=(chosen or target).resolve())
+        folder = StudyFolder(path=real_path(chosen or target))
         wait_until_made(folder)
         resolved = folder.read_resolved()
         edited = _edited_file(folder, resolved, data_root=data_root)

@@ -5,6 +5,7 @@ study.yaml resolved.yaml extension.json provenance.json store.db|store.journal c
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -15,7 +16,7 @@ from hpotune.config import budget_extension
 from hpotune.config.json_file import read_regular
 from hpotune.config.load import Study, build_study
 from hpotune.config.schema.execution import BudgetConfig
-from hpotune.config.schema.study_config import StudyConfig
+from hpotune.config.schema.study_config import NAME, StudyConfig
 from hpotune.config.yaml_source import Source, Value, read_source, write_yaml
 from hpotune.errors import StoreError, StudyFileError
 from hpotune.workspace.atomic_files import unwritable_message, write_atomic
@@ -208,7 +209,7 @@ def home_of(target: Path) -> Path:
 
     Raises: StudyFileError where that home is no longer known.
     """
-    parent = StudyFolder(path=target.parent.resolve())
+    parent = StudyFolder(path=real_path(target.parent))
     return parent.provenance().home if parent.resolved_file.is_file() else parent.path
 
 
@@ -218,21 +219,34 @@ def folder_of(target: Path, *, chosen: Path | None = None) -> StudyFolder:
     Raises: StudyFileError where the target is neither.
     """
     if chosen is not None:
-        return StudyFolder(path=chosen.resolve())
+        return StudyFolder(path=real_path(chosen))
     if target.is_dir():
-        return StudyFolder(path=target.resolve())
-    parent = StudyFolder(path=target.parent.resolve())
+        return StudyFolder(path=real_path(target))
+    parent = StudyFolder(path=real_path(target.parent))
     return parent if parent.resolved_file.is_file() else folder_of_source(read_source(target))
 
 
 def folder_of_source(source: Source, *, chosen: Path | None = None) -> StudyFolder:
     """The folder of a study file that has been read: the chosen one, the one that the file is in, or NAME beside it."""
-    parent = StudyFolder(path=source.path.parent.resolve())
+    parent = StudyFolder(path=real_path(source.path.parent))
     if chosen is not None:
-        return StudyFolder(path=chosen.resolve())
+        return StudyFolder(path=real_path(chosen))
     if parent.resolved_file.is_file():
         return parent
-    return StudyFolder(path=(parent.path / str(source.values.get("name"))).resolve())
+    name = source.values.get("name")
+    usable = isinstance(name, str) and re.fullmatch(NAME, name)  # else the check of the file refuses it
+    return StudyFolder(path=real_path(parent.path / (str(name) if usable else "no-valid-name:")))
+
+
+def real_path(path: Path) -> Path:
+    """The absolute path without links.
+
+    Raises: StudyFileError for a circle of links.
+    """
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError):
+        raise StudyFileError(f"{path}: is a circle of symbolic links; give another path") from None
 
 
 def make_folder(folder: StudyFolder, source: Source, *, home: Path, store_url: str) -> None:

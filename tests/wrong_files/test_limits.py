@@ -28,6 +28,21 @@ LIMITS = [
     Row("+data:", "split: test", "a single file has one split, train"),
     Row("prompt:", "prompt: alpacca", "data.prompt='alpacca' is not a known prompt; did you mean 'alpaca'?"),
     Row("+data:", "response: '{output}'", "data.response: needs a template as prompt"),
+    Row("budget:", "budget: {trials: 10000000}", "budget.trials=10000000 needs 1000000 or less"),
+    Row(
+        "budget:",
+        "budget: {trials: 4, parallel: 1000000000}",
+        "budget.parallel=1000000000 needs 10000 or less",
+    ),
+    Row("budget:", f"budget: {{trials: 1{'0' * 30}}}", "needs "),
+    Row(
+        "resources:",
+        "resources:\n  account: |  # <--\n    mine",
+        "contains a line break or tab, U+000A; needs one line",
+    ),
+    Row(
+        "resources:", "resources: {extra: {Wrap: x}}", "Wrap: is no option; needs the long name of an option"
+    ),
     Row("budget:", "budget: {trials: 0}", "budget.trials=0 needs 1 or more"),
     Row("budget:", "budget: {trials: 4, parallel: -2}", "budget.parallel=-2 needs 1 or more"),
     Row("budget:", "budget: {trials: 4, gpu_hours: 0}", "budget.gpu_hours=0 needs more than 0"),

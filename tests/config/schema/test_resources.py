@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from hpotune.config.schema.resources import ResourcesConfig
+from hpotune.config.schema.resources import EnvConfig, ResourcesConfig
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,83 @@ def test_gpus_without_number_are_refused(gpus):
 def test_type_is_no_number_of_gpus(gpus):
     with pytest.raises(ValidationError, match="too many for a node: needs at most 128"):
         ResourcesConfig(gpus=gpus)
+
+
+HOSTILE = [
+    "a\ntouch PWN #",
+    "a\n",
+    "a\r#SBATCH --x",
+    "a\tb",
+    "a\0",
+    "\x1b[2J",
+    "a\x85b",
+    "a\u2028b",
+    "\ud800",
+    "a\u202eb",
+    " ",
+]
+TEXTS = ["partition", "account", "qos", "constraint", "reservation", "exclude", "wckey"]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize("key", TEXTS)
+def test_resources_are_one_line(key, text):
+    with pytest.raises(ValidationError, match=r"needs one line|is empty"):
+        ResourcesConfig.model_validate({key: text})
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_gpus_mem_and_time_are_one_line(text):
+    for key in ("gpus", "mem", "mem_per_gpu", "mem_per_cpu", "time"):
+        for value in (text, f"4{text}", f"{text}4"):
+            with pytest.raises(ValidationError):
+                ResourcesConfig.model_validate({key: value})
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_options_and_environment_are_one_line(text):
+    with pytest.raises(ValidationError):
+        ResourcesConfig(extra={"comment": text})
+    if text != "\ud800":  # which pydantic cannot have in a key, and the reader of the file refuses
+        with pytest.raises(ValidationError):
+            ResourcesConfig(extra={f"a{text}": 1})
+    for key, value in {"modules": [text], "container": text, "venv": text}.items():
+        with pytest.raises(ValidationError):
+            EnvConfig.model_validate({key: value})
+    if text.strip():
+        with pytest.raises(ValidationError, match="needs one line"):
+            EnvConfig(vars={"A": text})
+
+
+@pytest.mark.parametrize("key", ["Licenses", "-p", "--licenses", "a b", "1a", "a=b", "", "a;b", "ä"])
+def test_names_of_options_are_checked(key):
+    with pytest.raises(ValidationError, match="is no option; needs the long name of an option of sbatch"):
+        ResourcesConfig(extra={key: "x"})
+
+
+@pytest.mark.parametrize(
+    ("key", "says"),
+    [
+        ("wrap", "what a job runs"),
+        ("array", "budget.parallel"),
+        ("job_name", "name sets"),
+        ("partition", "write resources.partition"),
+    ],
+)
+def test_options_of_hpotune_are_refused(key, says):
+    with pytest.raises(ValidationError, match=says):
+        ResourcesConfig(extra={key: "x"})
+
+
+@pytest.mark.parametrize("value", ["it's", 'a "b"', "$(touch PWN)", "a;b", "# b", "a\\b"])
+def test_usual_options_are_valid(value):
+    assert ResourcesConfig(
+        extra={"comment": value, "mail_user": "me@host", "exclusive": True, "nice": 5}
+    ).extra
+    assert ResourcesConfig(constraint="[a|b]*2&c", account=value).account == value
+
+
+@pytest.mark.parametrize("time", ["9" * 400, "9" * 19, "99999-00:00:00", "99999999:00:00"])
+def test_times_are_bounded(time):
+    with pytest.raises(ValidationError, match="is longer than 3650 days; needs less"):
+        ResourcesConfig(time=time)
