@@ -91,11 +91,11 @@ def quoted_placeholders(study: Study) -> Iterator[Finding]:
         found = [*quote_mistakes(command)] if command is not None else []
     except ValueError:  # command_mistakes reports it
         return
-    for name, place in found:
-        text = f"command {place}; close them, or write a backslash before a quote that is text"
+    for name, where in found:
+        text = f"command {where}; close them, or write a backslash before a quote that is text"
         if name:
             rule = f"values are quoted for the shell: write {{{name}}} bare"
-            text = f"command has {{{name}}} {place}, but {rule}, or ${environment_name(name)} there"
+            text = f"command has {{{name}}} {where}, but {rule}, or ${environment_name(name)} there"
         yield Finding(kind=QUOTED, level="bad", key=("command", name, "quotes"), text=text)
 
 

@@ -144,17 +144,17 @@ def quote_mistakes(command: str) -> Iterator[tuple[str, str]]:
         reader.read(literal)
         if not name:  # none, or an empty one, which is refused elsewhere
             continue
-        place = _place(reader)
-        if place:
-            yield name, place
-        found = found or bool(place)
+        where = _location(reader)
+        if where:
+            yield name, where
+        found = found or bool(where)
         reader.text += "x"
     left = next((kind for kind in reader.open if kind in ("'", '"', "$'", "`")), None)
     if left is not None and not found:
         yield "", f"opens {_NAMES[left]} that nothing closes"
 
 
-def _place(reader: _Reader) -> str:
+def _location(reader: _Reader) -> str:
     """Where the next placeholder would stand; empty for a bare word."""
     around = [kind for kind in reader.open if kind != "("]
     if around:

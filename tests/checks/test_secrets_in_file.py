@@ -9,7 +9,7 @@ from hpotune.errors import StudyFileError
 from tests.fixtures.planted_secrets import SECRETS
 from tests.fixtures.wrong_studies import COMMAND, edit
 
-PLACES = {
+KEYS = {
     "env.vars.OTHER": "env: {vars: {OTHER: @@}}",
     "env.setup": "env: {setup: [@@]}",
     "resources.extra": "resources: {extra: {comment: @@}}",
@@ -28,23 +28,23 @@ def quoted(text):
     return "'" + text.replace("'", "''").replace("\n", "\n\n    ") + "'"
 
 
-def with_value(place, text):
-    line = PLACES[place].replace("@@", quoted(text))
-    return edit(COMMAND, "+params:", line) if place == "params.note" else f"{COMMAND}{line}\n"
+def with_value(where, text):
+    line = KEYS[where].replace("@@", quoted(text))
+    return edit(COMMAND, "+params:", line) if where == "params.note" else f"{COMMAND}{line}\n"
 
 
 PAIRS = [
-    (place, secret)
-    for place in PLACES
+    (where, secret)
+    for where in KEYS
     for secret in SECRETS
-    if place != "params.note" or "variable" not in secret.name  # a param is no shell line
+    if where != "params.note" or "variable" not in secret.name  # a param is no shell line
 ]
 
 
-@pytest.mark.parametrize(("place", "secret"), PAIRS)
-def test_secret_value_is_refused(tmp_path, place, secret):
-    found = refused(tmp_path, with_value(place, secret.text))
-    assert f" {place}" in found[0]
+@pytest.mark.parametrize(("where", "secret"), PAIRS)
+def test_secret_value_is_refused(tmp_path, where, secret):
+    found = refused(tmp_path, with_value(where, secret.text))
+    assert f" {where}" in found[0]
     assert secret.core not in "\n".join(found)
 
 

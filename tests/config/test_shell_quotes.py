@@ -88,13 +88,13 @@ def test_bare_placeholder_is_allowed(command):
 
 @pytest.mark.parametrize(("command", "says"), QUOTED.items())
 def test_quoted_placeholder_is_refused(command, says):
-    (name, place), *_ = quote_mistakes(command)
+    (name, where), *_ = quote_mistakes(command)
     assert name == "k"
-    assert says in place
+    assert says in where
 
 
 @pytest.mark.parametrize("command", BARE)
-def test_bash_runs_no_value_of_a_bare_word(command, tmp_path):
+def test_bash_runs_no_bare_value(command, tmp_path):
     for value in VALUES:
         line = "run() { :; }\n" + fill_in(command.replace("> {k}", "> out{k}"), {"k": value})
         done = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True, check=False)
@@ -106,7 +106,7 @@ def test_bash_runs_no_value_of_a_bare_word(command, tmp_path):
     ("command", "says"), [("echo {k} 'a", "opens single"), ('echo {k} "a', "opens double quotes that")]
 )
 def test_open_quotes_are_refused(command, says):
-    assert any(not name and says in place for name, place in quote_mistakes(command))
+    assert any(not name and says in where for name, where in quote_mistakes(command))
 
 
 def test_words_of_their_own():

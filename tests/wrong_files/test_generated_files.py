@@ -47,16 +47,16 @@ SECTIONS = {
 }
 
 
-def places(value, around=()):
+def paths(value, around=()):
     """The path of every value of a tree."""
     for key, item in value.items() if isinstance(value, dict) else enumerate(value):
         yield (*around, key)
         if isinstance(item, (dict, list)):
-            yield from places(item, (*around, key))
+            yield from paths(item, (*around, key))
 
 
-def parent_of(values, place):
-    for key in place[:-1]:
+def parent_of(values, where):
+    for key in where[:-1]:
         values = values[key]
     return values
 
@@ -64,8 +64,8 @@ def parent_of(values, place):
 def damaged_tree(values, rng):
     """The values with one to three changes: values, keys, types, levels, sections."""
     for _ in range(rng.randint(1, 3)):
-        place = rng.choice([*places(values)])
-        parent, key = parent_of(values, place), place[-1]
+        where = rng.choice([*paths(values)])
+        parent, key = parent_of(values, where), where[-1]
         kind = rng.randrange(9)
         if kind < 4:
             parent[key] = copy.deepcopy(rng.choice(HOSTILE_VALUES))
@@ -76,7 +76,7 @@ def damaged_tree(values, rng):
                 [[parent[key]], {"x": parent[key]}, {"choice": [parent[key], 1]}, str(parent[key])]
             )
         elif kind == 6 and isinstance(parent, dict):
-            other = parent_of(values, rng.choice([*places(values)]))
+            other = parent_of(values, rng.choice([*paths(values)]))
             parent[str(rng.random())] = copy.deepcopy(other) if len(str(other)) < 2000 else 1
         elif kind == 7:
             values.update(copy.deepcopy(dict(rng.sample([*SECTIONS.items()], 3))))
