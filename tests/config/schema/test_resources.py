@@ -65,7 +65,7 @@ def test_resources_are_one_line(key, text):
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_gpus_mem_and_time_are_one_line(text):
+def test_sizes_and_times_are_one_line(text):
     for key in ("gpus", "mem", "mem_per_gpu", "mem_per_cpu", "time"):
         for value in (text, f"4{text}", f"{text}4"):
             with pytest.raises(ValidationError):
