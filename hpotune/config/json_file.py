@@ -68,14 +68,17 @@ def read_regular(file: Path) -> bytes:
     Raises: OSError, also where it is no regular file or larger than MAX_BYTES.
     """
     opened = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    with os.fdopen(opened, "rb") as content:
+    try:
         found = os.fstat(opened)
         if not stat.S_ISREG(found.st_mode):
             what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
             raise OSError(0, f"it is {what}", str(file))
         if found.st_size > MAX_BYTES:
             raise OSError(0, f"it has more than {MAX_BYTES // 1_000_000} MB", str(file))
-        return content.read()
+        with os.fdopen(opened, "rb", closefd=False) as content:
+            return content.read()
+    finally:
+        os.close(opened)
 
 
 def _reason(error: Exception) -> str:

@@ -90,10 +90,10 @@ class Damaged:
         elif done.code not in (None, 0, 2, 4, self.healthy(case.verb)):
             found.append(f"exit code {done.code}: {done.err[-300:]}")
         elif done.code in (2, 4) and done.code != self.healthy(case.verb):
-            named = [line for line in done.errors if Path(file).name in line]
-            found += (
-                [f"does not name the file: {done.err[-300:]}"] if not named or named != done.errors else []
-            )
+            lines = done.out.splitlines() if case.verb == "doctor" else done.errors
+            named = [line for line in lines if Path(file).name in line]
+            if not named or (named != lines and case.verb != "doctor"):
+                found.append(f"does not name the file: {done.err[-300:]}")
         if case.verb in READING and before != after:
             found.append(f"changes {_changes(before, after)}")
         elif done.code in (2, 4) and before.get(file) != after.get(file):

@@ -235,3 +235,15 @@ def test_reasons_of_several_addresses_are_joined():
 )
 def test_passing_errors_are_waited_for(reason):
     assert not postgresql.is_permanent(reason)
+
+
+def test_service_file_names_the_server(server, postgres, tmp_path, monkeypatch):
+    """`~/.pg_service.conf`, as sites hand it out."""
+    schema = postgres.rpartition("%3D")[2]
+    file = tmp_path / "services.conf"
+    lines = ["[hpo]", "host=127.0.0.1", f"port={server.port}", "dbname=postgres", "user=hpotune"]
+    file.write_text("\n".join([*lines, f"options=-csearch_path={schema}"]) + "\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(file))
+    assert connect("postgresql:///?service=hpo").get_all_studies() == []
+    with psycopg.connect(postgres) as connection:
+        assert connection.execute("SELECT count(*) FROM studies").fetchone() == (0,)
