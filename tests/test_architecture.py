@@ -41,8 +41,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "warm_start",
         "checks",
     },
+    "statistics": set(),
     "planning": {"config", "records", "workspace", "schedule", "storage", "slurm", "checks", "launch"},
-    "report": {"config", "records", "workspace", "schedule", "storage", "planning"},
+    "report": {"config", "records", "workspace", "schedule", "storage", "statistics", "planning"},
     "exchange": {"config", "records", "workspace", "schedule", "report"},
     "cli": {
         "config",

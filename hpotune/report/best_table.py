@@ -23,6 +23,7 @@ def best_table(result: BestResult) -> RenderableType:
     if best is None:
         return Text(f"{result.study}: no trial has finished yet")
     lines = [Text(_headline(result, best), style="bold"), *map(Text, _point(best))]
+    lines += map(Text, _expected(result))
     if result.tuned_model:
         lines.append(Text(base_model_comparison(result)))
     lines += map(Text, _tied(result))
@@ -52,19 +53,31 @@ def _point(best: TrialView) -> list[str]:
 
 
 def base_model_comparison(result: BestResult) -> str:
-    """Whether the best trial is significantly better than the base model: one sentence."""
-    gain, baseline = result.gain, result.baseline
+    """Whether the best trial is better than the base model, allowing for the choice of the best: one sentence."""
+    gain, baseline, corrected = result.gain, result.baseline, result.corrected_gain
     if gain is None or baseline is None:
         return "the base model was not scored: no comparison"
     label = result.objectives[0].label
     base = f"the base model ({score(baseline.values.get(label), baseline.stderrs.get(label))})"
-    if gain.significant is None:
+    if corrected is None:
         better = "better" if gain.value > 0 else "worse"
         by = number(abs(gain.value))
         return f"{better} than {base} by {by}; significance unknown: this metric has no standard error"
-    if gain.significant:
-        return f"better than {base} by {_value(gain)} ({_interval(gain)})"
-    return f"not significantly better than {base}: difference {_value(gain)} ({_interval(gain)})"
+    value, low, high = interval(corrected.value, corrected.low, corrected.high)
+    how = f"95 % confidence interval {low} to {high}{', paired' if gain.paired else ''}"
+    if corrected.significant:
+        return f"better than {base} by {value} ({how})"
+    return f"not significantly better than {base}: difference {value} ({how})"
+
+
+def _expected(result: BestResult) -> list[str]:
+    """The best trial's score on further items, corrected for the choice; nothing where one trial alone was tried."""
+    expected, count = result.expected, result.finished + result.stopped - (result.baseline is not None)
+    if expected is None:
+        return []
+    value, low, high = interval(expected.value, expected.low, expected.high)
+    corrected = f", corrected for the choice of the best of {count} trials" if count > 1 else ""
+    return [f"expected on further items: {value} (95 % confidence interval {low} to {high}{corrected})"]
 
 
 def _tied(result: BestResult) -> list[str]:
@@ -76,7 +89,15 @@ def _tied(result: BestResult) -> list[str]:
     ]
     more = len(result.tied) - len(shown)
     rest = [f"{more} more (`hpotune best --json` lists them)"] if more else []
-    return [f"not significantly different from: {'; '.join(shown + rest)}"]
+    lines = [f"not significantly different from: {'; '.join(shown + rest)}"]
+    cheapest = result.recommended
+    if cheapest is not None and result.best is not None and cheapest.number != result.best.number:
+        costs = cheapest.costs
+        lines.append(
+            f"cheapest of these: trial {cheapest.number} ({costs['trainable_parameters']:,.0f} trained parameters, "
+            f"{number(costs['train_seconds'])} s of training, {number(costs['peak_memory_gb'])} GB)"
+        )
+    return lines
 
 
 def _value(difference: Difference) -> str:

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from hpotune.config.yaml_source import Value
 from hpotune.records.stop_reason import StopReason
 from hpotune.report.paired_difference import Difference
-from hpotune.report.views.best import BestResult, ComparedTrial
+from hpotune.report.views.best import BestResult, ComparedTrial, CorrectedGain
 from hpotune.report.views.status import StudyStatus
 from hpotune.report.views.why import AttemptView
 
@@ -35,6 +35,9 @@ def as_json(value: object) -> Value:
             "paired": value.paired,
             "sure": value.significant,
         }
+    if isinstance(value, CorrectedGain):
+        ends = {"value": value.value, "low": value.low, "high": value.high}
+        return {**ends, "at_least": value.at_least, "significant": value.significant}
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, BaseModel):

@@ -31,17 +31,23 @@ _DAMAGE = (
 
 
 def read_items(file: Path, names: Sequence[str]) -> list[np.ndarray] | None:
-    """The arrays of these names, each of shape (items,) and of one length; None where they are not there.
+    """The arrays of these names, each of shape (items,) and of one length; None where they are not there."""
+    arrays = read_arrays(file)
+    found = [arrays[name] for name in names if name in arrays]
+    usable = len(found) == len(names) and len({array.shape for array in found}) == 1
+    return found if usable and all(array.dtype.kind in "biuf" for array in found) else None
 
-    A missing or damaged file is the same as one without the arrays: comparisons of trials do without it then.
+
+def read_arrays(file: Path) -> dict[str, np.ndarray]:
+    """All arrays of one dimension, of numbers or text.
+
+    A missing or damaged file is the same as one without arrays: comparisons of trials do without it then.
     """
     import numpy as np
 
     try:
         with np.load(io.BytesIO(read_regular(file)), allow_pickle=False) as stored:
-            found = [stored[name] for name in names]
+            arrays = {name: stored[name] for name in stored.files}
     except _DAMAGE:
-        return None
-    alike = {array.shape for array in found}
-    usable = len(alike) == 1 and all(array.ndim == 1 and array.dtype.kind in "biuf" for array in found)
-    return found if usable else None
+        return {}
+    return {name: array for name, array in arrays.items() if array.ndim == 1 and array.dtype.kind in "biufU"}

@@ -18,7 +18,8 @@ score: {objective: {metric: value, direction: minimize}}
 budget: {trials: 2, parallel: 1}
 """
 BEST = (
-    "study folder objectives finished stopped budget best front tuned_model baseline gain tied left_out unmeasured "
+    "study folder objectives finished stopped budget best front "
+    "tuned_model baseline expected gain corrected_gain gain_test tied recommended left_out unmeasured "
     "adapter"
 )
 KEYS = [

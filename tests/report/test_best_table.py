@@ -11,7 +11,7 @@ import pytest
 from hpotune.records.trial import TrialRow
 from hpotune.report.best_table import base_model_comparison, best_table
 from hpotune.report.paired_difference import Difference
-from hpotune.report.views.best import ComparedTrial, best_result
+from hpotune.report.views.best import ComparedTrial, CorrectedGain, best_result
 from hpotune.workspace.folder import StudyFolder
 from tests.fixtures.report_rows import FINETUNE, config, finished, printed
 
@@ -49,7 +49,8 @@ def test_unknown_error_is_said(tmp_path: Path) -> None:
 def test_paired_difference_is_called_paired(tmp_path: Path) -> None:
     """The example of the README: value, interval and the word."""
     result = best_result(StudyFolder(path=tmp_path), config(**FINETUNE), [baseline(0.24), finished(1, 0.91)])
-    result = replace(result, gain=Difference(value=0.672, stderr=0.046, paired=True))
+    corrected = CorrectedGain(value=0.672, low=0.582, high=0.762, at_least=0.59)
+    result = replace(result, gain=Difference(value=0.68, stderr=0.046, paired=True), corrected_gain=corrected)
     sentence = base_model_comparison(result)
     assert sentence.endswith("by 0.67 (95 % confidence interval 0.58 to 0.76, paired)")
 
@@ -70,6 +71,40 @@ def test_many_ties_are_cut_to_five(tmp_path: Path) -> None:
     text = printed(best_table(replace(result, tied=tied)), width=900)
     assert text.count("paired") == 5
     assert "3 more (`hpotune best --json` lists them)" in text
+
+
+def test_chosen_best_is_expected_lower(tmp_path: Path) -> None:
+    """Four trials as good as each other: what the best one reached is more than it will reach again."""
+    rows = [finished(number, 0.6 + number / 1000) for number in range(1, 5)]
+    result = best_result(StudyFolder(path=tmp_path), config(**FINETUNE), [baseline(0.5), *rows])
+    assert result.expected is not None
+    assert result.expected.low < result.expected.value < 0.604 < result.expected.high
+    text = printed(best_table(result))
+    assert "expected on further items: 0." in text
+    assert "corrected for the choice of the best of 4 trials)" in text
+
+
+def test_smaller_loss_is_corrected_upwards(tmp_path: Path) -> None:
+    score = {"objective": {"metric": "loss", "direction": "minimize"}}
+    rows = [finished(number, 0.5 + number / 1000) for number in range(1, 5)]
+    result = best_result(StudyFolder(path=tmp_path), config(score=score), rows)
+    assert result.expected is not None
+    assert result.expected.low < 0.501 < result.expected.value < result.expected.high
+
+
+def test_cheapest_of_the_best_is_recommended(tmp_path: Path) -> None:
+    costs = [(2_000_000, 70.0, 6.0), (1_000_000, 90.0, 6.0), (1_000_000, 80.0, 7.0), (500_000, 60.0, 5.0)]
+    rows = [
+        finished(
+            number,
+            value,
+            metrics=dict(zip(("trainable_parameters", "train_seconds", "peak_memory_gb"), cost, strict=True)),
+        )
+        for number, value, cost in zip(range(1, 5), (0.91, 0.905, 0.9, 0.3), costs, strict=True)
+    ]
+    text = shown(tmp_path, baseline(0.2), *rows)
+    assert "cheapest of these: trial 3 (1,000,000 trained parameters, 80 s of training, 7 GB)" in text
+    assert "trial 4" not in text
 
 
 def test_missing_baseline_claims_nothing(tmp_path: Path) -> None:

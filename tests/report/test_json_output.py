@@ -41,7 +41,10 @@ STATUS = (
     "study folder state reason trials running_trials failures interrupted best gpu_hours outlook forecast bad_nodes "
     "jobs queue_age_s rehearsal"
 )
-BEST = "study folder objectives finished stopped budget best front tuned_model baseline gain tied left_out unmeasured"
+BEST = (
+    "study folder objectives finished stopped budget best front tuned_model baseline expected gain "
+    "corrected_gain gain_test tied recommended left_out unmeasured"
+)
 
 
 def keys(value: Any) -> str:

@@ -11,7 +11,7 @@ from scipy import stats
 
 from hpotune.config.schema.study_config import Objective
 from hpotune.records.trial import TrialRow
-from hpotune.report.paired_difference import difference, not_significantly_worse
+from hpotune.report.paired_difference import difference
 from hpotune.workspace.folder import StudyFolder
 
 ACC = Objective(task="toy", metric="acc")
@@ -76,7 +76,6 @@ def test_smaller_loss_is_better(folder: StudyFolder) -> None:
 def test_unknown_error_has_no_significance(folder: StudyFolder) -> None:
     found = difference(folder, LOSS, 0, row(1, 1.5, None), row(2, 2.0, None))
     assert (found.significant, found.interval) == (None, None)
-    assert not_significantly_worse(folder, LOSS, row(1, 1.5, None), [row(2, 1.5, None)]) == []
 
 
 def test_score_without_mean_is_unpaired(folder: StudyFolder) -> None:
@@ -88,9 +87,3 @@ def test_score_without_mean_is_unpaired(folder: StudyFolder) -> None:
 def test_different_items_are_unpaired(folder: StudyFolder) -> None:
     one, other = keep_items(folder, 1, np.ones(10)), keep_items(folder, 2, np.zeros(12))
     assert not difference(folder, ACC, 0, one, other).paired
-
-
-def test_ties_are_within_the_error(folder: StudyFolder) -> None:
-    rows = [row(1, 0.9), row(2, 0.85), row(3, 0.3)]
-    [(tied, delta)] = not_significantly_worse(folder, ACC, rows[0], rows)
-    assert (tied.number, delta.value) == (2, pytest.approx(0.05))

@@ -17,8 +17,13 @@ from hpotune.finetune.distributed.ranks import Ranks
 ITEMS = "items.npz"
 
 
+PASSAGE_FIELDS = ("passage", "context", "article", "story", "paragraph")
+"""Fields of an item that hold the text which several items ask about, in the datasets of lm-eval's tasks."""
+
+
 class Sample(TypedDict):
     doc_id: int
+    doc: Mapping[str, object]
     filter: str
     metrics: list[str]
 
@@ -65,13 +70,17 @@ def item_scores(results: EvalResults, names: Sequence[str], index: TaskIndex) ->
     """The arrays of items.npz by name.
 
     Shapes: `NAME/leaves` (tasks,) text; `TASK/doc_id` (items,) int64; `TASK/METRIC` (items,) float64, in the order of
-    doc_id, NaN for an item without the metric.
+    doc_id, NaN for an item without the metric; `TASK/cluster` (items,) int64, equal for items about the same passage,
+    where there are such items.
     """
     arrays = {f"{name}/leaves": np.array(sorted(index.leaves(name))) for name in names}
     for task, samples in results["samples"].items():
         ids = sorted({sample["doc_id"] for sample in samples})
         arrays[f"{task}/doc_id"] = np.array(ids, dtype=np.int64)
         position = {doc_id: i for i, doc_id in enumerate(ids)}
+        clusters = _passages({sample["doc_id"]: sample["doc"] for sample in samples})
+        if clusters is not None:
+            arrays[f"{task}/cluster"] = clusters
         columns: dict[str, list[object]] = {}
         for sample in samples:
             for metric in sample["metrics"]:
@@ -82,6 +91,18 @@ def item_scores(results: EvalResults, names: Sequence[str], index: TaskIndex) ->
             with contextlib.suppress(TypeError, ValueError):
                 arrays[f"{task}/{label}"] = np.array(column, dtype=np.float64)
     return arrays
+
+
+def _passages(docs: Mapping[int, Mapping[str, object]]) -> np.ndarray | None:
+    """The number of each item's passage, in the order of doc_id; None where no two items share one."""
+    field = next(
+        (name for name in PASSAGE_FIELDS if all(isinstance(d.get(name), str) for d in docs.values())), None
+    )
+    if field is None:
+        return None
+    numbers: dict[object, int] = {}
+    found = [numbers.setdefault(docs[doc_id][field], len(numbers)) for doc_id in sorted(docs)]
+    return np.array(found, dtype=np.int64) if 1 < len(numbers) < len(found) else None
 
 
 def write_items(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
