@@ -37,6 +37,8 @@ def _old_generations(rows: Sequence[TrialRow]) -> list[int]:
     it again.
     """
     drawn = [row for row in rows if row.lineage is not None]
+    if not drawn:
+        return []
     undrawn = [row for row in rows if row.kind == "trial" and row.lineage is None and row.state != "failed"]
     first = min((row.number for row in undrawn), default=None)
     lowest = max((row.generation for row in drawn if first is None or row.number < first), default=0)

@@ -5,8 +5,10 @@ A pure function: it ends nothing by itself.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, time
+from operator import attrgetter
 
 from hpotune.config.schema.execution import BudgetConfig
 from hpotune.config.schema.study_config import Objective, StudyConfig
@@ -26,19 +28,20 @@ def stop_reason(
     `starting=False`: why running trials are to end too; that one more trial would exceed a budget is no reason then.
     """
     budget = config.budget
-    finished = [row for row in rows if row.state == "finished"]
-    stopped = sum(row.state == "stopped" for row in rows)
-    if len(finished) + stopped >= budget.trials:
+    states = Counter(map(attrgetter("state"), rows))  # one look at each of thousands of rows
+    stopped = states["stopped"]
+    if states["finished"] + stopped >= budget.trials:
         early = f", {stopped} of them pruned at a rung" if stopped else ""
         return StopReason(kind="budget_used", text=f"{budget.trials} trials finished{early}")
     objectives = config.score.objective
     if any(objective.goal is not None for objective in objectives):
+        finished = [row for row in rows if row.state == "finished"]
         reached = [row for row in eligible_trials(finished) if _meets_goals(objectives, row)]
         if reached:
             return StopReason(kind="goal_reached", text=f"trial {reached[0].number} reached the goal")
     return (
         _plateau(budget, rows)
-        or failed_too_often(budget, rows)
+        or (failed_too_often(budget, rows) if states["failed"] else None)
         or _gpu_hours_used_up(config, rows, now=now, starting=starting)
         or _time_used(budget, rows, now=now)
     )
@@ -46,8 +49,10 @@ def stop_reason(
 
 def _plateau(budget: BudgetConfig, rows: Sequence[TrialRow]) -> StopReason | None:
     """Whether the last two regret bounds are below `budget.plateau`."""
+    if budget.plateau is None:
+        return None
     bounds = [row.regret_bound for row in rows if row.regret_bound is not None][-2:]
-    if budget.plateau is None or len(bounds) < 2 or max(bound.regret for bound in bounds) > budget.plateau:
+    if len(bounds) < 2 or max(bound.regret for bound in bounds) > budget.plateau:
         return None
     left = bounds[-1].regret
     text = f"no point is expected to beat the best by more than {left:.3g} (95 %; budget.plateau: {budget.plateau:g})"

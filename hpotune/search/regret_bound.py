@@ -9,6 +9,8 @@ stay above any useful limit in five dimensions.
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 from optuna.study import Study
 from optuna.trial import TrialState
@@ -42,9 +44,11 @@ def scheduled_regret_bound(study: Study, setup: SamplerSetup, *, plateau: bool) 
     """
     if setup.objectives > 1 or setup.conditional or not (plateau or setup.number % INTERVAL == 0):
         return None
-    trials = sorted(study.get_trials(deepcopy=False), key=lambda trial: trial.number)
-    if not MIN_TRIALS <= sum(trial.state == TrialState.COMPLETE for trial in trials) <= MAX_TRIALS:
+    trials = study.get_trials(deepcopy=False)
+    finished = islice((trial for trial in trials if trial.state == TrialState.COMPLETE), MAX_TRIALS + 1)
+    if not MIN_TRIALS <= sum(1 for _ in finished) <= MAX_TRIALS:
         return None
+    trials = sorted(trials, key=lambda trial: trial.number)
     space = {name: d for name, d in (setup.space or {}).items() if not d.single()}
     if not space:
         return None

@@ -49,6 +49,8 @@ class _Journal(JournalStorage):
 
     def __init__(self, backend: JournalFileBackend, path: str) -> None:
         self._file_path = path
+        self._ordered: dict[int, list[FrozenTrial]] = {}
+        """By study: its trials by number."""
         super().__init__(backend)
 
     def set_trial_state_values(
@@ -114,10 +116,33 @@ class _Journal(JournalStorage):
     ) -> list[FrozenTrial]:
         if deepcopy or states is not None or study_id not in self._replay_result._studies:
             return super().get_all_trials(study_id, deepcopy, states)
-        with self._thread_lock:  # a worker asks three times a trial: a quarter of Optuna's time
+        with (
+            self._thread_lock
+        ):  # a worker asks four times a trial: all trials are gone through at the first look only
             self._sync_with_backend()
-            found = self._replay_result
-            return [*map(found._trials.__getitem__, found._study_id_to_trial_ids[study_id])]
+            replay = self._replay_result
+            trials = replay._trials
+            if not isinstance(trials, _ChangedTrials):
+                trials = replay._trials = _ChangedTrials(trials)
+                self._ordered.clear()
+            for id_ in sorted(trials.changed):
+                ordered = self._ordered.setdefault(replay._trial_id_to_study_id[id_], [])
+                trial = trials[id_]
+                ordered[trial.number : trial.number + 1] = [trial]  # numbers have no gaps
+            trials.changed.clear()
+            return list(self._ordered.get(study_id, ()))
+
+
+class _ChangedTrials(dict[int, FrozenTrial]):
+    """Trials by id; remembers which were set."""
+
+    def __init__(self, trials: Mapping[int, FrozenTrial]) -> None:
+        super().__init__(trials)
+        self.changed = set(trials)
+
+    def __setitem__(self, id_: int, trial: FrozenTrial) -> None:
+        super().__setitem__(id_, trial)
+        self.changed.add(id_)
 
 
 def update_logs(trial_id: int, update: TrialUpdate) -> list[dict[str, Any]]:
