@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import mean, median
+from statistics import fmean, mean, median
 from typing import Literal
 
 from hpotune.config.schema.study_config import StudyConfig
@@ -120,7 +120,7 @@ class SimulationTimes:
     @property
     def look_s(self) -> float:
         """How often a worker that waits for its round reads the store."""
-        return look_s(self.load_s + mean(self.trials_s))
+        return look_s(self.load_s + fmean(self.trials_s))
 
 
 def estimates(config: StudyConfig, learned: MeasuredTimes, probed: Mapping[str, float]) -> Estimates:

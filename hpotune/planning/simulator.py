@@ -115,6 +115,7 @@ class _Cluster:
         # the times include how far each trial is promoted; here it trains in one stage
         self.config = config.model_copy(update={"search": SearchConfig()})
         self.times, self.begin, self.slots = times, begin, slots
+        self.look_s = times.look_s  # a mean over all trials
         self.split: Split = split or (lambda spec: [spec])
         self.now = 0.0
         self.events: list[tuple[float, int, Callable[[], None]]] = []
@@ -290,8 +291,8 @@ class _Cluster:
         if self.idle and (self.stopped or self._next_trial() is not None or not self._more_rounds()):
             for job in self.idle:
                 assert job.idle_since is not None, "in the list since then"
-                looks = math.ceil(round((self.now - job.idle_since) / self.times.look_s, 6))
-                self._at(job.idle_since + looks * self.times.look_s, partial(self._look, job))
+                looks = math.ceil(round((self.now - job.idle_since) / self.look_s, 6))
+                self._at(job.idle_since + looks * self.look_s, partial(self._look, job))
 
     def _look(self, job: _Job) -> None:
         if job.idle_since is not None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import datetime, timezone
 from functools import cache
 from math import inf, nan
@@ -15,6 +16,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution, json_to_distribution
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
+
+from hpotune.storage.readers.sql_tables import without_collector
 
 Query = Callable[[str, Sequence[Any]], Sequence[Sequence[Any]]]
 """The rows that answer one query with these parameters."""
@@ -107,7 +110,8 @@ def _trials(
     """
     details = _details(query, mark, study_id, [head[0] for head in heads])
     try:
-        return _assembled(heads, details)
+        with without_collector() if len(heads) > MAX_LISTED else nullcontext():
+            return _assembled(heads, details)
     except (LookupError, TypeError, ValueError, AttributeError, AssertionError) as error:
         raise SQLAlchemyError(
             f"an entry of a trial cannot be read: {type(error).__name__} {error}"

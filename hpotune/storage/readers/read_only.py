@@ -6,16 +6,19 @@ than everything here. Where a storage is not as expected, Optuna reads it instea
 
 from __future__ import annotations
 
-import gc
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 from hpotune.config.load import Study
 from hpotune.errors import StoreError
 from hpotune.records.trial import TrialRow
 from hpotune.storage.readers.journal_log import read_journal
-from hpotune.storage.readers.sql_tables import StudyRecord, Unreadable, read_postgres, read_sqlite
+from hpotune.storage.readers.sql_tables import (
+    StudyRecord,
+    Unreadable,
+    read_postgres,
+    read_sqlite,
+    without_collector,
+)
 from hpotune.storage.readers.trial_record import choice_options, row_of
 
 _FAILED = (
@@ -36,7 +39,7 @@ def rows_of(url: str, study: Study) -> list[TrialRow]:
     Raises: StoreError where the storage cannot be read, or has no such study.
     """
     try:
-        with _without_collector():
+        with without_collector():
             options, found = choice_options(study.space), _read(url, study.config.name)
             rows = [row_of(trial, options, forgiven=trial.number in found.forgiven) for trial in found.trials]
     except _FAILED:
@@ -83,19 +86,6 @@ def earlier_trials(url: str, name: str) -> EarlierTrials | None:
         first=min((trial.start for trial in started if trial.start is not None), default=0.0),
         folder=found.folder,
     )
-
-
-@contextmanager
-def _without_collector() -> Iterator[None]:
-    """The garbage collector is off: all new objects are needed, and looking for garbage takes half of the time."""
-    on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if on:
-            gc.freeze()  # or the first collection goes through all of them
-            gc.enable()
 
 
 def _read(url: str, name: str) -> StudyRecord:
