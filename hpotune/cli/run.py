@@ -188,6 +188,7 @@ def worker(
     from hpotune.launch.prepare import prepare, snapshot_current_code
     from hpotune.slurm.job_time import job_times, query_times, requeue_cause
     from hpotune.slurm.study_jobs import exclude_node
+    from hpotune.slurm.submission import belongs_to_study
     from hpotune.worker import WorkerLoop, this_worker
     from hpotune.workspace.folder import folder_of
 
@@ -197,6 +198,9 @@ def worker(
     elif code is None:  # started by hand, or in an sbatch file of the user's own: the code as it is now
         snapshot = snapshot_current_code(folder).code
         code = snapshot.hash if snapshot else None
+    if not belongs_to_study(folder.jobs, os.environ):
+        typer.echo("this array was submitted again, since sbatch gave no answer: it ends here", err=True)
+        return
     me = this_worker(os.environ, host=platform.node())
     config = folder.load().config
     times = job_times(folder, config, os.environ, job=me.job)

@@ -25,7 +25,8 @@ from hpotune.slurm.commands import ControllerUnreachable, NoAnswer
 from hpotune.slurm.job_arrays import max_array_size, split_array
 from hpotune.slurm.partitions import host_names, nodes_of
 from hpotune.slurm.study_jobs import query_jobs, submitted_jobs
-from hpotune.slurm.submit import submit, submit_within_limits
+from hpotune.slurm.submission import adopt_lost
+from hpotune.slurm.submit import changed_settings, submit, submit_within_limits
 from hpotune.storage import TrialQueue, output_reader, requeue_lock
 from hpotune.workspace.atomic_files import wait_for_disk_space
 from hpotune.workspace.code_snapshot import find_snapshot
@@ -80,6 +81,8 @@ def follow_up(
     lease_s = config.execution.lease_s
     wait_for_disk_space(folder.path, patience_s=patience_s, pause_s=DISK_PAUSE_S)
     with exclusive_lock(folder.jobs / ".lock"):  # two follow-ups at once must not both submit
+        find_lost = partial(adopt_lost, folder.jobs)
+        _retry_while_away(find_lost, seconds=patience_s, transient=_TRANSIENT_QUESTION)
         ask = partial(query_jobs, folder, store.rows(), lease_s=lease_s, ended=ended)
         ask_patiently = partial(_retry_while_away, ask, seconds=patience_s, transient=_TRANSIENT_QUESTION)
         found = settled_jobs(ask_patiently) if unattended else ask_patiently()
@@ -118,7 +121,10 @@ def follow_up(
         working = any(row.active and row.kind == "worker" for row in rows)
         ids, elements, warnings = _submit_workers(folder, config, due, working=working, patience_s=patience_s)
         next_id, warning = submit_next(folder, config, rows, elements, submit=submit_small)
-        ids, warning = [*ids, *next_id], "; ".join(filter(None, [broken, *warnings, warning]))
+        ids, warning = (
+            [*ids, *next_id],
+            "; ".join(filter(None, [broken, changed_settings(folder, ids), *warnings, warning])),
+        )
     new = [first] if first is not None and all(row.id != first for row in rows) else []
     return FollowUpResult(submitted=(*new, *ids), requeued=requeued, warning=warning)
 

@@ -177,10 +177,7 @@ def submitted_id(text: str) -> str:
         r"^([0-9]+)(?:;\S+)?$", text, re.MULTILINE
     )
     if not found:
-        raise UnreadableAnswer(
-            f"sbatch gave no job id but {one_line(text) or 'nothing'!r}; look whether `squeue --me` lists a new job, "
-            "cancel it with scancel, then submit again"
-        )
+        raise UnreadableAnswer(f"sbatch gave no job id but {one_line(text) or 'nothing'!r}")
     return str(found[-1])
 
 

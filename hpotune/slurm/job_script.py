@@ -9,26 +9,25 @@ from __future__ import annotations
 
 import os
 import sys
-import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from shlex import join, quote
 from typing import Any
 
 from submitit import SlurmExecutor
+from submitit.slurm.slurm import _make_sbatch_string
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.jobs import JobSpec
-from hpotune.slurm.cluster_limits import refusal_error
-from hpotune.slurm.commands import command_answer, require_slurm, submitted_id
+from hpotune.slurm.commands import require_slurm
+from hpotune.slurm.submission import VARIABLE, submit_script
 from hpotune.workspace.folder import StudyFolder
 
 _KEPT_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS")
 _SMALL_JOB_EXTRA = ("comment", "mail-type", "mail-user", "nice", "reservation")
 """Keys of resources.extra that also apply to follow-up and rehearsal jobs; the others ask for what they do not need."""
-SBATCH_S = 300
-"""Seconds that sbatch may take; it gives up by itself after the cluster's MessageTimeout."""
 REHEARSAL_MIN = 60
 """Time limit of a rehearsal job, in minutes."""
 
@@ -36,34 +35,24 @@ REHEARSAL_MIN = 60
 class CommandExecutor(SlurmExecutor):  # type: ignore[misc]
     """submitit's executor for a command line instead of a pickled function."""
 
-    def submit_array(self, command: str, *, count: int) -> str:
-        """Submit `count` elements of one command; returns the job id. The script is kept as jobs/ID/ID_submission.sh.
+    def submit_array(self, command: str, *, count: int, record: Mapping[str, object]) -> str:
+        """Submit `count` elements of one command and record them with `record`; returns the job id.
 
         submitit's own call ends sbatch where it prints bytes that are not UTF-8, and takes the first number after the
         word "job" for the id, which may be a site's banner.
 
-        Raises: ClusterError with Slurm's message where it refuses; NoAnswer where it is not known whether it accepted.
+        Raises: ClusterError as `submit_script`.
         """
-        jobs = Path(self.folder).parent
-        jobs.mkdir(parents=True, exist_ok=True)
-        script = jobs / f".submission_file_{uuid.uuid4().hex}.sh"
-        script.write_text(self.text(command, count=count), encoding="utf-8")
-        try:
-            answer = command_answer(["sbatch", str(script)], answer_s=SBATCH_S)
-            if answer.code:
-                raise refusal_error(answer.err or answer.out)
-            job_id = submitted_id(answer.out)
-            (jobs / job_id).mkdir(exist_ok=True)
-            script.rename(jobs / job_id / f"{job_id}_submission.sh")
-        except BaseException:
-            script.unlink(missing_ok=True)
-            raise
-        return job_id
+        return submit_script(Path(self.folder).parent, partial(self.text, command, count=count), record)
 
-    def text(self, command: str, *, count: int) -> str:
-        """The text of the sbatch file that `submit_array` would submit."""
+    def text(self, command: str, token: str = "", *, count: int) -> str:
+        """The text of the sbatch file that `submit_array` would submit. `token`: of the submission."""
         self.parameters["map_count"] = count
-        return str(self._make_submission_file_text(command, "text"))
+        lines = [f"export {VARIABLE}={token}"] if token else []
+        setup = [*lines, *self.parameters["setup"]]
+        return str(
+            _make_sbatch_string(command=command, folder=self.folder, **{**self.parameters, "setup": setup})
+        )
 
 
 @contextmanager

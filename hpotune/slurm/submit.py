@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hpotune.config.json_file import optional_object
+from hpotune.config.schema.resources import ResourcesConfig
 from hpotune.config.schema.study_config import StudyConfig
+from hpotune.config.schema.walltime import TIME, minutes
 from hpotune.errors import ClusterError, StudyFileError, nearest
 from hpotune.records.jobs import JobSpec
 from hpotune.slurm.cluster_limits import (
@@ -55,8 +60,10 @@ def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str
     config = with_types_here(config) if spec.kind == "worker" else config
     command = worker_command(folder, config, spec, code=code)
     with clean_environment():
-        job_id = command_executor(folder, config, spec).submit_array(command, count=spec.count)
-    _write_job_record(folder, job_id, spec, time_min=config.resources.walltime_min)
+        record = _job_record(spec, time_min=config.resources.walltime_min)
+        job_id = command_executor(folder, config, spec).submit_array(command, count=spec.count, record=record)
+    if spec.kind == "worker":
+        _record_changes(folder, config.resources, job_id)
     invalidate_cache(folder)
     return job_id
 
@@ -140,16 +147,49 @@ def _known_nodes(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in known)
 
 
-def _write_job_record(folder: StudyFolder, job_id: str, spec: JobSpec, *, time_min: int) -> None:
-    recorded = {
-        "id": job_id,
+def _job_record(spec: JobSpec, *, time_min: int) -> dict[str, object]:
+    """What job.json says of a job, without its id."""
+    return {
         "kind": spec.kind,
         "count": spec.count,
         "throttle": spec.throttle,
         "trials": spec.trials,
         "time_min": time_min,
     }
-    write_atomic(folder.jobs / job_id / "job.json", json.dumps(recorded) + "\n")
+
+
+_ACCEPTED = ("ARRAY_JOB_ID", "TIME_LIMIT", "PARTITION", "ACCOUNT")
+
+
+def _record_changes(folder: StudyFolder, resources: ResourcesConfig, job_id: str) -> None:
+    """Record where Slurm has another time limit, partition or account than was asked for: a site's plugin set it."""
+    with suppress(ClusterError):
+        query = ["squeue", "-t", "all", "-j", f"{job_id},{job_id}", "-o", "%F|%l|%P|%a"]
+        rows = query_table(query, _ACCEPTED, is_row=lambda row: row[0] == job_id, answer_s=20).rows
+        if not rows:
+            return
+        limit, has = rows[0][1], dict(zip(("partition", "account"), rows[0][2:], strict=True))
+        changes = [
+            f"{key} {asked} -> {has[key]}"
+            for key, asked in (("partition", resources.partition), ("account", resources.account))
+            if asked and has[key] and has[key] not in asked.split(",")
+        ]
+        record = optional_object(folder.jobs / job_id / "job.json") or {}
+        limit_min = minutes(limit) if re.fullmatch(TIME, limit) else resources.walltime_min
+        if limit_min != resources.walltime_min:
+            changes.append(f"time limit {resources.walltime_min} -> {limit_min} minutes")
+        if record and changes:
+            record |= {"time_min": limit_min, "changed": ", ".join(changes)}
+            write_atomic(folder.jobs / job_id / "job.json", json.dumps(record) + "\n")
+
+
+def changed_settings(folder: StudyFolder, ids: Iterable[str]) -> str:
+    """What Slurm has otherwise than the study file asked for, of jobs just submitted; empty where all is the same."""
+    records = {id_: optional_object(folder.jobs / id_ / "job.json") or {} for id_ in ids}
+    found = {id_: str(record["changed"]) for id_, record in records.items() if record.get("changed")}
+    if not found:
+        return ""
+    return f"Slurm changed what job {' and '.join(found)} asked for ({next(iter(found.values()))})"
 
 
 def check_submittable(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> None:
