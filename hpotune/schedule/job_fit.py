@@ -14,7 +14,7 @@ from hpotune.schedule.promotion import next_rung
 
 SAFE = 0.9
 """Quantile of the finished trials' times that is expected: the longest one would leave the last hour of jobs unused."""
-LAST = 1000
+LAST = 200
 """Number of the last finished trials that the expectation is made from."""
 FRESH = 0.8
 """Share of its time that a job that has just started still has: node preparation may take minutes."""

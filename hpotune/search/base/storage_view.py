@@ -47,6 +47,9 @@ class FinishedTrials:
         self._rows: list[TrialRow] = []
         self._row_by_id: dict[int, TrialRow] = {}
         """Rows of all finished trials, also of those after an unfinished one, by trial id."""
+        self._open_rows: dict[int, tuple[FrozenTrial, TrialRow]] = {}
+        """Rows of unfinished trials, by trial id. A storage gives a new object for a trial that has changed: thousands
+        that wait between two rungs are the same from look to look."""
         self._count = 0
         self._not_failed = 0
         self._searched: list[FrozenTrial] = []
@@ -68,13 +71,20 @@ class FinishedTrials:
         return self._rows[:count]
 
     def row(self, trial: FrozenTrial) -> TrialRow:
-        """The row of any trial; that of a finished trial is made once."""
+        """The row of any trial; that of a finished or unchanged trial is made once."""
         assert self._row_of is not None, "made without rows"
         row = self._row_by_id.get(trial._trial_id)
-        if row is None:
-            row = self._row_of(trial)
-            if trial.state.is_finished():
-                self._row_by_id[trial._trial_id] = row
+        if row is not None:
+            return row
+        seen = self._open_rows.get(trial._trial_id)
+        if seen is not None and seen[0] is trial:
+            return seen[1]
+        row = self._row_of(trial)
+        if trial.state.is_finished():
+            self._row_by_id[trial._trial_id] = row
+            self._open_rows.pop(trial._trial_id, None)
+        else:
+            self._open_rows[trial._trial_id] = (trial, row)
         return row
 
     @property

@@ -71,3 +71,31 @@ def test_cached_view_equals_fresh_view(seed, rungs):
     ]
     assert all(map(kept.has_point, points))
     assert not kept.has_point({"x": 2.0})
+
+
+def test_unchanged_trials_keep_their_rows():
+    """Thousands that wait between two rungs are looked at several times for each point."""
+    storage = optuna.storages.InMemoryStorage()
+    study_id = storage.create_new_study([optuna.study.StudyDirection.MINIMIZE], "s")
+    for _ in range(3):
+        storage.create_new_trial(study_id, create_trial(state=TrialState.WAITING))
+    made = []
+
+    def row_of(trial):
+        made.append(trial.number)
+        return (trial.number, trial.state, dict(trial.user_attrs))
+
+    kept = FinishedTrials(row_of)  # type: ignore[arg-type]
+
+    def look():
+        return [kept.row(trial) for trial in storage.get_all_trials(study_id, deepcopy=False)]
+
+    assert look() == look()
+    assert made == [0, 1, 2]
+    storage.set_trial_user_attr(1, "rung", 0)
+    assert look()[1] == (1, TrialState.WAITING, {"rung": 0})
+    storage.set_trial_state_values(1, TrialState.RUNNING)
+    storage.set_trial_state_values(1, TrialState.COMPLETE, [1.0])
+    assert look()[1][1] == TrialState.COMPLETE
+    assert look() == look()
+    assert made == [0, 1, 2, 1, 1]
