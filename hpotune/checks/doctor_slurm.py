@@ -7,6 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import datetime
 
 from hpotune.checks.finding import Finding
@@ -14,6 +15,7 @@ from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.schema.walltime import seconds
 from hpotune.errors import HpotuneError, nearest
 from hpotune.slurm.cluster_limits import cluster_config, user_limits
+from hpotune.slurm.command_tables import number_of, query_table
 from hpotune.slurm.commands import CommandMissing, limited_time, one_line, run_command
 from hpotune.slurm.partitions import UNTYPED, Partition, query_partitions, spelled_here, unknown_type
 
@@ -29,7 +31,7 @@ SKEW_S = 5.0
 _COMMANDS = {
     "sbatch": ["sbatch", "--version"],
     "srun": ["srun", "--version"],
-    "squeue": ["squeue", "-h", "-u", getpass.getuser(), "-o", "%i"],
+    "squeue": ["squeue", "-u", getpass.getuser(), "-o", "%i"],
     "sacct": ["sacct", "-n", "-X", "-S", "now-1minutes"],
     "scontrol": ["scontrol", "ping"],
     "scancel": ["scancel", "--version"],
@@ -61,6 +63,9 @@ def _of_cluster(config: StudyConfig | None) -> Iterator[Finding]:
     if any(finding.level == "bad" for finding in commands):
         return
     settings, asked = _configuration()
+    if not settings and shutil.which("scontrol") is not None:
+        text = "`scontrol show config` printed no configuration: the cluster's limits are not known"
+        yield Finding(level="note", kind="slurm", text=text, advice="is scontrol Slurm's own?")
     yield from _config_findings(settings, asked)
     if "limits" in settings.get("AccountingStorageEnforce", "limits"):
         yield from _my_limits(config)
@@ -72,7 +77,10 @@ def _commands() -> Iterator[Finding]:
     for name, command in _COMMANDS.items():
         started = time.monotonic()
         try:
-            run_command(command, answer_s=ANSWER_S)
+            if name == "squeue":  # without its table no state of a job is known
+                query_table(command, ("JOBID",), answer_s=ANSWER_S)
+            else:
+                run_command(command, answer_s=ANSWER_S)
             took[name] = time.monotonic() - started
         except CommandMissing:
             found = f"{name} is not installed"
@@ -108,9 +116,8 @@ def _config_findings(settings: Mapping[str, str], asked: float) -> Iterator[Find
     if not settings:
         return
     yield Finding(kind="slurm", text=f"Slurm {settings.get('SLURM_VERSION', 'of unknown version')}")
-    if settings.get("MaxArraySize", "").isdigit():
-        largest = int(settings["MaxArraySize"]) - 1
-        yield Finding(kind="limits", text=f"job arrays up to index {largest}; longer ones are split")
+    if (size := number_of(settings.get("MaxArraySize", ""))) is not None:
+        yield Finding(kind="limits", text=f"job arrays up to index {size - 1}; longer ones are split")
     if "MaxJobCount" in settings:
         yield Finding(
             kind="limits", text=f"{settings['MaxJobCount']} jobs of all users at a time (MaxJobCount)"
@@ -159,7 +166,9 @@ def _preemption(settings: Mapping[str, str]) -> Iterator[Finding]:
 def _controller_clock(settings: Mapping[str, str], here: float) -> Iterator[Finding]:
     stamp = re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", settings.get("Configuration data as of", ""))
     if stamp:
-        yield clock("Slurm's controller", datetime.fromisoformat(stamp[0]).timestamp(), here=here, blur_s=2)
+        with suppress(ValueError):  # digits that are no date
+            there = datetime.fromisoformat(stamp[0]).timestamp()
+            yield clock("Slurm's controller", there, here=here, blur_s=2)
 
 
 def clock(whose: str, there: float, *, here: float, blur_s: float = 1) -> Finding:
@@ -189,7 +198,8 @@ def _my_limits(config: StudyConfig | None) -> Iterator[Finding]:
         return
     for limit in limits:
         yield Finding(kind="limits", text=f"{limit.of}: {limit.name}={limit.value}")
-    queued = [int(limit.value) for limit in limits if "Submit" in limit.name and limit.value.isdigit()]
+    numbers = [number_of(limit.value) for limit in limits if "Submit" in limit.name]
+    queued = [number for number in numbers if number is not None]
     parallel = config.budget.parallel if config else 0
     if queued and parallel + 1 > min(queued):
         yield Finding(

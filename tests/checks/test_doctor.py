@@ -40,7 +40,8 @@ def cluster(fake):
         stamp = datetime.fromtimestamp(time.time() + ahead_s).isoformat(timespec="seconds")
         fake("sinfo", NODES)
         fake("scontrol", CONFIG.format(now=stamp, parameters=parameters))
-        for name in ("sbatch", "srun", "squeue", "sacct", "scancel"):
+        fake("squeue", "JOBID\n7\n")
+        for name in ("sbatch", "srun", "sacct", "scancel"):
             fake(name)
 
     return made
@@ -82,6 +83,15 @@ def test_unreachable_controller_is_an_error(cluster, fake):
     cluster()
     fake("squeue", "slurm_load_jobs error: Unable to contact slurm controller", code=1)
     assert "Unable to contact" in said(slurm_findings(None), level="bad")
+
+
+@pytest.mark.parametrize("page", ["", "<html>busy</html>", "Configuration data as of 2026-99-99T99:99:99\n"])
+def test_garbage_is_reported(cluster, fake, page):
+    cluster()
+    fake("scontrol", page)
+    list(slurm_findings(None))
+    fake("squeue", page)
+    assert "squeue printed no table" in said(slurm_findings(None), level="bad")
 
 
 def test_preemption_without_signal_is_noted(cluster):
