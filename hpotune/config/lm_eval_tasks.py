@@ -22,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from hpotune.config.text_files import read_file
 from hpotune.config.yaml_source import Value
 
 KEY = re.compile(r"""^["']?(task|group|tag|include|class)["']?[ \t]*:[ \t]*(.*?)[ \t]*$""", re.MULTILINE)
@@ -148,8 +149,8 @@ def unreadable_files(include_path: str | None) -> list[str]:
         except yaml.MarkedYAMLError as error:
             line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
             found.append(f"{file}: {line}{error.problem}")
-        except (OSError, yaml.YAMLError) as error:
-            found.append(f"{file}: {error}")
+        except (OSError, RecursionError, yaml.YAMLError) as error:
+            found.append(f"{file}: {getattr(error, 'strerror', None) or error}")
     return found
 
 
@@ -203,18 +204,26 @@ def _scan(root: Path) -> dict[str, Entry]:
     """The entries of one folder's task files; of two equal names the first is used, as in lm-eval."""
     files = sorted(str(path) for path in root.rglob("*.yaml") if IGNORED.isdisjoint(path.parts))
     with ThreadPoolExecutor(16) as pool:  # 14,000 sequential reads are slow on a parallel file system
-        texts = dict(zip(files, pool.map(_read, files), strict=True))
+        texts = dict(zip(files, pool.map(_read_or_nothing, files), strict=True))
     entries: dict[str, Entry] = {}
     for path in files:
         try:
             _register(_keys(path, texts), os.path.dirname(path), entries)
-        except (OSError, ValueError, yaml.YAMLError):
+        except (OSError, ValueError, RecursionError, yaml.YAMLError):
             continue  # lm-eval skips such files too
     return entries
 
 
+def _read_or_nothing(path: str) -> str:
+    """The text of a file; nothing for a FIFO, a link to nothing, or another file that cannot be read."""
+    try:
+        return _read(path)
+    except OSError:
+        return ""
+
+
 def _read(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8", errors="replace")
+    return read_file(Path(path)).decode(errors="replace")
 
 
 def _register(keys: Mapping[str, Value], folder: str, entries: dict[str, Entry]) -> None:

@@ -16,6 +16,7 @@ from typing import Literal
 import yaml
 
 from hpotune.config.lm_eval_tasks import TaskIndex
+from hpotune.config.text_files import read_file
 from hpotune.errors import nearest
 
 Sense = Literal["maximize", "minimize"]
@@ -89,7 +90,7 @@ def task_metrics(index: TaskIndex, name: str) -> TaskMetrics | None:
     try:
         file = _file(Path(entry.folder), name, key="task" if entry.members is None else "group")
         keys = _keys(file) if file else {}
-    except (OSError, ValueError, yaml.YAMLError, TypeError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError, TypeError):
         return None  # lm-eval itself reports errors in such a file
     if not keys or "class" in keys:
         return None
@@ -126,13 +127,14 @@ def _file(folder: Path, name: str, *, key: str) -> Path | None:
     )
     files = sorted(folder.glob("*.yaml"))
     return next(
-        (file for file in files if line.search(file.read_text(encoding="utf-8", errors="replace"))), None
+        (file for file in files if file.is_file() and line.search(read_file(file).decode(errors="replace"))),
+        None,
     )
 
 
 def _keys(file: Path) -> dict[str, object]:
     """The keys of a task file; they override the keys of the files that it includes."""
-    own: dict[str, object] = yaml.load(file.read_text(encoding="utf-8", errors="replace"), Loader=_Loader)
+    own: dict[str, object] = yaml.load(read_file(file).decode(errors="replace"), Loader=_Loader)
     includes = own.pop("include", None) or []
     merged: dict[str, object] = {}
     for include in includes if isinstance(includes, list) else [includes]:

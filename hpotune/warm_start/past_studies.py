@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpotune.config.load import Study
 from hpotune.config.space.ranges import Range, leaves, put_point
 from hpotune.config.space.start_from import Point, option
+from hpotune.config.text_files import read_file
 from hpotune.config.yaml_source import Value, plain
 from hpotune.errors import HpotuneError, nearest
 from hpotune.schedule.best_trials import eligible_trials
@@ -25,6 +27,8 @@ from hpotune.workspace.folder import StudyFolder, folder_of
 
 MAX_STUDIES = 100
 """Studies that are read for a portfolio, the latest first; reading one takes some hundredths of a second."""
+LARGEST_POINTS = 2**20
+"""Bytes of a .csv file of points."""
 IGNORED_COLUMNS = ("value", "values", "number")
 """Columns of a .csv file that are allowed and not read."""
 
@@ -111,10 +115,11 @@ def read_csv_points(path: Path, study: Study) -> tuple[list[tuple[int, Point]], 
     """Line number and point of each row of a .csv file, and the errors of the file, one line each."""
     ranges = {r.name: r for r in study.space.searched}
     try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:  # spreadsheets write a byte order mark
-            reader = csv.reader(lines, strict=True)
-            header = [name.strip() for name in next(reader, [])]
-            rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
+        # spreadsheets write a byte order mark
+        text = read_file(path, largest=LARGEST_POINTS).decode("utf-8-sig")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+        header = [name.strip() for name in next(reader, [])]
+        rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return [], [f"{path.name}: cannot be read as .csv ({getattr(error, 'strerror', None) or error})"]
     if errors := [*_header_errors(path, header, ranges)]:
@@ -157,7 +162,7 @@ def _cell(r: Range, text: str) -> Value:
         return value
     try:
         found: Value = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
     return found if option(r, found) is not None else value
 

@@ -325,7 +325,7 @@ def test_narrow_constraints_are_warned_of(made):
 def test_very_narrow_constraints_only_warn(made):
     (warning,) = check(made(constraints=["-0.0002 < params.x < 0.0002"])).warnings
     assert (
-        "constraints: about 0.004% of the points satisfy them, so few that the search may find none"
+        "constraints: about 0.009% of the points satisfy them, so few that the search may find none"
         in warning
     )
     (warning,) = check(made(constraints=["-0.002 < params.x < 0.002"])).warnings

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 import pytest
 
-from tests.fixtures.wrong_studies import COMMAND, FINETUNE, FUNCTION, HELLASWAG, Row
+from tests.fixtures.wrong_studies import COMMAND, FINETUNE, FUNCTION, HELLASWAG, Row, edit
 
 FILES = [
     Row(
@@ -188,3 +189,17 @@ def test_wrong_function_is_named(row: Row, check_row: Callable[[str, Row], None]
 @pytest.mark.parametrize("row", COMMANDS, ids=lambda row: row.new.splitlines()[0])
 def test_wrong_command_is_named(row: Row, check_row: Callable[[str, Row], None]) -> None:
     check_row(COMMAND, row)
+
+
+@pytest.mark.parametrize("name", ["rows.jsonl", "other.csv", "own.py", "points.csv"])
+def test_fifos_and_devices_are_refused(name, folder, refused):
+    text = FUNCTION if name in ("own.py", "points.csv") else edit(FINETUNE, "path:", f"path: {name}")
+    if name == "points.csv":
+        text += "search: {start_from: points.csv}\n"
+    (folder / "study.yaml").write_text(text, encoding="utf-8")
+    (folder / name).unlink(missing_ok=True)
+    os.mkfifo(folder / name)
+    assert "study.yaml:" in refused("check", "--static", folder / "study.yaml", code=2)
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    assert "study.yaml:" in refused("check", "--static", folder / "study.yaml", code=2)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 from hpotune.config.rows.row_table import RowTable
 from hpotune.config.rows.row_template import UnreadableValue
 from hpotune.config.rows.text_encoding import DataFileError
+from hpotune.config.text_files import check_regular
 from hpotune.config.yaml_source import Value
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def _read(file: Path, function: str) -> object:
     except ImportError as error:
         raise DataFileError(f"{file}: needs pyarrow; pip install pyarrow") from error
     try:
+        check_regular(file)
         return getattr(parquet, function)(file)
     except (OSError, ValueError, ArrowException) as error:
         raise DataFileError(f"{file}: is not Parquet ({str(error).splitlines()[0]})") from error

@@ -16,6 +16,7 @@ import yaml
 from hpotune.config.rows.data_files import DATA_FILES, file_sample
 from hpotune.config.rows.text_encoding import DataFileError
 from hpotune.config.schema.data_config import DataConfig
+from hpotune.config.text_files import read_file
 from hpotune.config.yaml_source import Value
 
 PLAIN_CONFIG = {"config_name", "data_files", "default", "description"}
@@ -47,8 +48,10 @@ def local_sample(data: DataConfig, data_root: str | None) -> Sample | None:
 def _saved_sample(description: Path) -> Sample | None:
     """A row without values that has the columns of a folder of `save_to_disk`."""
     try:
-        features = json.loads(description.read_text(encoding="utf-8")).get("features")
-    except (OSError, ValueError) as error:
+        features = json.loads(read_file(description)).get("features")
+    except OSError as error:
+        raise DataFileError(f"{description}: cannot be read ({error.strerror})") from error
+    except (ValueError, AttributeError, RecursionError) as error:
         raise DataFileError(f"{description}: cannot be read ({error})") from error
     if not isinstance(features, dict):
         return None
@@ -82,9 +85,9 @@ def _file_of_split(folder: Path, data: DataConfig, split: str) -> Path | None:
 def card_configs(card: Path) -> list[dict[str, Value]]:
     """The configurations that a card lists in its YAML."""
     try:
-        header = card.read_text(encoding="utf-8").partition("---\n")[2].partition("\n---")[0]
+        header = read_file(card).decode().replace("\r\n", "\n").partition("---\n")[2].partition("\n---")[0]
         values = yaml.safe_load(header)
-    except (OSError, UnicodeError, yaml.YAMLError):
+    except (OSError, ValueError, RecursionError, yaml.YAMLError):
         return []
     configs = values.get("configs") if isinstance(values, dict) else None
     return [config for config in configs if isinstance(config, dict)] if isinstance(configs, list) else []

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
+from hpotune.config.text_files import check_regular
+
 # The mark of UTF-32 begins with that of UTF-16.
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -30,6 +32,7 @@ def opened_text(file: Path) -> Iterator[TextIO]:
     Raises: DataFileError, also inside the context, for a file that cannot be read or decoded.
     """
     try:
+        check_regular(file)
         with file.open(encoding=_encoding(file), newline="") as text:
             yield text
     except UnicodeError as error:
