@@ -41,7 +41,7 @@ def written(folder: Path) -> bytes:
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_no_secret_of_the_environment_is_written(tmp_path, objective):
+def test_environment_secrets_are_not_written(tmp_path, objective):
     folder = tmp_path / "study"
     folder.mkdir()
     (folder / "own.py").write_text(PROGRAM)
