@@ -136,13 +136,19 @@ def planted(testbed: Testbed, fault: Fault, rng: random.Random, running: Sequenc
                 aside.rename(path)
 
 
-def file_of_code(path: Path, precious: Path) -> None:
-    """A snapshot of code that would be the newest."""
+def record_of_job(path: Path, precious: Path) -> None:
+    """The record of a job that nobody has submitted."""
     path.mkdir()
-    (path / "code.json").write_text('{"hash": "planted"}')
+    (path / "job.json").write_text('{"kind": "worker"')
 
 
-def result(path: Path, precious: Path) -> None:
+def trial(path: Path, precious: Path) -> None:
+    """A trial's folder with a result."""
+    path.mkdir()
+    (path / "result.json").write_text('{"number": 9999, "state": "finished", "values": [-1.0]}')
+
+
+def plain(path: Path, precious: Path) -> None:
     """A plain file where hpotune has a lock."""
     path.write_text("0")
 
@@ -153,10 +159,11 @@ def link(path: Path, precious: Path) -> None:
 
 
 PLANTS: list[tuple[str, Callable[[Path, Path], None]]] = [
-    ("code/zzzzzzzzzzzz", file_of_code),
+    ("jobs/99999999", record_of_job),
+    ("trials/9999", trial),
     ("jobs/.lock", link),
     (".hpotune-lock", link),
-    ("jobs/.queue.lock", result),
+    ("jobs/.queue.lock", plain),
 ]
 """Where something is planted, and what."""
 
