@@ -279,7 +279,10 @@ def enforce_limits(testbed: Testbed) -> None:
     with testbed.cluster.conf.open("a") as conf:
         conf.write("AccountingStorageEnforce=limits\n")
     testbed.restart("slurmctld", number=signal.SIGTERM, away_s=0)
-    testbed.slurm("sinfo")
+    until = time.monotonic() + PATIENCE_S  # until the nodes have registered their GPUs
+    gpus = ("sbatch", "--test-only", "-p", "a100", "-N", "4", "--gres=gpu:a100:4", "--wrap", "true")
+    while testbed.cluster.call(*gpus).returncode and time.monotonic() < until:
+        time.sleep(0.5)
 
 
 def answer(text: str) -> Any:  # noqa: ANN401 - JSON
