@@ -109,18 +109,25 @@ def wrong_values(calm: Sequence[TrialRow], finished: Sequence[TrialRow]) -> list
 
 
 def gpu_hours(run: Run) -> dict[str, float]:
-    """GPU-hours that jobs held, by Slurm, and that attempts held, by the store; lost node time left out."""
+    """GPU-hours that jobs held, by Slurm, and that attempts held, by the store; lost node time left out.
+
+    So is the time for which a worker was stopped by SIGSTOP: nobody can use that either.
+    """
     node_s = sum(a.seconds * a.gpus for row in run.rows for a in row.attempts if a.cause == "node")
     deaths = [fault for fault in run.faults if fault.kind == "node_death"]
     away_s = sum(
         account.overlap_s(fault.node or "", fault.at) for account in run.accounts for fault in deaths
     )
-    held_s = sum(account.gpu_s for account in run.accounts)
+    stopped_s = sum(
+        fault.until - fault.at for fault in run.faults if fault.kind == "stopped" and fault.struck
+    )
+    held_s = sum(account.gpu_s for account in run.accounts) - stopped_s
     tried_s = sum(a.seconds * a.gpus for row in run.rows for a in row.attempts)
     return {
         "slurm": round((held_s - away_s - node_s) / 3600, 4),
         "store": round((tried_s - node_s) / 3600, 4),
         "lost_node": round((away_s + node_s) / 3600, 4),
+        "stopped": round(stopped_s / 3600, 4),
     }
 
 
@@ -245,7 +252,8 @@ def as_text(summary: Mapping[str, Any]) -> str:
         held = f"calm {hours['calm'][by]:.4f}, struck {hours['storm'][by]:.4f}"
         lines.append(f"GPU-hours by {by}: {held}, ratio {summary['ratio'][by]}")
     lines.append(
-        f"lost node time, left out: {hours['storm']['lost_node']:.4f} GPU-hours; jobs: {summary['jobs']}"
+        f"left out: lost node time {hours['storm']['lost_node']:.4f}, time of stopped workers "
+        f"{hours['storm']['stopped']:.4f} GPU-hours; jobs: {summary['jobs']}"
     )
     lines.append(
         f"submitted again: {summary['submits']}; an administrator's repairs: {summary['repairs'] or 'none'}"
