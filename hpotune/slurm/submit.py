@@ -15,7 +15,7 @@ from hpotune.config.json_file import optional_object
 from hpotune.config.schema.resources import ResourcesConfig
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.schema.walltime import TIME, minutes
-from hpotune.errors import ClusterError, StudyFileError, nearest
+from hpotune.errors import ClusterError, nearest
 from hpotune.records.jobs import JobSpec
 from hpotune.slurm.cluster_limits import (
     SubmitLimitReached,
@@ -34,20 +34,6 @@ from hpotune.slurm.partitions import query_partitions, unknown_type, with_types_
 from hpotune.slurm.study_jobs import invalidate_cache
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
-
-_RESERVED_KEYS = {
-    "array": "budget.parallel and execution.trials_per_job",
-    "dependency": "resources.follow_up",
-    "output": "nothing: logs are in the study's folder under jobs/",
-    "error": "nothing: logs are in the study's folder under jobs/",
-    "signal": "resources.signal_delay_s",
-    "job-name": "name",
-    **dict.fromkeys(
-        ("clusters", "cluster", "M"),
-        "the login node of that cluster: hpotune asks one cluster for its jobs, the one that it is started on",
-    ),
-}
-"""Keys that resources.extra must not hold, and what sets them."""
 
 
 def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None) -> str:
@@ -195,9 +181,8 @@ def changed_settings(folder: StudyFolder, ids: Iterable[str]) -> str:
 def check_submittable(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> None:
     """Ask Slurm whether it would accept the job, before anything is made. Limits on queued jobs are no refusal.
 
-    Raises: ClusterError where Slurm is not installed or would refuse, StudyFileError for an option that hpotune sets.
+    Raises: ClusterError where Slurm is not installed or would refuse.
     """
-    _check_extra(config)
     require_slurm()
     _check_one_cluster(os.environ)
     spec = split_array(spec, at_most=max_array_size())[0]
@@ -250,15 +235,3 @@ def _check_one_cluster(env: Mapping[str, str]) -> None:
 
 def _test_only(script: Path) -> Answer:
     return command_answer(["sbatch", "--test-only", str(script)])
-
-
-def _check_extra(config: StudyConfig) -> None:
-    """Raises: StudyFileError for a key of resources.extra that something else sets."""
-    reserved = [key for key in config.resources.extra if key.replace("_", "-") in _RESERVED_KEYS]
-    if reserved:
-        raise StudyFileError(
-            *(
-                f"resources.extra: {key} is set by hpotune; use instead: {_RESERVED_KEYS[key.replace('_', '-')]}"
-                for key in reserved
-            )
-        )

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hpotune.errors import ClusterError, StudyFileError
+from hpotune.errors import ClusterError
 from hpotune.launch import cancellation, follow_up
 from hpotune.launch.stale_workers import lost_trials
 from hpotune.records.jobs import JobRow, JobSpec
@@ -21,7 +21,7 @@ from hpotune.slurm.cluster_limits import SubmitLimitReached, named_limit, refusa
 from hpotune.slurm.job_arrays import split_array
 from hpotune.slurm.job_script import clean_environment, setup_lines, submitit_parameters, worker_command
 from hpotune.slurm.study_jobs import cached_jobs
-from hpotune.slurm.submit import SubmitResult, _check_extra, _check_one_cluster, submit_within_limits
+from hpotune.slurm.submit import SubmitResult, _check_one_cluster, submit_within_limits
 from hpotune.storage import TrialQueue
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
@@ -81,18 +81,7 @@ def test_follow_up_requests_no_resources(make_study):
     assert submitit_parameters(config, WORKER)["additional_parameters"] == worker
 
 
-def test_reserved_extra_key_is_refused(make_study):
-    config = make_study(resources={"extra": {"job_name": "x", "signal": "USR1"}}).config
-    with pytest.raises(StudyFileError) as raised:
-        _check_extra(config)
-    assert raised.value.mistakes[0].endswith("job_name is set by hpotune; use instead: name")
-    assert "resources.signal_delay_s" in raised.value.mistakes[1]
-
-
-def test_job_of_several_clusters_is_refused(make_study, fake, monkeypatch):
-    for key in ("clusters", "cluster", "M"):
-        with pytest.raises(StudyFileError, match="hpotune asks one cluster for its jobs"):
-            _check_extra(make_study(resources={"extra": {key: "gpu2"}}).config)
+def test_job_of_several_clusters_is_refused(fake, monkeypatch):
     fake("env", "ClusterName             = gpu1\n")
     monkeypatch.setenv("SLURM_CLUSTERS", "gpu1")
     _check_one_cluster(os.environ)

@@ -16,6 +16,9 @@ _TEXTS = ("partition", "account", "qos", "constraint", "reservation", "gpus", "e
 EXTRA_KEY = r"[a-z][a-z0-9_-]*"
 _OWN_OPTIONS: dict[str, str] = {
     "array": "budget.parallel sets it",
+    "dependency": "resources.follow_up sets it",
+    "clusters": "hpotune asks one cluster for its jobs: start it on that cluster's login node",
+    "cluster": "hpotune asks one cluster for its jobs: start it on that cluster's login node",
     "output": "hpotune sets it",
     "error": "hpotune sets it",
     "open-mode": "hpotune sets it",

@@ -99,6 +99,8 @@ def test_names_of_options_are_checked(key):
         ("wrap", "what a job runs"),
         ("array", "budget.parallel"),
         ("job_name", "name sets"),
+        ("dependency", "resources.follow_up sets it"),
+        ("clusters", "hpotune asks one cluster for its jobs"),
         ("partition", "write resources.partition"),
     ],
 )
