@@ -30,6 +30,7 @@ from hpotune.checks.finding import Finding, Level
 from hpotune.config.corners import corner_points
 from hpotune.config.lm_eval_tasks import cache_folder
 from hpotune.config.load import Study
+from hpotune.config.ownership import check_cache
 from hpotune.config.schema.study_config import PointConfig, StudyConfig
 from hpotune.config.yaml_source import KeyPath
 from hpotune.errors import HpotuneError, StudyFileError
@@ -125,6 +126,7 @@ def rehearse(
     reusable = not preview and not any(point.score.include_path for point in spec.points)
     kept = cache_folder() / "rehearsals" / content_hash(study, spec)
     prepared, record = kept / "prepared", kept / "result.json"
+    check_cache(cache_folder(), kept.parent, kept, record, prepared, *prepared.glob("*"))
     if reusable and (result := _read_kept(record)):
         return Rehearsal(result=result, again=True, prepared=prepared)
     show(f"rehearsal: {limits}")

@@ -32,7 +32,7 @@ from hpotune.errors import StudyFileError, nearest
 from hpotune.search.algorithms.registry import check_algorithm
 from hpotune.search.sampler_setup import sampler_setup
 from hpotune.search.start_points import StartPoint, distinct_start_points, recommended_start_points
-from hpotune.workspace.folder import StudyFolder, difference_message, folder_of_source, home_of, real_path
+from hpotune.workspace.folder import StudyFolder, difference_message, folder_of_source, home_of, open_folder
 
 _MEASURED = (
     "train_loss final_train_loss eval_loss eval_accuracy samples_per_second tokens_per_second peak_memory_gb "
@@ -82,7 +82,7 @@ def check(target: Path, *, chosen: Path | None = None, data_root: str | None = N
     Raises: StudyFileError with every error, one line each.
     """
     if target.is_dir():
-        folder = StudyFolder(path=real_path(target))
+        folder = open_folder(target)
         return check_source(folder.read_resolved(), folder, data_root=data_root)
     source = read_source(target)
     return check_source(source, folder_of_source(source, chosen=chosen), data_root=data_root)

@@ -153,7 +153,7 @@ def logs(
     if job is not None:
         _print_job_logs(found, job, lines=lines)
         return
-    path = found.trial(number or 0) / "log.txt"
+    path = found.trusted_trial(number or 0) / "log.txt"
     if not path.is_file():
         raise StudyFileError(
             f"trial {number} has no log ({path}); `hpotune trials` lists those that have started"

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import yaml
 
+from hpotune.config.ownership import check_cache
 from hpotune.config.text_files import read_file
 from hpotune.config.yaml_source import Value
 
@@ -181,6 +182,7 @@ def _stock(root: Path, cache: Path) -> Mapping[str, Row]:
     """lm-eval's own tasks, from the cache if it was written for the same installation."""
     stamp = f"{root}:{importlib.metadata.version('lm_eval')}:{root.stat().st_mtime_ns}"
     kept = cache / f"tasks-{hashlib.sha256(stamp.encode()).hexdigest()[:16]}.json"
+    check_cache(cache, kept)
     try:
         rows: dict[str, Row] = json.loads(kept.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -22,7 +22,7 @@ from hpotune.config.yaml_source import Value
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.training.training_loop import CurvePoint
 from hpotune.records.trial import Failure, TrialResult
-from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.atomic_files import open_append, write_atomic
 
 RESULT = "result.json"
 
@@ -106,8 +106,8 @@ class TrialOutput:
 
     def _append(self, name: str, entry: Mapping[str, Value]) -> None:
         if self.is_main:
-            with (self.folder / name).open("a") as file:
-                file.write(json.dumps(entry) + "\n")
+            with open_append(self.folder / name) as file:
+                file.write((json.dumps(entry) + "\n").encode())
 
 
 def _holds_failure(file: Path) -> bool:

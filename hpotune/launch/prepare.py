@@ -29,8 +29,9 @@ from hpotune.storage.backends.store_file import is_missing
 from hpotune.warm_start.start_point_sources import all_start_points, start_points
 from hpotune.workspace.atomic_files import check_writable
 from hpotune.workspace.code_snapshot import SnapshotResult, snapshot_code
-from hpotune.workspace.folder import StudyFolder, check_same_study, home_of, make_folder, real_path
+from hpotune.workspace.folder import StudyFolder, check_same_study, home_of, make_folder, open_folder
 from hpotune.workspace.lock import exclusive_lock
+from hpotune.workspace.trust import check_files, store_files
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -64,7 +65,7 @@ def prepare(
     Raises: HpotuneError; a new study's folder is then removed again.
     """
     if target.is_dir():
-        folder = StudyFolder(path=real_path(chosen or target))
+        folder = open_folder(chosen or target)
         wait_until_made(folder)
         resolved = folder.read_resolved()
         edited = _edited_file(folder, resolved, data_root=data_root)
@@ -112,6 +113,7 @@ def snapshot_current_code(folder: StudyFolder) -> SnapshotResult:
 def _make_study(checked: Checked, url: str, why: str, *, adopt: bool = False) -> PreparedStudy:
     """Create the study's folder and store, or update those that exist."""
     folder = checked.folder
+    check_files(folder.path, *store_files(url))
     snapshot = snapshot_code(folder, checked.study.source.values, home=checked.home)
     study = folder.in_force(checked.study)
     store = _open_store(folder, study, url, adopt=adopt)

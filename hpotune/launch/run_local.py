@@ -24,9 +24,11 @@ from hpotune.schedule.next_jobs import next_jobs
 from hpotune.schedule.rounds import width
 from hpotune.schedule.stopping_criterion import failed_too_often, stop_reason
 from hpotune.storage import TrialQueue
+from hpotune.workspace.atomic_files import open_append
 from hpotune.workspace.code_snapshot import find_snapshot
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import try_exclusive_lock
+from hpotune.workspace.trust import SHARED
 
 POLL_S = 0.5
 PATIENCE_S = 60
@@ -140,7 +142,12 @@ class _WorkerPool:
             free = [index for index, worker in enumerate(self.slots) if worker is None]
             for index in free[: min(spec.throttle, spec.count)]:
                 self.slots[index] = _start_worker(
-                    self.folder, index, trials=spec.trials, gpus=self.gpus, code=self.code
+                    self.folder,
+                    index,
+                    trials=spec.trials,
+                    gpus=self.gpus,
+                    code=self.code,
+                    shared=config.shared_with is not None,
                 )
 
 
@@ -218,14 +225,19 @@ def _request_stop(workers: Sequence[subprocess.Popen[bytes]], received: Sequence
 
 
 def _start_worker(
-    folder: StudyFolder, index: int, *, trials: int | None, gpus: Sequence[str], code: str | None
+    folder: StudyFolder,
+    index: int,
+    *,
+    trials: int | None,
+    gpus: Sequence[str],
+    code: str | None,
+    shared: bool,
 ) -> subprocess.Popen[bytes]:
-    logs = folder.jobs / "local"
-    logs.mkdir(parents=True, exist_ok=True)
     limit = ["--trials", str(trials)] if trials is not None else []
     limit += ["--code", code] if code is not None else []
     env = _environment_without_slurm() | ({"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {})
-    with (logs / f"worker-{index}.log").open("ab") as log:
+    env |= {SHARED: "group"} if shared else {}
+    with open_append(folder.jobs / LOCAL / f"worker-{index}.log") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "hpotune", "worker", str(folder.path), *limit],
             stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True, env=env,

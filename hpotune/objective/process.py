@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
 
+from hpotune.workspace.atomic_files import open_append
 from hpotune.workspace.folder import NEW_ATTEMPT_LINE
 
 PAUSE_SIGNAL = signal.SIGUSR2
@@ -128,7 +129,7 @@ def run_process(
 ) -> ProcessExit:
     """Run a command to its end, its output appended to the trial's log.txt; all that it started is ended with it."""
     mark = f"{MARK}={uuid.uuid4().hex}"
-    with (folder / "log.txt").open("ab") as log, _start_watchdog(mark) as watchdog:
+    with open_append(folder / "log.txt") as log, _start_watchdog(mark) as watchdog:
         if log.tell():
             log.write(f"{NEW_ATTEMPT_LINE}\n".encode())
             log.flush()

@@ -9,6 +9,7 @@ from typing import Literal
 
 from hpotune.records.jobs import JobRow
 from hpotune.records.trial import TrialRow
+from hpotune.workspace.atomic_files import touch
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.heartbeat import read_heartbeat
 
@@ -59,8 +60,7 @@ def mark_jobs(folder: StudyFolder, ids: Sequence[str], how: JobMark) -> None:
     for id_ in ids:
         job, _, element = id_.partition("_")
         path = folder.jobs / job / (f"{how}-{element}" if element else how)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        touch(path)
 
 
 def _marked(folder: StudyFolder, id_: str, how: JobMark) -> float | None:

@@ -24,6 +24,7 @@ from hpotune.records.jobs import JobSpec
 from hpotune.slurm.commands import require_slurm
 from hpotune.slurm.submission import VARIABLE, submit_script
 from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.trust import SHARED
 
 _KEPT_VARIABLES = ("SLURM_CONF", "SLURM_CLUSTERS")
 _SMALL_JOB_EXTRA = ("comment", "mail-type", "mail-user", "nice", "reservation")
@@ -191,6 +192,8 @@ def setup_lines(config: StudyConfig) -> list[str]:
     elif env.venv:
         lines.append(f"source {quote(env.venv)}/bin/activate")
     lines += [f"export {key}={quote(value)}" for key, value in env.vars.items()]
+    if config.shared_with is not None:
+        lines.append(f"export {SHARED}={config.shared_with}")
     # srun no longer inherits it since Slurm 22.05: without this a step has one CPU
     lines.append('[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK')
     return [*lines, *env.setup]

@@ -23,7 +23,7 @@ from hpotune.schedule.best_trials import eligible_trials
 from hpotune.search.base.history import CONSTRAINTS_KEY
 from hpotune.search.base.storage_view import is_baseline
 from hpotune.storage.readers.read_only import rows_of
-from hpotune.workspace.folder import StudyFolder, folder_of
+from hpotune.workspace.folder import folder_of, open_folder
 
 MAX_STUDIES = 100
 """Studies that are read for a portfolio, the latest first; reading one takes some hundredths of a second."""
@@ -53,7 +53,7 @@ def read_study(path: Path) -> PastStudy:
 
     Raises: HpotuneError if there is no study, or its store cannot be read.
     """
-    folder = folder_of(path) if path.suffix in (".yaml", ".yml") else StudyFolder(path=path)
+    folder = folder_of(path) if path.suffix in (".yaml", ".yml") else open_folder(path)
     study = folder.load()
     rows = rows_of(folder.provenance().store, study)
     sign = 1.0 if study.config.score.objective[0].sense == "maximize" else -1.0

@@ -14,7 +14,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 from hpotune.config.load import Study
@@ -43,8 +42,8 @@ from hpotune.storage import (
 from hpotune.worker.heartbeat_monitor import Monitor, Now, log
 from hpotune.worker.job_end import AskTimes, JobEnd
 from hpotune.worker.outcome import outcome_text, record_outcome
-from hpotune.worker.trial_spec import base_spec, spec_at_point
-from hpotune.workspace.atomic_files import wait_for_disk_space
+from hpotune.worker.trial_spec import base_spec, make_trial_folder, spec_at_point
+from hpotune.workspace.atomic_files import touch, wait_for_disk_space
 from hpotune.workspace.code_snapshot import CodeSnapshot, find_snapshot
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.heartbeat import Heartbeat
@@ -321,7 +320,7 @@ class WorkerLoop:
     def _mark_job_useful(self) -> None:
         """Record that this job claimed a trial; on a full disk do nothing."""
         with suppress(OSError):
-            self._folder.took_trial(self._worker.job).touch()
+            touch(self._folder.took_trial(self._worker.job))
 
     def _evaluate(self, claim: Claim, evaluate: Evaluate) -> TrialResult:
         """The trial's result, with the seconds and GPU-hours that it took."""
@@ -342,7 +341,7 @@ class WorkerLoop:
         spec = base_spec(claim.row, self._study, self._folder, home=self._home)
         try:
             spec = spec_at_point(spec, claim.row, self._study, code=self._code)
-            Path(spec.folder).mkdir(parents=True, exist_ok=True)
+            make_trial_folder(spec, self._folder)
             return evaluate([spec])[0]
         except Exception as error:  # the worker's edge: it continues with the next trial
             with suppress(OSError):  # the log may be on a full disk

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hpotune.config.load import Study
 from hpotune.records.trial import TrialRow, TrialSpec
 from hpotune.workspace.code_snapshot import CodeSnapshot
@@ -44,3 +46,14 @@ def spec_at_point(
     if row.kind != "baseline":
         spec = spec.model_copy(update={"point": study.point(row.params)})
     return spec if code is None else code.apply(spec)
+
+
+def make_trial_folder(spec: TrialSpec, folder: StudyFolder) -> None:
+    """Make the trial's folder, and check that its files and those of the trial that it continues are this user's.
+
+    Raises: StudyFileError; OSError where it cannot be made.
+    """
+    Path(spec.folder).mkdir(parents=True, exist_ok=True)
+    folder.trusted_trial(spec.number)
+    if spec.parent is not None:
+        folder.trusted_trial(int(Path(spec.parent).name))

@@ -9,22 +9,21 @@ code/<hash>/1/…         the same of a program elsewhere, or of a folder of lm-
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hpotune.config.json_file import DamagedFileError, decoding, read_object, read_regular
+from hpotune.config.ownership import Owners, file_owner, first_complaint, this_user
 from hpotune.config.yaml_source import Value
 from hpotune.errors import StoreError, StudyFileError
 from hpotune.records.trial import TrialSpec
-from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.atomic_files import current_umask, file_mode, make_scratch_folder, write_atomic
 from hpotune.workspace.dependencies import (
     TASK_FILES,
     command_modules,
@@ -35,12 +34,16 @@ from hpotune.workspace.dependencies import (
     with_imports,
 )
 from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.snapshot_check import changes, content_hash, copy_path, is_importable, snapshot_hash
+from hpotune.workspace.trust import check_files
 
 MAX_FILES = 1000
 MAX_BYTES = 10_000_000
 """Limits of a snapshot: it holds the study's own code, neither data nor libraries."""
 _SAFE = re.compile(r"[\w@%+=:,./-]+", re.ASCII)
 
+VERSION = 2
+"""Of snapshot.json. Since 2 the snapshot's name is the hash of what it says; homes of earlier ones may have moved."""
 Files = dict[Path, bytes]
 """Absolute path -> content."""
 
@@ -55,6 +58,7 @@ class CodeSnapshot:
     """Absolute folder -> its copy, relative to `path`; the study's home first."""
     files: Mapping[str, str]
     """Absolute path -> a hash of its content."""
+    version: int = VERSION
 
     @property
     def home(self) -> Path:
@@ -131,19 +135,50 @@ def snapshot_code(folder: StudyFolder, values: Mapping[str, Value], *, home: Pat
 
 
 def find_snapshot(folder: StudyFolder, name: str | None = None) -> CodeSnapshot | None:
-    """The snapshot of this hash, or the newest; None where the study has none.
+    """The snapshot of this hash, or the newest, whose files are what was submitted; None where the study has none.
 
-    Raises: StudyFileError where there is none of this hash.
+    Raises: StudyFileError where there is none of this hash, or where it was changed.
     """
+    found = _newest(folder) if name is None else _read(folder, name)
+    if found is not None:
+        _check_unchanged(folder, found)
     if name is None:
-        return _newest(folder)
-    found = _read(folder, name)
+        return found
     if found is None:
         held = sorted(path.parent.name for path in folder.path.glob("code/*/snapshot.json"))
         raise StudyFileError(
             f"--code {name}: {folder.path / 'code'} holds no such snapshot; it holds {', '.join(held) or 'none'}"
         )
     return found
+
+
+def _check_unchanged(folder: StudyFolder, code: CodeSnapshot) -> None:
+    """Check that the snapshot holds what was submitted, and that nobody else may write it.
+
+    Raises: StudyFileError naming what differs.
+    """
+    check_files(
+        folder.path, code.path, code.path / "snapshot.json", *map(code.path.joinpath, code.roots.values())
+    )
+    owners = _code_owners(code.files)
+    try:
+        changed = changes(code.path, code.roots, code.files, trusted=lambda path: not owners.complaint(path))
+    except OSError as error:
+        raise StudyFileError(f"{code.path}: cannot be read ({error.strerror}); make it readable") from None
+    if code.version >= VERSION and code.hash != snapshot_hash(code.roots, code.files):
+        changed = ["snapshot.json was changed"]
+    if changed:
+        shown = ", ".join(changed[:3]) + (f" and {len(changed) - 3} more" if len(changed) > 3 else "")
+        raise StudyFileError(
+            f"{code.path}: is not the code that was submitted: {shown}; move that folder away, then `hpotune run` or "
+            "`submit` the study file again, which takes the code as it is now"
+        )
+
+
+def _code_owners(files: Iterable[str | Path]) -> Owners:
+    """Whose modules may be part of the code: this user's, and those of the owners of the named programs."""
+    named = frozenset(file_owner(Path(file)) for file in files)
+    return Owners(users=this_user().users | named, modes=False)
 
 
 def _newest(folder: StudyFolder) -> CodeSnapshot | None:
@@ -160,7 +195,11 @@ def _read(folder: StudyFolder, name: str) -> CodeSnapshot | None:
     with suppress(DamagedFileError), decoding(file, next_step=""):
         recorded = read_object(file, next_step="")
         roots, files = ({str(k): str(v) for k, v in recorded[key].items()} for key in ("roots", "files"))
-        return CodeSnapshot(hash=name, path=path, roots=roots, files=files)
+        inside = all(any(Path(file).is_relative_to(root) for root in roots) for file in files)
+        if roots and inside and all(part.isdigit() for part in roots.values()):
+            return CodeSnapshot(
+                hash=name, path=path, roots=roots, files=files, version=int(recorded.get("version", 1))
+            )
     return None
 
 
@@ -168,7 +207,9 @@ def _gather(values: Mapping[str, Value], *, home: Path, folder: StudyFolder) -> 
     """Read the files of the study's code; also returned: a line for each part that the snapshot leaves out."""
     notes = []
     command = values.get("command")
-    files = _read_files(with_imports(study_programs(values, home=home), home=home))
+    programs = study_programs(values, home=home)
+    files = _read_files(with_imports(programs, home=home))
+    _check_owners(files or (), programs)
     if files is None:
         raise StudyFileError(
             f"the study's code and what it imports from {home} is too large for a code snapshot (more than {MAX_FILES} "
@@ -193,6 +234,19 @@ def _gather(values: Mapping[str, Value], *, home: Path, folder: StudyFolder) -> 
             )
         files |= found or {}
     return files, notes
+
+
+def _check_owners(files: Iterable[Path], programs: Iterable[Path]) -> None:
+    """Check that the modules which the programs import were not put beside them by another user.
+
+    Raises: StudyFileError.
+    """
+    if found := first_complaint(files, _code_owners(programs)):
+        path, text = found
+        raise StudyFileError(
+            f"{path}: {text}, and the study's program would import it; remove it, or move the program and the study "
+            "file into a folder of your own"
+        )
 
 
 def _read_files(paths: Iterable[Path]) -> Files | None:
@@ -224,9 +278,9 @@ def _snapshot_of(folder: StudyFolder, files: Files, folders: Sequence[Path], *, 
             roots.append(root)
     recorded = {
         "roots": {str(root): str(index) for index, root in enumerate(roots)},
-        "files": {str(path): hashlib.sha256(text).hexdigest()[:12] for path, text in sorted(files.items())},
+        "files": {str(path): content_hash(text) for path, text in sorted(files.items())},
     }
-    name = hashlib.sha256(json.dumps(recorded).encode()).hexdigest()[:12]
+    name = snapshot_hash(recorded["roots"], recorded["files"])
     return CodeSnapshot(
         hash=name, path=folder.path / "code" / name, roots=recorded["roots"], files=recorded["files"]
     )
@@ -236,22 +290,28 @@ def _write(code: CodeSnapshot, files: Files, *, folder: StudyFolder) -> None:
     """Write the snapshot under its name, as a whole or not at all, and update its links; of two at once one is kept."""
     if not code.path.exists():
         code.path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(dir=code.path.parent, prefix=f".{code.hash}."))
+        scratch = make_scratch_folder(code.path)
         try:
             for path, text in files.items():
-                copy = scratch / _copy_path(code, path)
+                copy = scratch / copy_path(path, code.roots)
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_bytes(text)
-                shutil.copymode(path, copy)
-            scratch.chmod(0o755)  # mkdtemp makes 0700; colleagues read a shared project folder
-            write_atomic(
-                scratch / "snapshot.json", json.dumps({"roots": code.roots, "files": code.files}, indent=1)
-            )
+                shutil.copymode(path, copy)  # whether it is executable
+                copy.chmod(file_mode(copy) & ~current_umask())
+            _write_record(scratch, code)
             with suppress(FileExistsError):
                 _rename(scratch, code.path)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
-    _link_other_files(code, study_folder=folder.path)
+    if _read(folder, code.hash) is None:  # damaged; the name says what it was
+        _write_record(code.path, code)
+    _check_unchanged(folder, code)
+    _link_other_files(code, study_folder=folder.path, owners=_code_owners(code.files))
+
+
+def _write_record(folder: Path, code: CodeSnapshot) -> None:
+    recorded = {"version": VERSION, "roots": code.roots, "files": code.files}
+    write_atomic(folder / "snapshot.json", json.dumps(recorded, indent=1))
 
 
 def _rename(scratch: Path, path: Path) -> None:
@@ -264,13 +324,11 @@ def _rename(scratch: Path, path: Path) -> None:
         raise
 
 
-def _copy_path(code: CodeSnapshot, path: Path) -> Path:
-    root = max((root for root in code.roots if path.is_relative_to(root)), key=len)
-    return Path(code.roots[root]) / path.relative_to(root)
+def _link_other_files(code: CodeSnapshot, *, study_folder: Path, owners: Owners) -> None:
+    """Link, beside the copies, to all other files beside the originals, but not to study folders.
 
-
-def _link_other_files(code: CodeSnapshot, *, study_folder: Path) -> None:
-    """Link, beside the copies, to all other files beside the originals, but not to study folders."""
+    Nor to modules that other users have put there: an import would run them.
+    """
     folders = {Path(root) for root in code.roots} | {
         above
         for path in map(Path, code.files)
@@ -278,7 +336,7 @@ def _link_other_files(code: CodeSnapshot, *, study_folder: Path) -> None:
         if any(above.is_relative_to(root) for root in code.roots)
     }
     for folder in sorted(folders):
-        mirror = code.path / _copy_path(code, folder)
+        mirror = code.path / copy_path(folder, code.roots)
         mirror.mkdir(parents=True, exist_ok=True)
         there = set(os.listdir(mirror))
         for name in os.listdir(folder) if folder.is_dir() else ():
@@ -288,6 +346,7 @@ def _link_other_files(code: CodeSnapshot, *, study_folder: Path) -> None:
                 or name == "__pycache__"
                 or original in folders
                 or _is_study(original, study_folder=study_folder)
+                or (owners.complaint(original) and is_importable(original))
             ):
                 continue
             with suppress(FileExistsError, PermissionError):  # PermissionError: a file system without links

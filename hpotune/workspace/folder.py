@@ -19,8 +19,9 @@ from hpotune.config.schema.execution import BudgetConfig
 from hpotune.config.schema.study_config import NAME, StudyConfig
 from hpotune.config.yaml_source import Source, Value, read_source, write_yaml
 from hpotune.errors import StoreError, StudyFileError
-from hpotune.workspace.atomic_files import unwritable_message, write_atomic
+from hpotune.workspace.atomic_files import file_mode, unwritable_message, write_atomic
 from hpotune.workspace.provenance import Provenance, read_provenance, write_provenance
+from hpotune.workspace.trust import check_files, check_folder, check_trial, store_files
 
 if TYPE_CHECKING:
     from hpotune.records.rehearsal_record import RehearsalRecord
@@ -125,6 +126,14 @@ class StudyFolder:
         """The folder of a trial."""
         return self.path / "trials" / str(number)
 
+    def trusted_trial(self, number: int) -> Path:
+        """The folder of a trial, whose files are about to be read or written.
+
+        Raises: StudyFileError where another user owns or may change one of them.
+        """
+        check_trial(self.path, self.trial(number))
+        return self.trial(number)
+
     def load(self) -> Study:
         """The study with the budget of now, as its jobs read it.
 
@@ -180,9 +189,11 @@ class StudyFolder:
     def provenance(self) -> Provenance:
         """What was recorded when the study was made.
 
-        Raises: StudyFileError where it cannot be read.
+        Raises: StudyFileError where it cannot be read, or where another user owns or may change the store's file.
         """
-        return read_provenance(self.provenance_file)
+        found = read_provenance(self.provenance_file)
+        check_files(self.path, *store_files(found.store))
+        return found
 
 
 def _stamp(*files: Path) -> tuple[tuple[int, int, int] | None, ...]:
@@ -210,32 +221,46 @@ def home_of(target: Path) -> Path:
     Raises: StudyFileError where that home is no longer known.
     """
     parent = StudyFolder(path=real_path(target.parent))
-    return parent.provenance().home if parent.resolved_file.is_file() else parent.path
+    return open_folder(parent.path).provenance().home if parent.resolved_file.is_file() else parent.path
+
+
+def open_folder(path: Path, *, source: Source | None = None) -> StudyFolder:
+    """The study's folder of this path, which may be missing. `source`: the study file that names it.
+
+    Raises: StudyFileError for a circle of links, or where another user owns or may change the folder.
+    """
+    real = real_path(path)
+    check_files(real, path)  # a link to the folder
+    check_folder(real, source=source)
+    return StudyFolder(path=real)
 
 
 def folder_of(target: Path, *, chosen: Path | None = None) -> StudyFolder:
     """The folder that a study file or folder on the command line means: NAME beside the file, or the chosen one.
 
-    Raises: StudyFileError where the target is neither.
+    Raises: StudyFileError where the target is neither, or where another user owns or may change the folder.
     """
-    if chosen is not None:
-        return StudyFolder(path=real_path(chosen))
-    if target.is_dir():
-        return StudyFolder(path=real_path(target))
+    if chosen is not None or target.is_dir():
+        return open_folder(chosen or target)
     parent = StudyFolder(path=real_path(target.parent))
-    return parent if parent.resolved_file.is_file() else folder_of_source(read_source(target))
+    if parent.resolved_file.is_file():
+        return open_folder(parent.path)
+    return folder_of_source(read_source(target))
 
 
 def folder_of_source(source: Source, *, chosen: Path | None = None) -> StudyFolder:
-    """The folder of a study file that has been read: the chosen one, the one that the file is in, or NAME beside it."""
+    """The folder of a study file that has been read: the chosen one, the one that the file is in, or NAME beside it.
+
+    Raises: StudyFileError where another user owns or may change it.
+    """
     parent = StudyFolder(path=real_path(source.path.parent))
     if chosen is not None:
-        return StudyFolder(path=real_path(chosen))
+        return open_folder(chosen, source=source)
     if parent.resolved_file.is_file():
-        return parent
+        return open_folder(parent.path, source=source)
     name = source.values.get("name")
     usable = isinstance(name, str) and re.fullmatch(NAME, name)  # else the check of the file refuses it
-    return StudyFolder(path=real_path(parent.path / (str(name) if usable else "no-valid-name:")))
+    return open_folder(parent.path / (str(name) if usable else "no-valid-name:"), source=source)
 
 
 def real_path(path: Path) -> Path:
@@ -259,8 +284,9 @@ def make_folder(folder: StudyFolder, source: Source, *, home: Path, store_url: s
         folder.path.mkdir(parents=True, exist_ok=True)
         if not folder.provenance_file.exists():
             write_provenance(folder.provenance_file, home=home, store=store_url)
-        write_atomic(folder.study_file, source.text)
-        write_atomic(folder.resolved_file, write_yaml(source.values))
+        mode = file_mode(source.path)  # a private study file stays private
+        write_atomic(folder.study_file, source.text, mode)
+        write_atomic(folder.resolved_file, write_yaml(source.values), mode)
     except OSError as error:
         raise StoreError(unwritable_message(folder.path, error)) from None
 

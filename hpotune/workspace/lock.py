@@ -12,6 +12,7 @@ import fcntl
 import os
 import platform
 import random
+import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -89,7 +90,8 @@ def this_process() -> str:
 def open_lock_file(lock: Path, *, parents: bool = True) -> LockFile:
     """Open the lock's file, created if missing, read-only if it is another user's. `parents`: create its folder.
 
-    Raises: FileNotFoundError where its folder is missing and not created, StoreError where it cannot be created.
+    Raises: FileNotFoundError where its folder is missing and not created, StoreError where it cannot be created, or
+        where a link or anything but a plain file of one name lies there.
     """
     try:
         if parents:
@@ -101,22 +103,34 @@ def open_lock_file(lock: Path, *, parents: bool = True) -> LockFile:
     except OSError as error:
         if isinstance(error, FileNotFoundError) and not parents:
             raise
-        if error.errno == errno.ELOOP:
-            raise StoreError(
-                f"{lock}: is a symbolic link; a lock must be a plain file: remove the link"
-            ) from None
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR) or lock.is_symlink():
+            raise _no_plain_file(lock) from None
         raise StoreError(
             f"{lock}: cannot be created ({error.strerror}); free space, or use another folder for the study"
         ) from None
+    if not _is_plain(file):
+        file.close()
+        raise _no_plain_file(lock)
     if flock_stays_here(lock.parent):
         file.holder = HolderFile(lock)
     return file
 
 
+def _no_plain_file(lock: Path) -> StoreError:
+    kind = "a symbolic link" if lock.is_symlink() else "no plain file, or has a second name"
+    return StoreError(f"{lock}: is {kind}; a lock must be a plain file of its own: remove it")
+
+
 def _open(path: str, flags: int) -> int:
-    """Open without following a link, which would lock another file."""
+    """Open without following a link, which would lock another file, and without waiting for a FIFO's other end."""
     made = os.O_CREAT if flags & os.O_RDWR else 0
-    return os.open(path, flags | made | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    return os.open(path, flags | made | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+
+
+def _is_plain(file: FileIO) -> bool:
+    """Whether it is a regular file of one name: writing to a hard link would overwrite another file."""
+    found = os.fstat(file.fileno())
+    return stat.S_ISREG(found.st_mode) and found.st_nlink <= 1
 
 
 def read_lock(file: FileIO) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from hpotune.config.json_file import DamagedFileError, decoding, read_regular
 from hpotune.records.trial import Span, Worker
+from hpotune.workspace.atomic_files import open_append
 from hpotune.workspace.folder import StudyFolder
 
 
@@ -31,10 +32,8 @@ class Timeline:
         job = self.worker.job_key
         span = Span(job=job, trial=trial, phase=phase, start=start, end=self.clock())
         file = self.folder.jobs / self.worker.job.split("_")[0] / f"spans-{job.replace(':', '-')}.jsonl"
-        with suppress(OSError):
-            file.parent.mkdir(parents=True, exist_ok=True)
-            with file.open("a", encoding="utf-8") as lines:
-                lines.write(json.dumps(asdict(span)) + "\n")
+        with suppress(OSError), open_append(file) as lines:
+            lines.write((json.dumps(asdict(span)) + "\n").encode())
 
 
 def read_spans(file: Path, *, job: str = "") -> list[Span]:

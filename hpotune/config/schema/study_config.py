@@ -313,6 +313,9 @@ class StudyConfig(PointConfig):
     """Whether an SQLite store may be on a network file system (NFS, Lustre, sshfs, …): write true only where its locks
     hold between all nodes. false: such a store is refused."""
     keep: KeepConfig = KeepConfig()
+    shared_with: Literal["group"] | None = None
+    """group: members of the group that owns the study's folder may use and change the study, and so run code in each
+    other's name; its files are writable by that group. null: hpotune refuses a folder that anyone else may change."""
 
     @field_validator("name")
     @classmethod

@@ -21,6 +21,7 @@ from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model.adapter_conversion import convert_to_ordinary
 from hpotune.finetune.model.base_model import KNOWN_HEADS
 from hpotune.finetune.trial_errors import UserError
+from hpotune.workspace.atomic_files import set_usual_mode
 
 WEIGHTS = "adapter_model.safetensors"
 NEEDS_DATA = ("eva", "corda", "lora_ga")
@@ -117,7 +118,7 @@ def copy_adapter(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 def save_adapter(
     model: peft.PeftModel, folder: Path, ranks: Ranks, *, initial: Mapping[str, torch.Tensor] | None = None
 ) -> None:
-    """Write the adapter in peft's format on rank 0, readable by all users; all ranks return once it is written.
+    """Write the adapter in peft's format on rank 0, readable as the umask allows; all ranks return once it is written.
 
     `initial`: the adapter before the first step. An initialisation that changes the base weights (PiSSA, OLoRA) is then
     saved as an ordinary adapter, which needs the unchanged base model.
@@ -132,9 +133,8 @@ def save_adapter(
             convert_to_ordinary(
                 folder, peft.get_peft_model_state_dict(model, initial, save_embedding_layers=False)
             )
-        folder.chmod(0o755)
-        for file in folder.iterdir():
-            file.chmod(0o644)  # safetensors writes 0600 for every umask (its issue 782)
+        for path in (folder, *folder.iterdir()):
+            set_usual_mode(path)  # safetensors writes 0600 for every umask (its issue 782)
     ranks.barrier()
 
 

@@ -10,7 +10,7 @@ temporary name and renamed, so that it is complete or missing.
 from __future__ import annotations
 
 import json
-import os
+import secrets
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -21,6 +21,7 @@ from hpotune.config.yaml_source import Value
 from hpotune.errors import HpotuneError
 from hpotune.finetune.model import hub
 from hpotune.finetune.trial_errors import UserError
+from hpotune.workspace.atomic_files import set_usual_mode
 
 
 def main(arguments: list[str], card: Mapping[str, Value]) -> None:
@@ -36,7 +37,7 @@ def main(arguments: list[str], card: Mapping[str, Value]) -> None:
         )
     if out.exists():
         raise UserError(f"{out} exists; name another folder")
-    unfinished = out.with_name(f"{out.name}.{os.getpid()}")
+    unfinished = out.with_name(f"{out.name}.{secrets.token_hex(8)}")
     try:
         if merge:
             _write_merged(folder, unfinished, card)
@@ -131,10 +132,9 @@ def _check_complete(new_modules: list[str], folder: Path, config: ModelConfig) -
 
 
 def _make_readable(folder: Path) -> None:
-    """Make the export readable by all users: safetensors writes 0600 for every umask."""
-    folder.chmod(0o755)
-    for path in folder.rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    """Make the export readable as the umask allows: safetensors writes 0600 for every umask."""
+    for path in (folder, *folder.rglob("*")):
+        set_usual_mode(path)
 
 
 def model_card(card: Mapping[str, Value], *, merged: bool, labels: Sequence[str] = ()) -> str:

@@ -14,7 +14,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from hpotune.config.ownership import check_cache
 from hpotune.finetune.trial_errors import UserError
+from hpotune.workspace.atomic_files import open_append, set_usual_mode
 
 EDGE = 2**20
 """Bytes at each end of the file that the digest reads: the header with the tokenizer, and the last weights."""
@@ -23,6 +25,7 @@ EDGE = 2**20
 def convert_gguf(file: Path, cache: Path) -> Path:
     """Convert the file once, under `cache`, and return the folder; concurrent processes wait for the first."""
     folder = cache / f"{file.stem}-{_digest(file)}"
+    check_cache(cache.parent, cache, folder)
     if folder.is_dir():
         return folder
     cache.mkdir(parents=True, exist_ok=True)
@@ -43,7 +46,7 @@ def _digest(file: Path) -> str:
 @contextlib.contextmanager
 def _lock(path: Path) -> Iterator[None]:
     """Hold a file lock; without locks in the file system two processes may both convert, with the same result."""
-    with path.open("w") as stream:
+    with open_append(path) as stream:
         with contextlib.suppress(OSError):
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield
@@ -54,7 +57,7 @@ def _convert(file: Path, folder: Path) -> None:
     try:
         _write_model(file, unfinished)
         for path in unfinished.iterdir():
-            path.chmod(0o644)  # safetensors writes 0600 for every umask
+            set_usual_mode(path)  # safetensors writes 0600 for every umask
         unfinished.rename(folder)
     except OSError:
         if not folder.is_dir():  # otherwise another process, not stopped by a lock, was faster

@@ -248,7 +248,7 @@ def _log(
     logs_of: Callable[[str], Sequence[Path]],
 ) -> tuple[Path | None, Excerpt | None]:
     """The log that explains the end of an attempt, and its lines that matter; a log with an error is preferred."""
-    own = [(folder.trial(row.number) / "log.txt", None)]
+    own = [(folder.trusted_trial(row.number) / "log.txt", None)]
     files = list(_job_logs(folder, attempt.worker)) or logs_of(attempt.worker.job)
     jobs = [(file, row.number) for file in files]
     first, then = (jobs, own) if attempt.ended_by_other and cause in _OF_THE_JOB else (own, jobs)

@@ -121,7 +121,7 @@ def output_reader(folder: StudyFolder) -> OutputReader:
     """A function that reads what trials left in their folders: results that a stale worker did not record."""
 
     def read_output(number: int) -> TrialOutput:
-        own = folder.trial(number)
+        own = folder.trusted_trial(number)
         result = None
         with suppress(OSError, ValidationError):
             result = TrialResult.model_validate_json(read_regular(own / "result.json"))

@@ -1,0 +1,186 @@
+"""Whether a study's folder may be used: jobs run the code in it, so only its user may have written it.
+
+The check reads the owner and the mode of the folder and of the files whose names hpotune knows; of `trials/` the
+folder alone, since nobody else can have written into it afterwards, and each trial's folder when it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from hpotune.config.ownership import Owners, first_complaint, group_name, is_member, this_user
+from hpotune.config.yaml_source import Source, read_source
+from hpotune.errors import StudyFileError
+
+SHARED = "HPOTUNE_SHARED_WITH"
+"""`group`: use studies that other members of a group have made. Users set it; the jobs of such studies have it."""
+MAX_BYTES = 2**20
+_OPENED = ("code", "prepared", "jobs")
+"""Folders whose entries are checked too."""
+_OF_TRIAL = (
+    "spec.json", "result.json", "answer.json", "log.txt", "curve.jsonl", "spans.jsonl", "items.npz", "adapter",
+    "checkpoint",
+)  # fmt: skip
+_STORES = ("store.db", "store.journal")
+_FILES = frozenset(
+    {"study.yaml", "resolved.yaml", "provenance.json", "extension.json", "rehearsal.json", "plan.json", "probe.json"}
+    | {"trials", *_OPENED}
+)  # fmt: skip
+
+
+def check_folder(folder: Path, *, source: Source | None = None) -> None:
+    """Check that nobody else may have written what is in a study's folder, which may be missing.
+
+    `source`: the study file that the user named, if it was one. New files are made for this user alone, or for the
+    folder's group where the study is shared with it.
+    Raises: StudyFileError naming the file, its owner, and the next step.
+    """
+    shared = _is_shared(folder, source)
+    _restrict_umask(shared=shared)
+    if found := _complaint(folder, _files(folder), shared=shared):
+        raise StudyFileError(_message(folder, *found, shared=shared))
+
+
+def check_files(folder: Path, *paths: Path) -> None:
+    """Check files of a study that lie deeper in its folder, or a store elsewhere; missing ones are accepted.
+
+    Raises: StudyFileError as `check_folder`.
+    """
+    if found := _complaint(folder, paths, shared=None):
+        raise StudyFileError(_message(folder, *found, shared=_is_shared(folder, None)))
+
+
+def check_trial(folder: Path, trial: Path) -> None:
+    """Check a trial's folder and the files in it before they are read or written.
+
+    Raises: StudyFileError as `check_folder`.
+    """
+    check_files(folder, trial)
+    # of these the owner only: a user's program may have given a file any mode
+    if found := _complaint(folder, tuple(trial / name for name in _OF_TRIAL), shared=None, modes=False):
+        raise StudyFileError(_message(folder, *found, shared=_is_shared(folder, None)))
+
+
+def store_files(url: str) -> list[Path]:
+    """The file of a store and those that SQLite and the journal open beside it; none of a server."""
+    scheme, _, name = url.partition(":///")
+    if scheme not in ("sqlite", "journal") or not name:
+        return []
+    beside = ("-journal", "-wal", "-shm") if scheme == "sqlite" else (".lock",)
+    file = Path(name)
+    lock = file.with_name(f".hpotune-{file.name}.lock")  # of its creation
+    return [file, lock, *(Path(f"{name}{end}") for end in beside)]
+
+
+def _complaint(
+    folder: Path, paths: Iterable[Path], *, shared: bool | None, modes: bool = True
+) -> tuple[Path, str] | None:
+    """The first file that is not trusted, and why. `shared` None: to be looked up only where something is found.
+
+    `modes` False: only owners count.
+    """
+    paths = tuple(paths)
+    if first_complaint(paths, replace(this_user(), modes=modes)) is None:
+        return None
+    owner, has_modes = _new_file(folder)
+    users = this_user().users | owner
+    group = None
+    if _is_shared(folder, None) if shared is None else shared:
+        number = folder.stat().st_gid
+        group = number if is_member(os.geteuid(), number) else None
+    return first_complaint(paths, Owners(users=users, group=group, modes=modes and has_modes))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """The folder, and the files in it that hpotune reads, runs, locks or opens as a store."""
+    yield folder
+    for path in _entries(folder):
+        if path.name in _FILES or path.name.startswith((".hpotune-", *_STORES)):
+            yield path
+            if path.name in _OPENED:
+                for inner in _entries(path):
+                    yield inner
+                    if path.name == "jobs" and inner.name.isdigit():
+                        yield inner / "job.json"
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [folder / name for name in os.listdir(folder)]
+    except OSError:  # missing, or not a folder: whoever uses it reports that
+        return []
+
+
+def _is_shared(folder: Path, source: Source | None) -> bool:
+    """Whether a study file says `shared_with: group`, and this user has written it or has opted in by $SHARED.
+
+    A folder's own word is not enough: who plants a folder writes that too.
+    """
+    opted_in = os.environ.get(SHARED) == "group"
+    if source and source.values.get("shared_with") == "group" and (opted_in or _is_mine(source.path)):
+        return True
+    resolved = folder / "resolved.yaml"
+    return (opted_in or _is_mine(resolved)) and _says_shared(resolved)
+
+
+def _says_shared(file: Path) -> bool:
+    """Whether a study file says `shared_with: group`; False where it cannot be read."""
+    try:
+        with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as content:
+            if b"shared_with" not in content.read(MAX_BYTES):  # parsing costs more than all else here
+                return False
+        return read_source(file).values.get("shared_with") == "group"
+    except (OSError, StudyFileError):
+        return False
+
+
+def _is_mine(path: Path) -> bool:
+    try:
+        return os.lstat(path).st_uid in this_user().users
+    except OSError:
+        return False
+
+
+def _new_file(folder: Path) -> tuple[frozenset[int], bool]:
+    """The owner of a file that this process makes there, if it can, and whether the file system keeps modes.
+
+    On NFS with root_squash, sshfs and CIFS the owner is not this user's own number; on CIFS every mode may be 0777.
+    Nobody else can make such a file: on Linux no folder chooses the owner or widens the mode of new files.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".hpotune-owner-") as file:  # of mode 0600
+            found = os.fstat(file.fileno())
+            return frozenset({found.st_uid}), not found.st_mode & stat.S_IWOTH
+    except OSError:
+        return frozenset(), True
+
+
+def _restrict_umask(*, shared: bool) -> None:
+    """Make new files private to this user's writing, or to the group's; what else the umask forbids stays forbidden."""
+    mask = os.umask(0o077)
+    os.umask((mask & ~0o070 if shared else mask | 0o020) | 0o002)
+
+
+def _message(folder: Path, path: Path, text: str, *, shared: bool) -> str:
+    """One line: the path, why it is not trusted, and the next step."""
+    start = f"{path}: {text}, and a study's files decide what runs in your name; "
+    if "may be changed by" in text:
+        return start + (
+            f"remove what you do not know, then `chmod -R {'o-w' if shared else 'go-w'} {folder}`"
+            + ("" if shared else ", or write `shared_with: group` into the study file")
+        )
+    if shared:
+        number = folder.stat().st_gid
+        return (
+            start
+            + f"its owner is not in the group {group_name(number)} of the folder: remove it, or use --folder"
+        )
+    return start + (
+        "use --folder or another name, or remove it; of a group's study that says `shared_with: group`, "
+        f"set {SHARED}=group"
+    )
