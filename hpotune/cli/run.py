@@ -181,6 +181,11 @@ def worker(
     import platform
     from functools import partial
 
+    from hpotune.records.trial import ENDS_WITH_STDIN
+    from hpotune.worker import end_with_stdin
+
+    if os.environ.pop(ENDS_WITH_STDIN, ""):
+        end_with_stdin()
     env = dict(os.environ)  # of its trials
     # the search's matrices are small: threads that share a busy core with the trial's make them a hundred times slower
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

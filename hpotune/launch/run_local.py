@@ -19,7 +19,7 @@ from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import HpotuneError, StoreError, StudyFileError
 from hpotune.launch.stale_workers import requeue_lost_trials
 from hpotune.records.jobs import JobRow
-from hpotune.records.trial import LOCAL, TrialRow
+from hpotune.records.trial import ENDS_WITH_STDIN, LOCAL, TrialRow
 from hpotune.schedule.next_jobs import next_jobs
 from hpotune.schedule.rounds import width
 from hpotune.schedule.stopping_criterion import failed_too_often, stop_reason
@@ -237,10 +237,11 @@ def _start_worker(
     limit += ["--code", code] if code is not None else []
     env = _environment_without_slurm() | ({"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {})
     env |= {SHARED: "group"} if shared else {}
+    env[ENDS_WITH_STDIN] = "1"  # the pipe is closed when this process ends, even by kill -9
     with open_append(folder.jobs / LOCAL / f"worker-{index}.log") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "hpotune", "worker", str(folder.path), *limit],
-            stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True, env=env,
+            stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.PIPE, start_new_session=True, env=env,
         )  # fmt: skip
 
 

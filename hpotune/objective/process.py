@@ -65,6 +65,22 @@ class ProcessExit:
         return self.code < 0 or self.code in (128 + signal.SIGKILL, 128 + signal.SIGTERM)
 
 
+def end_with_stdin() -> None:
+    """End this worker once its standard input is closed: the process that started it has gone, perhaps by kill -9.
+
+    It is asked by SIGTERM first, so that its trial writes a checkpoint and waits again.
+    """
+
+    def wait() -> None:
+        while os.read(0, 4096):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(2 * CHECKPOINT_S)
+        os.kill(os.getpid(), signal.SIGKILL)  # its trial has a watchdog of its own
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 @dataclass(kw_only=True)
 class StopRequest:
     """Whether the worker is to stop, set by a signal handler, and the forwarding of that to the trial's process."""

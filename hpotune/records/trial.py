@@ -178,6 +178,8 @@ class TrialRow:
 
 LOCAL = "local"
 """The `job` of workers outside Slurm."""
+ENDS_WITH_STDIN = "HPOTUNE_ENDS_WITH_STDIN"
+"""Set for the workers of `hpotune run`: they end when their standard input is closed, as it is by a kill -9 of it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

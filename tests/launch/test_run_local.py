@@ -17,6 +17,7 @@ from hpotune.checks.doctor import findings
 from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.launch.cancel import cancel_study
 from hpotune.launch.run_local import check_local, run_study, run_workers, shortfall
+from hpotune.objective.process import marked_processes
 from hpotune.records.jobs import JobRow
 from hpotune.records.trial import Worker
 from hpotune.slurm.commands import error_line
@@ -90,6 +91,25 @@ def test_killed_worker_is_replaced(study_folder):
     assert run_workers(folder, store, count=1, show=show)
     assert states(store) == ["finished"] * 4
     assert [attempt.cause for attempt in store.rows()[killed[0]].attempts] == ["killed", None]
+
+
+def test_killed_run_ends_its_workers(study_folder):
+    folder, store = study_folder(
+        python=None, command="touch $HPOTUNE_TRIAL_DIR/ready; [ -e go ] || sleep 600; echo {x}",
+        budget={"trials": 2, "parallel": 2},
+    )  # fmt: skip
+    command = [sys.executable, "-m", "hpotune", "run", str(folder.path)]
+    run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert until(lambda: len(list(folder.path.glob("trials/*/ready"))) == 2)
+    workers = [row.worker.pid for row in store.rows()]
+    run.kill()
+    run.wait()
+    assert until(lambda: not any(Path("/proc", str(pid)).exists() for pid in workers))
+    assert until(lambda: not marked_processes(f"HPOTUNE_TRIAL_DIR={folder.path}"))
+    (Path(folder.provenance().home) / "go").touch()
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0, again.stderr
+    assert states(store) == ["finished"] * 2
 
 
 def test_workers_without_trials_are_an_error(study_folder):
