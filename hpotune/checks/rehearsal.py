@@ -296,7 +296,7 @@ def _python(config: StudyConfig) -> str:
 
 def _environment(config: StudyConfig) -> dict[str, str]:
     """One core, no GPU, and the variables of the study's trials."""
-    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1"}
+    own = {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
     return {**os.environ, **config.env.vars, **own}
 
 

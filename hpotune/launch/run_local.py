@@ -30,6 +30,8 @@ from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import try_exclusive_lock
 from hpotune.workspace.trust import SHARED
 
+SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()
+"""So that a worker imports nothing from the folder in which `hpotune run` was called."""
 POLL_S = 0.5
 PATIENCE_S = 60
 """Seconds for workers to checkpoint after Ctrl-C before they are killed; a second Ctrl-C kills them at once."""
@@ -240,7 +242,7 @@ def _start_worker(
     env[ENDS_WITH_STDIN] = "1"  # the pipe is closed when this process ends, even by kill -9
     with open_append(folder.jobs / LOCAL / f"worker-{index}.log") as log:
         return subprocess.Popen(
-            [sys.executable, "-m", "hpotune", "worker", str(folder.path), *limit],
+            [sys.executable, *SAFE_PATH, "-m", "hpotune", "worker", str(folder.path), *limit],
             stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.PIPE, start_new_session=True, env=env,
         )  # fmt: skip
 

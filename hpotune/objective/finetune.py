@@ -51,7 +51,7 @@ def rank_command(config: StudyConfig, spec: Path, env: Mapping[str, str]) -> tup
     module = ["-m", "hpotune.finetune", str(spec)]
     cpus = max(1, _cpus(env) // each)
     threads = env.get("OMP_NUM_THREADS") or str(cpus if config.resources.gpus_per_node else 1)
-    env = {**env, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+    env = {**env, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
     if nodes * each == 1:
         return in_container(config, [sys.executable, *module]), {**env, "HPOTUNE_RANKS": "single"}
     if "SLURM_JOB_ID" in env:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from contextlib import AbstractContextManager
-from pathlib import Path
 
 from hpotune.objective.interface import (
     Evaluate,
@@ -33,5 +32,6 @@ def _evaluate(spec: TrialSpec, context: TrialContext) -> TrialResult:
         context.config, [sys.executable, "-m", "hpotune.objective.function_process", str(file)]
     )
     env = trial_env(context, spec) | {"PYTHONUNBUFFERED": "1"}
-    exit_ = run_process(command, folder=file.parent, env=env, cwd=Path(spec.home), stop=context.stop)
+    # it goes to the folder of the study file itself, once nothing of that folder can be imported by hpotune
+    exit_ = run_process(command, folder=file.parent, env=env, cwd=file.parent, stop=context.stop)
     return read_result(spec, exit_, stop=context.stop)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from hpotune.config.ownership import this_user
 from hpotune.objective.interface import failed_result, result_of_answer, rung_budget
 from hpotune.records.error_origin import code_lines, error_chain, reason
 from hpotune.records.failure_causes import cause_of_error
@@ -19,6 +21,7 @@ from hpotune.workspace.atomic_files import write_atomic
 def main(spec_file: str) -> int:
     """Call the function with the trial's `params`, write the result. Returns the exit code: 0 if there is a value."""
     spec = TrialSpec.model_validate_json(Path(spec_file).read_text(encoding="utf-8"))
+    os.chdir(spec.home)
     result = _call(spec)
     write_atomic(Path(spec.folder, "result.json"), result.model_dump_json(indent=1))
     return 0 if result.state == "finished" else 1
@@ -63,11 +66,25 @@ def _plain_numbers(answer: object) -> object:
         return answer
 
 
+def _extend_import_path(program: Path, *, home: Path) -> None:
+    """Let the program import the modules beside it first, as when it is run, and those in the study's home.
+
+    All that this process needs has been imported before. A home in which others may put modules comes last.
+    """
+    if sys.path and Path(sys.path[0]).resolve() == Path(sys.argv[1]).parent.resolve():
+        del sys.path[0]  # of -m: the trial's folder, where this process was started
+    sys.dont_write_bytecode = True  # beside the copies in a code snapshot
+    if this_user().complaint(home):
+        sys.path.append(str(home))
+    else:
+        sys.path.insert(0, str(home))
+    sys.path.insert(0, str(program))
+
+
 def _load_function(spec: TrialSpec) -> Callable[..., object]:
     assert spec.python is not None, "the study names a function"
     path, _, name = spec.python.rpartition(":")
-    # the file can import modules beside it, as when it is run as a program
-    sys.path.insert(0, str(Path(path).parent))
+    _extend_import_path(Path(path).parent, home=Path(spec.home))
     loader = importlib.util.spec_from_file_location(Path(path).stem, path)
     assert loader is not None, "load_study checked that it is a .py file"
     assert loader.loader is not None, "a file has a loader"

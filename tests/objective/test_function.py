@@ -112,3 +112,15 @@ def test_function_imports_modules_beside_it(evaluate, tmp_path):
 def test_names_that_are_no_identifiers_arrive(evaluate):
     body = 'return others["optimizer.lr"] + others["opt"]["lr"]'
     assert evaluate(function=body, params={"optimizer.lr": 0.25, "opt": {"lr": 1}}).values == [1.25]
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o777])
+def test_module_in_home_shadows_no_library(evaluate, tmp_path, mode):
+    home = tmp_path / "home"
+    home.mkdir(exist_ok=True)
+    for name in ("pydantic", "json", "hpotune", "yaml"):
+        (home / f"{name}.py").write_text("raise SystemExit(7)\n")
+    (home / "mine.py").write_text("A = 3\n")
+    home.chmod(mode)
+    result = evaluate(function="import mine, os; return mine.A + (os.getcwd() != " + repr(str(home)) + ")")
+    assert result.values == [3.0], result.failure
