@@ -82,7 +82,11 @@ def _additions(
     for entry in list(os.scandir(at)):
         name = os.path.relpath(entry.path, folder)
         if entry.is_symlink():
-            if not _is_own_link(Path(name), Path(os.readlink(entry.path)), originals, trusted=trusted):
+            try:
+                target = Path(os.readlink(entry.path))
+            except PermissionError:  # sshfs may refuse absolute links: then no import can follow it either
+                continue
+            if not _is_own_link(Path(name), target, originals, trusted=trusted):
                 yield name
         elif entry.is_dir(follow_symlinks=False):
             yield from _additions(folder, originals, entry.path, trusted=trusted)
