@@ -138,4 +138,6 @@ def wait_for_disk_space(
 
 def unwritable_message(folder: Path, error: OSError) -> str:
     """The error message about a study folder that cannot be written."""
+    if error.filename2:  # of a file that was to replace what lies there, such as a folder of its name
+        return f"{error.filename2}: cannot be written ({error.strerror}); move away what lies there"
     return f"{folder}: cannot be written ({error.strerror}); free space, or choose another with --folder"
