@@ -269,7 +269,7 @@ def test_cancelled_run_starts_no_worker(study_folder):
     ("command", "budget", "code"),
     [
         ("exit 3; echo {x}", {"trials": 9}, 1),  # fails alike, and is stopped before max_failed
-        ('echo \'{{"value": NaN}}\'; true {x}', {"trials": 2, "max_failed": 0}, 1),
+        ("echo '{{\"value\": NaN}}'; true {x}", {"trials": 2, "max_failed": 0}, 1),
         ("echo {x}", {"trials": 2}, 0),
         ("echo {x}", {"trials": 2, "until": "2026-01-01"}, 0),
     ],
