@@ -179,7 +179,11 @@ def _worker_parameters(config: StudyConfig) -> dict[str, Any]:
 
 
 def setup_lines(config: StudyConfig) -> list[str]:
-    """Shell lines before the job's command: modules, environment, the user's own lines."""
+    """Shell lines before the job's command: modules, environment, the user's own lines.
+
+    PYTHONSAFEPATH: the command imports nothing from the folder where sbatch was called. Its value tells
+    hpotune/__main__.py that no user has set it, so that trials do not inherit it.
+    """
     env = config.env
     lines = [
         "export HPOTUNE_JOB_START=$(date +%s.%N)",
@@ -196,4 +200,5 @@ def setup_lines(config: StudyConfig) -> list[str]:
         lines.append(f"export {SHARED}={config.shared_with}")
     # srun no longer inherits it since Slurm 22.05: without this a step has one CPU
     lines.append('[ -z "$SLURM_CPUS_PER_TASK" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK')
-    return [*lines, *env.setup]
+    # after the user's own lines, which may set it, also to nothing; `-P` would be unknown to Python 3.10
+    return [*lines, *env.setup, 'export PYTHONSAFEPATH="${PYTHONSAFEPATH-hpotune}"']

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from dataclasses import replace
 from datetime import datetime
@@ -184,6 +185,40 @@ def test_wckey_is_the_users(make_study, named):
 
 def test_job_exports_cpus_to_steps(make_study):
     assert "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK" in "\n".join(setup_lines(make_study().config))
+
+
+@pytest.mark.parametrize("own", [None, "", "1"])
+def test_job_imports_nothing_from_here(make_study, make_study_folder, tmp_path, own):
+    """In the folder where sbatch is called lies a module; the trial's own program finds the one beside it."""
+    seen = "import os, beside\nprint(beside.A, '=', os.environ.get('PYTHONSAFEPATH'))\nprint(1.0)\n"
+    setup = [] if own is None else [f"export PYTHONSAFEPATH={own}"]
+    study = make_study(
+        python=None,
+        command=f"{sys.executable} own.py {{x}}",
+        budget={"trials": 1},
+        env={"setup": setup},
+    )
+    home, here = study.source.path.parent, tmp_path / "here"
+    (home / "own.py").write_text(seen)
+    (home / "beside.py").write_text("A = 'neighbour'\n")
+    folder = make_study_folder(study, f"sqlite:///{tmp_path}/store.db")
+    TrialQueue.create(f"sqlite:///{tmp_path}/store.db", study, folder=str(folder.path))
+    here.mkdir()
+    for name in ("pydantic", "typer", "beside"):
+        (here / f"{name}.py").write_text("raise SystemExit('planted')\n")
+    script = "\n".join(["set -u", "SLURM_CPUS_PER_TASK=", *setup_lines(study.config)])
+    env = {key: value for key, value in os.environ.items() if key != "PYTHONSAFEPATH"}
+    done = subprocess.run(
+        ["bash", "-c", f"{script}\n{worker_command(folder, study.config, WORKER)}"],
+        cwd=here, env=env, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    if own == "":  # the user wants the usual path
+        assert "planted" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    log = (folder.trial(0) / "log.txt").read_text()
+    assert ("neighbour = None" in log) == (own is None)
+    assert "planted" not in log
 
 
 REFUSED = (
