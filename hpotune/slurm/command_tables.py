@@ -63,7 +63,7 @@ def read_table(text: str, header: Row, *, is_row: Callable[[Row], bool] = lambda
         cells = _cells(line, columns)
         if cells is not None and not _MARKUP.search(cells[0]) and is_row(cells):
             rows.append(cells)
-        elif "|" in line or JOB_ID.match(line):
+        elif "|" in line or JOB_ID.fullmatch(line):
             damaged += 1
     if at is None and not rows:
         return None

@@ -27,8 +27,12 @@ SUBMIT_S = 180.0
 """Seconds that all questions of a verb that submits or cancels may take together; sbatch and scancel always run."""
 _NOT_RUN = (126, 127)
 """A shell's exit codes for a command that it may not run, or does not find: what a site's wrapper gives."""
-_UNREACHABLE = ("contact", "connect", "fetch config")
-"""Words in the errors of Slurm's commands when the controller cannot be reached."""
+_UNREACHABLE = re.compile(
+    r"unable to (contact|connect|establish)|connect failure|connection (refused|reset|failure|timed out)"
+    r"|communication (connection|message|shutdown)|fetch (remote )?config|configuration source|zero bytes were"
+    r"|transport endpoint|no route to host|host is unreachable"
+)
+"""In the errors of Slurm's commands when a daemon cannot be reached; a site's own text may say "contact support"."""
 _OF_ACCOUNTING = ("sacct", "sacctmgr", "sreport")
 """Commands that ask slurmdbd; the others ask slurmctld."""
 _ACTIONS = ("sbatch", "scancel")
@@ -184,7 +188,7 @@ def submitted_id(text: str) -> str:
 def error_kind(text: str) -> type[ClusterError]:
     """The error class for a message of Slurm's commands, whose exit codes do not distinguish them."""
     lower = text.lower()
-    if any(word in lower for word in _UNREACHABLE):
+    if _UNREACHABLE.search(lower):
         return ControllerUnreachable
     return NoAnswer if "timed out" in lower else ClusterError
 

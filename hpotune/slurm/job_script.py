@@ -139,6 +139,8 @@ def submitit_parameters(config: StudyConfig, spec: JobSpec) -> dict[str, Any]:
         extra["kill-on-invalid-dep"] = "yes"
     if spec.kind != "worker":
         extra = {key: value for key, value in extra.items() if key.replace("_", "-") in _SMALL_JOB_EXTRA}
+    if asked.get("gres") and "gres" in extra:  # sbatch counts only the last --gres
+        extra["gres"] = f"{asked.pop('gres')},{extra['gres']}"
     return {
         **{key: value for key, value in asked.items() if value is not None},
         "wckey": resources.wckey,

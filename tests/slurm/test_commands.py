@@ -20,8 +20,10 @@ from hpotune.slurm.cluster_limits import cluster_config, free_submit_slots
 from hpotune.slurm.command_tables import read_table
 from hpotune.slurm.commands import (
     CommandMissing,
+    ControllerUnreachable,
     NoAnswer,
     UnreadableAnswer,
+    error_kind,
     limited_time,
     run_command,
     submitted_id,
@@ -223,6 +225,32 @@ def test_damaged_lines_are_counted():
     assert (len(table.rows), table.damaged) == (1, 2)
     assert read_table("bye\n", ("JOBID", "STATE")) is None
     assert read_table("a\nb\n", ("PARTITION",)) is None
+
+
+def test_banner_below_the_header_is_skipped():
+    banner = "2026-06-01 maintenance of all nodes\n\n12 nodes are down\n"
+    table = read_table(HEADER + banner + ROW, tuple(HEADER.strip().split("|")))
+    assert table is not None
+    assert (len(table.rows), table.damaged) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (
+            "slurm_load_jobs error: Unable to contact slurm controller (connect failure)",
+            ControllerUnreachable,
+        ),
+        ("sacct: error: slurm_persist_conn_open_without_init: Connection refused", ControllerUnreachable),
+        ("squeue: error: Could not establish a configuration source", ControllerUnreachable),
+        ("scontrol: error: Communication connection failure", ControllerUnreachable),
+        ("sbatch: error: Socket timed out on send/recv operation", NoAnswer),
+        ("sbatch: error: no hours left, please contact support@hpc.example", ClusterError),
+        ("sbatch: error: your project is not connected to a grant", ClusterError),
+    ],
+)
+def test_only_slurm_says_unreachable(text, kind):
+    assert error_kind(text) is kind
 
 
 def test_user_defaults_do_not_hide_jobs(prints, monkeypatch):

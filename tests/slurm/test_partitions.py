@@ -73,6 +73,13 @@ def test_spelling_of_the_cluster_is_submitted(fake, make_study, resources, spell
     )
 
 
+def test_further_gres_keeps_the_gpus(make_study):
+    resources = {"gpus": "a100:2", "gpu_option": "gres", "extra": {"gres": "lscratch:100"}}
+    asked = submitit_parameters(make_study(resources=resources).config, JobSpec(count=1, throttle=1))
+    assert "gres" not in asked
+    assert asked["additional_parameters"]["gres"] == "gpu:a100:2,lscratch:100"
+
+
 def test_spelling_stays_without_slurm(fake, make_study):
     config = make_study(resources={"gpus": "A100:2"}).config
     assert with_types_here(config) == config
