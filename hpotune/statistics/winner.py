@@ -103,6 +103,7 @@ def _estimate(
 
     Shapes: `gaps` (others,), the winner's lead over each; `apart` (others, clusters), the lead's contributions.
     """
+    observed, moved = float(observed), float(moved)  # numpy's own numbers have no form in JSON
     stderr = math.sqrt(float(parts @ parts))
     if stderr == 0:  # every item has the same score
         return Estimate(observed=observed, value=observed, low=observed, high=observed, at_least=observed)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from scipy.stats import binomtest
 
 from hpotune.config.schema.study_config import Objective
 from hpotune.records.trial import TrialRow
+from hpotune.report.json_output import as_json
 from hpotune.report.score_items import score_items, score_table
 from hpotune.report.views.best import best_result
 from hpotune.workspace.folder import StudyFolder
@@ -89,3 +91,4 @@ def test_best_is_tested_against_base(tmp_path: Path) -> None:
     assert result.gain_test.method == "exact McNemar"
     assert result.gain_test.p_value == pytest.approx(binomtest(6, 7).pvalue)
     assert result.gain_test.value == pytest.approx(0.625)
+    assert '"significant": true' in json.dumps(as_json(result))
