@@ -92,3 +92,14 @@ def test_best_is_tested_against_base(tmp_path: Path) -> None:
     assert result.gain_test.p_value == pytest.approx(binomtest(6, 7).pvalue)
     assert result.gain_test.value == pytest.approx(0.625)
     assert '"significant": true' in json.dumps(as_json(result))
+
+
+def test_equal_items_have_json(tmp_path: Path) -> None:
+    """Every item right in both: no error at all, and the numbers are still Python's."""
+    folder = StudyFolder(path=tmp_path)
+    rows = [keep(folder, n, 1.0, exam__acc=np.ones(4), exam__doc_id=range(4)) for n in (0, 1)]
+    score = {"objective": {"task": "exam", "metric": "acc", "direction": "maximize"}}
+    result = best_result(
+        folder, config(**FINETUNE, score=score), [replace(rows[0], kind="baseline"), rows[1]]
+    )
+    assert '"significant": false' in json.dumps(as_json(result))
