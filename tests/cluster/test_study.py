@@ -133,7 +133,6 @@ def test_array_elements_share_one_study(slurm_cluster: None, tmp_path: Path) -> 
     script = (ROOT / "slurm_templates" / "array.sbatch").read_text()
     changes = {
         "0-9%2": "0-7",
-        "A100:1": "a100:1",
         "--cpus-per-task=16": "--cpus-per-task=1",
         "source .venv/bin/activate": f"export PATH={Path(sys.executable).parent}:$PATH",
         "srun hpotune": "until [ $SLURM_ARRAY_TASK_ID = 0 ] || [ -d quick ]; do sleep 0.1; done\nsrun hpotune",
