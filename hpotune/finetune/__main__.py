@@ -40,14 +40,14 @@ def main(file: Path) -> int:
     from hpotune.finetune.pipeline import run_trial
     from hpotune.finetune.trial_errors import Paused
 
-    info = read_rank_info(os.environ, number=spec.number)
+    info = read_rank_info(os.environ)
     folder = Path(spec.folder)
     output = TrialOutput(folder=folder, number=spec.number, is_main=info.rank == 0, started=started)
     if info.rank == 0:
         (folder / RESULT).unlink(missing_ok=True)  # of an earlier attempt
     try:
         with output.phase("load", since=started):  # the imports above take most of it
-            ranks = init_ranks(info, os.environ)
+            ranks = init_ranks(info, os.environ, folder=folder)
         try:
             result = run_trial(spec, ranks=ranks, output=output, stop_requested=lambda: bool(signals))
             output.write_result(result)

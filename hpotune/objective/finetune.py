@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import signal
 import sys
 from collections.abc import Mapping
@@ -29,6 +30,9 @@ _STEP_VARIABLES = (
     "SLURM_GPUS_PER_TASK", "SLURM_EXPORT_ENV", "SRUN_CPUS_PER_TASK",
 )  # fmt: skip
 """Variables of the worker's own Slurm job step; an srun inside it would take them as its options."""
+
+TORCHRUN_ENV = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""Without it torchrun opens a store of its own, at all addresses of the machine."""
 
 
 def open_finetune(context: TrialContext) -> AbstractContextManager[Evaluate]:
@@ -61,8 +65,26 @@ def rank_command(config: StudyConfig, spec: Path, env: Mapping[str, str]) -> tup
         srun = ["srun", "--overlap", "--kill-on-bad-exit=1", "--mem=0", "--distribution=block", *shape]
         clean = {key: value for key, value in env.items() if key not in _STEP_VARIABLES}
         return [*srun, *in_container(config, [sys.executable, *module])], {**clean, "HPOTUNE_RANKS": "slurm"}
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={each}"]
-    return in_container(config, [sys.executable, *launcher, *module]), {**env, "HPOTUNE_RANKS": "torchrun"}
+    return in_container(config, [sys.executable, *torchrun(each), *module]), {
+        **env,
+        **TORCHRUN_ENV,
+        "HPOTUNE_RANKS": "torchrun",
+    }
+
+
+def torchrun(processes: int) -> list[str]:
+    """The arguments of python that start this many ranks on this machine; torchrun itself opens no port.
+
+    It keeps what it notes in a temporary file of this user, and its random id names this start of the ranks.
+    """
+    rendezvous = ["--rdzv-backend=c10d", "--rdzv-conf=store_type=file", f"--rdzv-id={secrets.token_hex(8)}"]
+    return [
+        "-m",
+        "torch.distributed.run",
+        *rendezvous,
+        "--local-addr=127.0.0.1",
+        f"--nproc-per-node={processes}",
+    ]
 
 
 def _cpus(env: Mapping[str, str]) -> int:

@@ -31,9 +31,15 @@ def test_one_rank_is_one_process(env):
 
 def test_local_ranks_use_torchrun():
     command, ours = rank_command(config(resources={"processes": 2}), SPEC, {})
-    assert command[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    assert command[5:] == ["-m", "hpotune.finetune", "/t/spec.json"]
+    assert command[1:3] == ["-m", "torch.distributed.run"]
+    assert command[-4:] == ["--nproc-per-node=2", "-m", "hpotune.finetune", "/t/spec.json"]
     assert ours["HPOTUNE_RANKS"] == "torchrun"
+
+
+def test_each_start_has_random_id():
+    starts = [rank_command(config(resources={"processes": 2}), SPEC, {})[0] for _ in range(2)]
+    ids = {part for command in starts for part in command if part.startswith("--rdzv-id=")}
+    assert len(ids) == 2
 
 
 def test_job_ranks_are_slurm_tasks():

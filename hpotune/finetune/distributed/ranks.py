@@ -2,25 +2,27 @@
 
 `HPOTUNE_RANKS` (slurm, torchrun, single) names the launcher; whoever starts the ranks sets it. Without it torchrun's
 variables take precedence over Slurm's. A single process inside a Slurm step sees the step's SLURM_NTASKS; `single`
-makes it ignore them. After the rendezvous its variables are removed, so that no library reads them.
+makes it ignore them. torchrun's variables are removed, so that no library reads them: the ranks meet by rendezvous.py.
 """
 
 from __future__ import annotations
 
 import re
-import zlib
+import socket
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 
+from hpotune.finetune.distributed.rendezvous import LOOPBACK, join_rendezvous, open_rendezvous
+
 T = TypeVar("T")
 
 RENDEZVOUS = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-FIRST_PORT, PORTS = 15_000, 15_000  # below Linux's ephemeral ports, so that no client's port collides
 TIMEOUT_MIN = 60  # longer than the slowest item of a benchmark takes on one rank
 
 
@@ -32,9 +34,10 @@ class RankInfo:
     world_size: int = 1
     local_rank: int = 0
     """The rank among the processes of its node."""
-    address: str = "127.0.0.1"
-    """Host of rank 0."""
-    port: int = 0
+    host: str = LOOPBACK
+    """Name of rank 0's node, or 127.0.0.1 if all ranks are on one node."""
+    attempt: str = ""
+    """Names this start of the ranks: no other start of the trial has the same."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -88,8 +91,8 @@ class Ranks:
             dist.barrier()
 
 
-def read_rank_info(env: Mapping[str, str], *, number: int) -> RankInfo:
-    """This process's rank and rendezvous address; `number` (the trial's) gives two trials of a job different ports.
+def read_rank_info(env: Mapping[str, str]) -> RankInfo:
+    """This process's rank, where rank 0 is, and the name of this start of the ranks.
 
     Raises: KeyError if HPOTUNE_RANKS names a launcher whose variables are missing.
     """
@@ -99,36 +102,44 @@ def read_rank_info(env: Mapping[str, str], *, number: int) -> RankInfo:
             rank=int(env["RANK"]),
             world_size=int(env["WORLD_SIZE"]),
             local_rank=int(env.get("LOCAL_RANK", "0")),
-            address=env["MASTER_ADDR"],
-            port=int(env["MASTER_PORT"]),
+            host=LOOPBACK if env.get("LOCAL_WORLD_SIZE") == env["WORLD_SIZE"] else env["MASTER_ADDR"],
+            attempt=_attempt(env, "TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT"),
         )
     if launcher == "slurm":
+        nodes = env.get("SLURM_STEP_NODELIST") or env["SLURM_JOB_NODELIST"]
         return RankInfo(
             rank=int(env["SLURM_PROCID"]),
             world_size=_slurm_tasks(env),
             local_rank=int(env["SLURM_LOCALID"]),
-            address=first_host(env.get("SLURM_STEP_NODELIST") or env["SLURM_JOB_NODELIST"]),
-            port=_port(env, number),
+            host=first_host(nodes) if re.search(r"[,\[]", nodes) else LOOPBACK,
+            attempt=_attempt(env, "SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"),
         )
     return RankInfo()
 
 
-def init_ranks(info: RankInfo, env: MutableMapping[str, str]) -> Ranks:
-    """Initialise the process group (gloo on CPUs, NCCL on GPUs; none for a single process) and return the ranks."""
+def init_ranks(info: RankInfo, env: MutableMapping[str, str], *, folder: Path) -> Ranks:
+    """Initialise the process group (gloo on CPUs, NCCL on GPUs; none for a single process) and return the ranks.
+
+    The ranks meet through a file in `folder`, the trial's.
+    Raises: TrialError if they do not find each other, or one does not know the file's secret.
+    """
     device = _select_device(info.local_rank)
-    if info.world_size > 1:
-        env.update(
-            RANK=str(info.rank),
-            WORLD_SIZE=str(info.world_size),
-            LOCAL_RANK=str(info.local_rank),
-            MASTER_ADDR=info.address,
-            MASTER_PORT=str(info.port),
-        )
-        backend = "gloo" if device.type == "cpu" else "nccl"
-        bound = None if device.type == "cpu" else device
-        dist.init_process_group(backend, timeout=timedelta(minutes=TIMEOUT_MIN), device_id=bound)
     for name in RENDEZVOUS:
         env.pop(name, None)
+    if info.world_size > 1:
+        if info.host == LOOPBACK:
+            env.setdefault("GLOO_SOCKET_IFNAME", "lo")  # gloo would listen at the host name's address
+        timeout = timedelta(minutes=TIMEOUT_MIN)
+        store = _meet(info, folder)
+        store.set_timeout(timeout)
+        dist.init_process_group(
+            "gloo" if device.type == "cpu" else "nccl",
+            store=store,
+            rank=info.rank,
+            world_size=info.world_size,
+            timeout=timeout,
+            device_id=None if device.type == "cpu" else device,
+        )
     return Ranks(rank=info.rank, world_size=info.world_size, device=device)
 
 
@@ -158,9 +169,15 @@ def _slurm_tasks(env: Mapping[str, str]) -> int:
     return int(env.get("SLURM_STEP_NUM_TASKS") or env["SLURM_NTASKS"])
 
 
-def _port(env: Mapping[str, str], number: int) -> int:
-    key = f"{env.get('SLURM_JOB_ID', '')}.{env.get('SLURM_STEP_ID', '')}.{number}"
-    return FIRST_PORT + zlib.crc32(key.encode()) % PORTS
+def _attempt(env: Mapping[str, str], *names: str) -> str:
+    return ".".join(re.sub(r"[^\w-]", "_", env.get(name) or "0") for name in names)
+
+
+def _meet(info: RankInfo, folder: Path) -> dist.Store:
+    if info.rank > 0:
+        return join_rendezvous(folder, info.attempt, rank=info.rank)
+    names = (info.host,) if info.host == LOOPBACK else (info.host, socket.gethostname())
+    return open_rendezvous(folder, info.attempt, names=names, ranks=info.world_size)
 
 
 def _select_device(local_rank: int) -> torch.device:

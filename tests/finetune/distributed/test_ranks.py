@@ -13,7 +13,14 @@ STEP = {
     "SLURM_JOB_ID": "12",
     "SLURM_STEP_ID": "0",
 }
-TORCHRUN = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "here", "MASTER_PORT": "2900"}
+TORCHRUN = {
+    "RANK": "1",
+    "WORLD_SIZE": "2",
+    "LOCAL_RANK": "1",
+    "MASTER_ADDR": "here",
+    "MASTER_PORT": "2900",
+    "TORCHELASTIC_RUN_ID": "a/b",
+}
 
 
 @pytest.mark.parametrize(
@@ -31,27 +38,32 @@ def test_first_host_of_node_list(nodelist, host):
 
 
 def test_slurm_step_gives_ranks():
-    info = read_rank_info(STEP, number=5)
-    assert (info.rank, info.world_size, info.local_rank, info.address) == (3, 4, 1, "n7")
-    assert 15_000 <= info.port < 30_000
+    info = read_rank_info(STEP)
+    assert (info.rank, info.world_size, info.local_rank, info.host) == (3, 4, 1, "n7")
 
 
-def test_trials_of_job_use_different_ports():
-    assert read_rank_info(STEP, number=5).port != read_rank_info(STEP, number=6).port
-    assert read_rank_info(STEP, number=5).port == read_rank_info(STEP | {"SLURM_PROCID": "0"}, number=5).port
+def test_ranks_of_one_node_use_loopback():
+    assert read_rank_info(STEP | {"SLURM_STEP_NODELIST": "n7"}).host == "127.0.0.1"
+    assert read_rank_info(TORCHRUN | {"LOCAL_WORLD_SIZE": "2"}).host == "127.0.0.1"
+
+
+@pytest.mark.parametrize("name", ["SLURM_JOB_ID", "SLURM_STEP_ID", "SLURM_RESTART_COUNT"])
+def test_each_start_is_another_attempt(name):
+    assert read_rank_info(STEP | {"SLURM_PROCID": "0"}).attempt == read_rank_info(STEP).attempt
+    assert read_rank_info(STEP | {name: "31"}).attempt != read_rank_info(STEP).attempt
 
 
 def test_torchrun_overrides_slurm():
-    assert read_rank_info(STEP | TORCHRUN, number=0) == RankInfo(
-        rank=1, world_size=2, local_rank=1, address="here", port=2900
+    assert read_rank_info(STEP | TORCHRUN) == RankInfo(
+        rank=1, world_size=2, local_rank=1, host="here", attempt="a_b.0"
     )
 
 
 def test_inherited_slurm_variables_are_ignored():
-    assert read_rank_info(STEP | TORCHRUN | {"HPOTUNE_RANKS": "single"}, number=0) == RankInfo()
+    assert read_rank_info(STEP | TORCHRUN | {"HPOTUNE_RANKS": "single"}) == RankInfo()
     batch_script = {"SLURM_PROCID": "0", "SLURM_NTASKS": "8", "SLURM_LOCALID": "0"}
-    assert read_rank_info(batch_script, number=0) == RankInfo()
+    assert read_rank_info(batch_script) == RankInfo()
 
 
 def test_launcher_can_be_named():
-    assert read_rank_info(STEP | TORCHRUN | {"HPOTUNE_RANKS": "slurm"}, number=0).world_size == 4
+    assert read_rank_info(STEP | TORCHRUN | {"HPOTUNE_RANKS": "slurm"}).world_size == 4

@@ -129,8 +129,9 @@ def test_sharded_ranks_give_same_scores(bench: Path, alone: dict[str, Any]) -> N
 
 
 @pytest.mark.parametrize("shard", [True, False])
-def test_signal_to_one_rank_stops_all(bench: Path, shard: bool) -> None:
+def test_signal_to_one_rank_stops_all(bench: Path, tmp_path: Path, shard: bool) -> None:
     paths = {"model": bench / "model", "adapter": bench / "adapter", "include_path": bench / "tasks"}
+    paths["out"] = tmp_path
     job = {"dtype": "float64", "shard": shard, "stop_after": 3} | {k: str(path) for k, path in paths.items()}
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     run(sys.executable, *torchrun, str(WORKER), json.dumps(job))
