@@ -113,7 +113,7 @@ def snapshot_current_code(folder: StudyFolder) -> SnapshotResult:
 def _make_study(checked: Checked, url: str, why: str, *, adopt: bool = False) -> PreparedStudy:
     """Create the study's folder and store, or update those that exist."""
     folder = checked.folder
-    check_files(folder.path, *store_files(url))
+    check_files(folder.path, *store_files(url), shared=folder.shared)
     snapshot = snapshot_code(folder, checked.study.source.values, home=checked.home)
     study = folder.in_force(checked.study)
     store = _open_store(folder, study, url, adopt=adopt)

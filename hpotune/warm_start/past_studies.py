@@ -53,7 +53,8 @@ def read_study(path: Path) -> PastStudy:
 
     Raises: HpotuneError if there is no study, or its store cannot be read.
     """
-    folder = folder_of(path) if path.suffix in (".yaml", ".yml") else open_folder(path)
+    opened = folder_of if path.suffix in (".yaml", ".yml") else open_folder
+    folder = opened(path, own=False)
     study = folder.load()
     rows = rows_of(folder.provenance().store, study)
     sign = 1.0 if study.config.score.objective[0].sense == "maximize" else -1.0

@@ -35,7 +35,7 @@ from hpotune.workspace.dependencies import (
 )
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.snapshot_check import changes, content_hash, copy_path, is_importable, snapshot_hash
-from hpotune.workspace.trust import check_files
+from hpotune.workspace.trust import check_files, trusted_group
 
 MAX_FILES = 1000
 MAX_BYTES = 10_000_000
@@ -157,10 +157,9 @@ def _check_unchanged(folder: StudyFolder, code: CodeSnapshot) -> None:
 
     Raises: StudyFileError naming what differs.
     """
-    check_files(
-        folder.path, code.path, code.path / "snapshot.json", *map(code.path.joinpath, code.roots.values())
-    )
-    owners = _code_owners(code.files)
+    copies = map(code.path.joinpath, code.roots.values())
+    check_files(folder.path, code.path, code.path / "snapshot.json", *copies, shared=folder.shared)
+    owners = _code_owners(code.files, folder)
     try:
         changed = changes(code.path, code.roots, code.files, trusted=lambda path: not owners.complaint(path))
     except OSError as error:
@@ -175,10 +174,11 @@ def _check_unchanged(folder: StudyFolder, code: CodeSnapshot) -> None:
         )
 
 
-def _code_owners(files: Iterable[str | Path]) -> Owners:
-    """Whose modules may be part of the code: this user's, and those of the owners of the named programs."""
+def _code_owners(files: Iterable[str | Path], folder: StudyFolder) -> Owners:
+    """Whose modules may be part of the code: this user's, those of the named programs' owners and of a shared group."""
     named = frozenset(file_owner(Path(file)) for file in files)
-    return Owners(users=this_user().users | named, modes=False)
+    group = trusted_group(folder.path, shared=folder.shared)
+    return Owners(users=this_user().users | named, group=group, modes=False)
 
 
 def _newest(folder: StudyFolder) -> CodeSnapshot | None:
@@ -209,7 +209,7 @@ def _gather(values: Mapping[str, Value], *, home: Path, folder: StudyFolder) -> 
     command = values.get("command")
     programs = study_programs(values, home=home)
     files = _read_files(with_imports(programs, home=home))
-    _check_owners(files or (), programs)
+    _check_owners(files or (), programs, folder)
     if files is None:
         raise StudyFileError(
             f"the study's code and what it imports from {home} is too large for a code snapshot (more than {MAX_FILES} "
@@ -236,12 +236,12 @@ def _gather(values: Mapping[str, Value], *, home: Path, folder: StudyFolder) -> 
     return files, notes
 
 
-def _check_owners(files: Iterable[Path], programs: Iterable[Path]) -> None:
+def _check_owners(files: Iterable[Path], programs: Iterable[Path], folder: StudyFolder) -> None:
     """Check that the modules which the programs import were not put beside them by another user.
 
     Raises: StudyFileError.
     """
-    if found := first_complaint(files, _code_owners(programs)):
+    if found := first_complaint(files, _code_owners(programs, folder)):
         path, text = found
         raise StudyFileError(
             f"{path}: {text}, and the study's program would import it; remove it, or move the program and the study "
@@ -306,7 +306,7 @@ def _write(code: CodeSnapshot, files: Files, *, folder: StudyFolder) -> None:
     if _read(folder, code.hash) is None:  # damaged; the name says what it was
         _write_record(code.path, code)
     _check_unchanged(folder, code)
-    _link_other_files(code, study_folder=folder.path, owners=_code_owners(code.files))
+    _link_other_files(code, study_folder=folder.path, owners=_code_owners(code.files, folder))
 
 
 def _write_record(folder: Path, code: CodeSnapshot) -> None:
@@ -356,7 +356,8 @@ def _link_other_files(code: CodeSnapshot, *, study_folder: Path, owners: Owners)
 def _is_study(path: Path, *, study_folder: Path) -> bool:
     """Whether this is a study folder; two that link to each other would trap tools that follow links."""
     study = StudyFolder(path=path)
-    return path == study_folder or study.resolved_file.is_file() or study.lock_file.exists()
+    # os.path: another user's closed folder is an error for Path before Python 3.12
+    return path == study_folder or os.path.isfile(study.resolved_file) or os.path.exists(study.lock_file)
 
 
 def _change_note(before: CodeSnapshot, now: CodeSnapshot) -> str:

@@ -1,6 +1,7 @@
 """The files that a study's program consists of: the programs that it names, and modules beside them that they import.
 
-Found by reading the source: nothing is imported or run. Installed packages are left out.
+Found by reading the source: nothing is imported or run. Installed packages are left out. Folders that are closed to
+this user hold nothing (os.path; pathlib raises an error for them before Python 3.12).
 """
 
 from __future__ import annotations
@@ -95,7 +96,8 @@ def files_below(folder: Path, suffixes: Sequence[str]) -> Iterator[Path]:
         inner[:] = sorted(
             name
             for name in inner
-            if not name.startswith((".", "__pycache__")) and not Path(path, name, "resolved.yaml").exists()
+            if not name.startswith((".", "__pycache__"))
+            and not os.path.exists(Path(path, name, "resolved.yaml"))
         )
         yield from (Path(path, name) for name in sorted(files) if Path(name).suffix in suffixes)
 
@@ -122,7 +124,7 @@ def _called_programs(script: str, folders: Sequence[Path]) -> Iterator[Path]:
     for word in _CALLED.findall(script):
         parts = [part for part in word.split("/") if part not in ("", ".")]
         tails = [Path(*parts[index:]) for index in range(len(parts))]
-        yield from (folder / tail for folder in folders for tail in tails if (folder / tail).is_file())
+        yield from (folder / tail for folder in folders for tail in tails if os.path.isfile(folder / tail))
 
 
 def _import_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
@@ -142,14 +144,14 @@ def _import_names(nodes: Iterable[ast.AST]) -> Iterator[tuple[int, str]]:
 def _imported_files(parts: Sequence[str], folder: Path) -> Iterator[Path]:
     """The files under a folder that the import of a dotted name reads."""
     for part in parts:
-        if (folder / part / "__init__.py").is_file():
+        if os.path.isfile(folder / part / "__init__.py"):
             yield from files_below(folder / part, (".py",))
             return
-        if (folder / f"{part}.py").is_file():
+        if os.path.isfile(folder / f"{part}.py"):
             yield folder / f"{part}.py"
             return
         folder = folder / part
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             return
-    if parts and (folder / "__main__.py").is_file():
+    if parts and os.path.isfile(folder / "__main__.py"):
         yield folder / "__main__.py"

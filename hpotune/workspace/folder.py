@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +21,7 @@ from hpotune.config.yaml_source import Source, Value, read_source, write_yaml
 from hpotune.errors import StoreError, StudyFileError
 from hpotune.workspace.atomic_files import file_mode, unwritable_message, write_atomic
 from hpotune.workspace.provenance import Provenance, read_provenance, write_provenance
-from hpotune.workspace.trust import check_files, check_folder, check_trial, store_files
+from hpotune.workspace.trust import check_files, check_folder, check_trial, restrict_umask, store_files
 
 if TYPE_CHECKING:
     from hpotune.records.rehearsal_record import RehearsalRecord
@@ -51,6 +51,8 @@ class StudyFolder:
     """Paths in one study's folder, and what its files hold. Files are read when they are asked for."""
 
     path: Path
+    shared: bool | None = field(default=None, compare=False)
+    """Whether its group's members are trusted, as it was opened; None: not opened, and resolved.yaml says so."""
 
     @property
     def study_file(self) -> Path:
@@ -131,7 +133,7 @@ class StudyFolder:
 
         Raises: StudyFileError where another user owns or may change one of them.
         """
-        check_trial(self.path, self.trial(number))
+        check_trial(self.path, self.trial(number), shared=self.shared)
         return self.trial(number)
 
     def load(self) -> Study:
@@ -192,7 +194,7 @@ class StudyFolder:
         Raises: StudyFileError where it cannot be read, or where another user owns or may change the store's file.
         """
         found = read_provenance(self.provenance_file)
-        check_files(self.path, *store_files(found.store))
+        check_files(self.path, *store_files(found.store), shared=self.shared)
         return found
 
 
@@ -221,46 +223,66 @@ def home_of(target: Path) -> Path:
     Raises: StudyFileError where that home is no longer known.
     """
     parent = StudyFolder(path=real_path(target.parent))
-    return open_folder(parent.path).provenance().home if parent.resolved_file.is_file() else parent.path
+    return (
+        open_folder(parent.path, own=False).provenance().home
+        if parent.resolved_file.is_file()
+        else parent.path
+    )
 
 
-def open_folder(path: Path, *, source: Source | None = None) -> StudyFolder:
+def open_folder(path: Path, *, source: Source | None = None, own: bool = True) -> StudyFolder:
     """The study's folder of this path, which may be missing. `source`: the study file that names it.
 
+    `own`: it is the verb's study, so that this process makes new files for this user alone, or for the folder's group
+    where the study is shared; False: another study, which is only read.
     Raises: StudyFileError for a circle of links, or where another user owns or may change the folder.
     """
     real = real_path(path)
-    check_files(real, path)  # a link to the folder
-    check_folder(real, source=source)
-    return StudyFolder(path=real)
+    shared = check_folder(real, source=source)
+    if path.is_symlink():
+        check_files(real, path, shared=shared)
+    if own:
+        restrict_umask(shared=shared)
+    return StudyFolder(path=real, shared=shared)
 
 
-def folder_of(target: Path, *, chosen: Path | None = None) -> StudyFolder:
+def folder_of(target: Path, *, chosen: Path | None = None, own: bool = True) -> StudyFolder:
     """The folder that a study file or folder on the command line means: NAME beside the file, or the chosen one.
 
+    `own`: as `open_folder`.
     Raises: StudyFileError where the target is neither, or where another user owns or may change the folder.
     """
-    if chosen is not None or target.is_dir():
-        return open_folder(chosen or target)
+    if target.is_dir():
+        return open_folder(chosen or target, own=own)
+    if chosen is not None:
+        return open_folder(chosen, source=_readable_source(target), own=own)
     parent = StudyFolder(path=real_path(target.parent))
     if parent.resolved_file.is_file():
-        return open_folder(parent.path)
-    return folder_of_source(read_source(target))
+        return open_folder(parent.path, source=_readable_source(target), own=own)
+    return folder_of_source(read_source(target), own=own)
 
 
-def folder_of_source(source: Source, *, chosen: Path | None = None) -> StudyFolder:
+def _readable_source(file: Path) -> Source | None:
+    """The study file; None where it cannot be read, since the folder holds the study already."""
+    try:
+        return read_source(file)
+    except StudyFileError:
+        return None
+
+
+def folder_of_source(source: Source, *, chosen: Path | None = None, own: bool = True) -> StudyFolder:
     """The folder of a study file that has been read: the chosen one, the one that the file is in, or NAME beside it.
 
     Raises: StudyFileError where another user owns or may change it.
     """
     parent = StudyFolder(path=real_path(source.path.parent))
     if chosen is not None:
-        return open_folder(chosen, source=source)
+        return open_folder(chosen, source=source, own=own)
     if parent.resolved_file.is_file():
-        return open_folder(parent.path, source=source)
+        return open_folder(parent.path, source=source, own=own)
     name = source.values.get("name")
     usable = isinstance(name, str) and re.fullmatch(NAME, name)  # else the check of the file refuses it
-    return open_folder(parent.path / (str(name) if usable else "no-valid-name:"), source=source)
+    return open_folder(parent.path / (str(name) if usable else "no-valid-name:"), source=source, own=own)
 
 
 def real_path(path: Path) -> Path:

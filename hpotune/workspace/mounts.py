@@ -25,7 +25,7 @@ def mount(folder: Path) -> Mount:
     path = str(existing_folder(folder).resolve())
     best = Mount(point="", kind="unknown")
     try:
-        mounts = MOUNTS.read_text(encoding="utf-8").splitlines()
+        mounts = MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     except OSError:
         return best
     for line in mounts:

@@ -56,8 +56,8 @@ def changes(
 
 def is_importable(path: Path) -> bool:
     """Whether Python imports something by the name of this file or folder."""
-    if path.is_dir():
-        return any((path / f"__init__{suffix}").exists() for suffix in all_suffixes())
+    if os.path.isdir(path):  # os.path: another user's closed folder is an error for Path before Python 3.12
+        return any(os.path.exists(path / f"__init__{suffix}") for suffix in all_suffixes())
     return path.name.endswith(_IMPORTED)
 
 

@@ -33,37 +33,48 @@ _FILES = frozenset(
 )  # fmt: skip
 
 
-def check_folder(folder: Path, *, source: Source | None = None) -> None:
+def check_folder(folder: Path, *, source: Source | None = None) -> bool:
     """Check that nobody else may have written what is in a study's folder, which may be missing.
 
-    `source`: the study file that the user named, if it was one. New files are made for this user alone, or for the
-    folder's group where the study is shared with it.
+    `source`: the study file that the user named, if it was one. Returns whether the study is shared with a group.
     Raises: StudyFileError naming the file, its owner, and the next step.
     """
-    shared = _is_shared(folder, source)
-    _restrict_umask(shared=shared)
+    shared = is_shared(folder, source)
     if found := _complaint(folder, _files(folder), shared=shared):
         raise StudyFileError(_message(folder, *found, shared=shared))
+    return shared
 
 
-def check_files(folder: Path, *paths: Path) -> None:
+def check_files(folder: Path, *paths: Path, shared: bool | None) -> None:
     """Check files of a study that lie deeper in its folder, or a store elsewhere; missing ones are accepted.
 
+    `shared`: what `check_folder` found; None: what the folder's own resolved.yaml says.
     Raises: StudyFileError as `check_folder`.
     """
-    if found := _complaint(folder, paths, shared=None):
-        raise StudyFileError(_message(folder, *found, shared=_is_shared(folder, None)))
+    if found := _complaint(folder, paths, shared=shared):
+        raise StudyFileError(_message(folder, *found, shared=_decided(folder, shared)))
 
 
-def check_trial(folder: Path, trial: Path) -> None:
-    """Check a trial's folder and the files in it before they are read or written.
+def check_trial(folder: Path, trial: Path, *, shared: bool | None) -> None:
+    """Check a trial's folder and the files in it before they are read or written. `shared`: as `check_files`.
 
     Raises: StudyFileError as `check_folder`.
     """
-    check_files(folder, trial)
+    check_files(folder, trial, shared=shared)
     # of these the owner only: a user's program may have given a file any mode
-    if found := _complaint(folder, tuple(trial / name for name in _OF_TRIAL), shared=None, modes=False):
-        raise StudyFileError(_message(folder, *found, shared=_is_shared(folder, None)))
+    if found := _complaint(folder, tuple(trial / name for name in _OF_TRIAL), shared=shared, modes=False):
+        raise StudyFileError(_message(folder, *found, shared=_decided(folder, shared)))
+
+
+def trusted_group(folder: Path, *, shared: bool | None) -> int | None:
+    """The number of the group whose members are trusted with a study; None where it is not shared."""
+    if not _decided(folder, shared):
+        return None
+    try:
+        number = folder.stat().st_gid
+    except OSError:  # not made yet
+        return None
+    return number if is_member(os.geteuid(), number) else None
 
 
 def store_files(url: str) -> list[Path]:
@@ -89,10 +100,7 @@ def _complaint(
         return None
     owner, has_modes = _new_file(folder)
     users = this_user().users | owner
-    group = None
-    if _is_shared(folder, None) if shared is None else shared:
-        number = folder.stat().st_gid
-        group = number if is_member(os.geteuid(), number) else None
+    group = trusted_group(folder, shared=shared)
     return first_complaint(paths, Owners(users=users, group=group, modes=modes and has_modes))
 
 
@@ -116,16 +124,21 @@ def _entries(folder: Path) -> list[Path]:
         return []
 
 
-def _is_shared(folder: Path, source: Source | None) -> bool:
+def _decided(folder: Path, shared: bool | None) -> bool:
+    return is_shared(folder) if shared is None else shared
+
+
+def is_shared(folder: Path, source: Source | None = None) -> bool:
     """Whether a study file says `shared_with: group`, and this user has written it or has opted in by $SHARED.
 
-    A folder's own word is not enough: who plants a folder writes that too.
+    A folder's own word is not enough: who plants a folder writes that too. The folder's owner has opted in when the
+    study was made, and other members may have written its files anew.
     """
     opted_in = os.environ.get(SHARED) == "group"
     if source and source.values.get("shared_with") == "group" and (opted_in or _is_mine(source.path)):
         return True
     resolved = folder / "resolved.yaml"
-    return (opted_in or _is_mine(resolved)) and _says_shared(resolved)
+    return (opted_in or _is_mine(resolved) or _is_mine(folder)) and _says_shared(resolved)
 
 
 def _says_shared(file: Path) -> bool:
@@ -155,13 +168,16 @@ def _new_file(folder: Path) -> tuple[frozenset[int], bool]:
     try:
         with tempfile.NamedTemporaryFile(dir=folder, prefix=".hpotune-owner-") as file:  # of mode 0600
             found = os.fstat(file.fileno())
-            return frozenset({found.st_uid}), not found.st_mode & stat.S_IWOTH
+            return frozenset({found.st_uid}), not found.st_mode & (stat.S_IWOTH | stat.S_IWGRP)
     except OSError:
         return frozenset(), True
 
 
-def _restrict_umask(*, shared: bool) -> None:
-    """Make new files private to this user's writing, or to the group's; what else the umask forbids stays forbidden."""
+def restrict_umask(*, shared: bool) -> None:
+    """Make this process's new files private to this user's writing, or to the group's.
+
+    What else the umask forbids stays forbidden.
+    """
     mask = os.umask(0o077)
     os.umask((mask & ~0o070 if shared else mask | 0o020) | 0o002)
 
@@ -175,12 +191,18 @@ def _message(folder: Path, path: Path, text: str, *, shared: bool) -> str:
             + ("" if shared else ", or write `shared_with: group` into the study file")
         )
     if shared:
-        number = folder.stat().st_gid
         return (
             start
-            + f"its owner is not in the group {group_name(number)} of the folder: remove it, or use --folder"
+            + f"its owner is not in the group {group_name(_group(folder))} of the folder: remove it, or use --folder"
         )
     return start + (
         "use --folder or another name, or remove it; of a group's study that says `shared_with: group`, "
         f"set {SHARED}=group"
     )
+
+
+def _group(folder: Path) -> int:
+    try:
+        return folder.stat().st_gid
+    except OSError:  # not made yet: a file elsewhere is not trusted
+        return os.getegid()

@@ -15,7 +15,8 @@ import pytest
 from hpotune.cli import main
 from hpotune.errors import StudyFileError
 from hpotune.launch.prepare import prepare
-from hpotune.workspace.atomic_files import write_atomic
+from hpotune.warm_start.past_studies import read_study, sibling_studies
+from hpotune.workspace.atomic_files import current_umask, write_atomic
 from hpotune.workspace.folder import StudyFolder, open_folder
 from hpotune.workspace.trust import SHARED, check_folder, store_files
 
@@ -268,3 +269,18 @@ def test_private_study_file_stays_private(file: Path) -> None:
 
 def test_missing_folder_is_accepted(tmp_path: Path) -> None:
     check_folder(tmp_path / "none")
+
+
+@pytest.mark.parametrize("shared", [None, "group"])
+def test_another_study_changes_no_umask(
+    shared: str | None, make_study: Callable[..., object], tmp_path: Path
+) -> None:
+    make_study(name="other", shared_with=shared)
+    other = prepare(tmp_path / "home" / "study.yaml", chosen=None, data_root=None).folder.path
+    make_study(shared_with=None if shared else "group")
+    prepare(tmp_path / "home" / "study.yaml", chosen=None, data_root=None)
+    own = 0o022 if shared else 0o002
+    assert current_umask() == own
+    assert read_study(other).name == "other"
+    assert [past.name for past in sibling_studies(tmp_path / "home" / "bowl")] == ["other"]
+    assert current_umask() == own
