@@ -196,10 +196,12 @@ def worker(
     from hpotune.slurm.submission import belongs_to_study
     from hpotune.worker import WorkerLoop, this_worker
     from hpotune.workspace.folder import folder_of
+    from hpotune.workspace.snapshot_users import using_snapshot
 
     folder = folder_of(study)
     if not folder.resolved_file.is_file():
-        folder = prepare(study, chosen=None, data_root=data_root).folder
+        prepared = prepare(study, chosen=None, data_root=data_root)
+        folder, code = prepared.folder, code or prepared.code
     elif code is None:  # started by hand, or in an sbatch file of the user's own: the code as it is now
         snapshot = snapshot_current_code(folder).code
         code = snapshot.hash if snapshot else None
@@ -224,15 +226,18 @@ def worker(
         return loop.run(trials=trials)
 
     done = None
-    try:
-        done = run_once()
-        if done.broken_node and exclude_node(me.job, me.host, partition=config.resources.partition):
-            typer.echo(f"asked Slurm to start no more of job {me.job.split('_')[0]} on {me.host}", err=True)
-    finally:
-        if follow_up:
-            _follow_up(folder.path, ended=[me.job])
-    if not follow_up:
-        _stand_in(folder, done, again=run_once, job=me.job)
+    with using_snapshot(folder, code, job=me.job):
+        try:
+            done = run_once()
+            if done.broken_node and exclude_node(me.job, me.host, partition=config.resources.partition):
+                typer.echo(
+                    f"asked Slurm to start no more of job {me.job.split('_')[0]} on {me.host}", err=True
+                )
+        finally:
+            if follow_up:
+                _follow_up(folder.path, ended=[me.job])
+        if not follow_up:
+            _stand_in(folder, done, again=run_once, job=me.job)
 
 
 def _stand_in(

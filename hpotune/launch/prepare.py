@@ -19,6 +19,7 @@ from hpotune.config.load import Study, build_study
 from hpotune.config.paths import resolve
 from hpotune.config.yaml_source import Mistakes, Source, read_source
 from hpotune.errors import StoreError, StudyFileError
+from hpotune.launch.old_snapshots import remove_old_snapshots
 from hpotune.launch.preparation_lock import preparing, wait_until_made
 from hpotune.search.algorithms.registry import check_extended
 from hpotune.search.start_points import start_points_text
@@ -107,7 +108,8 @@ def snapshot_current_code(folder: StudyFolder) -> SnapshotResult:
 
     Raises: StudyFileError if its program cannot be read.
     """
-    return snapshot_code(folder, folder.load().source.values, home=folder.provenance().home)
+    with exclusive_lock(folder.lock_file):
+        return snapshot_code(folder, folder.load().source.values, home=folder.provenance().home)
 
 
 def _make_study(checked: Checked, url: str, why: str, *, adopt: bool = False) -> PreparedStudy:
@@ -120,6 +122,7 @@ def _make_study(checked: Checked, url: str, why: str, *, adopt: bool = False) ->
     notes = overridden_edits(checked.study.config.budget, read_extension(folder.extension_file))
     notes = [*notes, *_store_start_points(checked, store, url)]
     make_folder(folder, checked.study.source, home=checked.home, store_url=url)
+    remove_old_snapshots(folder, store)
     return PreparedStudy(
         folder=folder, study=study, store=store, store_url=url, why=why,
         code=_hash(snapshot), notes=(*notes, *snapshot.notes),
@@ -203,6 +206,7 @@ def _reopen(
         store = TrialQueue.open(provenance.store, study)
         store.append_waiting()
         snapshot = snapshot_code(folder, study.source.values, home=provenance.home)
+        remove_old_snapshots(folder, store)
     return PreparedStudy(
         folder=folder, study=study, store=store, store_url=provenance.store, why="as before",
         code=_hash(snapshot), notes=snapshot.notes,

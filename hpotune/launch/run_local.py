@@ -25,9 +25,10 @@ from hpotune.schedule.rounds import width
 from hpotune.schedule.stopping_criterion import failed_too_often, stop_reason
 from hpotune.storage import TrialQueue
 from hpotune.workspace.atomic_files import open_append
-from hpotune.workspace.code_snapshot import find_snapshot
+from hpotune.workspace.code_snapshot import CodeSnapshot, find_snapshot
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import try_exclusive_lock
+from hpotune.workspace.snapshot_users import using_snapshot
 from hpotune.workspace.trust import SHARED
 
 SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()
@@ -73,6 +74,19 @@ def run_workers(
     Raises: HpotuneError when `count` workers in a row end without taking a trial.
     """
     code = find_snapshot(folder)  # one for all of them, whatever is submitted meanwhile
+    with using_snapshot(folder, code.hash if code else None, job=LOCAL):
+        return _run_workers(folder, store, code, count=count, show=show, gpus=gpus)
+
+
+def _run_workers(
+    folder: StudyFolder,
+    store: TrialQueue,
+    code: CodeSnapshot | None,
+    *,
+    count: int,
+    show: Callable[[], None],
+    gpus: Sequence[str],
+) -> bool:
     folder.cancelled.unlink(missing_ok=True)
     pool = _WorkerPool(
         folder=folder,

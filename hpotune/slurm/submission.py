@@ -154,6 +154,11 @@ def _record(jobs: Path, job_id: str, token: str) -> None:
     _forget(script)
 
 
+def open_submissions(jobs: Path) -> list[Path]:
+    """The scripts of submissions whose job is not known yet."""
+    return [note.with_suffix(".sh") for note in sorted(jobs.glob(f"{_PREFIX}*.json"))]
+
+
 def adopt_lost(jobs: Path) -> list[str]:
     """Record the jobs of submissions that a crash or a lost answer left open; returns their ids.
 

@@ -46,7 +46,7 @@ def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str
     config = with_types_here(config) if spec.kind == "worker" else config
     command = worker_command(folder, config, spec, code=code)
     with clean_environment():
-        record = _job_record(spec, time_min=config.resources.walltime_min)
+        record = _job_record(spec, time_min=config.resources.walltime_min, code=code)
         job_id = command_executor(folder, config, spec).submit_array(command, count=spec.count, record=record)
     if spec.kind == "worker":
         _record_changes(folder, config.resources, job_id)
@@ -133,7 +133,7 @@ def _known_nodes(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in names if name in known)
 
 
-def _job_record(spec: JobSpec, *, time_min: int) -> dict[str, object]:
+def _job_record(spec: JobSpec, *, time_min: int, code: str | None) -> dict[str, object]:
     """What job.json says of a job, without its id."""
     return {
         "kind": spec.kind,
@@ -141,6 +141,7 @@ def _job_record(spec: JobSpec, *, time_min: int) -> dict[str, object]:
         "throttle": spec.throttle,
         "trials": spec.trials,
         "time_min": time_min,
+        "code": code,
     }
 
 

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from hpotune.config.json_file import DamagedFileError, decoding, read_object, read_regular
+from hpotune.config.json_file import DamagedFileError, decoding, read_object
 from hpotune.config.ownership import Owners, file_owner, first_complaint, this_user
 from hpotune.config.yaml_source import Value
 from hpotune.errors import StoreError, StudyFileError
@@ -35,6 +35,7 @@ from hpotune.workspace.dependencies import (
 )
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.snapshot_check import changes, content_hash, copy_path, is_importable, snapshot_hash
+from hpotune.workspace.snapshot_users import newest_snapshot, snapshot_names
 from hpotune.workspace.trust import check_files, trusted_group
 
 MAX_FILES = 1000
@@ -124,6 +125,8 @@ def snapshot_code(folder: StudyFolder, values: Mapping[str, Value], *, home: Pat
         _write(code, files, folder=folder)
         if before is None or before.hash != code.hash:
             write_atomic(folder.path / "code" / "newest", code.hash + "\n")
+        if not code.path.is_dir():  # an old one, which another process has just removed
+            _write(code, files, folder=folder)
     except OSError as error:
         raise StoreError(
             f"{folder.path / 'code'}: the snapshot of the study's code cannot be written ({error.strerror}); "
@@ -145,7 +148,7 @@ def find_snapshot(folder: StudyFolder, name: str | None = None) -> CodeSnapshot 
     if name is None:
         return found
     if found is None:
-        held = sorted(path.parent.name for path in folder.path.glob("code/*/snapshot.json"))
+        held = snapshot_names(folder)
         raise StudyFileError(
             f"--code {name}: {folder.path / 'code'} holds no such snapshot; it holds {', '.join(held) or 'none'}"
         )
@@ -182,11 +185,8 @@ def _code_owners(files: Iterable[str | Path], folder: StudyFolder) -> Owners:
 
 
 def _newest(folder: StudyFolder) -> CodeSnapshot | None:
-    try:
-        name = read_regular(folder.path / "code" / "newest").decode("utf-8").strip()
-    except (OSError, ValueError):
-        return None
-    return _read(folder, name) if re.fullmatch("[0-9a-f]+", name) else None
+    name = newest_snapshot(folder)
+    return None if name is None else _read(folder, name)
 
 
 def _read(folder: StudyFolder, name: str) -> CodeSnapshot | None:
