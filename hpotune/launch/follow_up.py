@@ -89,10 +89,13 @@ def follow_up(
         rows = [row for row in found if row.id not in ended and not _has_signed_off(folder, row)]
         unsigned_s = None if any(row.active and row.kind != "follow-up" for row in rows) else UNSIGNED_S
         failure = stale_failure(rows, lease_s=lease_s)
-        with requeue_lock(folder):
-            requeued = tuple(
-                store.requeue_stale(failure, read_output=output_reader(folder), unowned_s=unsigned_s)
-            )
+        requeued: tuple[int, ...] = ()
+        with requeue_lock(folder) as held:
+            if held:  # else another process requeues now
+                found_lost = store.requeue_stale(
+                    failure, read_output=output_reader(folder), unowned_s=unsigned_s
+                )
+                requeued = tuple(found_lost)
         store.append_waiting()
         if not unattended:
             folder.cancelled.unlink(missing_ok=True)

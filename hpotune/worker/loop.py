@@ -185,8 +185,9 @@ class WorkerLoop:
 
     def _requeue_earlier_trials(self) -> None:
         """Requeue the trials that this job ran before it was requeued, or that stale workers of this machine ran."""
-        with requeue_lock(self._folder):
-            self._requeue_own()
+        with requeue_lock(self._folder) as held:
+            if held:  # else another process requeues now, and the next look finds what it leaves
+                self._requeue_own()
 
     def _requeue_own(self) -> None:
         read_output = output_reader(self._folder)

@@ -14,7 +14,8 @@ import pytest
 
 from hpotune.objective.process import marked_processes
 from hpotune.records.trial import Failure, TrialResult, Worker
-from hpotune.storage import output_reader, stale_on_host
+from hpotune.storage import output_reader, requeue_lock, stale_on_host
+from hpotune.storage.trials import stale
 from hpotune.worker import WorkerLoop, this_worker
 
 LOCAL = Worker(job="local", host="h", pid=os.getpid())
@@ -85,6 +86,16 @@ def test_failed_trial_keeps_no_large_files(new_study, work):
     assert row.seconds >= row.metrics["seconds"] > 0
     assert row.gpu_hours == pytest.approx(6 * row.seconds / 3600)
     assert {path.name for path in folder.trial(0).iterdir()} == {"spec.json", "result.json", "log.txt"}
+
+
+def test_requeuing_is_left_to_its_holder(new_study, work, monkeypatch):
+    folder, store = new_study(budget={"trials": 2})
+    store.claim(Worker(job="local", host="h", pid=2**22 + 1))
+    monkeypatch.setattr(stale, "REQUEUE_PATIENCE_S", 0.1)
+    with requeue_lock(folder) as held:
+        assert held
+        work(folder, worker=LOCAL, trials=1)
+    assert [row.state for row in store.rows()] == ["running", "finished"]
 
 
 def test_stale_local_worker_is_requeued(new_study, work):

@@ -13,7 +13,7 @@ from typing import Any, cast
 
 from optuna.distributions import BaseDistribution
 from optuna.storages import BaseStorage
-from optuna.trial import TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 MISSING = "Record does not exist."
 """Of the KeyError for a trial or study that is not there, as Optuna words it."""
@@ -33,10 +33,32 @@ class TrialUpdate:
     values: Sequence[float] | None = None
     at: datetime = field(default_factory=datetime.now)
     """Start or end of the trial, where the state says so: local time, as Optuna's."""
+    expected: FrozenTrial | None = None
+    """The trial as it was read: nothing is written unless it is still in the same state, of the same claim. None: any.
+    """
+
+    def is_allowed(self, now: FrozenTrial) -> bool:
+        """Whether a trial that reads so now is the expected one."""
+        return self.expected is None or _claim_of(now) == _claim_of(self.expected)
+
+    def was_written(self, now: FrozenTrial) -> bool:
+        """Whether a trial that reads so now holds this update: it is repeated because its answer was lost."""
+        return (
+            self.state in (None, now.state)
+            and all(now.user_attrs.get(key) == value for key, value in self.user_attrs.items())
+            and all(now.system_attrs.get(key) == value for key, value in self.system_attrs.items())
+        )
+
+
+def _claim_of(trial: FrozenTrial) -> tuple[object, ...]:
+    """What tells one claim of a trial from another; of a waiting one also whether it has a point."""
+    fixed = trial.system_attrs.get("fixed_params") if trial.state == TrialState.WAITING else None
+    return trial.state, trial.datetime_start, trial.user_attrs.get("worker"), fixed
 
 
 def write_update(storage: BaseStorage, trial_id: int, update: TrialUpdate) -> bool:
-    """Write an update. Returns False, with nothing written, where RUNNING is asked for and the trial is not WAITING.
+    """Write an update. Returns False, with nothing written, where RUNNING is asked for and the trial is not WAITING, or
+    where the trial is not as the update expects.
 
     A storage of hpotune's writes it whole or not at all, but for RUNNING in a journal, which goes first. Any other
     storage of Optuna's gets call after call: RUNNING first, another state last.
@@ -49,6 +71,8 @@ def write_update(storage: BaseStorage, trial_id: int, update: TrialUpdate) -> bo
 def _write_each(storage: BaseStorage, trial_id: int, update: TrialUpdate) -> bool:
     """Write an update call by call."""
     state = update.state
+    if update.expected is not None and not update.is_allowed(now := storage.get_trial(trial_id)):
+        return update.was_written(now)
     if state == TrialState.RUNNING and not storage.set_trial_state_values(trial_id, state):
         return False
     for name, (value, distribution) in update.params.items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from datetime import timezone
 from pathlib import Path
 from typing import Any
@@ -47,8 +47,8 @@ class _Journal(JournalStorage):
     two workers that claim a released trial, the one that had it before would be granted it as well as the other.
     """
 
-    def __init__(self, backend: JournalFileBackend, path: str) -> None:
-        self._file_path = path
+    def __init__(self, backend: _File, path: str) -> None:
+        self._file, self._file_path = backend, path
         self._ordered: dict[int, list[FrozenTrial]] = {}
         """By study: its trials by number."""
         super().__init__(backend)
@@ -83,9 +83,22 @@ class _Journal(JournalStorage):
         running = update.state == TrialState.RUNNING
         if running and not self.set_trial_state_values(trial_id, TrialState.RUNNING):
             return False
-        if logs := update_logs(trial_id, update):
-            self._append(logs)
-        return True
+        logs = update_logs(trial_id, update)
+        return (
+            not logs
+            or self._append(logs, may=lambda: self._may_write(trial_id, update))
+            or update.was_written(self.get_trial(trial_id))
+        )
+
+    def _may_write(self, trial_id: int, update: TrialUpdate) -> bool:
+        """Whether the trial is as the update expects; called while no other process can append."""
+        if update.expected is None:
+            return True
+        self._sync_with_backend()
+        now = self._replay_result.get_trial(trial_id)
+        if now.state.is_finished():
+            raise UpdateFinishedTrialError(f"Trial#{now.number} has already finished and can not be updated.")
+        return update.is_allowed(now)
 
     def create_waiting(self, study_id: int, attrs: Sequence[Mapping[str, Any]]) -> None:
         """Append WAITING trials with these user attributes, by one append."""
@@ -93,11 +106,15 @@ class _Journal(JournalStorage):
         rest = {"datetime_start": None, "value": None, "values": None}
         self._append([{**head, **rest, "user_attrs": dict(each)} for each in attrs])
 
-    def _append(self, logs: Sequence[Mapping[str, Any]]) -> None:
-        """Append operations and replay them. Raises the first error of theirs, when all are replayed."""
+    def _append(self, logs: Sequence[Mapping[str, Any]], *, may: Callable[[], bool] = lambda: True) -> bool:
+        """Append operations and replay them. Returns False, with nothing written, where `may` does.
+
+        Raises: the first error of the operations, when all are replayed.
+        """
         with self._thread_lock:
             worker = self._replay_result.worker_id
-            self._backend.append_logs([{**log, "worker_id": worker} for log in logs])
+            if not self._file.append_if([{**log, "worker_id": worker} for log in logs], may=may):
+                return False
             first: Exception | None = None
             while True:
                 read = self._replay_result.log_number_read
@@ -110,6 +127,7 @@ class _Journal(JournalStorage):
                         break  # the file is damaged; else the operations behind this one are still to be read
         if first is not None:
             raise first
+        return True
 
     def get_all_trials(
         self, study_id: int, deepcopy: bool = True, states: Container[TrialState] | None = None
@@ -199,9 +217,15 @@ class _File(JournalFileBackend):
                     yield log
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self.append_if(logs, may=lambda: True)
+
+    def append_if(self, logs: Sequence[Mapping[str, Any]], *, may: Callable[[], bool]) -> bool:
+        """Append records unless `may`, called under the lock, returns False; returns what it did."""
         data = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs).encode()
         self._lock.acquire()
         try:
+            if not may():
+                return False
             with Path(self._file_path).open("a+b", buffering=0) as file:
                 end = _cut_incomplete_line(file.fileno(), self._file_path)
                 written = 0
@@ -214,6 +238,7 @@ class _File(JournalFileBackend):
                 os.fsync(file.fileno())
         finally:
             self._lock.release()
+        return True
 
 
 def _cut_incomplete_line(file: int, path: str) -> int:

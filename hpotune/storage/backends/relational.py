@@ -78,6 +78,10 @@ class Tables(_CachedStorage):
             locked = writer.locked(trial_id)
             if update.state == TrialState.RUNNING and locked.state != "WAITING":
                 return locked.state == "RUNNING" and writer.was_written(locked, update)
+            if update.expected is not None:
+                now = read_trial(_query(connection), self._mark, trial_id)
+                if not update.is_allowed(now):
+                    return update.was_written(now)
             self._check_distributions(connection, locked.study_id, update.params)
             writer.write(trial_id, update)
         self._forget(trial_id)

@@ -77,7 +77,7 @@ class OutcomeWriter:
         return self._write(trial_id, update)
 
     def _write(self, trial_id: int, update: TrialUpdate) -> bool:
-        """Write an update. Returns False if the trial has ended."""
+        """Write an update. Returns False if the trial has ended, or is not as the update expects."""
         try:
             return write_update(self._storage, trial_id, update)
         except UpdateFinishedTrialError:
@@ -115,7 +115,10 @@ class OutcomeWriter:
         if not self._write(
             trial_id,
             replace(
-                score, system_attrs=limits.system_attrs, user_attrs={**limits.user_attrs, **score.user_attrs}
+                score,
+                system_attrs=limits.system_attrs,
+                user_attrs={**limits.user_attrs, **score.user_attrs},
+                expected=trial,
             ),
         ):
             return ""
@@ -123,25 +126,33 @@ class OutcomeWriter:
         if is_last:
             outcome = "finished" if self.complete(trial_id, result) else ""
         else:
-            outcome = self._prune_or_release(trial_id, result, attempts, is_worse=is_worse)
+            outcome = self._prune_or_release(trial, result, attempts, is_worse=is_worse)
         self.prune_unpromotable()
         return outcome
 
     def _prune_or_release(
-        self, trial_id: int, result: TrialResult, attempts: Sequence[Attempt], *, is_worse: IsWorse | None
+        self,
+        trial: FrozenTrial,
+        result: TrialResult,
+        attempts: Sequence[Attempt],
+        *,
+        is_worse: IsWorse | None,
     ) -> RungOutcome:
-        config = self._trials.config
+        config, trial_id = self._trials.config, trial._trial_id
         assert config.search.ladder is not None, "called for studies with rungs"
-        self._write(trial_id, TrialUpdate(user_attrs=_measurements(result)))
+        if not self._write(trial_id, TrialUpdate(user_attrs=_measurements(result), expected=trial)):
+            return ""
         rows = self._trials.rows()
         row = self._trials.row(self._storage.get_trial(trial_id))
         if rung_scores.is_pruned(
             config, config.search.ladder, rows, row, metrics=result.metrics, is_worse=is_worse
         ):
-            self._storage.set_trial_user_attr(trial_id, "attempts", stored_attempts(attempts))
+            ended = {"attempts": stored_attempts(attempts)}
+            if not self._write(trial_id, TrialUpdate(user_attrs=ended, expected=trial)):
+                return ""
             rung_scores.prune(self._storage, self._storage.get_trial(trial_id))
             return "stopped"
-        return "rung" if self.release(trial_id, attempts) else ""
+        return "rung" if self.release(trial, attempts) else ""
 
     def record_failure(
         self,
@@ -158,9 +169,9 @@ class OutcomeWriter:
         `checkpoint`: when the one that it left was written, in Unix seconds. Returns "" if the trial had ended, or
         `owner` is given and does not run it.
         """
-        if owner is not None and self._trials.owner(trial_id) != owner:
-            return ""
         trial, config = self._storage.get_trial(trial_id), self._trials.config
+        if owner is not None and not self._is_run_by(owner, trial):
+            return ""
         with_current = partial(
             attempts_with_current,
             trial,
@@ -171,7 +182,7 @@ class OutcomeWriter:
         )
         attempts = with_current(outcome="failed")
         if may_retry(config.retry, attempts, failure):
-            return "again" if self.release(trial_id, with_current(outcome="paused")) else ""
+            return "again" if self.release(trial, with_current(outcome="paused")) else ""
         if is_standstill(attempts):
             failure = standstill_failure(failure)
         attrs = {
@@ -179,7 +190,7 @@ class OutcomeWriter:
             "attempts": stored_attempts(attempts),
             "failure": failure.model_dump(),
         }
-        if not self._write(trial_id, TrialUpdate(user_attrs=attrs, state=TrialState.FAIL)):
+        if not self._write(trial_id, TrialUpdate(user_attrs=attrs, state=TrialState.FAIL, expected=trial)):
             return ""
         self.append_waiting()
         return "failed"
@@ -196,26 +207,26 @@ class OutcomeWriter:
 
         Returns False if it had ended, or `owner` is given and does not run it.
         """
-        if owner is not None and self._trials.owner(trial_id) != owner:
+        trial = self._storage.get_trial(trial_id)
+        if owner is not None and not self._is_run_by(owner, trial):
             return False
         attempts = attempts_with_current(
-            self._storage.get_trial(trial_id), self._trials.config,
-            outcome="paused", checkpoint=checkpoint, ended_by_other=ended_by_other,
-        )  # fmt: skip
-        return self.release(trial_id, attempts)
+            trial, self._trials.config, outcome="paused", checkpoint=checkpoint, ended_by_other=ended_by_other
+        )
+        return self.release(trial, attempts)
 
-    def release(self, trial_id: int, attempts: Sequence[Attempt]) -> bool:
-        """Set a running trial WAITING, with these attempts. Returns False if it had ended or was claimed meanwhile."""
-        try:
-            # The name goes first: nobody may see the next worker's trial under this worker's name.
-            released = {"attempts": stored_attempts(attempts), "worker": None}
-            write_update(self._storage, trial_id, TrialUpdate(user_attrs=released))
-            if self._storage.get_trial(trial_id).user_attrs.get("worker"):
-                return False  # another process released it first, and a worker has claimed it since
-            self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
-        except UpdateFinishedTrialError:
-            return False
-        return True
+    def _is_run_by(self, owner: Worker, trial: FrozenTrial) -> bool:
+        return trial.state == TrialState.RUNNING and self._trials.row(trial).worker == owner
+
+    def release(self, trial: FrozenTrial, attempts: Sequence[Attempt]) -> bool:
+        """Set a running trial, as it was read, WAITING with these attempts.
+
+        Returns False if it had ended, or was released or claimed meanwhile.
+        """
+        released = {"attempts": stored_attempts(attempts), "worker": None}
+        return self._write(
+            trial._trial_id, TrialUpdate(user_attrs=released, state=TrialState.WAITING, expected=trial)
+        )
 
     def prune_unpromotable(self, trials: Sequence[FrozenTrial] | None = None) -> None:
         """Prune the trials that wait for a promotion that can no longer come.

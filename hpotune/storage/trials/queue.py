@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Literal
@@ -187,9 +188,7 @@ class TrialQueue:
             update = TrialUpdate(state=TrialState.RUNNING, user_attrs={"worker": asdict(worker)})
             if not write_update(self._storage, id_, update):
                 return None
-            claimed = self._storage.get_trial(
-                id_
-            )  # what `retry` wrote to a waiting trial is not in an earlier look
+            claimed = self._storage.get_trial(id_)  # an earlier look lacks what `retry` wrote to it
             if self.config.search.ladder is None or rung_scores.is_unchanged(trial, claimed):
                 return claimed
             released = TrialUpdate(state=TrialState.WAITING, user_attrs={"worker": None})
@@ -295,48 +294,61 @@ class TrialQueue:
             row = self._trials.row(trial)
             if row.worker is None:
                 old = row.start is not None and (now or time.time()) - row.start > (unowned_s or UNOWNED_S)
-                if (old or is_half_released(row, stale_failure)) and self._is_unchanged(trial, row):
-                    self._outcomes.release(trial._trial_id, row.attempts)
+                due = (old or is_half_released(row, stale_failure)) and self._is_unchanged(trial, row)
+                if due and self._outcomes.release(trial, row.attempts):
                     requeued.append(row.number)
                 continue
             failure = stale_failure(row)
-            if failure and self._is_unchanged(trial, row):
-                self._record_stale(trial, read_output(row.number), failure)
+            if not failure:
+                continue
+            output = read_output(row.number)  # takes long in a large checkpoint
+            if self._is_unchanged(trial, row) and self._record_stale(trial, row, output, failure):
                 requeued.append(row.number)
         self._outcomes.prune_unpromotable()
         return requeued
 
     def _is_unchanged(self, trial: FrozenTrial, row: TrialRow) -> bool:
-        """Whether the trial still runs as the row says: the same claim, by the same worker.
+        """Whether the trial still runs as the row says: the same claim, by the same worker, without a newer heartbeat.
 
         Where a node caches the size of a journal, what it reads may be a second old until it has written itself. So it
-        first writes the heartbeat that it knows once more.
+        writes the heartbeat that it knows once more, and looks again.
         """
+        last = row.last_heartbeat or row.start
+
+        def is_same() -> bool:
+            now = self._trials.row(self._storage.get_trial(trial._trial_id))
+            same = (now.state, now.worker, now.start) == (row.state, row.worker, row.start)
+            return same and (now.last_heartbeat or 0.0) <= (last or 0.0)
+
+        if not is_same():
+            return False
         try:
-            self._storage.set_trial_user_attr(trial._trial_id, "beat", row.last_heartbeat or row.start)
+            self._storage.set_trial_user_attr(trial._trial_id, "beat", last)
         except UpdateFinishedTrialError:
             return False
-        now = self._trials.row(self._storage.get_trial(trial._trial_id))
-        return (now.state, now.worker, now.start) == (row.state, row.worker, row.start)
+        return is_same()
 
-    def _record_stale(self, trial: FrozenTrial, output: TrialOutput, failure: Failure) -> None:
-        """Record the result that a stale worker could not record; without one the trial failed, or waits again."""
-        result, id_, write = output.result, trial._trial_id, self._outcomes
+    def _record_stale(self, trial: FrozenTrial, row: TrialRow, output: TrialOutput, failure: Failure) -> bool:
+        """Record the result that a stale worker could not record; without one the trial failed, or waits again.
+
+        Returns False if the trial had ended, or another worker runs it.
+        """
+        result, id_, write, owner = output.result, trial._trial_id, self._outcomes, row.worker
         if result is not None and result.state == "finished" and result.rung != trial.user_attrs.get("rung"):
             result = None  # of the rung before: this attempt has left nothing
         if result is not None and result.state == "finished":
             if result.rung is None:
-                write.complete(id_, result)
-            else:
-                write.record_rung(id_, result, ended_by_other=True)
-        elif result is not None and result.failure is not None:
+                return write.complete(id_, result)
+            return bool(write.record_rung(id_, result, owner=owner, ended_by_other=True))
+        if (result is None and failure.cancelled) or (result is not None and result.failure is None):
+            return write.pause(id_, owner=owner, checkpoint=output.checkpoint, ended_by_other=True)
+        own, metrics = (result.failure, result.metrics) if result is not None else (None, None)
+        return bool(
             write.record_failure(
-                id_, result.failure, metrics=result.metrics, checkpoint=output.checkpoint, ended_by_other=True
+                id_, own or failure, metrics=metrics, owner=owner,
+                checkpoint=output.checkpoint, ended_by_other=True,
             )
-        elif result is not None or failure.cancelled:
-            write.pause(id_, checkpoint=output.checkpoint, ended_by_other=True)
-        else:
-            write.record_failure(id_, failure, checkpoint=output.checkpoint, ended_by_other=True)
+        )  # fmt: skip
 
     def retry(self, numbers: Sequence[int]) -> dict[int, int]:
         """Retry failed trials: waiting trials take their points; the old failures are no longer counted.
@@ -350,20 +362,38 @@ class TrialQueue:
                 raise HpotuneError(
                     f"trial {number} has not failed (or has been retried already); `hpotune trials` lists them"
                 )
+        room = len(self._free())
+        if room < len(numbers):
+            raise _no_room(room, of=len(numbers))
+        found = {number: self._repeat(trials[number]) for number in numbers}
+        repeats = {number: row for number, row in found.items() if row is not None}
+        self._storage.set_study_user_attr(self._id, "forgiven", sorted({*forgiven, *repeats}))
+        if len(repeats) < len(numbers):  # workers have taken the rest meanwhile
+            raise _no_room(len(repeats), of=len(numbers))
+        return repeats
+
+    def _free(self) -> list[FrozenTrial]:
+        """The waiting trials within the budget that have no point yet."""
         self.append_waiting()
         counted = not_failed(self._trials.all())[: self.config.budget.trials]
-        free = [trial for trial in counted if has_no_point(trial)][: len(numbers)]
-        if len(free) < len(numbers):
-            raise HpotuneError(
-                f"the budget has room for {len(free)} of {len(numbers)} trials; "
-                f"`hpotune extend --trials +{len(numbers) - len(free)}` first"
-            )
-        repeats = {}
-        for number, row in zip(numbers, free, strict=True):
-            update = TrialUpdate(
-                system_attrs={"fixed_params": trials[number].params}, user_attrs={"retry_of": number}
-            )
-            write_update(self._storage, row._trial_id, update)
-            repeats[number] = row.number
-        self._storage.set_study_user_attr(self._id, "forgiven", sorted({*forgiven, *numbers}))
-        return repeats
+        return [trial for trial in counted if has_no_point(trial)]
+
+    def _repeat(self, failed: FrozenTrial) -> int | None:
+        """Give a failed trial's point to a waiting trial; its number. Returns None where workers have taken all."""
+        while free := self._free():
+            for row in free:
+                update = TrialUpdate(
+                    system_attrs={"fixed_params": failed.params},
+                    user_attrs={"retry_of": failed.number},
+                    expected=row,
+                )
+                with suppress(UpdateFinishedTrialError):  # a worker claimed it meanwhile, and it has ended
+                    if write_update(self._storage, row._trial_id, update):
+                        return row.number
+        return None
+
+
+def _no_room(room: int, *, of: int) -> HpotuneError:
+    return HpotuneError(
+        f"the budget has room for {room} of {of} trials; `hpotune extend --trials +{of - room}` first"
+    )

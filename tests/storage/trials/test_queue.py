@@ -143,6 +143,52 @@ def test_retry_repeats_point_and_forgives(make_store):
     assert store.rows()[0].forgiven
 
 
+@pytest.mark.parametrize("ends", [False, True])
+def test_retry_keeps_point_of_claimed_row(make_store, url, make_study, ends):
+    """A worker claims the free row after `retry` has chosen it."""
+    store = make_store(budget={"trials": 3})
+    failed = store.claim(worker())
+    store.record_failure(failed.trial_id, FAILURE)
+    other = TrialQueue.open(url, make_study(budget={"trials": 3}))
+    inner, taken = store._storage._inner, []
+    write = inner.write_update
+
+    def late(trial_id, update):
+        if not taken:
+            taken.append(other.claim(worker("two")))
+            if ends:
+                finish(other, taken[0])
+        return write(trial_id, update)
+
+    inner.write_update = late
+    assert store.retry([0]) == {0: 2}
+    rows = store.rows()
+    assert (rows[1].retry_of, rows[1].params) == (None, taken[0].row.params)
+    again = store.claim(worker("three"))
+    assert (again.row.number, again.row.params) == (2, failed.row.params)
+
+
+def test_retry_forgives_what_it_repeats(make_store, url, make_study):
+    """Workers take the last free row: the other failure stays to be retried."""
+    store = make_store(budget={"trials": 2, "max_failed": 9})
+    for _ in range(2):
+        store.record_failure(store.claim(worker()).trial_id, FAILURE)
+    other = TrialQueue.open(url, make_study(budget={"trials": 2, "max_failed": 9}))
+    inner, taken = store._storage._inner, []
+    write = inner.write_update
+
+    def late(trial_id, update):
+        if not taken:
+            taken.append(other.claim(worker("two")).row.number)
+        return write(trial_id, update)
+
+    inner.write_update = late
+    with pytest.raises(HpotuneError, match="room for 1 of 2 trials"):
+        store.retry([0, 1])
+    assert [row.forgiven for row in store.rows()] == [True, False, False, False]
+    assert store.rows()[3].retry_of == 0
+
+
 def test_retry_refuses_unfailed_trials(make_store):
     store = make_store(budget={"trials": 3})
     store.claim(worker())

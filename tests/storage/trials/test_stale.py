@@ -8,13 +8,14 @@ import optuna
 import pytest
 
 from hpotune.records.trial import Attempt, TrialResult, TrialRow
-from hpotune.storage import TrialOutput, UnchangedHeartbeats, lease_expired, requeue_lock
+from hpotune.storage import TrialOutput, TrialQueue, UnchangedHeartbeats, lease_expired, requeue_lock
 from hpotune.storage.backends.connect import connect
 from hpotune.storage.readers.trial_record import stored_attempts
 from hpotune.storage.trials import stale
 from hpotune.storage.trials.queue import UNOWNED_S
 from hpotune.workspace.folder import StudyFolder
 from tests.fixtures.store_workers import (
+    CANCELLED,
     CRASHED,
     FAILURE,
     nothing_left,
@@ -178,6 +179,88 @@ def test_stale_worker_is_recorded_once(make_store):
     )  # the other is half-way
     store.requeue_stale(lambda _: CRASHED, read_output=nothing_left)
     assert [attempt.ended_by_other for attempt in store.rows()[0].attempts] == [True]
+
+
+@pytest.mark.parametrize("left", ["nothing", "failure", "checkpoint"])
+def test_reading_output_takes_long(make_store, left):
+    """Another process requeues the trial and a worker claims it while its checkpoint is read."""
+    store = make_store(budget={"trials": 1})
+    store.claim(worker("one"))
+    found = {"failure": TrialResult(number=0, state="failed", failure=FAILURE)}
+    result = found.get(left, TrialResult(number=0, state="paused") if left == "checkpoint" else None)
+
+    def slow(_):
+        store.requeue_stale(lambda _: CANCELLED, read_output=nothing_left)
+        assert store.claim(worker("two")).row.number == 0
+        return TrialOutput(result=result)
+
+    assert store.requeue_stale(lambda _: CRASHED, read_output=slow) == []
+    row = store.rows()[0]
+    assert (row.state, row.worker, len(row.attempts)) == ("running", worker("two"), 1)
+
+
+def before_write(store, chosen, act) -> list[int]:
+    """Have `act` done once, before the first update that is `chosen`; returns the trials where it was."""
+    inner, done = store._storage._inner, []
+    write = inner.write_update
+
+    def interrupted(trial_id, update):
+        if not done and chosen(update):
+            done.append(trial_id)
+            act(trial_id)
+        return write(trial_id, update)
+
+    inner.write_update = interrupted
+    return done
+
+
+def test_next_claim_is_never_released(make_store, url, make_study):
+    """The trial is released and claimed by others when the release has been decided but not written."""
+    store, other = make_store(budget={"trials": 1}), TrialQueue.open(url, make_study(budget={"trials": 1}))
+    store.claim(worker("one"))
+
+    def meanwhile(_):
+        other.requeue_stale(lambda _: CANCELLED, read_output=nothing_left)
+        assert other.claim(worker("two")).row.number == 0
+
+    done = before_write(store, lambda update: "attempts" in update.user_attrs, meanwhile)
+    assert store.requeue_stale(lambda _: CANCELLED, read_output=nothing_left) == []
+    row = other.rows()[0]
+    assert (done, row.state, row.worker, len(row.attempts)) == ([row_id(other)], "running", worker("two"), 1)
+
+
+def row_id(store) -> int:
+    return store._trials.all()[0]._trial_id
+
+
+def test_release_is_one_write(make_store, url, make_study):
+    """No other process sees the trial running without a worker: after hours it would release it a second time."""
+    store, other = make_store(budget={"trials": 1}), TrialQueue.open(url, make_study(budget={"trials": 1}))
+    claim = store.claim(worker("one"))
+    inner, seen = store._storage._inner, []
+
+    def looking(call):
+        return lambda *arguments: seen.append(other.rows()[0]) or call(*arguments)
+
+    for name in ("write_update", "set_trial_state_values"):
+        setattr(inner, name, looking(getattr(inner, name)))
+    assert store.pause(claim.trial_id, owner=worker("one"))
+    assert [(row.state, row.worker) for row in seen if row.worker is None] == []
+
+
+def test_fresh_heartbeat_keeps_the_trial(make_store):
+    """The worker renews it after the look that found it stale."""
+    store = make_store(budget={"trials": 1})
+    claim = store.claim(worker())
+
+    def renewing(_):
+        assert store.renew_heartbeat(claim.trial_id, owner=worker())
+        return TrialOutput()
+
+    assert store.requeue_stale(lambda _: CRASHED, read_output=renewing) == []
+    row = store.rows()[0]
+    assert row.state == "running"
+    assert row.last_heartbeat > row.start
 
 
 def test_slow_requeue_keeps_next_workers_trial(make_store):
