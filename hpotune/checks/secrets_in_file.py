@@ -5,22 +5,16 @@ The file is copied into the study's folder, and its values reach job scripts, th
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 from hpotune.checks.finding import Finding
 from hpotune.config.load import Study
-from hpotune.config.secret_text import is_secret_name, secrets_in
+from hpotune.config.secret_text import is_secret_name, may_be_secret, secrets_in
 from hpotune.config.yaml_source import KeyPath, Source, Value
 
 WHY = "and job scripts are readable; export it in ~/.bashrc instead"
 _SHELL: tuple[KeyPath, ...] = (("command",), ("env",), ("resources",))
 """What is a shell line, or may hold `NAME=value`."""
-_RANDOM = re.compile(r"(?=.*\d)(?=.*[A-Za-z])\S{12,}")
-"""A value of a param called `token` or `key` that may be a secret; such names also mean tokens of a text."""
-_CERTAIN = re.compile(
-    r"PASSW|PASSPHRASE|API_?KEY|SECRET|_(AUTH|ACCESS|HF|HUB)_?TOKEN|^(HF|HUB)_?TOKEN", re.IGNORECASE
-)
 
 
 def secret_findings(study: Study) -> Iterator[Finding]:
@@ -62,10 +56,9 @@ def _is_named_secret(key: KeyPath, value: str) -> bool:
     """Whether a value's name says that it is a secret; names of params also mean tokens of a text, and keys of rows."""
     names = [str(name) for name in key[1:] if isinstance(name, str)]
     if key[:2] == ("env", "vars"):
-        return is_secret_name(names[-1])
-    if key[:1] != ("params",) or not any(map(is_secret_name, names)):
-        return False
-    return bool(value) if any(map(_CERTAIN.search, names)) else bool(_RANDOM.fullmatch(value))
+        return is_secret_name(names[-1]) and may_be_secret(names[-1].upper(), value)
+    secret = [name.lower() for name in names if is_secret_name(name)]  # a param in upper case is no variable
+    return key[:1] == ("params",) and any(may_be_secret(name, value) for name in secret)
 
 
 def _lines(source: Source) -> Iterator[tuple[int, str]]:

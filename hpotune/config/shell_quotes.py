@@ -21,6 +21,7 @@ _NAMES = {
     "$(": "$(...)",
     "${": "${...}",
     "((": "arithmetic",
+    "$[": "arithmetic",
     "#": "a remark",
     "<<": "a here-document",
 }
@@ -71,7 +72,7 @@ class _Reader:
 
     def _opened_or_closed(self, text: str, at: int, inner: str) -> int:
         sign = text[at]
-        if sign == inner == '"' or (sign == "}" and inner == "${"):
+        if sign == inner == '"' or (sign, inner) in (("}", "${"), ("]", "$[")):
             return self._close(closes=True)
         if sign == ")" and inner in ("$(", "(", "(("):
             return self._close(closes=True, length=2 if inner == "((" and text[at : at + 2] == "))" else 1)
@@ -79,6 +80,7 @@ class _Reader:
             ("$((", "(("),
             ("$(", "$("),
             ("${", "${"),
+            ("$[", "$["),
             ("$'", "$'"),
             ("<(", "$("),
             (">(", "$("),
@@ -103,12 +105,22 @@ class _Reader:
             self.open.append("#")
         elif sign == "\n":
             return self._new_line()
-        elif sign == "<" and not text.startswith("<<<", at) and (found := _HERE.match(text, at)):
+        elif (
+            sign == "<"
+            and not text.startswith("<<<", at)
+            and self._is_code()
+            and (found := _HERE.match(text, at))
+        ):
             self.here.append((found[2] or found[3] or found[4] or "", bool(found[1])))
             return len(found[0])
         elif text.startswith("<<<", at):
             return 3
         return 1
+
+    def _is_code(self) -> bool:
+        """Whether bash reads commands here, where `<<` begins a here-document; in arithmetic it shifts bits."""
+        inner = next((kind for kind in reversed(self.open) if kind != "("), "")
+        return inner not in ("((", "$[", "${")
 
     def _close(self, closes: bool, length: int = 1) -> int:
         if closes:

@@ -37,6 +37,8 @@ LARGEST_WRITTEN = 16 * 2**20
 MOST_CHARACTERS = 2 * LARGEST
 MOST_VALUES = 20_000
 """Values and keys of a file, with every alias written out. Reading them takes a third of a second."""
+MOST_WRITTEN = 2 * MOST_VALUES
+"""Values and keys of a resolved.yaml, which has those of the study file, and defaults."""
 DEEPEST = 50
 """Mappings and lists inside of each other."""
 LONGEST_KEY = 200
@@ -124,7 +126,8 @@ def parse_source(text: str, *, path: Path) -> Source:
     """
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     try:
-        root = yaml.compose(text, Loader=_Loader)
+        most = MOST_WRITTEN if path.name == "resolved.yaml" else MOST_VALUES
+        root = _Loader(text, most=most).get_single_node()
     except _LimitError as error:
         raise StudyFileError(f"{path.name}:{error.line}: {error}") from None
     except yaml.MarkedYAMLError as error:
@@ -138,7 +141,7 @@ def parse_source(text: str, *, path: Path) -> Source:
         ) from None
     if not isinstance(root, yaml.MappingNode):
         raise StudyFileError(f"{path.name}:1: has no `key: value` lines; `hpotune init` writes an example")
-    reader = _Reader(path)
+    reader = _Reader(path, most=most)
     try:
         values = reader.value(root, ())
     except _LimitError as error:
@@ -170,15 +173,16 @@ class _LimitError(Exception):
 class _Loader(yaml.SafeLoader):
     """PyYAML's loader, which stops where the file has too many values or too many levels of them."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, *, most: int) -> None:
         super().__init__(text)
         self._depth = self._count = 0
+        self._most = most
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         """The next node; called by PyYAML for each value and key."""
         self._count += 1
         self._depth += 1
-        rule = _TOO_DEEP if self._depth > DEEPEST + 1 else _TOO_MANY if self._count > MOST_VALUES else ""
+        rule = _TOO_DEEP if self._depth > DEEPEST + 1 else _TOO_MANY if self._count > self._most else ""
         if rule:
             raise _LimitError(rule, line=self.line + 1)
         node = super().compose_node(parent, index)
@@ -187,15 +191,17 @@ class _Loader(yaml.SafeLoader):
 
 
 _TOO_DEEP = f"more than {DEEPEST} levels of mappings and lists; write it flatter"
-_TOO_MANY = f"more than {MOST_VALUES:,} values; put data into a file of its own"
+_TOO_MANY = f"more than {MOST_VALUES:,} values and keys; put data into a file of its own"
 _ALIASES = "with its *aliases written out"
 
 
 class _Reader:
     """Reads the tree of YAML nodes once; collects lines and errors."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, most: int) -> None:
         self.path = path
+        self.most = most
+        """Values and keys with every alias written out."""
         self.lines: dict[KeyPath, int] = {}
         self.mistakes: list[str] = []
         self._open: list[yaml.Node] = []
@@ -205,7 +211,7 @@ class _Reader:
     def value(self, node: yaml.Node, key: KeyPath) -> Value:
         self._count += 1
         line = node.start_mark.line + 1
-        if self._count > MOST_VALUES:
+        if self._count > self.most:
             raise _LimitError(f"{_name(key)}: {_ALIASES} the file has {_TOO_MANY}", line=line)
         if len(self._open) > DEEPEST:
             raise _LimitError(f"{_name(key)}: {_ALIASES} the file has {_TOO_DEEP}", line=line)
@@ -241,6 +247,7 @@ class _Reader:
         for key_node, value_node in node.value:
             if key_node.tag == _MERGE:
                 continue
+            self._count += 1
             if not isinstance(key_node, yaml.ScalarNode):
                 self._mistake(key_node, f"a key of {_name(at)} is a list or mapping; needs text")
                 continue

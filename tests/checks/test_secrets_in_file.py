@@ -84,7 +84,14 @@ def test_secret_in_setup_is_refused(tmp_path, line):
 
 @pytest.mark.parametrize(
     "line",
-    ["export HF_TOKEN=$(cat ~/.token)", "export PWD=/a", "TOKENIZERS_PARALLELISM=false a", "hf auth whoami"],
+    [
+        "export OPENAI_API_KEY=EMPTY",
+        "vllm serve m --api-key EMPTY",
+        "export HF_TOKEN=$(cat ~/.token)",
+        "export PWD=/a",
+        "TOKENIZERS_PARALLELISM=false a",
+        "hf auth whoami",
+    ],
 )
 def test_setup_without_secret_is_valid(tmp_path, line):
     (tmp_path / "study.yaml").write_text(f'{COMMAND}env: {{setup: ["{line}"]}}\n', encoding="utf-8")
@@ -112,10 +119,39 @@ def test_secret_param_is_refused(tmp_path, param):
 
 
 @pytest.mark.parametrize(
-    "param", ["pad_token: '<pad>'", "token: cls", "key: text", "max_tokens: 512", "sort_key: length"]
+    "param",
+    [
+        "pad_token: '<pad>'",
+        "token: cls",
+        "key: text",
+        "max_tokens: 512",
+        "sort_key: length",
+        "caption_key: blip2_caption",
+        "api_key: EMPTY",
+        "use_auth_token: 'false'",
+        "n_pass: 2",
+        "TRIGGER_TOKEN: sks",
+    ],
 )
 def test_params_of_texts_are_valid(tmp_path, param):
     (tmp_path / "study.yaml").write_text(edit(COMMAND, "+params:", param), encoding="utf-8")
+    assert check(tmp_path / "study.yaml").findings == ()
+
+
+@pytest.mark.parametrize(
+    "variable",
+    ["OPENAI_API_KEY: EMPTY", "GOOGLE_APPLICATION_CREDENTIALS: /path/key.json", "JOB_PWD: /scratch/x"],
+)
+def test_variable_without_secret_is_valid(tmp_path, variable):
+    (tmp_path / "study.yaml").write_text(f"{COMMAND}env: {{vars: {{{variable}}}}}\n", encoding="utf-8")
+    assert check(tmp_path / "study.yaml").findings == ()
+
+
+@pytest.mark.parametrize(
+    "remark", ["basic meta-llama/Llama-3.2-1B setup", "Authorization: required by owner", "caption_key=text"]
+)
+def test_remark_without_secret_is_valid(tmp_path, remark):
+    (tmp_path / "study.yaml").write_text(f"{COMMAND}# {remark}\n", encoding="utf-8")
     assert check(tmp_path / "study.yaml").findings == ()
 
 

@@ -43,6 +43,17 @@ BARE = [
     "((a=1)); run {k}",
     "run {{a}} {k}",
     "case {k} in a) run;; esac",
+    "n=$((1<<3))\nrun {k}",
+    "n=$(( (1<<3) + (2 << 1) ))\nrun {k}",
+    "((n=1<<3))\nrun {k}",
+    "((n<<=3))\nrun {k}",
+    "for ((i=0; i<1<<2; i++)); do\nrun {k}\ndone",
+    "n=$[1<<3]\nrun {k}",
+    'echo "$((1<<3))"\nrun {k}',
+    "a=xy\necho ${{a:0:1<<1}}\nrun {k}",
+    "let 'n=1<<3'\nrun {k}",
+    "echo $((1<<3)); cat <<E\n'\nE\nrun {k}",
+    "echo $((`cat <<E\n1\nE\n` << 1)) {k}",
 ]
 QUOTED = {
     "touch pwn.'{k}'": "single quotes",
@@ -66,6 +77,9 @@ QUOTED = {
     "echo 'a'\"'\"'{k}'": "single quotes",
     'echo "`run {k}`"': "double quotes",
     "diff <(sort {k}) b": "$(...)",
+    "echo $[1 << {k}]": "arithmetic",
+    "let n=1<<E\n{k}": "a here-document",
+    "n=$(cat <<E\n1\nE\n); cat <<E\n{k}\nE": "a here-document",
     "bash -c 'run {k}'": "single quotes",
     'echo \\\'"{k}"': "double quotes",
 }

@@ -112,7 +112,10 @@ LADDER = "a0: &a0 [x]\n" + "".join(f"a{i}: &a{i} [*a{i - 1}]\n" for i in range(1
 LONG_TEXT = "a: &a '" + "x" * 500_000 + "'\nb: [*a, *a, *a, *a, *a]\n"
 LIMITS = {
     "aliases that multiply": (ALIASES, "study.yaml:1: a4."),
-    "merges that multiply": (MERGES, "with its *aliases written out the file has more than 20,000 values"),
+    "merges that multiply": (
+        MERGES,
+        "with its *aliases written out the file has more than 20,000 values and keys",
+    ),
     "aliases that nest": (LADDER, "with its *aliases written out the file has more than 50 levels"),
     "a text that multiplies": (LONG_TEXT, "b.3: with its *aliases written out the file is too large"),
     "lists in lists": (
@@ -123,8 +126,11 @@ LIMITS = {
         "".join(" " * i + "a:\n" for i in range(900)),
         "study.yaml:51: more than 50 levels",
     ),
-    "many values": ("a:\n" + "- 1\n" * 30_000, "study.yaml:20000: more than 20,000 values; put data into"),
-    "many keys": ("".join(f"k{i}: 1\n" for i in range(30_000)), "more than 20,000 values"),
+    "many values": (
+        "a:\n" + "- 1\n" * 30_000,
+        "study.yaml:20000: more than 20,000 values and keys; put data into",
+    ),
+    "many keys": ("".join(f"k{i}: 1\n" for i in range(30_000)), "more than 20,000 values and keys"),
     "a whole number of 5000 digits": (
         "a: " + "9" * 5000,
         "a=9999999999999999999999999999999999999999 is beyond",
@@ -171,6 +177,25 @@ def test_limits_of_a_file(text, says):
 def test_usual_anchors_are_allowed():
     values = parse("a: &a {x: 1}\nb: [*a, *a]\nc: {<<: *a, y: 2}\n").values
     assert values == {"a": {"x": 1}, "b": [{"x": 1}, {"x": 1}], "c": {"x": 1, "y": 2}}
+
+
+ROW = "a: &a {" + ", ".join(f"k{i}: 1" for i in range(80)) + "}\n"  # 161 values and keys
+
+
+def test_accepted_aliases_can_be_written_out():
+    values = parse(ROW + "b: [" + "*a, " * 120 + "]\n").values
+    assert parse(write_yaml(values)).values == values
+
+
+@pytest.mark.parametrize("aliases", [124, 240])
+def test_keys_of_aliases_count(aliases):
+    with pytest.raises(StudyFileError, match="more than 20,000 values and keys"):
+        parse(ROW + "b: [" + "*a, " * aliases + "]\n")
+
+
+def test_written_file_may_have_defaults_too():
+    text = "a:\n" + "- 1\n" * 25_000
+    assert len(parse_source(text, path=Path("resolved.yaml")).values["a"]) == 25_000
 
 
 @pytest.mark.parametrize("key", ["params: {a: @}", "data: {prompt: @}", "score: {system: @}"])

@@ -1,5 +1,6 @@
 """Valid study files with random damage: each is refused or accepted in a line, and nothing is called a bug.
 
+A file that takes more than a minute fails as a hang.
 HPOTUNE_FUZZ=2000 checks so many files instead of 100 (about 4 minutes), HPOTUNE_FUZZ_SEED another set of them.
 """
 
@@ -8,6 +9,9 @@ from __future__ import annotations
 import copy
 import os
 import random
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,6 +25,8 @@ ROOT = Path(__file__).parents[2]
 FILES = int(os.environ.get("HPOTUNE_FUZZ", "100"))
 SEED = int(os.environ.get("HPOTUNE_FUZZ_SEED", "0"))
 GROUPS = 10
+HANGS = 60
+"""Seconds that no file takes; most take a hundredth of one."""
 BASES = [
     FINETUNE,
     FUNCTION,
@@ -126,12 +132,29 @@ def generated_file(number):
     return damaged_text(text, rng)
 
 
+@contextmanager
+def no_hang(number: int) -> Iterator[None]:
+    """Fails if a file takes more than HANGS seconds."""
+
+    def stop(*_: object) -> None:
+        pytest.fail(f"file {number} hangs")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, HANGS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_generated_file_is_no_bug(group, folder, hpotune, monkeypatch):
     monkeypatch.chdir(folder)
     for number in range(group, FILES, GROUPS):
         (folder / "study.yaml").write_bytes(generated_file(number))
-        code, lines = hpotune("check", "--static", folder / "study.yaml")
+        with no_hang(number):
+            code, lines = hpotune("check", "--static", folder / "study.yaml")
         said = "\n".join(lines)
         assert code in (0, 2, 4), (number, code, said)
         assert "bug in hpotune" not in said, (number, said)
