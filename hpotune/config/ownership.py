@@ -1,4 +1,4 @@
-"""Whose files are trusted: those of this user and of root that nobody else may write. Looks only, changes nothing.
+"""Whose files are trusted: those of this user and of root that nobody else may write.
 
 A group's members are trusted where the study file says so. Users are compared by number; names are for messages.
 Source: what OpenSSH asks of ~/.ssh (misc.c, safe_path), with Debian's exception for a user's own group.
@@ -10,8 +10,10 @@ import grp
 import os
 import pwd
 import stat
+import tempfile
 from collections.abc import Iterable
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -124,19 +126,53 @@ def group_name(group: int) -> str:
         return f"gid {group}"
 
 
+def new_file(folder: Path) -> tuple[frozenset[int], bool]:
+    """The owner of a file that this process makes there, if it can, and whether the file system keeps modes.
+
+    On NFS with root_squash, sshfs and CIFS the owner is not this user's own number; on CIFS every mode may be 0777.
+    Nobody else can make such a file: on Linux no folder chooses the owner or widens the mode of new files.
+    """
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".hpotune-owner-") as file:  # of mode 0600
+            found = os.fstat(file.fileno())
+            return frozenset({found.st_uid}), not found.st_mode & (stat.S_IWOTH | stat.S_IWGRP)
+    except OSError:
+        return frozenset(), True
+
+
 def check_cache(*paths: Path) -> None:
     """Check that $HPOTUNE_CACHE and files in it are this user's: what is read there decides what trials train on.
 
+    A missing cache is made, and closed to others; in a closed one the modes of files do not matter.
     Raises: StudyFileError naming the first one that another user owns or may change.
     """
     root, *inner = paths
+    with suppress(OSError):  # whoever writes there reports that
+        if not root.exists():
+            root.mkdir(mode=0o700, parents=True, exist_ok=True)
     if _is_sticky(root):  # as /tmp: only the owner of a file can replace it there
         paths = tuple(inner)
-    if found := first_complaint(paths, this_user()):
+    owners = replace(this_user(), modes=not _is_closed(root))
+    if first_complaint(paths, owners) is None:
+        return
+    owner, has_modes = new_file(root)
+    owners = replace(owners, users=owners.users | owner, modes=owners.modes and has_modes)
+    if found := first_complaint(paths, owners):
         path, text = found
+        step = f"`chmod -R go-w {root}`, or " if "may be changed by" in text else ""
         raise StudyFileError(
-            f"{path}: {text}, so what hpotune keeps there cannot be trusted; set HPOTUNE_CACHE to a folder of your own"
+            f"{path}: {text}, so what hpotune keeps there cannot be trusted; {step}set HPOTUNE_CACHE to a folder of "
+            "your own"
         )
+
+
+def _is_closed(folder: Path) -> bool:
+    """Whether it is this user's, and nobody else can reach what is in it."""
+    try:
+        found = folder.stat()
+    except OSError:
+        return False
+    return found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
 def _is_sticky(folder: Path) -> bool:

@@ -67,7 +67,7 @@ def _selected_row(study: Study, rows: Sequence[TrialRow], number: int | None) ->
 def _write_weights(
     folder: StudyFolder, study: Study, rows: Sequence[TrialRow], row: TrialRow, *, out: Path, merge: bool
 ) -> None:
-    adapter = folder.trial(row.number) / "adapter"
+    adapter = folder.trusted_trial(row.number) / "adapter"
     if not adapter.is_dir():
         raise HpotuneError(
             f"trial {row.number}: its adapter was not kept ({adapter}); raise keep.best in a new study"

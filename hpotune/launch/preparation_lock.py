@@ -24,6 +24,7 @@ from hpotune.workspace.lock import (
     wait_for_lock,
     write_lock,
 )
+from hpotune.workspace.trust import close_to_others
 
 
 class PreparationLock:
@@ -157,6 +158,8 @@ def _make(folder: StudyFolder) -> bool:
         if not folder.path.is_dir():
             raise StoreError(unwritable_message(folder.path, error)) from None
         return False
+    if not folder.shared:
+        close_to_others(folder.path)
     return True
 
 

@@ -32,7 +32,7 @@ from hpotune.workspace.atomic_files import check_writable
 from hpotune.workspace.code_snapshot import SnapshotResult, snapshot_code
 from hpotune.workspace.folder import StudyFolder, check_same_study, home_of, make_folder, open_folder
 from hpotune.workspace.lock import exclusive_lock
-from hpotune.workspace.trust import check_files, store_files
+from hpotune.workspace.trust import check_files, share_store, store_files
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,6 +119,7 @@ def _make_study(checked: Checked, url: str, why: str, *, adopt: bool = False) ->
     snapshot = snapshot_code(folder, checked.study.source.values, home=checked.home)
     study = folder.in_force(checked.study)
     store = _open_store(folder, study, url, adopt=adopt)
+    share_store(folder.path, url, shared=folder.shared)
     notes = overridden_edits(checked.study.config.budget, read_extension(folder.extension_file))
     notes = [*notes, *_store_start_points(checked, store, url)]
     make_folder(folder, checked.study.source, home=checked.home, store_url=url)

@@ -35,7 +35,7 @@ def score_items(folder: StudyFolder, objective: Objective, row: TrialRow) -> Sco
     """The items of a trial's score; None where none were kept, or where the score is no mean of them (perplexity)."""
     if objective.task is None:
         return None
-    arrays = read_arrays(folder.trial(row.number) / "items.npz")
+    arrays = read_arrays(folder.trusted_trial(row.number) / "items.npz")
     found = _of_task(arrays, objective) if f"{objective.task}/doc_id" in arrays else None
     for one in [found] if found else _of_group(arrays, objective):
         if any(math.isclose(float(one.values @ one.weights), value, abs_tol=1e-6) for value in row.values):

@@ -31,6 +31,8 @@ class HolderFile:
         self._mine = f"{machine_id()} {os.getpid()} {uuid.uuid4()}"
         self._seen, self._since = "", 0.0
         """The text of another process's file, and when it was seen first (on this process's own clock)."""
+        self.may_be_left = False
+        """Whether the file has been there unchanged since it was seen: a killed process may have left it."""
         self._refusals = 0
         self._released = threading.Event()
 
@@ -45,6 +47,7 @@ class HolderFile:
                 return True
             holder = _text(self.path)
             if holder != self._seen:
+                self.may_be_left = bool(holder) and not self._seen
                 self._seen, self._since = holder, time.monotonic()
             if not holder or not (_has_ended(holder) or time.monotonic() - self._since > GRACE_S):
                 return False

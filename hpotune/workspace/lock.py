@@ -21,6 +21,7 @@ from io import FileIO
 from pathlib import Path
 
 from hpotune.errors import HpotuneError, StoreError
+from hpotune.workspace import holder_file
 from hpotune.workspace.holder_file import HolderFile
 from hpotune.workspace.mounts import flock_stays_here
 
@@ -73,10 +74,12 @@ def exclusive_lock(lock: Path) -> Iterator[None]:
 def try_exclusive_lock(lock: Path, *, what: str) -> Iterator[None]:
     """Hold the lock while the body runs, without waiting. `what`: the subject of the error message.
 
+    Only where flock stays on one node it may wait until the holder has shown that it lives, at most GRACE_S.
+
     Raises: HpotuneError naming the process that holds it, StoreError as `exclusive_lock`.
     """
     with open_lock_file(lock) as file:
-        if not _try_lock(file, lock):
+        if not _try_until_known(file, lock):
             raise HpotuneError(f"{what} is already running: {_holder(file)}; wait for it, or stop it")
         write_lock(file, this_process())
         yield
@@ -168,6 +171,23 @@ def _try_lock(file: LockFile, lock: Path) -> bool:
         raise StoreError(
             f"{lock}: this file system has no locks ({error.strerror}); use a folder on another one for the study"
         ) from None
+
+
+def _try_until_known(file: LockFile, lock: Path) -> bool:
+    """Whether the lock was taken; tries again while the file of a holder elsewhere may be what a killed one left."""
+    until = time.monotonic() + holder_file.GRACE_S + holder_file.RENEW_S
+    told = False
+    while not _try_lock(file, lock):
+        if file.holder is None or not file.holder.may_be_left or time.monotonic() > until:
+            return False
+        if not told:
+            text = (
+                f"{lock}: waiting up to {holder_file.GRACE_S:g} s to see whether {_holder(file)} still runs"
+            )
+            print(text, file=sys.stderr, flush=True)  # noqa: T201
+            told = True
+        time.sleep(min(0.5, holder_file.GRACE_S / 10))
+    return True
 
 
 def _holder(file: FileIO) -> str:

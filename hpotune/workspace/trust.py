@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from hpotune.config.ownership import Owners, first_complaint, group_name, is_member, this_user
+from hpotune.config.ownership import Owners, first_complaint, group_name, is_member, new_file, this_user
 from hpotune.config.yaml_source import Source, read_source
 from hpotune.errors import StudyFileError
 
@@ -88,6 +88,24 @@ def store_files(url: str) -> list[Path]:
     return [file, lock, *(Path(f"{name}{end}") for end in beside)]
 
 
+def close_to_others(folder: Path) -> None:
+    """Take from a new folder what the default ACL of the one above gives to others: it overrides the umask."""
+    with suppress(OSError):  # it has none, or the file system knows none
+        os.removexattr(folder, "system.posix_acl_default")
+    with suppress(OSError):
+        folder.chmod(stat.S_IMODE(folder.stat().st_mode) & ~(stat.S_IWGRP | stat.S_IWOTH))
+
+
+def share_store(folder: Path, url: str, *, shared: bool | None) -> None:
+    """Let a shared study's group write the store's own files; SQLite makes them 0644 for every umask."""
+    group = trusted_group(folder, shared=shared)
+    for file in store_files(url) if group is not None else ():
+        with suppress(OSError):
+            found = file.lstat()
+            if stat.S_ISREG(found.st_mode) and (found.st_uid, found.st_gid) == (os.geteuid(), group):
+                file.chmod(stat.S_IMODE(found.st_mode) | 0o060)
+
+
 def _complaint(
     folder: Path, paths: Iterable[Path], *, shared: bool | None, modes: bool = True
 ) -> tuple[Path, str] | None:
@@ -98,7 +116,7 @@ def _complaint(
     paths = tuple(paths)
     if first_complaint(paths, replace(this_user(), modes=modes)) is None:
         return None
-    owner, has_modes = _new_file(folder)
+    owner, has_modes = new_file(folder)
     users = this_user().users | owner
     group = trusted_group(folder, shared=shared)
     return first_complaint(paths, Owners(users=users, group=group, modes=modes and has_modes))
@@ -157,20 +175,6 @@ def _is_mine(path: Path) -> bool:
         return os.lstat(path).st_uid in this_user().users
     except OSError:
         return False
-
-
-def _new_file(folder: Path) -> tuple[frozenset[int], bool]:
-    """The owner of a file that this process makes there, if it can, and whether the file system keeps modes.
-
-    On NFS with root_squash, sshfs and CIFS the owner is not this user's own number; on CIFS every mode may be 0777.
-    Nobody else can make such a file: on Linux no folder chooses the owner or widens the mode of new files.
-    """
-    try:
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".hpotune-owner-") as file:  # of mode 0600
-            found = os.fstat(file.fileno())
-            return frozenset({found.st_uid}), not found.st_mode & (stat.S_IWOTH | stat.S_IWGRP)
-    except OSError:
-        return frozenset(), True
 
 
 def restrict_umask(*, shared: bool) -> None:

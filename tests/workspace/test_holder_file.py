@@ -118,3 +118,11 @@ def test_refused_creation_is_tried_again(path, monkeypatch):
         with pytest.raises(PermissionError):
             waiting.take()
     assert HolderFile(path).take()
+
+
+def test_left_file_does_not_block_for_ever(path, monkeypatch):
+    monkeypatch.setattr(holder_file, "GRACE_S", 0.2)
+    monkeypatch.setattr(lock, "flock_stays_here", lambda folder: True)
+    path.with_name("lock.holder").write_text("another-boot/1 17 x")
+    with lock.try_exclusive_lock(path, what="it"):
+        assert "another-boot" not in path.with_name("lock.holder").read_text()

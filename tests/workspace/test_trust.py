@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import stat
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -284,3 +285,27 @@ def test_another_study_changes_no_umask(
     assert read_study(other).name == "other"
     assert [past.name for past in sibling_studies(tmp_path / "home" / "bowl")] == ["other"]
     assert current_umask() == own
+
+
+def test_group_may_write_an_sqlite_store(make_study: Callable[..., object], tmp_path: Path) -> None:
+    make_study(shared_with="group", store="sqlite")
+    folder = prepare(tmp_path / "home" / "study.yaml", chosen=None, data_root=None).folder.path
+    assert stat.S_IMODE((folder / "store.db").stat().st_mode) & 0o060 == 0o060
+
+
+def test_default_acl_opens_no_study(file: Path) -> None:
+    entries = [
+        (1, 7, -1),
+        (4, 5, -1),
+        (8, 7, GAMES_GROUP),
+        (16, 7, -1),
+        (32, 5, -1),
+    ]  # acl(5): tag, rights, id
+    acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+    try:
+        os.setxattr(file.parent, "system.posix_acl_default", acl)
+    except OSError:
+        pytest.skip("this file system has no ACLs")
+    folder = prepare(file, chosen=None, data_root=None).folder
+    assert not [path for path in (folder.path, *folder.path.rglob("*")) if path.stat().st_mode & 0o022]
+    open_folder(folder.path)

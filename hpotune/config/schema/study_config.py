@@ -315,7 +315,8 @@ class StudyConfig(PointConfig):
     keep: KeepConfig = KeepConfig()
     shared_with: Literal["group"] | None = None
     """group: members of the group that owns the study's folder may use and change the study, and so run code in each
-    other's name; its files are writable by that group. null: hpotune refuses a folder that anyone else may change."""
+    other's name; its files are writable by that group. Members other than its maker set
+    HPOTUNE_SHARED_WITH=group. null: hpotune refuses a folder that anyone else may change."""
 
     @field_validator("name")
     @classmethod
