@@ -74,7 +74,7 @@ def exclusive_lock(lock: Path) -> Iterator[None]:
 def try_exclusive_lock(lock: Path, *, what: str) -> Iterator[None]:
     """Hold the lock while the body runs, without waiting. `what`: the subject of the error message.
 
-    Only where flock stays on one node it may wait until the holder has shown that it lives, at most GRACE_S.
+    Only where flock stays on one node it may wait until the holder has renewed its file, at most GRACE_S.
 
     Raises: HpotuneError naming the process that holds it, StoreError as `exclusive_lock`.
     """
@@ -176,16 +176,16 @@ def _try_lock(file: LockFile, lock: Path) -> bool:
 def _try_until_known(file: LockFile, lock: Path) -> bool:
     """Whether the lock was taken; tries again while the file of a holder elsewhere may be what a killed one left."""
     until = time.monotonic() + holder_file.GRACE_S + holder_file.RENEW_S
-    told = False
+    reported = False
     while not _try_lock(file, lock):
         if file.holder is None or not file.holder.may_be_left or time.monotonic() > until:
             return False
-        if not told:
+        if not reported:
             text = (
                 f"{lock}: waiting up to {holder_file.GRACE_S:g} s to see whether {_holder(file)} still runs"
             )
             print(text, file=sys.stderr, flush=True)  # noqa: T201
-            told = True
+            reported = True
         time.sleep(min(0.5, holder_file.GRACE_S / 10))
     return True
 

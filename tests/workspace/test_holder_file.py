@@ -120,7 +120,7 @@ def test_refused_creation_is_tried_again(path, monkeypatch):
     assert HolderFile(path).take()
 
 
-def test_left_file_does_not_block_for_ever(path, monkeypatch):
+def test_left_file_blocks_not_for_ever(path, monkeypatch):
     monkeypatch.setattr(holder_file, "GRACE_S", 0.2)
     monkeypatch.setattr(lock, "flock_stays_here", lambda folder: True)
     path.with_name("lock.holder").write_text("another-boot/1 17 x")
