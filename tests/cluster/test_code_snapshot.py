@@ -51,10 +51,10 @@ def test_array_keeps_its_snapshot(slurm_cluster: None, tmp_path: Path) -> None:
     assert hpotune("resume", file)["submitted"]
     wait(file, ended)
     assert adds(file) == [0, 0, 0, 100]
-    codes = {path.name for path in (tmp_path / "quick" / "code").iterdir() if path.is_dir()}
+    codes = {path.name for path in (tmp_path / "quick" / "code").glob("[0-9a-f]*") if path.is_dir()}
     ran = [
         json.loads((tmp_path / "quick" / "trials" / str(n) / "spec.json").read_text())["code"]
         for n in (0, 2, 3)
     ]
     assert ran[0] == ran[1] != ran[2]
-    assert set(ran) == codes
+    assert codes == {ran[2]}  # no job that is left needs the first
