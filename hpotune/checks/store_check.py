@@ -5,12 +5,14 @@ The storage is imported only where the study file names a store by its URL: `che
 
 from __future__ import annotations
 
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from hpotune.checks.finding import Finding
 from hpotune.config.load import Study
+from hpotune.errors import StoreError
 from hpotune.storage.backends.filesystem_probe import sqlite_refusal
 from hpotune.workspace.folder import StudyFolder
 
@@ -34,11 +36,14 @@ def content_findings(study: Study, folder: StudyFolder) -> Iterator[Finding]:
     if "://" not in study.config.store or folder.resolved_file.is_file():
         return
     from hpotune.storage.backends.connect import choose
-    from hpotune.storage.backends.store_file import examine_file
+    from hpotune.storage.backends.store_file import damage_message, examine_file
 
     url, _ = choose(study.config.store, folder.path)
     if not url.startswith("postgresql"):
-        examine_file(url)
+        try:
+            examine_file(url)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(damage_message(url, str(error))) from error
     if text := earlier_trials_message(url, study.config.name, folder):
         yield Finding(kind="earlier trials", level="note", key=_KEY, text=text)
 

@@ -6,6 +6,7 @@ import os
 import platform
 import signal
 
+from hpotune.errors import StoreError
 from hpotune.launch.cancellation import mark_cancelled
 from hpotune.records.trial import LOCAL
 from hpotune.slurm.study_jobs import cancel_jobs, query_jobs
@@ -19,19 +20,29 @@ def cancel_study(folder: StudyFolder, store: TrialQueue) -> list[str]:
 
     A mark in the folder keeps follow-up jobs from submitting more; `submit` removes it.
 
-    Raises: ClusterError when Slurm does not answer.
+    Raises: ClusterError when Slurm does not answer, StoreError when all is stopped but the mark cannot be written.
     """
-    with exclusive_lock(
-        folder.jobs / ".lock"
-    ):  # a follow-up that submits now comes first, and its jobs are cancelled too
-        mark_cancelled(folder, "`hpotune cancel`")
+    unmarked = None
+    # a follow-up that submits now comes first, and its jobs are cancelled too
+    with exclusive_lock(folder.jobs / ".lock"):
+        try:
+            mark_cancelled(folder, "`hpotune cancel`")
+        except OSError as error:
+            unmarked = error
         active = [row for row in query_jobs(folder, store.rows()) if row.active]
         # Of a hand-written array only the elements that run this study.
         cancel_jobs(
             folder,
             list(dict.fromkeys(row.id if row.kind == "own" else row.id.split("_")[0] for row in active)),
         )
-    return [*(row.id for row in active), *_stop_local(store)]
+    stopped = [*(row.id for row in active), *_stop_local(store)]
+    if unmarked is not None:
+        raise StoreError(
+            f"{folder.cancelled}: cannot be written ({unmarked.strerror}), so a follow-up that runs now may submit "
+            f"more jobs; stopped: {', '.join(stopped) or 'nothing was running'}; free space, then run "
+            "`hpotune cancel` again"
+        ) from unmarked
+    return stopped
 
 
 def _stop_local(store: TrialQueue) -> list[str]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from hpotune.records.jobs import JobRow
 from hpotune.slurm.job_arrays import array_job_id
 from hpotune.slurm.job_time import query_ends
-from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.atomic_files import touch, write_atomic
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.heartbeat import read_heartbeat
 
@@ -67,8 +67,14 @@ def _last_sign(folder: StudyFolder, row: JobRow) -> float | None:
 
 
 def mark_cancelled(folder: StudyFolder, how: str) -> None:
-    """Record that the study was cancelled, and by what: follow-ups submit nothing until it is continued."""
-    write_atomic(folder.cancelled, how + "\n")
+    """Record that the study was cancelled, and by what: follow-ups submit nothing until it is continued.
+
+    On a full disk the mark is an empty file. Raises: OSError where there is not even that.
+    """
+    try:
+        write_atomic(folder.cancelled, how + "\n")
+    except OSError:
+        touch(folder.cancelled)
 
 
 def cancellation(folder: StudyFolder) -> str | None:

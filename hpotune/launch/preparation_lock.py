@@ -7,6 +7,7 @@ nothing is removed.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -174,8 +175,10 @@ def _is_current(file: LockFile, lock: Path) -> bool:
     try:
         ours = os.fstat(file.fileno())  # fails on a network file system where another node has removed it
         return ours.st_nlink > 0 and os.path.samestat(ours, lock.lstat())
-    except FileNotFoundError:
-        return False
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
+            return False
+        raise
 
 
 def _of(name: str, own: str) -> bool:

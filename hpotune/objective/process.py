@@ -87,6 +87,8 @@ class StopRequest:
 
     signal: int | None = None
     """The signal that asked for it; None: nothing has."""
+    since: float | None = None
+    """When the first one came, by time.monotonic; None: none has."""
     child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
     warning: Signals | None = None
     """The signal that is sent to the process; None: SIGTERM to its whole process group."""
@@ -110,6 +112,7 @@ class StopRequest:
 
     def request(self, number: int) -> None:
         """Request a stop as if the signal had come; an earlier PAUSE_SIGNAL stays the reason."""
+        self.since = time.monotonic() if self.since is None else self.since
         self.signal = self.signal if self.signal == PAUSE_SIGNAL else number
         self._forward()
 

@@ -19,7 +19,7 @@ from hpotune.config.json_file import optional_object
 from hpotune.config.schema.execution import Cause
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.schema.walltime import TIME, seconds
-from hpotune.errors import ClusterError
+from hpotune.errors import ClusterError, StoreError
 from hpotune.records.jobs import JobTimes
 from hpotune.slurm.command_tables import JOB_ID, query_table
 from hpotune.slurm.commands import CommandMissing, UnreadableAnswer, run_command
@@ -66,11 +66,10 @@ def _recorded_limit_s(folder: StudyFolder, config: StudyConfig, job: str) -> flo
 def query_times(folder: StudyFolder, job: str, max_age_s: float = SHARED_S) -> JobTimes | None:
     """What Slurm says now of a running job's time, or said at most `max_age_s` seconds ago; None without an answer.
 
-    One call asks for all elements of the job's array.
+    One call asks for all elements of the job's array. On a full disk each worker asks by itself.
     """
-    folder.jobs.mkdir(parents=True, exist_ok=True)
     file = folder.jobs / ".times.json"
-    with suppress(OSError), exclusive_lock(folder.jobs / ".times.lock"):
+    with suppress(OSError, StoreError), exclusive_lock(folder.jobs / ".times.lock"):
         if (cached := _read_times(file, array_job_id(job), max_age_s=max_age_s)) is not None:
             return cached.get(job)
         asked = time.time()

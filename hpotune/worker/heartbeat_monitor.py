@@ -103,7 +103,11 @@ class Monitor:
     def _check(self) -> None:
         left_s = self._left_s()
         if left_s is not None and left_s <= NEAR_S and self._stop.signal is None:
-            self._ask_end()  # its time limit may have been raised
+            try:
+                self._ask_end()  # its time limit may have been raised
+            except Exception:  # heartbeats, and the request below, do not depend on the answer
+                with suppress(OSError):
+                    traceback.print_exc()
             left_s = self._left_s()
         if left_s is not None and left_s <= 0 and self._stop.signal is None:
             log("the time of this job is nearly out: its trial is asked to write a checkpoint and end")

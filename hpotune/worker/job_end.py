@@ -56,15 +56,24 @@ class JobEnd:
             )
         return later_s > _CHANGE_S
 
-    def loss(self, worker: Worker, *, warned: bool, left_s: Callable[[], float | None]) -> Failure | None:
+    def loss(
+        self,
+        worker: Worker,
+        *,
+        warned: bool,
+        left_s: Callable[[], float | None],
+        asked_s: float = 0.0,
+    ) -> Failure | None:
         """Why the cluster ended the job; None if a user stopped it.
 
         `warned`: whether the job was asked to write a checkpoint, by Slurm or because `left_s` was used up; else it was
         asked to end (SIGTERM), which the cluster does without a warning where a time limit was cut below the time used.
+
+        `asked_s`: seconds since it was asked to end; an answer of Slurm's since then counts.
         """
         left = left_s()
         if left is None or left > 0:  # else the worker itself has just seen that its time is out
-            self._ask_now(0.0)
+            self._ask_now(asked_s)  # the workers of an array end together: one of them asks Slurm
             left = left_s()
         answer, job, on = self._answer, f"its job {worker.job}", f"on {worker.host}"
         cut = self._cut()

@@ -186,7 +186,7 @@ class WorkerLoop:
     def _requeue_earlier_trials(self) -> None:
         """Requeue the trials that this job ran before it was requeued, or that stale workers of this machine ran."""
         with requeue_lock(self._folder) as held:
-            if held:  # else another process requeues now, and the next look finds what it leaves
+            if held:  # else another process requeues now
                 self._requeue_own()
 
     def _requeue_own(self) -> None:
@@ -358,7 +358,8 @@ class WorkerLoop:
 
     def _record(self, claim: Claim, result: TrialResult) -> None:
         """Record the outcome of a trial in the storage and in the log."""
-        outcome = record_outcome(self._queue, self._folder, claim, result, job_loss=self._job_loss())
+        loss = None if result.state == "finished" or result.failure is not None else self._job_loss()
+        outcome = record_outcome(self._queue, self._folder, claim, result, job_loss=loss)
         log(f"trial {claim.row.number} {outcome_text(outcome)}")
 
     def _job_loss(self) -> Failure | None:
@@ -366,7 +367,8 @@ class WorkerLoop:
         if self._stop.signal is None:
             return None
         warned = self._stop.signal == PAUSE_SIGNAL
-        return self._job_end.loss(self._worker, warned=warned, left_s=self._left_s)
+        asked_s = time.monotonic() - (self._stop.since or time.monotonic())
+        return self._job_end.loss(self._worker, warned=warned, left_s=self._left_s, asked_s=asked_s)
 
     def _delete_large_files(self, rows: Sequence[TrialRow]) -> None:
         """Delete adapters beyond `keep.best`, and checkpoints that no trial continues from.

@@ -7,7 +7,9 @@ import os
 
 import pytest
 
-from hpotune.launch import cancellation, next_follow_up
+from hpotune.errors import StoreError
+from hpotune.launch import cancel, cancellation, next_follow_up
+from hpotune.launch.cancel import cancel_study
 from hpotune.launch.cancellation import cancelled_jobs, mark_cancelled, settled_jobs
 from hpotune.launch.next_follow_up import stands_in, submit_next
 from hpotune.records.jobs import JobRow
@@ -30,6 +32,33 @@ def study(make_study, make_study_folder, tmp_path):
 
 def rows(*states: str) -> list[JobRow]:
     return [JobRow(id=f"7_{index}", state=state) for index, state in enumerate(states)]
+
+
+def test_full_disk_cancels_the_study(study, monkeypatch):
+    """Only the content of the mark needs space."""
+    folder, store, _ = study
+    monkeypatch.setattr(cancellation, "write_atomic", refuse)
+    monkeypatch.setattr(cancel, "query_jobs", lambda *_: rows("RUNNING", "PENDING"))
+    ended = []
+    monkeypatch.setattr(cancel, "cancel_jobs", lambda _, ids: ended.append(ids))
+    assert cancel_study(folder, store) == ["7_0", "7_1"]
+    assert ended == [["7"]]
+    assert cancellation.cancellation(folder) == "`hpotune cancel`"
+
+
+def test_jobs_are_cancelled_without_mark(study, monkeypatch):
+    folder, store, _ = study
+    folder.cancelled.mkdir()
+    monkeypatch.setattr(cancel, "query_jobs", lambda *_: rows("RUNNING"))
+    ended = []
+    monkeypatch.setattr(cancel, "cancel_jobs", lambda _, ids: ended.append(ids))
+    with pytest.raises(StoreError, match=r"stopped: 7_0; .*`hpotune cancel` again"):
+        cancel_study(folder, store)
+    assert ended == [["7"]]
+
+
+def refuse(*_: object) -> None:
+    raise OSError(28, "No space left on device")
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,19 @@ def test_workers_share_one_answer(study_folder, fake):
     assert fake.calls("squeue") == 2
 
 
+def test_time_needs_no_lock_file(study_folder, fake):
+    fake("squeue", f"7_0|{START}|1:00:00|{END}\n")
+    (study_folder.jobs / ".times.lock").mkdir()
+    assert query_times(study_folder, "7_0") == JobTimes(end=at(END), limit_s=3600.0)
+
+
+def test_time_needs_no_folder(tmp_path, fake):
+    fake("squeue", f"7_0|{START}|1:00:00|{END}\n")
+    (tmp_path / "study").touch()
+    folder = StudyFolder(path=tmp_path / "study")
+    assert query_times(folder, "7_0") == JobTimes(end=at(END), limit_s=3600.0)
+
+
 def test_end_known_at_the_start(study_folder, make_study, fake):
     config = make_study().config
     assert job_times(study_folder, config, {}, job="7_0") is None

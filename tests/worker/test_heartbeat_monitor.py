@@ -11,7 +11,9 @@ from datetime import datetime
 import pytest
 
 from hpotune.records.jobs import JobTimes
-from hpotune.records.trial import Worker
+from hpotune.records.trial import TrialResult, Worker
+from hpotune.worker import WorkerLoop
+from hpotune.worker.job_end import JobEnd
 
 IN_JOB = Worker(job="7_0", host="n1", pid=os.getpid(), task="0.0")
 SLOW = {"python": None, "command": "sleep 60; echo {x}"}
@@ -65,6 +67,40 @@ def test_early_warning_has_its_cause(new_study, work, answer, cause, message):
     thread.join()
     attempt = store.rows()[0].attempts[0]
     assert (attempt.cause, attempt.message.startswith(message)) == (cause, True), attempt
+
+
+def test_failing_question_stops_trial_in_time(new_study, monkeypatch, work):
+    """The trial is asked to write its checkpoint, though nothing tells when the job ends."""
+    monkeypatch.setattr("hpotune.schedule.job_fit.MARGIN_S", 0)
+    folder, store = new_study(**SLOW, budget={"trials": 1}, resources={"signal_delay_s": 0})
+
+    def ask(_):
+        if threading.current_thread() is not threading.main_thread():
+            raise OSError(28, "No space left on device")
+        return None
+
+    work(folder, worker=IN_JOB, deadline=time.time() + 3, ask_times=ask)
+    row = store.rows()[0]
+    assert (row.state, row.attempts[0].outcome) == ("waiting", "paused")
+
+
+def test_workers_that_end_share_an_answer():
+    """Those of an array queue behind one lock: an answer that is younger than the signal counts for all."""
+    ages = []
+    end = JobEnd(time.time() + 3600, limit_s=3600, ask=ages.append)
+    end.loss(IN_JOB, warned=True, left_s=lambda: 1800.0, asked_s=12.0)
+    assert ages == [12.0]
+
+
+def test_finished_trial_asks_nothing(new_study):
+    """A worker that is asked to end as its trial finishes need not know why."""
+    folder, store = new_study(budget={"trials": 1})
+    asked = []
+    loop = WorkerLoop.open(folder, worker=IN_JOB, env={}, deadline=time.time() + 3600, ask_times=asked.append)
+    claim = store.claim(IN_JOB)
+    loop._stop.request(signal.SIGUSR2)
+    loop._record(claim, TrialResult(number=0, state="finished", values=[1.0]))
+    assert (store.rows()[0].state, asked) == ("finished", [])
 
 
 def test_raised_limit_has_room_for_trial(new_study, work):

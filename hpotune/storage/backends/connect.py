@@ -31,7 +31,13 @@ from hpotune.storage.backends.journal import journal
 from hpotune.storage.backends.journal_lock import log
 from hpotune.storage.backends.postgresql import is_permanent, server_advice, server_reason, server_storage
 from hpotune.storage.backends.relational import READS, Tables
-from hpotune.storage.backends.store_file import LOCK_WAIT_S, damage_message, examine_file, other_version
+from hpotune.storage.backends.store_file import (
+    LOCK_WAIT_S,
+    damage_message,
+    examine_file,
+    is_damage,
+    other_version,
+)
 
 _UNAVAILABLE = (StorageInternalError, OperationalError, InterfaceError, OSError)
 _DAMAGED = (SQLAlchemyError, sqlite3.Error, json.JSONDecodeError, UnicodeDecodeError, RecursionError)
@@ -101,7 +107,7 @@ def connect(url: str, *, read_only: bool = False, patience_s: float = 0) -> Base
         except (StorageInternalError, OSError, *_DAMAGED) as error:
             concurrent = retries > 0 and _is_concurrent_creation(error)
             retries -= 1
-            if not concurrent and (time.monotonic() >= until or is_permanent(_cause(error))):
+            if not concurrent and (time.monotonic() >= until or _is_final(_cause(error))):
                 raise StoreError(_unopened(url, error)) from error
             if not (concurrent or warned):
                 log(f"the store does not answer ({_cause(error)}); waiting up to {patience_s:.0f} s for it")
@@ -137,7 +143,7 @@ class _RetryingStorage:
             try:
                 return call(*args, **kwargs)
             except _UNAVAILABLE as error:
-                if time.monotonic() >= until or is_permanent(_cause(error)):
+                if time.monotonic() >= until or _is_final(_cause(error)):
                     raise store_failure(error, self._url) from error
                 if not warned:
                     log(
@@ -184,6 +190,10 @@ def _serialise(engine: Engine) -> None:
     def _begin_immediate(connection: Connection) -> None:
         reads = connection.get_execution_options().get(READS)
         connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _is_final(reason: str) -> bool:
+    return is_permanent(reason) or is_damage(reason)
 
 
 def _cause(error: Exception) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import timezone
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ class _Journal(JournalStorage):
         self._file, self._file_path = backend, path
         self._ordered: dict[int, list[FrozenTrial]] = {}
         """By study: its trials by number."""
+        self._unsigned: dict[int, tuple[TrialUpdate, FrozenTrial]] = {}
+        """The last claim, by trial, until its second append (the worker's name) is written: the call is repeated."""
         super().__init__(backend)
 
     def set_trial_state_values(
@@ -80,15 +83,18 @@ class _Journal(JournalStorage):
 
     def write_update(self, trial_id: int, update: TrialUpdate) -> bool:
         """Write an update by one append; see search.base.trial_update.write_update. RUNNING goes first, by itself."""
-        running = update.state == TrialState.RUNNING
-        if running and not self.set_trial_state_values(trial_id, TrialState.RUNNING):
-            return False
+        if update.state == TrialState.RUNNING:
+            claimed = self._unsigned.get(trial_id)
+            if claimed is None or claimed[0] is not update:
+                if not self.set_trial_state_values(trial_id, TrialState.RUNNING):
+                    return False
+                claimed = update, self._replay_result.get_trial(trial_id)
+            self._unsigned = {trial_id: claimed}
+            update = replace(update, expected=claimed[1])
         logs = update_logs(trial_id, update)
-        return (
-            not logs
-            or self._append(logs, may=lambda: self._may_write(trial_id, update))
-            or update.was_written(self.get_trial(trial_id))
-        )
+        written = not logs or self._append(logs, may=lambda: self._may_write(trial_id, update))
+        self._unsigned.clear()
+        return written or update.was_written(self.get_trial(trial_id))
 
     def _may_write(self, trial_id: int, update: TrialUpdate) -> bool:
         """Whether the trial is as the update expects; called while no other process can append."""

@@ -22,6 +22,8 @@ from hpotune.storage.backends.store_file import examine_tables
 IDLE_S = 0.2
 """How long a connection to a server stays open after a call; the next call often follows within milliseconds."""
 CONNECT_S = 5
+_CONNECT = {"connect_timeout": CONNECT_S, "prepare_threshold": None}
+"""For psycopg. A prepared statement belongs to one connection of the server, which a pooler of transactions swaps."""
 PATIENCE_S = 120
 """How long a worker waits for a storage that does not answer: a server's restart, a file system's failover."""
 _CREATION_LOCK = int.from_bytes(b"hpotune", "big")
@@ -47,7 +49,7 @@ def server_storage(url: str, *, read_only: bool) -> RDBStorage:
     arguments = {
         "poolclass": _ShortLivedPool,
         "pool_pre_ping": True,
-        "connect_args": {"connect_timeout": CONNECT_S},
+        "connect_args": _CONNECT,
     }
     return RDBStorage(
         psycopg_url.render_as_string(hide_password=False),
@@ -58,7 +60,7 @@ def server_storage(url: str, *, read_only: bool) -> RDBStorage:
 
 def _examine(url: str, psycopg_url: str, *, read_only: bool) -> bool:
     """Whether Optuna's tables are there."""
-    engine = create_engine(psycopg_url, poolclass=NullPool, connect_args={"connect_timeout": CONNECT_S})
+    engine = create_engine(psycopg_url, poolclass=NullPool, connect_args=_CONNECT)
     with engine.connect() as connection:
 
         def ask(query: str) -> Sequence[tuple[Any, ...]]:
@@ -135,7 +137,7 @@ def creation_lock(url: str) -> Iterator[None]:
     import psycopg
 
     try:
-        connection = psycopg.connect(url, connect_timeout=CONNECT_S)
+        connection = psycopg.connect(url, connect_timeout=CONNECT_S, prepare_threshold=None)
     except psycopg.Error as error:
         reason = server_reason(error)
         raise StoreError(f"{url}: cannot be opened ({reason}); {server_advice(reason)}") from error

@@ -6,6 +6,7 @@ to any file. So a store is looked at before Optuna opens it.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sqlite3
@@ -26,6 +27,9 @@ LOCK_WAIT_S = 120
 """How long SQLite waits for another process's write; 16 workers on a slow disk stay far below."""
 _SQLITE_HEADER = b"SQLite format 3\0"
 _STUDY_COLUMNS = {"study_id", "study_name"}
+_TRANSIENT = (errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.EAGAIN, errno.EINTR, errno.ENOTCONN)
+"""Of a file system that may answer later: a server's failover, a mount that is made again."""
+_DAMAGE = re.compile("malformed|not a database|encrypted|corrupt")
 _START_OVER = "put it back, or remove the study's folder to start over"
 Ask = Callable[[str], Sequence[tuple[Any, ...]]]
 """The rows that answer one query."""
@@ -60,7 +64,8 @@ def require_file(url: str) -> None:
 def examine_file(url: str) -> bool:
     """Whether the URL's file holds a complete store; False where one is to be created: no file, or an empty one.
 
-    Raises: StoreError where it holds anything else, or cannot be read.
+    Raises: StoreError where it holds anything else, or may not be read; OSError and sqlite3.OperationalError where its
+    disk does not answer now.
     """
     file = file_of(url)
     assert file is not None, "a server has no file"
@@ -78,6 +83,8 @@ def examine_file(url: str) -> bool:
             ) from None
         return False
     except OSError as error:
+        if error.errno in _TRANSIENT:
+            raise
         raise StoreError(
             f"{url}: cannot be opened ({error.strerror}); check that the folder exists and that you may read and write "
             "the file, or name another store"
@@ -111,6 +118,8 @@ def _examine_sqlite(url: str, file: Path, start: bytes) -> bool:
 
             columns = {row[1] for row in ask("PRAGMA table_info(studies)")}
             return examine_tables(ask, url=url, tables=tables, study_columns=columns)
+    except sqlite3.OperationalError:  # no access now: the caller waits for it
+        raise
     except sqlite3.Error as error:
         raise StoreError(damage_message(url, str(error))) from error
 
@@ -174,9 +183,14 @@ def _known_revisions() -> set[str]:
     return {found[1] for script in scripts if (found := re.match(r"(v[\w.]*?[a-z])_?\.py$", script.name))}
 
 
+def is_damage(reason: str) -> bool:
+    """Whether SQLite's error says that the file itself is damaged, which no waiting mends."""
+    return _DAMAGE.search(reason) is not None
+
+
 def damage_message(url: str, reason: str) -> str:
     """One line about a store that cannot be read, and the next step."""
-    if re.search("malformed|not a database|encrypted|corrupt", reason):
+    if is_damage(reason):
         file = file_of(url)
         return (
             f"{url}: is damaged ({reason}); restore it from a backup, or save what can be read: "

@@ -12,8 +12,9 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from hpotune.config.json_file import read_regular
-from hpotune.errors import HpotuneError
+from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.records.trial import LOCAL, Failure, TrialResult, TrialRow, Worker
+from hpotune.storage.backends.journal_lock import log
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import open_lock_file
 
@@ -121,7 +122,11 @@ def output_reader(folder: StudyFolder) -> OutputReader:
     """A function that reads what trials left in their folders: results that a stale worker did not record."""
 
     def read_output(number: int) -> TrialOutput:
-        own = folder.trusted_trial(number)
+        try:
+            own = folder.trusted_trial(number)
+        except StudyFileError as error:
+            log(f"what trial {number} left is not read: {error}")
+            return TrialOutput()
         result = None
         with suppress(OSError, ValidationError):
             result = TrialResult.model_validate_json(read_regular(own / "result.json"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import subprocess
 import sys
@@ -120,6 +122,52 @@ def test_invalid_url_is_refused():
         choose("postgresql://me@host:port/db", Path("/s"))
 
 
+@pytest.mark.parametrize("number", [errno.ESTALE, errno.EIO])
+def test_stale_file_is_waited_for(tmp_path, monkeypatch, number):
+    """A file server fails over while a worker opens its store."""
+    url = f"sqlite:///{tmp_path}/s.db"
+    connect(url)
+    opened, failed = Path.open, []
+
+    def once(self, *arguments, **options):
+        if self.name == "s.db" and not failed:
+            failed.append(self)
+            raise OSError(number, os.strerror(number), str(self))
+        return opened(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", once)
+    with pytest.raises(StoreError, match=os.strerror(number)):
+        connect(url)
+    failed.clear()
+    connect(url, patience_s=60)
+    assert failed
+
+
+def test_disk_error_is_waited_for(tmp_path, monkeypatch):
+    url = f"sqlite:///{tmp_path}/s.db"
+    connect(url)
+    opened, failed = sqlite3.connect, []
+
+    def once(*arguments, **options):
+        if not failed:
+            failed.append(arguments)
+            raise sqlite3.OperationalError("disk I/O error")
+        return opened(*arguments, **options)
+
+    monkeypatch.setattr("hpotune.storage.backends.store_file.sqlite3.connect", once)
+    connect(url, patience_s=60)
+    assert failed
+
+
+def test_damage_is_not_waited_for(tmp_path):
+    """It is found by the first query: the process would wait for minutes else."""
+    storage = connect(f"sqlite:///{tmp_path}/s.db", patience_s=3600)
+    content = (tmp_path / "s.db").read_bytes()
+    (tmp_path / "s.db").write_bytes(b"SQLite format 3\0" + b"\xff" * (len(content) - 16))
+    with pytest.raises(StoreError, match="is damaged"):
+        storage.get_all_studies()
+
+
 def test_missing_folder_is_one_line(tmp_path):
     with pytest.raises(StoreError, match=r"unable to open database file.*check that the folder exists"):
         connect(f"sqlite:///{tmp_path}/nowhere/s.db")
@@ -130,6 +178,20 @@ def test_unreachable_server_fails_in_seconds():
     with pytest.raises(StoreError, match=r"cannot be opened .*PGPASSWORD"):
         connect("postgresql://me@127.0.0.1:9/db")
     assert time.monotonic() - start < 10
+
+
+@pytest.mark.postgres
+def test_server_prepares_no_statements(postgres, make_study):
+    """A pooler of transactions gives each transaction another connection, which has none of them."""
+    store = TrialQueue.create(postgres, make_study(), folder="f")
+    for _ in range(12):
+        store.rows()
+    engine = store._storage._inner._backend.engine
+    with engine.connect() as connection:
+        for _ in range(12):
+            connection.exec_driver_sql("SELECT 1 + 1")
+        found = connection.exec_driver_sql("SELECT statement FROM pg_prepared_statements").fetchall()
+    assert found == []
 
 
 @pytest.mark.postgres

@@ -10,6 +10,7 @@ import pytest
 from optuna.study import StudyDirection
 
 from hpotune.errors import StoreError
+from hpotune.search.base.trial_update import TrialUpdate
 from hpotune.storage.backends.connect import connect
 from hpotune.storage.backends.journal import journal
 
@@ -73,6 +74,30 @@ def test_released_trial_is_claimed_once(tmp_path):
 
     inner._backend.append_logs = late
     assert not before.set_trial_state_values(trial_id, optuna.trial.TrialState.RUNNING)
+
+
+def test_claim_is_signed_later(tmp_path):
+    """The disk refuses the second record of a claim, the worker's name, and the call is repeated."""
+    storage = connect(f"journal:///{tmp_path / 'store'}", patience_s=60)
+    study_id = storage.create_new_study(directions=MINIMIZE, study_name="s")
+    waiting = optuna.trial.create_trial(state=optuna.trial.TrialState.WAITING)
+    trial_id = storage.create_new_trial(study_id, template_trial=waiting)
+    file, refused = storage._inner._backend, []
+    append = file.append_logs
+
+    def full(logs, **options):
+        if "user_attr" in logs[0] and not refused:
+            refused.append(logs)
+            raise OSError(28, "No space left on device")
+        return whole(logs, **options) if options else append(logs)
+
+    whole = getattr(file, "append_if", None)
+    file.append_logs = file.append_if = full
+    update = TrialUpdate(state=optuna.trial.TrialState.RUNNING, user_attrs={"worker": {"job": "7"}})
+    assert storage.write_update(trial_id, update)
+    trial = storage.get_trial(trial_id)
+    assert refused
+    assert (trial.state, trial.user_attrs["worker"]) == (optuna.trial.TrialState.RUNNING, {"job": "7"})
 
 
 DAMAGE = {

@@ -8,7 +8,14 @@ import optuna
 import pytest
 
 from hpotune.records.trial import Attempt, TrialResult, TrialRow
-from hpotune.storage import TrialOutput, TrialQueue, UnchangedHeartbeats, lease_expired, requeue_lock
+from hpotune.storage import (
+    TrialOutput,
+    TrialQueue,
+    UnchangedHeartbeats,
+    lease_expired,
+    output_reader,
+    requeue_lock,
+)
 from hpotune.storage.backends.connect import connect
 from hpotune.storage.readers.trial_record import stored_attempts
 from hpotune.storage.trials import stale
@@ -107,6 +114,17 @@ def test_one_process_requeues_at_a_time(tmp_path, monkeypatch):
             assert (first, second) == (True, False)
     with requeue_lock(folder) as again:
         assert again
+
+
+def test_foreign_output_is_not_read(tmp_path, capsys):
+    """Another user may change the trial's folder: its trial is requeued without what lies there."""
+    folder = StudyFolder(path=tmp_path)
+    own = folder.trial(3)
+    own.mkdir(parents=True)
+    (own / "result.json").symlink_to("/etc/hostname")
+    own.chmod(0o777)
+    assert output_reader(folder)(3) == TrialOutput()
+    assert "trial 3" in capsys.readouterr().err
 
 
 def test_requeuing_needs_no_lock_file(tmp_path):
