@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from hpotune.config.json_file import read_regular
 from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.records.trial import LOCAL, Failure, TrialResult, TrialRow, Worker
-from hpotune.storage.backends.journal_lock import log
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import open_lock_file
 
@@ -125,6 +124,8 @@ def output_reader(folder: StudyFolder) -> OutputReader:
         try:
             own = folder.trusted_trial(number)
         except StudyFileError as error:
+            from hpotune.storage.backends.journal_lock import log  # imports Optuna
+
             log(f"what trial {number} left is not read: {error}")
             return TrialOutput()
         result = None
