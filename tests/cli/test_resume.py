@@ -161,7 +161,7 @@ def test_edit_does_not_change_running_workers(file):
 
 def test_worker_runs_the_given_snapshot(file, call):
     call("run", file)
-    (old,) = [path.name for path in (file.parent / "bowl" / "code").iterdir() if path.is_dir()]
+    (old,) = [path.name for path in (file.parent / "bowl" / "code").glob("[0-9a-f]*") if path.is_dir()]
     (file.parent / "beside.py").write_text("ADDS = 100\n")
     call("extend", file, "--trials", "+2")
     for words in (["--trials", "1", "--code", old], []):
