@@ -33,8 +33,6 @@ pytestmark = pytest.mark.skipif(not _can_become_another(), reason="only root can
 def home(make_study: Callable[..., object], tmp_path: Path) -> Path:
     """A study file that shares with the group, in a folder of nobody's with the mode 2775."""
     make_study(budget={"trials": 1}, shared_with="group", store="journal")
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)
     home = tmp_path / "home"
     for path in (home, *home.iterdir()):
         os.chown(path, NOBODY, GROUP)
@@ -46,6 +44,9 @@ def hpotune(user: int, *words: object, **env: str) -> subprocess.CompletedProces
     """Run the command line as another user, with a home and a cache of its own."""
     own = Path(str(words[1])).parent.parent / f"home-of-{user}"
     own.mkdir(exist_ok=True)
+    test = next(path for path in own.parents if path.name.startswith("test_"))
+    for path in (test, *test.parents[:2]):  # each time: another pytest that starts closes the folder of all
+        path.chmod(0o755)
     os.chown(own, user, GROUP)
     command = [*AS.split(), f"--reuid={user}", f"--regid={GROUP}", sys.executable, "-m", "hpotune"]
     return subprocess.run(
