@@ -183,8 +183,8 @@ def _worker_parameters(config: StudyConfig) -> dict[str, Any]:
 def setup_lines(config: StudyConfig) -> list[str]:
     """Shell lines before the job's command: modules, environment, the user's own lines.
 
-    PYTHONSAFEPATH: the command imports nothing from the folder where sbatch was called. Its value tells
-    hpotune/__main__.py that no user has set it, so that trials do not inherit it.
+    PYTHONSAFEPATH: the command imports nothing from the folder where sbatch was called. The value `hpotune` means that
+    no user has set it; hpotune/__main__.py then removes it, so that trials do not inherit it.
     """
     env = config.env
     lines = [

@@ -39,7 +39,7 @@ _TOLERANCE_S = 5
 def job_times(
     folder: StudyFolder, config: StudyConfig, env: Mapping[str, str], *, job: str
 ) -> JobTimes | None:
-    """When this job ends, as far as its start tells; None outside Slurm and where it is unknown.
+    """When this job ends, by what was known at its start; None outside Slurm and where that is unknown.
 
     Sources, in this order: SLURM_JOB_END_TIME, the job's start and its recorded time limit, Slurm.
     """

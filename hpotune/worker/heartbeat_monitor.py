@@ -6,7 +6,6 @@ and `budget.on_end` is cancel. The thread starts no trial and records no result.
 
 from __future__ import annotations
 
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from hpotune.objective.process import PAUSE_SIGNAL, StopRequest
 from hpotune.schedule.stopping_criterion import stop_reason
 from hpotune.storage import Claim, TrialQueue
 from hpotune.workspace.heartbeat import Heartbeat
+from hpotune.workspace.timeline import log
 
 Now = Callable[[], datetime]
 CANCEL_POLL_S = 5.0
@@ -136,9 +136,3 @@ class Monitor:
         if reason:
             log(f"the study is over: {reason.text}; its running trials are stopped (budget.on_end: cancel)")
             self._stop.request(SIGTERM)
-
-
-def log(text: str) -> None:
-    """Write a line with the time into the job's log (stderr); a full disk loses the line, not the worker."""
-    with suppress(OSError):
-        print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", file=sys.stderr, flush=True)  # noqa: T201 - a job's log

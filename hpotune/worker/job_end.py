@@ -11,7 +11,7 @@ from collections.abc import Callable
 from hpotune.records.jobs import JobTimes
 from hpotune.records.trial import Failure, Worker
 from hpotune.schedule.job_fit import MARGIN_S
-from hpotune.worker.heartbeat_monitor import log
+from hpotune.workspace.timeline import log
 
 AskTimes = Callable[[float], JobTimes | None]
 """What Slurm says of this job's time, at most so many seconds ago; None where it does not answer."""

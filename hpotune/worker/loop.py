@@ -39,7 +39,7 @@ from hpotune.storage import (
     requeue_lock,
     stale_on_host,
 )
-from hpotune.worker.heartbeat_monitor import Monitor, Now, log
+from hpotune.worker.heartbeat_monitor import Monitor, Now
 from hpotune.worker.job_end import AskTimes, JobEnd
 from hpotune.worker.outcome import outcome_text, record_outcome
 from hpotune.worker.trial_spec import base_spec, make_trial_folder, spec_at_point
@@ -47,7 +47,7 @@ from hpotune.workspace.atomic_files import touch, wait_for_disk_space
 from hpotune.workspace.code_snapshot import CodeSnapshot, find_snapshot
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.heartbeat import Heartbeat
-from hpotune.workspace.timeline import Timeline
+from hpotune.workspace.timeline import Timeline, log
 
 DISK_PATIENCE_S = 120
 """How long a worker waits for a disk that is full."""

@@ -49,7 +49,7 @@ class HolderFile:
             if holder != self._seen:
                 self.may_be_left = bool(holder) and not self._seen
                 self._seen, self._since = holder, time.monotonic()
-            if not holder or not (_has_ended(holder) or time.monotonic() - self._since > GRACE_S):
+            if not holder or not (has_ended(holder) or time.monotonic() - self._since > GRACE_S):
                 return False
             self._break(holder)
         return False
@@ -122,7 +122,7 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _has_ended(holder: str) -> bool:
+def has_ended(holder: str) -> bool:
     """Whether the holder was a process of this machine that has ended."""
     machine, _, process = holder.partition(" ")
     return machine == machine_id() and not Path("/proc", process.partition(" ")[0]).exists()

@@ -1,7 +1,7 @@
 """Whether a code snapshot is what was submitted: its copies by their hashes, and no other file that Python imports.
 
 Data beside the copies is not compared: a program may write results where it lies. Byte code in `__pycache__` is
-deleted, because Python would run it instead of the source and nothing tells whose it is.
+deleted, because Python would run it instead of the source, and its author is unknown.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How a worker spent its time: spans in jobs/<id>/spans-<job>.jsonl, one writer per file.
+"""How a worker spent its time: lines of its log, and spans in jobs/<id>/spans-<job>.jsonl, one writer per file.
 
 The trial's own process writes its phases in the same form to trials/<n>/spans.jsonl (finetune/output.py).
 """
@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 
 from hpotune.config.json_file import DamagedFileError, decoding, read_regular
@@ -62,3 +64,9 @@ def read_spans(file: Path, *, job: str = "") -> list[Span]:
                 )
             )
     return found
+
+
+def log(text: str) -> None:
+    """Write a line with the time into the job's log (stderr); a full disk loses the line, not the worker."""
+    with suppress(OSError):
+        print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", file=sys.stderr, flush=True)  # noqa: T201 - a job's log

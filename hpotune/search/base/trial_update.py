@@ -51,7 +51,7 @@ class TrialUpdate:
 
 
 def _claim_of(trial: FrozenTrial) -> tuple[object, ...]:
-    """What tells one claim of a trial from another; of a waiting one also whether it has a point."""
+    """The values that differ between two claims of a trial; for a waiting trial also its point, if it has one."""
     fixed = trial.system_attrs.get("fixed_params") if trial.state == TrialState.WAITING else None
     return trial.state, trial.datetime_start, trial.user_attrs.get("worker"), fixed
 

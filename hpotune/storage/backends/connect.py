@@ -28,7 +28,6 @@ from sqlalchemy.pool import ConnectionPoolEntry, NullPool
 from hpotune.errors import StoreError, StudyFileError
 from hpotune.storage.backends import filesystem_probe
 from hpotune.storage.backends.journal import journal
-from hpotune.storage.backends.journal_lock import log
 from hpotune.storage.backends.postgresql import is_permanent, server_advice, server_reason, server_storage
 from hpotune.storage.backends.relational import READS, Tables
 from hpotune.storage.backends.store_file import (
@@ -38,6 +37,7 @@ from hpotune.storage.backends.store_file import (
     is_damage,
     other_version,
 )
+from hpotune.workspace.timeline import log
 
 _UNAVAILABLE = (StorageInternalError, OperationalError, InterfaceError, OSError)
 _DAMAGED = (SQLAlchemyError, sqlite3.Error, json.JSONDecodeError, UnicodeDecodeError, RecursionError)

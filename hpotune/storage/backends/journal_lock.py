@@ -6,17 +6,16 @@ import errno
 import os
 import random
 import stat
-import sys
 import time
 import uuid
 from contextlib import suppress
-from datetime import datetime
-from functools import cache
 from pathlib import Path
 
 from optuna.storages.journal._file import BaseJournalFileLock
 
 from hpotune.errors import StoreError
+from hpotune.workspace.holder_file import has_ended, machine_id
+from hpotune.workspace.timeline import log
 
 GRACE_S = 30
 """How long another machine's process may hold the lock before it is broken; normally it takes milliseconds."""
@@ -43,14 +42,14 @@ class Lock(BaseJournalFileLock):
 
         Raises: StoreError where its path is no file, or where an expired lock cannot be removed.
         """
-        self._mine = f"{_machine()} {os.getpid()} {uuid.uuid4()}"
+        self._mine = f"{machine_id()} {os.getpid()} {uuid.uuid4()}"
         pause_s, seen, since, said = 0.001, "", time.monotonic(), False
         while not self._take():
             holder = _holder(self._path)
             if holder != seen:
                 seen, since = holder, time.monotonic()
             waited_s = time.monotonic() - since
-            if holder and (_has_ended(holder) or waited_s > GRACE_S):
+            if holder and (has_ended(holder) or waited_s > GRACE_S):
                 self._break(holder)
                 continue
             if not said and waited_s > REPORT_AFTER_S:
@@ -121,25 +120,3 @@ def _holder(path: str) -> str:
         return name or f"{found.st_ino} {found.st_mtime_ns}"
     except OSError:
         return ""
-
-
-def log(text: str) -> None:
-    """Print a line with the time to stderr, a job's log."""
-    with suppress(OSError):  # a full disk costs a line of the log, not the worker
-        print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", file=sys.stderr, flush=True)  # noqa: T201 - a job's log
-
-
-def _has_ended(holder: str) -> bool:
-    """Whether the holder was a process of this machine that has ended."""
-    machine, _, process = holder.partition(" ")
-    return machine == _machine() and not Path("/proc", process.partition(" ")[0]).exists()
-
-
-@cache
-def _machine() -> str:
-    """An id of the process namespace: this boot of this kernel, in this container."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.stat('/proc/self/ns/pid').st_ino}"
-    except OSError:
-        return f"unknown/{uuid.uuid4()}"

@@ -16,6 +16,7 @@ from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.records.trial import LOCAL, Failure, TrialResult, TrialRow, Worker
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import open_lock_file
+from hpotune.workspace.timeline import log
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,8 +125,6 @@ def output_reader(folder: StudyFolder) -> OutputReader:
         try:
             own = folder.trusted_trial(number)
         except StudyFileError as error:
-            from hpotune.storage.backends.journal_lock import log  # imports Optuna
-
             log(f"what trial {number} left is not read: {error}")
             return TrialOutput()
         result = None
