@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from hpotune.config.schema.study_config import Objective
 from hpotune.records.trial import TrialRow
-from hpotune.workspace.folder import StudyFolder
+
+if TYPE_CHECKING:
+    from hpotune.report.score_items import ItemReader, ScoreItems
 
 Z_95 = 1.96
 """Standard errors on each side of a two-sided 95 % confidence interval of a normal distribution."""
@@ -42,13 +44,11 @@ class Difference:
         return None if self.stderr is None else self.value > Z_95 * self.stderr
 
 
-def difference(
-    folder: StudyFolder, objective: Objective, index: int, one: TrialRow, other: TrialRow
-) -> Difference:
-    """`one` minus `other` by objective number `index`."""
-    sign = 1.0 if objective.sense == "maximize" else -1.0
+def difference(read_items: ItemReader, index: int, one: TrialRow, other: TrialRow) -> Difference:
+    """`one` minus `other` by the reader's objective, number `index` of the study's."""
+    sign = 1.0 if read_items.objective.sense == "maximize" else -1.0
     value = sign * (one.values[index] - other.values[index])
-    paired = _paired_stderr(folder, objective, one, other)
+    paired = _paired_stderr(read_items(one), read_items(other))
     if paired is not None:
         return Difference(value=value, stderr=paired, paired=True)
     errors = [row.stderrs[index] if index < len(row.stderrs) else None for row in (one, other)]
@@ -57,15 +57,13 @@ def difference(
     return Difference(value=value, stderr=stderr, paired=False)
 
 
-def _paired_stderr(folder: StudyFolder, objective: Objective, one: TrialRow, other: TrialRow) -> float | None:
+def _paired_stderr(one: ScoreItems | None, other: ScoreItems | None) -> float | None:
     """Standard error of the mean difference over the items; None where the two did not score the same items."""
-    from hpotune.report.score_items import same_items, score_items  # numpy: `status` does without
-
-    mine, theirs = (score_items(folder, objective, row) for row in (one, other))
-    if mine is None or theirs is None or not same_items(mine, theirs):
-        return None
+    from hpotune.report.score_items import same_items  # numpy: `status` does without
     from hpotune.statistics.score_table import table_of_items
 
-    delta = (mine.values - theirs.values)[None]
-    table = table_of_items(delta, clusters=mine.clusters, weights=mine.weights)
+    if one is None or other is None or not same_items(one, other):
+        return None
+    delta = (one.values - other.values)[None]
+    table = table_of_items(delta, clusters=one.clusters, weights=one.weights)
     return table.stderr(table.parts[0])

@@ -82,24 +82,39 @@ def _of_group(arrays: Mapping[str, npt.NDArray[np.generic]], objective: Objectiv
     ]
 
 
+class ItemReader:
+    """The items of trials' scores by one objective. Each trial's file is read once, however often it is compared."""
+
+    def __init__(self, folder: StudyFolder, objective: Objective) -> None:
+        self.objective = objective
+        self._folder = folder
+        self._found: dict[int, ScoreItems | None] = {}
+
+    def __call__(self, row: TrialRow) -> ScoreItems | None:
+        """As `score_items`."""
+        if row.number not in self._found:
+            self._found[row.number] = score_items(self._folder, self.objective, row)
+        return self._found[row.number]
+
+
 def same_items(one: ScoreItems | None, other: ScoreItems | None) -> bool:
     """Whether two scores are of the same items, at least two of them."""
     return one is not None and other is not None and len(one.ids) > 1 and np.array_equal(one.ids, other.ids)
 
 
 def score_table(
-    folder: StudyFolder, objective: Objective, rows: Sequence[TrialRow], baseline: TrialRow | None
+    read_items: ItemReader, rows: Sequence[TrialRow], baseline: TrialRow | None
 ) -> ScoreTable | None:
     """The scores of trials by the first objective, larger is better: by their items where all have the same ones.
 
     None where the standard error of a trial is not known. A baseline without the items, or without an error, is left
     out.
     """
-    sign = 1.0 if objective.sense == "maximize" else -1.0
-    items = [score_items(folder, objective, row) for row in rows]
+    sign = 1.0 if read_items.objective.sense == "maximize" else -1.0
+    items = [read_items(row) for row in rows]
     first = items[0]
     if first is not None and all(same_items(first, one) for one in items):
-        base = score_items(folder, objective, baseline) if baseline else None
+        base = read_items(baseline) if baseline else None
         return table_of_items(
             sign * np.stack([one.values for one in items if one is not None]),
             sign * base.values if base is not None and same_items(first, base) else None,

@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from hpotune.config.schema.study_config import Objective
 from hpotune.records.trial import TrialRow
 from hpotune.report.json_output import as_json
-from hpotune.report.score_items import score_items, score_table
+from hpotune.report.score_items import ItemReader, score_items, score_table
 from hpotune.report.views.best import best_result
 from hpotune.workspace.folder import StudyFolder
 from tests.fixtures.report_rows import FINETUNE, config
@@ -49,7 +49,7 @@ def test_group_is_compared_by_its_items(equal: bool, tmp_path: Path) -> None:
     items = score_items(folder, GROUP, rows[0])
     assert items is not None
     assert (len(items.ids), items.clusters) == (15, None)
-    table = score_table(folder, GROUP, rows, None)
+    table = score_table(ItemReader(folder, GROUP), rows, None)
     assert table is not None
     assert table.values == pytest.approx([row.values[0] for row in rows])
     assert table.parts.shape == (2, 15)
@@ -66,7 +66,7 @@ def test_many_subjects_are_clusters(tmp_path: Path) -> None:
 def test_stored_clusters_are_used(tmp_path: Path) -> None:
     arrays = {"exam__acc": [1, 0, 1, 1], "exam__doc_id": [0, 1, 2, 3], "exam__cluster": [0, 0, 1, 1]}
     row = keep(StudyFolder(path=tmp_path), 1, 0.75, **arrays)
-    table = score_table(StudyFolder(path=tmp_path), GROUP, [row], None)
+    table = score_table(ItemReader(StudyFolder(path=tmp_path), GROUP), [row], None)
     assert table is not None
     assert table.parts.shape == (1, 2)
 
@@ -74,7 +74,7 @@ def test_stored_clusters_are_used(tmp_path: Path) -> None:
 def test_score_of_no_items_is_independent(tmp_path: Path) -> None:
     folder = StudyFolder(path=tmp_path)
     rows = [keep(folder, n, 0.5, exam__acc=[1, 0, 1], exam__doc_id=[0, 1, 2]) for n in (1, 2)]
-    table = score_table(folder, GROUP, rows, None)
+    table = score_table(ItemReader(folder, GROUP), rows, None)
     assert table is not None
     assert table.parts[0] @ table.parts[1] == 0
     assert table.stderr(table.parts[0]) == 0.05

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hpotune.config.schema.study_config import Objective, StudyConfig
+from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.trial import TrialRow
 from hpotune.report.paired_difference import Difference, difference
 from hpotune.report.views.trial_view import TrialView, trial_view
@@ -15,6 +15,7 @@ from hpotune.schedule.best_trials import best_trials, eligible_trials
 from hpotune.workspace.folder import StudyFolder
 
 if TYPE_CHECKING:
+    from hpotune.report.score_items import ItemReader
     from hpotune.statistics.paired_tests import PairedTest
 
 
@@ -115,11 +116,14 @@ class BestResult:
 
 def best_result(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow]) -> BestResult:
     """The best trial (or the Pareto front), compared with the base model and with the other trials."""
+    from hpotune.report.score_items import ItemReader  # numpy: `status` does without
+
     objectives = config.score.objective
+    read_items = ItemReader(folder, objectives[0])
     front = best_trials(objectives, rows)
     best = front[0] if front else None
     baseline = next((row for row in rows if row.kind == "baseline" and row.state == "finished"), None)
-    answer = _answer(folder, objectives[0], best, rows, baseline) if best else _Answer()
+    answer = _answer(read_items, best, rows, baseline) if best else _Answer()
     return BestResult(
         study=config.name,
         folder=folder.path,
@@ -132,9 +136,9 @@ def best_result(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRo
         tuned_model=config.model is not None,
         baseline=trial_view(objectives, baseline) if baseline else None,
         expected=answer.expected,
-        gain=difference(folder, objectives[0], 0, best, baseline) if best and baseline else None,
+        gain=difference(read_items, 0, best, baseline) if best and baseline else None,
         corrected_gain=answer.gain,
-        gain_test=_gain_test(folder, objectives[0], best, baseline) if best and baseline else None,
+        gain_test=_gain_test(read_items, best, baseline) if best and baseline else None,
         tied=answer.tied,
         recommended=answer.recommended if config.model is not None else None,
         left_out={row.number: row.breaks for row in rows if row.state == "finished" and row.breaks},
@@ -154,25 +158,20 @@ class _Answer:
 
 
 def _answer(
-    folder: StudyFolder,
-    objective: Objective,
-    best: TrialRow,
-    rows: Sequence[TrialRow],
-    baseline: TrialRow | None,
+    read_items: ItemReader, best: TrialRow, rows: Sequence[TrialRow], baseline: TrialRow | None
 ) -> _Answer:
-    from hpotune.report.score_items import score_table  # numpy and scipy: `status` does without
+    from hpotune.report.score_items import score_table
     from hpotune.statistics.best_set import MOST, best_set
     from hpotune.statistics.winner import winner
 
-    sign = 1.0 if objective.sense == "maximize" else -1.0
+    sign = 1.0 if read_items.objective.sense == "maximize" else -1.0
     others = [row for row in eligible_trials(rows) if row.number != best.number]
     ordered = [best, *sorted(others, key=lambda row: -sign * row.values[0])]
+    # a trial between two rungs, or one of a front that is not the first by this objective, has no answer
     if best.state != "finished" or any(sign * (row.values[0] - best.values[0]) > 0 for row in others):
-        return (
-            _Answer()
-        )  # a trial between two rungs, or one of a front that is not the first by this objective
+        return _Answer()
     compared = ordered[:MOST]
-    table = score_table(folder, objective, compared, baseline)
+    table = score_table(read_items, compared, baseline)
     if table is None:
         return _Answer()
     found = winner(table, 0, trials=len(ordered))
@@ -185,7 +184,7 @@ def _answer(
         if gain
         else None,
         tied=tuple(
-            ComparedTrial(number=row.number, difference=difference(folder, objective, 0, best, row))
+            ComparedTrial(number=row.number, difference=difference(read_items, 0, best, row))
             for row in chosen
             if row.number != best.number
         ),
@@ -193,21 +192,16 @@ def _answer(
     )
 
 
-def _gain_test(
-    folder: StudyFolder, objective: Objective, best: TrialRow, baseline: TrialRow
-) -> PairedTest | None:
-    from hpotune.report.score_items import same_items, score_items
+def _gain_test(read_items: ItemReader, best: TrialRow, baseline: TrialRow) -> PairedTest | None:
+    from hpotune.report.score_items import same_items
     from hpotune.statistics.paired_tests import paired_test
 
-    mine, theirs = (score_items(folder, objective, row) for row in (best, baseline))
-    if (
-        mine is None
-        or theirs is None
-        or not same_items(mine, theirs)
-        or mine.weights.min() < mine.weights.max()
-    ):
+    mine, theirs = read_items(best), read_items(baseline)
+    if mine is None or theirs is None or not same_items(mine, theirs):
         return None
-    sign = 1.0 if objective.sense == "maximize" else -1.0
+    if mine.weights.min() < mine.weights.max():
+        return None
+    sign = 1.0 if read_items.objective.sense == "maximize" else -1.0
     return paired_test(sign * mine.values, sign * theirs.values, clusters=mine.clusters)
 
 
