@@ -7,7 +7,7 @@ prints before and after the table are left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpotune.slurm.commands import TIMEOUT_S, UnreadableAnswer, run_command
@@ -17,6 +17,7 @@ JOB_ID = re.compile(r"[0-9]{1,12}(_([0-9]{1,9}|\[[0-9,:%-]+\])|\+[0-9]{1,4})?")
 """A job, an array's element, elements that wait (`7_[2-4%2]`), or a component of a heterogeneous job."""
 STATE = re.compile(r"[A-Z][A-Z_]{2,30}\+?( by \S+)?")
 """A job's state as all commands write it: `RUNNING`, `CANCELLED by 1000`."""
+_FIELD = re.compile(r"(?:^|\s)(\w+)=(\S*)")
 _MARKUP = re.compile(r"[<>{}\ufffd]")
 
 
@@ -82,6 +83,33 @@ def _cells(line: str, columns: int) -> Row | None:
         return (words[0],) if len(words) == 1 else None
     cells = tuple(cell.strip() for cell in line.split("|"))
     return cells if len(cells) == columns else None
+
+
+def query_squeue(
+    jobs: Sequence[str],
+    columns: Mapping[str, str],
+    *,
+    is_row: Callable[[Row], bool],
+    answer_s: float = TIMEOUT_S,
+) -> Table:
+    """squeue's table of these jobs, ended ones included. `columns`: format -> name; the others as `query_table`.
+
+    squeue fails for a single unknown job but not for one among several, so the last one is named twice.
+    """
+    query = ["squeue", "-r", "-t", "all", "-j", ",".join([*jobs, jobs[-1]]), "-o", "|".join(columns)]
+    return query_table(query, tuple(columns.values()), is_row=is_row, answer_s=answer_s)
+
+
+def scontrol_fields(line: str) -> dict[str, str]:
+    """The fields of a line of `scontrol show job -o`, without the job's name, and up to the first blank of each value.
+
+    A job's name and comment may hold anything: ids stand before them, and of another field the first value counts.
+    """
+    head, _, tail = line.partition(" JobName=")
+    return {
+        **dict(reversed(_FIELD.findall(tail.partition(" UserId=")[2] or line))),
+        **dict(_FIELD.findall(head)),
+    }
 
 
 def number_of(text: str) -> int | None:

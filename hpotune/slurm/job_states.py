@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from hpotune.errors import ClusterError
 from hpotune.records.jobs import ACTIVE_STATES, ENDED_STATES, HELD_STATES, JobRow
-from hpotune.slurm.command_tables import JOB_ID, STATE, query_table
+from hpotune.slurm.command_tables import JOB_ID, STATE, query_squeue, query_table, scontrol_fields
 from hpotune.slurm.commands import CommandMissing, NoAnswer, UnreadableAnswer, one_line, run_command
 from hpotune.slurm.job_arrays import array_job_id, array_job_ids, expand_ids
 
@@ -82,22 +82,17 @@ def _from_controller(ids: Sequence[str]) -> dict[str, JobRow] | None:
     return None
 
 
-_SQUEUE = ("JOBID", "STATE", "REASON", "START_TIME")
+_SQUEUE = {"%i": "JOBID", "%T": "STATE", "%r": "REASON", "%S": "START_TIME"}
 
 
 def _from_squeue(ids: Sequence[str]) -> tuple[dict[str, JobRow], int]:
     """Rows by id, and how many lines cannot be read."""
-    # squeue fails for a single unknown job but not for one among several: the last is named twice.
-    jobs = [*array_job_ids(ids), array_job_id(ids[-1])]
-    table = query_table(
-        ["squeue", "-r", "-t", "all", "-j", ",".join(jobs), "-o", "%i|%T|%r|%S"], _SQUEUE, is_row=_is_job
-    )
+    table = query_squeue(array_job_ids(ids), _SQUEUE, is_row=_is_job)
     rows: dict[str, JobRow] = {}
     for id_, state, reason, start in table.rows:
         row = _row(id_, state, reason=reason, start=start)
-        if (
-            id_ not in rows or row.active or not rows[id_].active
-        ):  # a federation shows a job once for each cluster
+        # a federation shows a job once for each cluster
+        if id_ not in rows or row.active or not rows[id_].active:
             rows[id_] = row
     return rows, table.damaged
 
@@ -114,13 +109,8 @@ def _from_scontrol(ids: Sequence[str]) -> tuple[dict[str, JobRow], int]:
     for line in text.splitlines():
         if not line.startswith("JobId="):
             continue
-        # a job's name and comment may hold anything: ids stand before them, and a field's first value counts
-        head, _, tail = line.partition(" JobName=")
-        named, fields = (
-            dict(_FIELD.findall(head)),
-            dict(reversed(_FIELD.findall(tail.partition(" UserId=")[2] or line))),
-        )
-        job, elements = named.get("ArrayJobId") or named.get("JobId", ""), named.get("ArrayTaskId")
+        fields = scontrol_fields(line)
+        job, elements = fields.get("ArrayJobId") or fields.get("JobId", ""), fields.get("ArrayTaskId")
         if not STATE.fullmatch(fields.get("JobState", "")) or not JOB_ID.fullmatch(job):
             damaged += 1
             continue
@@ -142,7 +132,6 @@ def _from_scontrol(ids: Sequence[str]) -> tuple[dict[str, JobRow], int]:
 
 _ELSEWHERE = "REVOKED"
 """Slurm's state of a federation's job that another cluster has started."""
-_FIELD = re.compile(r"(?:^|\s)(\w+)=(\S*)")
 _SACCT = ("JobID", "State", "ExitCode")
 
 

@@ -21,7 +21,7 @@ from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.schema.walltime import TIME, seconds
 from hpotune.errors import ClusterError, StoreError
 from hpotune.records.jobs import JobTimes
-from hpotune.slurm.command_tables import JOB_ID, query_table
+from hpotune.slurm.command_tables import JOB_ID, query_squeue, query_table, scontrol_fields
 from hpotune.slurm.commands import CommandMissing, UnreadableAnswer, run_command
 from hpotune.slurm.job_arrays import array_job_id, array_job_ids, expand_ids
 from hpotune.workspace.atomic_files import write_atomic
@@ -107,9 +107,7 @@ _ENDS = {"%i": "JOBID", "%T": "STATE", "%e": "END_TIME"}
 
 
 def _lines_of_squeue(jobs: Sequence[str], columns: Mapping[str, str]) -> Sequence[Sequence[str]]:
-    # squeue fails for a single unknown job but not for one among several
-    query = ["squeue", "-r", "-t", "all", "-j", ",".join([*jobs, jobs[-1]]), "-o", "|".join(columns)]
-    return query_table(query, tuple(columns.values()), is_row=_is_job, answer_s=ANSWER_S).rows
+    return query_squeue(jobs, columns, is_row=_is_job, answer_s=ANSWER_S).rows
 
 
 def _is_job(cells: tuple[str, ...]) -> bool:
@@ -119,7 +117,7 @@ def _is_job(cells: tuple[str, ...]) -> bool:
 def _lines_of_scontrol(job: str) -> list[list[str]]:
     found = []
     for line in run_command(["scontrol", "show", "job", "-o", job], answer_s=ANSWER_S).splitlines():
-        fields = dict(re.findall(r"(?:^|\s)(\w+)=(\S*)", line))
+        fields = scontrol_fields(line)
         element = fields.get("ArrayTaskId")
         id_ = f"{fields.get('ArrayJobId')}_{element}" if element else fields.get("JobId", "")
         found.append([id_, *(fields.get(name, "") for name in ("StartTime", "TimeLimit", "EndTime"))])

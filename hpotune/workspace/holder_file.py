@@ -23,6 +23,39 @@ MAX_REFUSALS = 20
 """How often in a row EPERM is taken as "it exists": sshfs says so where another node creates it at the same moment."""
 
 
+class ExclusiveFile:
+    """A file that one process of all nodes can create."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._refusals = 0
+
+    def create(self, text: str) -> bool:
+        """Create the file with this text; False where it exists.
+
+        Raises: OSError where it cannot be created or written; then there is none of this process.
+        """
+        try:
+            file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
+        except FileExistsError:
+            self._refusals = 0
+            return False
+        except PermissionError as error:
+            self._refusals += 1
+            if error.errno != errno.EPERM or self._refusals > MAX_REFUSALS:
+                raise
+            return False
+        self._refusals = 0
+        try:
+            os.write(file, text.encode())
+        except OSError:
+            self._path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(file)
+        return True
+
+
 class HolderFile:
     """The file beside a lock, `LOCK.holder`, as one process sees it."""
 
@@ -33,7 +66,7 @@ class HolderFile:
         """The text of another process's file, and when it was seen first (on this process's own clock)."""
         self.may_be_left = False
         """Whether the file has been there unchanged since it was seen: a killed process may have left it."""
-        self._refusals = 0
+        self._file = ExclusiveFile(self.path)
         self._released = threading.Event()
 
     def take(self) -> bool:
@@ -42,7 +75,7 @@ class HolderFile:
         Raises: OSError where it cannot be created.
         """
         for _ in range(2):
-            if self._create():
+            if self._file.create(f"{self._mine} 0"):
                 threading.Thread(target=self._renew, daemon=True).start()
                 return True
             holder = _text(self.path)
@@ -60,26 +93,6 @@ class HolderFile:
         if _text(self.path).startswith(self._mine):
             with suppress(OSError):
                 self.path.unlink()
-
-    def _create(self) -> bool:
-        try:
-            file = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o666)
-        except FileExistsError:
-            self._refusals = 0
-            return False
-        except PermissionError as error:
-            self._refusals += 1
-            if error.errno != errno.EPERM or self._refusals > MAX_REFUSALS:
-                raise
-            return False
-        try:
-            os.write(file, f"{self._mine} 0".encode())
-        except OSError:
-            self.path.unlink(missing_ok=True)
-            raise
-        finally:
-            os.close(file)
-        return True
 
     def _renew(self) -> None:
         """Change the text every RENEW_S until the file is released, or is another process's."""

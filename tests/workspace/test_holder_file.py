@@ -114,7 +114,7 @@ def test_refused_creation_is_tried_again(path, monkeypatch):
         patch.setattr(os, "open", refused)
         waiting = HolderFile(path)
         assert not any(waiting.take() for _ in range(holder_file.MAX_REFUSALS // 2))
-        waiting._refusals = holder_file.MAX_REFUSALS
+        waiting._file._refusals = holder_file.MAX_REFUSALS
         with pytest.raises(PermissionError):
             waiting.take()
     assert HolderFile(path).take()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import random
 import stat
@@ -14,13 +13,11 @@ from pathlib import Path
 from optuna.storages.journal._file import BaseJournalFileLock
 
 from hpotune.errors import StoreError
-from hpotune.workspace.holder_file import has_ended, machine_id
+from hpotune.workspace.holder_file import ExclusiveFile, has_ended, machine_id
 from hpotune.workspace.timeline import log
 
 GRACE_S = 30
 """How long another machine's process may hold the lock before it is broken; normally it takes milliseconds."""
-MAX_REFUSALS = 20
-"""How often in a row EPERM is taken as "it exists": sshfs says so where another node was quicker."""
 REPORT_AFTER_S = 5
 """How long a process waits for the lock before it prints that it waits."""
 
@@ -35,7 +32,7 @@ class Lock(BaseJournalFileLock):
     def __init__(self, path: str) -> None:
         self._path = f"{path}.lock"
         self._mine = ""
-        self._refusals = 0
+        self._file = ExclusiveFile(Path(self._path))
 
     def acquire(self) -> bool:
         """Wait for the lock and take it.
@@ -44,7 +41,7 @@ class Lock(BaseJournalFileLock):
         """
         self._mine = f"{machine_id()} {os.getpid()} {uuid.uuid4()}"
         pause_s, seen, since, said = 0.001, "", time.monotonic(), False
-        while not self._take():
+        while not self._file.create(self._mine):
             holder = _holder(self._path)
             if holder != seen:
                 seen, since = holder, time.monotonic()
@@ -65,34 +62,13 @@ class Lock(BaseJournalFileLock):
             with suppress(FileNotFoundError):
                 os.unlink(self._path)
 
-    def _take(self) -> bool:
-        try:
-            file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
-        except FileExistsError:
-            self._refusals = 0
-            return False
-        except PermissionError as error:
-            self._refusals += 1
-            if error.errno != errno.EPERM or self._refusals > MAX_REFUSALS:
-                raise
-            return False
-        self._refusals = 0
-        try:
-            os.write(file, self._mine.encode())
-        except OSError:
-            os.unlink(self._path)
-            raise
-        finally:
-            os.close(file)
-        return True
-
     def _break(self, holder: str) -> None:
         """Remove the lock of this holder and of no other: two processes may try at once."""
         aside = f"{self._path}.{uuid.uuid4()}"
         try:
             os.rename(self._path, aside)
             if _holder(aside) != holder:
-                with suppress(FileExistsError, PermissionError):  # see MAX_REFUSALS
+                with suppress(FileExistsError, PermissionError):  # sshfs: EPERM
                     os.link(aside, self._path, follow_symlinks=False)
             os.unlink(aside)
         except FileNotFoundError:
