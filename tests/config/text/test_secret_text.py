@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hpotune.config.secret_text import MASK, is_secret_name, masked, may_be_secret, secrets_in
+from hpotune.config.text.secret_text import MASK, is_secret_name, masked, may_be_secret, secrets_in
 from tests.fixtures.planted_secrets import SECRETS
 
 
