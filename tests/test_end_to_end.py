@@ -12,48 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.fixtures.tiny_model import tiny_model, topic_task
-
-STUDY = r"""
-name: small
-model: {path: model}
-data:
-  path: task/train.jsonl
-  prompt: "### Instruction:\n{instruction}\n\n### Input:\n{input}\n\n### Response:\n"
-  response: "{output}"
-  validation: 16
-lora: {r: {choice: [8, 16]}, lora_alpha: {expr: "2 * lora.r"}}
-train: {learning_rate: {float: [1.0e-6, 1.0e-1], log: true, prior: 1.0e-2}, global_batch_size: 8, max_steps: 80}
-score: {objective: {task: toy_topics, metric: acc}, include_path: task, batch_size: 8}
-budget: {trials: 3, parallel: 2}
-"""
+from tests.fixtures.trained_study import STUDY, hpotune, write_study
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def study(trained_study: Path) -> Path:
     """A study that has been run."""
-    folder = tmp_path_factory.mktemp("end")
-    tiny_model(folder / "model")
-    topic_task(folder / "task")
-    (folder / "study.yaml").write_text(STUDY)
-    assert hpotune("run", folder / "study.yaml").returncode == 0
-    return folder / "study.yaml"
+    return trained_study
 
 
 @pytest.fixture(scope="module")
-def exported(study: Path) -> Path:
+def exported(study: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its best adapter, exported."""
-    out = study.parent / "out"
+    out = tmp_path_factory.mktemp("exported") / "out"
     done = hpotune("export", study, str(out))
     assert done.returncode == 0, done.stderr
     return out
-
-
-def hpotune(verb: str, *words: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hpotune", verb, *map(str, words)]
-    return subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
 
 
 def best(study: Path) -> dict:
@@ -110,11 +84,7 @@ def test_exported_study_has_no_ranges(study: Path, exported: Path) -> None:
 
 
 def test_killed_run_continues(tmp_path: Path) -> None:
-    tiny_model(tmp_path / "model")
-    topic_task(tmp_path / "task")
-    (tmp_path / "study.yaml").write_text(
-        STUDY.replace("max_steps: 80", "max_steps: 400").replace("trials: 3", "trials: 2")
-    )
+    write_study(tmp_path, STUDY.replace("max_steps: 80", "max_steps: 400").replace("trials: 3", "trials: 2"))
     run = subprocess.Popen(
         [sys.executable, "-m", "hpotune", "run", str(tmp_path / "study.yaml")],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"},

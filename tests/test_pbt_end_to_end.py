@@ -99,7 +99,7 @@ def test_unchanged_lineage_equals_one_run(folder: StudyFolder, home: Path) -> No
 
 
 def test_best_trial_was_trained_completely(folder: StudyFolder) -> None:
-    [best] = best_trials(folder.load().config.score.objective, rows_in(folder))
+    [best] = best_trials(folder.load().config.score.objective, rows_in(folder), None)
     assert best.generation == PARTS - 1
     kept = {int(path.parent.name) for path in folder.path.glob("trials/*/adapter")}
     assert best.number in kept <= set(range(TRIALS - MEMBERS, TRIALS))

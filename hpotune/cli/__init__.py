@@ -9,12 +9,26 @@ from typing import Annotated, NoReturn
 
 import typer
 
-from hpotune.cli import inspect, plan, rehearse, resume, run, search, setup  # noqa: F401 - each adds its verbs
-from hpotune.cli.common import app
+from hpotune.cli import (  # noqa: F401 - each adds its verbs
+    exchange,
+    inspect,
+    origin,
+    plan,
+    rehearse,
+    report,
+    resume,
+    run,
+    search,
+    setup,
+    sync,
+    test,
+)
+from hpotune.cli.common import app, say
 
 ORDER = (
-    "init", "check", "preview", "doctor", "plan", "run", "submit", "cancel", "resume", "extend", "retry", "status",
-    "trials", "best", "why", "logs", "export", "algorithms", "ask_tell", "worker", "follow_up", "rehearse", "step",
+    "init", "check", "preview", "doctor", "plan", "run", "submit", "cancel", "resume", "extend", "retry", "sealed_test",
+    "status", "trials", "best", "why", "logs", "provenance", "report", "plot", "dashboard", "sync", "export",
+    "rerun", "import_", "algorithms", "ask_tell", "worker", "follow_up", "rehearse", "step",
 )  # fmt: skip
 """Verbs as `--help` lists them within each panel."""
 app.registered_commands.sort(key=lambda command: ORDER.index(getattr(command.callback, "__name__", "")))
@@ -28,7 +42,7 @@ def _print_version(wanted: bool) -> None:
     if wanted:
         from hpotune import __version__
 
-        typer.echo(f"hpotune {__version__}")
+        say(f"hpotune {__version__}")
         raise typer.Exit
 
 
@@ -66,7 +80,7 @@ def _exit_with_unexpected(error: Exception) -> NoReturn:
     usage = getattr(error, "format_message", None)
     if usage is not None:
         if type(error).__name__ == "NoArgsIsHelpError":
-            typer.echo(usage())
+            say(usage())
             sys.exit(2)
         _exit_with(
             error,
@@ -96,5 +110,5 @@ def _exit_with(error: Exception, text: str, code: int) -> NoReturn:
         import traceback
 
         traceback.print_exception(error)
-    typer.echo("\n".join(f"error: {line}" for line in text.splitlines()), err=True)
+    say("\n".join(f"error: {line}" for line in text.split("\n")), err=True)
     sys.exit(code)

@@ -107,17 +107,30 @@ def _changed_file(target: Path, folder: StudyFolder) -> list[str]:
 
     try:
         values = resolve(read_source(target), home=home_of(target))[0].values
-        values.setdefault("data_root", read_source(folder.resolved_file).values.get("data_root"))
+        resolved = folder.read_resolved().values
+        values.setdefault("data_root", resolved.get("data_root"))
         note = difference_message(folder, {key: value for key, value in values.items() if value is not None})
+        if values.get("best") != resolved.get("best"):
+            note = note or (
+                f"the rule `best` of {target.name} has changed: `hpotune resume` applies it, "
+                "`hpotune best --rule` tries one"
+            )
     except StudyFileError:  # `check` reports its errors
         return []
     return [note] if note else []
 
 
+def say(text: str, *, err: bool = False) -> None:
+    """Prints text to stdout or stderr; characters that a terminal would act on are shown instead."""
+    from hpotune.config.text.outside_text import console_text
+
+    typer.echo(console_text(text), err=err)
+
+
 def print_notes(notes: Sequence[str]) -> None:
     """Prints a line a note to stderr."""
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}", err=True)
 
 
 def print_best(folder: StudyFolder, study: Study, store: TrialQueue, *, as_json: bool) -> None:

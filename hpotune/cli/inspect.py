@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpotune.cli.common import LOOK, AsJson, Folder, Target, app, load_study_of, print_json, show
+from hpotune.cli.common import LOOK, AsJson, Folder, Target, app, load_study_of, print_json, say, show
 
 if TYPE_CHECKING:
     from hpotune.config.schema.study_config import StudyConfig
@@ -51,7 +52,7 @@ def status(
         return
     found = _status(study, folder)
     if found.cluster is not None:
-        typer.echo(f"warning: Slurm: {found.cluster}", err=True)
+        say(f"warning: Slurm: {found.cluster}", err=True)
     if as_json:
         print_json(found)
         return
@@ -61,17 +62,24 @@ def status(
 
 
 def _status(target: Path, chosen: Path | None) -> StudyStatus:
+    return status_of(*read_trials(target, chosen))
+
+
+def status_of(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow]) -> StudyStatus:
+    """The status of a study whose trials were read, with what Slurm says of its jobs."""
     from datetime import datetime
 
+    from hpotune.launch.cancellation import cancelled_how
     from hpotune.launch.stale_workers import lost_trials
     from hpotune.report.views.status import study_status
     from hpotune.slurm.commands import STATUS_S, limited_time
     from hpotune.slurm.study_jobs import cached_jobs
 
-    folder, config, rows = read_trials(target, chosen)
     lease_s = config.execution.lease_s
     with limited_time(STATUS_S):
         queue = cached_jobs(folder, rows, lease_s=lease_s)
+        left = sum(row.decided for row in rows) < config.budget.trials
+        cancelled_by = cancelled_how(folder, queue.rows) if left else ""
     return study_status(
         folder,
         config,
@@ -82,7 +90,24 @@ def _status(target: Path, chosen: Path | None) -> StudyStatus:
         queue_age_s=round(queue.age_s, 1) if queue.rows else None,
         cluster=f"not reachable: {queue.error}" if queue.error else None,
         missing=queue.missing,
+        cancelled_by=cancelled_by,
+        repeats=_status(folder.repeats.path, None) if _has_repeats(folder, config) else None,
+        opening=_opening(folder),
     )
+
+
+def _opening(folder: StudyFolder) -> StudyStatus | None:
+    """The status of the latest opening of the sealed test; None before it is made."""
+    from hpotune.workspace.folder import StudyFolder
+    from hpotune.workspace.openings import opening_folder, read_openings
+
+    openings = read_openings(folder)
+    path = opening_folder(folder, len(openings))
+    return _status(path, None) if openings and StudyFolder(path=path).resolved_file.is_file() else None
+
+
+def _has_repeats(folder: StudyFolder, config: StudyConfig) -> bool:
+    return bool(config.search.repeats) and folder.repeats.resolved_file.is_file()
 
 
 @app.command(rich_help_panel=LOOK)
@@ -90,23 +115,44 @@ def trials(study: Target, folder: Folder = None, as_json: AsJson = False) -> Non
     """List the trials: states, scores, parameters, times, failures."""
     from hpotune.report.tables import trials_table
     from hpotune.report.views.trial_view import trial_view
+    from hpotune.schedule.best_trials import pareto_trials
 
     _, config, rows = read_trials(study, folder)
+    objectives = config.score.objective
     started = [row for row in rows if row.state != "waiting" or row.attempts]
-    views = [trial_view(config.score.objective, row) for row in started]
-    print_json(views) if as_json else show(trials_table(views))
+    views = [trial_view(objectives, row) for row in started]
+    front = {row.number for row in pareto_trials(objectives, rows)} if len(objectives) > 1 else set()
+    print_json(views) if as_json else show(trials_table(views, front=front))
 
 
 @app.command(rich_help_panel=LOOK)
-def best(study: Target, folder: Folder = None, as_json: AsJson = False) -> None:
+def best(
+    study: Target,
+    folder: Folder = None,
+    rule: Annotated[
+        str | None,
+        typer.Option(
+            "--rule",
+            metavar="RULE",
+            help="Another rule than that of the study file, for this output only: 'maximize: hellaswag/acc_norm, "
+            'subject_to: "peak_memory_gb <= 38"\'.',
+        ),
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
     """Show the best trial and whether it beats the base model.
 
-    Differences from the base model and from other trials come with their 95 % confidence intervals.
+    Differences from the base model and from other trials come with their 95 % confidence intervals. With several
+    objectives also the Pareto front, and which of its trials are certain.
     """
+    from hpotune.config.rule_option import parse_rule
     from hpotune.report.best_table import best_table
     from hpotune.report.views.best import best_result
+    from hpotune.schedule.ranking import measured_names
 
-    result = best_result(*read_trials(study, folder))
+    found, config, rows = read_trials(study, folder)
+    tried = None if rule is None else parse_rule(rule, config, measured=measured_names(config, rows))
+    result = best_result(found, config, rows, rule=tried)
     print_json(result) if as_json else show(best_table(result))
 
 
@@ -162,9 +208,7 @@ def logs(
     if text.strip():
         _print_last(text, lines)
     else:
-        typer.echo(
-            f"trial {number} has written nothing so far; `hpotune why` shows what its job wrote", err=True
-        )
+        say(f"trial {number} has written nothing so far; `hpotune why` shows what its job wrote", err=True)
 
 
 def _print_job_logs(folder: StudyFolder, job: str, *, lines: int) -> None:
@@ -187,11 +231,13 @@ def _print_job_logs(folder: StudyFolder, job: str, *, lines: int) -> None:
         )
     for path in paths:
         text = path.read_text(encoding="utf-8", errors="replace")
-        typer.echo(f"==> {path} <==" + ("" if text.strip() else "\n(empty)"))
+        say(f"==> {path} <==" + ("" if text.strip() else "\n(empty)"))
         if text.strip():
             _print_last(text, lines)
 
 
 def _print_last(text: str, lines: int) -> None:
-    every = text.splitlines()
-    typer.echo("\n".join(every[-lines:] if lines else every))
+    from hpotune.config.text.outside_text import without_colours
+
+    every = without_colours(text).splitlines()
+    say("\n".join(every[-lines:] if lines else every))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpotune.cli.common import SET_UP, AsJson, DataRoot, Folder, Target, app, print_json, show
+from hpotune.cli.common import SET_UP, AsJson, DataRoot, Folder, Target, app, print_json, say, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +53,7 @@ def plan(
     if gantt is not None:
         _write_gantt(gantt, found, made.own.result.spans, title=f"{config.name}: {made.own.name}")
     for finding in gpu_type_findings(config):
-        typer.echo(f"note: {finding.text}; {finding.advice}", err=True)
+        say(f"note: {finding.text}; {finding.advice}", err=True)
     view = plan_view(made)
     print_json(view) if as_json else show(plan_table(view, made.own.result.spans))
 
@@ -86,8 +86,8 @@ def _write_gantt(file: Path, folder: StudyFolder, planned: Sequence[Span], *, ti
     measured = read_spans(folder)
     note = "measured" if measured else "planned"
     write_atomic(file, svg(measured or planned, title=title, note=note))
-    typer.echo(f"wrote {file} ({note})", err=True)
+    say(f"wrote {file} ({note})", err=True)
 
 
 def _print_progress(text: str) -> None:
-    typer.echo(text, err=True)
+    say(text, err=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpotune.cli.common import SET_UP, AsJson, DataRoot, Target, app, print_json, show
+from hpotune.cli.common import SET_UP, AsJson, DataRoot, Target, app, print_json, say, show
 
 if TYPE_CHECKING:
     from hpotune.checks.rehearsal import Rehearsal
@@ -97,18 +97,16 @@ def _print_checked(
         )
         return
     for warning in warnings:
-        typer.echo(f"warning: {warning}", err=True)
-    for note in checked.notes:
-        typer.echo(f"note: {note}", err=True)
-    typer.echo(
-        f"{study} is valid: {config.budget.trials} trials over {', '.join(searched) or 'no parameter'}"
-    )
+        say(f"warning: {warning}", err=True)
+    for note in (*checked.notes, *checked.unused_studies()):
+        say(f"note: {note}", err=True)
+    say(f"{study} is valid: {config.budget.trials} trials over {', '.join(searched) or 'no parameter'}")
     if rehearsal is not None and rehearsal.result is not None:
         from hpotune.report.rehearsal_table import rehearsal_summary
 
-        typer.echo(rehearsal_summary(rehearsal.result, again=rehearsal.again))
+        say(rehearsal_summary(rehearsal.result, again=rehearsal.again))
     if checked.starts:
-        typer.echo(start_points_text(checked.starts))
+        say(start_points_text(checked.starts))
 
 
 @app.command(rich_help_panel=SET_UP)
@@ -165,7 +163,7 @@ class FirstRehearsal:
         self.done.raise_mistakes(study, complete=True)
         if not self.done.again:
             for finding in self.done.findings:
-                typer.echo(f"warning: {finding.message(study.source)}", err=True)
+                say(f"warning: {finding.message(study.source)}", err=True)
 
     def record(self, folder: StudyFolder) -> None:
         """Write the study's rehearsal.json, if it was rehearsed here or that was skipped."""
@@ -178,16 +176,17 @@ class FirstRehearsal:
 def _rehearse(study: Study, *, memory: float, time: float, silent: bool, preview: bool = False) -> Rehearsal:
     """The rehearsal, with its progress on stderr: one line that changes on a terminal, else a line for each step."""
     from hpotune.checks.rehearsal import Limits, rehearse
+    from hpotune.config.text.outside_text import console_text
 
     terminal, shown = sys.stderr.isatty(), ""
 
     def print_progress(text: str) -> None:
         nonlocal shown
         if terminal:
-            typer.echo(f"\r\x1b[K{text}", nl=False, err=True)
+            typer.echo(f"\r\x1b[K{console_text(text)}", nl=False, err=True)
         elif text.rstrip("0123456789,of ") != shown:
             shown = text.rstrip("0123456789,of ")
-            typer.echo(text, err=True)
+            say(text, err=True)
 
     limits = Limits(memory_gb=memory, seconds=time)
     try:

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpotune.cli.common import RUN, AsJson, DataRoot, Folder, Target, app, open_study, print_json, print_notes
+from hpotune.cli.common import (
+    RUN,
+    AsJson,
+    DataRoot,
+    Folder,
+    Target,
+    app,
+    open_study,
+    print_json,
+    print_notes,
+    say,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,6 +42,7 @@ def resume(
     It runs where it ran before: on this machine or on Slurm.
     """
 
+    from hpotune.cli.after_search import repeats_left
     from hpotune.cli.run import run, submit
     from hpotune.config.load import load_study
     from hpotune.errors import StudyFileError
@@ -39,13 +51,21 @@ def resume(
 
     if here and slurm:
         raise StudyFileError("--here and --slurm exclude each other; give one of them")
-    found, _, store = open_study(study, folder)
+    found, opened, store = open_study(study, folder)
     rows = store.rows()
     file = study if study.is_file() else found.study_file  # where its budget may have been raised by hand
-    edited = load_study(file if file.is_file() else found.resolved_file)
-    if reason := _stop_reason(found.in_force(edited).config, rows):
+    edited = load_study(file) if file.is_file() else found.load()
+    changed = _changed_after_search(edited.config, opened.config)
+    reason = _stop_reason(found.in_force(edited).config, rows)
+    if reason and changed:
+        from hpotune.launch.prepare import prepare
+
+        prepare(study, chosen=folder, data_root=data_root)
+        print_notes([f"{key} of the study file now applies" for key in changed])
+        found, opened, store = open_study(study, folder)
+    if reason and not repeats_left(found, opened, rows):
         advice = stop_advice(reason, found.path)
-        print_json({"over": reason.text, "next": advice}) if as_json else typer.echo(
+        print_json({"over": reason.text, "next": advice}) if as_json else say(
             f"the study is over: {reason.text}\nnext: {advice}"
         )
         raise typer.Exit(1 if reason.is_failure else 0)
@@ -76,6 +96,7 @@ def extend(
     """
     from hpotune.errors import StudyFileError
     from hpotune.launch.extend import extend_study
+    from hpotune.records.derived_points import check_not_derived
 
     asked = {
         "trials": trials, "gpu_hours": gpu_hours, "wall_time": wall_time, "until": until, "max_failed": max_failed,
@@ -86,7 +107,13 @@ def extend(
         raise StudyFileError(
             "extend needs a limit to raise, e.g. --trials +20; `hpotune extend --help` lists them"
         )
-    found, _, store = open_study(study, folder, write=True)
+    found, opened, store = open_study(study, folder, write=True)
+    check_not_derived(
+        found.path,
+        opened.config,
+        verb="extend",
+        advice="raise search.repeats or search.finalists there, then `hpotune resume` it",
+    )
     rows = store.rows()
     changed, config = extend_study(found, given, finished=sum(row.decided for row in rows))
     store = open_study(found.path, None, write=True)[2]
@@ -100,8 +127,8 @@ def extend(
         return
     for key, pair in changed.items():
         before, after = ("no limit" if value is None else value for value in pair)
-        typer.echo(f"budget.{key}: {before} -> {after}")
-    typer.echo(f"next: {advice}" if changed else "nothing changed: these limits are in force already")
+        say(f"budget.{key}: {before} -> {after}")
+    say(f"next: {advice}" if changed else "nothing changed: these limits are in force already")
 
 
 @app.command(rich_help_panel=RUN)
@@ -137,13 +164,23 @@ def retry(
         return
     for row in failed:
         why = f"{row.failure.cause}: {row.failure.message}" if row.failure else "unknown"
-        typer.echo(f"trial {row.number} ({why}) -> trial {retried[row.number]}")
+        say(f"trial {row.number} ({why}) -> trial {retried[row.number]}")
     of_cause = f" with cause {cause}" if cause else ""
-    typer.echo(
+    say(
         f"next: {advice}"
         if retried
         else f"nothing to retry: no failed trial{of_cause} that is not retried already"
     )
+
+
+def _changed_after_search(edited: StudyConfig, opened: StudyConfig) -> list[str]:
+    """What an edited study file changes although the search is over: the rule, and what follows the search."""
+    pairs = {
+        "the rule `best`": (edited.best, opened.best),
+        "search.finalists": (edited.search.finalists, opened.search.finalists),
+        "search.repeats": (edited.search.repeats, opened.search.repeats),
+    }
+    return [key for key, (now, before) in pairs.items() if now != before]
 
 
 def _stop_reason(config: StudyConfig, rows: Sequence[TrialRow]) -> StopReason | None:

@@ -22,6 +22,7 @@ from hpotune.cli.common import (
     print_best,
     print_json,
     print_notes,
+    say,
 )
 from hpotune.cli.rehearse import MEMORY_GB, TIME_S, FirstRehearsal, Memory, NoRehearsal, Time
 
@@ -47,12 +48,14 @@ def run(
 ) -> None:
     """Run the study on this machine; running it again continues it.
 
-    The trials are rehearsed first, as `check` does; a mistake stops the study before anything is written.
+    On a terminal it shows the running trials with their phases, and the best one so far; elsewhere a line for each
+    change. The trials are rehearsed first, as `check` does; a mistake stops the study before anything is written.
     """
+    from hpotune.cli.after_search import run_repeats
     from hpotune.launch.prepare import prepare
     from hpotune.launch.run_local import check_local, run_study
     from hpotune.planning.study_plan import record_plan
-    from hpotune.report.progress import Progress
+    from hpotune.report.progress.run_display import Progress
 
     first = FirstRehearsal(skip=no_rehearsal, memory=memory, time=time, silent=as_json)
 
@@ -63,16 +66,15 @@ def run(
     prepared = prepare(study, chosen=folder, data_root=data_root, accept=accept, adopt=adopt)
     first.record(prepared.folder)
     config = prepared.study.config
-    typer.echo(
-        f"{config.name}: {prepared.folder.path}\nstore: {prepared.store_url} ({prepared.why})", err=True
-    )
+    say(f"{config.name}: {prepared.folder.path}\nstore: {prepared.store_url} ({prepared.why})", err=True)
     print_notes(prepared.notes)
     record_plan(prepared.folder, config, local=True)
     with Progress(prepared.folder, config, prepared.store, silent=as_json) as progress:
         done = run_study(prepared.folder, prepared.store, config, show=progress.show)
+    done = done and run_repeats(prepared.folder, as_json=as_json)
     print_best(prepared.folder, prepared.study, prepared.store, as_json=as_json)
     if not done:
-        typer.echo(f"interrupted; `hpotune run {study}` continues it", err=True)
+        say(f"interrupted; `hpotune run {study}` continues it", err=True)
         raise typer.Exit(130)
     _check_outcome(prepared.store)
     _print_early_stop(prepared.store)
@@ -96,6 +98,7 @@ def submit(
     """
     from datetime import datetime
 
+    from hpotune.cli.after_search import submit_repeats
     from hpotune.launch.follow_up import first_jobs, follow_up
     from hpotune.launch.prepare import prepare
     from hpotune.planning.study_plan import record_plan
@@ -115,27 +118,29 @@ def submit(
         first.record(prepared.folder)
         record_plan(prepared.folder, prepared.study.config)
         done = follow_up(prepared.folder, prepared.store, prepared.study.config, now=datetime.now())
+        repeats, warning = submit_repeats(prepared.folder, unattended=False)
     print_notes(prepared.notes)
-    if done.warning:
-        typer.echo(f"warning: {done.warning}", err=True)
+    for text in filter(None, [done.warning, warning]):
+        say(f"warning: {text}", err=True)
     if as_json:
         print_json(
             {
                 "folder": str(prepared.folder.path),
                 "store": prepared.store_url,
                 "submitted": list(done.submitted),
+                "submitted_repeats": repeats,
                 "swept": list(done.requeued),
             }
         )
         return
-    typer.echo(
-        f"{prepared.study.config.name}: {prepared.folder.path}\nstore: {prepared.store_url} ({prepared.why})"
-    )
+    say(f"{prepared.study.config.name}: {prepared.folder.path}\nstore: {prepared.store_url} ({prepared.why})")
     for id_ in done.submitted:
-        typer.echo(f"submitted job {id_}: {prepared.folder.jobs / id_}")
-    typer.echo(
+        say(f"submitted job {id_}: {prepared.folder.jobs / id_}")
+    for id_ in repeats:
+        say(f"submitted job {id_} (repeats): {prepared.folder.repeats.jobs / id_}")
+    say(
         f"next: hpotune status {prepared.folder.path}"
-        if done.submitted
+        if done.submitted or repeats
         else "no job is missing: nothing was submitted"
     )
 
@@ -149,10 +154,13 @@ def cancel(study: Target, folder: Folder = None, as_json: AsJson = False) -> Non
     from hpotune.launch.cancel import cancel_study
     from hpotune.slurm.commands import SUBMIT_S, limited_time
 
-    found, _, store = open_study(study, folder, write=True)
+    found, _, store = open_study(study, folder)  # it changes no trial
     with limited_time(SUBMIT_S):
         stopped = cancel_study(found, store)
-    print_json({"cancelled": stopped}) if as_json else typer.echo(
+        if found.repeats.resolved_file.is_file():
+            repeats, _, store = open_study(found.repeats.path, None)
+            stopped += cancel_study(repeats, store)
+    print_json({"cancelled": stopped}) if as_json else say(
         f"stopped: {', '.join(stopped) or 'nothing was running'}"
     )
 
@@ -191,7 +199,8 @@ def worker(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from hpotune.launch.prepare import prepare, snapshot_current_code
-    from hpotune.slurm.job_time import job_times, query_times, requeue_cause
+    from hpotune.slurm.job_loss import job_loss, requeue_cause
+    from hpotune.slurm.job_time import job_times, query_times
     from hpotune.slurm.study_jobs import exclude_node
     from hpotune.slurm.submission import belongs_to_study
     from hpotune.worker import WorkerLoop, this_worker
@@ -206,7 +215,7 @@ def worker(
         snapshot = snapshot_current_code(folder).code
         code = snapshot.hash if snapshot else None
     if not belongs_to_study(folder.jobs, os.environ):
-        typer.echo("this array was submitted again, since sbatch gave no answer: it ends here", err=True)
+        say("this array was submitted again, since sbatch gave no answer: it ends here", err=True)
         return
     me = this_worker(os.environ, host=platform.node())
     config = folder.load().config
@@ -220,6 +229,7 @@ def worker(
             deadline=times.end if times else None,
             limit_s=times.limit_s if times else None,
             ask_times=partial(query_times, folder, me.job) if times else None,
+            ask_loss=partial(job_loss, os.environ, me) if times else None,
             code=code,
             requeue_cause=requeue_cause(os.environ),
         )
@@ -230,9 +240,7 @@ def worker(
         try:
             done = run_once()
             if done.broken_node and exclude_node(me.job, me.host, partition=config.resources.partition):
-                typer.echo(
-                    f"asked Slurm to start no more of job {me.job.split('_')[0]} on {me.host}", err=True
-                )
+                say(f"asked Slurm to start no more of job {me.job.split('_')[0]} on {me.host}", err=True)
         finally:
             if follow_up:
                 _follow_up(folder.path, ended=[me.job])
@@ -256,13 +264,13 @@ def _stand_in(
             _follow_up(folder.path, ended=[job])
             return
         except SubmitLimitReached as error:
-            typer.echo(f"no room for another job: {error}", err=True)
+            say(f"no room for another job: {error}", err=True)
             if done.trials == 0 or (done.ended_by == "time" and not requeue_own_job(os.environ)):
                 raise
         if done.ended_by == "time":
-            typer.echo("requeued this job: it continues the study when it starts again", err=True)
+            say("requeued this job: it continues the study when it starts again", err=True)
             return
-        typer.echo("this job runs the next trials itself", err=True)
+        say("this job runs the next trials itself", err=True)
         done = again()
 
 
@@ -276,7 +284,7 @@ def rehearse(study: Target) -> None:
     from hpotune.checks.rehearsal import rehearse as rehearse_study
 
     folder, loaded = load_study_of(study, None)
-    rehearsal = rehearse_study(loaded, limits=NO_LIMITS, show=typer.echo)
+    rehearsal = rehearse_study(loaded, limits=NO_LIMITS, show=say)
     record_rehearsal(folder, rehearsal)
     rehearsal.raise_mistakes(loaded, complete=True)
 
@@ -306,10 +314,10 @@ def follow_up(study: Target, ended: Ended = "") -> None:
         except (
             SubmitLimitReached
         ) as error:  # its own slot in the queue is kept until there is room for a worker
-            typer.echo(f"no room for another job: {error}", err=True)
+            say(f"no room for another job: {error}", err=True)
             if not requeue_own_job(os.environ):
                 raise
-            typer.echo("requeued this job: it tries again when it starts", err=True)
+            say("requeued this job: it tries again when it starts", err=True)
 
 
 @app.command(hidden=True)
@@ -321,14 +329,20 @@ def step(study: Target, ended: Ended = "") -> None:
 def _follow_up(study: Path, *, ended: list[str]) -> None:
     from datetime import datetime
 
+    from hpotune.cli.after_search import submit_repeats
     from hpotune.launch.follow_up import follow_up as submit_missing
+    from hpotune.slurm.job_usage import record_usage
 
     folder, loaded, store = open_study(study, None, write=True, patient=True)
     done = submit_missing(folder, store, loaded.config, now=datetime.now(), unattended=True, ended=ended)
+    record_usage(folder)
     lost, jobs = (", ".join(map(str, found)) or "none" for found in (done.requeued, done.submitted))
-    typer.echo(f"trials of stale workers: {lost}; submitted jobs: {jobs}")
-    if done.warning:
-        typer.echo(f"warning: {done.warning}", err=True)
+    say(f"trials of stale workers: {lost}; submitted jobs: {jobs}")
+    repeats, warning = submit_repeats(folder, unattended=True)
+    if repeats:
+        say(f"submitted jobs of the repeats: {', '.join(repeats)}")
+    for text in filter(None, [done.warning, warning]):
+        say(f"warning: {text}", err=True)
 
 
 def _print_early_stop(store: TrialQueue) -> None:
@@ -340,7 +354,7 @@ def _print_early_stop(store: TrialQueue) -> None:
     rows = store.rows()
     missing = store.config.budget.trials - sum(row.decided for row in rows)
     if missing > 0 and (reason := stop_reason(store.config, rows, now=datetime.now())):
-        typer.echo(f"stopped with {missing} trials left: {reason.text}", err=True)
+        say(f"stopped with {missing} trials left: {reason.text}", err=True)
 
 
 def _check_outcome(store: TrialQueue) -> None:

@@ -1,4 +1,4 @@
-"""Verbs before a study runs: init and doctor; and export after it."""
+"""Verbs before a study runs: init and doctor."""
 
 from __future__ import annotations
 
@@ -7,17 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hpotune.cli.common import (
-    RESULTS,
-    SET_UP,
-    AsJson,
-    Folder,
-    Target,
-    app,
-    open_study,
-    print_json,
-    show,
-)
+from hpotune.cli.common import SET_UP, AsJson, app, print_json, say, show
 
 
 @app.command(rich_help_panel=SET_UP)
@@ -34,9 +24,9 @@ def init(
 
     if template is None:
         for name, sentence in list_templates():
-            typer.echo(f"{name:<22} {sentence}")
+            say(f"{name:<22} {sentence}")
         return
-    typer.echo(f"wrote {copy_template(template, out)}; next: hpotune check {out or template + '.yaml'}")
+    say(f"wrote {copy_template(template, out)}; next: hpotune check {out or template + '.yaml'}")
 
 
 @app.command(rich_help_panel=SET_UP)
@@ -60,25 +50,3 @@ def doctor(
     print_json([finding.as_json() for finding in found]) if as_json else show(findings_table(found))
     if code := exit_code(found):
         raise typer.Exit(code)
-
-
-@app.command(rich_help_panel=RESULTS)
-def export(
-    study: Target,
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder to write; it must not exist.")],
-    folder: Folder = None,
-    trial: Annotated[
-        int | None, typer.Option("--trial", help="The trial's number [default: the best].")
-    ] = None,
-    merge: Annotated[
-        bool, typer.Option("--merge", help="Write merged weights instead of the adapter.")
-    ] = False,
-) -> None:
-    """Write the best adapter with a model card, to use or publish.
-
-    Also writes its values as a study file without ranges (setting.yaml). --merge writes merged weights instead.
-    """
-    from hpotune.exchange.export import export_trial
-
-    found, config, store = open_study(study, folder)
-    typer.echo(f"wrote {export_trial(found, config, store.rows(), out=out, number=trial, merge=merge)}")

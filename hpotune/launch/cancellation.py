@@ -9,7 +9,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
+from hpotune.config.json_file import read_regular
 from hpotune.records.jobs import JobRow
+from hpotune.slurm.heartbeat_states import is_replaced
 from hpotune.slurm.job_arrays import array_job_id
 from hpotune.slurm.job_time import query_ends
 from hpotune.workspace.atomic_files import touch, write_atomic
@@ -41,7 +43,7 @@ def cancelled_jobs(folder: StudyFolder, rows: Sequence[JobRow]) -> str:
 
     An element that was cancelled alone before it started leaves no record in Slurm, so it never stands for the study.
     """
-    workers = [row for row in rows if row.kind == "worker"]
+    workers = [row for row in rows if row.kind == "worker" and not is_replaced(folder, row.id)]
     if any(row.active and row.kind in _ALIVE for row in rows) or not any(
         row.state in ("CANCELLED", "GONE") for row in workers
     ):
@@ -58,6 +60,14 @@ def cancelled_jobs(folder: StudyFolder, rows: Sequence[JobRow]) -> str:
     taken = [id_ for id_, end in cancelled.items() if last - end <= SETTLE_S]
     names = taken if len(taken) == 1 else dict.fromkeys(array_job_id(id_) for id_ in taken)
     return ", ".join(names)
+
+
+def cancelled_how(folder: StudyFolder, rows: Sequence[JobRow]) -> str:
+    """What cancelled the study: what its folder says, else a scancel of all jobs that were left; empty: nothing did."""
+    if (marked := cancellation(folder)) is not None:
+        return marked
+    jobs = cancelled_jobs(folder, rows)
+    return f"`scancel` of job {jobs}, all that was left, outside hpotune" if jobs else ""
 
 
 def _last_sign(folder: StudyFolder, row: JobRow) -> float | None:
@@ -80,7 +90,7 @@ def mark_cancelled(folder: StudyFolder, how: str) -> None:
 def cancellation(folder: StudyFolder) -> str | None:
     """What cancelled the study; None where nothing did, or it was continued since."""
     try:
-        return folder.cancelled.read_text(encoding="utf-8", errors="replace").strip() or "`hpotune cancel`"
+        return read_regular(folder.cancelled).decode(errors="replace").strip() or "`hpotune cancel`"
     except FileNotFoundError:
         return None
     except OSError:

@@ -15,6 +15,7 @@ from typing import TypeVar
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import ClusterError
 from hpotune.launch.cancellation import cancellation, cancelled_jobs, mark_cancelled, settled_jobs
+from hpotune.launch.held_jobs import replace_held
 from hpotune.launch.next_follow_up import submit_next
 from hpotune.launch.rehearsal_job import required_rehearsal
 from hpotune.launch.stale_workers import stale_failure
@@ -22,6 +23,7 @@ from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.schedule.next_jobs import next_jobs
 from hpotune.slurm.cluster_limits import SubmitLimitReached
 from hpotune.slurm.commands import ControllerUnreachable, NoAnswer
+from hpotune.slurm.heartbeat_states import is_replaced
 from hpotune.slurm.job_arrays import max_array_size, split_array
 from hpotune.slurm.partitions import host_names, nodes_of
 from hpotune.slurm.study_jobs import query_jobs, submitted_jobs
@@ -86,6 +88,7 @@ def follow_up(
         ask = partial(query_jobs, folder, store.rows(), lease_s=lease_s, ended=ended)
         ask_patiently = partial(_retry_while_away, ask, seconds=patience_s, transient=_TRANSIENT_QUESTION)
         found = settled_jobs(ask_patiently) if unattended else ask_patiently()
+        found, replaced = replace_held(folder, found, ask=ask_patiently)
         rows = [row for row in found if row.id not in ended and not _has_signed_off(folder, row)]
         unsigned_s = None if any(row.active and row.kind != "follow-up" for row in rows) else UNSIGNED_S
         failure = stale_failure(rows, lease_s=lease_s)
@@ -126,7 +129,7 @@ def follow_up(
         next_id, warning = submit_next(folder, config, rows, elements, submit=submit_small)
         ids, warning = (
             [*ids, *next_id],
-            "; ".join(filter(None, [broken, changed_settings(folder, ids), *warnings, warning])),
+            "; ".join(filter(None, [replaced, broken, changed_settings(folder, ids), *warnings, warning])),
         )
     new = [first] if first is not None and all(row.id != first for row in rows) else []
     return FollowUpResult(submitted=(*new, *ids), requeued=requeued, warning=warning)
@@ -233,7 +236,11 @@ def _stopped_by_user(folder: StudyFolder, rows: Sequence[JobRow], *, due: bool) 
 def _refuse_to_repeat(folder: StudyFolder, rows: Sequence[JobRow]) -> None:
     """Raises: ClusterError if the last MAX_FRUITLESS jobs ended by themselves and claimed no trial."""
     active = {row.id.split("_")[0] for row in rows if row.active}
-    by_cluster = {row.id.split("_")[0] for row in rows if row.state in _ENDED_BY_CLUSTER}
+    by_cluster = {
+        row.id.split("_")[0]
+        for row in rows
+        if row.state in _ENDED_BY_CLUSTER and not is_replaced(folder, row.id)
+    }
     ended = [job.id for job in submitted_jobs(folder) if job.kind == "worker" and job.id not in active]
     last = ended[-MAX_FRUITLESS:]
     if len(last) == MAX_FRUITLESS and not any(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import ClusterError
+from hpotune.launch.held_jobs import only_held_left
 from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.slurm.commands import run_command
 from hpotune.slurm.job_arrays import array_job_id
@@ -84,7 +85,10 @@ def stands_in(folder: StudyFolder, config: StudyConfig, store: TrialQueue, *, jo
     if _missing(folder).exists():
         return True
     jobs = cached_jobs(folder, store.rows(), lease_s=config.execution.lease_s).rows
-    return not any(row.kind == "follow-up" and (row.active or row.state == "UNKNOWN") for row in jobs)
+    follow_ups = [row for row in jobs if row.kind == "follow-up" and not row.held_by_slurm]
+    return only_held_left(jobs, beside=job) or not any(
+        row.active or row.state == "UNKNOWN" for row in follow_ups
+    )
 
 
 def requeue_own_job(env: Mapping[str, str]) -> bool:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hpotune.config.json_file import optional_object
+from hpotune.config.json_file import optional_object, read_regular
 from hpotune.errors import ClusterError, HpotuneError
 from hpotune.records.jobs import ENDED_STATES, JobRow
 from hpotune.records.trial import LOCAL, TrialRow
@@ -92,7 +92,7 @@ def _recorded_code(record: Path, script: Path) -> str | None:
     if "code" in found:
         return str(found["code"] or "")
     try:  # of an earlier version
-        text = script.read_text(encoding="utf-8", errors="replace")
+        text = read_regular(script).decode(errors="replace")
     except OSError:
         return None
     match = re.search(r" --code ([0-9a-f]+)", text)

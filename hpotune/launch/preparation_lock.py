@@ -57,7 +57,7 @@ class PreparationLock:
 
         Raises: StoreError where the folder cannot be written.
         """
-        own = ["code", "provenance.json", "study.yaml"]
+        own = ["code", "provenance.json", "git.diff", "study.yaml"]
         store = Path(url.partition(":///")[2])
         if store.is_relative_to(self._folder.path):
             own.append(store.relative_to(self._folder.path).parts[0])

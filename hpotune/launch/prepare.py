@@ -87,10 +87,10 @@ def prepare(
     with preparing(folder) as hold:
         check_same_study(folder, study.source.values)
         if hold.made:
-            return _make_study(checked, folder.provenance().store, "as before")
+            return make_study(checked, folder.provenance().store, "as before")
         url, why = connect.choose(study.config.store, folder.path)
         with hold.making(url):
-            return _make_study(checked, url, why, adopt=adopt)
+            return make_study(checked, url, why, adopt=adopt)
 
 
 def _check_no_earlier_trials(folder: StudyFolder, study: Study) -> None:
@@ -112,7 +112,7 @@ def snapshot_current_code(folder: StudyFolder) -> SnapshotResult:
         return snapshot_code(folder, folder.load().source.values, home=folder.provenance().home)
 
 
-def _make_study(checked: Checked, url: str, why: str, *, adopt: bool = False) -> PreparedStudy:
+def make_study(checked: Checked, url: str, why: str, *, adopt: bool = False) -> PreparedStudy:
     """Create the study's folder and store, or update those that exist."""
     folder = checked.folder
     check_files(folder.path, *store_files(url), shared=folder.shared)

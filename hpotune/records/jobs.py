@@ -39,6 +39,11 @@ def job_kind(stored: str) -> JobKind:
     return kinds[stored]
 
 
+_HELD_BY_SLURM = ("launch failed requeued held", "jobholdmaxrequeue")
+"""Pending reasons of jobs that Slurm itself holds since it could not start them; JobHeldAdmin and JobHeldUser are a
+person's."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class JobRow:
     """One Slurm job, or one element of a job array, as the cluster reports it."""
@@ -61,6 +66,11 @@ class JobRow:
     def active(self) -> bool:
         """Whether it is pending or running."""
         return self.state in ACTIVE_STATES
+
+    @property
+    def held_by_slurm(self) -> bool:
+        """Whether Slurm holds it after failed launches: it never starts unless somebody releases it."""
+        return self.state == "PENDING" and self.reason.replace("_", " ").lower() in _HELD_BY_SLURM
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -92,3 +102,25 @@ class JobTimes:
     """Its time limit; None: unlimited, or not known."""
     preempted: bool = False
     """Whether it ends before its time limit: it is being preempted, and uses its grace time."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class JobUsage:
+    """What a job used, by Slurm's accounting."""
+
+    id: str
+    """JOB, or ARRAY_ELEMENT."""
+    state: str
+    """Slurm's state, without who cancelled it."""
+    elapsed_s: int | None = None
+    max_rss_gb: float | None = None
+    """Highest resident memory of one task of any of its steps, in GB (10^9 bytes); None: not sampled."""
+    tres: str = ""
+    """What it was given, as Slurm writes it: cpu=4,gres/gpu=1,mem=16G,node=1."""
+    energy_wh: float | None = None
+    """Of its nodes while it ran (ConsumedEnergyRaw); None: this cluster measures none."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the numbers are final."""
+        return self.state in ENDED_STATES

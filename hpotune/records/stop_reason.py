@@ -7,7 +7,7 @@ from typing import Literal
 
 StopKind = Literal[
     "budget_used", "goal_reached", "plateau", "max_failed", "max_diverged", "equal_failures", "gpu_hours",
-    "wall_time", "until", "job_too_short",
+    "wall_time", "until", "job_too_short", "list_done",
 ]  # fmt: skip
 """budget_used: `budget.trials` trials were finished or pruned.
 
@@ -24,6 +24,8 @@ equal_failures: the last `budget.max_equal_failures` failures have one cause and
 gpu_hours, wall_time, until: the limit of `budget` with that name.
 
 job_too_short: in a simulated study, a job is too short for a trial to make progress.
+
+list_done: each trial of a sealed test has ended or runs.
 """
 FAILURE_KINDS: tuple[StopKind, ...] = ("max_failed", "max_diverged", "equal_failures")
 

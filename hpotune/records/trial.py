@@ -45,6 +45,12 @@ class TrialSpec(Section):
     """The rung that this stage ends at; null: the end of the run."""
     parent: str | None = None
     """Absolute; the folder of the trial whose checkpoint it continues from where it has none of its own."""
+    sealed: bool = False
+    """Whether `score.test` is scored, and neither the objectives nor `score.record`: `hpotune test` alone asks so."""
+    adapter: str | None = None
+    """Absolute; the folder of a trained adapter that is scored as it is; null: the trial trains its own."""
+    expected_loss: float | None = None
+    """The validation loss that the same model had before; null: not known, so that it is not compared."""
 
 
 class Failure(Section):
@@ -180,6 +186,14 @@ LOCAL = "local"
 """The `job` of workers outside Slurm."""
 ENDS_WITH_STDIN = "HPOTUNE_ENDS_WITH_STDIN"
 """Set for the workers of `hpotune run`: they end when their standard input is closed, as it is by a kill -9 of it."""
+
+
+def slurm_job_id(env: Mapping[str, str]) -> str | None:
+    """The job of this process: JOB, or ARRAY_ELEMENT (the number of an array alone means all its elements); None
+    outside Slurm."""
+    if "SLURM_ARRAY_JOB_ID" in env and "SLURM_ARRAY_TASK_ID" in env:
+        return f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
+    return env.get("SLURM_JOB_ID")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

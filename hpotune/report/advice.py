@@ -39,6 +39,12 @@ _OF_FINE_TUNING = (
     "(of a task or of the model's repository) that fails, fix it, then `hpotune retry`"
 )
 """What to do about the cause `user` where there is no function or command."""
+_NOT_FINITE = (
+    "{what} a value that is NaN or infinite: look for a division by zero, a logarithm of 0 or an overflow at this "
+    "point (`hpotune logs STUDY {trial}`); if the point has no value, nothing is to be done: the search learns from "
+    "it, and such trials do not count against budget.max_failed"
+)
+"""What to do about the cause `nan` of a function or a command, which need not train anything."""
 _OF_A_STOP: Mapping[StopKind, str] = {
     "budget_used": "hpotune extend {folder} --trials +10",
     "goal_reached": "nothing to do: the goal is reached; for a better score copy {folder}/study.yaml, change "
@@ -53,6 +59,7 @@ _OF_A_STOP: Mapping[StopKind, str] = {
     "wall_time": "hpotune extend {folder} --wall-time +12:00:00",
     "until": "hpotune extend {folder} --until YYYY-MM-DD",
     "job_too_short": "raise resources.time",
+    "list_done": "hpotune retry {folder}, once the cause of the failed trials is fixed",
 }
 
 
@@ -90,11 +97,13 @@ def _oom(config: StudyConfig, row: TrialRow, attempts: Sequence[Attempt]) -> str
 
 
 def _nan(config: StudyConfig, row: TrialRow) -> str:
-    rates = {
-        name: value for name, value in row.params.items() if "learning_rate" in name or name.endswith("lr")
-    }
-    if rates:
-        drawn = ", ".join(f"{name}={number(value)}" for name, value in rates.items())
-        return f"it diverged at {drawn}: the search learns from it; if many trials do, lower the upper end of the range"
-    lower = "lower train.learning_rate" if config.model is not None else "lower the learning rate"
-    return f"it diverged: {lower}, or clip gradients more strongly"
+    if config.model is None:
+        what = "your function returned" if config.python is not None else "your command printed"
+        return _NOT_FINITE.format(what=what, trial=row.number)
+    rate = row.params.get("train.learning_rate")
+    if rate is not None:
+        return (
+            f"it diverged at train.learning_rate={number(rate)}: the search learns from it; if many trials do, lower "
+            "the upper end of the range"
+        )
+    return "it diverged: lower train.learning_rate, or clip gradients more strongly (train.max_grad_norm)"

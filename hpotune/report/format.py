@@ -21,6 +21,16 @@ def score(value: float | None, stderr: float | None) -> str:
     return f"{number(value)} ± {stderr:.2g}" if isinstance(stderr, float) else number(value)
 
 
+def short(value: float) -> str:
+    """A quantity with at most three significant digits."""
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+
+
+def share_text(share: float) -> str:
+    """`12 %`; what rounds to nothing is `less than 1 %`."""
+    return "less than 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"
+
+
 STDERR_NOTE = "±: standard error"
 """The caption of everything that shows `score` with an error."""
 

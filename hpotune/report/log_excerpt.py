@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hpotune.config.text.outside_text import without_colours
 from hpotune.workspace.folder import NEW_ATTEMPT_LINE
 
 LINES = 20
@@ -121,9 +122,9 @@ def _last_attempt(text: str) -> str:
 
 def _plain(text: str) -> list[str]:
     """Lines without colours, each progress bar as it stood last, without C++ stacks."""
-    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text)
     lines = [
-        next((part for part in reversed(line.split("\r")) if part.strip()), "") for line in text.split("\n")
+        next((part for part in reversed(line.split("\r")) if part.strip()), "")
+        for line in without_colours(text).split("\n")
     ]
     return [line.rstrip() for line in lines if not _STACK.match(_unranked(line))]
 

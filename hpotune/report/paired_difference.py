@@ -16,6 +16,7 @@ from hpotune.records.trial import TrialRow
 
 if TYPE_CHECKING:
     from hpotune.report.score_items import ItemReader, ScoreItems
+    from hpotune.statistics.paired_tests import PairedTest
 
 Z_95 = 1.96
 """Standard errors on each side of a two-sided 95 % confidence interval of a normal distribution."""
@@ -57,6 +58,35 @@ def difference(read_items: ItemReader, index: int, one: TrialRow, other: TrialRo
     return Difference(value=value, stderr=stderr, paired=False)
 
 
+def item_test(read_items: ItemReader, one: TrialRow, other: TrialRow) -> PairedTest | None:
+    """`one` against `other` by their items; None where they have not the same ones, or not with equal weights."""
+    from hpotune.report.score_items import same_items  # numpy: `status` does without
+    from hpotune.statistics.paired_tests import paired_test
+
+    mine, theirs = read_items(one), read_items(other)
+    if mine is None or theirs is None or not same_items(mine, theirs):
+        return None
+    if mine.weights.min() < mine.weights.max():
+        return None
+    sign = 1.0 if read_items.objective.sense == "maximize" else -1.0
+    return paired_test(sign * mine.values, sign * theirs.values, clusters=mine.clusters)
+
+
+def _least_stderr(one: ScoreItems) -> float:
+    """The standard error of the difference of two trials that answer every item alike: not zero, as items that would
+    tell them apart may be among those that were not asked.
+
+    Of counts (0 and 1) as if half an item spoke for each. Source: Agresti and Min 2005, "Simple improved confidence
+    intervals for comparing matched proportions".
+    """
+    import numpy as np
+
+    if not np.isin(one.values, (0, 1)).all():
+        return 0.0
+    share = float(one.weights.max())  # 1 / items where all count alike
+    return share / (1 + 2 * share)
+
+
 def _paired_stderr(one: ScoreItems | None, other: ScoreItems | None) -> float | None:
     """Standard error of the mean difference over the items; None where the two did not score the same items."""
     from hpotune.report.score_items import same_items  # numpy: `status` does without
@@ -65,5 +95,7 @@ def _paired_stderr(one: ScoreItems | None, other: ScoreItems | None) -> float | 
     if one is None or other is None or not same_items(one, other):
         return None
     delta = (one.values - other.values)[None]
+    if not delta.any():
+        return _least_stderr(one)
     table = table_of_items(delta, clusters=one.clusters, weights=one.weights)
     return table.stderr(table.parts[0])

@@ -23,6 +23,8 @@ def plan_table(plan: PlanView, spans: Sequence[Span]) -> RenderableType:
     lines: list[RenderableType] = [Text(_headline(plan), style="bold")]
     lines += [Text(note, style="yellow") for note in plan.notes]
     lines += [Text(""), _figures(plan), Text(""), *(Text(_array(array)) for array in plan.jobs)]
+    if plan.processes:
+        lines.append(Text(f"trial processes: {plan.processes}"))
     if plan.no_slurm:
         lines.append(Text(plan.no_slurm))
     if plan.sbatch:
@@ -44,7 +46,15 @@ def _headline(plan: PlanView) -> str:
         else f"; only {own.trials} of them finish: {own.reason or 'no job runs the rest'}"
     )
     jobs = f"{own.jobs} job{'s' if own.jobs != 1 else ''}"
-    return f"{plan.study}: {plan.trials} trials in about {length(own.wall_s)}, {cost}, {jobs}{short}"
+    again = ""
+    if (repeats := plan.repeats) is not None:
+        more = (
+            f"{repeats.gpu_hours:.2f} GPU-hours"
+            if repeats.gpu_hours
+            else f"{repeats.job_hours:.2f} job-hours"
+        )
+        again = f"; then {repeats.trials} repeats of the finalists in about {length(repeats.wall_s)}, {more}"
+    return f"{plan.study}: {plan.trials} trials in about {length(own.wall_s)}, {cost}, {jobs}{short}{again}"
 
 
 def _figures(plan: PlanView) -> Table:
@@ -90,7 +100,7 @@ def _recommended(plan: PlanView) -> str:
     return f"recommended: {line}: {chosen.reason}"
 
 
-_COMPARED = (
+COMPARED = (
     ("wall_s", "wall time"),
     ("gpu_hours", "GPU-hours"),
     ("job_hours", "job-hours"),
@@ -99,20 +109,22 @@ _COMPARED = (
     ("queue_s", "time in the queue"),
     ("jobs", "jobs"),
 )
+"""Key of plan.json -> what it is: the numbers that are shown as planned and as measured."""
 
 
 def _planned_and_actual(planned: Mapping[str, Value], actual: Mapping[str, Value]) -> Table:
     """The recorded plan and what was measured so far."""
     numbers = ("planned", f"actual ({actual.get('state', 'not started')})")
     table = plain_table(("", *numbers), right=numbers, fold=False)
-    for key, label in _COMPARED:
+    for key, label in COMPARED:
         if key == "gpu_hours" and not (planned.get(key) or actual.get(key)):
             continue
-        table.add_row(label, _cell(key, planned.get(key)), _cell(key, actual.get(key)))
+        table.add_row(label, quantity(key, planned.get(key)), quantity(key, actual.get(key)))
     return table
 
 
-def _cell(key: str, value: Value) -> str:
+def quantity(key: str, value: Value) -> str:
+    """A number of a plan by its key, as text; `-` where there is none."""
     if not isinstance(value, (int, float)):
         return "-"
     return length(value) if key.endswith("_s") else f"{value:g}"

@@ -102,6 +102,12 @@ def same_items(one: ScoreItems | None, other: ScoreItems | None) -> bool:
     return one is not None and other is not None and len(one.ids) > 1 and np.array_equal(one.ids, other.ids)
 
 
+def have_same_items(read_items: ItemReader, rows: Sequence[TrialRow]) -> bool:
+    """Whether the scores of all these trials are of the same items."""
+    first = read_items(rows[0])
+    return first is not None and all(same_items(first, read_items(row)) for row in rows)
+
+
 def score_table(
     read_items: ItemReader, rows: Sequence[TrialRow], baseline: TrialRow | None
 ) -> ScoreTable | None:
@@ -113,7 +119,7 @@ def score_table(
     sign = 1.0 if read_items.objective.sense == "maximize" else -1.0
     items = [read_items(row) for row in rows]
     first = items[0]
-    if first is not None and all(same_items(first, one) for one in items):
+    if first is not None and have_same_items(read_items, rows):
         base = read_items(baseline) if baseline else None
         return table_of_items(
             sign * np.stack([one.values for one in items if one is not None]),

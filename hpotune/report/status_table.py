@@ -9,14 +9,19 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from hpotune.config.text.outside_text import console_text
 from hpotune.records.rehearsal_record import RehearsalRecord
 from hpotune.report.advice import stop_advice
 from hpotune.report.console import plain_table
 from hpotune.report.format import counts, length, moment, number, score, state_text
+from hpotune.report.progress.trial_progress import TrialProgress, unit_of
 from hpotune.report.views.status import JobView, RunningTrial, StudyStatus
+from hpotune.report.views.trial_view import scored
 
 SHOWN = 16
 """Running trials and jobs that are listed one by one."""
+SHOWN_OF_FRONT = 3
+"""Trials of a Pareto front that are listed."""
 RANGES_WIDTH = 24
 """Characters of a list of elements; a longer one is shown as their number."""
 _STATES = ("stopped", "running", "resting", "waiting", "paused", "failed", "lost")
@@ -30,6 +35,10 @@ def status_table(status: StudyStatus, *, now: datetime) -> RenderableType:
         lines += [Text(""), _running(status.running_trials)]
     if status.jobs:
         lines += [Text(""), _jobs(status.jobs, now=now)]
+    if status.repeats is not None:
+        lines += [Text(""), status_table(status.repeats, now=now)]
+    if status.opening is not None and status.opening_runs and status.opening.state != "idle":
+        lines += [Text(""), status_table(status.opening, now=now)]
     return Group(*lines)
 
 
@@ -42,16 +51,25 @@ def headline(status: StudyStatus) -> str:
         if count := getattr(trials, state):
             word = "not started" if state == "waiting" and over else state_text(state)
             parts.append(f"{count} {word}")
-    return f"{status.study}: {status.state} ({', '.join(parts)})"
+    also = f", sealed test {status.opening.state}" if status.opening and status.opening_runs else ""
+    return f"{status.study}: {status.state}{also} ({', '.join(parts)})"
 
 
 def best_so_far(status: StudyStatus) -> list[str]:
-    """The best trials, a line each; at most three of a Pareto front."""
+    """The best trial, a line; of a Pareto front at most three, best by the first objective first."""
+    rule, count = status.rule, len(status.best)
     lines = []
-    for row in status.best[:3]:
-        values = ", ".join(f"{label} {score(v, row.stderrs.get(label))}" for label, v in row.values.items())
+    if rule is not None and not status.best and status.trials.finished > 1:
+        lines.append(f"best so far: none; no trial satisfies the rule: {rule.text}")
+    for row in status.best[:SHOWN_OF_FRONT]:
+        labels = list(dict.fromkeys([*row.values, *([rule.metric] if rule else [])]))
+        values = ", ".join(f"{label} {score(*scored(row, label))}" for label in labels)
         note = " (± standard error)" if any(error is not None for error in row.stderrs.values()) else ""
-        lines.append(f"best so far: trial {row.number}, {values}{note}")
+        name = f"Pareto front, {count} trials" if count > 1 else "best so far"
+        by = f" by the rule ({rule.text})" if rule else ""
+        lines.append(f"{name}{by}: trial {row.number}, {values}{note}")
+    if count > SHOWN_OF_FRONT:
+        lines.append(f"and {count - SHOWN_OF_FRONT} more of the Pareto front; `hpotune best` lists them")
     return lines
 
 
@@ -60,13 +78,20 @@ def sentences(status: StudyStatus, *, now: datetime) -> list[str]:
     lines = []
     if status.stop and status.state != "done":
         lines.append(f"stopped: {status.stop.text}")
-    if status.stop and status.state == "stopped":
+    if status.opening is not None:
+        lines.append(_opening(status.opening, status))
+    elif status.stop and status.state == "stopped":
         lines.append(f"next: {stop_advice(status.stop, status.folder)}")
     if status.state == "idle":
-        lines.append("trials are left, but no job runs or waits: continue with `hpotune resume`")
+        lines.append("trials are left, but no job runs or can start: continue with `hpotune resume`")
+    if status.held:
+        lines.append(_held(status))
+    if status.repeats_wanted and status.repeats is None:
+        lines.append(_repeats(status))
     if status.state in ("cancelling", "cancelled"):
         wait = "its jobs are ending; " if status.state == "cancelling" else ""
-        lines.append(f"cancelled by `hpotune cancel`: {wait}`hpotune resume {status.folder}` continues it")
+        by = status.cancelled_by or "`hpotune cancel`"
+        lines.append(f"cancelled by {by}: {wait}`hpotune resume {status.folder}` continues it")
     lines += _silent(status.running_trials)
     if status.rehearsal is not None and status.rehearsal.state != "passed":
         lines += _rehearsal(status.rehearsal)
@@ -87,6 +112,35 @@ def sentences(status: StudyStatus, *, now: datetime) -> list[str]:
     elif (status.queue_age_s or 0) >= 1:
         lines.append(f"job states are {length(status.queue_age_s or 0)} old")
     return [*lines, *(f"Slurm: {text}" for text in status.missing or ())]
+
+
+def _repeats(status: StudyStatus) -> str:
+    """That the finalists are trained again after the search, and what starts that where nothing does by itself."""
+    line = f"after the search each finalist is trained again with {status.repeats_wanted} new seeds"
+    if status.stop is None or status.stop.is_failure or status.running_trials:
+        return line
+    if any(job.active for job in status.jobs):
+        return f"{line}; the jobs that are left start that"
+    return f"{line}: `hpotune resume {status.folder}` starts that"
+
+
+def _opening(opening: StudyStatus, status: StudyStatus) -> str:
+    """That the sealed test runs, waits for somebody or has ended, and what goes on with it."""
+    test = f"`hpotune test {status.folder}`"
+    if not status.opening_runs:
+        return f"the sealed test has been opened: {test} shows the result"
+    if opening.state == "idle":
+        return f"the sealed test has been opened, and no job of it runs: {test} continues it"
+    return f"the sealed test is {opening.state}: {test} shows the result once it has ended"
+
+
+def _held(status: StudyStatus) -> str:
+    """That Slurm holds jobs, what replaces them, and what starts them again."""
+    which = ", ".join(status.held[:SHOWN]) + (" …" if len(status.held) > SHOWN else "")
+    return (
+        f"Slurm holds job {which} after failed launches (see `sinfo -R` for the node): the next follow-up replaces it, "
+        f"or `hpotune resume {status.folder}` does so now; `scontrol release JOB` starts it instead"
+    )
 
 
 def _silent(rows: Sequence[RunningTrial]) -> list[str]:
@@ -137,15 +191,27 @@ def _cost(status: StudyStatus, *, now: datetime) -> list[str]:
 
 
 def _running(rows: Sequence[RunningTrial]) -> Table:
-    attempts = any(row.attempt > 1 for row in rows)
-    table = plain_table(("trial", "time", "host", "job", *(["attempt"] if attempts else [])))
+    attempts, phases = any(row.attempt > 1 for row in rows), any(row.progress for row in rows)
+    columns = [*(["attempt"] if attempts else []), *(["phase", "phase ends in"] if phases else [])]
+    table = plain_table(("trial", "time", "host", "job", *columns))
     for row in rows[:SHOWN]:
         since = "" if row.seconds is None else length(row.seconds)
         more = [str(row.attempt)] if attempts else []
+        more += [*progress_cells(row.progress)] if phases else []
         table.add_row(str(row.number), since, row.host or "", _worker(row), *more)
     if len(rows) > SHOWN:
         table.add_row("…", f"and {len(rows) - SHOWN} more")
     return table
+
+
+def progress_cells(progress: TrialProgress | None) -> tuple[str, str]:
+    """The phase of a running trial with its steps, `training, step 40 of 80`, and how long the phase still takes."""
+    if progress is None:
+        return "", ""
+    reported = ", ".join(f"{label} {number(value)}" for label, value in progress.reported.items())
+    steps = f"{unit_of(progress)} {progress.step} of {progress.steps}" if progress.steps else ""
+    text = ", ".join(filter(None, [progress.text, steps, f"last reported {reported}" if reported else ""]))
+    return console_text(text, one_line=True), "" if progress.left_s is None else length(progress.left_s)
 
 
 def _jobs(jobs: Sequence[JobView], *, now: datetime) -> Table:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
@@ -17,8 +17,14 @@ if TYPE_CHECKING:
     from hpotune.report.views.algorithm_view import AlgorithmView
 
 
-def trials_table(rows: Sequence[TrialView]) -> RenderableType:
-    """One line a trial: number, state, scores, point, minutes, attempts where there were several, why it failed."""
+FRONT_MARK = "*"
+
+
+def trials_table(rows: Sequence[TrialView], *, front: Collection[int] = ()) -> RenderableType:
+    """One line a trial: number, state, scores, point, minutes, attempts where there were several, why it failed.
+
+    `front`: the numbers of the trials on the Pareto front, which are marked.
+    """
     labels = list(dict.fromkeys(label for row in rows for label in row.values))
     names = list(dict.fromkeys(name for row in rows for name in row.params))
     attempts = any(row.attempts > 1 for row in rows)
@@ -31,7 +37,7 @@ def trials_table(rows: Sequence[TrialView]) -> RenderableType:
             *([number(row.retry_of)] if repeats else []),
         ]
         table.add_row(
-            str(row.number),
+            f"{row.number}{FRONT_MARK if row.number in front else ''}",
             "baseline" if row.kind == "baseline" and row.state == "finished" else state_text(row.state),
             *(score(row.values.get(label), row.stderrs.get(label)) for label in labels),
             *(number(row.params.get(name)) for name in names),
@@ -40,7 +46,8 @@ def trials_table(rows: Sequence[TrialView]) -> RenderableType:
             *_why(row),
         )
     has_errors = any(error is not None for row in rows for error in row.stderrs.values())
-    return Group(table, Text(STDERR_NOTE, style="dim")) if has_errors else table
+    notes = [STDERR_NOTE] * has_errors + [f"{FRONT_MARK}: on the Pareto front"] * bool(front)
+    return Group(table, *(Text(note, style="dim") for note in notes)) if notes else table
 
 
 def _why(row: TrialView) -> tuple[str, str]:

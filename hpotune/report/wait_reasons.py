@@ -50,8 +50,8 @@ _EXPLAINED = (
     (r"Association(Job|Resource|Time)Limit", f"a limit of your account is reached: {_LESS}"),
     (
         r"launch_failed_requeued_held",
-        "it could not be started and is held: check the node (`scontrol show job`), then `scontrol release JOB`, or "
-        "`hpotune cancel` and `hpotune submit`",
+        "it could not be started and is held: check the node (`sinfo -R`); the next follow-up or `hpotune resume` "
+        "replaces it, `scontrol release JOB` starts it again",
     ),
     (
         r"job_?requeued_in_held_state|REQUEUE_HOLD|SPECIAL_EXIT|RequeueHold|SpecialExit",
@@ -59,8 +59,8 @@ _EXPLAINED = (
     ),
     (
         r"JobHoldMaxRequeue",
-        "it was requeued as often as the cluster allows (MaxBatchRequeue) and is held: see `hpotune logs --job JOB`, "
-        "then `scontrol release JOB`",
+        "it was requeued as often as the cluster allows (MaxBatchRequeue) and is held: see `hpotune logs --job JOB`; "
+        "the next follow-up or `hpotune resume` replaces it, `scontrol release JOB` starts it again",
     ),
     (r"RESV_DEL_HOLD", "its reservation is deleted, so it is held: `hpotune cancel`, change resources.reservation"),
     (r"JobHeldUser", "you hold it: `scontrol release JOB`"),

@@ -12,8 +12,9 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
+from hpotune.config.text.outside_text import console_text
 from hpotune.errors import StoreError
-from hpotune.report.console import plain_console
+from hpotune.report.console import on_terminal, plain_console
 from hpotune.report.format import counts
 from hpotune.report.json_output import as_json as view_as_json
 from hpotune.report.status_table import best_so_far, headline, status_table
@@ -37,7 +38,7 @@ def watch(
     """
     updates = _updates(read, every_s=max(LEAST_S, every_s), sleep=sleep)
     try:
-        if sys.stdout.isatty() and not as_json:
+        if on_terminal(sys.stdout) and not as_json:
             _show_on_terminal(updates, now=now)
         else:
             _print_lines(updates, as_json=as_json, now=now)
@@ -64,7 +65,8 @@ def _updates(
 def is_over(status: StudyStatus) -> bool:
     """Whether the study has ended and none of its trials or jobs is active."""
     active = any(job.active for job in status.jobs)
-    return status.state in ("done", "stopped", "cancelled") and not status.running_trials and not active
+    over = status.state in ("done", "stopped", "cancelled") and not status.running_trials and not active
+    return over and not status.opening_runs and (status.repeats is None or is_over(status.repeats))
 
 
 def _show_on_terminal(updates: Iterator[tuple[StudyStatus, str]], *, now: Callable[[], datetime]) -> None:
@@ -84,7 +86,7 @@ def _print_lines(
         if text == last:
             continue
         last = text
-        document = json.dumps(view_as_json(status)) if as_json else f"{now():%H:%M:%S} {text}"
+        document = json.dumps(view_as_json(status)) if as_json else console_text(f"{now():%H:%M:%S} {text}")
         print(document, flush=True)  # noqa: T201 - a line a change
 
 
@@ -100,4 +102,8 @@ def line(status: StudyStatus) -> str:
     parts += [f"new jobs exclude node {host}" for host in status.bad_nodes]
     if status.stop and status.state != "done":
         parts.append(f"stopped: {status.stop.text}")
+    if status.repeats is not None:
+        parts.append(headline(status.repeats))
+    if status.opening is not None and status.opening_runs:
+        parts.append(headline(status.opening))
     return "; ".join(parts)

@@ -1,25 +1,51 @@
-"""Which trials are the best ones: the best of one objective, or the Pareto front of several. Pure functions of rows."""
+"""Which trials are the best ones: by the rule of the study file, else the best of one objective, or the Pareto front.
+
+Pure functions of rows.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
 
+from hpotune.config.schema.best_rule import BestRule
 from hpotune.config.schema.study_config import Objective
 from hpotune.records.trial import TrialRow
+from hpotune.schedule.ranking import ranked
 
 
-def best_trials(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list[TrialRow]:
-    """The best trial, or the Pareto front of several objectives, ordered by value and number.
+def best_trials(
+    objectives: Sequence[Objective], rows: Sequence[TrialRow], rule: BestRule | None
+) -> list[TrialRow]:
+    """The best trial by the rule (`best`); without one also the Pareto front of several objectives, best first.
 
     Neither the baseline nor a trial that violates `score.constraints` is among them. While no trial has finished, the
     trials on the highest rung are compared; of studies with generations, those of the last generation.
     """
+    if rule is not None:
+        return ranked_trials(objectives, rows, rule)[:1]
+    if len(objectives) > 1:
+        return pareto_trials(objectives, rows)
+    return _ordered(objectives, rows)[:1]
+
+
+def pareto_trials(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list[TrialRow]:
+    """The Pareto front of several objectives, ordered by value and number, whatever the rule; as `best_trials`."""
+    return pareto_front(objectives, _ordered(objectives, rows))
+
+
+def _ordered(objectives: Sequence[Objective], rows: Sequence[TrialRow]) -> list[TrialRow]:
     eligible = eligible_trials(rows)
     if not any(row.state == "finished" and row.kind == "trial" for row in rows):
         eligible = _trials_on_highest_rung(rows)
-    ordered = sorted(eligible, key=lambda row: (_costs(objectives, row), row.number))
-    return ordered[:1] if len(objectives) == 1 else pareto_front(objectives, ordered)
+    return sorted(eligible, key=lambda row: (_costs(objectives, row), row.number))
+
+
+def ranked_trials(
+    objectives: Sequence[Objective], rows: Sequence[TrialRow], rule: BestRule | None
+) -> list[TrialRow]:
+    """The finished trials that can be the best one, best first: by the rule, or by the first objective."""
+    return ranked(objectives, eligible_trials(rows), rule)
 
 
 def pareto_front(objectives: Sequence[Objective], ordered: Sequence[TrialRow]) -> list[TrialRow]:

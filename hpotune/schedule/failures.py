@@ -10,6 +10,7 @@ from typing import Literal
 
 from hpotune.config.schema.execution import Cause
 from hpotune.records.trial import LOCAL, Attempt, Failure, TrialRow
+from hpotune.records.trial_rows import matching
 
 NODE_FAILURES = 3
 """Equal failures in a row on one node, while trials finish on other nodes, after which the node is excluded."""
@@ -80,8 +81,8 @@ def bad_nodes(rows: Iterable[TrialRow], *, since: float = 0.0) -> dict[str, BadN
     `since`: attempts that ended before do not count, in Unix seconds.
     Attempts whose end another process recorded are left out: Slurm itself takes a node that is down out of service.
     """
-    rows = list(rows)
-    troubled = [row for row in rows if row.state != "finished" or len(row.attempts) > 1]
+    rows = rows if isinstance(rows, list) else list(rows)
+    troubled = matching(rows, _is_troubled)
     if not any(_may_be_the_node(attempt) for row in troubled for attempt in row.attempts):
         return {}
     attempts = (attempt for row in rows for attempt in row.attempts if attempt.end > since)
@@ -94,6 +95,10 @@ def bad_nodes(rows: Iterable[TrialRow], *, since: float = 0.0) -> dict[str, BadN
             on_host.setdefault(attempt.worker.host, []).append(attempt)
     found = {host: _bad_node(host, attempts, ended) for host, attempts in on_host.items()}
     return {host: node for host, node in found.items() if node is not None}
+
+
+def _is_troubled(row: TrialRow) -> bool:
+    return row.state != "finished" or len(row.attempts) > 1
 
 
 def _may_be_the_node(attempt: Attempt) -> bool:

@@ -94,4 +94,10 @@ def _limit(config: StudyConfig, rows: Sequence[TrialRow]) -> int:
     """How many of the leading trials that have not failed may start."""
     if config.execution.mode != "batch":
         return config.budget.trials
-    return may_start(config, [row.decided or bool(row.rung_scores) for row in rows if row.state != "failed"])
+    finished = list[bool]()
+    for row in rows:
+        if row.state != "failed":
+            finished.append(row.decided or bool(row.rung_scores))
+            if not finished[-1]:  # the round ends here; the trials behind it do not matter
+                break
+    return may_start(config, finished)

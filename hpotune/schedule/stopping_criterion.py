@@ -5,19 +5,19 @@ A pure function: it ends nothing by itself.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime, time
-from operator import attrgetter
+from datetime import datetime, timedelta
 
 from hpotune.config.schema.execution import BudgetConfig
 from hpotune.config.schema.study_config import Objective, StudyConfig
-from hpotune.config.schema.walltime import seconds
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import TrialRow
+from hpotune.records.trial_rows import state_counts
 from hpotune.schedule.best_trials import eligible_trials
 from hpotune.schedule.failures import UNCOUNTED, equal_failures, failure_causes
 from hpotune.schedule.gpu_hours import gpu_hours_of_running, gpu_hours_per_trial, gpu_hours_used
+from hpotune.schedule.listed_trials import list_done
+from hpotune.schedule.repeats_reserve import end_of_until, end_of_wall_time, reserved_gpu_hours, reserved_s
 
 
 def stop_reason(
@@ -28,11 +28,13 @@ def stop_reason(
     `starting=False`: why running trials are to end too; that one more trial would exceed a budget is no reason then.
     """
     budget = config.budget
-    states = Counter(map(attrgetter("state"), rows))  # one look at each of thousands of rows
+    states = state_counts(rows)
     stopped = states["stopped"]
     if states["finished"] + stopped >= budget.trials:
         early = f", {stopped} of them pruned at a rung" if stopped else ""
         return StopReason(kind="budget_used", text=f"{budget.trials} trials finished{early}")
+    if reason := list_done(config, rows):
+        return reason
     objectives = config.score.objective
     if any(objective.goal is not None for objective in objectives):
         finished = [row for row in rows if row.state == "finished"]
@@ -43,7 +45,7 @@ def stop_reason(
         _plateau(budget, rows)
         or (failed_too_often(budget, rows) if states["failed"] else None)
         or _gpu_hours_used_up(config, rows, now=now, starting=starting)
-        or _time_used(budget, rows, now=now)
+        or _time_used(config, rows, now=now, starting=starting)
     )
 
 
@@ -96,36 +98,41 @@ def _gpu_hours_used_up(
     limit = config.budget.gpu_hours
     if limit is None:
         return None
-    per_trial = gpu_hours_per_trial(config, rows)
-    ahead = gpu_hours_of_running(config, rows, now=now)
     used = gpu_hours_used(config, rows, now=now)
     if used >= limit:
         return StopReason(kind="gpu_hours", text=f"{used:.2f} GPU-hours used (budget.gpu_hours: {limit:g})")
-    if starting and used + ahead + per_trial > limit:
+    if not starting:
+        return None
+    per_trial = gpu_hours_per_trial(config, rows)
+    ahead = gpu_hours_of_running(config, rows, now=now)
+    kept = reserved_gpu_hours(config, rows)
+    if used + ahead + per_trial + kept > limit:
         text = f"{used + ahead:.2f} GPU-hours used or taken; one more trial would exceed budget.gpu_hours: {limit:g}"
-        return StopReason(kind="gpu_hours", text=text)
+        note = f" ({kept:.2f} of them are kept for the repeats)" if kept else ""
+        return StopReason(kind="gpu_hours", text=text + note)
     return None
 
 
-def _time_used(budget: BudgetConfig, rows: Sequence[TrialRow], *, now: datetime) -> StopReason | None:
-    if budget.until is not None and now >= _end_of(budget):
-        return StopReason(kind="until", text=f"it is past {budget.until} (budget.until)")
-    if budget.wall_time is None:
+def _time_used(
+    config: StudyConfig, rows: Sequence[TrialRow], *, now: datetime, starting: bool
+) -> StopReason | None:
+    budget = config.budget
+    until, wall = end_of_until(budget), end_of_wall_time(budget, rows)
+    if until is None and wall is None:
         return None
-    starts = [row.attempts[0].start if row.attempts else row.start for row in rows]
-    first_start = min((start for start in starts if start is not None), default=None)
-    if first_start is not None and now.timestamp() - first_start >= seconds(budget.wall_time):
+    kept = reserved_s(config, rows) if starting else 0.0
+    then = now + timedelta(seconds=kept)
+    if until is not None and then >= until:
+        text = f"it is past {budget.until} (budget.until)"
+        if now < until:
+            text = f"the repeats would not end before {budget.until} (budget.until)"
+        return StopReason(kind="until", text=text)
+    if wall is not None and then >= wall:
         text = f"{budget.wall_time} have passed since the first trial started (budget.wall_time)"
+        if now < wall:
+            text = f"the repeats take the rest of {budget.wall_time} since the first trial started (budget.wall_time)"
         return StopReason(kind="wall_time", text=text)
     return None
-
-
-def _end_of(budget: BudgetConfig) -> datetime:
-    until = budget.until
-    assert until is not None, "asked only where there is a date"
-    if isinstance(until, datetime):
-        return until.astimezone().replace(tzinfo=None) if until.tzinfo else until
-    return datetime.combine(until, time.max)  # a bare date means to the end of that day
 
 
 def _meets_goals(objectives: Sequence[Objective], row: TrialRow) -> bool:

@@ -23,10 +23,11 @@ MOST = 200
 """Trials that the bootstrap compares. Of more, those behind are compared with the best one by Bonferroni's rule."""
 
 
-def best_set(table: ScoreTable, *, trials: int | None = None) -> list[int]:
+def best_set(table: ScoreTable, *, trials: int | None = None, widen: float = 1.0) -> list[int]:
     """The positions of the trials in the set, best first.
 
-    `trials`: of how many, where the table holds only the best of them.
+    `trials`: of how many, where the table holds only the best of them. `widen`: by how much longer intervals are where
+    standard errors are themselves estimates (Student's t).
     """
     count = trials or len(table.values)
     order = [int(position) for position in np.argsort(-table.values, kind="stable")]
@@ -36,7 +37,7 @@ def best_set(table: ScoreTable, *, trials: int | None = None) -> list[int]:
         if position == order[0] or not _far_behind(table, position, order[0], count=count)
     ]
     while len(kept) > 1:
-        inside = _tested(table.values[kept], table.parts[kept])
+        inside = _tested(table.values[kept], table.parts[kept], widen=widen)
         if inside.all():
             return kept
         kept = [position for position, stays in zip(kept, inside, strict=True) if stays]
@@ -50,7 +51,7 @@ def _far_behind(table: ScoreTable, position: int, best: int, *, count: int) -> b
     return bool(gap > -float(ndtri(LEVEL / count**2)) * stderr)
 
 
-def _tested(values: Floats, parts: Floats) -> np.ndarray:
+def _tested(values: Floats, parts: Floats, *, widen: float) -> np.ndarray:
     """Whether each trial stays. Shapes: `values` (trials,), `parts` (trials, clusters), result (trials,) of bool."""
     products = parts @ parts.T
     own = np.diag(products)
@@ -64,5 +65,5 @@ def _tested(values: Floats, parts: Floats) -> np.ndarray:
         largest = ((noise - noise[:, [trial]]) / scale[trial]).max(axis=1)
         surely_better = bool((values[equal[trial]] > value).any())
         behind = float(((values - value) / scale[trial]).max())
-        stays.append(not surely_better and behind <= float(np.quantile(largest, 1 - LEVEL)))
+        stays.append(not surely_better and behind <= widen * float(np.quantile(largest, 1 - LEVEL)))
     return np.array(stays)

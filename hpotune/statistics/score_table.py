@@ -32,6 +32,8 @@ class ScoreTable:
     """The base model's score."""
     base_parts: Floats | None = None
     """Shape (clusters,)."""
+    by_items: bool = True
+    """Whether the covariances are those of the items; False: only each score's own error is known."""
     step: float = 0.0
     """The smallest difference between two scores: 1 / items for an accuracy; 0 for scores that are not counts."""
 
@@ -89,4 +91,5 @@ def table_of_errors(
         parts=parts[:-1],
         base=base if known else None,
         base_parts=parts[-1] if known else None,
+        by_items=False,
     )

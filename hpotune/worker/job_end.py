@@ -15,6 +15,8 @@ from hpotune.workspace.timeline import log
 
 AskTimes = Callable[[float], JobTimes | None]
 """What Slurm says of this job's time, at most so many seconds ago; None where it does not answer."""
+AskLoss = Callable[[], Failure | None]
+"""Why Slurm has taken this job, such as a lost node; None where it has not, or where that is not known."""
 ASK_AGAIN_S = 30.0
 _CHANGE_S = 5
 """Slurm's times are whole seconds: an end that differs by less is the same."""
@@ -24,13 +26,19 @@ class JobEnd:
     """The end of one job; `known` is the latest answer."""
 
     def __init__(
-        self, end: float | None, *, limit_s: float | None = None, ask: AskTimes | None = None
+        self,
+        end: float | None,
+        *,
+        limit_s: float | None = None,
+        ask: AskTimes | None = None,
+        ask_loss: AskLoss | None = None,
     ) -> None:
         self.known = end
         """In Unix seconds, without asking; None: not known."""
         self._limit_s = limit_s
         """The time limit at the job's start; None: not known."""
         self._ask = ask
+        self._ask_loss = ask_loss
         self._asked_at: float | None = None
         self._answer: JobTimes | None = None
 
@@ -82,7 +90,7 @@ class JobEnd:
                 cause="timeout", message=f"the time limit of {job} was cut {cut}, and its time was out {on}"
             )
         if not warned:
-            return None
+            return self._ask_loss() if self._ask_loss is not None else None
         early = left is not None and left > 2 * MARGIN_S if answer is None else answer.preempted
         if early:
             return Failure(cause="preempted", message=f"{job} was preempted {on}")

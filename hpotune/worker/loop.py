@@ -22,11 +22,11 @@ from hpotune.objective import open_objective
 from hpotune.objective.interface import Evaluate, TrialContext, failed_result
 from hpotune.objective.process import PAUSE_SIGNAL, StopRequest
 from hpotune.records.stop_reason import StopReason
-from hpotune.records.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker
+from hpotune.records.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker, slurm_job_id
 from hpotune.schedule.failures import BadNode, bad_nodes
 from hpotune.schedule.gpu_hours import gpus_per_job
 from hpotune.schedule.job_fit import expected_s, fits
-from hpotune.schedule.retention import adapters_to_delete, checkpoints_to_delete
+from hpotune.schedule.retention import AdapterRows, adapters_kept, adapters_to_delete, checkpoints_to_delete
 from hpotune.schedule.rounds import look_s
 from hpotune.schedule.stopping_criterion import stop_reason
 from hpotune.storage import (
@@ -40,8 +40,8 @@ from hpotune.storage import (
     stale_on_host,
 )
 from hpotune.worker.heartbeat_monitor import Monitor, Now
-from hpotune.worker.job_end import AskTimes, JobEnd
-from hpotune.worker.outcome import outcome_text, record_outcome
+from hpotune.worker.job_end import AskLoss, AskTimes, JobEnd
+from hpotune.worker.outcome import error_cause, outcome_text, record_outcome
 from hpotune.worker.trial_spec import base_spec, make_trial_folder, spec_at_point
 from hpotune.workspace.atomic_files import touch, wait_for_disk_space
 from hpotune.workspace.code_snapshot import CodeSnapshot, find_snapshot
@@ -108,8 +108,9 @@ class WorkerLoop:
         self._others = UnchangedHeartbeats(queue.config.execution.lease_s)
         self._out_of_time = False
         """Whether no trial fits into the rest of its job."""
-        self._deleted: set[tuple[int, str]] = set()
-        """Adapters and checkpoints that this worker has deleted or found deleted: trial, name."""
+        self._deleted: dict[str, set[int]] = {"adapter": set(), "checkpoint": set()}
+        """Trials whose adapters and checkpoints this worker has deleted or found deleted."""
+        self._adapters = AdapterRows()
 
     @classmethod
     def open(
@@ -121,6 +122,7 @@ class WorkerLoop:
         deadline: float | None = None,
         limit_s: float | None = None,
         ask_times: AskTimes | None = None,
+        ask_loss: AskLoss | None = None,
         code: str | None = None,
         requeue_cause: Cause = "preempted",
         now: Now = datetime.now,
@@ -128,8 +130,9 @@ class WorkerLoop:
         """The loop of a worker on the study in a folder.
 
         `env`: of its trials. `deadline`: when its job ends, in Unix seconds, and `limit_s` its time limit; None: not
-        known. `ask_times`: what Slurm says of both later; None: it cannot be asked. `code`: the hash of the code
-        snapshot to run; None: the newest. `requeue_cause`: why Slurm started the job again, if it did.
+        known. `ask_times`: what Slurm says of both later, `ask_loss`: why it took the job; None: it cannot be asked.
+        `code`: the hash of the code snapshot to run; None: the newest. `requeue_cause`: why Slurm started the job
+        again, if it did.
 
         Raises: StoreError when the storage does not answer for minutes, StudyFileError where there is no such study.
         """
@@ -141,7 +144,7 @@ class WorkerLoop:
             worker=worker,
             env=env,
             code=find_snapshot(folder, code),
-            job_end=JobEnd(deadline, limit_s=limit_s, ask=ask_times),
+            job_end=JobEnd(deadline, limit_s=limit_s, ask=ask_times, ask_loss=ask_loss),
             requeue_cause=requeue_cause,
             now=now,
         )
@@ -347,14 +350,7 @@ class WorkerLoop:
         except Exception as error:  # the worker's edge: it continues with the next trial
             with suppress(OSError):  # the log may be on a full disk
                 traceback.print_exc()
-            cause = (
-                "user"
-                if isinstance(error, ValueError)
-                else "store"
-                if isinstance(error, OSError)
-                else "unknown"
-            )
-            return failed_result(spec, cause, f"{type(error).__name__}: {error}")
+            return failed_result(spec, error_cause(error), f"{type(error).__name__}: {error}")
 
     def _record(self, claim: Claim, result: TrialResult) -> None:
         """Record the outcome of a trial in the storage and in the log."""
@@ -375,26 +371,22 @@ class WorkerLoop:
 
         Two workers may do so at once.
         """
-        keep = self._config.keep.best
-        # a trial that is worse than `keep` others stays so: only the rest of thousands of trials is checked again
-        left = [row for row in rows if (row.number, "adapter") not in self._deleted]
-        unwanted = {
-            "checkpoint": checkpoints_to_delete(rows),
-            "adapter": []
-            if keep == "all"
-            else adapters_to_delete(self._config.score.objective, left, keep=keep),
-        }
+        keep = adapters_kept(self._config)
+        unwanted = {"checkpoint": checkpoints_to_delete(rows)}
+        if keep != "all":
+            left = self._adapters.left(rows, self._deleted["adapter"])
+            unwanted["adapter"] = adapters_to_delete(
+                self._config.score.objective, left, self._config.best, keep=keep
+            )
         for name, numbers in unwanted.items():
             for number in numbers:
-                if (number, name) not in self._deleted:
+                if number not in self._deleted[name]:
                     shutil.rmtree(self._folder.trial(number) / name, ignore_errors=True)
-                    self._deleted.add((number, name))
+                    self._deleted[name].add(number)
 
 
 def this_worker(env: Mapping[str, str], *, host: str) -> Worker:
     """This process as a worker, by Slurm's variables if it is in a job."""
-    job = env.get("SLURM_JOB_ID", LOCAL)
-    if "SLURM_ARRAY_JOB_ID" in env:
-        job = f"{env['SLURM_ARRAY_JOB_ID']}_{env['SLURM_ARRAY_TASK_ID']}"
+    job = slurm_job_id(env) or LOCAL
     task = f"{env.get('SLURM_STEP_ID', '')}.{env.get('SLURM_PROCID', '')}"
     return Worker(job=job, host=env.get("SLURMD_NODENAME", host), pid=os.getpid(), task=task)

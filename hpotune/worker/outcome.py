@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hpotune.config.schema.study_config import Objective, StudyConfig
-from hpotune.records.trial import Failure, TrialResult
+from hpotune.records.trial import Cause, Failure, TrialResult
 from hpotune.schedule.promotion import is_significantly_worse
 from hpotune.storage import Claim, TrialQueue, newest_write
 from hpotune.workspace.folder import StudyFolder
@@ -50,7 +50,13 @@ def record_outcome(
         queue.pause(claim.trial_id, owner=claim.row.worker, checkpoint=checkpoint)
         return RecordedOutcome(kind="paused", result=result)
     recorded = queue.record_failure(
-        claim.trial_id, failure, metrics=result.metrics, owner=claim.row.worker, checkpoint=checkpoint
+        claim.trial_id,
+        failure,
+        metrics=result.metrics,
+        owner=claim.row.worker,
+        checkpoint=checkpoint,
+        # Slurm itself takes a node that is down out of service: that says nothing against it once it is back
+        ended_by_other=failure is job_loss and failure.cause == "node",
     )
     if recorded == "failed":
         for name in ("checkpoint", "adapter"):
@@ -73,6 +79,13 @@ def _record_values(
     )
     kinds: dict[str, OutcomeKind] = {"finished": "finished", "rung": "rung", "stopped": "pruned", "": "lost"}
     return kinds[recorded]
+
+
+def error_cause(error: Exception) -> Cause:
+    """The cause of a trial that an error in the worker ended: a point that breaks a rule, a full disk."""
+    if isinstance(error, ValueError):
+        return "user"
+    return "store" if isinstance(error, OSError) else "unknown"
 
 
 def outcome_text(outcome: RecordedOutcome) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from hpotune.config.load import Study
 from hpotune.records.trial import TrialRow, TrialSpec
+from hpotune.worker.derived_spec import derived_spec
 from hpotune.workspace.code_snapshot import CodeSnapshot
 from hpotune.workspace.folder import StudyFolder
 
@@ -43,7 +44,9 @@ def spec_at_point(
 
     Raises: ValueError for a point that breaks a rule of the study file only there.
     """
-    if row.kind != "baseline":
+    if study.config.search.is_derived:
+        spec = derived_spec(spec, row, StudyFolder(path=Path(spec.folder).parents[1]))
+    elif row.kind != "baseline":
         spec = spec.model_copy(update={"point": study.point(row.params)})
     return spec if code is None else code.apply(spec)
 

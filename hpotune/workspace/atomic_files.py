@@ -22,9 +22,14 @@ MIN_FREE_BYTES = 1_000_000
 
 def write_atomic(path: Path, text: str, mode: int = 0o666) -> None:
     """Write the whole file or nothing: to a temporary name, then moved. The umask takes its bits off the mode."""
+    write_atomic_bytes(path, text.encode(), mode)
+
+
+def write_atomic_bytes(path: Path, content: bytes, mode: int = 0o666) -> None:
+    """The same of bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with _moved_to(path, mode=mode) as temporary, temporary:
-        temporary.write(text.encode())
+        temporary.write(content)
 
 
 def copy_atomic(source: Path, path: Path) -> None:

@@ -129,8 +129,8 @@ def snapshot_code(folder: StudyFolder, values: Mapping[str, Value], *, home: Pat
             _write(code, files, folder=folder)
     except OSError as error:
         raise StoreError(
-            f"{folder.path / 'code'}: the snapshot of the study's code cannot be written ({error.strerror}); "
-            "free space, or choose another folder with --folder"
+            f"{error.filename2 or folder.path / 'code'}: the snapshot of the study's code cannot be written "
+            f"({error.strerror}); free space, or choose another folder with --folder"
         ) from None
     if before and before.hash != code.hash and any(folder.path.glob("trials/*")):
         notes.insert(0, _change_note(before, code))
@@ -140,19 +140,24 @@ def snapshot_code(folder: StudyFolder, values: Mapping[str, Value], *, home: Pat
 def find_snapshot(folder: StudyFolder, name: str | None = None) -> CodeSnapshot | None:
     """The snapshot of this hash, or the newest, whose files are what was submitted; None where the study has none.
 
-    Raises: StudyFileError where there is none of this hash, or where it was changed.
+    Raises: StudyFileError where there is none of this hash, or where it was changed or its snapshot.json is damaged.
     """
     found = _newest(folder) if name is None else _read(folder, name)
     if found is not None:
         _check_unchanged(folder, found)
-    if name is None:
         return found
-    if found is None:
+    wanted = newest_snapshot(folder) if name is None else name
+    if wanted is not None and (path := folder.path / "code" / wanted).is_dir():
+        raise StudyFileError(
+            f"{path / 'snapshot.json'}: is damaged, so what was submitted is not known; restore it, or move the folder "
+            f"{wanted} away, then `hpotune run` or `submit` the study file again, which takes the code as it is now"
+        )
+    if name is not None:
         held = snapshot_names(folder)
         raise StudyFileError(
             f"--code {name}: {folder.path / 'code'} holds no such snapshot; it holds {', '.join(held) or 'none'}"
         )
-    return found
+    return None
 
 
 def _check_unchanged(folder: StudyFolder, code: CodeSnapshot) -> None:

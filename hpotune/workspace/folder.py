@@ -44,6 +44,8 @@ IDENTITY_SECTIONS = (
     "checks",
 )
 """Sections whose change makes another study; the other sections may change between two calls."""
+AFTER_SEARCH = ("finalists", "repeats")
+"""Keys of `search` that no trial depends on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -124,6 +126,11 @@ class StudyFolder:
         """Exists once a worker of the job has claimed a trial, or found none left to claim."""
         return self.jobs / job.split("_")[0] / "took-trial"
 
+    @property
+    def repeats(self) -> StudyFolder:
+        """The study of the finalists' repeats, which need not exist."""
+        return StudyFolder(path=self.path / "repeats", shared=self.shared)
+
     def trial(self, number: int) -> Path:
         """The folder of a trial."""
         return self.path / "trials" / str(number)
@@ -159,7 +166,10 @@ class StudyFolder:
             raise StudyFileError(
                 f"{self.path}: holds no study (no resolved.yaml); `hpotune run` or `submit` makes one"
             )
-        return read_source(self.resolved_file)
+        source = read_source(self.resolved_file)
+        if isinstance(execution := source.values.get("execution"), dict):
+            execution.pop("pack", None)  # a key of older versions, which had no effect
+        return source
 
     def in_force(self, study: Study) -> Study:
         """The study with what `hpotune extend` has added to its budget.
@@ -322,13 +332,15 @@ def check_same_study(folder: StudyFolder, values: Mapping[str, Value]) -> None:
         own = ".hpotune-"  # the lock, and test files of check_writable
         if folder.path.exists() and any(not path.name.startswith(own) for path in folder.path.iterdir()):
             raise StudyFileError(
-                f"{folder.path}: holds other files and no study; rename the study (name:), use --folder, or remove them"
+                f"{folder.path}: holds other files and no study; rename the study (name:), use --folder, or remove "
+                f"them; if it was one, restore its {folder.resolved_file.name}"
             )
         return
     if key := first_difference(folder, values):
         raise StudyFileError(
             f"{folder.path}: holds a study whose `{key}` differs from this file's; trials of two studies cannot be "
-            "compared: rename the study (name:), use --folder, or remove that folder"
+            f"compared: rename the study (name:), use --folder, or remove that folder (its {folder.resolved_file.name} "
+            "says what it holds)"
         )
 
 
@@ -337,8 +349,16 @@ def first_difference(folder: StudyFolder, values: Mapping[str, Value]) -> str:
 
     Raises: StudyFileError where the folder's study cannot be read.
     """
-    before = read_source(folder.resolved_file).values
-    return next((key for key in IDENTITY_SECTIONS if before.get(key) != values.get(key)), "")
+    before = folder.read_resolved().values
+    return next((key for key in IDENTITY_SECTIONS if _identity(before, key) != _identity(values, key)), "")
+
+
+def _identity(values: Mapping[str, Value], key: str) -> Value:
+    """The part of a section that makes the study: what follows the search (finalists, repeats) may change later."""
+    found = values.get(key)
+    if key != "search" or not isinstance(found, dict):
+        return found
+    return {name: value for name, value in found.items() if name not in AFTER_SEARCH} or None
 
 
 def difference_message(folder: StudyFolder, values: Mapping[str, Value]) -> str:

@@ -56,6 +56,24 @@ class ExclusiveFile:
         return True
 
 
+def put_back(aside: Path, path: Path) -> None:
+    """Return a lock file that was moved aside to its path, unless another process has created one there meanwhile.
+
+    By a hard link; where the file system has none (CIFS, exFAT, many FUSE types), by an exclusive copy.
+    Raises: OSError where neither can be made.
+    """
+    try:
+        os.link(aside, path, follow_symlinks=False)
+    except FileExistsError:
+        return
+    except OSError:
+        if os.path.islink(aside):
+            with suppress(FileExistsError):
+                os.symlink(os.readlink(aside), path)
+            return
+        ExclusiveFile(path).create(aside.read_text(errors="surrogateescape"))
+
+
 class HolderFile:
     """The file beside a lock, `LOCK.holder`, as one process sees it."""
 
@@ -113,10 +131,11 @@ class HolderFile:
         aside = self.path.with_name(f"{self.path.name}.{uuid.uuid4()}")
         with suppress(OSError):
             self.path.rename(aside)
-            if _text(aside) != holder:
-                with suppress(OSError):
-                    os.link(aside, self.path, follow_symlinks=False)
-            aside.unlink()
+            try:
+                if _text(aside) != holder:
+                    put_back(aside, self.path)
+            finally:
+                aside.unlink()
 
 
 def _text(path: Path) -> str:

@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from io import FileIO
 from pathlib import Path
 
+from hpotune.config.text.outside_text import console_text
 from hpotune.errors import HpotuneError, StoreError
 from hpotune.workspace import holder_file
 from hpotune.workspace.holder_file import HolderFile
@@ -192,4 +193,4 @@ def _try_until_known(file: LockFile, lock: Path) -> bool:
 
 def _holder(file: FileIO) -> str:
     """Who holds the lock: its first line."""
-    return read_lock(file).partition("\n")[0].strip() or "another process"
+    return console_text(read_lock(file).partition("\n")[0].strip(), one_line=True) or "another process"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -16,6 +15,7 @@ from pathlib import Path
 from hpotune.config.json_file import decoding, read_object
 from hpotune.config.yaml_source import Value
 from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.origin.git_state import git_commit, git_state
 
 RECORDED_PACKAGES = (
     "hpotune", "torch", "transformers", "peft", "accelerate", "datasets", "lm-eval", "optuna", "submitit", "numpy",
@@ -38,6 +38,12 @@ class Provenance:
     """Package -> version, of RECORDED_PACKAGES that were installed."""
     commit: str | None = None
     """Of the git repository of `home`; None: there was none."""
+    changed: bool | None = None
+    """Whether `home` differed from the commit; git.diff beside this file shows how. None: not recorded."""
+    untracked: tuple[str, ...] = ()
+    """Files in `home` that git did not know."""
+    own_commit: str | None = None
+    """Of hpotune itself where it ran from a git repository; None: it was installed."""
 
 
 def write_provenance(file: Path, *, home: Path, store: str) -> None:
@@ -45,6 +51,7 @@ def write_provenance(file: Path, *, home: Path, store: str) -> None:
 
     Raises: OSError where the file cannot be written.
     """
+    state = git_state(home.resolve(), without=file.parent.resolve())
     recorded = {
         "home": str(home),
         "store": store,
@@ -52,8 +59,13 @@ def write_provenance(file: Path, *, home: Path, store: str) -> None:
         "python": platform.python_version(),
         "host": platform.node(),
         "versions": _installed_versions(),
-        "commit": _git_commit(home),
+        "commit": state.commit if state else None,
+        "changed": bool(state.diff or state.untracked) if state else None,
+        "untracked": list(state.untracked) if state else [],
+        "own_commit": _own_commit(),
     }
+    if state and state.diff:
+        write_atomic(file.with_name("git.diff"), state.diff)
     write_atomic(file, json.dumps(recorded, indent=1) + "\n")
 
 
@@ -81,6 +93,9 @@ def read_provenance(file: Path) -> Provenance:
         if isinstance(versions, dict)
         else {},
         commit=commit if isinstance(commit, str) else None,
+        changed=changed if isinstance(changed := recorded.get("changed"), bool) else None,
+        untracked=tuple(map(str, others)) if isinstance(others := recorded.get("untracked"), list) else (),
+        own_commit=own if isinstance(own := recorded.get("own_commit"), str) else None,
     )
 
 
@@ -102,16 +117,7 @@ def _installed_versions() -> dict[str, str]:
     return versions
 
 
-def _git_commit(home: Path) -> str | None:
-    """The commit that is checked out in a folder; None where it is in no git repository."""
-    try:
-        found = subprocess.run(
-            ["git", "-C", str(home), "rev-parse", "HEAD"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return (found.stdout.strip() or None) if found.returncode == 0 else None
+def _own_commit() -> str | None:
+    """The commit of hpotune where its package lies at the top of a git repository."""
+    root = Path(__file__).parents[2]
+    return git_commit(root) if (root / ".git").exists() else None

@@ -15,7 +15,8 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 
-from hpotune.config.json_file import DamagedFileError, decoding, read_regular
+from hpotune.config.json_file import DamagedFileError, decoding, json_lines
+from hpotune.config.text.outside_text import console_text
 from hpotune.records.trial import Span, Worker
 from hpotune.workspace.atomic_files import open_append
 from hpotune.workspace.folder import StudyFolder
@@ -44,13 +45,8 @@ def read_spans(file: Path, *, job: str = "") -> list[Span]:
     A line that is damaged, as a kill cuts the last one short, is left out.
     """
     found: list[Span] = []
-    try:
-        lines = read_regular(file).decode("utf-8", errors="replace").splitlines()
-    except OSError:
-        return found
-    for line in lines:
+    for span in json_lines(file):
         with suppress(DamagedFileError), decoding(file, next_step=""):
-            span = json.loads(line)
             trial, start, end = span.get("trial"), float(span["start"]), float(span["end"])
             if not (math.isfinite(start) and math.isfinite(end)):
                 continue
@@ -69,4 +65,5 @@ def read_spans(file: Path, *, job: str = "") -> list[Span]:
 def log(text: str) -> None:
     """Write a line with the time into the job's log (stderr); a full disk loses the line, not the worker."""
     with suppress(OSError):
-        print(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}", file=sys.stderr, flush=True)  # noqa: T201 - a job's log
+        line = console_text(f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}")
+        print(line, file=sys.stderr, flush=True)  # noqa: T201 - a job's log

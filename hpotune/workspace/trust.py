@@ -24,12 +24,12 @@ _OPENED = ("code", "prepared", "jobs")
 """Folders whose entries are checked too."""
 _OF_TRIAL = (
     "spec.json", "result.json", "answer.json", "log.txt", "curve.jsonl", "spans.jsonl", "items.npz", "adapter",
-    "checkpoint",
+    "checkpoint", "provenance.json", "progress.json",
 )  # fmt: skip
 _STORES = ("store.db", "store.journal")
 _FILES = frozenset(
     {"study.yaml", "resolved.yaml", "provenance.json", "extension.json", "rehearsal.json", "plan.json", "probe.json"}
-    | {"trials", *_OPENED}
+    | {"trials", "reruns", "environments", "hashes", "git.diff", "trackers", *_OPENED}
 )  # fmt: skip
 
 

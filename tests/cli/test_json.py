@@ -18,9 +18,9 @@ score: {objective: {metric: value, direction: minimize}}
 budget: {trials: 2, parallel: 1}
 """
 BEST = (
-    "study folder objectives finished stopped budget best front "
+    "study folder objectives finished stopped budget rule ranked_by excluded_by_rule candidates best front pareto "
     "tuned_model baseline expected gain corrected_gain gain_test tied recommended left_out unmeasured "
-    "adapter"
+    "repeats adapter"
 )
 KEYS = [
     (["check"], "ok mistakes warnings parameters starts rehearsal"),
@@ -28,12 +28,13 @@ KEYS = [
     (["best"], BEST),
     (
         ["status"],
-        "study folder state reason trials running_trials failures interrupted best gpu_hours outlook forecast "
-        "bad_nodes jobs queue_age_s rehearsal",
+        "study folder state reason trials running_trials failures interrupted rule best gpu_hours outlook forecast "
+        "bad_nodes jobs queue_age_s rehearsal cancelled_by held repeats_wanted repeats opening",
     ),
     (
         ["plan"],
-        "study trials figures notes jobs array_limit sbatch no_slurm modes recommended planned actual",
+        "study trials figures notes processes jobs array_limit sbatch no_slurm modes recommended repeats planned "
+        "actual",
     ),
     (
         ["why", "0"],

@@ -286,3 +286,20 @@ def test_edited_file_is_another_study(finished, call):
     for verb, code in (("status", 0), ("check", 0), ("run", 2)):
         assert says in call(verb, edited, code=code).stderr
     assert says not in call("status", finished.parent / "bowl").stderr
+
+
+def test_edited_rule_applies_without_trials(file, call, json_of):
+    """The rule of a finished study: `best` names the change, `resume` applies it, no trial is added."""
+    file.write_text(STUDY + "best: {maximize: value}\n")
+    call("run", file)
+    first = json_of("best", file)
+    assert first["rule"] == {"metric": "value", "direction": "maximize", "subject_to": [], "stored": True}
+    file.write_text(STUDY + 'best: {minimize: value, subject_to: "seconds >= 0"}\n')
+    assert "the rule `best` of study.yaml has changed" in call("best", file).stderr
+    assert json_of("best", file, "--rule", "minimize: value")["rule"]["stored"] is False
+    assert json_of("best", file)["best"] == first["best"]
+    assert "now applies" in call("resume", file).stderr
+    after = json_of("best", file)
+    assert after["rule"]["subject_to"] == ["seconds >= 0"]
+    assert after["best"]["values"]["value"] < first["best"]["values"]["value"]
+    assert after["finished"] == first["finished"]

@@ -14,12 +14,12 @@ from hpotune.report.advice import failure_advice, stop_advice
 from tests.fixtures.report_rows import FINETUNE, attempt, config
 
 
-def advice(cause: Cause, *, params: dict[str, Any] | None = None, by_slurm: bool = False, **of: Any) -> str:
+def advice(cause: Cause, *, point: dict[str, Any] | None = None, by_slurm: bool = False, **of: Any) -> str:
     """What is advised after a failure of this cause; `by_slurm`: Slurm reported the end, not the worker."""
     ended = attempt("failed", cause=cause, ended_by_other=by_slurm)
     failure = Failure(cause=cause, message="m")
     row = TrialRow(
-        number=1, kind="trial", state="failed", params=params or {}, failure=failure, attempts=(ended,)
+        number=1, kind="trial", state="failed", params=point or {}, failure=failure, attempts=(ended,)
     )
     return failure_advice(config(**of), row, row.attempts, cause)
 
@@ -36,14 +36,34 @@ def test_each_cause_has_one_line(cause: Cause) -> None:
 @pytest.mark.parametrize(
     ("cause", "params", "words"),
     [
-        ("nan", {"train.learning_rate": 0.03}, "train.learning_rate=0.03"),
         ("node", {}, "node n1"),
         ("timeout", {}, "raise resources.time (now 1:00:00)"),
         ("preempted", {}, "nothing to do"),
     ],
 )
 def test_advice_names_what_to_change(cause: Cause, params: dict[str, Any], words: str) -> None:
-    assert words in advice(cause, params=params)
+    assert words in advice(cause, point=params)
+
+
+@pytest.mark.parametrize(
+    ("sections", "words"),
+    [
+        ({}, "your function returned a value that is NaN or infinite"),
+        ({"python": None, "command": "train {learning_rate}"}, "your command printed a value that is NaN"),
+        (FINETUNE, "it diverged at train.learning_rate=0.03: the search learns from it"),
+    ],
+    ids=["function", "command", "fine-tuning"],
+)
+def test_nan_advice_follows_the_objective(sections: dict[str, Any], words: str) -> None:
+    own = "model" not in sections
+    params = {"params.learning_rate" if own else "train.learning_rate": 0.03}
+    text = advice("nan", point=params, **sections)
+    assert text.startswith(words)
+    assert ("learning_rate" in text, "diverged" in text) == (not own, not own)
+
+
+def test_nan_advice_without_a_drawn_rate() -> None:
+    assert "lower train.learning_rate, or clip" in advice("nan", **FINETUNE)
 
 
 def test_slurm_oom_is_main_memory() -> None:
@@ -64,6 +84,7 @@ STOPS: dict[StopKind, str] = {
     "wall_time": "hpotune extend /s --wall-time +12:00:00",
     "until": "hpotune extend /s --until YYYY-MM-DD",
     "job_too_short": "raise resources.time",
+    "list_done": "hpotune retry /s, once the cause of the failed trials is fixed",
 }
 
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 
 import hpotune
 from hpotune.checks.finding import Finding
@@ -96,6 +97,16 @@ def test_plain_console_prints_text_unchanged(capsys: pytest.CaptureFixture[str])
     plain_console(width=100).print(TEXT)
     plain_console(stderr=True, width=100).print(TEXT)
     assert tuple(capsys.readouterr()) == (f"{TEXT}\n", f"{TEXT}\n")
+
+
+def test_hidden_characters_keep_the_styles(capsys: pytest.CaptureFixture[str]) -> None:
+    text = Text.assemble("a\x1b[2J", ("b\u202ec", "bold"), "d\x1b")
+    console = plain_console(width=100)
+    (line,) = console.render_lines(text, pad=False)
+    parts = [(segment.text, bool(segment.style and segment.style.bold)) for segment in line if segment.text]
+    assert parts == [("a<U+001B>[2J", False), ("b<U+202E>c", True), ("d<U+001B>", False)]
+    console.print(text)
+    assert capsys.readouterr().out == "a<U+001B>[2Jb<U+202E>cd<U+001B>\n"
 
 
 @pytest.mark.parametrize(

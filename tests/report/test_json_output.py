@@ -35,15 +35,15 @@ from tests.fixtures.report_rows import (
 
 TRIAL = (
     "number kind state params values stderrs metrics failure attempts rungs generation parent retry_of forgiven breaks "
-    "job host start end seconds"
+    "job host start end seconds gpu_hours"
 )
 STATUS = (
-    "study folder state reason trials running_trials failures interrupted best gpu_hours outlook forecast bad_nodes "
-    "jobs queue_age_s rehearsal"
+    "study folder state reason trials running_trials failures interrupted rule best gpu_hours outlook forecast "
+    "bad_nodes jobs queue_age_s rehearsal cancelled_by held repeats_wanted repeats opening"
 )
 BEST = (
-    "study folder objectives finished stopped budget best front tuned_model baseline expected gain "
-    "corrected_gain gain_test tied recommended left_out unmeasured"
+    "study folder objectives finished stopped budget rule ranked_by excluded_by_rule candidates best front pareto "
+    "tuned_model baseline expected gain corrected_gain gain_test tied recommended left_out unmeasured repeats"
 )
 
 
@@ -71,7 +71,7 @@ def test_status_keys() -> None:
     found: Any = as_json(status_of(rows, jobs))
     assert keys(found) == STATUS
     assert keys(found["trials"]) == "budget finished running stopped waiting paused resting lost failed left"
-    assert keys(found["running_trials"][0]) == "number host job attempt rung seconds pid silent_s"
+    assert keys(found["running_trials"][0]) == "number host job attempt rung seconds pid silent_s progress"
     assert keys(found["outlook"]) == "regret gain ahead trials"
     assert keys(found["forecast"]) == "trials_left seconds gpu_hours end"
     assert keys(found["jobs"][0]) == "id kind state reason why estimate exit_code trial"
@@ -135,7 +135,7 @@ def test_plan_keys(tmp_path: Path) -> None:
     made = make_plan(StudyFolder(path=tmp_path / "s"), config(), [], now=NOW)
     found: Any = as_json(plan_view(made))
     assert keys(found) == (
-        "study trials figures notes jobs array_limit sbatch no_slurm modes recommended planned actual"
+        "study trials figures notes processes jobs array_limit sbatch no_slurm modes recommended repeats planned actual"
     )
     assert keys(found["figures"]["trial_s"]) == "value source"
     assert keys(found["jobs"][0]) == "count throttle trials_per_job"

@@ -13,6 +13,7 @@ from hpotune.config.schema.study_config import Objective
 from hpotune.records.trial import TrialRow
 from hpotune.report.paired_difference import difference
 from hpotune.report.score_items import ItemReader
+from hpotune.report.views.best_answer import best_answer
 from hpotune.workspace.folder import StudyFolder
 
 ACC = Objective(task="toy", metric="acc")
@@ -46,6 +47,18 @@ def test_paired_difference_equals_t_test(folder: StudyFolder) -> None:
     assert found.paired
     assert found.value == pytest.approx(float((better - base).mean()))
     assert found.value / (found.stderr or 1) == pytest.approx(float(test.statistic))
+
+
+def test_equal_answers_keep_an_error(folder: StudyFolder) -> None:
+    """200 items answered alike do not show a difference of exactly zero: with half an item for each, 1 / 202."""
+    items = np.tile([0.0, 1.0], 100)
+    one, other = keep_items(folder, 1, items), keep_items(folder, 2, items)
+    found = difference(ItemReader(folder, ACC), 0, one, other)
+    assert (found.value, found.stderr) == (0.0, pytest.approx(1 / 202))
+    answer = best_answer(ItemReader(folder, ACC), [one], other).gain
+    assert answer is not None
+    assert not answer.significant
+    assert (answer.low, answer.high) == found.interval
 
 
 def test_pairing_finds_a_small_difference(folder: StudyFolder, tmp_path: Path) -> None:

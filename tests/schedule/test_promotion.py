@@ -199,7 +199,7 @@ def test_broken_limits_are_never_compared():
     assert (
         comparison_trial(wilcoxon, [*map(breaking, rows[:3]), *rows[3:]], rows[3], "maximize") is None
     )  # three others
-    assert [row.number for row in best_trials(rung_config().score.objective, rows)] == [5]
+    assert [row.number for row in best_trials(rung_config().score.objective, rows, None)] == [5]
 
 
 def test_pareto_front_is_promoted():

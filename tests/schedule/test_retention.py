@@ -60,21 +60,21 @@ def test_best_is_of_highest_generation():
         member(2, 1, value=0.5),
         member(3, 1, value=0.4),
     ]
-    assert [one.number for one in best_trials(LOSS, rows[:2])] == [0]
-    assert [one.number for one in best_trials(LOSS, rows)] == [3]
-    assert adapters_to_delete(LOSS, rows, keep=1) == [0, 1, 2]
+    assert [one.number for one in best_trials(LOSS, rows[:2], None)] == [0]
+    assert [one.number for one in best_trials(LOSS, rows, None)] == [3]
+    assert adapters_to_delete(LOSS, rows, None, keep=1) == [0, 1, 2]
 
 
 def test_only_best_adapters_are_kept():
     tried = [row(n, "finished", value=value) for n, value in enumerate((2.0, 3.0, 1.0, 4.0))]
-    assert adapters_to_delete(DOWN, tried, keep=2) == [1, 3]
+    assert adapters_to_delete(DOWN, tried, None, keep=2) == [1, 3]
 
 
 def test_adapters_on_front_are_kept():
     points = [(2.0, 0.2), (2.0, 3.0), (0.5, 0.5)]
     tried = [row(n, "finished", value=point) for n, point in enumerate(points)]
-    assert adapters_to_delete([*DOWN, *UP], tried, keep=1) == [0]
+    assert adapters_to_delete([*DOWN, *UP], tried, None, keep=1) == [0]
 
 
 def test_keep_zero_deletes_all_adapters():
-    assert adapters_to_delete(DOWN, rows("ff"), keep=0) == [0, 1]
+    assert adapters_to_delete(DOWN, rows("ff"), None, keep=0) == [0, 1]

@@ -68,3 +68,15 @@ def test_truncated_cdf_equals_scipy(low: float, high: float) -> None:
     x = float(np.clip(low + 0.05 if np.isfinite(low) else high - 0.05, -39.9, 39.9))
     expected = stats.truncnorm.cdf(x, low, high)
     assert truncated_normal_cdf(x, 0.0, 1.0, low, high) == pytest.approx(expected, rel=1e-6)
+
+
+def test_equal_scores_without_items() -> None:
+    found = winner(table_of_errors(np.array([0.56, 0.56, 0.55]), np.full(3, 0.005), 0.553, 0.005), 0)
+    assert found.gain is not None
+    for one, error in ((found.score, 0.005), (found.gain, 0.005 * 2**0.5)):
+        reach = stats.norm.ppf(1 - 0.05 / 2 / 3) * error
+        assert (one.low, one.value, one.high) == pytest.approx(
+            (one.observed - reach, one.observed, one.observed + reach)
+        )
+        assert one.low < one.at_least < one.observed
+    assert not found.better

@@ -11,7 +11,8 @@ from datetime import datetime
 import pytest
 
 from hpotune.records.jobs import JobTimes
-from hpotune.records.trial import TrialResult, Worker
+from hpotune.records.trial import Failure, TrialResult, Worker
+from hpotune.schedule.failures import bad_nodes
 from hpotune.worker import WorkerLoop
 from hpotune.worker.job_end import JobEnd
 
@@ -90,6 +91,23 @@ def test_workers_that_end_share_an_answer():
     end = JobEnd(time.time() + 3600, limit_s=3600, ask=ages.append)
     end.loss(IN_JOB, warned=True, left_s=lambda: 1800.0, asked_s=12.0)
     assert ages == [12.0]
+
+
+def test_lost_node_is_the_cause(new_study):
+    """SIGTERM without a warning: a user's, unless Slurm says why it took the job. The node is not excluded for it."""
+    folder, store = new_study(budget={"trials": 2})
+    losses = iter([Failure(cause="node", message="node n1 failed"), None])
+    loop = WorkerLoop.open(
+        folder, worker=IN_JOB, env={}, deadline=time.time() + 3600, ask_loss=lambda: next(losses)
+    )
+    for _ in range(2):
+        claim = store.claim(IN_JOB)
+        loop._stop.request(signal.SIGTERM)
+        loop._record(claim, TrialResult(number=claim.row.number, state="paused"))
+    first, second = store.rows()[0].attempts
+    assert (first.outcome, first.cause, first.message) == ("paused", "node", "node n1 failed")
+    assert (second.outcome, second.cause) == ("paused", None)
+    assert bad_nodes(store.rows()) == {}
 
 
 def test_finished_trial_asks_nothing(new_study):

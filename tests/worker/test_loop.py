@@ -85,7 +85,12 @@ def test_failed_trial_keeps_no_large_files(new_study, work):
     row = store.rows()[0]
     assert row.seconds >= row.metrics["seconds"] > 0
     assert row.gpu_hours == pytest.approx(6 * row.seconds / 3600)
-    assert {path.name for path in folder.trial(0).iterdir()} == {"spec.json", "result.json", "log.txt"}
+    assert {path.name for path in folder.trial(0).iterdir()} == {
+        "provenance.json",
+        "spec.json",
+        "result.json",
+        "log.txt",
+    }
 
 
 def test_requeuing_is_left_to_its_holder(new_study, work, monkeypatch):

@@ -152,6 +152,18 @@ def test_snapshot_is_found_by_hash(home, folder):
         find_snapshot(folder, "abc")
 
 
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"roots": {}}', "\0"])
+def test_damaged_snapshot_is_named(home, folder, content):
+    """By its hash, and as the newest: running the code as it is now would not be what was submitted."""
+    code = make_snapshot(folder, home, python=f"{home}/own.py:f")
+    (code.path / "snapshot.json").write_text(content)
+    for name in (code.hash, None):
+        with pytest.raises(
+            StudyFileError, match=r"snapshot.json: is damaged, .* restore it, or move the folder"
+        ):
+            find_snapshot(folder, name)
+
+
 def test_changed_code_is_reported(home, folder):
     values = {"python": f"{home}/own.py:f"}
     before = snapshot_code(folder, values, home=home)

@@ -42,6 +42,15 @@ def test_folder_loads_its_study(study, tmp_path):
     assert "optuna" in provenance.versions
 
 
+def test_key_of_older_version_is_dropped(study, tmp_path):
+    folder = made(study, tmp_path / "own")
+    with folder.resolved_file.open("a") as file:
+        file.write("execution: {pack: auto, lease_s: 60}\n")
+    assert folder.load().config.execution.lease_s == 60
+    assert folder.read_resolved().values["execution"] == {"lease_s": 60}
+    check_same_study(folder, study.template)
+
+
 def test_full_disk_is_reported(study, tmp_path, monkeypatch):
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")

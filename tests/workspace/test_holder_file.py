@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -96,6 +97,19 @@ def test_renewed_file_does_not_expire(path, monkeypatch):
 
 def test_newer_holder_is_not_removed(path):
     """Two waiting processes saw the old file; one has removed it and created its own."""
+    living = HolderFile(path)
+    living.take()
+    HolderFile(path)._break("the old one")
+    assert not HolderFile(path).take()
+    living.release()
+    assert os.listdir(path.parent) == []
+
+
+def test_newer_holder_without_hard_links(path, monkeypatch):
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", refused)
     living = HolderFile(path)
     living.take()
     HolderFile(path)._break("the old one")

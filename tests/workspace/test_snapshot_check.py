@@ -104,7 +104,7 @@ def test_planted_byte_code_is_deleted(folder: StudyFolder, code: CodeSnapshot, t
 def test_damaged_record_is_written_again(home: Path, folder: StudyFolder, code: CodeSnapshot) -> None:
     for text in ("", "[]", '{"roots": [], "files": {}}', "\0"):
         (code.path / "snapshot.json").write_text(text)
-        with pytest.raises(StudyFileError, match="holds no such snapshot"):
+        with pytest.raises(StudyFileError, match="is damaged, so what was submitted is not known"):
             find_snapshot(folder, code.hash)
         assert take(home, folder) == code
         assert find_snapshot(folder, code.hash) == code

@@ -1,21 +1,34 @@
-"""The best trial, compared with the base model and with the other trials: what `best` and `run` show at the end."""
+"""The best trial, compared with the base model and with the other trials: what `best` and `run` show at the end.
+
+By what trials are ranked: the rule of the study file (`best`), else the first objective.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hpotune.config.schema.study_config import StudyConfig
+from hpotune.config.comparability import is_cost
+from hpotune.config.schema.best_rule import BestRule
+from hpotune.config.schema.study_config import Objective, StudyConfig
 from hpotune.records.trial import TrialRow
-from hpotune.report.paired_difference import Difference, difference
+from hpotune.report.paired_difference import Difference, difference, item_test
+from hpotune.report.views.best_answer import BestAnswer, best_answer, cheapest
+from hpotune.report.views.best_answer import ComparedTrial as ComparedTrial
+from hpotune.report.views.best_answer import CorrectedGain as CorrectedGain
+from hpotune.report.views.best_answer import CorrectedScore as CorrectedScore
+from hpotune.report.views.best_answer import Recommendation as Recommendation
+from hpotune.report.views.pareto_front import ParetoFront, pareto_view
+from hpotune.report.views.repeats import RepeatsResult, repeats_result
+from hpotune.report.views.rule_view import RuleView, rule_view
 from hpotune.report.views.trial_view import TrialView, trial_view
-from hpotune.schedule.best_trials import best_trials, eligible_trials
+from hpotune.schedule.best_trials import best_trials, eligible_trials, pareto_trials, ranked_trials
+from hpotune.schedule.ranking import by_ranked_value, ranked_objective, rule_violations
 from hpotune.workspace.folder import StudyFolder
 
 if TYPE_CHECKING:
-    from hpotune.report.score_items import ItemReader
     from hpotune.statistics.paired_tests import PairedTest
 
 
@@ -26,50 +39,6 @@ class ObjectiveView:
     label: str
     direction: Literal["minimize", "maximize"]
     goal: float | None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ComparedTrial:
-    """A trial, and the best trial minus it by the first objective."""
-
-    number: int
-    difference: Difference
-
-
-_COSTS = ("trainable_parameters", "train_seconds", "peak_memory_gb")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Recommendation:
-    """The cheapest of the trials that may be the best one."""
-
-    number: int
-    costs: Mapping[str, float]
-    """Trained parameters, seconds of training, GB of memory on the fullest GPU."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CorrectedScore:
-    """A score or a gain, corrected for the choice of the best of many trials (statistics/winner.py)."""
-
-    value: float
-    """Median-unbiased."""
-    low: float
-    """The 95 % confidence interval."""
-    high: float
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CorrectedGain(CorrectedScore):
-    """The best trial minus the base model, corrected for the choice; positive is better."""
-
-    at_least: float
-    """The one-sided 95 % lower bound."""
-
-    @property
-    def significant(self) -> bool:
-        """Whether the best trial is better than the base model, at a level of 5 % that allows for the choice."""
-        return self.at_least > 0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -85,10 +54,21 @@ class BestResult:
     """Pruned trials."""
     budget: int
     """`budget.trials`."""
+    rule: RuleView | None
+    """The rule that chose the best trial; None: the first objective."""
+    ranked_by: ObjectiveView
+    """What trials are ranked by, and `expected`, `gain`, `corrected_gain`, `gain_test` and `tied` are about: the number
+    of the rule, or the first objective."""
+    excluded_by_rule: Mapping[int, tuple[str, ...]]
+    """Finished trials that the rule leaves out, and why."""
+    candidates: int
+    """Finished trials that can be the best one: of so many it was chosen."""
     best: TrialView | None
-    """The best by the first objective; None while no trial is eligible."""
+    """The best by the rule, or by the first objective; None while no trial is eligible."""
     front: tuple[TrialView, ...]
     """The Pareto front, best by the first objective first; empty with one objective."""
+    pareto: ParetoFront | None
+    """How certain the front is, and the hypervolume; None with one objective, and while no trial has finished."""
     tuned_model: bool
     """Whether the study fine-tunes a model; only then there is a base model to compare with."""
     baseline: TrialView | None
@@ -96,7 +76,7 @@ class BestResult:
     expected: CorrectedScore | None
     """The best trial's score on further items of the same kind; None where a standard error is not known."""
     gain: Difference | None
-    """The best trial minus the base model, by the first objective, as measured."""
+    """The best trial minus the base model, by `ranked_by`, as measured; None where that is a cost (train_seconds)."""
     corrected_gain: CorrectedGain | None
     """The same, corrected for the choice of the best trial."""
     gain_test: PairedTest | None
@@ -110,109 +90,137 @@ class BestResult:
     """Finished trials that violate limits of `score.constraints`, and which."""
     unmeasured: Mapping[str, tuple[int, ...]]
     """Metrics of `score.constraints` that some finished trials did not measure, and these trials."""
+    repeats: RepeatsResult | None
+    """The finalists, trained again with new seeds; None without `search.repeats`. Where it names a winner, that is
+    `best`, and `expected`, `gain`, `corrected_gain`, `tied` and `recommended` are over seeds and items."""
     adapter: Path | None
     """The best trial's adapter; None where none was kept."""
 
+    @property
+    def deciding_repeats(self) -> RepeatsResult | None:
+        """The repeats of the finalists where they decide; None where the scores of the search do."""
+        if self.repeats is None or self.repeats.chosen is None or (self.front and self.rule is None):
+            return None
+        return self.repeats
 
-def best_result(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow]) -> BestResult:
-    """The best trial (or the Pareto front), compared with the base model and with the other trials."""
+    @property
+    def decided_by_repeats(self) -> bool:
+        """Whether the repeats of the finalists decide, and not the scores of the search."""
+        return self.deciding_repeats is not None
+
+
+def best_result(
+    folder: StudyFolder,
+    config: StudyConfig,
+    rows: Sequence[TrialRow],
+    *,
+    rule: BestRule | None = None,
+    with_repeats: bool = True,
+) -> BestResult:
+    """The best trial (or the Pareto front), compared with the base model and with the other trials.
+
+    `rule`: instead of that of the study file; the finalists were not chosen by it, so their repeats are not used.
+    `with_repeats=False`: by the search alone.
+    """
     from hpotune.report.score_items import ItemReader  # numpy: `status` does without
 
-    objectives = config.score.objective
-    read_items = ItemReader(folder, objectives[0])
-    front = best_trials(objectives, rows)
-    best = front[0] if front else None
+    objectives, used = config.score.objective, rule or config.best
+    chosen = best_trials(objectives, rows, used)
+    best = chosen[0] if chosen else None
     baseline = next((row for row in rows if row.kind == "baseline" and row.state == "finished"), None)
-    answer = _answer(read_items, best, rows, baseline) if best else _Answer()
-    return BestResult(
+    ranked_by = ranked_objective(objectives, used)
+    ordered = by_ranked_value(objectives, used, ranked_trials(objectives, rows, used))
+    base = next(iter(by_ranked_value(objectives, used, [baseline])), None) if baseline else None
+    if is_cost(ranked_by):
+        base = None
+    read_items = ItemReader(folder, ranked_by)
+    answer, first = BestAnswer(), next(iter(by_ranked_value(objectives, used, chosen)), None)
+    # a trial between two rungs, or one of a front that is not the first by this objective, has no answer
+    if first is not None and ordered and ordered[0].number == first.number:
+        answer = best_answer(read_items, ordered, base)
+    front = pareto_trials(objectives, rows) if len(objectives) > 1 else []
+    repeats = None
+    if with_repeats and rule is None:
+        repeats = repeats_result(folder, config, ranked_by, ordered, base)
+    result = BestResult(
         study=config.name,
         folder=folder.path,
-        objectives=tuple(ObjectiveView(label=o.label, direction=o.sense, goal=o.goal) for o in objectives),
+        objectives=tuple(map(_objective_view, objectives)),
         finished=sum(row.state == "finished" for row in rows),
         stopped=sum(row.state == "stopped" for row in rows),
         budget=config.budget.trials,
+        rule=rule_view(objectives, used, stored=rule is None),
+        ranked_by=_objective_view(ranked_by),
+        excluded_by_rule=_excluded(objectives, used, rows),
+        candidates=len(ordered),
         best=trial_view(objectives, best) if best else None,
-        front=tuple(trial_view(objectives, row) for row in front) if len(objectives) > 1 else (),
+        front=tuple(trial_view(objectives, row) for row in front),
+        pareto=pareto_view(folder, objectives, rows),
         tuned_model=config.model is not None,
         baseline=trial_view(objectives, baseline) if baseline else None,
         expected=answer.expected,
-        gain=difference(read_items, 0, best, baseline) if best and baseline else None,
+        gain=difference(read_items, 0, first, base) if first and base else None,
         corrected_gain=answer.gain,
-        gain_test=_gain_test(read_items, best, baseline) if best and baseline else None,
+        gain_test=item_test(read_items, first, base) if first and base else None,
         tied=answer.tied,
         recommended=answer.recommended if config.model is not None else None,
         left_out={row.number: row.breaks for row in rows if row.state == "finished" and row.breaks},
         unmeasured=_unmeasured(config, rows),
         adapter=_adapter(folder, best) if best else None,
+        repeats=repeats,
     )
+    return _by_repeats(result, folder, objectives, rows)  # a front is not decided by one number
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Answer:
-    """What the statistics say of the best trial; empty where its standard error is not known."""
-
-    expected: CorrectedScore | None = None
-    gain: CorrectedGain | None = None
-    tied: tuple[ComparedTrial, ...] = ()
-    recommended: Recommendation | None = None
-
-
-def _answer(
-    read_items: ItemReader, best: TrialRow, rows: Sequence[TrialRow], baseline: TrialRow | None
-) -> _Answer:
-    from hpotune.report.score_items import score_table
-    from hpotune.statistics.best_set import MOST, best_set
-    from hpotune.statistics.winner import winner
-
-    sign = 1.0 if read_items.objective.sense == "maximize" else -1.0
-    others = [row for row in eligible_trials(rows) if row.number != best.number]
-    ordered = [best, *sorted(others, key=lambda row: -sign * row.values[0])]
-    # a trial between two rungs, or one of a front that is not the first by this objective, has no answer
-    if best.state != "finished" or any(sign * (row.values[0] - best.values[0]) > 0 for row in others):
-        return _Answer()
-    compared = ordered[:MOST]
-    table = score_table(read_items, compared, baseline)
-    if table is None:
-        return _Answer()
-    found = winner(table, 0, trials=len(ordered))
-    ends = sorted((sign * found.score.low, sign * found.score.high))
-    gain = found.gain
-    chosen = [compared[position] for position in best_set(table, trials=len(ordered))]
-    return _Answer(
-        expected=CorrectedScore(value=sign * found.score.value, low=ends[0], high=ends[1]),
-        gain=CorrectedGain(value=gain.value, low=gain.low, high=gain.high, at_least=gain.at_least)
-        if gain
-        else None,
+def _by_repeats(
+    result: BestResult,
+    folder: StudyFolder,
+    objectives: Sequence[Objective],
+    rows: Sequence[TrialRow],
+) -> BestResult:
+    """The result, decided by the repeats; as it is while they have not ended."""
+    repeats = result.deciding_repeats
+    if repeats is None or (chosen := repeats.chosen) is None:
+        return result
+    by_number = {row.number: row for row in rows}
+    best, others = by_number[chosen.number], [one for one in repeats.trials if one.may_be_best]
+    gain, error = None, chosen.gain
+    if (
+        result.gain is not None
+        and error is not None
+        and repeats.base_value is not None
+        and chosen.mean is not None
+    ):
+        sign = 1.0 if result.ranked_by.direction == "maximize" else -1.0
+        gain = replace(
+            result.gain, value=sign * (chosen.mean - repeats.base_value), stderr=chosen.gain_stderr
+        )
+    return replace(
+        result,
+        best=trial_view(objectives, best),
+        expected=chosen.expected,
+        gain=gain,
+        corrected_gain=chosen.gain,
+        gain_test=None,
         tied=tuple(
-            ComparedTrial(number=row.number, difference=difference(read_items, 0, best, row))
-            for row in chosen
-            if row.number != best.number
+            ComparedTrial(number=one.number, difference=one.behind)
+            for one in others
+            if one.behind is not None
         ),
-        recommended=_cheapest(chosen),
+        recommended=cheapest([by_number[one.number] for one in others]) if result.tuned_model else None,
+        adapter=_adapter(folder, best),
     )
 
 
-def _gain_test(read_items: ItemReader, best: TrialRow, baseline: TrialRow) -> PairedTest | None:
-    from hpotune.report.score_items import same_items
-    from hpotune.statistics.paired_tests import paired_test
-
-    mine, theirs = read_items(best), read_items(baseline)
-    if mine is None or theirs is None or not same_items(mine, theirs):
-        return None
-    if mine.weights.min() < mine.weights.max():
-        return None
-    sign = 1.0 if read_items.objective.sense == "maximize" else -1.0
-    return paired_test(sign * mine.values, sign * theirs.values, clusters=mine.clusters)
+def _objective_view(objective: Objective) -> ObjectiveView:
+    return ObjectiveView(label=objective.label, direction=objective.sense, goal=objective.goal)
 
 
-def _cheapest(rows: Sequence[TrialRow]) -> Recommendation | None:
-    """The trial with the fewest trained parameters, then the shortest training, then the least memory."""
-    costs = [[row.metrics.get(name) for name in _COSTS] for row in rows]
-    known = [[cost for cost in one if isinstance(cost, (int, float))] for one in costs]
-    if any(len(one) < len(_COSTS) for one in known):
-        return None
-    position = min(range(len(rows)), key=lambda index: known[index])
-    return Recommendation(number=rows[position].number, costs=dict(zip(_COSTS, known[position], strict=True)))
+def _excluded(
+    objectives: Sequence[Objective], rule: BestRule | None, rows: Sequence[TrialRow]
+) -> dict[int, tuple[str, ...]]:
+    reasons = {row.number: rule_violations(objectives, rule, row) for row in eligible_trials(rows)}
+    return {number: texts for number, texts in reasons.items() if texts}
 
 
 def _unmeasured(config: StudyConfig, rows: Sequence[TrialRow]) -> dict[str, tuple[int, ...]]:

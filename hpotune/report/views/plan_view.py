@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from hpotune.config.schema.warm_trials import process_note
 from hpotune.config.yaml_source import Value
 from hpotune.planning.mode_comparison import ModeResult
+from hpotune.planning.simulator import SimulationResult
 from hpotune.planning.study_plan import StudyPlan, notes
 
 TrialsPerJob = int | Literal["auto"]
@@ -73,6 +75,20 @@ class Recommendation:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class RepeatsPlan:
+    """The simulated repeats of the finalists, after the search."""
+
+    trials: int
+    """Trainings: finalists times new seeds."""
+    wall_s: float
+    """From their first submission."""
+    gpu_hours: float
+    """Held by jobs; `budget.gpu_hours` holds for search and repeats together."""
+    job_hours: float
+    jobs: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PlanView:
     """A plan: times it is based on, jobs, modes side by side, and what was recorded of the running study."""
 
@@ -83,6 +99,8 @@ class PlanView:
     """By name: trial_s, load_s, ..."""
     notes: tuple[str, ...]
     """What is only assumed, and what in the study file will cause problems."""
+    processes: str
+    """Whether a trial's process runs the next trials too, and why not; empty for a function or a command."""
     jobs: tuple[ArrayView, ...]
     """First submission."""
     array_limit: int | None
@@ -93,6 +111,8 @@ class PlanView:
     """Why there is no script; empty where there is one."""
     modes: tuple[ModeView, ...]
     recommended: Recommendation
+    repeats: RepeatsPlan | None
+    """None without `search.repeats`."""
     planned: Mapping[str, Value] | None
     """The plan that was recorded at the start of the study (plan.json)."""
     actual: Mapping[str, Value] | None
@@ -114,6 +134,7 @@ def plan_view(plan: StudyPlan) -> PlanView:
             for name, figure in plan.estimates.by_name().items()
         },
         notes=tuple(notes(plan)),
+        processes=process_note(plan.config),
         jobs=tuple(
             ArrayView(count=spec.count, throttle=spec.throttle, trials_per_job=spec.trials)
             for spec in plan.arrays
@@ -125,8 +146,19 @@ def plan_view(plan: StudyPlan) -> PlanView:
         recommended=Recommendation(
             mode=plan.recommended.mode, trials_per_job=plan.recommended.trials_per_job, reason=plan.reason
         ),
+        repeats=_repeats(plan.repeats) if plan.repeats is not None else None,
         planned=plan.planned,
         actual=plan.actual,
+    )
+
+
+def _repeats(outcome: SimulationResult) -> RepeatsPlan:
+    return RepeatsPlan(
+        trials=outcome.trials,
+        wall_s=round(outcome.wall_s, 1),
+        gpu_hours=round(outcome.gpu_hours, 4),
+        job_hours=round(outcome.held_s / 3600, 4),
+        jobs=outcome.jobs,
     )
 
 

@@ -11,12 +11,15 @@ from typing import Literal
 
 from hpotune.config.schema.execution import Cause
 from hpotune.config.schema.study_config import StudyConfig
+from hpotune.records.derived_points import POSITION
 from hpotune.records.jobs import JobKind, JobRow
 from hpotune.records.rehearsal_record import RehearsalRecord
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import LOCAL, RegretBound, TrialRow
+from hpotune.report.progress.trial_progress import MOST_READ, TrialProgress, trial_progress
 from hpotune.report.views.forecast import Forecast, forecast
 from hpotune.report.views.job_start import start_failures
+from hpotune.report.views.rule_view import RuleView, rule_view
 from hpotune.report.views.trial_view import TrialView, trial_view
 from hpotune.report.wait_reasons import explain
 from hpotune.schedule.best_trials import best_trials
@@ -26,8 +29,8 @@ from hpotune.schedule.stopping_criterion import stop_reason
 from hpotune.workspace.folder import StudyFolder
 
 StudyState = Literal["done", "stopped", "running", "queued", "idle", "cancelling", "cancelled"]
-"""stopped: by a budget, a goal or failures. idle: trials are left and no job runs or waits. cancelling: after `hpotune
-cancel`, until all jobs and workers have ended."""
+"""stopped: by a budget, a goal or failures. idle: trials are left and no job runs or can start. cancelling: after
+`hpotune cancel`, until all jobs and workers have ended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,6 +73,8 @@ class RunningTrial:
     """The worker's process where it runs outside Slurm."""
     silent_s: float | None = None
     """Seconds since its worker's last heartbeat, where that is longer than the lease; None: it is heard of."""
+    progress: TrialProgress | None = None
+    """Its phase and steps; None: not known, or one of many trials."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -115,6 +120,8 @@ class StudyStatus:
     """Failed trials by cause."""
     interrupted: Mapping[Cause, int]
     """Attempts that were interrupted and continued, by cause."""
+    rule: RuleView | None
+    """The rule that chooses the best trial; None: the first objective, or the Pareto front."""
     best: tuple[TrialView, ...]
     """The best trial so far, or the Pareto front."""
     gpu_hours: float
@@ -133,6 +140,24 @@ class StudyStatus:
     """Facts that Slurm's answer does not hold, a sentence each; None where it holds all."""
     rehearsal: RehearsalRecord | None = None
     """Whether its trials were rehearsed; None: it was made by a worker, or is no fine-tuning."""
+    cancelled_by: str | None = None
+    """What cancelled the study, such as `hpotune cancel` or a scancel of all its jobs; None where nothing did."""
+    held: tuple[str, ...] = ()
+    """Jobs that Slurm itself holds after failed launches."""
+    repeats_wanted: int = 0
+    """`search.repeats`: new seeds of each finalist, once the search has ended; 0: none."""
+    repeats: StudyStatus | None = None
+    """The study of the finalists' repeats; None before it is made."""
+    opening: StudyStatus | None = None
+    """The latest opening of the sealed test, a study too; None before the first one is made."""
+
+    @property
+    def opening_runs(self) -> bool:
+        """Whether the sealed test was opened and its trials have not all ended, or one of its jobs is active."""
+        if self.opening is None:
+            return False
+        active = any(job.active for job in self.opening.jobs)
+        return active or self.opening.state not in ("done", "stopped", "cancelled")
 
 
 def study_status(
@@ -146,27 +171,45 @@ def study_status(
     queue_age_s: float | None = None,
     cluster: str | None = None,
     missing: Sequence[str] = (),
+    cancelled_by: str = "",
+    repeats: StudyStatus | None = None,
+    opening: StudyStatus | None = None,
 ) -> StudyStatus:
-    """The status of a study. `lost`: running trials whose worker is stale and that nobody has requeued yet."""
+    """The status of a study. `lost`: running trials whose worker is stale and that nobody has requeued yet.
+
+    `cancelled_by`: what cancelled it, by its folder or by Slurm's record of its jobs; empty where nothing did.
+    """
     running = [row for row in rows if row.state == "running" and row.number not in lost]
     silent = {row.number: since for row in running if (since := _silent_s(config, row, now=now)) is not None}
     stop = stop_reason(config, rows, now=now)
+    state = _state(config, rows, jobs, lost, stop=stop, cancelled_at=_cancelled_at(folder))
+    if state == "idle" and cancelled_by:
+        state = "cancelled"
     return StudyStatus(
         study=config.name,
         folder=folder.path,
-        state=_state(config, rows, jobs, lost, stop=stop, cancelled_at=_cancelled_at(folder)),
+        state=state,
         stop=stop,
         trials=_counts(config, rows, running=len(running), lost=len(lost)),
         running_trials=tuple(
-            _running(row, silent_s=silent.get(row.number), now=now)
-            for row in sorted(running, key=lambda r: r.start or 0.0)
+            _running(
+                row,
+                silent_s=silent.get(row.number),
+                progress=trial_progress(folder, config, row, now=now) if position < MOST_READ else None,
+                now=now,
+            )
+            for position, row in enumerate(sorted(running, key=lambda r: r.start or 0.0))
         ),
         failures=Counter(row.failure.cause for row in rows if row.state == "failed" and row.failure),
         interrupted=Counter(
             a.cause for row in rows for a in row.attempts if a.cause and a.outcome == "paused"
         ),
-        best=tuple(
-            trial_view(config.score.objective, row) for row in best_trials(config.score.objective, rows)
+        rule=rule_view(config.score.objective, config.best),
+        best=()
+        if config.search.is_derived  # a sealed test, for instance, chooses nothing
+        else tuple(
+            trial_view(config.score.objective, row)
+            for row in best_trials(config.score.objective, rows, config.best)
         ),
         gpu_hours=round(gpu_hours_used(config, rows, now=now), 4),
         regret_bound=next((row.regret_bound for row in reversed(rows) if row.regret_bound), None),
@@ -177,6 +220,11 @@ def study_status(
         cluster=cluster,
         missing=tuple(missing) or None,
         rehearsal=folder.rehearsal(),
+        cancelled_by=(cancelled_by or None) if state in ("cancelling", "cancelled") else None,
+        held=tuple(job.id for job in jobs if job.held_by_slurm),
+        repeats_wanted=config.search.repeats,
+        repeats=repeats,
+        opening=opening,
     )
 
 
@@ -184,6 +232,11 @@ def _counts(config: StudyConfig, rows: Sequence[TrialRow], *, running: int, lost
     states = Counter(row.state for row in rows)
     left = max(0, config.budget.trials - states["finished"] - states["stopped"] - running)
     paused, resting = sum(row.paused for row in rows), sum(row.awaits_promotion for row in rows)
+    if config.search.is_derived:  # no other trial replaces one that failed
+        points = {row.params.get(POSITION) for row in rows if row.params and row.state != "failed"}
+        left -= len(
+            {row.params.get(POSITION) for row in rows if row.params and row.state == "failed"} - points
+        )
     return TrialCounts(
         budget=config.budget.trials,
         finished=states["finished"],
@@ -210,7 +263,7 @@ def _state(
     if sum(row.decided for row in rows) >= config.budget.trials:
         return "done"
     running = [row for row in rows if row.state == "running" and row.number not in lost]
-    states = {job.state for job in jobs if job.active}
+    states = {job.state for job in _startable(jobs)}
     if cancelled_at is not None and all((row.start or 0.0) <= cancelled_at for row in running):
         return "cancelling" if running or states else "cancelled"
     if running:
@@ -218,6 +271,14 @@ def _state(
     if stop:
         return "stopped"
     return "running" if "RUNNING" in states else "queued" if states else "idle"
+
+
+def _startable(jobs: Sequence[JobRow]) -> list[JobRow]:
+    """Active jobs but those that Slurm holds, and the follow-ups that wait for nothing but these."""
+    active = [job for job in jobs if job.active]
+    found = [job for job in active if not job.held_by_slurm]
+    waits = all(job.kind == "follow-up" and job.state == "PENDING" for job in found)
+    return [] if waits and len(found) < len(active) else found
 
 
 def _cancelled_at(folder: StudyFolder) -> float | None:
@@ -235,7 +296,9 @@ def _silent_s(config: StudyConfig, row: TrialRow, *, now: datetime) -> float | N
     return round(since, 1) if since is not None and since > config.execution.lease_s else None
 
 
-def _running(row: TrialRow, *, silent_s: float | None, now: datetime) -> RunningTrial:
+def _running(
+    row: TrialRow, *, silent_s: float | None, progress: TrialProgress | None, now: datetime
+) -> RunningTrial:
     return RunningTrial(
         number=row.number,
         host=row.worker.host if row.worker else None,
@@ -245,6 +308,7 @@ def _running(row: TrialRow, *, silent_s: float | None, now: datetime) -> Running
         seconds=round(max(0.0, now.timestamp() - row.start), 1) if row.start is not None else None,
         pid=row.worker.pid if row.worker and row.worker.job == LOCAL else None,
         silent_s=silent_s,
+        progress=progress,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -65,6 +66,8 @@ class TrialView:
     """Unix seconds."""
     seconds: float | None
     """Total time of all ended attempts; None before the first has ended."""
+    gpu_hours: float
+    """Of all ended attempts, lost ones included; 0 without GPUs."""
 
 
 def trial_view(objectives: Sequence[Objective], row: TrialRow) -> TrialView:
@@ -93,7 +96,20 @@ def trial_view(objectives: Sequence[Objective], row: TrialRow) -> TrialView:
         start=row.start,
         end=row.end,
         seconds=_seconds(row),
+        gpu_hours=round(row.gpu_hours, 6),
     )
+
+
+def scored(trial: TrialView, label: str) -> tuple[float | None, float | None]:
+    """A trial's number by its label, and its standard error: an objective, or another number that was measured."""
+    if label in trial.values:
+        return trial.values[label], trial.stderrs.get(label)
+    found = [trial.metrics.get(name) for name in (label, f"{label}_stderr")]
+    value, stderr = (
+        float(one) if isinstance(one, (int, float)) and not math.isnan(one) else None for one in found
+    )
+    own = {"seconds": trial.seconds, "gpu_hours": trial.gpu_hours}
+    return own.get(label) if value is None else value, stderr
 
 
 def trial_state(row: TrialRow) -> TrialState:

@@ -96,7 +96,7 @@ def why_result(
 
     Raises: StudyFileError where the study has no trial of that number.
     """
-    row = _row_of(rows, number)
+    row = row_of(rows, number)
     attempts = _attempts(row)
     cause, message = _cause(row, attempts)
     has_log = row.state in ("failed", "waiting") and bool(attempts)
@@ -124,7 +124,7 @@ def why_result(
     )
 
 
-def _row_of(rows: Sequence[TrialRow], number: int) -> TrialRow:
+def row_of(rows: Sequence[TrialRow], number: int) -> TrialRow:
     row = next((row for row in rows if row.number == number), None)
     if row is not None:
         return row

@@ -11,10 +11,12 @@ import pytest
 
 from hpotune.records.jobs import JobRow
 from hpotune.records.trial import TrialRow
+from hpotune.report.status_table import sentences
 from hpotune.report.views.status import RunningTrial, TrialCounts, study_status
 from hpotune.workspace.folder import StudyFolder
 from tests.fixtures.report_rows import (
     ASHA,
+    FOLDER,
     NOW,
     UNIX,
     attempt,
@@ -83,6 +85,24 @@ def test_cancelled_study_is_not_queued(
     cancelled: StudyFolder, rows: list[TrialRow], jobs: list[JobRow], state: str
 ) -> None:
     assert study_status(cancelled, config(), rows, jobs, [], now=NOW).state == state
+
+
+def test_scancel_of_all_is_said() -> None:
+    by = "`scancel` of job 5_0, all that was left, outside hpotune"
+    jobs = [JobRow(id="5_0", state="CANCELLED")]
+    status = study_status(FOLDER, config(), [finished(0)], jobs, [], now=NOW, cancelled_by=by)
+    assert (status.state, status.cancelled_by) == ("cancelled", by)
+    assert f"cancelled by {by}: `hpotune resume {FOLDER.path}` continues it" in sentences(status, now=NOW)
+
+
+@pytest.mark.parametrize(("other", "state"), [("RUNNING", "running"), ("PENDING", "queued"), ("", "idle")])
+def test_held_jobs_do_not_wait(other: str, state: str) -> None:
+    """Nor does the follow-up that depends on them."""
+    held = JobRow(id="5_0", state="PENDING", reason="JobHoldMaxRequeue")
+    after = JobRow(id="6_0", state="PENDING", reason="Dependency", kind="follow-up")
+    status = status_of([finished(0)], [held, after, *([JobRow(id="5_1", state=other)] if other else [])])
+    assert (status.state, status.held) == (state, ("5_0",))
+    assert any("Slurm holds job 5_0 after failed launches" in line for line in sentences(status, now=NOW))
 
 
 def test_silence_longer_than_the_lease() -> None:

@@ -1,0 +1,1 @@
+"""Provenance and reruns as tables for the terminal; the views are in report/views/."""

@@ -1,0 +1,1 @@
+"""How far running trials are: the display of `run`, and what it reads of each trial."""
