@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 from hpotune.config.load import Study
 from hpotune.config.space.ranges import Range, leaves, put_point
 from hpotune.config.space.start_from import Point, option
+from hpotune.config.text.outside_text import read_csv_text
 from hpotune.config.text_files import read_file
 from hpotune.config.yaml_source import Value, plain
 from hpotune.errors import HpotuneError, nearest
@@ -23,13 +25,13 @@ from hpotune.schedule.best_trials import eligible_trials
 from hpotune.search.base.history import CONSTRAINTS_KEY
 from hpotune.search.base.storage_view import is_baseline
 from hpotune.storage.readers.read_only import rows_of
-from hpotune.workspace.folder import folder_of, open_folder
+from hpotune.workspace.folder import StudyFolder, folder_of, open_folder
 
 MAX_STUDIES = 100
 """Studies that are read for a portfolio, the latest first; reading one takes some hundredths of a second."""
 LARGEST_POINTS = 2**20
 """Bytes of a .csv file of points."""
-IGNORED_COLUMNS = ("value", "values", "number")
+IGNORED_COLUMNS = ("value", "values", "number", "state", *(f"value_{index}" for index in range(10)))
 """Columns of a .csv file that are allowed and not read."""
 
 
@@ -55,7 +57,11 @@ def read_study(path: Path) -> PastStudy:
     """
     opened = folder_of if path.suffix in (".yaml", ".yml") else open_folder
     folder = opened(path, own=False)
-    study = folder.load()
+    return _scored_points(folder, folder.load())
+
+
+def _scored_points(folder: StudyFolder, study: Study) -> PastStudy:
+    """The study with its points, which its store is read for."""
     rows = rows_of(folder.provenance().store, study)
     sign = 1.0 if study.config.score.objective[0].sense == "maximize" else -1.0
     best_first = sorted(eligible_trials(rows), key=lambda row: (-sign * row.values[0], row.number))
@@ -119,7 +125,7 @@ def read_csv_points(path: Path, study: Study) -> tuple[list[tuple[int, Point]], 
         # spreadsheets write a byte order mark
         text = read_file(path, largest=LARGEST_POINTS).decode("utf-8-sig")
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        header = [name.strip() for name in next(reader, [])]
+        header = [read_csv_text(name.strip()) for name in next(reader, [])]
         rows = [(reader.line_num, row) for row in reader if any(cell.strip() for cell in row)]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         return [], [f"{path.name}: cannot be read as .csv ({getattr(error, 'strerror', None) or error})"]
@@ -139,10 +145,28 @@ def read_csv_points(path: Path, study: Study) -> tuple[list[tuple[int, Point]], 
     return found, wrong
 
 
+def csv_values(path: Path) -> dict[int, float]:
+    """Line number -> the finite number in the column `value`; rows whose state is not finished are left out."""
+    text = read_file(path, largest=LARGEST_POINTS).decode("utf-8-sig")
+    reader = csv.DictReader(io.StringIO(text, newline=""), restval="")
+    found = {}
+    for row in reader:
+        value = plain((row.get("value") or "").strip())
+        finished = (row.get("state") or "finished").strip().lower() in ("finished", "complete")
+        if (
+            finished
+            and isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and math.isfinite(value)
+        ):
+            found[reader.line_num] = float(value)
+    return found
+
+
 def column_of(path: Path, name: str) -> int:
     """The column of a name, counted from 1; 1 if the header does not have it."""
     with path.open(encoding="utf-8-sig", newline="") as lines:
-        header = [cell.strip() for cell in next(csv.reader(lines), [])]
+        header = [read_csv_text(cell.strip()) for cell in next(csv.reader(lines), [])]
     return header.index(name) + 1 if name in header else 1
 
 
@@ -157,7 +181,10 @@ def _header_errors(path: Path, header: list[str], ranges: dict[str, Range]) -> I
 
 
 def _cell(r: Range, text: str) -> Value:
-    """The value of a cell, parsed as in the study file; lists as JSON."""
+    """The value of a cell, parsed as in the study file; lists, and text that a spreadsheet would compute, as JSON."""
+    read = read_csv_text(text)
+    if read != text and option(r, read) is not None:
+        return read
     value = plain(text)
     if r.kind != "choice" or option(r, value) is not None:
         return value
@@ -168,8 +195,11 @@ def _cell(r: Range, text: str) -> Value:
     return found if option(r, found) is not None else value
 
 
-def sibling_studies(folder: Path) -> Iterator[PastStudy]:
-    """The studies in sibling folders, the latest first; unreadable studies are omitted."""
+def sibling_studies(folder: Path, *, searched: Set[str] | None = None) -> Iterator[PastStudy]:
+    """The studies in sibling folders, the latest first; unreadable studies are omitted.
+
+    `searched`: those over exactly these names; the stores of others are not read.
+    """
     try:
         siblings = [
             path for path in folder.parent.iterdir() if path != folder and (path / "resolved.yaml").is_file()
@@ -179,6 +209,9 @@ def sibling_studies(folder: Path) -> Iterator[PastStudy]:
         return
     for path in siblings[:MAX_STUDIES]:
         try:
-            yield read_study(path)
+            sibling = open_folder(path, own=False)
+            study = sibling.load()
+            if searched is None or searched == {r.name for r in study.space.searched}:
+                yield _scored_points(sibling, study)
         except (HpotuneError, OSError, ValueError):
             continue

@@ -26,6 +26,7 @@ from hpotune.storage.backends import connect
 from hpotune.warm_start.past_studies import (
     PastStudy,
     column_of,
+    csv_values,
     read_csv_points,
     read_study,
     sibling_studies,
@@ -33,6 +34,12 @@ from hpotune.warm_start.past_studies import (
 )
 from hpotune.warm_start.portfolio import MIN_TRIALS, SIZE, Source, portfolio
 
+LEARNING = ("auto", "gp", "tpe")
+"""Algorithms that learn from any point with a value; others propose by a plan of their own."""
+MOST_KNOWN = 500
+"""Known results, which every worker reads with each trial."""
+NAMED = 3
+"""Past studies that a note names."""
 SOURCES = 20
 """Past studies that a portfolio uses, the latest first."""
 
@@ -48,6 +55,8 @@ def start_points(study: Study, *, home: Path, found: Mistakes) -> tuple[list[Sta
     for item in items(study.template):
         if not item.path:
             starts.append(StartPoint(params=encode_point(study, item.point), origin="from the file"))
+        elif item.known:
+            starts += _known_from_csv(study, item, home, found)
         elif Path(item.path).suffix == ".csv":
             starts += _from_csv(study, item, home, found)
         else:
@@ -66,9 +75,23 @@ def all_start_points(
     )
 
 
+def unused_studies_note(study: Study, *, folder: Path) -> Iterator[str]:
+    """A note if sibling folders hold studies over the same names and the file takes no start points from any."""
+    search, names = study.config.search, {r.name for r in study.space.searched}
+    if search.portfolio != 0 or search.start_from or not names:
+        return
+    past = (one for one in sibling_studies(folder, searched=names) if len(one.points) >= MIN_TRIALS)
+    if found := [*islice(past, NAMED)]:
+        yield (
+            f"earlier studies over the same parameters: {', '.join(one.name for one in found)}; "
+            f"`search.portfolio: {SIZE}` begins with settings that were good there (docs/space.md)"
+        )
+
+
 def exhausted_budget_warning(study: Study, starts: Sequence[StartPoint]) -> Iterator[str]:
     """A warning if there are as many start points as trials, so that the algorithm proposes none."""
-    own = study.config.budget.trials - (study.config.checks.baseline and study.config.model is not None)
+    own = study.config.budget.trials - study.config.has_baseline
+    starts = [start for start in starts if not start.known]
     if starts and len(starts) >= own:
         location = study.source.location(("search", "start_from"))
         yield (
@@ -103,6 +126,44 @@ def _from_csv(study: Study, item: Item, home: Path, found: Mistakes) -> list[Sta
         if not faults(point, study.space):
             starts.append(StartPoint(params=encode_point(study, point), origin=f"from {shown}"))
     return starts
+
+
+def _known_from_csv(study: Study, item: Item, home: Path, found: Mistakes) -> list[StartPoint]:
+    """The rows with a value as known results; incomplete rows, and those outside the ranges, are left out."""
+    search, shown = study.config.search, _shown(item.path, home)
+    if search.algorithm not in LEARNING or search.pruner != "none" or len(study.config.score.objective) > 1:
+        found[item.where] = (
+            f"search.start_from: known: true needs one of the algorithms {', '.join(LEARNING)}, no pruner, "
+            "and one objective"
+        )
+        return []
+    if not Path(item.path).is_file():
+        found[item.where] = (
+            f"search.start_from: {shown!r} does not exist; paths are relative to the study file"
+        )
+        return []
+    rows, wrong = read_csv_points(Path(item.path), study)
+    for index, text in enumerate(wrong):
+        found.setdefault((*item.where, index), f"search.start_from: {text}")
+    values = {} if wrong else csv_values(Path(item.path))
+    needed = {r.name for r in study.space.searched if not r.when}
+    kept = [
+        StartPoint(
+            params=encode_point(study, point), origin=f"known from {shown}", value=values[line], known=True
+        )
+        for line, point in rows
+        if line in values and needed <= point.keys() and not faults(point, study.space)
+    ][: item.take]
+    if not wrong and not kept:
+        found.setdefault(
+            item.where, f"search.start_from: {shown!r} has no row with a `value` inside the ranges"
+        )
+    if len(kept) > MOST_KNOWN:
+        found.setdefault(
+            item.where,
+            f"search.start_from: {shown!r} has {len(kept)} known results; add take: {MOST_KNOWN} or less",
+        )
+    return kept
 
 
 def _from_study(study: Study, item: Item, home: Path, found: Mistakes) -> tuple[list[StartPoint], list[str]]:
@@ -170,7 +231,7 @@ def _converted(
 def _portfolio(study: Study, *, folder: Path, url: str) -> list[StartPoint]:
     """Start points chosen from past studies over the same names; empty if there are no such studies."""
     wanted = study.config.search.portfolio
-    size = (SIZE if study.config.search.algorithm == "auto" else 0) if wanted == "auto" else wanted
+    size = SIZE if wanted == "auto" else wanted
     names = {r.name for r in study.space.searched}
     if not size or not names:
         return []
@@ -206,8 +267,8 @@ def _past_studies(study: Study, names: set[str], *, folder: Path, url: str) -> I
     seen = set()
     shared = "://" in study.config.store
     stored = studies_in_store(connect.connect(url), study, but=study.config.name) if shared else iter(())
-    for source in (stored, sibling_studies(folder)):
+    for source in (stored, sibling_studies(folder, searched=names)):
         for past in source:
-            if past.searched == names and past.name not in seen:
+            if past.name not in seen:
                 seen.add(past.name)
                 yield past

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from hpotune.checks.study_file import check
+from hpotune.cli import app
 from hpotune.errors import StudyFileError
 from hpotune.launch.prepare import PreparedStudy, prepare
 from hpotune.records.trial import Failure, TrialResult, Worker
@@ -120,6 +122,8 @@ def test_take_limits_csv_rows(made):
         ("params.x,params.n\n9,0\n8,1\n", [
             "good.csv:2, column 1: params.x=9", "good.csv:2, column 2: params.n=0", "good.csv:3, column 1: params.x=8",
         ]),
+        ("params.x\n" + "9" * 5000 + "\n", ["good.csv:2, column 1: params.x=Infinity is outside the range"]),
+        ("params.kind\n" + "9" * 5000 + "\n", ["good.csv:2, column 1: params.kind=Infinity is not one of the choices"]),
         ('params.x\n"1\n', ["good.csv: cannot be read as .csv"]),
         (b"\xff\xfe\x00", ["good.csv: cannot be read as .csv"]),
     ],
@@ -232,11 +236,11 @@ def test_interrupted_preparation_is_completed(made, monkeypatch):
     assert len(kept(file)) == 3
 
 
-def test_auto_uses_sibling_portfolio(made):
+def test_portfolio_takes_from_siblings(made):
     best = sorted(played(made("old"), trials=9), key=lambda point: point["value"])
     played(made("few"), trials=4)
     played(made("other", params={"x": {"float": [-3.0, 3.0]}}))
-    found = ready(made(search={"algorithm": "auto"}))
+    found = ready(made(search={"portfolio": "auto"}))
     starts = found.store._storage.get_study_user_attrs(found.store._id)[START_POINTS_KEY]
     assert {one["of"] for one in starts} == {"of the portfolio from old"}
     assert {one["params"]["params.x"] for one in starts} <= {point["params.x"] for point in best[:3]}
@@ -247,9 +251,9 @@ def test_auto_uses_sibling_portfolio(made):
 @pytest.mark.parametrize(
     ("search", "count"),
     [
-        ({"algorithm": "tpe"}, 0),
+        ({}, 0),
         ({"algorithm": "tpe", "portfolio": 2}, 2),
-        ({"algorithm": "auto", "portfolio": 0}, 0),
+        ({"algorithm": "auto", "portfolio": "auto"}, 3),
     ],
 )
 def test_portfolio_size_is_configurable(made, search, count):
@@ -257,9 +261,21 @@ def test_portfolio_size_is_configurable(made, search, count):
     assert len(kept(made(search=search))) == count
 
 
+def test_check_names_unused_studies(made):
+    played(made("old"))
+    played(made("few"), trials=4)
+    shown = CliRunner().invoke(app, ["check", str(made())])
+    assert shown.exit_code == 0
+    assert "note: earlier studies over the same parameters: old; `search.portfolio: 3` begins" in shown.stderr
+    assert (
+        "earlier studies" not in CliRunner().invoke(app, ["check", str(made(search={"portfolio": 1}))]).stderr
+    )
+
+
 def test_portfolio_respects_constraints(made):
     played(made("old"), trials=16)
-    starts = kept(made(search={"algorithm": "auto"}, constraints=["params.x > 0"]))
+    starts = kept(made(search={"portfolio": 3}, constraints=["params.x > 0"]))
+    assert starts
     assert all(one["params"]["params.x"] > 0 for one in starts)
 
 
@@ -279,7 +295,7 @@ def test_unreadable_sibling_is_ignored(made):
     broken.mkdir()
     (broken / "resolved.yaml").write_text("name: [")
     os.utime(broken / "resolved.yaml")
-    assert len(kept(made(search={"algorithm": "auto"}))) == 3
+    assert len(kept(made(search={"portfolio": "auto"}))) == 3
 
 
 def test_start_points_keep_their_order(made):

@@ -1,0 +1,1 @@
+"""Studies of other programs, read without running anything of theirs: one file each."""
