@@ -1,4 +1,7 @@
-"""`python -m hpotune.finetune SPEC.json`: one rank of one trial. It writes result.json and exits with 0 or 1."""
+"""`python -m hpotune.finetune SPEC.json`: one rank of one trial. It writes result.json and exits with 0 or 1.
+
+With `--serve` it is a rank that runs one trial after another (warm/server.py).
+"""
 
 from __future__ import annotations
 
@@ -18,11 +21,15 @@ if TYPE_CHECKING:
     import torch
 
     from hpotune.finetune.output import TrialOutput
+    from hpotune.finetune.warm.kept import Kept
 
 
-def main(file: Path) -> int:
-    """Train and score the trial of the spec; every failure is caught here and written to result.json with its cause."""
-    started = time.time()
+def main(file: Path, *, kept: Kept | None = None, started: float | None = None) -> int:
+    """Train and score the trial of the spec; every failure is caught here and written to result.json with its cause.
+
+    `kept`: what this process has from earlier trials; None: it runs this one alone. `started`: in Unix seconds.
+    """
+    started = time.time() if started is None else started
     signals: list[int] = []
 
     def record_signal(number: int, _: FrameType | None) -> None:
@@ -36,20 +43,33 @@ def main(file: Path) -> int:
 
     # Not earlier: transformers and datasets read their environment at import.
     from hpotune.finetune.distributed.ranks import destroy_ranks, init_ranks, read_rank_info
+    from hpotune.finetune.energy import energy_meter
     from hpotune.finetune.output import RESULT, TrialOutput, measured_cost
     from hpotune.finetune.pipeline import run_trial
+    from hpotune.finetune.provenance_record import ProvenanceRecord
     from hpotune.finetune.trial_errors import Paused
 
     info = read_rank_info(os.environ)
     folder = Path(spec.folder)
     output = TrialOutput(folder=folder, number=spec.number, is_main=info.rank == 0, started=started)
+    record = None
     if info.rank == 0:
         (folder / RESULT).unlink(missing_ok=True)  # of an earlier attempt
+        record = ProvenanceRecord(
+            spec, ranks=info.world_size, earlier_trials=0 if kept is None else kept.trials
+        )
     try:
-        with output.phase("load", since=started):  # the imports above take most of it
+        if record is not None:
+            record.start()
+        with output.phase("load", since=started, shown="start"):  # the imports above take most of it
             ranks = init_ranks(info, os.environ, folder=folder)
+            output.energy = energy_meter(ranks.device)
         try:
-            result = run_trial(spec, ranks=ranks, output=output, stop_requested=lambda: bool(signals))
+            result = run_trial(
+                spec, ranks=ranks, output=output, stop_requested=lambda: bool(signals), kept=kept
+            )
+            if record is not None:
+                record.finish(output.inputs, energy_wh=output.energy_wh)
             output.write_result(result)
         except Paused:
             output.metrics.update(measured_cost(output, ranks))
@@ -98,4 +118,8 @@ def _device() -> torch.device:
 
 
 if __name__ == "__main__":
+    if sys.argv[1] == "--serve":
+        from hpotune.finetune.warm.server import serve
+
+        sys.exit(serve(main))
     sys.exit(main(Path(sys.argv[1])))

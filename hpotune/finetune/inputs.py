@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import transformers
 
@@ -45,19 +46,46 @@ class TrialInputs:
         return self.split.labels
 
 
+class KeptInputs(Protocol):
+    """Tokenizer and rows that a process keeps between trials (warm/kept.py)."""
+
+    def tokenizer(self, config: ModelConfig) -> transformers.PreTrainedTokenizerBase:
+        """A tokenizer that no other trial has."""
+
+    def rows(self, key: str) -> TokenizedSplit | None:
+        """The rows of a `prepared_key`; None: they are not kept."""
+
+    def keep_rows(self, key: str, split: TokenizedSplit) -> None:
+        """Keep the rows of a key."""
+
+
 def load_inputs(
-    model: ModelConfig, data: DataConfig, *, data_root: str | None, prepared: Path | None = None
+    model: ModelConfig,
+    data: DataConfig,
+    *,
+    data_root: str | None,
+    prepared: Path | None = None,
+    kept: KeptInputs | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrialInputs:
     """Tokenizer and tokenized rows. `prepared`: a folder with rows that a rehearsal has tokenized, used if they fit.
 
+    `kept`: those of earlier trials of this process, used if they fit; None: nothing is kept. `progress` is called with
+    the number of training rows that are tokenized, and that of all.
+
     Raises: DataError, UserError.
     """
-    tokenizer = load_tokenizer(model)
-    key = prepared_key(model, data, tokenizer, data_root=data_root) if prepared else None
-    split = find_prepared(prepared, key) if prepared and key else None
+    tokenizer = load_tokenizer(model) if kept is None else kept.tokenizer(model)
+    key = prepared_key(model, data, tokenizer, data_root=data_root) if prepared or kept else None
+    split = kept.rows(key) if kept is not None and key else None
+    if split is None and prepared and key:
+        split = find_prepared(prepared, key)
     if split is None:
         rows, labels = load_split(model, data, data_root=data_root)
-        split = tokenize_split(rows, labels, data, tokenizer)
+        total = len(rows.train)
+        split = tokenize_split(rows, labels, data, tokenizer, progress=lambda done: progress(done, total))
+    if kept is not None and key:
+        kept.keep_rows(key, split)
     return TrialInputs(tokenizer=tokenizer, pad_id=tokenizer.pad_token_id, split=split)
 
 

@@ -1,4 +1,4 @@
-"""What a trial writes: result.json, curve.jsonl, spans.jsonl. One writer: rank 0.
+"""What a trial writes: result.json, curve.jsonl, spans.jsonl, progress.json. One writer: rank 0.
 
 Another rank writes a result only if it fails and there is no result.json: rank 0 may be blocked in a collective with
 it. The first failure is the cause: a later one, on rank 0 too, does not replace it.
@@ -20,11 +20,15 @@ import torch
 
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.distributed.ranks import Ranks
+from hpotune.finetune.energy import EnergyMeter
+from hpotune.finetune.progress_file import ProgressFile
 from hpotune.finetune.training.training_loop import CurvePoint
+from hpotune.records.progress_record import Phase
 from hpotune.records.trial import Failure, TrialResult
 from hpotune.workspace.atomic_files import open_append, write_atomic
 
 RESULT = "result.json"
+SpanName = Literal["load", "data", "check", "train", "checkpoint", "save", "score"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -42,14 +46,26 @@ class TrialOutput:
     clock: Callable[[], float] = time.time
     metrics: dict[str, Value] = field(default_factory=dict)
     checks: dict[str, Value] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of what the model is given, for provenance.json: `rows`, and each task's requests."""
+    energy: EnergyMeter | None = None
+    """The counter of this rank's GPU; None: it has none that is readable."""
+    energy_wh: float | None = None
+    """Of the GPUs of all ranks, once `measured_cost` was called; None: not measured."""
     failed_phase: str | None = None
     """The innermost phase that an exception ended."""
     open_phases: list[tuple[str, float]] = field(default_factory=list)
     """The phases in progress, outermost first: name, and start in Unix seconds of the span not yet written."""
+    progress: ProgressFile = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.progress = ProgressFile(folder=self.folder if self.is_main else None)
 
     @contextmanager
-    def phase(self, name: str, *, since: float | None = None) -> Iterator[None]:
-        """Write the span of the block, or from `since` on; phases: load, data, check, train, checkpoint, save, score.
+    def phase(
+        self, name: SpanName, *, since: float | None = None, shown: Phase | None = None
+    ) -> Iterator[None]:
+        """Write the span of the block, or from `since` on, and show the phase meanwhile, as `shown` if that is given.
 
         Spans of a trial never overlap: a phase inside another one splits it into two.
         """
@@ -58,7 +74,8 @@ class TrialOutput:
             self._write_span(*self.open_phases[-1], end=start)
         self.open_phases.append((name, start))
         try:
-            yield
+            with self.progress.phase(shown or name):
+                yield
         except Exception:
             self.failed_phase = self.failed_phase or name
             raise
@@ -100,6 +117,7 @@ class TrialOutput:
         failed = result.state == "failed"
         if (failed and not file.exists()) or (self.is_main and not (failed and _holds_failure(file))):
             write_atomic(file, result.model_dump_json(indent=1) + "\n")
+        self.progress.remove()
 
     def _write_span(self, name: str, start: float, *, end: float) -> None:
         self._append("spans.jsonl", {"trial": self.number, "phase": name, "start": start, "end": end})
@@ -123,7 +141,10 @@ def peak_memory_gb(device: torch.device) -> float:
 
 def measured_cost(output: TrialOutput, ranks: Ranks) -> dict[str, Value]:
     """Process-hours and GPU-hours so far, and the highest peak memory of the ranks. A collective."""
-    peaks_gb = ranks.all_gather_object(peak_memory_gb(ranks.device))
+    energy_wh = output.energy.used_wh() if output.energy is not None else None
+    both = ranks.all_gather_object((peak_memory_gb(ranks.device), energy_wh))
+    peaks_gb, energies_wh = zip(*both, strict=True)
+    output.energy_wh = None if None in energies_wh else sum(energies_wh)
     return own_cost(output, ranks.device, world_size=ranks.world_size) | {"peak_memory_gb": max(peaks_gb)}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -18,25 +19,43 @@ from hpotune.finetune.model.base_model import BaseModel, load_base
 from hpotune.finetune.model.labels import base_config
 from hpotune.finetune.model.model_checks import check_model, token_extent
 from hpotune.finetune.output import TrialOutput, measured_cost
+from hpotune.finetune.progress_file import ProgressFile
+from hpotune.finetune.provenance_record import request_hashes, rows_hash
 from hpotune.finetune.scoring.expected_scores import objective_value
 from hpotune.finetune.scoring.item_scores import save_rung_items
 from hpotune.finetune.scoring.lm_eval import score_tasks
-from hpotune.finetune.scoring.task_requests import BuiltTasks, build_requests, requested_tasks
+from hpotune.finetune.scoring.task_requests import (
+    BuiltTasks,
+    allow_code,
+    build_requests,
+    requested_tasks,
+    sealed_tasks,
+)
 from hpotune.finetune.training import checkpoint
-from hpotune.finetune.training.adapter_training import check_settings, train_adapter
+from hpotune.finetune.training.adapter_training import check_settings, load_trained, train_adapter
 from hpotune.finetune.training.loss import autocast, mean_loss
 from hpotune.finetune.training.optimizer import training_arguments
 from hpotune.finetune.training.pass_limit import PassLimit, pass_limit
+from hpotune.finetune.training.sanity_checks import check_same_loss
 from hpotune.finetune.trial_errors import NotFinite, Paused, UserError
+from hpotune.finetune.warm.kept import Kept, key_of
+from hpotune.finetune.warm.shared_base import needs_own_base
 from hpotune.records.trial import TrialResult, TrialSpec
 
 BASELINE_ROWS = 256  # of the training rows, for the train_loss of the base model
 
 
 def run_trial(
-    spec: TrialSpec, *, ranks: Ranks, output: TrialOutput, stop_requested: Callable[[], bool]
+    spec: TrialSpec,
+    *,
+    ranks: Ranks,
+    output: TrialOutput,
+    stop_requested: Callable[[], bool],
+    kept: Kept | None = None,
 ) -> TrialResult:
-    """Train (not for a baseline) and score the trial, and return its result.
+    """Train (not for a baseline, nor where a trained adapter is given) and score the trial, and return its result.
+
+    `kept`: what the process has from earlier trials and keeps for later ones; None: nothing is kept.
 
     Raises: TrialError; Paused after a signal, with a checkpoint.
     """
@@ -44,22 +63,28 @@ def run_trial(
     assert model_config is not None, "a fine-tuning trial has a model"
     assert data_config is not None, "a fine-tuning trial has data"
     spec = spec_at_rung(spec)
-    check_tasks(spec.point)
+    check_tasks(spec.point, sealed=spec.sealed)
     if spec.kind == "trial":
         check_settings(spec)
     with output.phase("data"):
-        inputs = _load_inputs(spec, model_config, data_config, output)
-        _check_model(spec, inputs, output)
-        built = _build_tasks(spec, inputs, output)
+        inputs = _load_inputs(spec, model_config, data_config, output, kept)
+        _check_model(spec, inputs, output, kept)
+        built = _build_tasks(spec, inputs, output, kept)
     _pause_if_requested(stop_requested, ranks)
+
+    def load(seed: int) -> BaseModel:
+        base = load_base(
+            model_config, labels=inputs.labels, pad_id=inputs.pad_id, device=ranks.device, seed=seed
+        )
+        if ranks.world_size == 1:
+            base.module.to(ranks.device)
+        return base
 
     def fresh_base(seed: int) -> BaseModel:
         with output.phase("load"):
-            base = load_base(
-                model_config, labels=inputs.labels, pad_id=inputs.pad_id, device=ranks.device, seed=seed
-            )
-            if ranks.world_size == 1:
-                base.module.to(ranks.device)
+            own = inputs.labels is not None or (spec.kind == "trial" and needs_own_base(spec.point.lora))
+            base = load(seed) if kept is None else kept.fresh_base(load, seed, own=own)
+            torch.manual_seed(seed)  # loading may have drawn numbers, and a kept model draws none
         _pause_if_requested(stop_requested, ranks)
         return base
 
@@ -67,6 +92,8 @@ def run_trial(
     if spec.kind == "baseline":
         model = fresh_base(spec.seed).module
         output.metrics["base_share_per_rank"] = shard_base(model, ranks, replicated=())
+    elif spec.adapter is not None:
+        model = load_trained(fresh_base, Path(spec.adapter), seed=spec.seed, ranks=ranks, output=output)
     else:
         model = train_adapter(
             fresh_base,
@@ -79,9 +106,11 @@ def run_trial(
             stop_requested=stop_requested,
         )
     _pause_if_requested(stop_requested, ranks)
-    with output.phase("score"):
+    with output.phase("score", shown="evaluate"):
         limit = _pass_limit(model, inputs, spec)
-        output.metrics.update(_losses(model, inputs, spec, limit, ranks))
+        output.metrics.update(_losses(model, inputs, spec, limit, ranks, output.progress))
+        if spec.expected_loss is not None and (measured := output.metrics.get("eval_loss")) is not None:
+            output.checks["same_model"] = check_same_loss(spec.expected_loss, float(str(measured)))
         _pause_if_requested(stop_requested, ranks)
         with autocast(model, ranks.device):  # the precision in which the adapter was trained
             scores = score_tasks(
@@ -91,11 +120,21 @@ def run_trial(
                 limit=limit,
                 ranks=ranks,
                 folder=Path(spec.folder),
+                subjects=spec.sealed,
+                share_context=spec.point.score.share_context,
                 stop_requested=stop_requested,
+                progress=output.progress,
+                kept_tokens=None if kept is None else kept.tokens,
             )
         output.metrics.update(scores)
+    if kept is not None and limit.halved:
+        kept.spoiled = "it ran out of memory while scoring"
     output.metrics.update(measured_cost(output, ranks))
-    values, stderrs = _objective_values(spec, output.metrics)
+    if spec.sealed:
+        output.metrics["items"] = built.items
+        values, stderrs = [float(built.items)], list[float | None]([None])
+    else:
+        values, stderrs = _objective_values(spec, output.metrics)
     if spec.rung is None or spec.rung.last:
         checkpoint.delete_checkpoint(Path(spec.folder) / "checkpoint", ranks)
     else:
@@ -117,28 +156,39 @@ def spec_at_rung(spec: TrialSpec) -> TrialSpec:
     return spec.model_copy(update={"point": point})
 
 
-def check_tasks(point: PointConfig) -> None:
+def check_tasks(point: PointConfig, *, sealed: bool = False) -> None:
     """Check that the model can answer the tasks that the trial scores, and that none of them is sealed.
+
+    `sealed`: it is a trial of the sealed test, which scores those tasks alone.
 
     Raises: UserError if a sealed task shares items with one that is scored, which `check --static` finds by the names
     only where lm-eval is not installed.
     """
     assert point.model is not None, "a fine-tuning trial has a model"
-    tasks = [one.task for one in requested_tasks(point.score)]
+    asked = sealed_tasks(point.score) if sealed else requested_tasks(point.score)
+    tasks = [one.task for one in asked]
     if tasks and point.model.task != "causal_lm":
         raise UserError(
             f"score: {tasks[0]} needs task: causal_lm; {point.model.task} has eval_loss and eval_accuracy"
         )
-    sealed, index = [one.task for one in point.score.test], task_index(point.score.include_path)
-    shared = overlap(sealed, tasks, index=index) if sealed else []
+    if sealed:
+        return
+    closed, index = [one.task for one in point.score.test], task_index(point.score.include_path)
+    shared = overlap(closed, tasks, index=index) if closed else []
     if shared:
         raise UserError(shared[0])
 
 
-def _load_inputs(spec: TrialSpec, model: ModelConfig, data: DataConfig, output: TrialOutput) -> TrialInputs:
+def _load_inputs(
+    spec: TrialSpec, model: ModelConfig, data: DataConfig, output: TrialOutput, kept: Kept | None
+) -> TrialInputs:
     """The trial's inputs; keeps their counts and warnings."""
     prepared = Path(spec.prepared) if spec.prepared is not None else None
-    inputs = load_inputs(model, data, data_root=spec.data_root, prepared=prepared)
+    inputs = load_inputs(
+        model, data, data_root=spec.data_root, prepared=prepared, kept=kept, progress=output.progress.count
+    )
+    if output.is_main:
+        output.inputs["rows"] = rows_hash(inputs.train, inputs.validation)
     both = inputs.split.both
     output.metrics.update(
         train_rows=len(inputs.train),
@@ -151,39 +201,51 @@ def _load_inputs(spec: TrialSpec, model: ModelConfig, data: DataConfig, output: 
     return inputs
 
 
-def _check_model(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput) -> None:
+def _check_model(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput, kept: Kept | None) -> None:
     """Check on the meta device that model, tokenizer, rows and adapter fit together; keep the warnings.
 
     Raises: UserError.
     """
     assert spec.point.model is not None, "a fine-tuning trial has a model"
-    found = check_model(
-        spec.point.model,
-        [spec.point.lora] if spec.kind == "trial" else [],
-        tokenizer=inputs.tokenizer,
-        extent=token_extent(row.ids for row in [*inputs.train, *inputs.validation]),
-        labels=inputs.labels,
-    )
-    for warning in found:
+    model, lora = spec.point.model, [spec.point.lora] if spec.kind == "trial" else []
+    extent = token_extent(row.ids for row in [*inputs.train, *inputs.validation])
+
+    def check() -> list[str]:
+        return check_model(model, lora, tokenizer=inputs.tokenizer, extent=extent, labels=inputs.labels)
+
+    facts = (model.model_dump(mode="json"), lora, asdict(extent), inputs.labels)
+    for warning in check() if kept is None else kept.model_warnings(key_of(*facts), check):
         output.add_warning(warning)
 
 
-def _build_tasks(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput) -> BuiltTasks:
+def _build_tasks(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput, kept: Kept | None) -> BuiltTasks:
     """The requests of the lm-eval tasks that the trial scores; their warnings are kept.
 
     Raises: TrialError.
     """
     assert spec.point.model is not None, "a fine-tuning trial has a model"
     assert spec.point.data is not None, "a fine-tuning trial has data"
-    built = build_requests(
-        requested_tasks(spec.point.score),
-        score=spec.point.score,
-        prompt=spec.point.data.prompt,
-        tokenizer=inputs.tokenizer,
-        config=base_config(spec.point.model),
-        data_root=spec.data_root,
-        home=spec.home,
-    )
+    model, score, prompt = spec.point.model, spec.point.score, spec.point.data.prompt
+    tasks = sealed_tasks(score) if spec.sealed else requested_tasks(score)
+
+    def build() -> BuiltTasks:
+        return build_requests(
+            tasks,
+            score=score,
+            prompt=prompt,
+            tokenizer=inputs.tokenizer,
+            config=base_config(model),
+            data_root=spec.data_root,
+            home=spec.home,
+        )
+
+    if kept is None:
+        built = build()
+    else:
+        allow_code(score)
+        built = kept.requests(key_of(tasks, score.model_dump(mode="json"), prompt), build, spec.folder)
+    if output.is_main:
+        output.inputs |= request_hashes(built)
     for warning in built.warnings:
         output.add_warning(warning)
     return built
@@ -201,16 +263,25 @@ def _pass_limit(model: torch.nn.Module, inputs: TrialInputs, spec: TrialSpec) ->
 
 
 def _losses(
-    model: torch.nn.Module, inputs: TrialInputs, spec: TrialSpec, limit: PassLimit, ranks: Ranks
+    model: torch.nn.Module,
+    inputs: TrialInputs,
+    spec: TrialSpec,
+    limit: PassLimit,
+    ranks: Ranks,
+    progress: ProgressFile,
 ) -> dict[str, Value]:
     """eval_loss, and eval_accuracy of a classification; for a baseline also the metrics of a training of 0 steps."""
     metrics: dict[str, Value] = {}
     if spec.kind == "baseline":
         first = inputs.train[:BASELINE_ROWS]
-        loss = mean_loss(model, first, pad_id=inputs.pad_id, limit=limit, ranks=ranks).loss
+        loss = mean_loss(
+            model, first, pad_id=inputs.pad_id, limit=limit, ranks=ranks, progress=progress.count
+        ).loss
         metrics |= {"train_loss": loss, "final_train_loss": loss, "steps": 0, "trainable_parameters": 0}
     if inputs.validation:
-        held_out = mean_loss(model, inputs.validation, pad_id=inputs.pad_id, limit=limit, ranks=ranks)
+        held_out = mean_loss(
+            model, inputs.validation, pad_id=inputs.pad_id, limit=limit, ranks=ranks, progress=progress.count
+        )
         metrics["eval_loss"] = held_out.loss
         if inputs.labels is not None:
             metrics["eval_accuracy"] = held_out.accuracy

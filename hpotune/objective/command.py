@@ -29,6 +29,7 @@ from hpotune.objective.interface import (
 from hpotune.objective.process import ProcessExit, log_tail, run_process
 from hpotune.records.trial import TrialResult, TrialSpec
 from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.origin.trial_provenance import record_first
 
 
 def open_command(context: TrialContext) -> AbstractContextManager[Evaluate]:
@@ -55,6 +56,7 @@ def _evaluate(spec: TrialSpec, context: TrialContext) -> TrialResult:
     assert spec.command is not None, "the study names a command"
     folder = write_spec(spec).parent
     answer = folder / "answer.json"
+    record_first(spec)
     answer.unlink(missing_ok=True)
     try:
         budget = {"budget": rung_budget(spec.rung)} if spec.rung else {}

@@ -6,11 +6,12 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from hpotune.config.schema.study_config import StudyConfig
+from hpotune.config.schema.warm_trials import why_cold
 from hpotune.objective.interface import (
     Evaluate,
     TrialContext,
@@ -21,6 +22,7 @@ from hpotune.objective.interface import (
     write_spec,
 )
 from hpotune.objective.process import PAUSE_SIGNAL, run_process
+from hpotune.objective.warm_process import WarmProcess
 from hpotune.records.trial import TrialResult, TrialSpec
 
 _STEP_VARIABLES = (
@@ -36,8 +38,37 @@ TORCHRUN_ENV = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 
 
 def open_finetune(context: TrialContext) -> AbstractContextManager[Evaluate]:
-    """The objective that trains each trial in its own processes: running out of memory ends them, not the worker."""
+    """The objective that trains trials in processes of their own: running out of memory ends them, not the worker.
+
+    A trial of one process is followed by the next one in the same process, where `why_cold` has nothing against it.
+    """
+    if why_cold(context.config) is None:
+        return warm_processes(context)
     return one_process_each(_evaluate, context)
+
+
+@contextmanager
+def warm_processes(context: TrialContext) -> Iterator[Evaluate]:
+    """An objective that keeps the process of a trial for the next one, where nothing unusual has happened in it."""
+    process: WarmProcess | None = None
+
+    def evaluate(spec: TrialSpec) -> TrialResult:
+        nonlocal process
+        file = write_spec(spec)
+        command, env = rank_command(context.config, Path("--serve"), trial_env(context, spec))
+        exit_ = process.run(file, env) if process is not None and process.is_idle() else None
+        if exit_ is None:  # there is no process, or this trial needs a new one
+            if process is not None:
+                process.end()
+            process = WarmProcess(command, log_folder=file.parent, env=env, stop=context.stop)
+            exit_ = process.run_first(file, env)
+        return read_result(spec, exit_, stop=context.stop)
+
+    try:
+        yield lambda specs: [evaluate(spec) for spec in specs]
+    finally:
+        if process is not None:
+            process.end()
 
 
 def _evaluate(spec: TrialSpec, context: TrialContext) -> TrialResult:

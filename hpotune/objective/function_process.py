@@ -16,11 +16,13 @@ from hpotune.records.error_origin import code_lines, error_chain, reason
 from hpotune.records.failure_causes import cause_of_error
 from hpotune.records.trial import TrialResult, TrialSpec
 from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.origin.trial_provenance import record_first
 
 
 def main(spec_file: str) -> int:
     """Call the function with the trial's `params`, write the result. Returns the exit code: 0 if there is a value."""
     spec = TrialSpec.model_validate_json(Path(spec_file).read_text(encoding="utf-8"))
+    record_first(spec)
     os.chdir(spec.home)
     result = _call(spec)
     write_atomic(Path(spec.folder, "result.json"), result.model_dump_json(indent=1))

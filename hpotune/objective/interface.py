@@ -24,6 +24,7 @@ from hpotune.config.schema.rungs import Rung
 from hpotune.config.schema.study_config import Objective, StudyConfig
 from hpotune.objective.process import ProcessExit, StopRequest, log_tail
 from hpotune.records.failure_causes import cause_of, hidden_reason
+from hpotune.records.progress_record import PROGRESS
 from hpotune.records.trial import Failure, TrialResult, TrialSpec
 from hpotune.workspace.atomic_files import MIN_FREE_BYTES, write_atomic
 
@@ -57,9 +58,10 @@ def one_process_each(
 
 
 def write_spec(spec: TrialSpec) -> Path:
-    """Write the spec into the trial's folder and return its file; the result of an earlier attempt is deleted."""
+    """Write the spec into the trial's folder and return its file; delete result and progress of an earlier attempt."""
     folder = Path(spec.folder)
     (folder / "result.json").unlink(missing_ok=True)
+    (folder / PROGRESS).unlink(missing_ok=True)
     file = folder / "spec.json"
     write_atomic(file, spec.model_dump_json(indent=1))
     return file
@@ -72,6 +74,7 @@ def trial_env(context: TrialContext, spec: TrialSpec) -> dict[str, str]:
         **context.config.env.vars,
         "HPOTUNE_TRIAL": str(spec.number),
         "HPOTUNE_TRIAL_DIR": spec.folder,
+        "HPOTUNE_SEED": str(spec.seed),
         "HPOTUNE_PARAMS": json.dumps(spec.point.params),
         **_rung_env(spec),
         **environment(spec.point.params),
@@ -103,11 +106,16 @@ def in_container(config: StudyConfig, command: Sequence[str]) -> list[str]:
 def result_of_answer(spec: TrialSpec, answer: object) -> TrialResult:
     """The result in an objective's answer: a number, or a mapping of numbers by metric.
 
-    `NAME_stderr` beside `NAME` is its standard error. Further keys whose values are no numbers are left out.
+    `NAME_stderr` beside `NAME` is its standard error. Further keys whose values are no numbers are left out, and so are
+    names that are empty, have spaces around them, or hold characters that are not printed.
     """
     objectives = spec.point.score.objective
     metrics: Mapping[str, object] = answer if isinstance(answer, Mapping) else {objectives[0].metric: answer}
-    numbers = {str(key): number for key, value in metrics.items() if (number := _number(value)) is not None}
+    numbers = {
+        str(key): number
+        for key, value in metrics.items()
+        if (number := _number(value)) is not None and _is_name(str(key))
+    }
     values = []
     for objective in objectives:
         value = numbers.get(objective.metric)
@@ -125,6 +133,10 @@ def result_of_answer(spec: TrialSpec, answer: object) -> TrialResult:
         rung=spec.rung.index if spec.rung else None,
         left_out={str(key): _in_words(value) for key, value in metrics.items() if str(key) not in numbers},
     )
+
+
+def _is_name(name: str) -> bool:
+    return name != "" and name == name.strip() and name.isprintable()
 
 
 def _number(value: object) -> int | float | None:

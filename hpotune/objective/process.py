@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
+from typing import BinaryIO
 
 from hpotune.workspace.atomic_files import open_append
 from hpotune.workspace.folder import NEW_ATTEMPT_LINE
@@ -148,11 +149,8 @@ def run_process(
 ) -> ProcessExit:
     """Run a command to its end, its output appended to the trial's log.txt; all that it started is ended with it."""
     mark = f"{MARK}={uuid.uuid4().hex}"
-    with open_append(folder / "log.txt") as log, _start_watchdog(mark) as watchdog:
-        if log.tell():
-            log.write(f"{NEW_ATTEMPT_LINE}\n".encode())
-            log.flush()
-        log_start = log.tell()
+    with open_append(folder / "log.txt") as log, start_watchdog(mark) as watchdog:
+        log_start = begin_attempt(log)
         try:
             child = subprocess.Popen(
                 command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=cwd,
@@ -162,14 +160,27 @@ def run_process(
             return ProcessExit(code=child.wait(), log_start=log_start)
         finally:
             stop.child = None
-            _end_all(mark, patience_s=CHECKPOINT_S if stop.signal is not None else 0)
-            assert watchdog.stdin is not None, "opened with a pipe"
-            with suppress(BrokenPipeError):
-                watchdog.stdin.write(b"over\n")
-                watchdog.stdin.flush()
+            end_all(mark, patience_s=CHECKPOINT_S if stop.signal is not None else 0)
+            end_watchdog(watchdog)
 
 
-def _start_watchdog(mark: str) -> subprocess.Popen[bytes]:
+def begin_attempt(log: BinaryIO) -> int:
+    """Separate the attempt that begins from earlier ones in the trial's log; returns the size of the log."""
+    if log.tell():
+        log.write(f"{NEW_ATTEMPT_LINE}\n".encode())
+        log.flush()
+    return log.tell()
+
+
+def end_watchdog(watchdog: subprocess.Popen[bytes]) -> None:
+    """Tell the shell that there is nothing left to end."""
+    assert watchdog.stdin is not None, "opened with a pipe"
+    with suppress(BrokenPipeError):
+        watchdog.stdin.write(b"over\n")
+        watchdog.stdin.flush()
+
+
+def start_watchdog(mark: str) -> subprocess.Popen[bytes]:
     """Start a shell that ends all processes with the mark when this process is killed."""
     return subprocess.Popen(
         ["sh", "-c", _WATCHDOG, mark], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
@@ -177,7 +188,7 @@ def _start_watchdog(mark: str) -> subprocess.Popen[bytes]:
     )  # fmt: skip
 
 
-def _end_all(mark: str, *, patience_s: float) -> None:
+def end_all(mark: str, *, patience_s: float) -> None:
     """Kill what a trial left running after `patience_s`: ranks of a killed launcher, a program started by a shell."""
     until = time.monotonic() + patience_s
     while marked_processes(mark) and time.monotonic() < until:

@@ -14,8 +14,17 @@ from functools import cache
 import numpy as np
 from surfaces import SHARED
 
+from hpotune.statistics.best_set import best_set
+from hpotune.statistics.score_table import table_of_errors
+from hpotune.statistics.winner import Winner, winner
+
 LARGE = ("lhs", "bo", "soo")
 """Runs of the 3B model; all others are of the 1B model."""
+COMPARED = {
+    "3b": {"lhs": "LHS", "bo": "BO", "soo": "SOO"},
+    "1b": {"lhs_bis": "LHS", "bo_bis": "BO", "soo_bis": "SOO", "bamsoo_bis": "BaMSOO"},
+}
+"""Model -> runs on the final ranges -> their algorithm."""
 SLIDES = {"exp12_bo": "BO", "exp10_soo": "SOO", "exp11_bamsoo": "BaMSOO"}
 """Runs whose best scores stand on the slides (acc_norm of the 1B model, on a narrower space)."""
 ITEMS = 10_042
@@ -131,6 +140,36 @@ def facts() -> str:
         )
     one, two = beta(50, 0.5), beta(50, 1.0)
     lines.append(f"| raise eta to approximate more | eta 0.5 to 1 changes B_50 from {one:.2f} to {two:.2f} |")
+    return "\n".join(lines)
+
+
+def chosen(run: str) -> tuple[Winner, int, int]:
+    """The best trial of a run, corrected for its choice; of how many trials, and how many of them may be the best."""
+    found = [trial for trial in trials() if trial.run == run]
+    ground = base_score(found[0].size, lambda trial: trial.acc)
+    values = np.array([trial.acc for trial in found])
+    errors = np.array([error(value) for value in values])
+    table = table_of_errors(values, errors, ground, error(ground))
+    return winner(table, int(values.argmax())), len(found), len(best_set(table))
+
+
+def conclusions() -> str:
+    """Each run's best trial by the statistics of `hpotune best`."""
+    lines = [
+        "| model | algorithm | best score | expected on further items, 95 % | gain over the base model, 95 % | "
+        "better | may be its best trial |",
+        "|---" * 7 + "|",
+    ]
+    for size, runs in COMPARED.items():
+        for run, algorithm in runs.items():
+            top, count, tied = chosen(run)
+            score, gain = top.score, top.gain
+            assert gain is not None, "every run has a base model"
+            lines.append(
+                f"| {size.upper()} | {algorithm} | {score.observed:.4f} | {score.value:.4f} ({score.low:.4f} to "
+                f"{score.high:.4f}) | {gain.value:+.4f} ({gain.low:+.4f} to {gain.high:+.4f}) | "
+                f"{'yes' if top.better else 'not shown'} | {tied} of {count} |"
+            )
     return "\n".join(lines)
 
 

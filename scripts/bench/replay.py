@@ -263,7 +263,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=15, help="for all algorithms together")
     args = parser.parse_args()
     if args.verb == "facts":
-        print(published.facts(), published.cliff(), sep="\n\n")
+        print(published.facts(), published.conclusions(), published.cliff(), sep="\n\n")
     elif args.verb == "real":
         real(args) if args.folder else parser.error("real needs --folder")
     elif args.out is None:

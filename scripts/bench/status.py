@@ -166,7 +166,8 @@ def fill(storage: BaseStorage, trials: int) -> None:
         ]
     with Session(getattr(storage, "_backend", storage).engine) as session:  # type: ignore[attr-defined]
         for table, rows in tables.items():
-            session.execute(insert(table), rows)
+            if rows:
+                session.execute(insert(table), rows)
         session.commit()
 
 

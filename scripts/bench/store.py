@@ -27,7 +27,7 @@ from hpotune.config.load import Study, load_study
 from hpotune.records.trial import TrialResult, Worker
 from hpotune.schedule.failures import bad_nodes
 from hpotune.schedule.job_fit import fits
-from hpotune.schedule.retention import adapters_to_delete
+from hpotune.schedule.retention import AdapterRows, adapters_to_delete
 from hpotune.schedule.stopping_criterion import stop_reason
 from hpotune.storage import Claim, TrialQueue
 from hpotune.storage.backends.connect import connect
@@ -60,15 +60,15 @@ def make_study(base: Path, *, trials: int, sampler: str = "random") -> Study:
     return load_study(base / "study.yaml")
 
 
-def by_hpotune(store: TrialQueue, me: Worker, gone: set[int]) -> dict[str, float]:
+def by_hpotune(store: TrialQueue, me: Worker, gone: set[int], adapters: AdapterRows) -> dict[str, float]:
     """Seconds of what hpotune/worker/ asks of the store and makes of its rows, for one trial.
 
     `gone`: trials whose adapters were dropped before.
     """
     started = time.perf_counter()
     rows = store.rows()
-    left = [row for row in rows if row.number not in gone]
-    gone.update(adapters_to_delete(store.config.score.objective, left, keep=3))
+    left = adapters.left(rows, gone)
+    gone.update(adapters_to_delete(store.config.score.objective, left, None, keep=3))
     assert stop_reason(store.config, rows, now=datetime.now()) is None
     assert me.host not in bad_nodes(rows)
     looked = time.perf_counter()
@@ -129,8 +129,9 @@ def measure(urls: Urls, base: Path, *, trials: int, runs: int, sampler: str) -> 
     cold = timed(store.rows), timed(lambda: theirs.get_trials(deepcopy=False))
     kept: tuple[list[dict[str, float]], list[dict[str, float]]] = ([], [])
     gone: set[int] = set()
+    adapters = AdapterRows()
     for index in range(runs + WARM_UP):
-        found = counted(lambda: by_hpotune(store, me, gone)), counted(lambda: by_optuna(theirs))
+        found = counted(lambda: by_hpotune(store, me, gone, adapters)), counted(lambda: by_optuna(theirs))
         if index >= WARM_UP:
             kept[0].append(found[0])
             kept[1].append(found[1])

@@ -7,6 +7,7 @@ is better by three standard errors of a paired difference.
 
 python scripts/bench/winners.py                # 1,000 studies of 2, 50 and 200 trials; about 15 minutes on one core
 python scripts/bench/winners.py --studies 100
+python scripts/bench/winners.py --limit       # how many of the better ones any test could find
 """
 
 from __future__ import annotations
@@ -77,19 +78,44 @@ def row(trials: int, better: float, studies: int) -> str:
     )
 
 
+def limit(trials: int, studies: int = 100_000) -> float:
+    """The largest probability with which any test of level 5 % finds a trial that is better by ERRORS.
+
+    Neyman and Pearson's test of "all trials and the base model are equal" against "an unknown one is better", when
+    the common score and the errors are known: a test that holds its level in this one case cannot do better.
+    """
+    rng, lead = np.random.default_rng(0), ERRORS * np.sqrt(2)  # in errors of one trial; a difference has two
+
+    def ratios(better: float) -> Floats:
+        found = []
+        for _ in range(studies // 1000):
+            scores = rng.normal(size=(1000, trials))
+            scores[:, 0] += better
+            found.append(np.exp(lead * scores - lead**2 / 2).mean(axis=1))
+        return np.concatenate(found)
+
+    return float((ratios(lead) > np.quantile(ratios(0.0), 0.95)).mean())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--studies", type=int, default=1000)
-    studies = parser.parse_args().studies
+    parser.add_argument("--trials", type=int, nargs="*", default=[2, 50, 200])
+    parser.add_argument("--limit", action="store_true", help="the largest power of any test, instead")
+    arguments = parser.parse_args()
     better = latent_gain()
     head = (
         "| trials | truth | said to be better | the better one found | interval of the score covers | of the gain "
         "| uncorrected interval covers | estimate above the truth | better one in the set | size of the set |"
     )
+    if arguments.limit:
+        for trials in arguments.trials:
+            sys.stdout.write(f"{trials} trials: no test can find it in more than {limit(trials):.1%}\n")
+        return
     sys.stdout.write(f"{head}\n|{'---|' * 10}\n")
-    for trials in (2, 50, 200):
+    for trials in arguments.trials:
         for gain in (0.0, better):
-            sys.stdout.write(f"{row(trials, gain, studies).strip()}\n")
+            sys.stdout.write(f"{row(trials, gain, arguments.studies).strip()}\n")
             sys.stdout.flush()
 
 

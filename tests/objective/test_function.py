@@ -124,3 +124,12 @@ def test_module_in_home_shadows_no_library(evaluate, tmp_path, mode):
     home.chmod(mode)
     result = evaluate(function="import mine, os; return mine.A + (os.getcwd() != " + repr(str(home)) + ")")
     assert result.values == [3.0], result.failure
+
+
+def test_names_that_cannot_be_shown(evaluate):
+    """Empty, with spaces around or with a line end: no table, figure or tracker could name them."""
+    result = evaluate(
+        function="return {'loss': 0.5, '': 1.0, 'a\\nb': 2.0, 'loss_stderr ': 3.0, 'zeta': 4.0}"
+    )
+    assert result.metrics == {"loss": 0.5, "zeta": 4.0}
+    assert sorted(result.left_out) == ["", "a\nb", "loss_stderr "]

@@ -1,33 +1,45 @@
-"""Export of an adapter: a copy of its folder, or its base model with the adapter merged in, with a model card.
+"""Export of an adapter: a copy of its folder, or its base model with the adapter merged in.
 
-    python -m hpotune.finetune.model.adapter_export FOLDER OUT [--merge] < card.json
+    python -m hpotune.finetune.model.adapter_export FOLDER OUT [--merge] < request.json
 
-The card: {base, revision, tokenizer, trust_remote_code, offline, params, score, baseline, date}; the first five are the
-study's `model.path` … and `env.offline`, the others are printed in the card. OUT must not exist; it is written to a
-temporary name and renamed, so that it is complete or missing.
+The request: {base, revision, tokenizer, trust_remote_code, offline}: the study's `model.path` … and `env.offline`. OUT
+must not exist; it is written to a temporary name and renamed, so that it is complete or missing. Prints {labels,
+losses} as JSON: the names of the classes, and with --merge the losses of a fixed batch before and after merging.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import shutil
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpotune.config.schema.study_config import ModelConfig
 from hpotune.config.yaml_source import Value
 from hpotune.errors import HpotuneError
 from hpotune.finetune.model import hub
-from hpotune.finetune.trial_errors import UserError
+from hpotune.finetune.trial_errors import SanityCheckFailure, UserError
 from hpotune.workspace.atomic_files import set_usual_mode
 
+if TYPE_CHECKING:
+    import torch
 
-def main(arguments: list[str], card: Mapping[str, Value]) -> None:
-    """Write OUT.
 
-    Raises: UserError if FOLDER holds no adapter, or OUT exists.
+TOLERANCE = {"float64": 1e-9, "float32": 1e-4, "bfloat16": 2e-2, "float16": 1e-2}
+"""Allowed relative difference of the loss after merging: the merged weights are rounded once to their dtype."""
+BATCH = (2, 64)
+"""Rows and tokens of the fixed batch: random, since an export needs no data; fewer where the model takes fewer."""
+
+
+def main(arguments: list[str], card: Mapping[str, Value]) -> dict[str, Value]:
+    """Write OUT; what is printed.
+
+    Raises: UserError if FOLDER holds no adapter, or OUT exists; SanityCheckFailure if the merged weights have another
+    loss than base model and adapter.
     """
     merge = "--merge" in arguments
     folder, out = (Path(argument) for argument in arguments if argument != "--merge")
@@ -39,16 +51,14 @@ def main(arguments: list[str], card: Mapping[str, Value]) -> None:
         raise UserError(f"{out} exists; name another folder")
     unfinished = out.with_name(f"{out.name}.{secrets.token_hex(8)}")
     try:
-        if merge:
-            _write_merged(folder, unfinished, card)
-        else:
+        losses = _write_merged(folder, unfinished, card) if merge else None
+        if not merge:
             _copy_adapter(folder, unfinished, str(card["base"]))
-        text = model_card(card, merged=merge, labels=_stored_labels(folder))
-        (unfinished / "README.md").write_text(text, encoding="utf-8")
         _make_readable(unfinished)
         unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+    return {"labels": list(_stored_labels(folder)), "losses": None if losses is None else list(losses)}
 
 
 def _copy_adapter(folder: Path, out: Path, base: str) -> None:
@@ -59,16 +69,18 @@ def _copy_adapter(folder: Path, out: Path, base: str) -> None:
     (out / "adapter_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
 
 
-def _write_merged(folder: Path, out: Path, card: Mapping[str, Value]) -> None:
+def _write_merged(folder: Path, out: Path, card: Mapping[str, Value]) -> tuple[float, float]:
     """Add the adapter to the base weights in float32, round once to the base model's dtype, and save the model.
 
-    Added in bfloat16, a small adapter would be lost in the rounding and a large one changed by it.
+    Added in bfloat16, a small adapter would be lost in the rounding and a large one changed by it. Returns the losses
+    of a fixed batch: of base model and adapter, and of the merged weights as read back from disk.
+    Raises: SanityCheckFailure where they differ.
     """
     import torch
 
     from hpotune.finetune.distributed.ranks import Ranks
     from hpotune.finetune.model.adapter import attach_saved_adapter
-    from hpotune.finetune.model.base_model import load_for_merging, load_tokenizer
+    from hpotune.finetune.model.base_model import HEADS, load_for_merging, load_tokenizer
     from hpotune.finetune.model.labels import base_config
     from hpotune.finetune.model.merging import merge
 
@@ -76,12 +88,51 @@ def _write_merged(folder: Path, out: Path, card: Mapping[str, Value]) -> None:
     base = load_for_merging(config, labels=_labels(folder, config))
     _check_complete(base.new_modules, folder, config)
     ranks = Ranks(rank=0, world_size=1, device=torch.device("cpu"))
-    merged = merge(attach_saved_adapter(base.module, folder, ranks=ranks))
+    adapted = attach_saved_adapter(base.module, folder, ranks=ranks)
+    before = _batch_loss(adapted, config)
+    merged = merge(adapted)
     tokenizer = load_tokenizer(config)
     if config.task == "sequence_classification" and merged.config.pad_token_id is None:
         merged.config.pad_token_id = tokenizer.pad_token_id  # as in training
-    merged.to(base_config(config).dtype or torch.float32).save_pretrained(out)
+    dtype = base_config(config).dtype or torch.float32
+    merged.to(dtype).save_pretrained(out)
     tokenizer.save_pretrained(out)
+    del base, adapted, merged
+    saved = HEADS[config.task].from_pretrained(out, trust_remote_code=config.trust_remote_code, dtype=dtype)
+    after = _batch_loss(saved, config)
+    check_merged(before, after, dtype=str(dtype).removeprefix("torch."))
+    return before, after
+
+
+def _batch_loss(model: torch.nn.Module, config: ModelConfig) -> float:
+    """The mean cross entropy of a fixed batch in nats: of the next token, or of the first class."""
+    import torch
+    from torch.nn import functional
+
+    from hpotune.finetune.model.base_model import embedding_rows
+    from hpotune.finetune.model.model_checks import position_limit
+
+    rows = embedding_rows(model)
+    ids = torch.randint(rows, BATCH, generator=torch.Generator().manual_seed(0))[:, : position_limit(model)]
+    model.eval()
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.double()
+    if config.task == "sequence_classification":
+        return float(functional.cross_entropy(logits, torch.zeros(len(ids), dtype=torch.long)))
+    return float(functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()))
+
+
+def check_merged(before: float, after: float, *, dtype: str) -> None:
+    """Check that the merged weights have the loss of base model and adapter.
+
+    Raises: SanityCheckFailure.
+    """
+    allowed = TOLERANCE.get(dtype, TOLERANCE["bfloat16"])
+    if not (math.isfinite(after) and abs(after - before) <= allowed * max(abs(before), 1e-12)):
+        raise SanityCheckFailure(
+            f"--merge: the merged weights in {dtype} have a loss of {after:.6g} on a fixed batch, base model and "
+            f"adapter {before:.6g} (allowed: a relative difference of {allowed:g}); export the adapter without --merge"
+        )
 
 
 def _model_config(folder: Path, card: Mapping[str, Value]) -> ModelConfig:
@@ -137,34 +188,13 @@ def _make_readable(folder: Path) -> None:
         set_usual_mode(path)
 
 
-def model_card(card: Mapping[str, Value], *, merged: bool, labels: Sequence[str] = ()) -> str:
-    """The model card in Markdown: base model, date, scores of trial and base model, classes, hyperparameters."""
-    library = "transformers" if merged else "peft"
-    kind = "weights with the adapter merged in" if merged else "LoRA adapter"
-    lines = ["---", f"library_name: {library}"]
-    if not str(card["base"]).startswith(("package:", "/", ".", "~")):
-        lines.append(f"base_model: {card['base']}")
-    lines += ["tags: [lora, hpotune]", "---", "", f"# {kind[0].upper()}{kind[1:]} for {card['base']}", ""]
-    lines.append(f"Found by [hpotune](https://pypi.org/project/hpotune/) on {card['date']}.")
-    if labels:
-        lines += ["", "## Classes", "", *_table({str(number): name for number, name in enumerate(labels)})]
-    for title, key in (("Score", "score"), ("Base model", "baseline"), ("Hyperparameters", "params")):
-        lines += ["", f"## {title}", "", *_table(card.get(key))]
-    return "\n".join(lines) + "\n"
-
-
-def _table(value: Value) -> list[str]:
-    if not isinstance(value, Mapping):
-        return [f"{'not measured' if value is None else value}"]
-    return ["| name | value |", "| --- | --- |", *(f"| {name} | {one} |" for name, one in value.items())]
-
-
 if __name__ == "__main__":
     card = json.load(sys.stdin)
     hub.prepare_environment(
         offline=bool(card.get("offline", True))
     )  # as in training, so that the base is found
     try:
-        main(sys.argv[1:], card)
+        written = main(sys.argv[1:], card)
     except HpotuneError as error:
         sys.exit(f"export: {error}")
+    sys.stdout.write(json.dumps(written) + "\n")

@@ -138,7 +138,7 @@ def hub_builder(path: str, name: str | None, revision: str | None) -> object:
 
 
 def _own_cache(folder: str) -> str:
-    return str(_private_cache() / folder_fingerprint(Path(folder)))
+    return str(private_cache() / folder_fingerprint(Path(folder)))
 
 
 @contextmanager
@@ -259,7 +259,8 @@ def _link(link: Path, file: Path) -> None:
             return  # another rank was faster
 
 
-def _private_cache() -> Path:
+def private_cache() -> Path:
+    """The datasets cache of this process tree."""
     import datasets
 
     return Path(os.environ.get(PRIVATE) or datasets.config.HF_DATASETS_CACHE)

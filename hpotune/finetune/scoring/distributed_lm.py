@@ -5,6 +5,8 @@ the three methods that answer requests are distributed. Where the base model is 
 collective: ranks with fewer or shorter requests make additional passes until all ranks are done.
 
 A signal takes effect before the next forward pass.
+
+Requests with a shared context are answered by shared_context.py, others by lm-eval's own code.
 """
 
 from __future__ import annotations
@@ -22,12 +24,16 @@ from lm_eval.models.huggingface import HFLM
 from peft import PeftModel
 
 from hpotune.finetune.distributed.ranks import Ranks
+from hpotune.finetune.progress_file import ProgressFile
+from hpotune.finetune.scoring.request_tokens import KeptTokens, TokenRequest, token_requests
+from hpotune.finetune.scoring.shared_context import NotShareable, SharedContext, differs, sample_of, unfit
+from hpotune.finetune.scoring.shared_rows import clusters_of, items_of
 from hpotune.finetune.training.pass_limit import PassLimit, is_sharded, without_out_of_memory
 from hpotune.finetune.trial_errors import Paused
 
 Answer = TypeVar("Answer")
-TokenRequest = tuple[tuple[str, str] | None, list[int], list[int]]
-"""The texts of a request (None for a window of a long text), and the token ids of its context and continuation."""
+Answered = tuple[float, bool]
+"""The log-likelihood of a continuation, and whether it is the greedy one."""
 
 
 class ForwardSync:
@@ -81,7 +87,10 @@ class DistributedLM(HFLM):  # type: ignore[misc]
         *,
         limit: PassLimit,
         ranks: Ranks,
+        share_context: bool = True,
         stop_requested: Callable[[], bool] = lambda: False,
+        progress: ProgressFile | None = None,
+        kept_tokens: KeptTokens | None = None,
     ) -> None:
         # Not the model itself: lm-eval would call its tie_weights(), which replaces a trained embedding or head.
         facts = SimpleNamespace(config=model.config, device=model.device)
@@ -89,10 +98,17 @@ class DistributedLM(HFLM):  # type: ignore[misc]
         self._model = self.pretrained = model.eval()
         self.batch_size_per_gpu: int | str  # of lm-eval's class
         self.limit = limit
+        self.kept_tokens = kept_tokens
         self.pass_start, self.pass_rows = 0, 0
+        self.answered_before = 0
+        """Requests that were answered before those of the running call of lm-eval's own code."""
         self.pass_tokens: int | None = None
         self.ranks = ranks
         self.stop_requested = stop_requested
+        self.progress = progress or ProgressFile()
+        self.why_not_shared = unfit(model) if share_context else "score.share_context is false"
+        """Why contexts are forwarded once for each request; None: they are shared."""
+        self.shared = SharedContext(model, device=self.device) if self.why_not_shared is None else None
         # The base model, which is the sharded module: peft's generate calls it directly, past the outer module.
         base = model.get_base_model() if isinstance(model, PeftModel) else model
         sync = ranks.world_size > 1 and is_sharded(model)
@@ -111,8 +127,11 @@ class DistributedLM(HFLM):  # type: ignore[misc]
         if self.stop_requested():
             raise Paused
 
-    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
-        return self._answer_distributed(super().loglikelihood, requests)
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answered]:
+        return self._answer_distributed(self._loglikelihood, requests)
+
+    def _loglikelihood(self, requests: list[Instance], disable_tqdm: bool = True) -> list[Answered]:
+        return self._loglikelihood_tokens(token_requests(self, requests, kept=self.kept_tokens))
 
     def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = True) -> list[float]:
         return self._answer_distributed(super().loglikelihood_rolling, requests)
@@ -122,21 +141,72 @@ class DistributedLM(HFLM):  # type: ignore[misc]
 
     def _model_generate(self, *args: object, **kwargs: object) -> torch.Tensor:
         # With synced_gpus transformers pairs the generate calls of the ranks, which have different batches or none.
-        return super()._model_generate(*args, **kwargs, synced_gpus=False)
+        answers = super()._model_generate(*args, **kwargs, synced_gpus=False)
+        self.progress.add(len(answers))
+        return answers
 
     def _loglikelihood_tokens(
         self, requests: Sequence[TokenRequest], disable_tqdm: bool = True, override_bs: int | None = None
-    ) -> list[tuple[float, bool]]:
+    ) -> list[Answered]:
+        shared = [position for position, one in enumerate(requests) if self._is_shareable(one)]
+        found = dict(zip(shared, self._shared_answers([requests[i] for i in shared]), strict=True))
+        rest = [position for position in range(len(requests)) if position not in found]
+        found |= zip(rest, self._own_answers([requests[i] for i in rest]), strict=True)
+        return [found[position] for position in range(len(requests))]
+
+    def _is_shareable(self, request: TokenRequest) -> bool:
+        """Whether it is no window of a long text, and lm-eval cuts nothing of it."""
+        texts, context, answer = request
+        if self.shared is None or texts is None or not context or not answer:
+            return False
+        length = len(context) + len(answer) - 1
+        longest = int(self.max_length)
+        return length <= min(longest, self.shared.longest or longest)
+
+    def _shared_answers(self, requests: Sequence[TokenRequest]) -> list[Answered]:
+        """The answers with shared contexts; by lm-eval's own code where a sample shows that the model does not fit."""
+        if self.shared is None or not requests:
+            return []
+        items = items_of([(context, answer) for _, context, answer in requests])
+        clusters = clusters_of(items)
+        try:
+            found = self.shared.answers(
+                clusters,
+                rows=self.limit.rows,
+                tokens=self.limit.rows * max(item.longest for item in items),
+                logits=self.limit.logits // self.limit.width,
+                answered=self.progress.add,
+            )
+        except NotShareable as error:
+            return self._no_longer_shared(str(error), requests)
+        sample = [position for item in sample_of(clusters) for position in item.requests]
+        own = self._own_answers([requests[position] for position in sample])
+        mine = [found[position] for position in sample]
+        tokens = [len(requests[position][2]) for position in sample]
+        if differs(mine, own, tokens=tokens, dtype=self.shared.dtype):
+            return self._no_longer_shared("a sample of its answers differs from lm-eval's own", requests)
+        return [found[position] for position in range(len(requests))]
+
+    def _no_longer_shared(self, why: str, requests: Sequence[TokenRequest]) -> list[Answered]:
+        self.shared, self.why_not_shared = None, why
+        return self._own_answers(requests)
+
+    def _own_answers(self, requests: Sequence[TokenRequest]) -> list[Answered]:
+        """The answers of lm-eval's own code."""
+        if not requests:
+            return []
+        if len(requests) > self.progress.steps:  # the windows of long texts
+            self.progress.start_steps(len(requests))
+        self.answered_before = self.progress.steps - len(requests)
         self.batch_size_per_gpu = "auto"  # makes lm-eval ask `_batch_scheduler` for the size of each pass
         try:
-            return cast(
-                "list[tuple[float, bool]]", super()._loglikelihood_tokens(requests, disable_tqdm=True)
-            )
+            return cast("list[Answered]", super()._loglikelihood_tokens(requests, disable_tqdm=True))
         finally:
             self.batch_size_per_gpu = self.limit.rows
 
     def _batch_scheduler(self, pos: int, requests: Sequence[TokenRequest]) -> int:
         """The rows of the pass that holds the request at `pos`; lm-eval has sorted the longest to the front."""
+        self.progress.reach(self.answered_before + pos)
         if pos == 0 or pos >= self.pass_start + self.pass_rows:
             _, context, continuation = requests[pos]
             tokens = min(len(context) + len(continuation) - 1, self.max_length)
@@ -149,14 +219,18 @@ class DistributedLM(HFLM):  # type: ignore[misc]
         """The answers; after an out-of-memory error all of them again, with passes of half the size."""
         while True:
             self.pass_start, self.pass_rows, self.pass_tokens = 0, self.limit.rows, None
+            self.progress.start_steps(len(requests))
             answers = without_out_of_memory(
                 partial(method, requests, disable_tqdm=True),
-                may_retry=self.forward_sync is None and self.limit.rows > 1,
+                may_retry=self.forward_sync is None and (self.limit.rows > 1 or self.shared is not None),
             )
             if answers is not None:
                 return answers
-            self.limit.halve(rows=self.pass_rows, tokens=self.pass_tokens)
-            self.batch_size_per_gpu = self.limit.rows
+            if self.limit.rows > 1:
+                self.limit.halve(rows=self.pass_rows, tokens=self.pass_tokens)
+                self.batch_size_per_gpu = self.limit.rows
+            else:
+                self.shared, self.why_not_shared = None, "a row with all answers needs too much memory"
 
     def _answer_distributed(
         self, method: Callable[..., list[Answer]], requests: Sequence[Instance]

@@ -39,12 +39,17 @@ class EvalResults(TypedDict):
     samples: Mapping[str, Sequence[Sample]]
 
 
-def task_scores(results: EvalResults, names: Sequence[str], index: TaskIndex) -> dict[str, float]:
-    """`TASK/METRIC` and `TASK/METRIC_stderr` of the requested names, the groups in them, and the tasks of tags."""
+def task_scores(
+    results: EvalResults, names: Sequence[str], index: TaskIndex, *, subjects: bool = False
+) -> dict[str, float]:
+    """`TASK/METRIC` and `TASK/METRIC_stderr` of the requested names, the groups in them, and the tasks of tags.
+
+    `subjects`: also of the single tasks of groups.
+    """
     groups = set(results["group_subtasks"])
     shown = {*names, *groups}
     for name in names:
-        if name not in groups:
+        if subjects or name not in groups:
             shown |= index.leaves(name)
     return {
         f"{task}/{label}": value

@@ -6,6 +6,7 @@ The numbers are those of the `lm_eval` command line (same task files, seeds and 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,9 +17,11 @@ import transformers
 from lm_eval.evaluator import evaluate
 
 from hpotune.finetune.distributed.ranks import Ranks
+from hpotune.finetune.progress_file import ProgressFile
 from hpotune.finetune.scoring.distributed_lm import DistributedLM
 from hpotune.finetune.scoring.item_scores import ITEMS, EvalResults, item_scores, task_scores, write_items
 from hpotune.finetune.scoring.library_state import preserved_random_state, quiet_libraries, seed_libraries
+from hpotune.finetune.scoring.request_tokens import KeptTokens
 from hpotune.finetune.scoring.task_requests import BuiltCall, BuiltTasks, reset_answers
 from hpotune.finetune.training.pass_limit import PassLimit
 
@@ -34,15 +37,22 @@ def score_tasks(
     limit: PassLimit,
     ranks: Ranks,
     folder: Path,
+    subjects: bool = False,
+    share_context: bool = True,
     stop_requested: Callable[[], bool] = lambda: False,
+    progress: ProgressFile | None = None,
+    kept_tokens: KeptTokens | None = None,
 ) -> dict[str, float]:
     """Score the tasks and return every number: `hellaswag/acc_norm`, `hellaswag/acc_norm_stderr`, …, on every rank.
 
-    A group gives its own numbers and those of the groups in it, a tag those of its tasks. A filter other than `none` is
-    part of the name: `gsm8k/exact_match,strict-match`.
+    A group gives its own numbers and those of the groups in it (with `subjects` also those of its single tasks), a tag
+    those of its tasks. A filter other than `none` is part of the name: `gsm8k/exact_match,strict-match`.
     Rank 0 writes `folder/items.npz` (plain numpy, readable on login nodes): for every single task `hellaswag/doc_id`
     int64 (items,) and `hellaswag/acc_norm` float64 (items,), in the order of doc_id (NaN: the item has no such metric);
     for every requested name `mmlu/leaves`, its single tasks.
+
+    `share_context`: score.share_context. `progress`: where the tasks and their requests are shown. `kept_tokens`:
+    tokens of earlier scorings with the same tokenizer.
 
     Raises: Paused on every rank if `stop_requested` is true on one.
     """
@@ -50,21 +60,39 @@ def score_tasks(
         return {}
     assert built.index is not None, "there are tasks"
     scores, items = dict[str, float](), dict[str, np.ndarray]()
-    training = model.training
+    training, progress = model.training, progress or ProgressFile()
     reset_answers(built)
     with quiet_libraries(), preserved_random_state(ranks.device):
-        lm = DistributedLM(model, tokenizer, limit=limit, ranks=ranks, stop_requested=stop_requested)
+        lm = DistributedLM(
+            model,
+            tokenizer,
+            limit=limit,
+            ranks=ranks,
+            share_context=share_context,
+            stop_requested=stop_requested,
+            progress=progress,
+            kept_tokens=kept_tokens,
+        )
         try:
             for call in built.calls:
-                results = _evaluate(lm, call, built, ranks)
-                scores.update(task_scores(results, call.names, built.index))
+                with progress.phase("score", task=", ".join(call.names)):
+                    results = _evaluate(lm, call, built, ranks)
+                scores.update(task_scores(results, call.names, built.index, subjects=subjects))
                 items.update(item_scores(results, call.names, built.index))
         finally:
             lm.remove_hook()
     model.train(training)
+    _say_why_not_shared(lm.why_not_shared, ranks)
     if ranks.is_main:
         write_items(folder / ITEMS, items)
     return ranks.broadcast_object(scores)
+
+
+def _say_why_not_shared(why: str | None, ranks: Ranks) -> None:
+    """Say in the trial's log why the items of a rank were scored by lm-eval's own code."""
+    found = [text for text in dict.fromkeys(ranks.all_gather_object(why)) if text is not None]
+    if found and ranks.is_main:
+        sys.stderr.write(f"scored without shared contexts: {'; '.join(found)}\n")
 
 
 def _evaluate(lm: DistributedLM, call: BuiltCall, built: BuiltTasks, ranks: Ranks) -> EvalResults:

@@ -74,16 +74,26 @@ class BuiltTasks:
     confirm_unsafe_code: bool
     warnings: Sequence[str] = ()
 
+    @property
+    def items(self) -> int:
+        """The number of items of all tasks."""
+        return sum(
+            len({request.doc_id for request in task.instances})
+            for call in self.calls
+            for task in call.loaded["tasks"].values()
+        )
+
     def summary(self, *, sealed: Sequence[str] = ()) -> dict[str, TaskRequests]:
         """The number of requests and the first one of each named task; only the number of a sealed one."""
         return {
             name: TaskRequests(
                 requests=len(requests), first={} if name in sealed else request_text(requests[0])
             )
-            for name, requests in self._requests()
+            for name, requests in self.requests()
         }
 
-    def _requests(self) -> Iterator[tuple[str, list[Instance]]]:
+    def requests(self) -> Iterator[tuple[str, list[Instance]]]:
+        """The name of each task that is scored, and its requests in their order."""
         for call in self.calls:
             assert self.index is not None, "there are tasks"
             for name in call.names:
@@ -113,7 +123,8 @@ def _task_request(one: ScoredTask) -> TaskRequest:
 
 
 def sealed_tasks(score: ScoreConfig) -> list[TaskRequest]:
-    """The tasks of the sealed test: a rehearsal builds their requests to see that they can be built."""
+    """The tasks of the sealed test: a rehearsal builds their requests to see that they can be built, `hpotune test`
+    scores them."""
     return [*dict.fromkeys(map(_task_request, score.test))]
 
 
@@ -144,8 +155,7 @@ def build_requests(
     index = None
     if tasks:
         check_chat_template(tokenizer, score, chat=chat)
-        if score.confirm_unsafe_code:
-            os.environ["HF_ALLOW_CODE_EVAL"] = "1"  # the consent that the package evaluate asks for
+        allow_code(score)
         with redirected_datasets(data_root), quiet_libraries(), preserved_random_state(torch.device("cpu")):
             manager, index = task_manager([one.task for one in tasks], score=score, folders=folders)
             for names, settings in _evaluate_calls(tasks, index):
@@ -164,6 +174,12 @@ def build_requests(
         confirm_unsafe_code=score.confirm_unsafe_code,
         warnings=tuple(dict.fromkeys(warnings)),
     )
+
+
+def allow_code(score: ScoreConfig) -> None:
+    """Give the consent that the package evaluate asks for, where the study gives it."""
+    if score.confirm_unsafe_code:
+        os.environ["HF_ALLOW_CODE_EVAL"] = "1"
 
 
 def _key_of(call: BuiltCall, leaf: str, index: TaskIndex, score: ScoreConfig) -> str:

@@ -87,6 +87,25 @@ def train_adapter(
     return model
 
 
+def load_trained(
+    fresh_base: FreshBase, folder: Path, *, seed: int, ranks: Ranks, output: TrialOutput
+) -> peft.PeftModel:
+    """A base model with the trained adapter in `folder`, as a trial with checks.reload scores it.
+
+    Raises: UserError where the adapter's file lacks weights.
+    """
+    base = fresh_base(seed + 1).module
+    model = adapter.attach_saved_adapter(base, folder, ranks=ranks)
+    parameters = adapter.adapter_parameters(model)
+    lacking = [name for name, one in parameters.items() if not one.isfinite().all()]
+    if lacking:
+        raise UserError(
+            f"{folder}: holds no finite weights of {lacking[0]}; restore it, or train the trial again"
+        )
+    output.metrics["base_share_per_rank"] = shard_base(base, ranks, replicated=parameters.values())
+    return model
+
+
 def _train_and_save(
     base: BaseModel,
     rows: Sequence[Row],
@@ -125,7 +144,9 @@ def _train_and_save(
                 folder, state, progress, fingerprint=fingerprint, lineage=lineage, ranks=ranks
             )
 
-    callbacks = LoopCallbacks(save=save, log=output.append_curve, stop_requested=stop_requested)
+    callbacks = LoopCallbacks(
+        save=save, log=output.append_curve, stop_requested=stop_requested, progress=output.progress.count
+    )
     with output.phase("train"):
         train(state, rows, progress, plan=plan, args=args, pad_id=pad_id, ranks=ranks, callbacks=callbacks)
     output.metrics.update(_training_metrics(model, progress, plan))

@@ -5,7 +5,7 @@ Shape suffixes: B batch, T tokens, N counted positions, V vocabulary or classes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional
 
 from hpotune.finetune.distributed.ranks import Ranks
+from hpotune.finetune.training.counted_logits import counted_logits
 from hpotune.finetune.training.pass_limit import PassLimit, is_sharded, split_rows, without_out_of_memory
 
 IGNORED = -100  # torch's and transformers' target of a position that the loss does not count
@@ -34,8 +35,11 @@ class Batch:
 
     ids_BT: torch.Tensor
     mask_BT: torch.Tensor
-    targets: torch.Tensor
-    """(B, T) for tokens, (B,) for classes."""
+    positions_N: torch.Tensor
+    """Where the logits of the counted targets are: positions of the flattened (B T), or rows of a classification."""
+    targets_N: torch.Tensor
+    of_tokens: bool
+    """Whether targets are tokens; False: classes of rows."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -53,16 +57,32 @@ def collate(rows: Sequence[Row], *, pad_id: int, device: torch.device, ignore_al
     length = max(len(row.ids) for row in rows)
     ids = [row.ids + [pad_id] * (length - len(row.ids)) for row in rows]
     mask = [[1] * len(row.ids) + [0] * (length - len(row.ids)) for row in rows]
-    if len(rows[0].targets) == 1:
-        targets = torch.tensor([row.targets[0] for row in rows], device=device)
-    else:
-        padded = [row.targets + [IGNORED] * (length - len(row.targets)) for row in rows]
-        targets = torch.tensor(padded, device=device)
+    of_tokens = len(rows[0].targets) != 1
+    counted = [] if ignore_all else [*_counted(rows, length=length, of_tokens=of_tokens)]
     return Batch(
-        ids_BT=torch.tensor(ids, device=device),
-        mask_BT=torch.tensor(mask, device=device),
-        targets=torch.full_like(targets, IGNORED) if ignore_all else targets,
+        ids_BT=_on_device(ids, device),
+        mask_BT=_on_device(mask, device),
+        positions_N=_on_device([position for position, _ in counted], device),
+        targets_N=_on_device([target for _, target in counted], device),
+        of_tokens=of_tokens,
     )
+
+
+def _counted(rows: Sequence[Row], *, length: int, of_tokens: bool) -> Iterator[tuple[int, int]]:
+    """Position and target of each counted token (the position before it predicts it), or of each row."""
+    for number, row in enumerate(rows):
+        if not of_tokens:
+            yield number, row.targets[0]
+            continue
+        for position, target in enumerate(row.targets[1:], start=number * length):
+            if target != IGNORED:
+                yield position, target
+
+
+def _on_device(values: Sequence[int] | Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+    """The int64 tensor; a copy to a GPU does not wait for what the GPU is doing."""
+    found = torch.tensor(values, dtype=torch.long)
+    return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
 
 
 def autocast(model: torch.nn.Module, device: torch.device) -> AbstractContextManager[None]:
@@ -77,15 +97,14 @@ def autocast(model: torch.nn.Module, device: torch.device) -> AbstractContextMan
     return context
 
 
-def forward(model: torch.nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    """logits_NV and targets_N of the counted positions; with N = 0 the logits still belong to the autograd graph."""
-    logits = model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT).logits
-    targets = batch.targets
-    if targets.dim() == 2:
-        logits, targets = logits[:, :-1], targets[:, 1:]
-    keep = targets != IGNORED
-    logits_NV = logits[keep]
-    return logits_NV.float() if logits_NV.dtype in HALF_PRECISION else logits_NV, targets[keep]
+def forward(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
+    """logits_NV of the counted positions; with N = 0 they still belong to the autograd graph."""
+    if batch.of_tokens:
+        logits_NV = counted_logits(model, batch.ids_BT, batch.mask_BT, batch.positions_N)
+    else:
+        logits = model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT).logits
+        logits_NV = logits.index_select(0, batch.positions_N)
+    return logits_NV.float() if logits_NV.dtype in HALF_PRECISION else logits_NV
 
 
 def summed_loss(logits_NV: torch.Tensor, targets_N: torch.Tensor, *, smoothing: float = 0.0) -> torch.Tensor:
@@ -94,18 +113,26 @@ def summed_loss(logits_NV: torch.Tensor, targets_N: torch.Tensor, *, smoothing: 
 
 
 def mean_loss(
-    model: torch.nn.Module, rows: Sequence[Row], *, pad_id: int, limit: PassLimit, ranks: Ranks
+    model: torch.nn.Module,
+    rows: Sequence[Row],
+    *,
+    pad_id: int,
+    limit: PassLimit,
+    ranks: Ranks,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> MeanLoss:
     """Mean loss and accuracy over the rows, without dropout; each rank computes a part of the rows.
 
-    A pass that does not fit into the memory is repeated in halves, and `limit` is lower from then on.
+    A pass that does not fit into the memory is repeated in halves, and `limit` is lower from then on. `progress` is
+    called with the number of rows that are done, of all ranks together, and that of all rows.
     """
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
     groups = split_rows([len(rows[i].ids) for i in by_length], limit=limit, world_size=ranks.world_size)
     sharded = is_sharded(model)
     totals = torch.zeros(3, dtype=torch.float64, device="cpu")
-    was_training = model.training
+    was_training, done = model.training, 0
     model.eval()
+    progress(0, len(rows))
     with torch.no_grad(), autocast(model, ranks.device):
         for group in groups:
             own = [rows[by_length[position]] for position in group[ranks.rank :: ranks.world_size]]
@@ -113,6 +140,8 @@ def mean_loss(
             totals += _summed(
                 model, batch, pad_id=pad_id, limit=limit, device=ranks.device, joins=not own, sharded=sharded
             )
+            done += len(group)
+            progress(done, len(rows))
     model.train(was_training)
     loss, correct, counted = ranks.all_reduce_sum(totals.to(ranks.device)).tolist()
     return MeanLoss(loss=loss / counted, accuracy=correct / counted)
@@ -134,7 +163,7 @@ def _summed(
 
         def one_pass() -> torch.Tensor:
             batch = collate(rows, pad_id=pad_id, device=device, ignore_all=joins)
-            logits_NV, targets_N = forward(model, batch)
+            logits_NV, targets_N = forward(model, batch), batch.targets_N
             correct = (logits_NV.argmax(-1) == targets_N).sum()
             numbers = [summed_loss(logits_NV, targets_N).item(), correct.item(), len(targets_N)]
             return torch.tensor(numbers, dtype=torch.float64)

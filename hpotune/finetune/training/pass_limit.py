@@ -33,6 +33,8 @@ class PassLimit:
     """B x T x V, at most."""
     width: int
     """V: the numbers of a token's logits."""
+    halved: bool = False
+    """Whether a pass ran out of memory."""
 
     def rows_of(self, tokens: int) -> int:
         """The rows of a pass whose longest row has so many tokens of which the logits are computed; at least 1."""
@@ -40,7 +42,7 @@ class PassLimit:
 
     def halve(self, *, rows: int, tokens: int | None) -> None:
         """Half of a pass that did not fit; said in the trial's log. `tokens`: of its longest row, where it is known."""
-        self.rows = max(1, rows // 2)
+        self.rows, self.halved = max(1, rows // 2), True
         if tokens is not None:
             self.logits = max(1, rows * tokens * self.width // 2)
         length = f" of up to {tokens} tokens" if tokens is not None else ""

@@ -19,7 +19,9 @@ from hpotune.finetune.training.loss import Row, autocast, collate, forward, summ
 from hpotune.finetune.trial_errors import NotFinite, SanityCheckFailure
 
 CheckRecord = dict[str, Value]
-ROWS = 2  # of the fixed batch
+ROWS, TOKENS, AMONG = 2, 32, 256
+"""The fixed batch: so many rows, the shortest that have so many tokens, among the first AMONG. Each trial computes it
+four times; short rows pass through every layer too, and two long ones took a quarter of a small trial on a CPU."""
 
 # Allowed relative difference of two losses that should be equal. exact: the new adapter adds zeros; rounded: it adds
 # terms that cancel up to rounding; compensated: its product is subtracted from the base weights, which are rounded to
@@ -33,15 +35,21 @@ TOLERANCE: Mapping[AdapterInit, Mapping[torch.dtype, float]] = {
 
 
 def fixed_batch_loss(model: torch.nn.Module, rows: Sequence[Row], *, pad_id: int) -> float:
-    """The mean loss in nats on the first rows, without dropout; the batch is the same on every rank."""
+    """The mean loss in nats on a few rows, without dropout; the batch is the same on every rank."""
     parameter = next(model.parameters())
     was_training = model.training
     model.eval()
     with torch.no_grad(), autocast(model, parameter.device):
-        logits_NV, targets_N = forward(model, collate(rows[:ROWS], pad_id=pad_id, device=parameter.device))
-        loss = summed_loss(logits_NV, targets_N) / len(targets_N)
+        batch = collate(_fixed_batch(rows), pad_id=pad_id, device=parameter.device)
+        loss = summed_loss(forward(model, batch), batch.targets_N) / len(batch.targets_N)
     model.train(was_training)
     return float(loss)
+
+
+def _fixed_batch(rows: Sequence[Row]) -> list[Row]:
+    """The shortest rows of at least TOKENS tokens; where these are too few, the longest of the shorter ones."""
+    by_length = sorted(rows[:AMONG], key=lambda row: (len(row.ids) < TOKENS, abs(len(row.ids) - TOKENS)))
+    return by_length[:ROWS]
 
 
 def check_identity(
@@ -103,6 +111,24 @@ def check_reload(
                 f"the trained model {memory:.6g} (allowed: a relative change of {tolerance:g})"
             )
     return {"ok": True, "memory_loss": memory, "disk_loss": disk, "tolerance": tolerance}
+
+
+SAME_MODEL = 0.01
+"""Allowed relative difference of one model's validation loss on two kinds of machines, bfloat16 included."""
+
+
+def check_same_loss(expected: float, measured: float) -> CheckRecord:
+    """Check that a model that was trained before still has the validation loss that was recorded then.
+
+    Raises: SanityCheckFailure if the base model, the adapter or the rows have changed.
+    """
+    if not _close(expected, measured, SAME_MODEL):
+        raise SanityCheckFailure(
+            f"same_model: the validation loss is {measured:.6g}, and {expected:.6g} was recorded (allowed: a relative "
+            f"change of {SAME_MODEL:g}), so the base model, the adapter or the validation rows have changed since; "
+            "restore them"
+        )
+    return {"ok": True, "recorded_loss": expected, "loss": measured, "tolerance": SAME_MODEL}
 
 
 def _close(one: float, other: float, tolerance: float) -> bool:

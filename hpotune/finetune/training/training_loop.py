@@ -49,6 +49,8 @@ class LoopCallbacks:
     log: Callable[[CurvePoint], None]
     stop_requested: Callable[[], bool]
     """True after a signal to this process."""
+    progress: Callable[[int, int], None] = lambda done, total: None
+    """Called with the number of steps that are done, and that of all."""
 
 
 def train(
@@ -69,6 +71,7 @@ def train(
     state.model.train()
     saved_at = time.monotonic()
     started = saved_at - progress.train_seconds
+    callbacks.progress(progress.step, plan.last_step)
     while progress.step < plan.last_step:
         lr = state.scheduler.get_last_lr()[0]
         save_due = plan.save_every is None and ranks.is_main and time.monotonic() - saved_at > SAVE_EVERY_S
@@ -78,6 +81,7 @@ def train(
         )
         _record_step(progress, loss, tokens, plan=plan)
         progress.train_seconds = time.monotonic() - started
+        callbacks.progress(progress.step, plan.last_step)
         last = progress.step == plan.last_step
         if last or progress.step % plan.log_every == 0:
             callbacks.log(_curve_point(progress, lr=lr, every=plan.log_every))
@@ -120,7 +124,8 @@ def _train_step(
     The last two are the ranks' flags, summed in the all-reduce of the gradients: so all ranks stop and save at the same
     step without a collective of its own.
     """
-    batch = plan.batches.rows_at(step)
+    # rows of a length share a micro-batch, so that less is padded; the sum over the step's rows is the same
+    batch = sorted(plan.batches.rows_at(step), key=lambda index: len(rows[index].ids))
     micro_batches = rank_micro_batches(
         batch, rank=ranks.rank, world_size=ranks.world_size, micro_batch=plan.micro_batch
     )
@@ -129,7 +134,8 @@ def _train_step(
     sums = accumulate_gradients(
         state.model, rows, micro_batches, smoothing=smoothing, pad_id=pad_id, ranks=ranks
     )
-    return update_weights(state, [*sums, *flags], max_norm=args.max_grad_norm, ranks=ranks)
+    total = torch.cat([sums, torch.tensor(flags, dtype=sums.dtype).to(sums)])
+    return update_weights(state, total, max_norm=args.max_grad_norm, ranks=ranks)
 
 
 def _curve_point(progress: Progress, *, lr: float, every: int) -> CurvePoint:
@@ -152,25 +158,28 @@ def accumulate_gradients(
     smoothing: float,
     pad_id: int,
     ranks: Ranks,
-) -> list[float]:
-    """Compute the gradients of this rank's summed loss and return [summed loss, counted tokens, tokens]."""
+) -> torch.Tensor:
+    """Compute the gradients of this rank's summed loss and return [summed loss, counted tokens, tokens], float64.
+
+    Nothing waits for the device here: a GPU works on one micro-batch while the next is put together.
+    """
     model.zero_grad()
-    loss_sum, counted, tokens = 0.0, 0, 0
+    loss_sum = torch.zeros((), dtype=torch.float64, device=ranks.device)
+    counted, tokens = 0, 0
     for indices in micro_batches:
         chosen = [rows[index] for index in indices] or [rows[0]]
         batch = collate(chosen, pad_id=pad_id, device=ranks.device, ignore_all=not indices)
         with autocast(model, ranks.device):
-            logits_NV, targets_N = forward(model, batch)
-            loss = summed_loss(logits_NV, targets_N, smoothing=smoothing)
+            loss = summed_loss(forward(model, batch), batch.targets_N, smoothing=smoothing)
         loss.backward()
-        loss_sum += loss.item()
-        counted += len(targets_N)
+        loss_sum += loss.detach()
+        counted += len(batch.targets_N)
         tokens += sum(len(rows[index].ids) for index in indices)
-    return [loss_sum, counted, tokens]
+    return torch.stack([loss_sum, loss_sum.new_tensor(counted), loss_sum.new_tensor(tokens)])
 
 
 def update_weights(
-    state: TrainingState, sums: Sequence[float], *, max_norm: float, ranks: Ranks
+    state: TrainingState, sums: torch.Tensor, *, max_norm: float, ranks: Ranks
 ) -> tuple[float, float, float, float]:
     """Make one optimizer step and return (mean loss, tokens, stop, save) over all ranks.
 
@@ -179,7 +188,7 @@ def update_weights(
     Raises: NotFinite if the gradient's norm is not finite.
     """
     parameters = list(trainable_parameters(state.model).values())
-    total = all_reduce_gradients(parameters, torch.tensor(sums, dtype=torch.float64), ranks).tolist()
+    total = all_reduce_gradients(parameters, sums, ranks).tolist()
     loss, counted, tokens, stop, save = total
     for parameter in parameters:
         parameter.grad.div_(counted)

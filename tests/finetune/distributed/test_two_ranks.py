@@ -25,6 +25,11 @@ EXACT = 1e-9  # float64, but the model's norms compute in float32
 # 40 rows in batches of 7: ranks with unequal shares, micro-batches without rows, a smaller last batch of an epoch.
 TRAIN = {"global_batch_size": 7, "per_device_train_batch_size": 3, "gradient_checkpointing": True}
 FILES = {"result.json", "curve.jsonl", "spans.jsonl", "adapter", "spec.json", "log.txt", "items.npz"}
+FILES |= {
+    "provenance.json",
+    "environments",
+    "hashes",
+}  # the last two of the study, whose folder is the trial's here
 
 
 @pytest.fixture(scope="module")

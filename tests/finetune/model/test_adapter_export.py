@@ -11,18 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from hpotune.finetune.model.adapter_export import main, model_card
+from hpotune.finetune.model.adapter_export import check_merged, main
+from hpotune.finetune.trial_errors import SanityCheckFailure
 from tests.fixtures.tiny_model import tiny_model
 
-CARD = {
-    "base": "",
-    "params": {"lora.r": 4},
-    "score": {"toy_topics/acc": 0.9},
-    "baseline": {"toy_topics/acc": 0.25},
-    "date": "2026-01-31",
-}
+CARD = {"base": ""}
 TOKENS = torch.arange(5, 45).reshape(2, 20)
 
 
@@ -104,10 +100,33 @@ def test_classifier_is_merged_with_head(tmp_path: Path) -> None:
     torch.testing.assert_close(logits(merged), logits(model), rtol=0, atol=1e-4)
 
 
-def test_card_names_scores_and_hyperparameters() -> None:
-    text = model_card({**CARD, "base": "meta-llama/Llama-3.2-3B"}, merged=False)
-    for part in ("base_model: meta-llama/Llama-3.2-3B", "| lora.r | 4 |", "0.9", "0.25", "2026-01-31"):
-        assert part in text
+def test_merged_loss_is_compared(base: Path, adapter: Path, tmp_path: Path) -> None:
+    before, after = main([str(adapter), str(tmp_path / "out"), "--merge"], {**CARD, "base": str(base)})[
+        "losses"
+    ]  # type: ignore[misc]
+    assert before == pytest.approx(after, rel=1e-5)
+    plain = main([str(adapter), str(tmp_path / "adapter")], {**CARD, "base": str(base)})
+    assert plain == {"labels": [], "losses": None}
+
+
+def test_weights_too_large_to_merge(base: Path, adapter: Path, tmp_path: Path) -> None:
+    half = tiny_model(tmp_path / "half", dtype="float16")
+    shutil.copytree(adapter, tmp_path / "large")
+    file = tmp_path / "large" / "adapter_model.safetensors"
+    weights = load_file(file)
+    save_file({name: weight * 3e3 for name, weight in weights.items()}, file)  # the product overflows float16
+    with pytest.raises(SanityCheckFailure, match="the merged weights in float16 have a loss of nan"):
+        main([str(tmp_path / "large"), str(tmp_path / "out"), "--merge"], {**CARD, "base": str(half)})
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "most"), [("float64", 1e-9), ("float32", 1e-4), ("bfloat16", 2e-2), ("float16", 1e-2)]
+)
+def test_tolerance_is_that_of_the_dtype(dtype: str, most: float) -> None:
+    check_merged(2.0, 2.0 * (1 + 0.9 * most), dtype=dtype)
+    with pytest.raises(SanityCheckFailure, match=f"the merged weights in {dtype}"):
+        check_merged(2.0, 2.0 * (1 - 1.2 * most), dtype=dtype)
 
 
 def test_folder_without_adapter_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import transformers
 
 from hpotune.config.schema.study_config import ModelConfig
 from hpotune.finetune.data.dataset import DataRow, DataSplit
-from hpotune.finetune.model.adapter_export import main, model_card
+from hpotune.finetune.model.adapter_export import main
 from hpotune.finetune.model.labels import class_order, read_labels, with_class_order, write_labels
 from hpotune.finetune.trial_errors import DataError, UserError
 from tests.fixtures.tiny_model import tiny_model
@@ -87,7 +87,6 @@ def test_names_are_written_as_they_are(tmp_path: Path) -> None:
     assert read_labels(tmp_path) is None
     write_labels(tmp_path, ["größer", "007"])
     assert read_labels(tmp_path) == ["größer", "007"]
-    assert "| 1 | 007 |" in model_card({"base": "a/b", "date": "2026"}, merged=True, labels=["größer", "007"])
 
 
 def test_trial_keeps_order_of_base(make_spec: Any, tmp_path: Path) -> None:

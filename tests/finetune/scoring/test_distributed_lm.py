@@ -41,8 +41,9 @@ def tiny(*, tied: bool, vocabulary: int = 512) -> LlamaForCausalLM:
 def wrapped(
     model: torch.nn.Module, tokenizer: PreTrainedTokenizerFast, *, rows: int = 4, logits: int = 2**23
 ) -> DistributedLM:
+    """With lm-eval's own passes; those of shared contexts are tested in test_shared_context.py."""
     limit = PassLimit(rows=rows, logits=logits, width=512)
-    return DistributedLM(model, tokenizer, limit=limit, ranks=ONE_RANK)
+    return DistributedLM(model, tokenizer, limit=limit, ranks=ONE_RANK, share_context=False)
 
 
 @pytest.mark.parametrize("tied", [True, False])

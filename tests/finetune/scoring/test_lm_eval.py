@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,14 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from hpotune.config.schema.study_config import Objective, ScoreConfig
+from hpotune.finetune.progress_file import ProgressFile
 from hpotune.finetune.scoring.distributed_lm import assign_requests
 from hpotune.finetune.scoring.expected_scores import objective_value
 from hpotune.finetune.scoring.lm_eval import score_tasks
 from hpotune.finetune.scoring.task_requests import BuiltTasks, TaskRequest, build_requests, requested_tasks
 from hpotune.finetune.training.pass_limit import pass_limit
 from hpotune.finetune.trial_errors import DataError, Paused, UserError
+from hpotune.records.progress_record import PROGRESS, ProgressRecord
 from hpotune.records.trial import TrialSpec
 from tests.fixtures.tiny_model import tiny_model, topic_task
 from tests.fixtures.tiny_trials import ONE_RANK, run_here
@@ -195,6 +198,7 @@ def score_in_memory(
     *,
     batch_size: int = 16,
     stop_requested: Callable[[], bool] = lambda: False,
+    progress: ProgressFile | None = None,
 ) -> dict[str, float]:
     model = AutoModelForCausalLM.from_pretrained(bench / "model")
     try:
@@ -206,12 +210,13 @@ def score_in_memory(
             ranks=ONE_RANK,
             folder=bench,
             stop_requested=stop_requested,
+            progress=progress,
         )
     finally:
         assert not model._forward_pre_hooks
 
 
-def test_chat_scores_equal_lm_eval(bench: Path) -> None:
+def test_chat_scores_equal_lm_eval(bench: Path, tmp_path: Path) -> None:
     model = AutoModelForCausalLM.from_pretrained(bench / "model")
     tokenizer = AutoTokenizer.from_pretrained(bench / "model")
     names, system = ["toy_topics", "toy_generate"], "Answer with one word."
@@ -228,7 +233,11 @@ def test_chat_scores_equal_lm_eval(bench: Path) -> None:
     )
     tasks = [TaskRequest(task=name, limit=LIMIT, num_fewshot=SHOTS) for name in names]
     built = built_tasks(bench, *tasks, prompt="chat", system=system)
-    ours = score_in_memory(bench, built)
+    progress = ProgressFile(folder=tmp_path, clock=count(step=10.0).__next__)  # each step is written
+    ours = score_in_memory(bench, built, progress=progress)
+    shown = ProgressRecord.model_validate_json((tmp_path / PROGRESS).read_text())
+    assert (shown.phase, shown.task) == ("score", "toy_topics, toy_generate")
+    assert shown.step == shown.steps == LIMIT  # the generated answers are the last ones
     for name, label in (
         ("toy_topics", "acc"),
         ("toy_topics", "acc_norm"),

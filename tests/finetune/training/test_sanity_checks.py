@@ -14,6 +14,7 @@ from transformers import BertConfig, BertForMaskedLM
 from hpotune.finetune import pipeline
 from hpotune.finetune.model import adapter
 from hpotune.finetune.training import sanity_checks
+from hpotune.finetune.training.loss import Row
 from hpotune.finetune.trial_errors import NotFinite, SanityCheckFailure
 from tests.fixtures.tiny_model import tiny_tokenizer, topic_rows
 from tests.fixtures.tiny_trials import run_here
@@ -170,3 +171,12 @@ def test_saved_adapter_is_readable_by_others(make_spec):
     run_here(spec)
     files = list((Path(spec.folder) / "adapter").iterdir())
     assert {file.stat().st_mode & 0o777 for file in files} == {0o644}
+
+
+@pytest.mark.parametrize(
+    ("lengths", "chosen"),
+    [([200, 40, 9, 33, 60], [33, 40]), ([5, 9, 7], [9, 7]), ([90, 12, 20], [90, 20]), ([8], [8])],
+)
+def test_fixed_batch_has_short_rows(lengths, chosen):
+    rows = [Row(ids=[1] * length, targets=[1] * length) for length in lengths]
+    assert [len(row.ids) for row in sanity_checks._fixed_batch(rows)] == chosen
