@@ -18,7 +18,11 @@ from hpotune.workspace.folder import StudyFolder, make_folder
 from tests.fixtures.postgres import Postgres
 
 ROOT = Path(__file__).resolve().parents[1]
-pytest_plugins = ["tests.fixtures.slurm_cluster", "tests.fixtures.slurm_commands"]
+pytest_plugins = [
+    "tests.fixtures.slurm_cluster",
+    "tests.fixtures.slurm_commands",
+    "tests.fixtures.trained_study",
+]
 FUNCTION = "def bowl(x, **others):\n    return {'value': (x - 1) ** 2}\n"
 FILE: dict[str, Any] = {
     "name": "bowl",

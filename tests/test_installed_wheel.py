@@ -37,13 +37,21 @@ LOGIN = {
     "status": ("lab.yaml",),
     "trials": ("lab.yaml",),
     "best": ("lab.yaml",),
+    "test": ("lab.yaml",),
     "logs": ("lab.yaml", "0"),
+    "report": ("lab.yaml",),
+    "plot": ("lab.yaml", "score-over-trials"),
+    "dashboard": ("lab.yaml", "--port", "-1"),
+    "sync": ("lab.yaml", "--to", "none"),
     "why": ("lab.yaml", "0"),
+    "provenance": ("lab.yaml", "0"),
+    "rerun": ("lab.yaml", "0"),
     "cancel": ("lab.yaml",),
     "extend": ("lab.yaml", "--trials", "+1"),
     "resume": ("lab.yaml",),
     "retry": ("lab.yaml",),
     "export": ("lab.yaml", "exported"),
+    "import": ("lab/store.db", "-o", "imported.yaml"),
     "doctor": (),
     "algorithms": ("tpe",),
     "ask-tell": (),
@@ -152,7 +160,12 @@ def test_wheel_holds_every_file(wheel: Path) -> None:
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert packed == files
-    assert {Path(name).name for name in packed} >= {"recorded_fields.json", "function.yaml", "objective.py"}
+    assert {Path(name).name for name in packed} >= {
+        "recorded_fields.json",
+        "function.yaml",
+        "objective.py",
+        "page.html.jinja",
+    }
 
 
 def test_every_verb_answers_help(installed: Installed, tmp_path: Path) -> None:
@@ -207,8 +220,9 @@ def test_the_template_of_a_command_runs(installed: Installed, tmp_path: Path) ->
 def test_login_verbs_load_no_torch(installed: Installed, tmp_path: Path) -> None:
     program = installed.folder / "bin" / "hpotune"
     for verb, words in LOGIN.items():
-        # There is no Slurm here, a function has no rows, and what doctor finds depends on the machine.
-        code = {"submit": 3, "preview": 1, "doctor": None}.get(verb, 0)
+        # There is no Slurm here, a function has no rows and no sealed test, no dashboard is to be served, and what
+        # doctor finds depends on the machine.
+        code = {"submit": 3, "preview": 1, "test": 2, "dashboard": 2, "sync": 2, "doctor": None}.get(verb, 0)
         done = installed.run(program, verb, *words, cwd=tmp_path, code=code, PYTHONPROFILEIMPORTTIME="1")
         if verb == "init":
             edit(tmp_path / "lab.yaml", "name: lab", trials="1")

@@ -11,7 +11,7 @@ from importlib import metadata
 from pathlib import Path
 
 from hpotune.checks.doctor_data import cache_findings, disk_clock, store_findings
-from hpotune.checks.doctor_slurm import slurm_findings
+from hpotune.checks.doctor_slurm import held_findings, slurm_findings
 from hpotune.checks.finding import Finding as Finding
 from hpotune.checks.finding import exit_code as exit_code
 from hpotune.checks.gpus import gpu_lines
@@ -42,6 +42,7 @@ def findings(target: Path) -> list[Finding]:
     config = _config(target, study_folder)
     checks: list[Callable[[], Iterator[Finding]]] = [
         lambda: slurm_findings(config),
+        lambda: held_findings(study_folder),
         lambda: _files(folder),
         lambda: node_local_findings(config, study_folder) if config else iter(()),
         lambda: disk_clock(folder),

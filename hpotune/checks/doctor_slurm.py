@@ -18,6 +18,8 @@ from hpotune.slurm.cluster_limits import cluster_config, user_limits
 from hpotune.slurm.command_tables import number_of, query_table
 from hpotune.slurm.commands import CommandMissing, limited_time, one_line, run_command
 from hpotune.slurm.partitions import UNTYPED, Partition, query_partitions, spelled_here, unknown_type
+from hpotune.slurm.study_jobs import cached_jobs
+from hpotune.workspace.folder import StudyFolder
 
 SLOW_S = 10.0
 """Commands that take longer are reported as slow."""
@@ -70,6 +72,21 @@ def _of_cluster(config: StudyConfig | None) -> Iterator[Finding]:
     if "limits" in settings.get("AccountingStorageEnforce", "limits"):
         yield from _my_limits(config)
     yield from _partitions(config)
+
+
+def held_findings(folder: StudyFolder) -> Iterator[Finding]:
+    """The study's jobs that Slurm itself holds; nothing where there are none, or Slurm does not answer."""
+    if shutil.which("sbatch") is None or not folder.jobs.is_dir():
+        return
+    with limited_time(ANSWER_S):
+        held = [job.id for job in cached_jobs(folder, []).rows if job.held_by_slurm]
+    if held:
+        yield Finding(
+            level="bad",
+            kind="slurm",
+            text=f"Slurm holds job {', '.join(held)} of the study after failed launches",
+            advice="see `sinfo -R` for the node; `hpotune resume` replaces them, `scontrol release JOB` starts one",
+        )
 
 
 def _commands() -> Iterator[Finding]:

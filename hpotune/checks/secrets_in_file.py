@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from hpotune.checks.finding import Finding
 from hpotune.config.load import Study
-from hpotune.config.secret_text import is_secret_name, may_be_secret, secrets_in
+from hpotune.config.text.secret_text import is_secret_name, may_be_secret, secrets_in
 from hpotune.config.yaml_source import KeyPath, Source, Value
 
 WHY = "and job scripts are readable; export it in ~/.bashrc instead"

@@ -44,7 +44,12 @@ def content_findings(study: Study, folder: StudyFolder) -> Iterator[Finding]:
             examine_file(url)
         except (OSError, sqlite3.Error) as error:
             raise StoreError(damage_message(url, str(error))) from error
-    if text := earlier_trials_message(url, study.config.name, folder):
+    try:
+        text = earlier_trials_message(url, study.config.name, folder)
+    except StoreError as error:  # jobs may reach it from elsewhere; `run` and `submit` stop at it
+        yield Finding(kind="store", level="note", key=_KEY, text=f"earlier trials are not known: {error}")
+        return
+    if text:
         yield Finding(kind="earlier trials", level="note", key=_KEY, text=text)
 
 
@@ -52,6 +57,7 @@ def earlier_trials_message(url: str, name: str, folder: StudyFolder) -> str:
     """What the store holds of a study whose folder does not exist, and the two ways on; empty where it holds nothing.
 
     Trials of another folder that exists are left out: creating the study names that folder and refuses.
+    Raises: StoreError where the store cannot be reached or read.
     """
     from hpotune.storage.readers.read_only import earlier_trials
 

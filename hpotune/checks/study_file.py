@@ -21,9 +21,10 @@ from hpotune.checks.user_code import (
     rung_warning,
 )
 from hpotune.config import budget_extension, lm_eval_tasks
+from hpotune.config.comparability import rule_key
 from hpotune.config.lm_eval_tasks import TaskIndex
 from hpotune.config.load import Study, build_study
-from hpotune.config.metrics import other_form_warning, task_metrics, unsafe_code_mistake
+from hpotune.config.metrics import TRAINING_METRICS, other_form_warning, task_metrics, unsafe_code_mistake
 from hpotune.config.paths import resolve
 from hpotune.config.rows.data_check import data_mistakes
 from hpotune.config.space.start_from import items
@@ -33,13 +34,6 @@ from hpotune.search.algorithms.registry import check_algorithm
 from hpotune.search.sampler_setup import sampler_setup
 from hpotune.search.start_points import StartPoint, distinct_start_points, recommended_start_points
 from hpotune.workspace.folder import StudyFolder, difference_message, folder_of_source, home_of, open_folder
-
-_MEASURED = (
-    "train_loss final_train_loss eval_loss eval_accuracy samples_per_second tokens_per_second peak_memory_gb "
-    "gpu_hours process_hours trainable_parameters train_seconds steps"
-)
-TRAINING_METRICS = tuple(_MEASURED.split())
-"""What a trial measures without an lm-eval task."""
 
 RATE_TOO_LOW, RATE_TOO_HIGH = 1e-7, 3e-2
 """Learning rates of LoRA with AdamW. In 353 published trials on Llama-3.2 (github Kiwy3/BO_PBO_HPO_LLM) none below 1e-7
@@ -74,6 +68,12 @@ class Checked:
         return distinct_start_points(
             [*self.start_points, *recommended_start_points(self.study, self.study.config)]
         )
+
+    def unused_studies(self) -> Iterator[str]:
+        """A note if sibling folders hold studies over the same names; their stores are read."""
+        from hpotune.warm_start.start_point_sources import unused_studies_note
+
+        return unused_studies_note(self.study, folder=self.folder.path)
 
 
 def check(target: Path, *, chosen: Path | None = None, data_root: str | None = None) -> Checked:
@@ -278,6 +278,13 @@ def _task_metric_mistakes(study: Study, index: TaskIndex) -> Iterator[Mistake]:
         text = facts.mistake(objective.task or "", objective.metric) if facts is not None else None
         if text is not None:
             yield (*_objective(study, number), "metric"), text
+    rule = study.config.best
+    for name in sorted(rule.names) if rule is not None else ():
+        task, separator, metric = name.removesuffix("_stderr").rpartition("/")
+        facts = known.get(task) if separator else None
+        text = facts.mistake(task, metric) if facts is not None else None
+        if text is not None and rule is not None:
+            yield rule_key(rule, name), f"best: {text.replace('score.objective: ', '')}"
 
 
 def _unknown_task(name: str, index: TaskIndex, *, measured: bool) -> str:

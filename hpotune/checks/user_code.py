@@ -12,7 +12,7 @@ from hpotune.checks.finding import Finding
 from hpotune.config.load import Study
 from hpotune.config.param_names import environment_name, name_mistakes, values_by_name
 from hpotune.config.paths import parse_python, template_names
-from hpotune.config.shell_quotes import quote_mistakes, standing_alone
+from hpotune.config.text.shell_quotes import quote_mistakes, standing_alone
 from hpotune.config.yaml_source import Mistake
 from hpotune.errors import nearest
 from hpotune.schedule.promotion import MIN_PRUNING_SHARE

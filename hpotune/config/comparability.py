@@ -7,8 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hpotune.config.schema.study_config import StudyConfig
+from hpotune.config.metrics import COSTS, TRAINING_METRICS
+from hpotune.config.schema.best_rule import BestRule
+from hpotune.config.schema.study_config import Objective, StudyConfig
 from hpotune.config.yaml_source import KeyPath, Mistake, Value
+from hpotune.errors import nearest
 
 SEARCHABLE = ("model", "data", "lora", "train", "params")
 BASE = ("path", "revision", "dtype", "tokenizer", "task", "num_labels")
@@ -71,6 +74,50 @@ def unmeasured_objectives(values: dict[str, Value], config: StudyConfig) -> Iter
                 f"metric={objective.metric!r} is not defined for the base model; write checks: "
                 "{baseline: false}, or put it under score.record and choose another objective",
             )
+
+
+def is_cost(objective: Objective) -> bool:
+    """Whether a number says what a trial took and not how good it is: the base model has none to compare with."""
+    name = objective.metric
+    return objective.task is None and (name in COSTS or (name in TRAINING_METRICS and name not in OF_ROWS))
+
+
+def unmeasured_rule(values: dict[str, Value], config: StudyConfig) -> Iterator[Mistake]:
+    """Names in `best` that no trial measures, and sealed tasks; functions and commands may return any number."""
+    rule = config.best
+    for name in sorted(rule.names) if rule is not None else ():
+        text = rule_name_mistake(config, name)
+        if text is not None and rule is not None:
+            yield rule_key(rule, name), f"best: {text}"
+
+
+def rule_name_mistake(config: StudyConfig, name: str) -> str | None:
+    """The error of a name that a rule reads; None if trials measure it."""
+    score = config.score
+    task, separator, _ = name.rpartition("/")
+    known = {
+        *COSTS,
+        *(o.label for o in score.objective),
+        *(c.metric for c in score.constraints),
+    }
+    if config.model is None:
+        return None if not separator or name in known else f"{name!r} is not measured; {nearest(name, known)}"
+    if name in ("eval_loss", "eval_accuracy") and config.data and not config.data.validation:
+        return f"{name!r} needs data.validation above 0, e.g. 0.05"
+    tasks = {o.task for o in score.objective if o.task} | {one.task for one in score.record}
+    if name in known or name in TRAINING_METRICS or (separator and task in tasks - {*TRAINING_METRICS}):
+        return None
+    sealed = [one.task for one in score.test]
+    if any((task or name) == one or (task or name).startswith(f"{one}_") for one in sealed):
+        return f"{name!r} is of a sealed task (score.test), which never chooses a trial; name an objective"
+    return f"{name!r} is not measured; {nearest(name, [*known, *TRAINING_METRICS])}"
+
+
+def rule_key(rule: BestRule, name: str) -> KeyPath:
+    """The key under `best` that reads a name."""
+    if name == rule.metric:
+        return "best", rule.sense
+    return "best", "subject_to"
 
 
 def changing_forms(values: dict[str, Value], config: StudyConfig) -> Iterator[Mistake]:

@@ -10,7 +10,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,23 @@ def optional_object(file: Path) -> dict[str, Any] | None:
         return None
 
 
+def json_lines(file: Path) -> Iterator[dict[str, Any]]:
+    """The object of each line of a file of JSON lines; nothing where the file cannot be read.
+
+    A line that is damaged, as a kill cuts the last one short, is left out.
+    """
+    try:
+        lines = read_regular(file).decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        found: object = None
+        with suppress(DamagedFileError), decoding(file, next_step=""):
+            found = json.loads(line)
+        if isinstance(found, dict):
+            yield found
+
+
 @contextmanager
 def decoding(file: Path, *, next_step: str) -> Iterator[None]:
     """A context in which the content of a file is taken apart; what goes wrong there is damage of the file.
@@ -62,10 +79,10 @@ def decoding(file: Path, *, next_step: str) -> Iterator[None]:
         raise DamagedFileError(f"{file}: is damaged ({_reason(error)}); {next_step}") from error
 
 
-def read_regular(file: Path) -> bytes:
+def read_regular(file: Path, *, most: int = MAX_BYTES) -> bytes:
     """The content of a regular file; a pipe or a device would be waited for without end.
 
-    Raises: OSError, also where it is no regular file or larger than MAX_BYTES.
+    Raises: OSError, also where it is no regular file or larger than `most` bytes.
     """
     opened = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
@@ -73,10 +90,10 @@ def read_regular(file: Path) -> bytes:
         if not stat.S_ISREG(found.st_mode):
             what = "a folder" if stat.S_ISDIR(found.st_mode) else "a pipe or a device"
             raise OSError(0, f"it is {what}", str(file))
-        if found.st_size > MAX_BYTES:
-            raise OSError(0, f"it has more than {MAX_BYTES // 1_000_000} MB", str(file))
+        if found.st_size > most:
+            raise OSError(0, f"it has more than {most / 1_000_000:g} MB", str(file))
         with os.fdopen(opened, "rb", closefd=False) as content:
-            return content.read()
+            return content.read(most)
     finally:
         os.close(opened)
 

@@ -51,6 +51,7 @@ CONFIG_RULES: tuple[Callable[[dict[str, Value], StudyConfig], Iterable[Mistake]]
     comparability.unused_keys,
     comparability.unmeasured_objectives,
     comparability.changing_forms,
+    comparability.unmeasured_rule,
 )
 """What is validated once the config is known."""
 

@@ -11,8 +11,8 @@ from pydantic_core import ErrorDetails
 
 from hpotune.config.schema import field_text
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.config.secret_text import is_secret_name
 from hpotune.config.space.ranges import dotted
+from hpotune.config.text.secret_text import is_secret_name
 from hpotune.config.yaml_source import KeyPath, Value
 from hpotune.errors import nearest
 

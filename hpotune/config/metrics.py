@@ -20,6 +20,14 @@ from hpotune.config.text_files import read_file
 from hpotune.errors import nearest
 
 Sense = Literal["maximize", "minimize"]
+_MEASURED = (
+    "train_loss final_train_loss eval_loss eval_accuracy samples_per_second tokens_per_second peak_memory_gb "
+    "gpu_hours process_hours trainable_parameters train_seconds steps"
+)
+TRAINING_METRICS = tuple(_MEASURED.split())
+"""What a trial measures without an lm-eval task."""
+COSTS = ("seconds", "gpu_hours")
+"""What every trial has: what it took, and not how good it is."""
 _NAMES: dict[Sense, str] = {
     "maximize": "exact_match pass@1 pass_at_1",
     "minimize": "bits_per_byte brier_score",

@@ -18,7 +18,8 @@ from typing import Union
 
 import yaml
 
-from hpotune.config.secret_text import masked
+from hpotune.config.text.outside_text import console_text, has_hidden
+from hpotune.config.text.secret_text import masked
 from hpotune.config.text_files import code_point, read_file, wrong_character
 from hpotune.errors import StudyFileError
 
@@ -94,10 +95,7 @@ def _one_line(message: str) -> str:
     if len(message) > LONGEST_MESSAGE:
         half = LONGEST_MESSAGE // 2
         message = f"{message[:half]} … {message[-half:]}"
-    while wrong := wrong_character(message, one_line=True):
-        character = chr(int(wrong.rpartition("U+")[2], 16))
-        message = message.replace(character, f"<{code_point(character)}>")
-    return message
+    return console_text(message, one_line=True)
 
 
 def read_source(path: Path) -> Source:
@@ -315,7 +313,7 @@ class _Reader:
 
 
 _ANY_DIRECTION: frozenset[KeyPath] = frozenset(
-    {("data", "prompt"), ("data", "response"), ("score", "system"), ("params",)}
+    {("data", "prompt"), ("data", "response"), ("score", "system"), ("params",), ("search", "start_from")}
 )
 """Values that a model reads: languages that are written from right to left need such characters."""
 
@@ -373,5 +371,13 @@ _Dumper.add_representer(str, _text)
 
 
 def write_yaml(values: Mapping[str, Value]) -> str:
-    """YAML text that `parse_source` reads back to equal values, keys in the order given."""
-    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    """YAML text that `parse_source` reads back to equal values, keys in the order given.
+
+    Where a text holds characters that an editor does not show, all that is not ASCII is written as escapes.
+    """
+    text = _dumped(values, allow_unicode=True)
+    return _dumped(values, allow_unicode=False) if has_hidden(text) else text
+
+
+def _dumped(values: Mapping[str, Value], *, allow_unicode: bool) -> str:
+    return yaml.dump(dict(values), Dumper=_Dumper, sort_keys=False, allow_unicode=allow_unicode, width=110)

@@ -10,17 +10,24 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 
 from hpotune.config.schema.study_config import SearchConfig, StudyConfig
 from hpotune.planning.estimate import SimulationTimes
+from hpotune.planning.simulated_jobs import (
+    SimulatedArray,
+    SimulatedFollowUp,
+    SimulatedJob,
+    row_in_state,
+    waiting_row,
+)
 from hpotune.records.jobs import JobRow, JobSpec
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import Attempt, Span, TrialRow, Worker
 from hpotune.schedule.gpu_hours import gpus_per_job
-from hpotune.schedule.job_fit import fits
+from hpotune.schedule.job_fit import MARGIN_S, fits
 from hpotune.schedule.next_jobs import next_jobs
 from hpotune.schedule.rounds import round_start, width
 from hpotune.schedule.stopping_criterion import stop_reason
@@ -59,37 +66,6 @@ class SimulationResult:
     """Why the study ended; empty where trials are left that no job runs."""
 
 
-@dataclass(kw_only=True, slots=True)
-class _Array:
-    id: int
-    spec: JobSpec
-    ready: float
-    """When its time in the queue is over."""
-    jobs: list[_Job] = field(default_factory=list)
-    waiting: int = 0
-    running: int = 0
-    """Elements that count against the throttle: running ones, and ended ones until Slurm starts the next."""
-
-
-@dataclass(kw_only=True, slots=True)
-class _Job:
-    id: str
-    array: _Array
-    submitted: float
-    state: str = "PENDING"
-    start: float = 0.0
-    end: float = 0.0
-    taken: int = 0
-    idle_since: float | None = None
-
-
-@dataclass(kw_only=True, slots=True)
-class _FollowUp:
-    after: set[str]
-    """Jobs that it depends on and that have not ended."""
-    any_of: bool
-
-
 def simulate(
     config: StudyConfig,
     times: SimulationTimes,
@@ -115,21 +91,27 @@ class _Cluster:
         # the times include how far each trial is promoted; here it trains in one stage
         self.config = config.model_copy(update={"search": SearchConfig()})
         self.times, self.begin, self.slots = times, begin, slots
+        self.working_s = config.resources.working_s
         self.look_s = times.look_s  # a mean over all trials
         self.split: Split = split or (lambda spec: [spec])
         self.now = 0.0
         self.events: list[tuple[float, int, Callable[[], None]]] = []
         self.order = 0
-        self.rows = [_waiting(config, number) for number in range(config.budget.trials)]
+        self.rows = [waiting_row(config, number) for number in range(config.budget.trials)]
         self.waiting = list(range(config.budget.trials))
         self.finished = [False] * config.budget.trials
         self.ended: list[TrialRow] = []
+        self.longest_s = 0.0
+        self.lead = 0
+        """Leading finished trials whose jobs have ended."""
+        self.claimed = 0
+        """Trials up to the last one that a worker has claimed."""
         self.round = 0
-        self.arrays: list[_Array] = []
-        self.jobs: list[_Job] = []
-        self.active: dict[str, _Job] = {}
-        self.idle: list[_Job] = []
-        self.follow_ups: list[_FollowUp] = []
+        self.arrays: list[SimulatedArray] = []
+        self.jobs: list[SimulatedJob] = []
+        self.active: dict[str, SimulatedJob] = {}
+        self.idle: list[SimulatedJob] = []
+        self.follow_ups: list[SimulatedFollowUp] = []
         self.follow_ups_run = 0
         self.spans: list[Span] = []
         self.claims = 0
@@ -152,21 +134,40 @@ class _Cluster:
     def _submit_missing(self) -> None:
         """As launch/follow_up.py: submit the next jobs, and a follow-up."""
         rows = [JobRow(id=job.id, state=job.state) for job in self.active.values()]
-        due = next_jobs(self.config, self.rows, rows, now=self._moment())
+        due = next_jobs(*self._ahead(), rows, now=self._moment())
         new = [self._submit(part) for spec in due for part in self.split(spec)]
         if self.config.resources.follow_up is True and self.active and (new or not self.follow_ups):
             any_of = self.config.execution.trials_per_job == "auto"
-            self.follow_ups.append(_FollowUp(after=set(self.active), any_of=any_of))
+            self.follow_ups.append(SimulatedFollowUp(after=set(self.active), any_of=any_of))
 
-    def _submit(self, spec: JobSpec) -> _Array:
-        array = _Array(
+    def _ahead(self) -> tuple[StudyConfig, list[TrialRow]]:
+        """The study without its leading rounds of finished trials, as one with a smaller budget: the same jobs are due.
+
+        Trials that nobody has claimed yet have no row, as in a store whose rows are made ahead. Budgets of time need
+        all trials, and trials of active jobs with a number of trials count as theirs.
+        """
+        if self._has_time_budget():
+            return self.config, self.rows
+        counted = self.active if self.config.execution.trials_per_job != "auto" else {}
+        while self.lead < len(self.rows) and self.finished[self.lead]:
+            worker = self.rows[self.lead].worker
+            if worker is not None and worker.job in counted:
+                break
+            self.lead += 1
+        lead = self.lead - self.lead % width(self.config)
+        budget = self.config.budget.model_copy(update={"trials": len(self.rows) - lead})
+        return self.config.model_copy(update={"budget": budget}), self.rows[lead : self.claimed]
+
+    def _submit(self, spec: JobSpec) -> SimulatedArray:
+        array = SimulatedArray(
             id=len(self.arrays) + 1,
             spec=spec,
             ready=self.now + self.times.queue_s,
             waiting=spec.count,
         )
         array.jobs = [
-            _Job(id=f"{array.id}_{index}", array=array, submitted=self.now) for index in range(spec.count)
+            SimulatedJob(id=f"{array.id}_{index}", array=array, submitted=self.now)
+            for index in range(spec.count)
         ]
         self.arrays.append(array)
         self.jobs += array.jobs
@@ -182,7 +183,7 @@ class _Cluster:
                     return
                 self._start(array.jobs[-array.waiting])
 
-    def _start(self, job: _Job) -> None:
+    def _start(self, job: SimulatedJob) -> None:
         job.array.waiting -= 1
         job.array.running += 1
         job.state, job.start = "RUNNING", self.now
@@ -193,7 +194,7 @@ class _Cluster:
 
     # A worker
 
-    def _claim(self, job: _Job) -> None:
+    def _claim(self, job: SimulatedJob) -> None:
         """A free worker claims a trial, waits for its round, or ends."""
         limit = job.array.spec.trials
         if (limit is not None and job.taken >= limit) or self._over():
@@ -202,19 +203,24 @@ class _Cluster:
         if number is None:
             return self._wait(job) if self._more_rounds() else self._end(job)
         left_s = self._deadline(job) - self.now
-        if not fits(self.config, self.ended[-SEEN:], self.rows[number], left_s=left_s):
+        # what is expected is never more than the longest trial took
+        ample = bool(self.ended) and self.longest_s <= left_s - MARGIN_S
+        if not (ample or fits(self.config, self.ended[-SEEN:], self.rows[number], left_s=left_s)):
             return self._end(job)
         self._no_longer_idle(job)
         self._take(job, number)
 
     def _over(self) -> bool:
-        budget = self.config.budget
-        if not (budget.gpu_hours or budget.wall_time or budget.until):
+        if not self._has_time_budget():
             return bool(self.stopped)  # the rows are the budget, and none fails or reaches a goal
         self.claims += 1
         if not self.stopped and self.claims % max(1, len(self.rows) // EXACT) == 0:
             self.stopped = stop_reason(self.config, self.rows, now=self._moment())
         return bool(self.stopped)
+
+    def _has_time_budget(self) -> bool:
+        budget = self.config.budget
+        return bool(budget.gpu_hours or budget.wall_time or budget.until)
 
     def _next_trial(self) -> int | None:
         """The next waiting trial, if its round has started."""
@@ -232,24 +238,25 @@ class _Cluster:
     def _more_rounds(self) -> bool:
         return bool(self.waiting) and self._may_start() < len(self.rows)
 
-    def _wait(self, job: _Job) -> None:
+    def _wait(self, job: SimulatedJob) -> None:
         """Wait for the round, at most to the end of its job."""
         if job.idle_since is None:
             job.idle_since = self.now
             self.idle.append(job)
             self._at(self._deadline(job), lambda: self._time_out(job))
 
-    def _time_out(self, job: _Job) -> None:
+    def _time_out(self, job: SimulatedJob) -> None:
         if job.idle_since is not None:
             self._end(job)
 
-    def _take(self, job: _Job, number: int) -> None:
+    def _take(self, job: SimulatedJob, number: int) -> None:
         heapq.heappop(self.waiting)
+        self.claimed = max(self.claimed, number + 1)
         job.taken += 1
         row, seconds = self.rows[number], self._seconds(number)
         start = self._unix()
         worker = Worker(job=job.id, host="n", pid=1)
-        self.rows[number] = replace(row, state="running", start=start, worker=worker)
+        self.rows[number] = row_in_state(row, "running", start=start, worker=worker)
         deadline = self._deadline(job)
         loaded = self.now + self.times.load_s
         done = loaded + max(0.0, seconds - self._trained(row))
@@ -258,7 +265,7 @@ class _Cluster:
         self._span(job, number, "train", loaded, end=end)
         self._at(end, lambda: self._end_trial(job, number, finished=done <= deadline))
 
-    def _end_trial(self, job: _Job, number: int, *, finished: bool) -> None:
+    def _end_trial(self, job: SimulatedJob, number: int, *, finished: bool) -> None:
         row = self.rows[number]
         assert row.worker is not None, "it ran"
         assert row.start is not None, "it ran"
@@ -273,16 +280,21 @@ class _Cluster:
         attempts = (*row.attempts, attempt)
         self.last_end = max(self.last_end, self.now)
         if not finished:
-            self.rows[number] = replace(row, state="waiting", attempts=attempts)
+            self.rows[number] = row_in_state(
+                row, "waiting", start=row.start, worker=row.worker, attempts=attempts
+            )
             if attempt.seconds > self.times.load_s:
                 heapq.heappush(self.waiting, number)
             else:
                 self.stopped = self._too_short()
             self._end(job)
             return self._wake()
-        self.rows[number] = replace(row, state="finished", attempts=attempts, end=self._unix())
+        self.rows[number] = row_in_state(
+            row, "finished", start=row.start, worker=row.worker, attempts=attempts, end=self._unix()
+        )
         self.finished[number] = True
         self.ended.append(self.rows[number])
+        self.longest_s = max(self.longest_s, self.rows[number].seconds)
         self._claim(job)
         self._wake()
 
@@ -294,17 +306,17 @@ class _Cluster:
                 looks = math.ceil(round((self.now - job.idle_since) / self.look_s, 6))
                 self._at(job.idle_since + looks * self.look_s, partial(self._look, job))
 
-    def _look(self, job: _Job) -> None:
+    def _look(self, job: SimulatedJob) -> None:
         if job.idle_since is not None:
             self._claim(job)
 
-    def _no_longer_idle(self, job: _Job) -> None:
+    def _no_longer_idle(self, job: SimulatedJob) -> None:
         if job.idle_since is not None:
             self._span(job, None, "idle", job.idle_since)
             job.idle_since = None
             self.idle.remove(job)
 
-    def _end(self, job: _Job) -> None:
+    def _end(self, job: SimulatedJob) -> None:
         """End the job; start what waits for its slot or its end."""
         job.state, job.end = "COMPLETED", self.now
         self._no_longer_idle(job)
@@ -318,7 +330,7 @@ class _Cluster:
         if self.config.resources.follow_up == "worker" and not self.active:
             self._at(self.now + self.times.follow_up_s, self._submit_missing)
 
-    def _free_slot(self, array: _Array) -> None:
+    def _free_slot(self, array: SimulatedArray) -> None:
         array.running -= 1
         self._start_jobs()
 
@@ -345,9 +357,9 @@ class _Cluster:
         """Seconds of training in its checkpoint."""
         return sum(max(0.0, attempt.seconds - self.times.load_s) for attempt in row.attempts)
 
-    def _deadline(self, job: _Job) -> float:
+    def _deadline(self, job: SimulatedJob) -> float:
         """When the job is signalled to end."""
-        return job.start + self.config.resources.working_s
+        return job.start + self.working_s
 
     def _unix(self) -> float:
         return self.begin.timestamp() + self.now
@@ -356,7 +368,7 @@ class _Cluster:
         return self.begin + timedelta(seconds=self.now)
 
     def _span(
-        self, job: _Job, trial: int | None, phase: str, start: float, *, end: float | None = None
+        self, job: SimulatedJob, trial: int | None, phase: str, start: float, *, end: float | None = None
     ) -> None:
         end = self.now if end is None else end
         if end > start:
@@ -380,8 +392,3 @@ class _Cluster:
             idle=1 - useful / held if held else 0.0,
             reason=reason.text if reason else "",
         )
-
-
-def _waiting(config: StudyConfig, number: int) -> TrialRow:
-    first = number == 0 and config.checks.baseline and config.model is not None
-    return TrialRow(number=number, kind="baseline" if first else "trial", state="waiting", params={})

@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import TypeGuard
 
 from hpotune.config.json_file import optional_object
+from hpotune.config.schema.execution import BudgetConfig, ExecutionConfig
 from hpotune.config.schema.rungs import Ladder
+from hpotune.config.schema.search_config import SearchConfig
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.yaml_source import Value
 from hpotune.errors import ClusterError
@@ -65,6 +67,8 @@ class StudyPlan:
     mode_results: tuple[ModeResult, ...]
     recommended: ModeResult
     reason: str
+    repeats: SimulationResult | None
+    """The repeats of the finalists after the search; None without `search.repeats`."""
     planned: Mapping[str, Value] | None
     """plan.json, as recorded when the study started; None: it has not started."""
     actual: Mapping[str, Value] | None
@@ -102,8 +106,9 @@ def make_plan(
         mode_results=ways,
         recommended=chosen,
         reason=reason,
+        repeats=simulate_repeats(config, known.simulation_times, begin=now, cut=cut),
         planned=planned,
-        actual=_actual(folder, config, rows, planned, now=now),
+        actual=measured_progress(folder, config, rows, planned, now=now),
     )
 
 
@@ -121,7 +126,7 @@ def _cluster() -> tuple[int | None, str]:
     return max_array_size(), ""
 
 
-def _actual(
+def measured_progress(
     folder: StudyFolder,
     config: StudyConfig,
     rows: Sequence[TrialRow],
@@ -129,9 +134,10 @@ def _actual(
     *,
     now: datetime,
 ) -> dict[str, Value] | None:
+    """The numbers of a recorded plan as measured since it was recorded; None without trials."""
     if not rows:
         return None
-    recorded = planned["recorded"] if planned else None
+    recorded = planned.get("recorded") if planned else None
     since = float(recorded) if isinstance(recorded, (int, float)) else None
     return actual_progress(folder, config, rows, since=since, now=now.timestamp())
 
@@ -143,12 +149,14 @@ def record_plan(folder: StudyFolder, config: StudyConfig, *, local: bool = False
         return
     known = estimates(config, MeasuredTimes(), read_probe(folder))
     outcome = simulate_study(config, known.simulation_times, begin=datetime.now(), local=local)
+    again = simulate_repeats(config, known.simulation_times, begin=datetime.now(), local=local)
     stored = {
         "recorded": time.time(),
         "place": "local" if local else "slurm",  # words: ignore
         **result_summary(config, outcome),
         "queue_s": 0.0 if local else known.queue_s.value,
         "figures": stored_estimates(known),
+        **({"repeats": repeats_summary(again)} if again is not None else {}),
     }
     write_atomic(file, json.dumps(stored, indent=1) + "\n")
 
@@ -164,6 +172,31 @@ def simulate_study(
     return simulate(config.model_copy(update={"resources": resources}), here, begin=begin)
 
 
+def simulate_repeats(
+    config: StudyConfig,
+    times: SimulationTimes,
+    *,
+    begin: datetime,
+    local: bool = False,
+    cut: Split | None = None,
+) -> SimulationResult | None:
+    """The simulated repeats of the finalists, from their first submission; None without `search.repeats`.
+
+    They are trained whole, without rungs and without a baseline.
+    """
+    count = config.search.repeats * config.search.finalists
+    if not count:
+        return None
+    budget = BudgetConfig(trials=count, parallel=min(config.budget.parallel, count))
+    whole = {
+        "search": SearchConfig(),
+        "budget": budget,
+        "execution": ExecutionConfig(),
+        "checks": config.checks.model_copy(update={"baseline": False}),
+    }
+    return simulate_study(config.model_copy(update=whole), times, begin=begin, local=local, cut=cut)
+
+
 def result_summary(config: StudyConfig, outcome: SimulationResult) -> dict[str, Value]:
     """A simulation result with the keys of plan.json, which `actual_progress` uses too."""
     return {
@@ -177,6 +210,16 @@ def result_summary(config: StudyConfig, outcome: SimulationResult) -> dict[str, 
         "idle": round(outcome.idle, 4),
         "trials": outcome.trials,
         "trials_per_hour": round(outcome.trials / max(outcome.wall_s, 1e-9) * 3600, 2),
+    }
+
+
+def repeats_summary(outcome: SimulationResult) -> dict[str, Value]:
+    """The repeats in plan.json, with its keys."""
+    return {
+        "wall_s": round(outcome.wall_s, 1),
+        "gpu_hours": round(outcome.gpu_hours, 4),
+        "jobs": outcome.jobs,
+        "trials": outcome.trials,
     }
 
 

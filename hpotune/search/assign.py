@@ -31,7 +31,7 @@ from hpotune.search.base.unit_cube import Params, distribution
 from hpotune.search.propose import Proposal, propose_point
 from hpotune.search.regret_bound import scheduled_regret_bound
 from hpotune.search.sampler_setup import sampler_setup
-from hpotune.search.start_points import file_start_points, saved_start_points
+from hpotune.search.start_points import file_start_points, known_trials, saved_start_points
 
 ANNOUNCED_KEY = "hpotune:announced"
 """System attribute of a trial: the point that it is about to take."""
@@ -58,8 +58,10 @@ def assign_point(
     Raises: ValueError where no point satisfies the constraints.
     """
     finished = finished or FinishedTrials()
-    view = cast(BaseStorage, SearchView(storage, unseen=unseen - {trial.number}, finished=finished))
-    seen = optuna.Study(config.name, storage=view)
+    view = partial(SearchView, storage, unseen=unseen - {trial.number}, finished=finished)
+    own = optuna.Study(config.name, storage=cast(BaseStorage, view()))
+    known = known_trials(storage, own._study_id, study)
+    seen = optuna.Study(config.name, storage=cast(BaseStorage, view(known=known))) if known else own
     start_points = saved_start_points(storage, seen._study_id)
     if start_points is None:
         start_points = [start.params for start in file_start_points(study, config)]
@@ -87,7 +89,7 @@ def assign_point(
     if params:
         write_update(storage, trial._trial_id, TrialUpdate(params=params))
     if lineage is None and not trial.params:
-        bound = scheduled_regret_bound(seen, setup(), plateau=config.budget.plateau is not None)
+        bound = scheduled_regret_bound(own, setup(), plateau=config.budget.plateau is not None)
         if bound is not None:
             storage.set_trial_user_attr(trial._trial_id, "outlook", asdict(bound))
 

@@ -112,8 +112,9 @@ def feasible_share(space: Space) -> tuple[float, set[int]]:
     """The share of random points that satisfy the constraints, and the indices of constraints that none satisfies.
 
     The share is estimated from RANDOM_POINTS to RANDOM_POINTS_CONSTRAINED points; where none of them is feasible, a
-    finite space is enumerated, and one feasible point counts as 1 / MAX_ENUMERATED. The indices are
-    empty unless the share is 0.
+    finite space is enumerated, and one feasible point counts as 1 / MAX_ENUMERATED. Where MOST_COMPUTED leaves out
+    points that the search itself would try, the share is 1 / RANDOM_POINTS_CONSTRAINED, for it may find one among them.
+    The indices are empty unless the share is 0.
     """
     space = _read_by_constraints(space)
     rng = random.Random(0)
@@ -129,9 +130,12 @@ def feasible_share(space: Space) -> tuple[float, set[int]]:
         kept += satisfies(_assembled_point(space, {}, lambda axis: axis.value(rng.random())))
         if kept and tried >= RANDOM_POINTS:
             return kept / tried, set()
-    most = min(MAX_ENUMERATED, affordable)
-    enumerated = islice(_enumerated_points(space, {}), most) if _is_finite(space) else iter(())
-    return (1 / MAX_ENUMERATED, set()) if any(map(satisfies, enumerated)) else (0.0, never)
+    points = _enumerated_points(space, {}) if _is_finite(space) else iter(())
+    if any(map(satisfies, islice(points, min(MAX_ENUMERATED, affordable)))):
+        return 1 / MAX_ENUMERATED, set()
+    if affordable < RANDOM_POINTS_CONSTRAINED and not (_is_finite(space) and next(points, None) is None):
+        return 1 / RANDOM_POINTS_CONSTRAINED, set()
+    return 0.0, never
 
 
 def _read_by_constraints(space: Space) -> Space:

@@ -33,7 +33,7 @@ def sampler_setup(
         conditional=any(r.when for r in space.searched),
         objectives=len(config.score.objective),
         hints={r.name: _hint(r, priors) for r in space.searched},
-        trials=config.budget.trials - int(config.checks.baseline and config.model is not None),
+        trials=config.budget.trials - int(config.has_baseline),
         workers=config.budget.parallel,
         start_points=start_points,
         is_feasible=lambda params: is_feasible(space, params),

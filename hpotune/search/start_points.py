@@ -8,20 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from optuna.storages import BaseStorage
+from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.config.load import Study
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.space.ranges import Range
 from hpotune.config.space.start_from import Point, fault, items, near_value, option
 from hpotune.config.yaml_source import Value
+from hpotune.search.base.storage_view import FIRST_KNOWN
 from hpotune.search.base.unit_cube import Axis, Hint, Params, distribution, encode
 from hpotune.search.propose import is_feasible
 
 START_POINTS_KEY = "starts"
 """User attribute of the study that holds them."""
+KNOWN_KEY = "known"
+"""User attribute of the study that holds results of other studies, which its search learns from."""
 RECOMMENDED: dict[str, float] = {
     "train.learning_rate": 2e-4,
     "lora.r": 16,
@@ -45,6 +50,8 @@ class StartPoint:
     """Where it comes from, as the user reads it: `from ../old`, `recommended`."""
     value: float | None = None
     """Its value of the first objective in a past study; None: unknown."""
+    known: bool = False
+    """Whether the value counts as a result: no trial takes the point, and the search learns from it."""
 
     def as_stored(self) -> dict[str, Any]:
         """The start point as the study attribute holds it."""
@@ -69,8 +76,36 @@ def save_start_points(storage: BaseStorage, study_id: int, start_points: Sequenc
     """Write the start points to the study. Returns False, and writes nothing, where they are settled already."""
     if start_points_settled(storage, study_id):
         return False
-    storage.set_study_user_attr(study_id, START_POINTS_KEY, [start.as_stored() for start in start_points])
+    taken = [start.as_stored() for start in start_points if not start.known]
+    known = [start.as_stored() for start in start_points if start.known]
+    if known:  # first: once the start points are there, they are settled
+        storage.set_study_user_attr(study_id, KNOWN_KEY, known)
+    storage.set_study_user_attr(study_id, START_POINTS_KEY, taken)
     return True
+
+
+def known_trials(storage: BaseStorage, study_id: int, study: Study) -> list[FrozenTrial]:
+    """The known results saved with the study, as finished trials with numbers from FIRST_KNOWN."""
+    found: list[dict[str, Any]] = storage.get_study_user_attrs(study_id).get(KNOWN_KEY) or []
+    distributions = {r.name: distribution(r) for r in study.space.searched}
+    moment = datetime(2000, 1, 1)
+    return [
+        FrozenTrial(
+            number=FIRST_KNOWN + index,
+            trial_id=FIRST_KNOWN + index,
+            state=TrialState.COMPLETE,
+            value=None,
+            values=[one["value"]],
+            datetime_start=moment,
+            datetime_complete=moment,
+            params=dict(one["params"]),
+            distributions={name: distributions[name] for name in one["params"]},
+            user_attrs={},
+            system_attrs={},
+            intermediate_values={},
+        )
+        for index, one in enumerate(found)
+    ]
 
 
 def start_points_settled(storage: BaseStorage, study_id: int) -> bool:

@@ -13,7 +13,8 @@ from hpotune.workspace.atomic_files import touch
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.heartbeat import read_heartbeat
 
-JobMark = Literal["ended", "cancelled"]
+JobMark = Literal["ended", "cancelled", "replaced"]
+"""replaced: hpotune cancelled it because Slurm held it after failed launches."""
 _NOT_SEEN = "not seen yet; Slurm's commands are not installed here"
 
 
@@ -56,11 +57,16 @@ def _row(folder: StudyFolder, id_: str, *, trial_beat: float | None, now: float,
 
 
 def mark_jobs(folder: StudyFolder, ids: Sequence[str], how: JobMark) -> None:
-    """Record in the folder that jobs or elements have ended (reported by Slurm) or were cancelled."""
+    """Record in the folder that jobs or elements have ended (reported by Slurm), were cancelled or replaced."""
     for id_ in ids:
         job, _, element = id_.partition("_")
         path = folder.jobs / job / (f"{how}-{element}" if element else how)
         touch(path)
+
+
+def is_replaced(folder: StudyFolder, id_: str) -> bool:
+    """Whether hpotune cancelled the job or element because Slurm held it."""
+    return _marked(folder, id_, "replaced") is not None
 
 
 def _marked(folder: StudyFolder, id_: str, how: JobMark) -> float | None:

@@ -84,8 +84,7 @@ def worker_command(
     folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str | None = None
 ) -> str:
     """The command that a job runs; it also works in a hand-written sbatch file. `code`: the worker's snapshot."""
-    venv = config.env.venv
-    python = sys.executable if venv == "auto" else f"{venv}/bin/python" if venv else "python"
+    python = job_python(config)
     if spec.kind == "follow-up":
         # Slurm starts it when all these jobs have ended, which is how it knows their end
         ended = ["--ended", ",".join(spec.after)] if spec.after and not spec.any_of else []
@@ -96,6 +95,12 @@ def worker_command(
     options += ["--code", code] if code is not None else []
     options += ["--follow-up"] if config.resources.follow_up == "worker" else []
     return join([python, "-m", "hpotune", "worker", str(folder.path), *options])
+
+
+def job_python(config: StudyConfig) -> str:
+    """The interpreter that a job of the study runs."""
+    venv = config.env.venv
+    return sys.executable if venv == "auto" else f"{venv}/bin/python" if venv else "python"
 
 
 def command_executor(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> CommandExecutor:

@@ -1,4 +1,4 @@
-"""When a worker's job ends, when jobs of the study ended, and why Slurm requeued a job. Asks Slurm; changes nothing.
+"""When a worker's job ends, and when jobs of the study ended. Asks Slurm; changes nothing.
 
 The workers of a study share one answer about their jobs' times for 30 s; it is kept in jobs/.times.json.
 """
@@ -16,7 +16,6 @@ from functools import partial
 from pathlib import Path
 
 from hpotune.config.json_file import optional_object
-from hpotune.config.schema.execution import Cause
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.schema.walltime import TIME, seconds
 from hpotune.errors import ClusterError, StoreError
@@ -160,17 +159,3 @@ def query_ends(ids: Sequence[str]) -> dict[str, tuple[str, float]]:
         if ended is not None and state:
             found |= {id_: (state.split()[0].rstrip("+"), ended) for id_ in expand_ids(name)}
     return found
-
-
-def requeue_cause(env: Mapping[str, str]) -> Cause:
-    """Why Slurm has started this job again: a failed node, or preemption (also where the cause is unknown)."""
-    if int(env.get("SLURM_RESTART_COUNT") or 0) == 0:
-        return "preempted"
-    with suppress(ClusterError):
-        states = run_command(
-            ["sacct", "-n", "-P", "-X", "-D", "-j", env["SLURM_JOB_ID"], "-o", "State"]
-        ).split()
-        ended = [state for state in states if state not in ("RUNNING", "PENDING", "REQUEUED")]
-        if ended and ended[-1] in ("NODE_FAIL", "BOOT_FAIL"):
-            return "node"
-    return "preempted"

@@ -19,6 +19,9 @@ _COLUMNS = ("PARTITION", "TIMELIMIT", "GRES", "STATE", "NODES", "AVAIL")
 _GPU = re.compile(r"(?:^|,)(?:gres/)?gpu(?::([^:,()=\s]+))?[:=](\d{1,6})(?=[,(]|$)", re.ASCII)
 _SOCKETS = re.compile(r"\([^()]*\)")
 _NAME = re.compile(r"[\w.@+-]{1,64}\*?")
+_OUT_OF_SERVICE = re.compile(r"down|fail|powering_down|power_down")
+NODE_S = 10.0
+"""Seconds that sinfo may take for one node: a worker asks while it is being ended."""
 UNTYPED = "gpu"
 """The key of GPUs without a type."""
 
@@ -69,6 +72,18 @@ def nodes_of(partition: str | None) -> set[str]:
         for node, name in table.rows
         if (name.endswith("*") if wanted is None else name.rstrip("*") in wanted)
     }
+
+
+def state_if_down(host: str) -> str:
+    """The state of a node that Slurm has taken out of service with its jobs; empty for others, or without an answer."""
+    try:
+        rows = query_table(
+            ["sinfo", "-N", "-n", host, "-o", "%N|%T"], ("NODELIST", "STATE"), answer_s=NODE_S
+        ).rows
+    except ClusterError:
+        return ""
+    states = {state.lower() for name, state in rows if name == host}
+    return next((state for state in sorted(states) if _OUT_OF_SERVICE.match(state)), "")
 
 
 def host_names(text: str) -> set[str]:

@@ -257,6 +257,16 @@ def cancel_jobs(folder: StudyFolder, ids: Sequence[str]) -> None:
         invalidate_cache(folder)
 
 
+def cancel_held(folder: StudyFolder, ids: Sequence[str]) -> None:
+    """Cancel jobs that Slurm holds, unless they have been released meanwhile; they do not stand for the study.
+
+    Raises: ClusterError when Slurm does not answer; OSError when the marks cannot be written.
+    """
+    mark_jobs(folder, ids, "replaced")  # first: else a crash would leave them as cancelled by a user
+    run_command(["scancel", "--state=PENDING", *ids])
+    invalidate_cache(folder)
+
+
 def exclude_node(job: str, host: str, *, partition: str | None) -> bool:
     """Ask Slurm to start no further element of this job's array on a node; whether Slurm accepted that.
 

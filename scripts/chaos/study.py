@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import faults as faults_
+from fault import Fault
 from testbed import LEASE_S, ROOT, Testbed, answer
 
 from hpotune.errors import HpotuneError
@@ -210,6 +211,10 @@ class Study:
             if ("drain" in state or "down" in state) and self.testbed.daemon(f"slurmd {node}"):
                 self.testbed.slurm("scontrol", "update", f"nodename={node}", "state=resume")
                 self.repairs.append(f"resumed {node} ({state})")
+        while self.testbed.crashes:
+            heard, again = self.testbed.crashes.pop(0)
+            self.repairs.append("started slurmctld, which had crashed by itself")
+            self.ledger.faults.append(Fault(kind="slurmctld", at=heard, until=again, note="by itself"))
 
     def submitted(self) -> dict[str, float]:
         """When each job was submitted."""

@@ -47,6 +47,10 @@ class Testbed:
     """The file of the study that runs now."""
     locks: dict[str, threading.Lock] = field(default_factory=dict)
     """One a daemon: two faults at once may not restart the same."""
+    crashes: list[tuple[float, float]] = field(default_factory=list)
+    """When a controller that crashed by itself was last heard of, and when it ran again; in Unix seconds."""
+    heard: float = field(default_factory=time.time)
+    """When the controller gave its last answer."""
 
     @property
     def disk(self) -> Path:
@@ -87,9 +91,24 @@ class Testbed:
             away = (
                 done.returncode == 124 or "contact" in done.stderr.lower() or "connect" in done.stderr.lower()
             )
+            if not away:
+                self.heard = time.time()
             if not away or time.monotonic() > until:
                 return str(done.stdout) if done.returncode == 0 else ""
+            self.revive()
             time.sleep(1)
+
+    def revive(self) -> None:
+        """Start the controller again where it has ended and no fault is about to do so: it crashed by itself."""
+        lock, heard = self.lock("slurmctld"), self.heard
+        if not lock.acquire(blocking=False):
+            return
+        try:
+            if self.daemon("slurmctld") is None:
+                self.start("slurmctld")
+                self.crashes.append((heard, time.time()))
+        finally:
+            lock.release()
 
     def lock(self, name: str) -> threading.Lock:
         """The lock of a daemon."""

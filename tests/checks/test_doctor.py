@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from datetime import datetime
 from pathlib import Path
@@ -162,10 +163,10 @@ def test_wrong_disk_clock_is_an_error(tmp_path, monkeypatch):
     real = time.time
     monkeypatch.setattr(doctor_data.time, "time", lambda: real() - 300)
     [found] = disk_clock(tmp_path)
-    assert (found.level, found.text) == (
-        "bad",
-        "the clock of the file system is 300 s ahead of this machine's",
-    )
+    seconds = re.fullmatch(r"the clock of the file system is (\d+) s ahead of this machine's", found.text)
+    assert found.level == "bad"
+    assert seconds
+    assert int(seconds[1]) == pytest.approx(300, abs=20)  # a busy machine may pause between its two clocks
 
 
 def test_missing_offline_data_is_an_error(make_study, tmp_path, monkeypatch):

@@ -6,12 +6,17 @@ import shutil
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from hpotune.checks.study_file import check
+from hpotune.cli import app
 from hpotune.errors import StoreError, StudyFileError
 from hpotune.launch.prepare import prepare
 from hpotune.storage import TrialQueue
 from hpotune.storage.backends import filesystem_probe
+from hpotune.storage.readers import read_only
+from hpotune.storage.readers.read_only import earlier_trials
+from hpotune.storage.readers.sql_tables import Unreadable
 from tests.fixtures.store_workers import finish, worker
 
 
@@ -68,6 +73,38 @@ def test_trials_of_another_folder_stay(make_study, store, tmp_path):
     prepared(file)
     with pytest.raises(StoreError, match="holds another study named 'bowl'"):
         prepare(file, chosen=tmp_path / "elsewhere", data_root=None, adopt=True)
+
+
+def test_unreadable_store_is_not_empty(make_study, store, monkeypatch):
+    """Trials that hpotune's own reader cannot read count; a store that nothing can read is an error."""
+    file = make_study(store=store).source.path
+    run_two_trials(file)
+
+    def damaged(*_: object) -> None:
+        raise Unreadable("a newer version")
+
+    monkeypatch.setattr(read_only, "_read", damaged)
+    with pytest.raises(StoreError, match=r"holds 3 finished trials of a study 'bowl'"):
+        prepared(file)
+    assert earlier_trials(store, "another") is None
+
+
+@pytest.mark.postgres
+def test_silent_server_is_no_empty_store(make_study, postgres, server):
+    """`check` warns, since jobs may reach it; `run` and `submit` stop."""
+    url = postgres.replace(f":{server.port}/", ":1/")
+    file = make_study(store=url).source.path
+    with pytest.raises(StoreError, match=r"cannot be opened \(.*refused"):
+        prepared(file)
+    assert any("earlier trials are not known" in text for text in check(file).warnings)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "journal"])
+def test_absent_store_has_no_trials(tmp_path, kind):
+    assert earlier_trials(f"{kind}:///{tmp_path}/none", "bowl") is None
+    (tmp_path / "none").touch()
+    assert earlier_trials(f"{kind}:///{tmp_path}/none", "bowl") is None
+    assert (tmp_path / "none").stat().st_size == 0
 
 
 def test_waiting_trials_are_no_earlier_ones(make_study, store):
@@ -127,3 +164,14 @@ def test_foreign_file_is_an_error(make_study, tmp_path, scheme):
         with pytest.raises(StoreError, match=r"thesis.txt: is no .*and is left as it is"):
             verb(file)
     assert thesis.read_text() == "my thesis"
+
+
+def test_study_on_network_is_cancelled(make_study, tmp_path, monkeypatch):
+    """One that an earlier version made with an SQLite there: its jobs can be stopped, and it is not continued."""
+    made = prepared(make_study(store="sqlite").source.path)
+    monkeypatch.setattr(filesystem_probe, "network_type", lambda _: "nfs4")
+    done = CliRunner().invoke(app, ["cancel", str(made.folder.path)], catch_exceptions=False)
+    assert (done.exit_code, done.output.strip()) == (0, "stopped: nothing was running")
+    assert made.folder.cancelled.exists()
+    with pytest.raises(StoreError, match="on a network file system"):
+        CliRunner().invoke(app, ["resume", str(made.folder.path)], catch_exceptions=False)

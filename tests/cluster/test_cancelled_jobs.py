@@ -46,6 +46,12 @@ def test_cancel_of_all_is_the_studys(slurm_cluster: Path, tmp_path: Path) -> Non
     assert len(arrays(status)) == 2
     assert "cancelled and no other was left" in follow_up_logs(tmp_path)
     assert "scancel of" in (tmp_path / "quick" / "jobs" / "cancelled").read_text()
+    workers = hpotune("resume", file)["submitted"]
+    wait(file, lambda status: status["trials"]["running"] == 2)
+    subprocess.run(["scancel", *workers], check=True)  # the follow-up too: only the next command can see it
+    status = wait(file, lambda status: not any(job["state"] in ACTIVE for job in status["jobs"]))
+    assert status["state"] == "cancelled"
+    assert "outside hpotune" in status["cancelled_by"]
     (tmp_path / "open").touch()
     hpotune("resume", file)
     assert wait(file, lambda status: status["state"] == "done")["trials"]["finished"] == 3

@@ -14,7 +14,16 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import needs_torch
-from tests.fixtures.cluster_studies import ACTIVE, PATIENCE_S, RESOURCES, ended, function_study, hpotune, wait
+from tests.fixtures.cluster_studies import (
+    ACTIVE,
+    PATIENCE_S,
+    RESOURCES,
+    ended,
+    function_study,
+    hpotune,
+    wait,
+    worker_pids,
+)
 
 pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).parents[2]
@@ -72,16 +81,6 @@ def test_killed_worker_is_replaced(slurm_cluster: None, tmp_path: Path) -> None:
     assert (first["cause"], second["cause"]) == ("killed", None)
     assert victim["job"] in first["message"]
     assert "FAILED" in first["message"]
-
-
-def worker_pids(folder: Path) -> list[int]:
-    """Processes that run `hpotune worker FOLDER`, not the srun that started them."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        words = path.read_bytes().split(b"\0") if path.exists() else []
-        if b"worker" in words and str(folder).encode() in words and b"srun" not in words[0]:
-            found.append(int(path.parent.name))
-    return found
 
 
 def children_trials(pid: int) -> list[int]:

@@ -38,7 +38,7 @@ score:
   test: [mmlu]
 search: {algorithm: auto, seed: 0}
 budget: {trials: 50, parallel: 8, max_failed: 5, gpu_hours: 200, until: 2026-12-24}
-execution: {mode: async, trials_per_job: auto, pack: auto}
+execution: {mode: async, trials_per_job: auto}
 resources:
   {partition: a100, account: naiss-1, gpus: "A100:4", nodes: 1, cpus_per_gpu: 16, time: "12:00:00", extra: {}}
 env: {modules: [], venv: auto, container: null, setup: [], vars: {}}

@@ -43,6 +43,18 @@ def test_four_trials_two_at_once(
     assert outcome.idle == pytest.approx(1 - 40 / held_s)
 
 
+@pytest.mark.parametrize("mode", ["sequential", "batch", "async"])
+@pytest.mark.parametrize("size", [1, 3, "auto"])
+def test_finished_trials_may_be_left_out(mode: str, size: int | str) -> None:
+    """With a budget of time, which is never used up, all trials are looked at: the result is the same."""
+    short, long = (
+        played(50, 4, mode, size, times=SPREAD, budget=budget, time="0:02:00")
+        for budget in (None, {"wall_time": "100-00:00:00"})
+    )
+    assert short.trials == 50
+    assert (short.wall_s, short.held_s, short.spans) == (long.wall_s, long.held_s, long.spans)
+
+
 def test_worker_polls_for_its_round() -> None:
     outcome = played(4, 2, "batch", "auto", times=SPREAD)
     # trial 1 ends at 30; the worker of trial 0, free since 20, looks at 25 and at 30

@@ -101,7 +101,7 @@ def test_supporting_algorithm_finishes_study(make_study, tmp_path, name):
         assert ("params.momentum" in point) == (point["params.optimizer"] == "sgd")
         assert bool(row.breaks) == (memory(point) > MEMORY)
     assert len({str(sorted(row.params.items())) for row in rows}) == TRIALS
-    front = best_trials(study.config.score.objective, rows)
+    front = best_trials(study.config.score.objective, rows, None)
     assert front
     assert not any(row.breaks for row in front)
 

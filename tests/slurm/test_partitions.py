@@ -7,7 +7,7 @@ import pytest
 from hpotune.errors import ClusterError
 from hpotune.records.jobs import JobSpec
 from hpotune.slurm.job_script import submitit_parameters
-from hpotune.slurm.partitions import gpus_of, query_partitions, unknown_type, with_types_here
+from hpotune.slurm.partitions import gpus_of, query_partitions, state_if_down, unknown_type, with_types_here
 from hpotune.slurm.submit import check_submittable
 
 HEADER = "PARTITION|TIMELIMIT|GRES|STATE|NODES|AVAIL\n"
@@ -113,3 +113,22 @@ def test_submit_refuses_unknown_type(fake, make_study, make_study_folder, tmp_pa
     folder = make_study_folder(study, f"sqlite:///{tmp_path}/store.db")
     with pytest.raises(ClusterError, match="Slurm's types there: 2080ti, a100"):
         check_submittable(folder, study.config, JobSpec(count=1, throttle=1))
+
+
+@pytest.mark.parametrize(
+    ("state", "found"),
+    [
+        ("down*", "down*"),
+        ("DOWN", "down"),
+        ("failing", "failing"),
+        ("idle", ""),
+        ("drained", ""),
+        ("mixed-", ""),
+    ],
+)
+def test_node_out_of_service(fake, state, found):
+    """A node that drains lets its jobs end; one of another name says nothing."""
+    fake("sinfo", f"NODELIST|STATE\nn1|{state}\nn1|{state}\nn10|down\n")
+    assert state_if_down("n1") == found
+    fake("sinfo", "slurm_load_node error: Unable to contact slurm controller", code=1)
+    assert state_if_down("n1") == ""

@@ -15,6 +15,11 @@ FILES = [
         "path: row.jsonl",
         "row.jsonl); paths are relative to the study file; did you mean 'rows.jsonl'?",
     ),
+    Row(
+        "path:",
+        "path: ~no-such-user/rows.jsonl",
+        "has no home folder for '~no-such-user'; write the whole path",
+    ),
     Row("path:", "path: ./absent", "data.path='./absent' does not exist"),
     Row(
         "path:", "path: some/folder/of/rows", "is neither a file here nor a Hugging Face id (NAMESPACE/NAME)"

@@ -42,7 +42,7 @@ KEYS = [
     Row(
         "budget:",
         "bugdet: {trials: 4}\nbudget: {trials: 4}",
-        "bugdet: unknown key; did you mean 'budget'? valid: budget,",
+        "bugdet: unknown key; did you mean 'budget'? valid: best, budget,",
     ),
     Row("search:", "search: {algoritm: tpe}", "search.algoritm: unknown key; did you mean 'algorithm'?"),
     Row(

@@ -37,6 +37,25 @@ def test_folder_that_cannot_be_made(folder, refused):
     assert "cannot be written (Not a directory); free space, or choose another with --folder" in error
 
 
+@pytest.mark.parametrize("verb", ["run", "status", "report"])
+def test_folder_in_a_circle(verb, folder, refused):
+    (folder / "a").symlink_to(folder / "b")
+    (folder / "b").symlink_to(folder / "a")
+    error = refused(verb, valid_study(folder), "--folder", folder / "a", code=2)
+    assert error == f"{folder / 'a'}: is a circle of symbolic links; give another path"
+
+
+def test_missing_store_says_what_helps(folder, hpotune):
+    prepared = prepare(valid_study(folder), chosen=None, data_root=None)
+    Path(prepared.store_url.partition(":///")[2]).unlink()
+    for verb in ("run", "status", "resume"):
+        code, (line,) = hpotune(verb, prepared.folder.path)
+        assert code == 4
+        assert line.endswith(
+            "the study's store is missing; put it back, or remove the study's folder to start over"
+        )
+
+
 def test_folder_without_permission(folder):
     study = valid_study(folder)
     (folder / "folder").chmod(0o500)

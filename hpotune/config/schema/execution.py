@@ -33,7 +33,8 @@ WEEK_S = 604_800
 
 
 class BudgetConfig(Section):
-    """When the study ends. The limits hold over all workers together."""
+    """When the study ends. The limits hold over all workers together; `gpu_hours`, `wall_time` and `until` also over
+    search and repeats (`search.repeats`): the search ends early enough for them."""
 
     trials: int = Field(ge=1, le=MOST_TRIALS)
     """Number of finished or pruned trials, baseline included; a failed trial is replaced by another."""
@@ -78,8 +79,10 @@ class ExecutionConfig(Section):
     trials_per_job: Literal["auto"] | int = "auto"
     """1: a job array with one trial per element. n: each job ends after n trials. auto: each job takes trials until the
     study or its wall time ends."""
-    pack: Literal["auto", 1] = "auto"
-    """Trials trained together on one base model; auto: 1."""
+    warm: bool = True
+    """Whether a worker keeps the process of a trial, with the base model in memory, for its next trials; only for
+    fine-tuning trials of one process, not in a container, where jobs run more than one trial. false: each trial has a
+    process of its own."""
     lease_s: int = Field(default=300, ge=10, le=WEEK_S)
     """Seconds without a heartbeat after which a worker is stale and its trial is lost; used where Slurm cannot be asked
     about the worker's job."""

@@ -14,11 +14,13 @@ from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_v
 
 from hpotune.config.metrics import known_sense, plain_sense
 from hpotune.config.schema import Section as Section
+from hpotune.config.schema.best_rule import BestRule
 from hpotune.config.schema.data_config import PROMPTS as PROMPTS
 from hpotune.config.schema.data_config import DataConfig as DataConfig
 from hpotune.config.schema.execution import BudgetConfig, ExecutionConfig, PlanConfig, RetryConfig
 from hpotune.config.schema.resources import EnvConfig, ResourcesConfig
-from hpotune.config.schema.rungs import LINEAGES, Ladder, Pruner, Rungs, ladder_of, mistakes, unfit
+from hpotune.config.schema.rungs import unfit
+from hpotune.config.schema.search_config import SearchConfig as SearchConfig
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 STORES = "auto, sqlite, journal, sqlite:///FILE, postgresql://USER@HOST/DB or journal:///FILE"
@@ -179,6 +181,10 @@ class ScoreConfig(Section):
     confirm_unsafe_code: bool = False
     """true: run lm-eval tasks that execute the code that the model writes (humaneval, mbpp, ...) on the node, without a
     sandbox."""
+    share_context: bool = True
+    """Whether the context of an item's answers, and the few-shot examples of a subject, are forwarded once instead of
+    once for each answer (docs/benchmarks.md). The metrics are those of lm-eval; a sample is compared with lm-eval's own
+    way in each trial. false: lm-eval's own way for all."""
     batch_size: int = Field(default=16, ge=1)
     """Sequences per forward pass while scoring, at most: fewer where the logits of so many would need more memory than
     training. Affects memory and speed only."""
@@ -198,50 +204,6 @@ class ScoreConfig(Section):
                         raise ValueError(
                             f"{key}: {one.task} has two settings, {one.settings} and {first}; write one"
                         )
-        return self
-
-
-class SearchConfig(Section):
-    """How the search proposes the next point."""
-
-    algorithm: str = "auto"
-    """One of `hpotune algorithms`. auto: a Gaussian process, or tpe with conditions or several objectives."""
-    seed: int = Field(default=0, ge=0, lt=2**32)
-    """Random seed; with one worker the same seed gives the same trials."""
-    options: dict[str, JsonValue] = {}
-    """Options of the algorithm; `hpotune algorithms NAME` lists them."""
-    start_from: Annotated[list[JsonValue], BeforeValidator(_as_list)] = []
-    """Points of the first trials: points by dotted names (`{train.learning_rate: 1.0e-4}`; omitted names are drawn),
-    folders of past studies (their 3 best points), .csv files with dotted names as columns, or
-    `{path: ../old, take: 5}`."""
-    portfolio: Annotated[int, Field(ge=0, le=20)] | Literal["auto"] = "auto"
-    """Number of start points chosen from past studies over the same names, in sibling folders or in the same store.
-    auto: up to 3 with `algorithm: auto`, none with other algorithms; 0: none."""
-    pruner: Pruner = "none"
-    """Which trials continue after a rung (docs/rungs.md). none: every trial runs to its end. asha, hyperband: the best
-    trials of each rung. median, percentile, wilcoxon: all trials that are not worse than earlier trials."""
-    rungs: Rungs = None
-    """Budgets at which trials are scored: shares of the run, `[0.11, 0.33, 1]`, or `{unit: steps, at: [50, 450]}`
-    (also rows, or items of lm-eval). null: 1/9, 1/3, 1 for asha and hyperband; 0.2, 0.4, 0.6, 0.8, 1 for the others."""
-    pruner_options: dict[str, JsonValue] = {}
-    """asha, hyperband: eta (default 3: one trial of three is promoted). median, percentile, wilcoxon: n_startup_trials
-    (default 4: trials at a rung before any is pruned). percentile: percentile (default 33.3: the best third continues).
-    wilcoxon: p_threshold (default 0.1)."""
-
-    @property
-    def trains_in_stages(self) -> bool:
-        """Whether a trial trains in stages: to the next rung, or to the next generation of a population."""
-        return self.ladder is not None or self.algorithm in LINEAGES
-
-    @property
-    def ladder(self) -> Ladder | None:
-        """The rungs of the study; None if trials have no rungs."""
-        return ladder_of(self.pruner, self.algorithm, self.rungs, self.pruner_options)
-
-    @model_validator(mode="after")
-    def _rungs_right(self) -> SearchConfig:
-        for text in mistakes(self.pruner, self.algorithm, self.rungs, self.pruner_options):
-            raise ValueError(text)
         return self
 
 
@@ -313,6 +275,8 @@ class StudyConfig(PointConfig):
     """Whether an SQLite store may be on a network file system (NFS, Lustre, sshfs, …): write true only where its locks
     hold between all nodes. false: such a store is refused."""
     keep: KeepConfig = KeepConfig()
+    best: BestRule | None = None
+    """Which trial is the best one; null: the best by the first objective."""
     shared_with: Literal["group"] | None = None
     """group: members of the group that owns the study's folder may use and change the study, and so run code in each
     other's name; its files are writable by that group. Members other than its maker set
@@ -343,12 +307,22 @@ class StudyConfig(PointConfig):
             raise ValueError("is in memory, so that no other process can read it; needs sqlite:///FILE")
         return value
 
+    @property
+    def has_baseline(self) -> bool:
+        """Whether trial 0 scores the base model."""
+        return self.model is not None and self.checks.baseline
+
     @model_validator(mode="after")
     def _rungs_fit(self) -> StudyConfig:
         ladder, first = self.search.ladder, self.score.objective[0]
         if ladder is None:
             return self
         own = self.python is not None or self.command is not None
+        if own and self.search.repeats:
+            raise ValueError(
+                f"search: repeats: {self.search.repeats}: repeats run without rungs, and a function or command of a "
+                "study with rungs is given a budget; write 0, or pruner: none"
+            )
         for text in unfit(ladder, objectives=len(self.score.objective), task=first.task, own=own):
             raise ValueError(f"search: {text}")
         end, steps = ladder.budgets[-1], self.train.get("max_steps")

@@ -1,6 +1,7 @@
 """`search.start_from`: the points of the first trials. Validates points; reads no files (warm_start/ does).
 
-An item is a point (`{lora.r: 16}`: names have dots), a path (a study's folder, a .csv file), or `{path: …, take: n}`.
+An item is a point (`{lora.r: 16}`: names have dots), a path (a study's folder, a .csv file), or `{path: …, take: n}`,
+with `known: true` for a .csv file whose values count as results.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hpotune.config.space.ranges import Range, Space, same
+from hpotune.config.text.outside_text import csv_json, csv_text
 from hpotune.config.text_files import expanded
-from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Value
+from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Value, plain
 from hpotune.errors import nearest
 
 BEST = 3
@@ -32,6 +34,8 @@ class Item:
     """Empty for a point."""
     take: int | None = None
     """Largest number of points; None: 3 of a study, all rows of a .csv file."""
+    known: bool = False
+    """Whether the values of a .csv file count as results: the search learns from its rows and does not repeat them."""
 
 
 def items(values: Mapping[str, Value], found: dict[KeyPath, str] | None = None) -> list[Item]:
@@ -58,14 +62,16 @@ def _item(value: Value, where: KeyPath) -> Item:
         raise ValueError(f"{value!r} is neither a point, nor a path, nor {{path: …, take: n}}")
     if "path" not in value:
         return Item(where=where, point=value)
-    path, take, stray = value["path"], value.get("take"), sorted(value.keys() - {"path", "take"})
-    if stray:
-        raise ValueError(f"{stray[0]!r} is not allowed beside path; valid: path, take")
+    path, take, known = value["path"], value.get("take"), value.get("known", False)
+    if stray := sorted(value.keys() - {"path", "take", "known"}):
+        raise ValueError(f"{stray[0]!r} is not allowed beside path; valid: path, take, known")
     if not isinstance(path, str) or not path.strip():
         raise ValueError(f"path: {path!r} needs the folder of a study or a .csv file")
     if take is not None and (not isinstance(take, int) or isinstance(take, bool) or take < 1):
         raise ValueError(f"take: {take!r} needs a whole number from 1")
-    return Item(where=where, path=path, take=take)
+    if not isinstance(known, bool) or (known and not path.strip().endswith(".csv")):
+        raise ValueError(f"known: {known!r} needs true or false, and a .csv file with a column `value`")
+    return Item(where=where, path=path, take=take, known=known)
 
 
 def mistakes(values: Mapping[str, Value], space: Space) -> Iterator[Mistake]:
@@ -123,6 +129,13 @@ def option(r: Range, value: Value) -> int | None:
     if json.dumps(value) in texts:
         return texts.index(json.dumps(value))
     return next((index for index, one in enumerate(r.options) if same(one, value)), None)
+
+
+def point_cell(value: Value) -> str:
+    """The cell of a CSV file that reads back as the value."""
+    if isinstance(value, str) and value and value.strip() == value and plain(value) == value:
+        return csv_json(value) if value[0] in "[{" else csv_text(value)
+    return csv_json(value)
 
 
 def near_value(r: Range, value: Value) -> int | float | None:

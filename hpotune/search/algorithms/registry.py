@@ -7,6 +7,7 @@ from contextlib import suppress
 from importlib import import_module
 
 from hpotune.config.load import Study
+from hpotune.config.schema.search_config import LISTED
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import StudyFileError, nearest
 from hpotune.search.algorithms.algorithm import Algorithm
@@ -40,6 +41,9 @@ MODULES = {
 }
 """Algorithm -> the module of this folder that defines it; imported on demand, with its libraries."""
 
+INTERNAL = {LISTED: "hpotune.search.listed"}
+"""Algorithm -> its module, of studies that hpotune derives from another one; a study file cannot name them."""
+
 SOBOL_ALIAS = "qmc"
 """The old name of `sobol`: study files may still use it, messages do not suggest it."""
 
@@ -49,7 +53,7 @@ def algorithm(name: str) -> Algorithm:
 
     Raises: KeyError where there is none.
     """
-    module = import_module(f"hpotune.search.algorithms.{MODULES[name]}")
+    module = import_module(INTERNAL.get(name) or f"hpotune.search.algorithms.{MODULES[name]}")
     found = getattr(module, "ALGORITHMS", {}).get(name) or module.ALGORITHM
     assert isinstance(found, Algorithm), f"{module.__name__} holds an Algorithm"
     return found
@@ -63,6 +67,11 @@ def check_algorithm(study: Study, setup: SamplerSetup) -> None:
     search, source = study.config.search, study.source
     location = source.location(("search", "algorithm"))
     name = search.algorithm
+    if name in INTERNAL:
+        raise StudyFileError(
+            f"{location}: search.algorithm={name!r} is for studies that hpotune writes itself (`hpotune test`); "
+            "`hpotune algorithms` lists those for study files"
+        )
     if name not in MODULES:
         raise StudyFileError(f"{location}: search.algorithm={name!r} is unknown; {nearest(name, MODULES)}")
     found = algorithm(name)
@@ -98,6 +107,8 @@ def check_extended(study: Study, config: StudyConfig) -> None:
     Raises: StudyFileError as above.
     """
     setup, name = sampler_setup(study, config), study.config.search.algorithm
+    if name in INTERNAL:  # hpotune has written it
+        return
     if name in MODULES:
         with suppress(ValueError):  # an invalid option is reported below
             setup = algorithm(name).extended_setup(setup, sampler_setup(study, study.config))

@@ -19,6 +19,7 @@ from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.search.base.history import History, history_of
+from hpotune.search.base.storage_view import FIRST_KNOWN
 from hpotune.search.base.unit_cube import Axis, Cube, Hint, Params
 
 
@@ -67,7 +68,7 @@ class SamplingContext:
 
     number: int
     rank: int
-    """How many trials were created before it, without the baseline."""
+    """How many trials were created before it, without the baseline; known results of other studies count too."""
     rng: np.random.Generator
     """Random numbers of this trial alone."""
 
@@ -110,7 +111,10 @@ class CubeSampler(BaseSampler):
         history = self.history_from(trials, cube, direction, trial)
         for context in self._unassigned_before(trials, trial, search_space):
             history = history.with_pending(self.propose(cube, history, context))
-        own = SamplingContext(number=trial.number, rank=_rank(trials, trial), rng=self._rng(trial.number))
+        known = sum(other.number >= FIRST_KNOWN for other in trials)
+        own = SamplingContext(
+            number=trial.number, rank=_rank(trials, trial) + known, rng=self._rng(trial.number)
+        )
         return cube.params(self.propose(cube, history, own))
 
     def history_from(
@@ -140,11 +144,14 @@ class CubeSampler(BaseSampler):
             and other.number < trial.number
             and not space.keys() <= other.params.keys()
         ]
+        known = sum(other.number >= FIRST_KNOWN for other in trials)
         contexts = [
-            SamplingContext(number=other.number, rank=_rank(trials, other), rng=self._rng(other.number))
+            SamplingContext(
+                number=other.number, rank=_rank(trials, other) + known, rng=self._rng(other.number)
+            )
             for other in unassigned
         ]
-        return [context for context in contexts if context.rank >= len(self.setup.start_points)]
+        return [context for context in contexts if context.rank >= len(self.setup.start_points) + known]
 
     def _rng(self, number: int) -> np.random.Generator:
         return np.random.default_rng(trial_seed(self.setup.seed, number, salt=self.setup.salt))

@@ -17,8 +17,11 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.records.trial import TrialRow
+from hpotune.records.trial_rows import LeadingFacts, TrialRows
 from hpotune.search.base.history import CONSTRAINTS_KEY
 
+FIRST_KNOWN = 10**9
+"""Number of the first known result of another study: above those of all trials, so that no rank counts them."""
 MIN_LEVEL_TRIALS = 4
 """Trials that a level needs at least; also one more than parameters. Fewer determine no model."""
 
@@ -56,6 +59,7 @@ class FinishedTrials:
         self._points: set[frozenset[tuple[str, Any]]] = set()
         self._searched_count = 0
         self._lock = Lock()  # a worker and its monitor look at the same time
+        self.facts = LeadingFacts()
 
     def split(self, trials: Sequence[FrozenTrial]) -> tuple[int, int, Sequence[FrozenTrial]]:
         """How many trials lead, how many of these have not failed, and the trials after them.
@@ -66,9 +70,9 @@ class FinishedTrials:
             self._extend(trials)
             return self._count, self._not_failed, trials[self._count :]
 
-    def rows(self, count: int) -> list[TrialRow]:
-        """The rows of the first `count` leading trials."""
-        return self._rows[:count]
+    def rows(self, count: int, rest: Iterable[TrialRow]) -> TrialRows:
+        """The rows of the first `count` leading trials, and the rest."""
+        return TrialRows([*self._rows[:count], *rest], leading=count, facts=self.facts)
 
     def row(self, trial: FrozenTrial) -> TrialRow:
         """The row of any trial; that of a finished or unchanged trial is made once."""
@@ -138,10 +142,13 @@ class SearchView:
         *,
         unseen: frozenset[int] = frozenset(),
         finished: FinishedTrials | None = None,
+        known: Sequence[FrozenTrial] = (),
     ) -> None:
+        """`known`: results of other studies, which samplers see as finished trials."""
         self._inner = inner
         self._unseen = unseen
         self._finished = finished or FinishedTrials()
+        self._known = list(known)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._inner, name)
@@ -160,6 +167,7 @@ class SearchView:
             ]
         trials = [_interrupted_as_running(trial) if trial.params else trial for trial in trials]
         trials = trials_at_level(lead + trials) if any(map(_rung_scores, trials)) else lead + trials
+        trials += self._known
         return trials if wanted is None else [trial for trial in trials if trial.state in wanted]
 
 

@@ -129,7 +129,7 @@ class Axis:
         return min(max((mean + sd * float(ndtri(a + unit * (b - a))) - low) / (high - low), 0.0), 1.0)
 
     def _to_prior_measure(self, share: float) -> float:
-        """The inverse of `_measured`."""
+        """The inverse of `_from_prior_measure`: the quantile of a share; the same number where the prior is uniform."""
         if self.hint.normal is None:
             return share
         from scipy.special import ndtr

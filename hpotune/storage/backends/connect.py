@@ -89,6 +89,8 @@ def _absolute(url: str, folder: Path) -> str:
 def connect(url: str, *, read_only: bool = False, patience_s: float = 0) -> BaseStorage:
     """An Optuna storage for a URL that `choose` gave; its calls are repeated for `patience_s` while it does not answer.
 
+    Creates its file or tables where there are none. Sets Optuna's log level and ignores its warnings of experimental
+    features, for the whole process.
     Raises: StoreError when it cannot be reached or opened; so does every later call.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -167,6 +169,7 @@ def _opened(url: str, *, read_only: bool) -> BaseStorage:
     storage = RDBStorage(
         url,
         engine_kwargs={"connect_args": {"timeout": LOCK_WAIT_S}, "poolclass": NullPool},
+        skip_compatibility_check=exists,  # examine_file has compared the versions; Optuna loads all migrations for it
         skip_table_creation=exists,
     )
     if not read_only:

@@ -7,6 +7,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,6 +25,8 @@ NETWORK = frozenset({
 })  # fmt: skip
 """Types that several hosts mount, also as `fuse.TYPE`: SQLite's locks there depend on server, version and options."""
 PROCESSES, WRITES = 4, 25
+RACE_S = 120.0
+"""How long the processes may take; then they are killed, and the locks do not hold."""
 _ADVICE = {
     (
         "nfs",
@@ -143,14 +147,26 @@ def _race(kind: str, folder: Path) -> float:
         _start_counter(kind, path)
         start = time.monotonic()
         command = [sys.executable, "-S", "-c", _RACER, kind, str(path), str(WRITES)]
-        racers = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(PROCESSES)]
-        errors = [racer.communicate(timeout=120)[1] for racer in racers]
+        with ExitStack() as stack:
+            racers = [stack.enter_context(_ended_after(command)) for _ in range(PROCESSES)]
+            errors = [racer.communicate(timeout=RACE_S)[1] for racer in racers]
         if any(racer.returncode for racer in racers):
             raise ValueError(next(text for text in errors if text).strip().splitlines()[-1])
         total = _counted(kind, path)
     if total != PROCESSES * WRITES:
         raise ValueError(f"{PROCESSES * WRITES - total} of {PROCESSES * WRITES} locked writes were lost")
     return time.monotonic() - start
+
+
+@contextmanager
+def _ended_after(command: Sequence[str]) -> Iterator[subprocess.Popen[str]]:
+    """A process that is killed at the end: one that hangs in a lock would hold it, and keep the folder, for ever."""
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def _start_counter(kind: str, path: Path) -> None:

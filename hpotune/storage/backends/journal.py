@@ -82,7 +82,11 @@ class _Journal(JournalStorage):
             raise StoreError(damaged_line(self._file_path, replay.log_number_read, reason)) from error
 
     def write_update(self, trial_id: int, update: TrialUpdate) -> bool:
-        """Write an update by one append; see search.base.trial_update.write_update. RUNNING goes first, by itself."""
+        """Write an update by one append; see search.base.trial_update.write_update. RUNNING goes first, by itself.
+
+        The start of a claim is kept until the claim is complete: the same update may be written again after an error.
+        Raises: UpdateFinishedTrialError where it expects the trial otherwise; StoreError for a damaged journal.
+        """
         if update.state == TrialState.RUNNING:
             claimed = self._unsigned.get(trial_id)
             if claimed is None or claimed[0] is not update:

@@ -13,7 +13,7 @@ from pathlib import Path
 from optuna.storages.journal._file import BaseJournalFileLock
 
 from hpotune.errors import StoreError
-from hpotune.workspace.holder_file import ExclusiveFile, has_ended, machine_id
+from hpotune.workspace.holder_file import ExclusiveFile, has_ended, machine_id, put_back
 from hpotune.workspace.timeline import log
 
 GRACE_S = 30
@@ -67,10 +67,11 @@ class Lock(BaseJournalFileLock):
         aside = f"{self._path}.{uuid.uuid4()}"
         try:
             os.rename(self._path, aside)
-            if _holder(aside) != holder:
-                with suppress(FileExistsError, PermissionError):  # sshfs: EPERM
-                    os.link(aside, self._path, follow_symlinks=False)
-            os.unlink(aside)
+            try:
+                if _holder(aside) != holder:
+                    put_back(Path(aside), Path(self._path))
+            finally:
+                os.unlink(aside)
         except FileNotFoundError:
             pass
         except OSError as error:

@@ -154,7 +154,7 @@ class _ShortLivedPool(Pool):
     """Keeps one connection from call to call and closes it when it has been idle for IDLE_S.
 
     Recording a trial takes some thirty calls in a row, and a connection with a password costs more than a query. But
-    hundreds of workers must not hold connections while they train.
+    hundreds of workers must not hold connections while they train. A thread closes the idle one, and ends with it.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - as Pool

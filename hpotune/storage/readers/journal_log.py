@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hpotune.storage.readers.sql_tables import StudyRecord, Unreadable, external_value, kind_of, unix
+from hpotune.storage.readers.sql_tables import (
+    NoSuchStudy,
+    StudyRecord,
+    Unreadable,
+    external_value,
+    kind_of,
+    unix,
+)
 from hpotune.storage.readers.trial_record import TrialRecord
 
 _CREATE_STUDY, _DELETE_STUDY, _STUDY_ATTR, _STUDY_SYSTEM = 0, 1, 2, 3
@@ -49,6 +56,8 @@ def read_journal(path: str, name: str) -> StudyRecord:
     Raises: Unreadable, OSError, ValueError for a damaged line.
     """
     replay = _Replay()
+    if not Path(path).is_file():  # a pipe would be waited for without end
+        raise Unreadable("no regular file")
     with Path(path).open("rb") as file:
         rest = b""
         while block := file.read(BLOCK):
@@ -57,7 +66,7 @@ def read_journal(path: str, name: str) -> StudyRecord:
                 for log in json.loads(f"[{lines.replace(_END, b',').decode()}]"):
                     _apply(replay, log)
     if name not in replay.names:
-        raise Unreadable(f"no study {name!r}")
+        raise NoSuchStudy(f"no study {name!r}")
     study = replay.studies[replay.names[name]]
     return StudyRecord(trials=study.trials, forgiven=study.forgiven, folder=study.folder)
 

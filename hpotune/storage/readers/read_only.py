@@ -13,6 +13,7 @@ from hpotune.errors import StoreError
 from hpotune.records.trial import TrialRow
 from hpotune.storage.readers.journal_log import read_journal
 from hpotune.storage.readers.sql_tables import (
+    NoSuchStudy,
     StudyRecord,
     Unreadable,
     read_postgres,
@@ -72,11 +73,23 @@ class EarlierTrials:
 
 
 def earlier_trials(url: str, name: str) -> EarlierTrials | None:
-    """The trials of the study of this name that have started; None where there are none, or no such store or study."""
+    """The trials of the study of this name that have started; None where there are none, or no such store or study.
+
+    Raises: StoreError where the storage cannot be reached or read: it may hold trials.
+    """
+    from hpotune.storage.backends.store_file import is_missing
+
+    if is_missing(url):
+        return None
     try:
         found = _read(url, name)
-    except _FAILED:
+    except NoSuchStudy:
         return None
+    except _FAILED:
+        read = _read_through_optuna(url, name)
+        if read is None:
+            return None
+        found = read
     started = [trial for trial in found.trials if trial.state != "WAITING" or "attempts" in trial.attrs]
     if not started:
         return None
@@ -86,6 +99,26 @@ def earlier_trials(url: str, name: str) -> EarlierTrials | None:
         first=min((trial.start for trial in started if trial.start is not None), default=0.0),
         folder=found.folder,
     )
+
+
+def _read_through_optuna(url: str, name: str) -> StudyRecord | None:
+    """The same study, slowly; None where there is none of this name. Raises: StoreError."""
+    from hpotune.storage.backends.connect import connect
+    from hpotune.storage.trials.study_trials import record_of
+
+    storage = connect(url, read_only=True)
+    try:
+        study = storage.get_study_id_from_name(name)
+        trials = [record_of(trial) for trial in storage.get_all_trials(study, deepcopy=False)]
+        folder = storage.get_study_user_attrs(study).get("folder")
+    except KeyError:
+        return None
+    except _FAILED as error:
+        raise StoreError(
+            f"{url}: holds values of trials that hpotune cannot read ({type(error).__name__}: {error}); restore the "
+            "store from a backup, or name another one"
+        ) from error
+    return StudyRecord(trials=trials, forgiven=frozenset(), folder=folder)
 
 
 def _read(url: str, name: str) -> StudyRecord:

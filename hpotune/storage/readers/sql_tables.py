@@ -35,6 +35,10 @@ class Unreadable(Exception):
     """The storage is not as expected here; Optuna may be able to read it."""
 
 
+class NoSuchStudy(Unreadable):
+    """The storage holds no study of this name, or no studies at all."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class StudyRecord:
     """One study of the storage."""
@@ -82,7 +86,7 @@ def _read(ask: Query, name: str) -> StudyRecord:
         raise Unreadable("tables of another version of Optuna")
     found = ask(f"SELECT study_id FROM studies WHERE study_name = '{text}'")
     if len(found) != 1:
-        raise Unreadable(f"no study {name!r}")
+        raise NoSuchStudy(f"no study {name!r}")
     study = int(found[0][0])
     own: dict[str, str] = dict(
         (key, value)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Literal
@@ -23,7 +22,6 @@ from optuna.trial import FrozenTrial, TrialState
 
 from hpotune.config.load import Study
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.errors import HpotuneError
 from hpotune.records.trial import Cause, Failure, TrialResult, TrialRow, Worker
 from hpotune.schedule.promotion import next_rung, rung_decisions
 from hpotune.schedule.rounds import may_start, round_start
@@ -36,18 +34,20 @@ from hpotune.storage.backends.postgresql import PATIENCE_S
 from hpotune.storage.trials import rung_scores
 from hpotune.storage.trials.attempts import is_half_released
 from hpotune.storage.trials.outcome_writer import FailureOutcome, OutcomeWriter
+from hpotune.storage.trials.retries import repeat_failed
 from hpotune.storage.trials.rung_scores import IsWorse, RungOutcome
 from hpotune.storage.trials.stale import OutputReader, TrialOutput
 from hpotune.storage.trials.study_trials import (
     StudyTrials,
     claim_order,
     finished_for_round,
-    has_no_point,
     not_failed,
 )
 
 UNOWNED_S = 2.5 * PATIENCE_S
 """A trial that has run for so long without a worker's name was claimed by a process that ended before it wrote one."""
+_OF_THE_CLUSTER: tuple[Cause, ...] = ("node", "preempted", "timeout")
+"""Why a trial was asked to pause, where its worker could not record it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -242,10 +242,16 @@ class TrialQueue:
         metrics: Mapping[str, object] | None = None,
         owner: Worker | None = None,
         checkpoint: float | None = None,
+        ended_by_other: bool = False,
     ) -> FailureOutcome:
         """Record that an attempt failed; by `retry` the trial waits again or has failed. See OutcomeWriter."""
         return self._outcomes.record_failure(
-            trial_id, failure, metrics=metrics, owner=owner, checkpoint=checkpoint
+            trial_id,
+            failure,
+            metrics=metrics,
+            owner=owner,
+            checkpoint=checkpoint,
+            ended_by_other=ended_by_other,
         )
 
     def pause(self, trial_id: int, *, owner: Worker | None = None, checkpoint: float | None = None) -> bool:
@@ -340,7 +346,8 @@ class TrialQueue:
             if result.rung is None:
                 return write.complete(id_, result)
             return bool(write.record_rung(id_, result, owner=owner, ended_by_other=True))
-        if (result is None and failure.cancelled) or (result is not None and result.failure is None):
+        paused = result is not None and result.failure is None
+        if (result is None and failure.cancelled) or (paused and failure.cause not in _OF_THE_CLUSTER):
             return write.pause(id_, owner=owner, checkpoint=output.checkpoint, ended_by_other=True)
         own, metrics = (result.failure, result.metrics) if result is not None else (None, None)
         return bool(
@@ -356,44 +363,4 @@ class TrialQueue:
         Returns failed number -> number of the row that repeats its point.
         Raises: HpotuneError where one has not failed, or the budget has no room for so many.
         """
-        trials, forgiven = {trial.number: trial for trial in self._trials.all()}, self._trials.forgiven()
-        for number in numbers:
-            if number not in trials or trials[number].state != TrialState.FAIL or number in forgiven:
-                raise HpotuneError(
-                    f"trial {number} has not failed (or has been retried already); `hpotune trials` lists them"
-                )
-        room = len(self._free())
-        if room < len(numbers):
-            raise _no_room(room, of=len(numbers))
-        found = {number: self._repeat(trials[number]) for number in numbers}
-        repeats = {number: row for number, row in found.items() if row is not None}
-        self._storage.set_study_user_attr(self._id, "forgiven", sorted({*forgiven, *repeats}))
-        if len(repeats) < len(numbers):  # workers have taken the rest meanwhile
-            raise _no_room(len(repeats), of=len(numbers))
-        return repeats
-
-    def _free(self) -> list[FrozenTrial]:
-        """The waiting trials within the budget that have no point yet."""
-        self.append_waiting()
-        counted = not_failed(self._trials.all())[: self.config.budget.trials]
-        return [trial for trial in counted if has_no_point(trial)]
-
-    def _repeat(self, failed: FrozenTrial) -> int | None:
-        """Give a failed trial's point to a waiting trial; its number. Returns None where workers have taken all."""
-        while free := self._free():
-            for row in free:
-                update = TrialUpdate(
-                    system_attrs={"fixed_params": failed.params},
-                    user_attrs={"retry_of": failed.number},
-                    expected=row,
-                )
-                with suppress(UpdateFinishedTrialError):  # a worker claimed it meanwhile, and it has ended
-                    if write_update(self._storage, row._trial_id, update):
-                        return row.number
-        return None
-
-
-def _no_room(room: int, *, of: int) -> HpotuneError:
-    return HpotuneError(
-        f"the budget has room for {room} of {of} trials; `hpotune extend --trials +{of - room}` first"
-    )
+        return repeat_failed(self._trials, numbers, append_waiting=self.append_waiting)

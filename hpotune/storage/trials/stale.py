@@ -69,7 +69,8 @@ def stale_on_host(host: str) -> Callable[[Worker], Failure | None]:
 def lease_expired(lease_s: float, *, now: float | None = None) -> Callable[[TrialRow], Failure | None]:
     """A function that says why a trial's worker is stale: no heartbeat for so long; None for others.
 
-    `now`: in Unix seconds; heartbeats are in the workers' own clocks. For a process that looks once.
+    `now`: in Unix seconds, at each call the time then if None; heartbeats are in the workers' own clocks. For a process
+    that looks once.
     """
 
     def stale_failure(row: TrialRow) -> Failure | None:
@@ -119,7 +120,10 @@ def is_worker_process(pid: int) -> bool:
 
 
 def output_reader(folder: StudyFolder) -> OutputReader:
-    """A function that reads what trials left in their folders: results that a stale worker did not record."""
+    """A function that reads what trials left in their folders: results that a stale worker did not record.
+
+    It logs, and returns nothing, where a trial's folder is another user's; a result that cannot be read is left out.
+    """
 
     def read_output(number: int) -> TrialOutput:
         try:

@@ -48,9 +48,9 @@ class StudyTrials:
         open_ = [row for row in rest if row.state != "failed"]
         room = max(0, self.config.budget.trials - not_failed_count)
         surplus = {row.number for row in open_[room:] if row.state == "waiting"}
-        rows = self.finished.rows(count) + [row for row in rest if row.number not in surplus]
-        if forgiven:
-            rows = [replace(row, forgiven=True) if row.number in forgiven else row for row in rows]
+        rows = self.finished.rows(count, (row for row in rest if row.number not in surplus))
+        if forgiven:  # written later than the trial's end
+            return [replace(row, forgiven=True) if row.number in forgiven else row for row in rows]
         return rows
 
     def owner(self, trial_id: int) -> Worker | None:
@@ -111,7 +111,7 @@ def missing_kinds(trials: Sequence[FrozenTrial], config: StudyConfig, *, ahead: 
     """
     waiting = sum(trial.state == TrialState.WAITING and not waits_for_promotion(trial) for trial in trials)
     count = max(0, min(config.budget.trials - len(trials), ahead - waiting))
-    wants_baseline = config.checks.baseline and config.model is not None and not any(map(is_baseline, trials))
+    wants_baseline = config.has_baseline and not any(map(is_baseline, trials))
     return (["baseline"] * wants_baseline + ["trial"] * count)[:count]
 
 

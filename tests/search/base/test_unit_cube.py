@@ -9,6 +9,7 @@ import pytest
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from hpotune.errors import StudyFileError
+from hpotune.search import propose
 from hpotune.search.algorithms.registry import check_algorithm
 from hpotune.search.base.history import CONSTRAINTS_KEY, history_of
 from hpotune.search.base.storage_view import SearchView
@@ -150,6 +151,23 @@ def test_feasible_share_is_estimated(make_study):
     one = {"a": {"int": [1, 99]}, "b": {"int": [1, 99]}}
     rare = make_study(params=one, constraints=["params.a * params.b == 9801"])  # one point of 9801
     assert 0 < feasible_share(rare.space)[0] < 0.01
+
+
+def test_rare_feasible_points_are_not_refused(make_study, monkeypatch):
+    """Many ranges: fewer points are computed than the search tries, and none of them is feasible."""
+    monkeypatch.setattr(propose, "MOST_COMPUTED", 100_000)
+    names = [f"p{n}" for n in range(40)]
+    total = " + ".join(f"params.{name}" for name in names)
+    rare = make_study(
+        params={n: {"float": [0, 1]} for n in names}, constraints=[f"{total} < 10"]
+    )  # 5 sd below
+    assert feasible_share(rare.space) == (1e-5, set())
+    few = {name: {"choice": [0, 1]} for name in names[:30]}
+    constraints = ["params.p0 + params.p1 > 2", " + ".join(f"params.{name}" for name in few) + " >= 0"]
+    assert feasible_share(make_study(params=few, constraints=constraints).space) == (1e-5, set())
+    few = {name: {"choice": [0, 1]} for name in names[:4]}
+    none = make_study(params=few, constraints=["params.p0 + params.p1 > 2", *["params.p2 >= 0"] * 60])
+    assert feasible_share(none.space) == (0, {0})
 
 
 @pytest.mark.parametrize("algorithm", EVERYWHERE)

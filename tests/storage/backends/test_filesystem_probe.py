@@ -40,3 +40,15 @@ def test_flock_is_tested_by_processes(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(filesystem_probe, "_RACER", lossy)
     assert "locked writes were lost" in flock_holds(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_hanging_racers_are_killed(tmp_path: Path, monkeypatch):
+    """A lock that hangs would be held, and the probe's folder kept, by processes that nobody knows."""
+    pids = tmp_path / "pids"
+    hang = f"import os, time\nopen({str(pids)!r}, 'a').write(f'{{os.getpid()}} ')\ntime.sleep(600)"
+    monkeypatch.setattr(filesystem_probe, "_RACER", hang)
+    monkeypatch.setattr(filesystem_probe, "RACE_S", 3.0)
+    assert "timed out" in flock_holds(tmp_path)
+    assert pids.read_text().split()
+    assert not [pid for pid in pids.read_text().split() if Path("/proc", pid).exists()]
+    assert list(tmp_path.iterdir()) == [pids]

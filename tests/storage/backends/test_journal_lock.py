@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -69,6 +70,26 @@ def test_active_lock_is_restored(path):
     living.release()
     assert not Path(f"{path}.lock").exists()
     assert os.listdir(path.parent) == []
+
+
+@pytest.mark.parametrize("error", [errno.EOPNOTSUPP, errno.EPERM, errno.EMLINK])
+def test_lock_returns_without_hard_links(path, monkeypatch, error):
+    """CIFS, exFAT and many FUSE types have none; nothing is left beside the journal."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(error, os.strerror(error))
+
+    monkeypatch.setattr(os, "link", refused)
+    living = Lock(str(path))
+    living.acquire()
+    Lock(str(path))._break("the old one")
+    assert own._holder(f"{path}.lock") == living._mine
+    living.release()
+    assert os.listdir(path.parent) == []
+    theirs = optuna.storages.journal.JournalFileSymlinkLock(str(path))
+    theirs.acquire()
+    Lock(str(path))._break("the old one")
+    assert Path(f"{path}.lock").is_symlink()
 
 
 def test_former_holder_keeps_next_lock(path):

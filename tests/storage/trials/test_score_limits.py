@@ -87,8 +87,8 @@ def test_best_trial_keeps_the_limits(make_store):
     store = make_store(score=LIMITED)
     played(store)
     rows, config = store.rows(), store.config
-    assert [row.number for row in best_trials(config.score.objective, rows)] == [2]
-    assert adapters_to_delete(config.score.objective, rows[:4], keep=2) == [0, 3]
+    assert [row.number for row in best_trials(config.score.objective, rows, None)] == [2]
+    assert adapters_to_delete(config.score.objective, rows[:4], None, keep=2) == [0, 3]
     assert stop_reason(config, rows, now=datetime.now()) is None
 
 
@@ -100,7 +100,7 @@ def test_pareto_front_keeps_the_limits(make_store):
         assert isinstance(claim, Claim)
         store.complete(claim.trial_id, TrialResult(number=claim.row.number, state="finished", values=values))
     rows = store.rows()
-    assert [row.number for row in best_trials(store.config.score.objective, rows)] == [1, 2]
+    assert [row.number for row in best_trials(store.config.score.objective, rows, None)] == [1, 2]
     assert rows[0].breaks == ("b 3 > 2",)
 
 

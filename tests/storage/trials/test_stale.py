@@ -7,7 +7,7 @@ from dataclasses import replace
 import optuna
 import pytest
 
-from hpotune.records.trial import Attempt, TrialResult, TrialRow
+from hpotune.records.trial import Attempt, Failure, TrialResult, TrialRow
 from hpotune.storage import (
     TrialOutput,
     TrialQueue,
@@ -51,6 +51,17 @@ def test_stale_workers_checkpointed_trial_waits_again(make_store):
     paused = TrialResult(number=0, state="paused")
     store.requeue_stale(lambda _: FAILURE, read_output=lambda _: TrialOutput(result=paused))
     assert store.rows()[0].state == "waiting"
+
+
+@pytest.mark.parametrize(("cause", "said"), [("node", "node"), ("preempted", "preempted"), ("killed", None)])
+def test_pause_of_lost_job_has_cause(make_store, cause, said):
+    """The trial's process wrote its pause, and its worker was gone before it could say why."""
+    store = make_store(budget={"trials": 1})
+    store.claim(worker())
+    paused = TrialOutput(result=TrialResult(number=0, state="paused"))
+    store.requeue_stale(lambda _: Failure(cause=cause, message="lost"), read_output=lambda _: paused)
+    row = store.rows()[0]
+    assert (row.state, row.attempts[0].outcome, row.attempts[0].cause) == ("waiting", "paused", said)
 
 
 def test_requeued_trial_completes_only_once(make_store):
