@@ -110,6 +110,7 @@ def test_default_batch_holds_one_row() -> None:
         limit = pass_limit(model, batch_size=batch_size, train_rows=1, train_tokens=tokens)
         losses.append(mean_loss(model, rows, pad_id=0, limit=limit, ranks=ONE_RANK).loss)
     assert losses[0] == pytest.approx(losses[1], rel=1e-7)
-    check, passes = sizes[:2], sizes[2:]  # of the check, that counted logits equal all logits, and of the rows
+    # first the check that counted logits equal all logits, on short rows
+    check, passes = sizes[:2], sizes[2:]
     assert max(check) < width * (tokens - 1)
     assert passes == [width * (tokens - 1)] * 2 * len(rows)
