@@ -1,6 +1,6 @@
 """`python -m hpotune.finetune SPEC.json`: one rank of one trial. It writes result.json and exits with 0 or 1.
 
-With `--serve` it is a rank that runs one trial after another (warm/server.py).
+With `--serve FOLDER` it is a rank that runs one trial after another (warm/server.py).
 """
 
 from __future__ import annotations
@@ -42,14 +42,15 @@ def main(file: Path, *, kept: Kept | None = None, started: float | None = None) 
     hub.prepare_environment(offline=spec.offline)
 
     # Not earlier: transformers and datasets read their environment at import.
-    from hpotune.finetune.distributed.ranks import destroy_ranks, init_ranks, read_rank_info
+    from hpotune.finetune.distributed.ranks import RankInfo, destroy_ranks, init_ranks, read_rank_info
     from hpotune.finetune.energy import energy_meter
     from hpotune.finetune.output import RESULT, TrialOutput, measured_cost
     from hpotune.finetune.pipeline import run_trial
     from hpotune.finetune.provenance_record import ProvenanceRecord
     from hpotune.finetune.trial_errors import Paused
 
-    info = read_rank_info(os.environ)
+    met = None if kept is None else kept.ranks
+    info = read_rank_info(os.environ) if met is None else RankInfo(rank=met.rank, world_size=met.world_size)
     folder = Path(spec.folder)
     output = TrialOutput(folder=folder, number=spec.number, is_main=info.rank == 0, started=started)
     record = None
@@ -62,7 +63,7 @@ def main(file: Path, *, kept: Kept | None = None, started: float | None = None) 
         if record is not None:
             record.start()
         with output.phase("load", since=started, shown="start"):  # the imports above take most of it
-            ranks = init_ranks(info, os.environ, folder=folder)
+            ranks = met or init_ranks(info, os.environ, folder=folder)
             output.energy = energy_meter(ranks.device)
         try:
             result = run_trial(
@@ -74,7 +75,8 @@ def main(file: Path, *, kept: Kept | None = None, started: float | None = None) 
         except Paused:
             output.metrics.update(measured_cost(output, ranks))
             output.write_result(output.result("paused"))
-        destroy_ranks(ranks)
+        if met is None:
+            destroy_ranks(ranks)
     except Exception as error:
         _write_failure(error, output, world_size=info.world_size)
         return 1
@@ -121,5 +123,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "--serve":
         from hpotune.finetune.warm.server import serve
 
-        sys.exit(serve(main))
+        sys.exit(serve(main, Path(sys.argv[2])))
     sys.exit(main(Path(sys.argv[1])))

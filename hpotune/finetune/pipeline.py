@@ -39,7 +39,7 @@ from hpotune.finetune.training.pass_limit import PassLimit, pass_limit
 from hpotune.finetune.training.sanity_checks import check_same_loss
 from hpotune.finetune.trial_errors import NotFinite, Paused, UserError
 from hpotune.finetune.warm.kept import Kept, key_of
-from hpotune.finetune.warm.shared_base import needs_own_base
+from hpotune.finetune.warm.shared_base import needs_own_base, reads_base
 from hpotune.records.trial import TrialResult, TrialSpec
 
 BASELINE_ROWS = 256  # of the training rows, for the train_loss of the base model
@@ -80,9 +80,12 @@ def run_trial(
             base.module.to(ranks.device)
         return base
 
+    own = inputs.labels is not None or (spec.kind == "trial" and needs_own_base(spec.point.lora))
+    if ranks.world_size > 1 and spec.kind == "trial":
+        own = own or reads_base(spec.point.lora)
+
     def fresh_base(seed: int) -> BaseModel:
         with output.phase("load"):
-            own = inputs.labels is not None or (spec.kind == "trial" and needs_own_base(spec.point.lora))
             base = load(seed) if kept is None else kept.fresh_base(load, seed, own=own)
             torch.manual_seed(seed)  # loading may have drawn numbers, and a kept model draws none
         _pause_if_requested(stop_requested, ranks)
@@ -90,8 +93,10 @@ def run_trial(
 
     model: torch.nn.Module
     if spec.kind == "baseline":
-        model = fresh_base(spec.seed).module
-        output.metrics["base_share_per_rank"] = shard_base(model, ranks, replicated=())
+        base = fresh_base(spec.seed)
+        model = base.module
+        share = shard_base(model, ranks, replicated=(), when_sharded=base.when_sharded)
+        output.metrics["base_share_per_rank"] = share
     elif spec.adapter is not None:
         model = load_trained(fresh_base, Path(spec.adapter), seed=spec.seed, ranks=ranks, output=output)
     else:

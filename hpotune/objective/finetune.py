@@ -6,9 +6,9 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
+from signal import Signals
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.schema.warm_trials import why_cold
@@ -40,7 +40,7 @@ TORCHRUN_ENV = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 def open_finetune(context: TrialContext) -> AbstractContextManager[Evaluate]:
     """The objective that trains trials in processes of their own: running out of memory ends them, not the worker.
 
-    A trial of one process is followed by the next one in the same process, where `why_cold` has nothing against it.
+    A trial is followed by the next one in the same processes, where `why_cold` has nothing against it.
     """
     if why_cold(context.config) is None:
         return warm_processes(context)
@@ -49,19 +49,27 @@ def open_finetune(context: TrialContext) -> AbstractContextManager[Evaluate]:
 
 @contextmanager
 def warm_processes(context: TrialContext) -> Iterator[Evaluate]:
-    """An objective that keeps the process of a trial for the next one, where nothing unusual has happened in it."""
+    """An objective that keeps the ranks of a trial for the next one, where nothing unusual has happened in them."""
     process: WarmProcess | None = None
+    reachable = True
 
     def evaluate(spec: TrialSpec) -> TrialResult:
-        nonlocal process
+        nonlocal process, reachable
         file = write_spec(spec)
-        command, env = rank_command(context.config, Path("--serve"), trial_env(context, spec))
+        env = trial_env(context, spec)
+        command, env = rank_command(context.config, ["--serve", str(file.parent)], env)
         exit_ = process.run(file, env) if process is not None and process.is_idle() else None
-        if exit_ is None:  # there is no process, or this trial needs a new one
+        if exit_ is None and reachable:  # there is no process, or this trial needs a new one
             if process is not None:
                 process.end()
-            process = WarmProcess(command, log_folder=file.parent, env=env, stop=context.stop)
+            process = WarmProcess(
+                command, log_folder=file.parent, env=env, stop=context.stop,
+                warning=_warning(env), copy_log=env["HPOTUNE_RANKS"] != "single",
+            )  # fmt: skip
             exit_ = process.run_first(file, env)
+        if exit_ is None:
+            reachable = False
+            return _evaluate(spec, context)
         return read_result(spec, exit_, stop=context.stop)
 
     try:
@@ -73,17 +81,30 @@ def warm_processes(context: TrialContext) -> Iterator[Evaluate]:
 
 def _evaluate(spec: TrialSpec, context: TrialContext) -> TrialResult:
     file = write_spec(spec)
-    command, env = rank_command(context.config, file, trial_env(context, spec))
-    # torchrun ends on PAUSE_SIGNAL but forwards SIGTERM to its ranks; srun forwards PAUSE_SIGNAL and kills on SIGTERM
-    warning = signal.SIGTERM if env["HPOTUNE_RANKS"] == "torchrun" else PAUSE_SIGNAL
-    exit_ = run_process(command, folder=file.parent, env=env, cwd=None, stop=context.stop, warning=warning)
+    command, env = rank_command(context.config, [str(file)], trial_env(context, spec))
+    exit_ = run_process(
+        command, folder=file.parent, env=env, cwd=None, stop=context.stop, warning=_warning(env)
+    )
     return read_result(spec, exit_, stop=context.stop)
 
 
-def rank_command(config: StudyConfig, spec: Path, env: Mapping[str, str]) -> tuple[list[str], dict[str, str]]:
-    """The command that starts all ranks of a trial from this process, and its environment."""
+def _warning(env: Mapping[str, str]) -> Signals:
+    """The signal that asks the ranks for a checkpoint.
+
+    torchrun ends on PAUSE_SIGNAL but forwards SIGTERM to its ranks; srun forwards PAUSE_SIGNAL and kills on SIGTERM.
+    """
+    return signal.SIGTERM if env["HPOTUNE_RANKS"] == "torchrun" else PAUSE_SIGNAL
+
+
+def rank_command(
+    config: StudyConfig, arguments: Sequence[str], env: Mapping[str, str]
+) -> tuple[list[str], dict[str, str]]:
+    """The command that starts all ranks of a trial from this process, and its environment.
+
+    `arguments`: of each rank, `python -m hpotune.finetune`.
+    """
     nodes, each = config.resources.nodes, config.resources.processes_per_node
-    module = ["-m", "hpotune.finetune", str(spec)]
+    module = ["-m", "hpotune.finetune", *arguments]
     cpus = max(1, _cpus(env) // each)
     threads = env.get("OMP_NUM_THREADS") or str(cpus if config.resources.gpus_per_node else 1)
     env = {**env, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}

@@ -1,24 +1,25 @@
-"""The process of a trial that stays for the next trials: `python -m hpotune.finetune --serve`, driven by a socket.
+"""The processes of a trial that stay for the next trials: `python -m hpotune.finetune --serve`.
 
-What is said on the socket is in hpotune/finetune/warm/server.py. Like every process of a trial it has a watchdog, and
-all that it started ends with it.
+One rank, or all ranks and their launcher. The worker drives them by a socket; what is said on it is in
+hpotune/finetune/warm/server.py. Like every process of a trial they have a watchdog, and all that they started ends with
+them.
 """
 
 from __future__ import annotations
 
 import json
-import select
-import socket
+import os
 import subprocess
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from signal import Signals
 
+from hpotune.objective.order_socket import ORDERS, OrderSocket
 from hpotune.objective.process import (
     CHECKPOINT_S,
     MARK,
-    PAUSE_SIGNAL,
     ProcessExit,
     StopRequest,
     begin_attempt,
@@ -27,71 +28,94 @@ from hpotune.objective.process import (
     marked_processes,
     start_watchdog,
 )
+from hpotune.objective.rank_log import RankLog
 from hpotune.workspace.atomic_files import open_append
 
-POLL_S = 1.0
-"""How often it is checked whether the process has ended without closing its socket, which its children may hold."""
 END_S = 5.0
-"""How long an idle process may take to end."""
+"""How long idle ranks may take to end."""
+NOT_REACHED = os.EX_TEMPFAIL
+"""The exit code of ranks of which the first does not reach the worker: it runs on another node."""
 
 
 class WarmProcess:
-    """One process, from its start for a first trial to its end."""
+    """The ranks of a trial, from their start for a first trial to their end.
+
+    `warning`: the signal that asks them for a checkpoint. `copy_log`: whether the worker writes their output into the
+    log of each trial, as it must for several ranks; a single one does so itself.
+    """
 
     def __init__(
-        self, command: Sequence[str], *, log_folder: Path, env: Mapping[str, str], stop: StopRequest
+        self,
+        command: Sequence[str],
+        *,
+        log_folder: Path,
+        env: Mapping[str, str],
+        stop: StopRequest,
+        warning: Signals,
+        copy_log: bool,
     ) -> None:
         self._mark, self._stop, self._ended = f"{MARK}={uuid.uuid4().hex}", stop, False
-        self._received = b""
-        self._socket, theirs = socket.socketpair()
+        self._warning = warning
+        self._orders = OrderSocket()
+        self._own: set[int] = set()
+        self._log: RankLog | None = None
         self._watchdog = start_watchdog(self._mark)
         try:
-            with theirs, open_append(log_folder / "log.txt") as log:
+            with open_append(log_folder / "log.txt") as log:
                 self._log_start = begin_attempt(log)
+                self._log = RankLog(log_folder) if copy_log else None
                 self._child = subprocess.Popen(
-                    command, stdout=log, stderr=subprocess.STDOUT, stdin=theirs.fileno(),
-                    env=self._own_env(env), start_new_session=True,
+                    command, stdout=log if self._log is None else self._log.pipe, stderr=subprocess.STDOUT,
+                    stdin=subprocess.DEVNULL, env=self._own_env(env), start_new_session=True,
                 )  # fmt: skip
+                if self._log is not None:
+                    self._log.start()
         except OSError:
-            self._socket.close()
+            self._orders.close()
             with self._watchdog:
                 end_watchdog(self._watchdog)
             raise
 
     def is_idle(self) -> bool:
         """Whether it waits for a trial."""
-        return not self._ended and self._child.poll() is None
+        return not self._ended and not self._has_exited()
 
-    def run_first(self, spec: Path, env: Mapping[str, str]) -> ProcessExit:
-        """Run the trial for which the process was started; returns its exit."""
+    def run_first(self, spec: Path, env: Mapping[str, str]) -> ProcessExit | None:
+        """Run the trial for which the ranks were started; returns their exit, or None if they cannot be kept.
+
+        They cannot where the first one runs on another node than the worker. The trial was not started then.
+        """
         self._run(spec, env)
-        return self._exit()
+        exit_ = self._exit()
+        return None if exit_.code == NOT_REACHED and not self._orders.is_connected else exit_
 
     def run(self, spec: Path, env: Mapping[str, str]) -> ProcessExit | None:
-        """Run the trial of the spec; returns its exit, or None if it was not started and needs a new process."""
+        """Run the trial of the spec; returns the exit, or None if it was not started and needs new processes."""
         with open_append(spec.parent / "log.txt") as log:
             self._log_start = begin_attempt(log)
+        if self._log is not None:
+            self._log.move_to(spec.parent)
         return self._exit() if self._run(spec, env) else None
 
     def _run(self, spec: Path, env: Mapping[str, str]) -> bool:
         """Run the trial to its end; returns whether it was started.
 
-        The process ends with the trial, but for a trial that finished and left nothing behind.
+        The ranks end with the trial, but for a trial that finished and left nothing behind.
         """
-        self._stop.attach(self._child, warning=PAUSE_SIGNAL)
+        self._stop.attach(self._child, warning=self._warning)
         try:
-            order = json.dumps({"spec": str(spec), "env": self._own_env(env)})
-            with suppress(BrokenPipeError, ConnectionResetError):
-                self._socket.sendall(f"{order}\n".encode())
-            started = self._answer() == "started"
+            started = self._orders.connect(self._has_exited)
+            if started:
+                self._orders.send(json.dumps({"spec": str(spec), "env": self._own_env(env)}))
+                started = self._answer() == "started"
+            # what runs before a trial's own code does
+            self._own = self._own or {self._child.pid, *(marked_processes(self._mark) if started else ())}
             kept = started and self._answer() == "kept"
             if not kept:
                 self._child.wait()
         finally:
             self._stop.child = None
-        left_running = set(marked_processes(self._mark)) - {
-            self._child.pid
-        }  # programs that the trial started
+        left_running = set(marked_processes(self._mark)) - self._own  # programs that the trial started
         if not kept or left_running:
             self.end()
         return started
@@ -101,35 +125,26 @@ class WarmProcess:
         return ProcessExit(code=self._child.returncode or 0, log_start=self._log_start)
 
     def end(self) -> None:
-        """End the process and all that it started; an idle one by closing its socket."""
+        """End the ranks and all that they started; idle ones by closing the socket."""
         if self._ended:
             return
         self._ended = True
-        self._socket.close()
+        self._orders.close()
         if self._stop.signal is None:
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(END_S)
         end_all(self._mark, patience_s=CHECKPOINT_S if self._stop.signal is not None else 0)
         self._child.wait()
+        if self._log is not None:
+            self._log.close()
         with self._watchdog:
             end_watchdog(self._watchdog)
 
     def _own_env(self, env: Mapping[str, str]) -> dict[str, str]:
-        return {**env, MARK: self._mark.partition("=")[2]}
+        return {**env, MARK: self._mark.partition("=")[2], ORDERS: str(self._orders.file)}
+
+    def _has_exited(self) -> bool:
+        return self._child.poll() is not None
 
     def _answer(self) -> str:
-        """The next line that it answers; empty if it ended."""
-        while b"\n" not in self._received:
-            ended = self._child.poll() is not None
-            if not select.select([self._socket], [], [], 0 if ended else POLL_S)[0]:
-                if ended:
-                    return ""
-                continue
-            part = b""
-            with suppress(ConnectionResetError):
-                part = self._socket.recv(4096)
-            if not part:
-                return ""
-            self._received += part
-        line, _, self._received = self._received.partition(b"\n")
-        return line.decode()
+        return self._orders.answer(self._has_exited)

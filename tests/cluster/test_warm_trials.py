@@ -1,6 +1,6 @@
-"""A warm process on a real Slurm, hit in a later trial: preempted, its rank killed, its worker killed, out of time.
+"""Warm ranks on a real Slurm, hit in a later trial: preempted, a rank killed, their worker killed, out of time.
 
-HPOTUNE_SLURM_FULL=1 runs it: ten minutes on a busy machine.
+HPOTUNE_SLURM_FULL=1 runs it: ten minutes on a busy machine, with one rank and with two.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ search: {{algorithm: sobol, seed: 3}}
 budget: {{trials: 6, parallel: 1}}
 checks: {{baseline: false}}
 env: {{vars: {{OMP_NUM_THREADS: '1'}}}}
-resources: {{partition: a100, cpus: 1, time: 30, signal_delay_s: 30}}
+resources: {{partition: a100, cpus: 1, processes: {ranks}, time: 30, signal_delay_s: 30}}
 """
 
 
@@ -48,7 +48,8 @@ def ranks_of(folder: Path) -> list[int]:
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             named = f"HPOTUNE_TRIAL_DIR={folder}".encode() in path.read_bytes()
-            trains = b"hpotune.finetune" in path.with_name("cmdline").read_bytes()
+            command = path.with_name("cmdline").read_bytes()
+            trains = b"hpotune.finetune" in command and b"srun" not in command
         except OSError:
             continue
         found += [int(path.parent.name)] if named and trains else []
@@ -72,8 +73,7 @@ def preempt(_: Path, job: str) -> None:
 
 
 def kill_rank(folder: Path, _: str) -> None:
-    [rank] = ranks_of(folder)
-    os.kill(rank, signal.SIGKILL)
+    os.kill(ranks_of(folder)[-1], signal.SIGKILL)
 
 
 def kill_worker(folder: Path, _: str) -> None:
@@ -91,12 +91,14 @@ CAUSES = {1: {None, "preempted"}, 2: {"killed"}, 3: {None, "killed"}, 4: {"timeo
 """Of the attempt that it ended; None: paused, with a checkpoint, which a rank writes when its worker is gone too."""
 
 
-@pytest.fixture
-def study(slurm_cluster: Path, tmp_path: Path) -> Path:
+@pytest.fixture(params=[1, 2])
+def study(slurm_cluster: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     tiny_model(tmp_path / "model", dtype="float64", layers=2)
     topic_task(tmp_path / "task")
-    (tmp_path / "struck.yaml").write_text(STUDY.format(name="struck"))
-    (tmp_path / "cold.yaml").write_text(STUDY.format(name="cold") + "execution: {warm: false}\n")
+    (tmp_path / "struck.yaml").write_text(STUDY.format(name="struck", ranks=request.param))
+    (tmp_path / "cold.yaml").write_text(
+        STUDY.format(name="cold", ranks=request.param) + "execution: {warm: false}\n"
+    )
     return tmp_path
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pytest
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.objective.finetune import rank_command
 
-SPEC = Path("/t/spec.json")
+SPEC = ["/t/spec.json"]
 IN_JOB = {"SLURM_JOB_ID": "7", "SLURM_CPUS_ON_NODE": "64", "SLURM_NTASKS": "1", "SLURM_CPUS_PER_TASK": "64"}
 
 

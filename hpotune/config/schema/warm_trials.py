@@ -1,27 +1,26 @@
-"""Whether the process of a trial may run the next trials too, by what the study file says.
+"""Whether the processes of a trial may run the next trials too, by what the study file says.
 
 The worker, `hpotune plan` and the report ask the same function. Where it says yes, the process itself still decides
 before and after each trial (hpotune/finetune/warm/). The next trial gets a new process if it has another base model or
 code, if a file has changed that was read, if a task has code of its own, and after a trial that did not finish or that
-left anything behind.
+left anything behind. Several ranks agree: what one of them finds ends all.
+Where the first one runs on another node than the worker, it is not reached: then too each trial starts anew.
 """
 
 from __future__ import annotations
 
 from hpotune.config.schema.study_config import StudyConfig
 
-WARM = "a worker keeps the process of a trial, with the base model in memory, for its next trials"
+WARM = "a worker keeps the processes of a trial, with the base model in memory, for its next trials"
 
 
 def why_cold(config: StudyConfig) -> str | None:
     """Why each trial gets a process of its own; None: a worker keeps the process of a trial for its next ones."""
     if config.model is None:
         return "the trials run a function or a command"
-    ranks = config.resources.nodes * config.resources.processes_per_node
     reasons = {
         "execution.warm is false": not config.execution.warm,
         "execution.trials_per_job is 1": config.execution.trials_per_job == 1,
-        f"each has {ranks} processes": ranks > 1,
         "they run in a container": config.env.container is not None,
         "the model has code of its own": config.model.trust_remote_code,
     }

@@ -6,7 +6,7 @@ not used: on CPUs it silently trains with DDP, so that a test without GPUs would
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from torch.distributed.device_mesh import init_device_mesh
@@ -16,11 +16,17 @@ from torch.distributed.tensor import DTensor
 from hpotune.finetune.distributed.ranks import Ranks
 
 
-def shard_base(base: torch.nn.Module, ranks: Ranks, *, replicated: Iterable[torch.nn.Parameter]) -> float:
+def shard_base(
+    base: torch.nn.Module,
+    ranks: Ranks,
+    *,
+    replicated: Iterable[torch.nn.Parameter],
+    when_sharded: Callable[[torch.nn.Module], None] | None = None,
+) -> float:
     """Move the base model to the ranks' devices, sharded, and return the share of it that this rank holds.
 
-    `replicated` (the adapter's parameters) are not sharded. The hooks are registered on the base model and not on
-    peft's wrapper, because generation calls the base model directly.
+    `replicated` (the adapter's parameters) are not sharded. `when_sharded` is called with the sharded base model. The
+    hooks are registered on the base model and not on peft's wrapper, because generation calls the base model directly.
     """
     if ranks.world_size == 1:
         base.to(ranks.device)
@@ -31,6 +37,8 @@ def shard_base(base: torch.nn.Module, ranks: Ranks, *, replicated: Iterable[torc
         fully_shard(layer, mesh=mesh, ignored_params=ignored)
     # The root shards what is left as one group, as tied embeddings require: input and output are one tensor.
     fully_shard(base, mesh=mesh, ignored_params=ignored)
+    if when_sharded is not None:
+        when_sharded(base)
     return sharded_fraction(base)
 
 

@@ -47,6 +47,8 @@ class Ranks:
     rank: int
     world_size: int
     device: torch.device
+    store: dist.Store | None = None
+    """Where the ranks have met; None: a single process."""
 
     @property
     def is_main(self) -> bool:
@@ -126,6 +128,7 @@ def init_ranks(info: RankInfo, env: MutableMapping[str, str], *, folder: Path) -
     device = _select_device(info.local_rank)
     for name in RENDEZVOUS:
         env.pop(name, None)
+    store: dist.Store | None = None
     if info.world_size > 1:
         if info.host == LOOPBACK:
             env.setdefault("GLOO_SOCKET_IFNAME", "lo")  # gloo would listen at the host name's address
@@ -140,7 +143,7 @@ def init_ranks(info: RankInfo, env: MutableMapping[str, str], *, folder: Path) -
             timeout=timeout,
             device_id=None if device.type == "cpu" else device,
         )
-    return Ranks(rank=info.rank, world_size=info.world_size, device=device)
+    return Ranks(rank=info.rank, world_size=info.world_size, device=device, store=store)
 
 
 def destroy_ranks(ranks: Ranks) -> None:

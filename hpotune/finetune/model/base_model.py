@@ -7,7 +7,7 @@ one. The cost is host memory during loading: the size of the base model, times t
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,8 @@ class BaseModel:
     """Names of the modules whose weights are not in the checkpoint, but drawn at random (a classification head, a
     pooler). They are trained and saved with the adapter; otherwise a fresh base model would be another model. Also
     those that peft takes for a head by the end of their name, DistilBERT's pre_classifier."""
+    when_sharded: Callable[[torch.nn.Module], None] | None = None
+    """Called with the base model by `shard_base` once it is sharded; None: with one rank, or nothing is kept."""
 
 
 def load_tokenizer(config: ModelConfig) -> transformers.PreTrainedTokenizerBase:

@@ -75,11 +75,13 @@ def train_adapter(
         converted = adapter.is_convertible(model.peft_config["default"])
         del model
         gc.collect()  # modules refer to each other in circles; without this, two base models would be in memory
-    base = fresh_base(spec.seed + 1).module
+    fresh = fresh_base(spec.seed + 1)
+    base = fresh.module
     with output.phase("check"):
         dtype = next(base.parameters()).dtype
         model = adapter.attach_saved_adapter(base, folder, ranks=ranks)
-        shard_base(base, ranks, replicated=adapter.adapter_parameters(model).values())
+        parameters = adapter.adapter_parameters(model).values()
+        shard_base(base, ranks, replicated=parameters, when_sharded=fresh.when_sharded)
         disk = sanity_checks.fixed_batch_loss(model, rows, pad_id=pad_id)
         output.checks["reload"] = sanity_checks.check_reload(
             memory, disk, folder, converted=converted, dtype=dtype, ranks=ranks
@@ -94,7 +96,8 @@ def load_trained(
 
     Raises: UserError where the adapter's file lacks weights.
     """
-    base = fresh_base(seed + 1).module
+    fresh = fresh_base(seed + 1)
+    base = fresh.module
     model = adapter.attach_saved_adapter(base, folder, ranks=ranks)
     parameters = adapter.adapter_parameters(model)
     lacking = [name for name, one in parameters.items() if not one.isfinite().all()]
@@ -102,7 +105,9 @@ def load_trained(
         raise UserError(
             f"{folder}: holds no finite weights of {lacking[0]}; restore it, or train the trial again"
         )
-    output.metrics["base_share_per_rank"] = shard_base(base, ranks, replicated=parameters.values())
+    output.metrics["base_share_per_rank"] = shard_base(
+        base, ranks, replicated=parameters.values(), when_sharded=fresh.when_sharded
+    )
     return model
 
 
@@ -194,8 +199,12 @@ def _attach_adapter(
         else 0.0
     )
     model = adapter.attach_adapter(base, config, seed=seed, ranks=ranks)
-    share = shard_base(model.get_base_model(), ranks, replicated=adapter.adapter_parameters(model).values())
-    output.metrics["base_share_per_rank"] = share
+    output.metrics["base_share_per_rank"] = shard_base(
+        model.get_base_model(),
+        ranks,
+        replicated=adapter.adapter_parameters(model).values(),
+        when_sharded=base_model.when_sharded,
+    )
     if spec.checks.identity:
         fresh = sanity_checks.fixed_batch_loss(model, rows, pad_id=pad_id)
         if not changes_base:

@@ -18,11 +18,13 @@ import transformers
 
 from hpotune.config.schema.study_config import ModelConfig
 from hpotune.finetune.data.prepared_rows import TokenizedSplit
+from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model import hub
 from hpotune.finetune.model.base_model import BaseModel, load_tokenizer
 from hpotune.finetune.provenance_record import request_hashes, rows_hash
 from hpotune.finetune.scoring.request_tokens import KeptTokens
 from hpotune.finetune.scoring.task_requests import BuiltTasks
+from hpotune.finetune.warm.base_shares import BaseShares
 from hpotune.finetune.warm.process_state import ProcessState
 from hpotune.finetune.warm.shared_base import SharedBase, is_shareable
 from hpotune.finetune.warm.watched_files import WatchedFiles
@@ -35,10 +37,12 @@ AT_MOST = 4
 
 @dataclass(kw_only=True)
 class Kept:
-    """The things of one process, all of one base model and one study."""
+    """The things of one process, all of one base model and one study. Each of several ranks has its own."""
 
     state: ProcessState
     files: WatchedFiles
+    ranks: Ranks | None = None
+    """The several ranks that have met; None: there is one, which meets none."""
     tokens: KeptTokens = field(default_factory=dict)
     trials: int = 0
     """Trials that have ended in this process."""
@@ -46,6 +50,7 @@ class Kept:
     """Why the process must end after its trial; None: it may go on."""
     _of: str | None = None
     _base: SharedBase | None = None
+    _shares: BaseShares | None = None
     _tokenizer: transformers.PreTrainedTokenizerBase | None = None
     _rows: dict[str, tuple[TokenizedSplit, str]] = field(default_factory=dict)
     _model_warnings: dict[str, list[str]] = field(default_factory=dict)
@@ -113,6 +118,8 @@ class Kept:
 
     def fresh_base(self, load: Callable[[int], BaseModel], seed: int, *, own: bool) -> BaseModel:
         """Fresh modules of the base model; `own`: with weights that no other trial gets, loaded from disk."""
+        if self.ranks is not None:
+            return self._fresh_shares(load, seed, own=own)
         if own:
             self._base = None
             return load(seed)
@@ -125,6 +132,17 @@ class Kept:
             self._base = SharedBase(loaded)
             self.state.watch(loaded.module)
         return self._base.fresh()
+
+    def _fresh_shares(self, load: Callable[[int], BaseModel], seed: int, *, own: bool) -> BaseModel:
+        """As `fresh_base`, of a base model that will be sharded."""
+        if not own and self._shares is not None:
+            return self._shares.fresh()
+        loaded = load(seed)
+        if own or not is_shareable(loaded):
+            return loaded
+        self._shares = BaseShares(loaded)
+        self.state.watch(loaded.module)
+        return BaseModel(module=loaded.module, new_modules=loaded.new_modules, when_sharded=self._shares.keep)
 
 
 def key_of(*facts: object) -> str:

@@ -1,12 +1,13 @@
-"""`python -m hpotune.finetune --serve`: one rank that runs one trial after another, as its standard input names them.
+"""`python -m hpotune.finetune --serve FOLDER`: a rank that runs one trial after another, as the worker orders.
 
-Standard input is a socket. The worker sends a line of JSON a trial: {"spec": PATH, "env": {...}}. The answers:
+Rank 0 connects to the worker's socket (objective/order_socket.py); several ranks meet in FOLDER once, and rank 0 gives
+them what it reads. The worker sends a line of JSON a trial: {"spec": PATH, "env": {...}}. The answers:
 
-    started   the trial starts in this process; without this answer it was not started, and needs a new process
-    kept      the trial has ended, result.json is written, and the process waits for the next one
+    started   the trial starts in these ranks; without this answer it was not started, and needs new ones
+    kept      the trial has ended, result.json is written, and the ranks wait for the next one
 
-Without `kept` the process ends, with the exit code of the trial. It ends after every trial that did not finish, and
-after one that left anything behind that is not put back.
+Without `kept` the ranks end, with the exit code of the trial. They end after every trial that did not finish, and after
+one that left anything behind, on any rank, that is not put back.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from hpotune.finetune.model import hub
+from hpotune.finetune.warm.orders import Orders
 from hpotune.records.trial import TrialSpec
 from hpotune.workspace.atomic_files import open_append
 
 if TYPE_CHECKING:
+    from hpotune.finetune.distributed.ranks import Ranks
     from hpotune.finetune.warm.kept import Kept
 
 
@@ -35,47 +38,61 @@ class RunTrial(Protocol):
     def __call__(self, file: Path, *, kept: Kept | None = None, started: float | None = None) -> int: ...
 
 
-def serve(main: RunTrial) -> int:
+def serve(main: RunTrial, folder: Path) -> int:
     """Run trials until one of them ends the process, or the worker closes the socket. Returns the exit code."""
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, _end_idle)
-    orders, answers = os.fdopen(os.dup(0), "rb"), os.dup(0)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)  # a trial's own code reads nothing, as in a process of its own
-    os.close(null)
+    ranks = None
+    if os.environ["HPOTUNE_RANKS"] == "single":
+        orders = Orders(os.environ, is_main=True)
+    else:
+        from hpotune.finetune.distributed.ranks import init_ranks, read_rank_info
+
+        info = read_rank_info(os.environ)
+        try:
+            orders = Orders(os.environ, is_main=info.rank == 0)
+        except OSError:
+            return os.EX_TEMPFAIL
+        ranks = init_ranks(info, os.environ, folder=folder)
+        orders.share_with(ranks)
     kept: Kept | None = None
-    for line in orders:
-        started, order = time.time(), json.loads(line)
-        spec = TrialSpec.model_validate_json(Path(order["spec"]).read_text())
+    while (order := orders.next()) is not None:
+        started, file = time.time(), Path(order["spec"])
+        spec = TrialSpec.model_validate_json(file.read_text())
         if kept is None:
-            kept = _first(spec, order["env"])
+            kept = _first(spec, order["env"], ranks)
         else:
-            _log_to(Path(spec.folder))
-            if (why := kept.why_cold(spec)) is not None:
-                sys.stderr.write(f"this trial gets a new process: {why}\n")
+            if ranks is None:  # the worker writes the log of several
+                _log_to(Path(spec.folder))
+            if (why := _agreed(kept.why_cold(spec), ranks)) is not None:
+                _say(f"this trial gets a new process: {why}", ranks)
                 return 0
             kept.state.restore(order["env"])
         kept.begin(spec)
-        os.write(answers, b"started\n")
-        code, why = _run(main, Path(order["spec"]), kept, started=started)
-        if why is not None:
+        orders.answer("started")
+        code = main(file, kept=kept, started=started)
+        if code != 0:
             return code
+        unfinished = _unfinished(spec) if ranks is None or ranks.is_main else None
+        if (why := _agreed(unfinished or kept.end(spec), ranks)) is not None:
+            _say(f"the next trial gets a new process: {why}", ranks)
+            return 0
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, _end_idle)
-        os.write(answers, b"kept\n")
+        orders.answer("kept")
     return 0
 
 
-def _run(main: RunTrial, file: Path, kept: Kept, *, started: float) -> tuple[int, str | None]:
-    """The trial's exit code, and why this process must end; None: it may go on."""
-    code = main(file, kept=kept, started=started)
-    if code != 0:
-        return code, "it failed"
-    spec = TrialSpec.model_validate_json(file.read_text())
-    why = _unfinished(spec) or kept.end(spec)
-    if why is not None:
-        sys.stderr.write(f"the next trial gets a new process: {why}\n")
-    return code, why
+def _agreed(why: str | None, ranks: Ranks | None) -> str | None:
+    """What any of the ranks says against going on; None: nothing. A collective."""
+    every = [why] if ranks is None else ranks.all_gather_object(why)
+    return next((one for one in every if one is not None), None)
+
+
+def _say(line: str, ranks: Ranks | None) -> None:
+    if ranks is None or ranks.is_main:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
 
 
 def _unfinished(spec: TrialSpec) -> str | None:
@@ -83,7 +100,7 @@ def _unfinished(spec: TrialSpec) -> str | None:
     return None if state == "finished" else f"the trial {state}"
 
 
-def _first(spec: TrialSpec, env: dict[str, str]) -> Kept:
+def _first(spec: TrialSpec, env: dict[str, str], ranks: Ranks | None) -> Kept:
     """Import what a trial needs, with the environment of the first one."""
     hub.prepare_environment(offline=spec.offline)
     import hpotune.finetune.pipeline  # noqa: F401
@@ -91,7 +108,7 @@ def _first(spec: TrialSpec, env: dict[str, str]) -> Kept:
     from hpotune.finetune.warm.process_state import ProcessState
     from hpotune.finetune.warm.watched_files import WatchedFiles
 
-    kept = Kept(state=ProcessState(env), files=WatchedFiles())
+    kept = Kept(state=ProcessState(env), files=WatchedFiles(), ranks=ranks)
     gc.collect()
     gc.freeze()  # what was imported is not looked at again: a collection takes 10 ms instead of 300
     return kept

@@ -7,7 +7,7 @@ own modules. Weights that a trial changed directly are found by a checksum.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 
 import torch
@@ -20,6 +20,11 @@ WORDS = 2**20
 """8-byte words that are multiplied at once: 8 MB."""
 OWN_WEIGHTS = ("modules_to_save", "trainable_token_indices", "layer_replication", "target_parameters")
 """Keys of `lora` with which training changes, copies or wraps weights of the base model."""
+SHAPE_KEYS = {
+    "r", "lora_alpha", "lora_dropout", "target_modules", "exclude_modules", "use_rslora", "bias", "init_lora_weights",
+    "layers_to_transform", "layers_pattern", "rank_pattern", "alpha_pattern",
+}  # fmt: skip
+"""Keys of `lora` for which a new adapter needs the shapes of the base model's weights alone."""
 
 
 class SharedBase:
@@ -27,20 +32,27 @@ class SharedBase:
 
     def __init__(self, base: BaseModel) -> None:
         self._base = base
-        self._checksum = checksum(base.module)
+        self._checksum = checksum(base.module.parameters())
 
     def fresh(self) -> BaseModel:
         """New modules, equal to those that were loaded, which share the weights; buffers are copies."""
-        module = self._base.module
-        memo: dict[int, object] = {
-            id(one): torch.nn.Parameter(one.data, requires_grad=one.requires_grad)
-            for one in module.parameters()
-        }
-        return BaseModel(module=copy.deepcopy(module, memo), new_modules=list(self._base.new_modules))
+        return fresh_modules(self._base)
 
     def is_untouched(self) -> bool:
         """Whether every weight still has its bits."""
-        return checksum(self._base.module) == self._checksum
+        return checksum(self._base.module.parameters()) == self._checksum
+
+
+def fresh_modules(
+    base: BaseModel, *, content: Callable[[torch.Tensor], torch.Tensor] = lambda weight: weight
+) -> BaseModel:
+    """New modules equal to these; `content` gives each weight's data. Buffers are copies."""
+    module = base.module
+    memo: dict[int, object] = {
+        id(one): torch.nn.Parameter(content(one.data), requires_grad=one.requires_grad)
+        for one in module.parameters()
+    }
+    return BaseModel(module=copy.deepcopy(module, memo), new_modules=list(base.new_modules))
 
 
 def is_shareable(base: BaseModel) -> bool:
@@ -58,20 +70,29 @@ def needs_own_base(lora: Mapping[str, Value]) -> bool:
     return changes or any(lora.get(key) for key in OWN_WEIGHTS)
 
 
-def checksum(module: torch.nn.Module) -> int:
-    """A sum over all bits of the parameters, modulo 2^64, in which each 8-byte word has an odd weight by its position.
+def reads_base(lora: Mapping[str, Value]) -> bool:
+    """Whether an adapter of this `lora` section may read weights of the base model when it is attached, as DoRA does.
+
+    Every key counts as one that does but for those known not to.
+    """
+    start = lora.get("init_lora_weights", True)
+    return start not in (True, False, "gaussian") or not lora.keys() <= SHAPE_KEYS
+
+
+def checksum(weights: Iterable[torch.Tensor]) -> int:
+    """A sum over all bits of the tensors, modulo 2^64, in which each 8-byte word has an odd weight by its position.
 
     A change of one word always changes it, and so does an exchange of words but for a chance of about 2^-63.
     """
     total = 0
-    for parameter in module.parameters():
-        data = parameter.detach().reshape(-1).contiguous().view(torch.uint8)
+    for weight in weights:
+        data = weight.detach().reshape(-1).contiguous().view(torch.uint8)
         whole = data.numel() // 8 * 8
         words = data[:whole].view(torch.int64)
-        weights = _weights(data.device)
+        factors = _factors(data.device)
         for start in range(0, words.numel(), WORDS):
             part = words[start : start + WORDS]
-            total = total * 0x9E3779B97F4A7C15 + int((part * weights[: part.numel()]).sum())
+            total = total * 0x9E3779B97F4A7C15 + int((part * factors[: part.numel()]).sum())
         for byte in data[whole:].tolist():
             total = total * 0x9E3779B97F4A7C15 + byte
         total %= 2**64
@@ -79,6 +100,6 @@ def checksum(module: torch.nn.Module) -> int:
 
 
 @lru_cache(maxsize=1)
-def _weights(device: torch.device) -> torch.Tensor:
+def _factors(device: torch.device) -> torch.Tensor:
     generator = torch.Generator().manual_seed(13)
     return (torch.randint(-(2**62), 2**62, (WORDS,), generator=generator) * 2 + 1).to(device)

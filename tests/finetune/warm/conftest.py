@@ -9,6 +9,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import subprocess
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
@@ -26,7 +28,7 @@ from hpotune.objective.process import StopRequest
 from hpotune.records.trial import TrialResult, TrialSpec
 from tests.fixtures.forked_rank import ForkedRank
 from tests.fixtures.tiny_model import topic_task
-from tests.fixtures.tiny_trials import ENV, ROOT, run_here, spec_in
+from tests.fixtures.tiny_trials import ENV, ROOT, curve_lines, run_here, spec_in
 from tests.fixtures.tiny_trials import home as home
 
 FULL = os.environ.get("HPOTUNE_WARM_FULL") == "1"
@@ -36,10 +38,14 @@ Run = Callable[[TrialSpec], TrialResult]
 
 @contextmanager
 def worker(
-    *, warm: bool = True, planted: Mapping[int, str] | None = None, stop: StopRequest | None = None
+    *,
+    warm: bool = True,
+    processes: int = 1,
+    planted: Mapping[int, str] | None = None,
+    stop: StopRequest | None = None,
 ) -> Iterator[Run]:
     """Evaluates trials as a worker does. `planted`: the defects of trials, by their number."""
-    if not warm and not FULL:
+    if not warm and processes == 1 and not FULL:
         yield run_here
         return
     defects = ",".join(f"{number}:{defect}" for number, defect in (planted or {}).items())
@@ -48,6 +54,7 @@ def worker(
         {
             "name": "s", "model": {"path": "m"}, "data": {"path": "d"}, "budget": {"trials": 1},
             "score": {"objective": [{"metric": "eval_loss"}]}, "execution": {"warm": warm},
+            "resources": {"processes": processes},
         }
     )  # fmt: skip
     context = TrialContext(config=config, env=env, stop=stop or StopRequest())
@@ -73,6 +80,7 @@ def _forked_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     forked = SimpleNamespace(
         Popen=partial(ForkedRank, prepare=prepare),
         STDOUT=subprocess.STDOUT,
+        DEVNULL=subprocess.DEVNULL,
         TimeoutExpired=subprocess.TimeoutExpired,
     )
     with pytest.MonkeyPatch.context() as patch:
@@ -84,6 +92,19 @@ def process_of(spec: TrialSpec) -> str:
     """The process that ran the trial, as it says in its log."""
     lines = (Path(spec.folder) / "log.txt").read_text().splitlines()
     return next(line for line in reversed(lines) if line.startswith("process "))
+
+
+def at_step(spec: TrialSpec, step: int, act: Callable[[], object]) -> threading.Thread:
+    """Acts once the trial has logged the step."""
+
+    def watch() -> None:
+        while len(curve_lines(spec)) < step:
+            time.sleep(0.005)
+        act()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    return thread
 
 
 @pytest.fixture(scope="session")

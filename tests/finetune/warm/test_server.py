@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +13,7 @@ import pytest
 from hpotune.objective.process import PAUSE_SIGNAL, StopRequest
 from hpotune.records.trial import TrialResult, TrialSpec
 from hpotune.workspace.origin.trial_provenance import read_trial_provenance
-from tests.finetune.warm.conftest import process_of, worker
+from tests.finetune.warm.conftest import at_step, process_of, worker
 from tests.fixtures.tiny_trials import curve_lines, run_here
 
 TRIALS = 12
@@ -109,19 +107,6 @@ def test_changed_task_gives_new_process(trial: Callable[..., TrialSpec], task_ho
         assert asked[0] == asked[1] != asked[2]
     finally:
         file.write_text(before)
-
-
-def at_step(spec: TrialSpec, step: int, act: Callable[[], object]) -> threading.Thread:
-    """Acts once the trial has logged the step."""
-
-    def watch() -> None:
-        while len(curve_lines(spec)) < step:
-            time.sleep(0.005)
-        act()
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    return thread
 
 
 def test_paused_later_trial_is_continued(trial: Callable[..., TrialSpec]) -> None:
