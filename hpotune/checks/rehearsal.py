@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Literal
 
 from hpotune.checks.finding import Finding, Level
+from hpotune.checks.row_lengths import file_facts, keep_lengths
 from hpotune.config.corners import corner_points
 from hpotune.config.lm_eval_tasks import cache_folder
 from hpotune.config.load import Study
@@ -133,6 +134,7 @@ def rehearse(
     if not preview:
         spec = spec.model_copy(update={"prepared": str(prepared)})
     result = _run(spec, config, limits=limits, show=show)
+    keep_lengths(study, result)
     if reusable and not (result.mistakes or result.missing):
         _keep(record, result)
     return Rehearsal(result=result, prepared=None if preview else prepared)
@@ -196,9 +198,7 @@ def content_hash(study: Study, spec: RehearsalSpec) -> str:
     facts = {
         "values": values,
         "points": [point.model_dump(mode="json") for point in spec.points],
-        "files": [
-            fact for point in spec.points for path in _paths(point, spec) for fact in _file_facts(path)
-        ],
+        "files": [fact for point in spec.points for path in _paths(point, spec) for fact in file_facts(path)],
         "versions": {name: _version(name) for name in ("hpotune", *LIBRARIES)},
         "hub": [os.environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE")],
     }
@@ -214,15 +214,6 @@ def _paths(point: PointConfig, spec: RehearsalSpec) -> Iterator[Path]:
         yield Path(name)
         if spec.data_root is not None:
             yield Path(spec.data_root) / name
-
-
-def _file_facts(path: Path) -> Iterator[tuple[str, int, int]]:
-    """(path, bytes, time of the last change in ns) of a file, or of all files in a folder."""
-    files = sorted(path.rglob("*")) if path.is_dir() else [path]
-    for file in files:
-        if file.is_file():
-            facts = file.stat()
-            yield str(file), facts.st_size, facts.st_mtime_ns
 
 
 def _version(package: str) -> str | None:

@@ -12,7 +12,7 @@ from hpotune.cli.common import SET_UP, AsJson, DataRoot, Folder, Target, app, pr
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from hpotune.config.schema.study_config import StudyConfig
+    from hpotune.config.load import Study
     from hpotune.records.trial import Span, TrialRow
     from hpotune.workspace.folder import StudyFolder
 
@@ -40,6 +40,7 @@ def plan(
 
     from hpotune.checks.gpus import gpu_type_findings
     from hpotune.errors import StudyFileError
+    from hpotune.planning.memory_plan import memory_plan
     from hpotune.planning.probe import probe as run_probe
     from hpotune.planning.study_plan import make_plan
     from hpotune.report.plan_table import plan_table
@@ -47,9 +48,10 @@ def plan(
 
     if gantt is not None and gantt.suffix != ".svg":
         raise StudyFileError(f"--gantt {gantt}: the chart is an SVG file; give a name that ends in .svg")
-    found, config, rows = _read_study(study, folder, data_root)
+    found, read, rows = _read_study(study, folder, data_root)
+    config = read.config
     probed = run_probe(study, found, data_root=data_root, say=_print_progress) if probe else None
-    made = make_plan(found, config, rows, probed=probed, now=datetime.now())
+    made = make_plan(found, config, rows, probed=probed, memory=memory_plan(read), now=datetime.now())
     if gantt is not None:
         _write_gantt(gantt, found, made.own.result.spans, title=f"{config.name}: {made.own.name}")
     for finding in gpu_type_findings(config):
@@ -60,7 +62,7 @@ def plan(
 
 def _read_study(
     study: Path, chosen: Path | None, data_root: str | None
-) -> tuple[StudyFolder, StudyConfig, Sequence[TrialRow]]:
+) -> tuple[StudyFolder, Study, Sequence[TrialRow]]:
     """The study in its folder, or as its file would make it; makes no folder."""
     from hpotune.checks.study_file import check
     from hpotune.storage import TrialQueue
@@ -76,7 +78,7 @@ def _read_study(
     if folder.resolved_file.is_file():
         stored = planned if study.is_dir() else folder.load()
         rows = TrialQueue.open(folder.provenance().store, stored, read_only=True).rows()
-    return folder, planned.config, rows
+    return folder, planned, rows
 
 
 def _write_gantt(file: Path, folder: StudyFolder, planned: Sequence[Span], *, title: str) -> None:

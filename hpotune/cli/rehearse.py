@@ -77,10 +77,14 @@ def _cluster_warnings(checked: Checked) -> list[str]:
 def _print_checked(
     study: Path, checked: Checked, rehearsal: Rehearsal | None, *, static: bool, as_json: bool
 ) -> None:
+    from hpotune.planning.memory_plan import memory_note, memory_plan
     from hpotune.search.start_points import start_points_text
 
     config, searched = checked.study.config, [one.name for one in checked.study.space.searched]
     warnings = checked.warnings + ([] if static else _cluster_warnings(checked))
+    memory = memory_plan(checked.study)
+    if memory is not None and (note := memory_note(memory)):
+        warnings.append(note)
     if rehearsal is not None:
         warnings += [finding.message(checked.study.source) for finding in rehearsal.findings]
     warnings = list(dict.fromkeys(warnings))  # both find that the tasks are asked in another form

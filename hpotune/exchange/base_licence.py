@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 from pathlib import Path
 
 import yaml
 
+from hpotune.config.memory.model_shape import hub_snapshot
 from hpotune.config.text_files import read_file
 from hpotune.config.yaml_source import Value
 
@@ -47,17 +47,6 @@ def _stated(card: str) -> str | None:
 
 
 def _cached_card(repo: str, revision: str) -> Path | None:
-    """The card of a model in the hub's cache. Source: huggingface_hub, file_download.py, the layout of its cache."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        return None
-    home = Path(
-        os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "huggingface"
-    )
-    hub = Path(os.environ.get("HF_HUB_CACHE") or home.expanduser() / "hub").expanduser()
-    cached = hub / f"models--{repo.replace('/', '--')}"
-    reference = cached / "refs" / revision
-    try:
-        commit = reference.read_text(encoding="utf-8").strip() if reference.is_file() else revision
-    except (OSError, UnicodeDecodeError):
-        return None
-    return cached / "snapshots" / commit / "README.md" if re.fullmatch(r"[\w.-]+", commit) else None
+    """The card of a model in the hub's cache."""
+    snapshot = hub_snapshot(repo, revision)
+    return snapshot / "README.md" if snapshot is not None else None

@@ -32,6 +32,7 @@ from hpotune.planning.estimate import (
     stored_name,
 )
 from hpotune.planning.measured_times import actual_progress, measured_times
+from hpotune.planning.memory_plan import MemoryPlan, memory_note
 from hpotune.planning.mode_comparison import ModeResult, compare_modes, recommend
 from hpotune.planning.simulator import SimulationResult, Split, simulate
 from hpotune.records.jobs import JobSpec
@@ -67,6 +68,8 @@ class StudyPlan:
     mode_results: tuple[ModeResult, ...]
     recommended: ModeResult
     reason: str
+    memory: MemoryPlan | None
+    """The memory of a trial; None for a function or a command, or where the study's space is not known."""
     repeats: SimulationResult | None
     """The repeats of the finalists after the search; None without `search.repeats`."""
     planned: Mapping[str, Value] | None
@@ -85,6 +88,7 @@ def make_plan(
     rows: Sequence[TrialRow],
     *,
     probed: Mapping[str, float] | None = None,
+    memory: MemoryPlan | None = None,
     now: datetime,
 ) -> StudyPlan:
     """The plan of the whole study from its start. Submits and writes nothing; the folder need not exist."""
@@ -106,6 +110,7 @@ def make_plan(
         mode_results=ways,
         recommended=chosen,
         reason=reason,
+        memory=memory,
         repeats=simulate_repeats(config, known.simulation_times, begin=now, cut=cut),
         planned=planned,
         actual=measured_progress(folder, config, rows, planned, now=now),
@@ -250,6 +255,8 @@ def notes(plan: StudyPlan) -> list[str]:
             f"a trial takes {needs:.0f} s and a job of {resources.time} has {max(0.0, has):.0f} s for it: it continues "
             "from its checkpoint in the next job, if it has one; raise resources.time"
         )
+    if plan.memory is not None:
+        found.append(memory_note(plan.memory))
     return [note for note in found if note]
 
 

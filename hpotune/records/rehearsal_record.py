@@ -116,6 +116,10 @@ class RehearsalResult(Section):
     cut: list[int] = Field(default=[])
     """Numbers of the rows that data.max_length cuts."""
     lengths: Lengths | None = None
+    longest: int = 0
+    """Tokens of the longest training row of any point; 0: no rows were tokenized."""
+    counted: list[int] = Field(default=[])
+    """Counted tokens of the training rows that have the most, at any point; at most 64, largest first."""
     requests: dict[str, TaskRequests] = Field(default={})
     rows: list[PreviewRow] = Field(default=[])
     """Empty unless the spec asks for a preview."""

@@ -14,7 +14,7 @@ from hpotune.records.trial import Span
 from hpotune.report.console import plain_table
 from hpotune.report.format import length
 from hpotune.report.gantt import text
-from hpotune.report.views.plan_view import ArrayView, ModeView, PlanView
+from hpotune.report.views.plan_view import ArrayView, MemoryView, ModeView, PlanView
 
 
 def plan_table(plan: PlanView, spans: Sequence[Span]) -> RenderableType:
@@ -25,6 +25,8 @@ def plan_table(plan: PlanView, spans: Sequence[Span]) -> RenderableType:
     lines += [Text(""), _figures(plan), Text(""), *(Text(_array(array)) for array in plan.jobs)]
     if plan.processes:
         lines.append(Text(f"trial processes: {plan.processes}"))
+    if plan.memory is not None:
+        lines += _memory(plan.memory)
     if plan.no_slurm:
         lines.append(Text(plan.no_slurm))
     if plan.sbatch:
@@ -63,6 +65,25 @@ def _figures(plan: PlanView) -> Table:
         if (figure := plan.figures.get(name)) is not None:
             table.add_row(name, f"{figure.value:.1f}", meaning, figure.source)
     return table
+
+
+def _memory(memory: MemoryView) -> list[RenderableType]:
+    """The estimated memory of a trial at two points, and that of a GPU."""
+    if memory.largest is None or memory.first is None:
+        return [Text(f"memory of a trial: not estimated: {memory.unknown}")]
+    parts = ("peak", "weights", "adapter", "optimizer", "gradients", "activations", "logits", "scoring")
+    table = plain_table(("memory, GiB", *parts, "micro-batch", "checkpointing"), right=parts, fold=False)
+    for name, point in (("first values", memory.first), ("largest values", memory.largest)):
+        numbers = (f"{getattr(point, part):.2f}" for part in parts)
+        table.add_row(name, *numbers, str(point.micro_batch), "yes" if point.checkpointing else "no")
+    each = f" on each of {memory.ranks} ranks" if memory.ranks > 1 else ""
+    has = "the memory of the GPU is not known; write its type, or resources.gpu_memory_gb"
+    if memory.gpu_tensors is not None:
+        word = "fits" if memory.fits else "does not fit"
+        has = f"{word} into {memory.gpu_tensors:.1f} GiB of {memory.gpu_gb:g} GB ({memory.gpu_source})"
+    elif not memory.on_gpu:
+        has = "the study asks for no GPU"
+    return [Text(""), table, Text(f"estimated{each} from {memory.rows}; {has}")]
 
 
 def _array(array: ArrayView) -> str:

@@ -63,6 +63,9 @@ class ResourcesConfig(Section):
     gpus: int | str = 0
     """GPUs per node: `4`, or with Slurm's name of their type: `"a100:4"`, `"2080ti:2"`, `"3090:1"`, `"1g.10gb:2"`.
     `hpotune doctor` lists the types; where only the case differs, the cluster's spelling is submitted."""
+    gpu_memory_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    """Memory of a GPU as its maker calls it, such as `80`; null: by the name of its type (`a100`: 40). Read by the
+    estimate of `plan` and by `gpus: auto`."""
     gpu_option: Literal["gpus-per-node", "gres"] = "gpus-per-node"
     """How GPUs are requested: `--gpus-per-node=a100:4` or `--gres=gpu:a100:4`; clusters differ."""
     nodes: int = Field(default=1, ge=1, le=10_000)

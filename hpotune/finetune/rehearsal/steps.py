@@ -13,10 +13,12 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import transformers
 
+from hpotune.config.memory.point_memory import counted_lengths
 from hpotune.config.schema.study_config import PointConfig
 from hpotune.finetune.data.prepared_rows import TokenizedSplit, prepared_key, write_prepared
 from hpotune.finetune.inputs import load_split, tokenize_split
@@ -27,6 +29,7 @@ from hpotune.finetune.pipeline import check_tasks
 from hpotune.finetune.rehearsal.preview_rows import lengths, preview_rows, row_reasons
 from hpotune.finetune.scoring.task_requests import build_requests, requested_tasks, sealed_tasks
 from hpotune.finetune.training.adapter_training import check_settings
+from hpotune.finetune.training.loss import IGNORED
 from hpotune.finetune.training.optimizer import step_plan, training_arguments
 from hpotune.finetune.trial_errors import DatasetNotCached, ModelNotCached, TrialError
 from hpotune.records.error_origin import reason
@@ -96,8 +99,10 @@ def rehearse(spec: RehearsalSpec, *, report: Report) -> RehearsalResult:
         with found.step("settings"):
             _check_settings(point, spec)
     for index, points in enumerate(grouped(spec.points, "model", "data")):
-        first = _rehearse_inputs(points, spec, found)
-        result = first if index == 0 else result
+        one = _rehearse_inputs(points, spec, found)
+        most = [max(pair) for pair in zip_longest(result.counted, one.counted, fillvalue=0)]
+        extent = {"longest": max(result.longest, one.longest), "counted": most}
+        result = (one if index == 0 else result).model_copy(update=extent)
     update = {name: list(getattr(found, name)) for name in ("mistakes", "warnings", "missing")}
     return result.model_copy(update=update)
 
@@ -155,12 +160,14 @@ def _rehearse_inputs(points: Sequence[PointConfig], spec: RehearsalSpec, found: 
 
 
 def _row_result(split: TokenizedSplit, *, preview: bool) -> RehearsalResult:
-    rows = split.both
+    rows, trained = split.both, split.train.rows
     used = sorted(rows.used, key=lambda row: row.number)
     return RehearsalResult(
         used=len(used),
         dropped=row_reasons(rows.left_out),
         cut=[row.number for row in used if row.is_cut],
+        longest=max((len(row.ids) for row in trained), default=0),
+        counted=list(counted_lengths([row.targets for row in trained], ignored=IGNORED)),
         lengths=lengths([len(row.tokens.ids) for row in used]),
         rows=preview_rows(used, labels=split.labels) if preview else [],
     )

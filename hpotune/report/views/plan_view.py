@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from hpotune.config.memory.memory_estimate import GIB
+from hpotune.config.memory.point_memory import ChosenMemory
 from hpotune.config.schema.warm_trials import process_note
 from hpotune.config.yaml_source import Value
+from hpotune.planning.memory_plan import MemoryPlan
 from hpotune.planning.mode_comparison import ModeResult
 from hpotune.planning.simulator import SimulationResult
 from hpotune.planning.study_plan import StudyPlan, notes
@@ -89,6 +92,49 @@ class RepeatsPlan:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class PointMemoryView:
+    """The estimated memory of a trial at one point, on one rank, in GiB (2^30 bytes)."""
+
+    peak: float
+    """Of a training step."""
+    weights: float
+    adapter: float
+    optimizer: float
+    gradients: float
+    activations: float
+    logits: float
+    """The parts never exist all together: the peak is the largest sum of those that do."""
+    scoring: float
+    """At most, of a pass of scoring; passes that do not fit are halved."""
+    micro_batch: int
+    checkpointing: bool
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class MemoryView:
+    """The estimated memory of the trials, and that of a GPU."""
+
+    unknown: str
+    """Why nothing is estimated; empty where it is."""
+    first: PointMemoryView | None
+    """At the first value of every range."""
+    largest: PointMemoryView | None
+    """At the values that need the most, with the most economical settings that the file leaves open."""
+    rows: str
+    """How the lengths of the rows are known."""
+    ranks: int
+    on_gpu: bool
+    """Whether the study asks for GPUs."""
+    gpu_gb: float | None
+    """As its maker calls it; None: no GPU, or not known."""
+    gpu_source: str
+    gpu_tensors: float | None
+    """What tensors can use of it, GiB."""
+    fits: bool | None
+    """Whether the largest point fits; None where one of them is not known."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class PlanView:
     """A plan: times it is based on, jobs, modes side by side, and what was recorded of the running study."""
 
@@ -101,6 +147,8 @@ class PlanView:
     """What is only assumed, and what in the study file will cause problems."""
     processes: str
     """Whether a trial's process runs the next trials too, and why not; empty for a function or a command."""
+    memory: MemoryView | None
+    """None for a function or a command."""
     jobs: tuple[ArrayView, ...]
     """First submission."""
     array_limit: int | None
@@ -135,6 +183,7 @@ def plan_view(plan: StudyPlan) -> PlanView:
         },
         notes=tuple(notes(plan)),
         processes=process_note(plan.config),
+        memory=_memory(plan.memory) if plan.memory is not None else None,
         jobs=tuple(
             ArrayView(count=spec.count, throttle=spec.throttle, trials_per_job=spec.trials)
             for spec in plan.arrays
@@ -149,6 +198,31 @@ def plan_view(plan: StudyPlan) -> PlanView:
         repeats=_repeats(plan.repeats) if plan.repeats is not None else None,
         planned=plan.planned,
         actual=plan.actual,
+    )
+
+
+def _memory(plan: MemoryPlan) -> MemoryView:
+    return MemoryView(
+        unknown=plan.unknown,
+        first=_point_memory(plan.first) if plan.first is not None else None,
+        largest=_point_memory(plan.largest) if plan.largest is not None else None,
+        rows=plan.rows.source if plan.rows is not None else "",
+        ranks=plan.ranks,
+        on_gpu=plan.on_gpu,
+        gpu_gb=plan.gpu.size if plan.gpu is not None else None,
+        gpu_source=plan.gpu.source if plan.gpu is not None else "",
+        gpu_tensors=round(plan.gpu.tensors_gib, 2) if plan.gpu is not None else None,
+        fits=plan.fits,
+    )
+
+
+def _point_memory(chosen: ChosenMemory) -> PointMemoryView:
+    found = chosen.estimate
+    parts = ("peak", "weights", "adapter", "optimizer", "gradients", "activations", "logits", "scoring")
+    return PointMemoryView(
+        **{name: round(getattr(found, name) / GIB, 3) for name in parts},
+        micro_batch=chosen.micro_batch,
+        checkpointing=chosen.checkpointing,
     )
 
 
