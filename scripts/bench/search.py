@@ -3,7 +3,8 @@
 
 python scripts/bench/search.py run --algorithms auto,tpe,optuna_tpe --surfaces shared --seeds 20 --workers 1 --out FILE
 python scripts/bench/search.py run --algorithms auto --surfaces siblings --mode portfolio --out FILE
-python scripts/bench/search.py report --out FILE [--surfaces shared] [--workers 8] [--by-surface] [--accept]
+python scripts/bench/search.py report --out FILE [--surfaces shared] [--workers 8] [--by-surface] [--accept NAME]
+python scripts/bench/search.py report --out FILE --ratio auto --workers 8
 
 Algorithms: those of `hpotune algorithms`, played through `hpotune ask-tell` (--fast: in this process), and peers
 (optuna_tpe, optuna_gp, smac_hpo, ax, botorch_qlognei, syne_cqr, hebo, ...) where they can be imported. The results file
@@ -34,7 +35,7 @@ for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 from searchers import PEERS, Piped, RefusedError, Searcher, searcher, unavailable  # noqa: E402
-from searchtable import accept, by_surface, loaded, table  # noqa: E402
+from searchtable import accept, by_surface, loaded, ratios, table  # noqa: E402
 from surfaces import SIBLING, Surface, clipped, mirrored, named, surface  # noqa: E402
 
 MODES = ("plain", "no-prior", "wrong-prior", "portfolio")
@@ -181,6 +182,9 @@ def report(args: argparse.Namespace) -> None:
     if args.accept:
         print(accept(rows, args.accept))
         return
+    if args.ratio:
+        print(ratios(rows, args.ratio, surfaces=named(args.surfaces), workers=args.workers, mode=args.mode))
+        return
     shown = {
         "surfaces": named(args.surfaces),
         "algorithms": algorithms,
@@ -214,6 +218,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--by-surface", action="store_true")
     parser.add_argument(
         "--accept", default="", metavar="NAME", help="NAME against the requirements of the default"
+    )
+    parser.add_argument(
+        "--ratio",
+        default="",
+        metavar="NAME",
+        help="trials to the target with --workers, against one, by seed",
     )
     return parser.parse_args()
 

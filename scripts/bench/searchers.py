@@ -155,6 +155,14 @@ def of_one_kind(entry: Entry) -> Entry:
     return {**entry, "choices": [float(one) for one in choices]} if mixed else entry
 
 
+def for_peers(surface: Surface) -> Surface:
+    """The surface with choices of one kind."""
+    adapted = copy(surface)
+    # not an assignment: the shapes are frozen dataclasses
+    object.__setattr__(adapted, "space", [of_one_kind(entry) for entry in surface.space])
+    return adapted
+
+
 def unavailable(algorithm: str) -> str | None:
     """Why a peer cannot run here; None where it can."""
     package = PEERS.get(algorithm)
@@ -178,8 +186,7 @@ def searcher(algorithm: str, surface: Surface, init: Mapping[str, Any], *, fast:
     if algorithm == "hebo":
         found = Hebo(surface.space, init["seed"])
     elif algorithm in PEERS:
-        adapted = copy(surface)
-        adapted.space = [of_one_kind(entry) for entry in surface.space]
+        adapted = for_peers(surface)
         found = shared("samplers").make(algorithm, adapted, init["seed"], init["n_trials"], init["workers"])
     else:
         found = InProcess(algorithm, init) if fast else Piped(algorithm, init)

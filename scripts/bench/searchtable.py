@@ -161,6 +161,49 @@ def _cell(runs: Runs, surface: str, goals: dict[str, float]) -> str:
     return f"{regret_at(one, 20)[0]:.3f} / {regret_at(one, 50)[0]:.3f} ({np.median(counts):.0f})"
 
 
+def ratios(rows: Sequence[Row], name: str, *, surfaces: Sequence[str], workers: int, mode: str) -> str:
+    """Trials to the target with several workers, against one: paired by seed, surface by surface and together.
+
+    The ratio is exp(mean of log(trials / trials alone)), each at most CAP; together, the mean of the surfaces' means.
+    Intervals: 95 %, percentile bootstrap over the seeds of each surface. Seeds that one side lacks are left out.
+    """
+    goals = targets(rows, surfaces)
+    alone = curves(rows, name, surfaces=surfaces, workers=1, mode=mode)
+    lines = [
+        "| surface | seeds | median alone | median | geometric mean alone | geometric mean | ratio | 95 % |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    many = curves(rows, name, surfaces=surfaces, workers=workers, mode=mode)
+    logs = {}
+    for surface in (one for one in surfaces if one in goals and one in alone and one in many):
+        seeds = sorted(alone[surface].keys() & many[surface].keys())
+        if seeds:
+            logs[surface] = np.log(
+                [
+                    [min(trials_to(of[surface][seed], goals[surface]), CAP) for of in (alone, many)]
+                    for seed in seeds
+                ]
+            )
+    lines += [_ratio_line(surface, [of]) for surface, of in logs.items()]
+    return "\n".join([*lines, *([_ratio_line("together", list(logs.values()))] if len(logs) > 1 else [])])
+
+
+def _ratio_line(text: str, logs: Sequence[np.ndarray]) -> str:
+    """A line of `ratios`. `logs`: logarithms of trials alone and with workers, shape (seeds, 2), of each surface."""
+    rng = np.random.default_rng(0)
+    changes = [of[:, 1] - of[:, 0] for of in logs]
+    again = [np.mean([rng.choice(of, len(of)).mean() for of in changes]) for _ in range(RESAMPLED)]
+    ratio = math.exp(np.mean([of.mean() for of in changes]))
+    low, high = np.exp(np.quantile(again, [0.025, 0.975]))
+    medians = np.exp(np.mean([np.log(np.median(np.exp(of), axis=0)) for of in logs], axis=0))
+    means = np.exp(np.mean([of.mean(axis=0) for of in logs], axis=0))
+    seeds = min(len(of) for of in logs)
+    return (
+        f"| {text} | {seeds} | {medians[0]:.1f} | {medians[1]:.1f} | {means[0]:.1f} | {means[1]:.1f} | "
+        f"{ratio:.2f} | {low:.2f} to {high:.2f} |"
+    )
+
+
 def accept(rows: Sequence[Row], name: str) -> str:
     """The requirements of the default, and its results."""
     shared, pair = list(REAL), list(SIBLING)

@@ -105,6 +105,36 @@ def test_trials_to_target_count(part):
     assert tables.trials_to(np.array([0.9, 0.5]), 0.2) == np.inf
 
 
+def test_ratio_pairs_equal_seeds(part):
+    tables, surfaces = part("searchtable"), part("surfaces")
+    best, median = surfaces.scale("cliff")
+
+    def row(algorithm: str, seed: int, workers: int, hit: int) -> dict:
+        """A run that is at the best score from trial `hit` on."""
+        scores = [median] * (hit - 1) + [best] * (51 - hit)
+        return {
+            "algorithm": algorithm, "surface": "cliff", "seed": seed, "workers": workers, "mode": "plain",
+            "observed": scores, "expected": scores,
+        }  # fmt: skip
+
+    hits = [
+        ("auto", 0, 1, 10),
+        ("auto", 1, 1, 20),
+        ("auto", 0, 8, 20),
+        ("auto", 1, 8, 10),
+        ("auto", 2, 8, 50),
+    ]
+    rows = [row(*hit) for hit in hits] + [row(tables.REFERENCE, 0, 1, 50)]
+    text = tables.ratios(rows, "auto", surfaces=["cliff"], workers=8, mode="plain")
+    # seed 2 was not played alone, and is left out; twice and half cancel out
+    assert text.splitlines()[-1] == "| cliff | 2 | 15.0 | 15.0 | 14.1 | 14.1 | 1.00 | 0.50 to 2.00 |"
+
+
+def test_shapes_are_adapted_for_peers(part):
+    shape = part("surfaces").surface("cliff")
+    assert part("searchers").for_peers(shape).space == shape.space
+
+
 def test_pipe_and_process_agree(tmp_path):
     pytest.importorskip("optuna")
     out = tmp_path / "runs.jsonl"

@@ -154,6 +154,16 @@ def test_pending_points_repel():
         assert np.abs(first - second).max() > 0.03
 
 
+def test_eight_workers_points_lie_apart():
+    cube, known = history(6)
+    sampler = AutoSampler(SamplerSetup(space=SPACE))
+    for k in range(8):
+        context = SamplingContext(number=6 + k, rank=6 + k, rng=np.random.default_rng(k))
+        known = known.with_pending(sampler.propose(cube, known, context))
+    apart = np.abs(known.pending[:, None] - known.pending[None]).max(axis=2)
+    assert apart[~np.eye(8, dtype=bool)].min() > 0.01  # were pending points not seen: 1e-3 and less
+
+
 def test_prior_attracts_and_fades():
     cube = Cube(SPACE, {"lr": Hint(prior=1e-5)})
     sampler = AutoSampler(SamplerSetup(space=SPACE))
