@@ -71,6 +71,10 @@ def dependent_key_mistakes(train: Train) -> Iterator[Mistake]:
         yield from _unread_optimizer_keys(train, optimizers)
         yield from _optim_args_mistakes(train, optimizers)
     yield from _unread_epochs(train)
+    if train.get("per_device_train_batch_size") == "auto" and "global_batch_size" not in train:
+        rule = "auto needs global_batch_size: otherwise the batch of a step would depend on the memory"
+        key = "per_device_train_batch_size"
+        yield ("train", key), f"train.{key}: {rule}; write global_batch_size, e.g. 16"
     schedules = _possible(train, "lr_scheduler_type", "linear")
     if schedules:
         yield from _unread_warmup(train, schedules)

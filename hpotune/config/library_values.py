@@ -60,6 +60,8 @@ _WORDS = {
 }
 OWN_TYPES = {"global_batch_size": "int", "sgd_momentum": "float"}
 """Fields of `train` that hpotune adds (sequences per step over all ranks; the momentum of `optim: sgd`) -> type."""
+AUTO_KEYS = frozenset({"per_device_train_batch_size", "activation_checkpointing"})
+"""Fields of `train` that may be `auto`: a trial chooses them by its memory estimate (config/memory/)."""
 _Limit = tuple[str, Callable[[float], bool]]
 _ABOVE_0: _Limit = ("needs to be above 0", lambda value: value > 0)
 _FROM_0: _Limit = ("needs to be 0 or more", lambda value: value >= 0)
@@ -188,6 +190,8 @@ def _class_fields(found: ast.ClassDef) -> dict[str, str]:
 
 def value_error(library: Library, name: str, value: Value) -> str | None:
     """The error of a value of `lora.NAME` or `train.NAME` in type, name or limits; None if it is valid."""
+    if library == "train" and name in AUTO_KEYS and value == "auto":
+        return None
     annotation = OWN_TYPES.get(name) if library == "train" else None
     annotation = annotation or field_types(library).get(name)
     wrong_type = type_error(value, annotation) if annotation else None

@@ -130,7 +130,7 @@ def trial_setting(study: Study, row: TrialRow, *, prepared: str) -> TrialSetting
 
     Raises: StudyFileError for a study without a model, a classification, or a trial that continues from another one.
     """
-    point = study.point(row.params)
+    point = _without_auto(study.point(row.params), row)
     if point.model is None or point.data is None:
         own = "python" if study.config.python else "command"
         raise StudyFileError(
@@ -181,6 +181,17 @@ def trial_setting(study: Study, row: TrialRow, *, prepared: str) -> TrialSetting
     for name in ("train.seed", "train.warmup_steps"):
         setting._left.pop(name, None)
     return setting
+
+
+def _without_auto(point: PointConfig, row: TrialRow) -> PointConfig:
+    """The point with the values that the trial chose by its memory instead of auto."""
+    train = dict(point.train)
+    if train.get("per_device_train_batch_size") == "auto":
+        train["per_device_train_batch_size"] = _whole(row, "micro_batch")
+    if train.get("activation_checkpointing") == "auto":
+        del train["activation_checkpointing"]
+        train["gradient_checkpointing"] = bool(row.metrics.get("activation_checkpointing"))
+    return point.model_copy(update={"train": train})
 
 
 def _whole(row: TrialRow, metric: str) -> int:

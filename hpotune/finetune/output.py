@@ -56,6 +56,8 @@ class TrialOutput:
     """The innermost phase that an exception ended."""
     open_phases: list[tuple[str, float]] = field(default_factory=list)
     """The phases in progress, outermost first: name, and start in Unix seconds of the span not yet written."""
+    ran_out_of_memory: bool = False
+    """Whether a training pass did, and was repeated with fewer rows."""
     progress: ProgressFile = field(init=False)
 
     def __post_init__(self) -> None:

@@ -34,6 +34,7 @@ from hpotune.finetune.scoring.task_requests import (
 from hpotune.finetune.training import checkpoint
 from hpotune.finetune.training.adapter_training import check_settings, load_trained, train_adapter
 from hpotune.finetune.training.loss import autocast, mean_loss
+from hpotune.finetune.training.memory_choice import MemoryChoice, memory_choice
 from hpotune.finetune.training.optimizer import training_arguments
 from hpotune.finetune.training.pass_limit import PassLimit, pass_limit
 from hpotune.finetune.training.sanity_checks import check_same_loss
@@ -70,6 +71,8 @@ def run_trial(
         inputs = _load_inputs(spec, model_config, data_config, output, kept)
         _check_model(spec, inputs, output, kept)
         built = _build_tasks(spec, inputs, output, kept)
+    trains = spec.kind == "trial" and spec.adapter is None
+    memory = memory_choice(spec, inputs.train, ranks=ranks, output=output) if trains else None
     _pause_if_requested(stop_requested, ranks)
 
     def load(seed: int) -> BaseModel:
@@ -109,10 +112,11 @@ def run_trial(
             ranks=ranks,
             output=output,
             stop_requested=stop_requested,
+            memory=memory,
         )
     _pause_if_requested(stop_requested, ranks)
     with output.phase("score", shown="evaluate"):
-        limit = _pass_limit(model, inputs, spec)
+        limit = _pass_limit(model, inputs, spec, memory)
         output.metrics.update(_losses(model, inputs, spec, limit, ranks, output.progress))
         if spec.expected_loss is not None and (measured := output.metrics.get("eval_loss")) is not None:
             output.checks["same_model"] = check_same_loss(spec.expected_loss, float(str(measured)))
@@ -132,8 +136,8 @@ def run_trial(
                 kept_tokens=None if kept is None else kept.tokens,
             )
         output.metrics.update(scores)
-    if kept is not None and limit.halved:
-        kept.spoiled = "it ran out of memory while scoring"
+    if kept is not None and (limit.halved or output.ran_out_of_memory):
+        kept.spoiled = f"it ran out of memory while {'scoring' if limit.halved else 'training'}"
     output.metrics.update(measured_cost(output, ranks))
     if spec.sealed:
         output.metrics["items"] = built.items
@@ -256,9 +260,12 @@ def _build_tasks(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput, kept
     return built
 
 
-def _pass_limit(model: torch.nn.Module, inputs: TrialInputs, spec: TrialSpec) -> PassLimit:
+def _pass_limit(
+    model: torch.nn.Module, inputs: TrialInputs, spec: TrialSpec, memory: MemoryChoice | None
+) -> PassLimit:
     """How many rows a forward pass of scoring holds: no more logits than one of training."""
-    args = training_arguments(spec.point.train, seed=spec.seed, folder=Path(spec.folder))
+    chosen = spec.point.train if memory is None else memory.applied(spec.point.train)
+    args = training_arguments(chosen, seed=spec.seed, folder=Path(spec.folder))
     return pass_limit(
         model,
         batch_size=spec.point.score.batch_size,

@@ -83,9 +83,9 @@ def memory_note(plan: MemoryPlan) -> str:
     needed = plan.largest.estimate.peak / GIB + RESERVED_GIB
     steps = ["more resources.gpus", "a smaller data.max_length or lora.r"]
     if plan.largest.micro_batch > 1:
-        steps.insert(0, "a smaller train.per_device_train_batch_size (with global_batch_size)")
+        steps.insert(0, "train.per_device_train_batch_size: auto (with global_batch_size)")
     if not plan.largest.checkpointing:
-        steps.insert(0, "train.activation_checkpointing: true")
+        steps.insert(0, "train.activation_checkpointing: auto")
     return (
         f"the largest trial needs about {needed:.1f} GiB on each GPU, and a GPU has {plan.gpu.size:g} GB "
         f"({plan.gpu.source}); write {', or '.join(steps)}"

@@ -141,7 +141,7 @@ def measure(
     if gpu:
         torch.cuda.reset_peak_memory_stats(device)
     peak = PeakMemory()
-    with measured_peak(model, device, peak):
+    with measured_peak([*model.parameters(), *model.buffers()], device, peak):
         for _ in range(2):
             sums = accumulate_gradients(
                 model, rows, [list(range(len(rows)))], smoothing=0.0, pad_id=0, ranks=ranks

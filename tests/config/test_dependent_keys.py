@@ -195,3 +195,10 @@ def test_every_schedule_is_accepted(kind):
 
 def test_tf32_passes_without_gpu():
     assert training_arguments({**STEPS, "tf32": True}, seed=0, folder=Path("/tmp")).max_steps == 10
+
+
+def test_auto_batch_needs_global_batch() -> None:
+    auto = {"per_device_train_batch_size": "auto"}
+    [(key, text)] = dependent_key_mistakes(auto)
+    assert (key, "write global_batch_size" in text) == (("train", "per_device_train_batch_size"), True)
+    assert [*dependent_key_mistakes(auto | {"global_batch_size": 16})] == []

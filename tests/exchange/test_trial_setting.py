@@ -45,3 +45,17 @@ def test_continued_trial_is_refused(tuned: Tuned) -> None:
     row = replace(tuned.rows[0], lineage=Lineage(generation=1, generations=2, parent=5))
     with pytest.raises(StudyFileError, match="continues from trial 5's checkpoint"):
         trial_setting(tuned.study, row, prepared="")
+
+
+def test_chosen_values_stand_for_auto(tuned: Tuned) -> None:
+    values = {**tuned.study.source.values}
+    values["train"] = {
+        **values["train"],
+        "per_device_train_batch_size": "auto",
+        "activation_checkpointing": "auto",
+    }
+    study = replace(tuned.study, source=replace(tuned.study.source, values=values))
+    metrics = {**tuned.rows[0].metrics, "micro_batch": 2, "activation_checkpointing": True}
+    setting = trial_setting(study, replace(tuned.rows[0], metrics=metrics), prepared="")
+    assert setting.micro_batch == 2
+    assert setting.value("train.gradient_checkpointing") is True

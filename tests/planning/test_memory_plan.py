@@ -65,7 +65,7 @@ def test_verbs_say_what_does_not_fit(write) -> None:
     assert (memory["fits"], memory["gpu_gb"], memory["largest"]["micro_batch"]) == (False, 40, 16)
     assert memory["largest"]["peak"] > memory["first"]["peak"] > memory["first"]["weights"] > 5.9
     [warning] = [text for text in shown("check", "--static")["warnings"] if "GiB" in text]
-    assert "train.activation_checkpointing: true" in warning
+    assert "train.activation_checkpointing: auto" in warning
 
 
 def test_checkpointing_fits(study) -> None:

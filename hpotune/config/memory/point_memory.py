@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, cast
 
+from hpotune.config.library_values import AUTO_KEYS as AUTO_KEYS
 from hpotune.config.load import Study
 from hpotune.config.memory.memory_estimate import (
     Machine,

@@ -239,7 +239,10 @@ class PointConfig(Section):
     not in the checkpoint (a classification head, a pooler) are trained and saved whole with the adapter. An adapter
     that starts from the base weights (pissa, olora) is saved as an ordinary one of twice the rank."""
     train: dict[str, JsonValue] = {}
-    """Any supported field of transformers.TrainingArguments, and global_batch_size, sgd_momentum."""
+    """Any supported field of transformers.TrainingArguments, and global_batch_size, sgd_momentum. With
+    `per_device_train_batch_size: auto` (and global_batch_size) a trial takes the largest power of two that fits into
+    its memory, with `activation_checkpointing: auto` it recomputes activations only where it would not fit otherwise;
+    neither changes what is trained."""
     params: dict[str, JsonValue] = {}
     """Arguments of your own function or command."""
     score: ScoreConfig

@@ -21,7 +21,9 @@ from hpotune.finetune.model.labels import write_labels
 from hpotune.finetune.output import TrialOutput
 from hpotune.finetune.training import checkpoint, sanity_checks
 from hpotune.finetune.training.checkpoint import Progress, TrainingState
+from hpotune.finetune.training.live_memory import PeakMemory
 from hpotune.finetune.training.loss import Row
+from hpotune.finetune.training.memory_choice import MemoryChoice, record_peak
 from hpotune.finetune.training.optimizer import (
     StepPlan,
     build_optimizer,
@@ -48,12 +50,14 @@ def train_adapter(
     ranks: Ranks,
     output: TrialOutput,
     stop_requested: Callable[[], bool],
+    memory: MemoryChoice | None = None,
 ) -> peft.PeftModel:
     """Train an adapter, from its checkpoint if there is one, save it, and return the model to be scored.
 
     With checks.reload that is a fresh base model with the saved adapter, which takes the trained model's memory: what
     is scored is what is saved. `fresh_base(seed)` loads the base model; `seed` draws the weights that are not in its
-    checkpoint. `labels`: the names of the classes, saved with the adapter; None for a language model.
+    checkpoint. `labels`: the names of the classes, saved with the adapter; None for a language model. `memory`: what
+    `auto` values stand for; None: there is none.
 
     Raises: TrialError if a sanity check fails or the training diverges; Paused after a signal.
     """
@@ -67,11 +71,12 @@ def train_adapter(
         ranks=ranks,
         output=output,
         stop_requested=stop_requested,
+        memory=memory,
     )
     if not spec.checks.reload:
         return model
     with output.phase("check"):
-        memory = sanity_checks.fixed_batch_loss(model, rows, pad_id=pad_id)
+        before = sanity_checks.fixed_batch_loss(model, rows, pad_id=pad_id)
         converted = adapter.is_convertible(model.peft_config["default"])
         del model
         gc.collect()  # modules refer to each other in circles; without this, two base models would be in memory
@@ -84,7 +89,7 @@ def train_adapter(
         shard_base(base, ranks, replicated=parameters, when_sharded=fresh.when_sharded)
         disk = sanity_checks.fixed_batch_loss(model, rows, pad_id=pad_id)
         output.checks["reload"] = sanity_checks.check_reload(
-            memory, disk, folder, converted=converted, dtype=dtype, ranks=ranks
+            before, disk, folder, converted=converted, dtype=dtype, ranks=ranks
         )
     return model
 
@@ -121,11 +126,13 @@ def _train_and_save(
     ranks: Ranks,
     output: TrialOutput,
     stop_requested: Callable[[], bool],
+    memory: MemoryChoice | None,
 ) -> peft.PeftModel:
     """The trained model, of which the adapter is saved; optimizer and checkpoint state are released at the return."""
     folder = Path(spec.folder) / "checkpoint"
-    args = training_arguments(spec.point.train, seed=spec.seed, folder=Path(spec.folder))
-    whole = step_plan(args, spec.point.train, rows=len(rows), world_size=ranks.world_size)
+    chosen = spec.point.train if memory is None else memory.applied(spec.point.train)
+    args = training_arguments(chosen, seed=spec.seed, folder=Path(spec.folder))
+    whole = step_plan(args, chosen, rows=len(rows), world_size=ranks.world_size)
     plan = plan_to_rung(whole, spec.rung)
     with output.phase("check"):
         model = _attach_adapter(base, rows, spec, seed=args.seed, pad_id=pad_id, ranks=ranks, output=output)
@@ -149,11 +156,23 @@ def _train_and_save(
                 folder, state, progress, fingerprint=fingerprint, lineage=lineage, ranks=ranks
             )
 
+    def halved(rows: int) -> None:
+        output.ran_out_of_memory = True
+        output.metrics["micro_batch"] = rows
+        output.add_warning(f"out of memory while training: from now on {rows} rows in a forward pass")
+
     callbacks = LoopCallbacks(
-        save=save, log=output.append_curve, stop_requested=stop_requested, progress=output.progress.count
+        save=save,
+        log=output.append_curve,
+        stop_requested=stop_requested,
+        progress=output.progress.count,
+        halved=halved,
+        peak=None if memory is None else PeakMemory(),
     )
     with output.phase("train"):
         train(state, rows, progress, plan=plan, args=args, pad_id=pad_id, ranks=ranks, callbacks=callbacks)
+    if memory is not None and callbacks.peak is not None and callbacks.peak.bytes is not None:
+        record_peak(spec, memory, callbacks.peak.bytes, ranks=ranks, output=output)
     output.metrics.update(_training_metrics(model, progress, plan))
     _check_and_save(model, before, spec, labels=labels, ranks=ranks, output=output)
     return model

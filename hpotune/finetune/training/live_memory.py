@@ -64,13 +64,18 @@ class PeakMemory:
 
 
 @contextmanager
-def measured_peak(model: torch.nn.Module, device: torch.device, found: PeakMemory) -> Iterator[None]:
-    """A context whose peak memory is added to `found`. On a GPU it is that of the process since its counter's reset."""
+def measured_peak(
+    existing: Iterable[torch.Tensor], device: torch.device, found: PeakMemory
+) -> Iterator[None]:
+    """A context whose peak memory is added to `found`. On a GPU it is that of the process since its counter's reset.
+
+    `existing`: the tensors that exist already; read on a CPU only.
+    """
     if device.type == "cuda":
         yield
         peak = int(torch.cuda.max_memory_allocated(device))
     else:
-        with LiveTensors([*model.parameters(), *model.buffers()]) as live:
+        with LiveTensors(existing) as live:
             yield
         peak = live.peak
     found.bytes = max(peak, found.bytes or 0)

@@ -12,7 +12,7 @@ import torch
 import transformers
 
 from hpotune.config.library_keys import OWN, check_train_key
-from hpotune.config.library_values import UNFIT
+from hpotune.config.library_values import AUTO_KEYS, UNFIT
 from hpotune.config.schema.rungs import Rung
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.data.batches import Batches
@@ -64,7 +64,11 @@ def training_arguments(
         raise UserError(
             "train: global_batch_size and gradient_accumulation_steps exclude each other; keep one"
         )
-    fields = {key: value for key, value in train.items() if key not in OWN}
+    fields = {
+        key: value
+        for key, value in train.items()
+        if key not in OWN and not (key in AUTO_KEYS and value == "auto")  # which a trial has replaced
+    }
     if (
         not torch.cuda.is_available()
     ):  # transformers refuses it there; the rehearsal has no GPU, the trial may have

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,11 +22,15 @@ from hpotune.finetune.distributed.fsdp import all_reduce_gradients
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model.adapter import trainable_parameters
 from hpotune.finetune.training.checkpoint import Progress, TrainingState
+from hpotune.finetune.training.live_memory import PeakMemory, measured_peak
 from hpotune.finetune.training.loss import Row, autocast, collate, forward, summed_loss
 from hpotune.finetune.training.optimizer import StepPlan
+from hpotune.finetune.training.pass_limit import without_out_of_memory
 from hpotune.finetune.trial_errors import NotFinite, Paused
 
 SAVE_EVERY_S = 600.0
+MEASURED_STEPS = 2
+"""Steps whose peak memory is measured: the first makes the optimizer's state, the second has all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +56,10 @@ class LoopCallbacks:
     """True after a signal to this process."""
     progress: Callable[[int, int], None] = lambda done, total: None
     """Called with the number of steps that are done, and that of all."""
+    halved: Callable[[int], None] = lambda rows: None
+    """Called with the smaller micro-batch after a pass that ran out of memory."""
+    peak: PeakMemory | None = None
+    """Gets the peak memory of the first steps; None: it is not measured."""
 
 
 def train(
@@ -69,6 +78,38 @@ def train(
     Raises: NotFinite if the loss or the gradient diverges; Paused after a signal, with a checkpoint.
     """
     state.model.train()
+    with ExitStack() as measuring:
+        if callbacks.peak is not None and progress.step < plan.last_step:
+            kept = [*state.model.parameters(), *state.model.buffers(), *_optimizer_state(state.optimizer)]
+            measuring.enter_context(measured_peak(kept, ranks.device, callbacks.peak))
+        _train(
+            state,
+            rows,
+            progress,
+            measuring,
+            plan=plan,
+            args=args,
+            pad_id=pad_id,
+            ranks=ranks,
+            callbacks=callbacks,
+        )
+    state.model.eval()
+
+
+def _train(
+    state: TrainingState,
+    rows: Sequence[Row],
+    progress: Progress,
+    measuring: ExitStack,
+    *,
+    plan: StepPlan,
+    args: transformers.TrainingArguments,
+    pad_id: int,
+    ranks: Ranks,
+    callbacks: LoopCallbacks,
+) -> None:
+    """The steps of `train`; `measuring` is closed after MEASURED_STEPS of them."""
+    first = progress.step
     saved_at = time.monotonic()
     started = saved_at - progress.train_seconds
     callbacks.progress(progress.step, plan.last_step)
@@ -76,12 +117,17 @@ def train(
         lr = state.scheduler.get_last_lr()[0]
         save_due = plan.save_every is None and ranks.is_main and time.monotonic() - saved_at > SAVE_EVERY_S
         flags = [float(callbacks.stop_requested()), float(save_due)]
-        loss, tokens, stop, save = _train_step(
+        (loss, tokens, stop, save), micro_batch = _train_step(
             state, rows, progress.step, flags, plan=plan, args=args, pad_id=pad_id, ranks=ranks
         )
+        if micro_batch < plan.micro_batch:
+            callbacks.halved(micro_batch)
+            plan = replace(plan, micro_batch=micro_batch)
         _record_step(progress, loss, tokens, plan=plan)
         progress.train_seconds = time.monotonic() - started
         callbacks.progress(progress.step, plan.last_step)
+        if progress.step - first == MEASURED_STEPS:
+            measuring.close()
         last = progress.step == plan.last_step
         if last or progress.step % plan.log_every == 0:
             callbacks.log(_curve_point(progress, lr=lr, every=plan.log_every))
@@ -90,7 +136,12 @@ def train(
             saved_at = time.monotonic()
         if stop:
             raise Paused
-    state.model.eval()
+
+
+def _optimizer_state(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
+    """The tensors of an optimizer's state."""
+    for state in optimizer.state.values():
+        yield from (value for value in state.values() if isinstance(value, torch.Tensor))
 
 
 def _record_step(progress: Progress, loss: float, tokens: float, *, plan: StepPlan) -> None:
@@ -118,24 +169,35 @@ def _train_step(
     args: transformers.TrainingArguments,
     pad_id: int,
     ranks: Ranks,
-) -> tuple[float, float, float, float]:
-    """Make one step (numbered from 0) and return (mean loss, tokens, stop, save).
+) -> tuple[tuple[float, float, float, float], int]:
+    """Make one step (numbered from 0) and return (mean loss, tokens, stop, save), and the micro-batch that fitted.
 
+    A pass that runs out of memory is repeated with half of the rows, which gives the same sums without dropout.
     The last two are the ranks' flags, summed in the all-reduce of the gradients: so all ranks stop and save at the same
     step without a collective of its own.
     """
     # rows of a length share a micro-batch, so that less is padded; the sum over the step's rows is the same
     batch = sorted(plan.batches.rows_at(step), key=lambda index: len(rows[index].ids))
-    micro_batches = rank_micro_batches(
-        batch, rank=ranks.rank, world_size=ranks.world_size, micro_batch=plan.micro_batch
-    )
-    torch.manual_seed(_step_seed(args.seed, step, ranks.rank))  # for dropout
-    smoothing = args.label_smoothing_factor
-    sums = accumulate_gradients(
-        state.model, rows, micro_batches, smoothing=smoothing, pad_id=pad_id, ranks=ranks
-    )
+    micro_batch, sums = plan.micro_batch, None
+
+    def all_passes() -> torch.Tensor:
+        torch.manual_seed(_step_seed(args.seed, step, ranks.rank))  # for dropout
+        return accumulate_gradients(
+            state.model,
+            rows,
+            rank_micro_batches(batch, rank=ranks.rank, world_size=ranks.world_size, micro_batch=micro_batch),
+            smoothing=args.label_smoothing_factor,
+            pad_id=pad_id,
+            ranks=ranks,
+        )
+
+    while sums is None:
+        # not with several ranks: the others wait in the collectives of this rank's pass
+        sums = without_out_of_memory(all_passes, may_retry=micro_batch > 1 and ranks.world_size == 1)
+        if sums is None:
+            micro_batch = min(micro_batch, len(batch)) // 2 or 1
     total = torch.cat([sums, torch.tensor(flags, dtype=sums.dtype).to(sums)])
-    return update_weights(state, total, max_norm=args.max_grad_norm, ranks=ranks)
+    return update_weights(state, total, max_norm=args.max_grad_norm, ranks=ranks), micro_batch
 
 
 def _curve_point(progress: Progress, *, lr: float, every: int) -> CurvePoint:

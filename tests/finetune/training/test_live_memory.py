@@ -65,7 +65,7 @@ def test_estimate_is_within_15_percent(dtype: str, kind: str, checkpointing: boo
     ids = [[3 + number % 90 for number in range(tokens - (row == 0))] for row in range(rows)]
     batch = [Row(ids=one, targets=[IGNORED] * (len(one) - counted) + one[-counted:]) for one in ids]
     peak = PeakMemory()
-    with measured_peak(model, ONE_RANK.device, peak):
+    with measured_peak([*model.parameters(), *model.buffers()], ONE_RANK.device, peak):
         for _ in range(2):
             sums = accumulate_gradients(model, batch, [range(rows)], smoothing=0.0, pad_id=0, ranks=ONE_RANK)
             update_weights(state, torch.cat([sums, sums.new_zeros(2)]), max_norm=1.0, ranks=ONE_RANK)
