@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from hpotune.checks.auto_gpus import NoGpuNumber, is_auto, with_gpus, with_stored_number
 from hpotune.checks.feasibility import infeasible_constraints, unmeasured_limits, unused_confidence
 from hpotune.checks.finding import Finding
 from hpotune.checks.secrets_in_file import secret_findings
@@ -53,7 +54,7 @@ class Checked:
     """The points of `search.start_from`; None if the folder holds the study: its start points are stored."""
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
-    """What was changed in start points of past studies."""
+    """How many GPUs `auto` is, and what was changed in start points of past studies."""
 
     @property
     def warnings(self) -> list[str]:
@@ -95,7 +96,15 @@ def check_source(source: Source, folder: StudyFolder, *, data_root: str | None =
     """
     home, stored = home_of(source.path), folder.resolved_file.is_file()
     source, mistakes = resolve(source, home=home, data_root=data_root)
-    study = build_study(source)
+    if stored:
+        source = with_stored_number(source, folder.read_resolved().values)
+    study, gpu_notes = build_study(source), list[str]()
+    if is_auto(source.values):
+        try:
+            study, note = with_gpus(study)
+            source, gpu_notes = study.source, [note]
+        except NoGpuNumber as error:
+            mistakes.setdefault(("resources", "gpus"), str(error))
     if folder.path.exists() and not folder.path.is_dir():
         rule = "is a file and not a folder; rename the study, or use --folder"
         mistakes.setdefault(("name",), f"name={study.config.name!r}: {folder.path} {rule}")
@@ -121,7 +130,7 @@ def check_source(source: Source, folder: StudyFolder, *, data_root: str | None =
         home=home,
         start_points=None if stored else tuple(starts),
         findings=tuple(findings),
-        notes=tuple(notes),
+        notes=(*gpu_notes, *notes),
     )
 
 

@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from hpotune.checks.auto_gpus import with_stored_number
 from hpotune.checks.store_check import earlier_trials_message
 from hpotune.checks.study_file import Checked, check, check_source
 from hpotune.config.budget_extension import overridden_edits, read_extension
@@ -191,6 +192,7 @@ def _edited_file(folder: StudyFolder, resolved: Source, *, data_root: str | None
     if data_root is None and file.values.get("data_root") is None and isinstance(before, str):
         data_root = before
     now, _ = resolve(file, home=home_of(file.path), data_root=data_root)
+    now = with_stored_number(now, resolved.values)
     return None if now.values == resolved.values else now
 
 

@@ -62,6 +62,7 @@ class ResourcesConfig(Section):
     """null: none."""
     gpus: int | str = 0
     """GPUs per node: `4`, or with Slurm's name of their type: `"a100:4"`, `"2080ti:2"`, `"3090:1"`, `"1g.10gb:2"`.
+    `auto`, `"a100:auto"`: the fewest of 1, 2, 4, 8 on which the largest trial fits, decided when the study is made.
     `hpotune doctor` lists the types; where only the case differs, the cluster's spelling is submitted."""
     gpu_memory_gb: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     """Memory of a GPU as its maker calls it, such as `80`; null: by the name of its type (`a100`: 40). Read by the
@@ -132,10 +133,10 @@ class ResourcesConfig(Section):
     @field_validator("gpus")
     @classmethod
     def _counted(cls, value: int | str) -> int | str:
-        found = re.fullmatch(r"([A-Za-z0-9][\w.@+-]*:)?([0-9]{1,9})", str(value), re.ASCII)
+        found = re.fullmatch(r"([A-Za-z0-9][\w.@+-]*:)?([0-9]{1,9}|auto)", str(value), re.ASCII)
         if not found:
             raise ValueError('needs a number of GPUs per node, or TYPE:NUMBER such as "a100:4"')
-        if int(found[2]) > MAX_GPUS:
+        if found[2] != "auto" and int(found[2]) > MAX_GPUS:
             raise ValueError(
                 f'is too many for a node: needs at most {MAX_GPUS}; for a type write its number too: "3090:1"'
             )
@@ -160,8 +161,9 @@ class ResourcesConfig(Section):
 
     @property
     def gpus_per_node(self) -> int:
-        """GPUs per node, without their type."""
-        return int(str(self.gpus).rpartition(":")[2])
+        """GPUs per node, without their type; 1 while `auto` is not decided (checks/auto_gpus.py)."""
+        number = str(self.gpus).rpartition(":")[2]
+        return 1 if number == "auto" else int(number)
 
     @property
     def processes_per_node(self) -> int:
