@@ -84,12 +84,17 @@ def main(file: Path, *, kept: Kept | None = None, started: float | None = None) 
 
 
 def _write_failure(error: Exception, output: TrialOutput, *, world_size: int) -> None:
-    """Write the failure. One of several ranks exits at once, because the others wait for it in a collective."""
+    """Write the failure. One of several ranks exits at once, because the others wait for it in a collective.
+
+    A rank that only lost another one writes none: that one has, or was killed, which its launcher knows.
+    """
     from hpotune.finetune.output import own_cost
+    from hpotune.finetune.trial_failure import is_lost_rank
 
     traceback.print_exc(file=sys.stderr)
-    output.metrics.update(own_cost(output, _device(), world_size=world_size))
-    output.write_result(output.result("failed", failure=_failure(error, phase=output.failed_phase)))
+    if world_size == 1 or not is_lost_rank(error):
+        output.metrics.update(own_cost(output, _device(), world_size=world_size))
+        output.write_result(output.result("failed", failure=_failure(error, phase=output.failed_phase)))
     if world_size > 1:
         sys.stderr.flush()
         hub.delete_private_cache()

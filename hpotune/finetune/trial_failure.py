@@ -9,6 +9,7 @@ hpotune itself                            unknown
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from hpotune.finetune.trial_errors import TrialError
@@ -26,6 +27,11 @@ _PHASES = {
     "score": "while scoring",
 }
 """Phase of TrialOutput -> when the error happened."""
+_LOST_RANK = re.compile(
+    r"gloo.*(connection (reset|closed) by peer|broken pipe)|ncclRemoteError|remote process exited",
+    re.I | re.S,
+)
+"""What gloo and NCCL say in a rank when the connection to another one breaks."""
 _OF_ROWS = "hpotune/finetune/data/"
 
 
@@ -40,6 +46,11 @@ def failure_of(error: BaseException, *, phase: str | None) -> Failure:
     cause = of_machine or _cause_of_code(error, lines, phase)
     details = "; ".join(filter(None, [_PHASES.get(phase or ""), _where(lines)]))
     return Failure(cause=cause, message=f"{reason(error)} ({details})" if details else reason(error))
+
+
+def is_lost_rank(error: BaseException) -> bool:
+    """Whether the error only says that another rank has gone: what ended that one is the cause of the failure."""
+    return any(_LOST_RANK.search(str(one)) for one in error_chain(error))
 
 
 def _cause_of_code(error: BaseException, lines: Sequence[CodeLine], phase: str | None) -> Cause:

@@ -23,7 +23,7 @@ from hpotune.config.param_names import environment
 from hpotune.config.schema.rungs import Rung
 from hpotune.config.schema.study_config import Objective, StudyConfig
 from hpotune.objective.process import ProcessExit, StopRequest, log_tail
-from hpotune.records.failure_causes import cause_of, hidden_reason
+from hpotune.records.failure_causes import cause_of, hidden_reason, killed_rank
 from hpotune.records.progress_record import PROGRESS
 from hpotune.records.trial import Failure, TrialResult, TrialSpec
 from hpotune.workspace.atomic_files import MIN_FREE_BYTES, write_atomic
@@ -238,6 +238,8 @@ def result_of_exit(spec: TrialSpec, exit_: ProcessExit, *, stop: StopRequest) ->
         )
     if exit_.killed:
         return failed_result(spec, "killed", f"its process {exit_.words}")
+    if signal := killed_rank(lines):
+        return failed_result(spec, "killed", f"one of its ranks was killed by {signal}")
     last = lines[-1][:200] if lines else ""
     if exit_.code == 0:
         text = "its process ended with exit code 0 before a value was returned (sys.exit, os._exit or exec)"

@@ -40,6 +40,10 @@ _WORDS: tuple[tuple[Cause, tuple[str, ...]], ...] = (("oom", _MEMORY), ("store",
 Memory comes first: a rank that lacks it makes the NCCL of the others fail."""
 
 
+_KILLED_RANK = re.compile(r"\bSignal (9|15) \((SIGKILL|SIGTERM)\) received by PID \d+")
+"""torchrun's words for a rank that was killed; it ends with exit code 1 itself."""
+
+
 _OF_ERRNO: dict[int, Cause] = {
     errno.ENOMEM: "oom",
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EROFS), "store"),
@@ -61,6 +65,12 @@ def cause_of_error(error: BaseException) -> Cause | None:
         return None
     named = cause_of([f"{type(error).__name__}: {error}".replace("\n", " ")])
     return named[0] if named else None
+
+
+def killed_rank(lines: Sequence[str]) -> str | None:
+    """The signal that killed a rank, as torchrun reports it; None where it reports none."""
+    found = [match for line in lines if (match := _KILLED_RANK.search(line))]
+    return found[0][2] if found else None
 
 
 _DIRECT = "The above exception was the direct cause of the following exception:"

@@ -1,7 +1,7 @@
 """Strikes a study on a real, throw-away Slurm cluster with faults and holds hpotune to its word: nothing is lost.
 
 python scripts/chaos [--trials 200] [--faults 60] [--seed 0] [--minutes 25] [--store postgres] [--without squeue,sacct]
-                     [--only garbage,planted]
+                     [--only garbage,planted] [--warm --parallel 4 --waste 4]
 
 First the study runs undisturbed, then again under the faults; then trials, values, GPU-hours and the causes in the
 store are compared. Needs root, Slurm and PostgreSQL: `scripts/slurm-cluster install`, `apt-get install postgresql`.
@@ -43,6 +43,7 @@ def main() -> int:
             calm = run(testbed, "calm", options, [], until)
             spared = [] if options.store == "postgres" else ["postgres"]
             spared += [] if testbed.disk_is_small else ["disk_full"]
+            spared += ["kill_rank", "bad_node"] if options.warm else []  # their trials are those of trial.py
             spared += [kind for kind in KINDS if options.only and kind not in options.only.split(",")]
             plan = schedule(options.faults, random.Random(options.seed), without=spared)
             storm = run(testbed, "storm", options, plan, until)
@@ -73,6 +74,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "--waste", type=float, default=1.3, help="GPU-hours allowed, times those of the calm run"
     )
+    parser.add_argument(
+        "--warm",
+        action="store_true",
+        help="trials train a tiny model, in processes that are kept for the next ones",
+    )
     parser.add_argument("--trials-per-job", default="auto", help="auto, or a number")
     parser.add_argument(
         "--without", default="", help="commands hpotune must do without: squeue,sacct,scontrol"
@@ -89,7 +95,7 @@ def run(testbed: Testbed, name: str, options: argparse.Namespace, plan: list[str
     """One run, ended."""
     began = time.monotonic()
     each = {"trials": options.trials, "parallel": options.parallel, "trials_per_job": options.trials_per_job}
-    file = write_file(testbed, name, store=options.store, seed=options.seed, **each)
+    file = write_file(testbed, name, store=options.store, warm=options.warm, seed=options.seed, **each)
     left = max(0.1, (until - began) / 60)
     study = Study(
         testbed=testbed, file=file, trials=options.trials, minutes=left, seed=options.seed, plan=plan

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,15 +57,24 @@ def pick(fault: Fault, rng: random.Random, running: Sequence[TrialRow]) -> Trial
 
 
 def trial_processes(row: TrialRow) -> list[int]:
-    """Processes of a trial's attempt: the one that started the ranks, and the ranks."""
-    found, mark = [], f"HPOTUNE_TRIAL={row.number}".encode()
-    for file in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):
-            if mark in file.read_bytes().split(b"\0") and b"chaos/trial.py" in command_line(
-                int(file.parent.name)
-            ):
-                found.append(int(file.parent.name))
+    """Processes of a trial's attempt: the one that started the ranks, and the ranks; or the process kept for it."""
+    assert row.worker is not None, "it runs"
+    parents = {int(path.name): safe_parent(int(path.name)) for path in Path("/proc").glob("[0-9]*")}
+    found, seen = [], {row.worker.pid}
+    while children := [pid for pid, parent in parents.items() if parent in seen and pid not in seen]:
+        seen |= {*children}
+        found += [
+            pid
+            for pid in children
+            if {b"chaos/trial.py", b"hpotune.finetune"} & {*programs(command_line(pid))}
+        ]
     return found
+
+
+def programs(command: bytes) -> list[bytes]:
+    """What a command line runs: the ends of its words that name a file, and its words."""
+    words = command.split(b"\0")
+    return [*words, *(b"/".join(word.split(b"/")[-2:]) for word in words)]
 
 
 def command_line(pid: int) -> bytes:

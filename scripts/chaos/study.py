@@ -35,12 +35,28 @@ SPARED_S = 12.0
 SHARE = 0.9
 """The last fault strikes when this share of the trials has finished."""
 
-FILE = """\
-name: {name}
+COMMAND = """\
 command: "{python} -S -E {root}/scripts/chaos/trial.py"
 params: {{x: {{float: [0.0, 1.0]}}, y: {{float: [0.0, 1.0]}}}}
 score: {{objective: {{metric: value, direction: minimize}}}}
-search: {{algorithm: sobol, seed: {seed}}}
+"""
+WARM = """\
+model: {{path: {folder}/model, dtype: float64}}
+data: {{path: {folder}/task/train.jsonl, max_length: 256, rows: 60, validation: 12}}
+lora: {{r: {{choice: [2, 4, 8]}}, lora_alpha: 8, lora_dropout: 0.1}}
+train:
+  learning_rate: {{float: [1.0e-3, 1.0e-2], log: true}}
+  global_batch_size: 8
+  max_steps: 60
+  save_steps: 10
+  logging_steps: 1
+score: {{objective: {{metric: eval_loss}}}}
+checks: {{baseline: false}}
+keep: {{best: 0}}
+"""
+FILE = """\
+name: {name}
+{objective}search: {{algorithm: sobol, seed: {seed}}}
 budget: {{trials: {trials}, parallel: {parallel}, max_failed: 20}}
 execution: {{mode: async, trials_per_job: {trials_per_job}, lease_s: {lease_s}}}
 resources: {{partition: a100, gpus: "a100:1", cpus: 1, mem: 2G, time: "20:00", signal_delay_s: 20}}
@@ -254,13 +270,18 @@ def account(job: str, state: str, node: str, start: str, end: str) -> Account | 
     return None
 
 
-def write_file(testbed: Testbed, name: str, *, store: str, **values: Any) -> Path:  # noqa: ANN401 - what FILE's holes take
-    """The study file; each run has a store of its own."""
+def write_file(testbed: Testbed, name: str, *, store: str, warm: bool, **values: Any) -> Path:  # noqa: ANN401 - what FILE's holes take
+    """The study file; each run has a store of its own. `warm`: its trials train a tiny model in warm processes."""
     url = testbed.postgres.database(name) if store == "postgres" else store
+    if warm and not (testbed.folder / "model").exists():
+        from tests.fixtures.tiny_model import tiny_model, topic_task  # imports torch
+
+        tiny_model(testbed.folder / "model", dtype="float64", layers=2)
+        topic_task(testbed.folder / "task")
+    holes = {"python": sys.executable, "root": ROOT, "folder": testbed.folder}
+    objective = (WARM if warm else COMMAND).format(**holes)
     file = testbed.disk / f"{name}.yaml"
-    file.write_text(
-        FILE.format(name=name, python=sys.executable, root=ROOT, store=url, lease_s=LEASE_S, **values)
-    )
+    file.write_text(FILE.format(name=name, objective=objective, store=url, lease_s=LEASE_S, **values))
     return file
 
 

@@ -12,7 +12,7 @@ import torch
 
 from hpotune.finetune.output import TrialOutput
 from hpotune.finetune.trial_errors import DataError, NotFinite, SanityCheckFailure, UserError
-from hpotune.finetune.trial_failure import failure_of
+from hpotune.finetune.trial_failure import failure_of, is_lost_rank
 from hpotune.records.error_origin import PACKAGE
 from hpotune.records.trial import Failure
 
@@ -131,3 +131,23 @@ def test_failed_phase_is_the_innermost(tmp_path: Path) -> None:
     with pytest.raises(ValueError), output.phase("load"):  # noqa: PT011 - only the phase matters
         nested()
     assert output.failed_phase == "checkpoint"
+
+
+@pytest.mark.parametrize(
+    ("text", "is_lost"),
+    [
+        (
+            "[/__w/third_party/gloo/gloo/transport/tcp/pair.cc:537] Read error [::1]:6836: Connection reset by peer",
+            True,
+        ),
+        ("[../third_party/gloo/pair.cc:600] Connection closed by peer [127.0.0.1]:4711", True),
+        (
+            "NCCL error, ncclRemoteError: A call failed possibly due to a network error or a remote process exiting",
+            True,
+        ),
+        ("Connection reset by peer", False),
+        ("gloo: tensors must have identical size", False),
+    ],
+)
+def test_lost_rank_is_no_cause(text: str, is_lost: bool) -> None:
+    assert is_lost_rank(caused(RuntimeError("a collective failed"), RuntimeError(text))) == is_lost

@@ -62,7 +62,7 @@ def test_ranks_stay_for_next_trials(trials: list) -> None:
 
 def test_killed_rank_fails_its_trial(trials: list) -> None:
     assert trials[5][1].state == "failed"
-    assert "its process ended with exit code 1" in trials[5][1].failure.message
+    assert trials[5][1].failure.cause == "killed"
 
 
 def test_idle_rank_is_replaced(trial: Callable[..., TrialSpec]) -> None:

@@ -85,11 +85,11 @@ def test_population_beats_random_search(name, workers, make_study):
                 Play(study, algorithm=name, seed=seed), trials=150, workers=workers, seed=seed
             )
         )
-        for seed in range(5)
+        for seed in range(3)
     ]
-    chance = [by_chance(seed, kinds=algorithm(name).categories) for seed in range(5)]
+    chance = [by_chance(seed, kinds=algorithm(name).categories) for seed in range(3)]
     assert np.mean(learnt) < np.mean(chance) / 2, (learnt, chance)
-    assert sum(mine < theirs for mine, theirs in zip(learnt, chance, strict=True)) >= 4
+    assert sum(mine < theirs for mine, theirs in zip(learnt, chance, strict=True)) >= 2
 
 
 @pytest.mark.parametrize("name", ALL)
