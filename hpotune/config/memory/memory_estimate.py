@@ -223,7 +223,8 @@ def _layer_tokens(
     # With a mask, transformers repeats keys and values for each head of the queries; a single head is only viewed so.
     pairs = 2 * (q if masked and shape.key_heads > 1 else shape.keys)
     if shape.fused and not masked:
-        pairs += 2 * q + shape.keys  # the values are a part of the fused product, kept whole; a further q was measured
+        # the values are a part of the fused product, kept whole; a further q was measured
+        pairs += 2 * q + shape.keys
     attention = width * (2 * q + pairs + (training.tokens if masked else 0)) + 4 * shape.heads
     norms = 4 * shape.norms * (h + 1) + (4 * (q + shape.keys) if shape.head_norms else 0)
     return attention + norms + 3 * f * width + _adapter_tokens(shape, adapter, width=width, gpu=gpu)
