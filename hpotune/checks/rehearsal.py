@@ -81,7 +81,7 @@ class Rehearsal:
     again: bool = False
     """Whether the result is that of an earlier rehearsal of the same content."""
     prepared: Path | None = None
-    """The folder of the tokenized rows."""
+    """The folder of the tokenized rows, and of the checks of the model that passed."""
 
     @property
     def findings(self) -> list[Finding]:
@@ -150,7 +150,7 @@ def record_rehearsal(folder: StudyFolder, rehearsal: Rehearsal | None) -> None:
         record = RehearsalRecord(state=state, mistakes=found.mistakes, warnings=found.warnings)
     write_atomic(folder.rehearsal_file, record.model_dump_json(indent=1) + "\n")
     if rehearsal is not None and rehearsal.prepared is not None:
-        for file in rehearsal.prepared.glob("*.npz"):
+        for file in (*rehearsal.prepared.glob("*.npz"), *rehearsal.prepared.glob("model-*.json")):
             folder.prepared.mkdir(exist_ok=True)
             copy_atomic(file, folder.prepared / file.name)
 

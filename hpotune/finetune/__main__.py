@@ -15,6 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from hpotune.finetune.model import hub
+from hpotune.finetune.trial_imports import import_training
 from hpotune.records.trial import Failure, TrialSpec
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ def main(file: Path, *, kept: Kept | None = None, started: float | None = None) 
     spec = TrialSpec.model_validate_json(file.read_text())
     Path(spec.folder).mkdir(parents=True, exist_ok=True)
     hub.prepare_environment(offline=spec.offline)
+    if kept is None:
+        import_training()
 
     # Not earlier: transformers and datasets read their environment at import.
     from hpotune.finetune.distributed.ranks import RankInfo, destroy_ranks, init_ranks, read_rank_info

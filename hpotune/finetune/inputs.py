@@ -29,6 +29,8 @@ class TrialInputs:
     tokenizer: transformers.PreTrainedTokenizerBase
     pad_id: int
     split: TokenizedSplit
+    key: str | None = None
+    """The `prepared_key` of the rows; None: they have none, or it was not needed."""
 
     @property
     def train(self) -> list[Row]:
@@ -86,7 +88,7 @@ def load_inputs(
         split = tokenize_split(rows, labels, data, tokenizer, progress=lambda done: progress(done, total))
     if kept is not None and key:
         kept.keep_rows(key, split)
-    return TrialInputs(tokenizer=tokenizer, pad_id=tokenizer.pad_token_id, split=split)
+    return TrialInputs(tokenizer=tokenizer, pad_id=tokenizer.pad_token_id, split=split, key=key)
 
 
 def load_split(

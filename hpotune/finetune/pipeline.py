@@ -16,6 +16,7 @@ from hpotune.finetune.distributed.fsdp import shard_base
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.inputs import TrialInputs, load_inputs
 from hpotune.finetune.model.base_model import BaseModel, load_base
+from hpotune.finetune.model.checked_models import checked_key, find_checked
 from hpotune.finetune.model.labels import base_config
 from hpotune.finetune.model.model_checks import check_model, token_extent
 from hpotune.finetune.output import TrialOutput, measured_cost
@@ -76,12 +77,14 @@ def run_trial(
     _pause_if_requested(stop_requested, ranks)
 
     def load(seed: int) -> BaseModel:
-        base = load_base(
-            model_config, labels=inputs.labels, pad_id=inputs.pad_id, device=ranks.device, seed=seed
+        return load_base(
+            model_config,
+            labels=inputs.labels,
+            pad_id=inputs.pad_id,
+            device=ranks.device,
+            seed=seed,
+            on_device=ranks.world_size == 1,
         )
-        if ranks.world_size == 1:
-            base.module.to(ranks.device)
-        return base
 
     own = inputs.labels is not None or (spec.kind == "trial" and needs_own_base(spec.point.lora))
     if ranks.world_size > 1 and spec.kind == "trial":
@@ -220,6 +223,11 @@ def _check_model(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput, kept
     extent = token_extent(row.ids for row in [*inputs.train, *inputs.validation])
 
     def check() -> list[str]:
+        key = checked_key(inputs.key, model, lora, extent=extent, labels=inputs.labels)
+        if key is not None and spec.prepared is not None:
+            found = find_checked(Path(spec.prepared), key)
+            if found is not None:
+                return found
         return check_model(model, lora, tokenizer=inputs.tokenizer, extent=extent, labels=inputs.labels)
 
     facts = (model.model_dump(mode="json"), lora, asdict(extent), inputs.labels)

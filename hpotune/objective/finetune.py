@@ -7,7 +7,7 @@ import secrets
 import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from signal import Signals
 
 from hpotune.config.schema.study_config import StudyConfig
@@ -49,8 +49,11 @@ def open_finetune(context: TrialContext) -> AbstractContextManager[Evaluate]:
 
 @contextmanager
 def warm_processes(context: TrialContext) -> Iterator[Evaluate]:
-    """An objective that keeps the ranks of a trial for the next one, where nothing unusual has happened in them."""
-    process: WarmProcess | None = None
+    """An objective that keeps the ranks of a trial for the next one, where nothing unusual has happened in them.
+
+    A single rank is started at once, before there is a trial. Without one it ends again.
+    """
+    process = _early_process(context)
     reachable = True
 
     def evaluate(spec: TrialSpec) -> TrialResult:
@@ -77,6 +80,23 @@ def warm_processes(context: TrialContext) -> Iterator[Evaluate]:
     finally:
         if process is not None:
             process.end()
+
+
+def _early_process(context: TrialContext) -> WarmProcess | None:
+    """The process of a single rank for the first trial: it imports what it needs while the worker claims that one.
+
+    None: a trial has several ranks, which meet in its folder, or the process cannot be started now.
+    """
+    offline = "offline" if context.config.env.offline else "online"
+    env = {**context.env, **context.config.env.vars, "HPOTUNE_EARLY": offline}
+    command, env = rank_command(context.config, ["--serve", os.curdir], env)
+    if env["HPOTUNE_RANKS"] != "single":
+        return None
+    with suppress(OSError):
+        return WarmProcess(
+            command, log_folder=None, env=env, stop=context.stop, warning=_warning(env), copy_log=False
+        )
+    return None
 
 
 def _evaluate(spec: TrialSpec, context: TrialContext) -> TrialResult:

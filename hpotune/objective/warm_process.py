@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 import uuid
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from signal import Signals
+from signal import SIGTERM, Signals
 
 from hpotune.objective.order_socket import ORDERS, OrderSocket
 from hpotune.objective.process import (
@@ -40,6 +41,7 @@ NOT_REACHED = os.EX_TEMPFAIL
 class WarmProcess:
     """The ranks of a trial, from their start for a first trial to their end.
 
+    `log_folder`: of that trial; None: they are started before there is one, and what they write until then is lost.
     `warning`: the signal that asks them for a checkpoint. `copy_log`: whether the worker writes their output into the
     log of each trial, as it must for several ranks; a single one does so itself.
     """
@@ -48,22 +50,22 @@ class WarmProcess:
         self,
         command: Sequence[str],
         *,
-        log_folder: Path,
+        log_folder: Path | None,
         env: Mapping[str, str],
         stop: StopRequest,
         warning: Signals,
         copy_log: bool,
     ) -> None:
         self._mark, self._stop, self._ended = f"{MARK}={uuid.uuid4().hex}", stop, False
-        self._warning = warning
+        self._warning, self._has_run = warning, False
         self._orders = OrderSocket()
         self._own: set[int] = set()
         self._log: RankLog | None = None
         self._watchdog = start_watchdog(self._mark)
         try:
-            with open_append(log_folder / "log.txt") as log:
+            with open_append(Path(os.devnull) if log_folder is None else log_folder / "log.txt") as log:
                 self._log_start = begin_attempt(log)
-                self._log = RankLog(log_folder) if copy_log else None
+                self._log = RankLog(log_folder) if copy_log and log_folder is not None else None
                 self._child = subprocess.Popen(
                     command, stdout=log if self._log is None else self._log.pipe, stderr=subprocess.STDOUT,
                     stdin=subprocess.DEVNULL, env=self._own_env(env), start_new_session=True,
@@ -103,10 +105,12 @@ class WarmProcess:
         The ranks end with the trial, but for a trial that finished and left nothing behind.
         """
         self._stop.attach(self._child, warning=self._warning)
+        self._has_run = True
         try:
             started = self._orders.connect(self._has_exited)
             if started:
-                self._orders.send(json.dumps({"spec": str(spec), "env": self._own_env(env)}))
+                order = {"spec": str(spec), "env": self._own_env(env), "sent": time.time()}
+                self._orders.send(json.dumps(order))
                 started = self._answer() == "started"
             # what runs before a trial's own code does
             self._own = self._own or {self._child.pid, *(marked_processes(self._mark) if started else ())}
@@ -125,15 +129,21 @@ class WarmProcess:
         return ProcessExit(code=self._child.returncode or 0, log_start=self._log_start)
 
     def end(self) -> None:
-        """End the ranks and all that they started; idle ones by closing the socket."""
+        """End the ranks and all that they started; idle ones by closing the socket.
+
+        Those that got no trial are asked by SIGTERM: they may be importing, and do not look at the socket.
+        """
         if self._ended:
             return
         self._ended = True
         self._orders.close()
-        if self._stop.signal is None:
+        if not self._has_run:
+            self._child.send_signal(SIGTERM)
+        may_save = self._has_run and self._stop.signal is not None
+        if not may_save:
             with suppress(subprocess.TimeoutExpired):
                 self._child.wait(END_S)
-        end_all(self._mark, patience_s=CHECKPOINT_S if self._stop.signal is not None else 0)
+        end_all(self._mark, patience_s=CHECKPOINT_S if may_save else 0)
         self._child.wait()
         if self._log is not None:
             self._log.close()

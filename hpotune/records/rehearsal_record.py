@@ -30,7 +30,7 @@ class RehearsalSpec(Section):
     offline: bool = False
     """Whether trials run offline; the rehearsal itself may use what the login node can reach."""
     prepared: str | None = None
-    """A folder for the tokenized rows, which the study's trials read; null: they are not kept."""
+    """A folder for the tokenized rows and passed model checks, which the study's trials read; null: none are kept."""
     preview: bool = False
     """Whether the result holds the rows of the first point and the first request of each task."""
 

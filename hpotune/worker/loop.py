@@ -158,10 +158,11 @@ class WorkerLoop:
         started = float(self._env.get("HPOTUNE_JOB_START") or time.time())
         with suppress(OSError):
             self._heartbeat.start(now=started)
-        self._requeue_earlier_trials()
         context = TrialContext(config=self._study.config, env=self._env, stop=self._stop)
-        with open_objective(context) as evaluate, self._monitor.running():
-            done = self._run_trials(evaluate, trials=trials, started=started)
+        with open_objective(context) as evaluate:
+            self._requeue_earlier_trials()
+            with self._monitor.running():
+                done = self._run_trials(evaluate, trials=trials, started=started)
         self._stop.ignore_pause_signal()
         self._heartbeat.end(now=time.time())
         broken = self._broken_node(self._queue.rows()) is not None

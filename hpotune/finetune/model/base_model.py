@@ -1,6 +1,7 @@
-"""The frozen base model and its tokenizer, loaded on the CPU of every rank.
+"""The frozen base model and its tokenizer.
 
-`fsdp.py` then moves each rank's shard to its device, so that a base model larger than a GPU's memory is never whole on
+A single rank loads a language model's weights from the file straight to its device. Several load them on their CPU,
+and `fsdp.py` moves each rank's shard to its device, so that a base model larger than a GPU's memory is never whole on
 one. The cost is host memory during loading: the size of the base model, times the ranks of the node.
 """
 
@@ -70,22 +71,31 @@ def load_tokenizer(config: ModelConfig) -> transformers.PreTrainedTokenizerBase:
 
 
 def load_base(
-    config: ModelConfig, *, labels: Sequence[str] | None, pad_id: int, device: torch.device, seed: int
+    config: ModelConfig,
+    *,
+    labels: Sequence[str] | None,
+    pad_id: int,
+    device: torch.device,
+    seed: int,
+    on_device: bool = False,
 ) -> BaseModel:
     """The base model, frozen and in evaluation mode; weights that are not in the checkpoint are drawn from `seed`.
 
-    `labels`: the names of the classes in their order; None for a language model.
+    `labels`: the names of the classes in their order; None for a language model. `device`: where it will be.
+    `on_device`: whether it is returned there, and not on the CPU. A new head is drawn on the CPU for all.
     Raises: UserError as `meta_model`.
     """
     torch.manual_seed(seed)
+    straight = on_device and labels is None and device.type != "cpu"
     with hub.explain_missing_model(config.path, config.revision):
         base = _from_pretrained(
             config,
             labels=labels,
             dtype=base_dtype(config, device),
             attn_implementation=config.attn_implementation,
+            **({"device_map": device} if straight else {}),
         )
-    model = base.module
+    model = base.module.to(device) if on_device else base.module
     model.config.pad_token_id = pad_id
     model.config.use_cache = False  # training needs no key-value cache; generation enables it itself
     model.requires_grad_(False)

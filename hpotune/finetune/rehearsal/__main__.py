@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from hpotune.finetune.model import hub
+from hpotune.finetune.trial_imports import import_training
 from hpotune.records.rehearsal_record import RehearsalProgress, RehearsalSpec
 from hpotune.workspace.atomic_files import write_atomic
 
@@ -32,6 +33,7 @@ def main(spec_file: Path, result_file: Path) -> None:
 
     threading.Thread(target=_end_with_parent, args=(spec_file.parent,), daemon=True).start()
     report(RehearsalProgress(step="settings"))
+    import_training()
     # Not earlier: transformers and datasets read their environment at import.
     from hpotune.finetune.rehearsal.steps import rehearse
 

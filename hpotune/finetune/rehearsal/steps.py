@@ -23,6 +23,7 @@ from hpotune.config.schema.study_config import PointConfig
 from hpotune.finetune.data.prepared_rows import TokenizedSplit, prepared_key, write_prepared
 from hpotune.finetune.inputs import load_split, tokenize_split
 from hpotune.finetune.model.base_model import load_tokenizer
+from hpotune.finetune.model.checked_models import checked_key, write_checked
 from hpotune.finetune.model.labels import base_config
 from hpotune.finetune.model.model_checks import check_model, token_extent
 from hpotune.finetune.pipeline import check_tasks
@@ -148,8 +149,8 @@ def _rehearse_inputs(points: Sequence[PointConfig], spec: RehearsalSpec, found: 
             result = _row_result(split, preview=spec.preview)
     if tokenizer is not None and split is not None:
         _check_steps(points, len(split.train.used), spec, found)
-        _check_models(points, split, tokenizer, found)
         key = prepared_key(model, data, tokenizer, data_root=spec.data_root)
+        _check_models(points, split, tokenizer, found, spec, rows_key=key)
         if spec.prepared is not None and key is not None:
             with suppress(OSError):  # without the file the trials tokenize the rows themselves
                 write_prepared(Path(spec.prepared), key, split)
@@ -215,8 +216,11 @@ def _check_models(
     split: TokenizedSplit,
     tokenizer: transformers.PreTrainedTokenizerBase,
     found: Findings,
+    spec: RehearsalSpec,
+    *,
+    rows_key: str | None,
 ) -> None:
-    """The model without weights, with the adapter of each distinct `lora` section."""
+    """The model without weights, with the adapter of each distinct `lora` section; trials use what passes."""
     extent = token_extent(row.ids for row in split.both.rows)
     for point in distinct(points, "lora"):
         assert point.model is not None, "only fine-tuning is rehearsed"
@@ -225,3 +229,7 @@ def _check_models(
                 point.model, [point.lora], tokenizer=tokenizer, extent=extent, labels=split.labels
             )
             found.warn(*warnings)
+            key = checked_key(rows_key, point.model, [point.lora], extent=extent, labels=split.labels)
+            if spec.prepared is not None and key is not None:
+                with suppress(OSError):  # without the file the trials check it themselves
+                    write_checked(Path(spec.prepared), key, warnings)

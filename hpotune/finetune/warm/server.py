@@ -1,10 +1,12 @@
 """`python -m hpotune.finetune --serve FOLDER`: a rank that runs one trial after another, as the worker orders.
 
 Rank 0 connects to the worker's socket (objective/order_socket.py); several ranks meet in FOLDER once, and rank 0 gives
-them what it reads. The worker sends a line of JSON a trial: {"spec": PATH, "env": {...}}. The answers:
+them what it reads. The worker sends a line of JSON a trial: {"spec": PATH, "env": {...}, "sent": SECONDS}. The answers:
 
     started   the trial starts in these ranks; without this answer it was not started, and needs new ones
     kept      the trial has ended, result.json is written, and the ranks wait for the next one
+
+A single rank may be started before the worker has a trial (HPOTUNE_EARLY): it imports what trials need meanwhile.
 
 Without `kept` the ranks end, with the exit code of the trial. They end after every trial that did not finish, and after
 one that left anything behind, on any rank, that is not put back.
@@ -12,7 +14,6 @@ one that left anything behind, on any rank, that is not put back.
 
 from __future__ import annotations
 
-import gc
 import json
 import os
 import signal
@@ -23,6 +24,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from hpotune.finetune.model import hub
+from hpotune.finetune.trial_imports import import_training
 from hpotune.finetune.warm.orders import Orders
 from hpotune.records.trial import TrialSpec
 from hpotune.workspace.atomic_files import open_append
@@ -30,6 +32,10 @@ from hpotune.workspace.atomic_files import open_append
 if TYPE_CHECKING:
     from hpotune.finetune.distributed.ranks import Ranks
     from hpotune.finetune.warm.kept import Kept
+
+
+EARLY = "HPOTUNE_EARLY"
+"""Variable of a rank that is started before its first trial: `offline` or `online`, as the study says."""
 
 
 class RunTrial(Protocol):
@@ -42,9 +48,13 @@ def serve(main: RunTrial, folder: Path) -> int:
     """Run trials until one of them ends the process, or the worker closes the socket. Returns the exit code."""
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, _end_idle)
+    early = os.environ.pop(EARLY, None)
     ranks = None
     if os.environ["HPOTUNE_RANKS"] == "single":
         orders = Orders(os.environ, is_main=True)
+        if early is not None:
+            hub.prepare_environment(offline=early == "offline")
+            import_training()
     else:
         from hpotune.finetune.distributed.ranks import init_ranks, read_rank_info
 
@@ -57,13 +67,13 @@ def serve(main: RunTrial, folder: Path) -> int:
         orders.share_with(ranks)
     kept: Kept | None = None
     while (order := orders.next()) is not None:
-        started, file = time.time(), Path(order["spec"])
+        started, file = time.time() if ranks else order["sent"], Path(order["spec"])
         spec = TrialSpec.model_validate_json(file.read_text())
+        if ranks is None:  # the worker writes the log of several
+            _log_to(Path(spec.folder))
         if kept is None:
             kept = _first(spec, order["env"], ranks)
         else:
-            if ranks is None:  # the worker writes the log of several
-                _log_to(Path(spec.folder))
             if (why := _agreed(kept.why_cold(spec), ranks)) is not None:
                 _say(f"this trial gets a new process: {why}", ranks)
                 return 0
@@ -103,14 +113,13 @@ def _unfinished(spec: TrialSpec) -> str | None:
 def _first(spec: TrialSpec, env: dict[str, str], ranks: Ranks | None) -> Kept:
     """Import what a trial needs, with the environment of the first one."""
     hub.prepare_environment(offline=spec.offline)
-    import hpotune.finetune.pipeline  # noqa: F401
+    import_training()
     from hpotune.finetune.warm.kept import Kept
     from hpotune.finetune.warm.process_state import ProcessState
     from hpotune.finetune.warm.watched_files import WatchedFiles
 
     kept = Kept(state=ProcessState(env), files=WatchedFiles(), ranks=ranks)
-    gc.collect()
-    gc.freeze()  # what was imported is not looked at again: a collection takes 10 ms instead of 300
+    kept.state.restore(env)  # a process that was started early has no variables of a trial
     return kept
 
 
