@@ -123,6 +123,23 @@ def cpu_s(root: int) -> float:
     return sum(seconds for pid, seconds in used.items() if belongs(pid))
 
 
+def report(
+    *, model: str, data_root: Path, rows: int, items: int, jobs: int, against: Path | None = None
+) -> list[str]:
+    """The lines of part (e) of scripts/bench/trials.py."""
+    with TemporaryDirectory() as folder:
+        found = cold_starts(
+            [ROOT, *([against.resolve()] if against else [])], folder=Path(folder), model=model,
+            data_root=data_root, rows=rows, items=items, jobs=jobs,
+        )  # fmt: skip
+    every = [
+        f"{one.name}: { ({name: round(value, 2) for name, value in asdict(start).items()}) }"
+        for one, starts in found.items()
+        for start in starts
+    ]
+    return [*every, *table(found)]
+
+
 def table(found: dict[Path, list[Start]]) -> list[str]:
     """The lines of the report: medians, and the ratios of the first checkout's to those of the second."""
     medians = [
@@ -145,16 +162,11 @@ def table(found: dict[Path, list[Start]]) -> list[str]:
 
 def main() -> None:
     args = _arguments()
-    repositories = [ROOT, *([args.against.resolve()] if args.against else [])]
-    with TemporaryDirectory() as folder:
-        found = cold_starts(
-            repositories, folder=Path(folder), model=args.model, data_root=args.data_root, rows=args.rows,
-            items=args.items, jobs=args.jobs,
-        )  # fmt: skip
-    for one, starts in found.items():
-        for start in starts:
-            print(one.name, {name: round(value, 2) for name, value in asdict(start).items()})
-    print("\n".join(table(found)))
+    lines = report(
+        model=args.model, data_root=args.data_root, rows=args.rows, items=args.items, jobs=args.jobs,
+        against=args.against,
+    )  # fmt: skip
+    print("\n".join(lines))
 
 
 def _arguments() -> argparse.Namespace:
