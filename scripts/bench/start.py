@@ -5,7 +5,7 @@
 A study is made and rehearsed; then each job is `hpotune worker STUDY --trials 1`, as Slurm starts it. CPU seconds are
 those of the worker and all its processes up to that moment; compare them where other work runs. `training`: until the
 training phase begins. `step`: until the first step is in curve.jsonl. OTHER: another checkout of hpotune, such as a
-`git worktree` of an older commit; its jobs run by turns with those of this one. Part (e) of scripts/bench/trials.py.
+`git worktree` of an older commit; its jobs run alternating with those of this one. Part (e) of scripts/bench/trials.py.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def cold_starts(
     items: int,
     jobs: int,
 ) -> dict[Path, list[Start]]:
-    """The starts of `jobs` jobs of each repository, by turns. `folder`: an empty one."""
+    """The starts of `jobs` jobs of each repository, alternating. `folder`: an empty one."""
     studies = {}
     for number, one in enumerate(repositories):
         home = folder / str(number)
