@@ -122,8 +122,14 @@ def test_later_trials_survive_every_end(study: Path) -> None:
     assert ranks_of(folder) == []
     _, _, rows = read_trials(file, None)
     assert [(row.number, row.state) for row in rows] == [(number, "finished") for number in range(6)]
-    assert [len(row.attempts) for row in rows] == [1, 2, 2, 2, 2, 1]
-    assert all(rows[number].attempts[0].cause in causes for number, causes in CAUSES.items())
+    attempts = [len(row.attempts) for row in rows]
+    assert attempts[:4] == [1, 2, 2, 2]
+    assert sorted(attempts[4:]) == [1, 2]  # Slurm looks at time limits every 30 s
+    struck = {
+        number: row for number, row in enumerate(sorted(rows[4:], key=lambda row: -len(row.attempts)), 4)
+    }
+    struck |= {row.number: row for row in rows[:4]}
+    assert all(struck[number].attempts[0].cause in causes for number, causes in CAUSES.items())
 
     hpotune("run", study / "cold.yaml")
     for row in rows:
