@@ -25,6 +25,7 @@ from hpotune.finetune.provenance_record import request_hashes, rows_hash
 from hpotune.finetune.scoring.expected_scores import objective_value
 from hpotune.finetune.scoring.item_scores import save_rung_items
 from hpotune.finetune.scoring.lm_eval import score_tasks
+from hpotune.finetune.scoring.race import Race
 from hpotune.finetune.scoring.task_requests import (
     BuiltTasks,
     allow_code,
@@ -118,6 +119,7 @@ def run_trial(
             memory=memory,
         )
     _pause_if_requested(stop_requested, ranks)
+    race = _race(spec)
     with output.phase("score", shown="evaluate"):
         limit = _pass_limit(model, inputs, spec, memory)
         output.metrics.update(_losses(model, inputs, spec, limit, ranks, output.progress))
@@ -137,6 +139,8 @@ def run_trial(
                 stop_requested=stop_requested,
                 progress=output.progress,
                 kept_tokens=None if kept is None else kept.tokens,
+                race=race,
+                first_items=_first_items(spec),
             )
         output.metrics.update(scores)
     if kept is not None and (limit.halved or output.ran_out_of_memory):
@@ -145,6 +149,9 @@ def run_trial(
     if spec.sealed:
         output.metrics["items"] = built.items
         values, stderrs = [float(built.items)], list[float | None]([None])
+    elif race is not None and race.ended is not None:
+        value, error = race.value()
+        values, stderrs = [value], [error]
     else:
         values, stderrs = _objective_values(spec, output.metrics)
     if spec.rung is None or spec.rung.last:
@@ -152,15 +159,35 @@ def run_trial(
     else:
         save_rung_items(Path(spec.folder), spec.rung.index, ranks)
     rung = spec.rung.index if spec.rung else None
-    return output.result("finished").model_copy(update={"values": values, "stderrs": stderrs, "rung": rung})
+    ended = race.ended if race is not None else None
+    facts = {"values": values, "stderrs": stderrs, "rung": rung, "race": ended}
+    return output.result("finished").model_copy(update=facts)
+
+
+def _race(spec: TrialSpec) -> Race | None:
+    """How the items of the objective are scored in parts; None: at once."""
+    score = spec.point.score
+    if score.race is None or spec.sealed:
+        return None
+    leader = Path(spec.leader) if spec.leader is not None else None
+    return Race(objective=score.objective[0], error=score.race.error, seed=spec.seed, leader_file=leader)
+
+
+def _first_items(spec: TrialSpec) -> tuple[int, int] | None:
+    """The number of items that are scored at a rung before the last, and the seed of their order; None: all."""
+    count, rung = spec.point.score.rung_items, spec.rung
+    return None if count is None or rung is None or rung.last else (count, spec.seed)
 
 
 def spec_at_rung(spec: TrialSpec) -> TrialSpec:
-    """The spec with the scores that a rung before the last needs: the objectives, without the recorded tasks."""
+    """The spec with the scores that a rung before the last needs: the objectives, without the recorded tasks.
+
+    Trials race at the last rung only: before it, they are compared at equal numbers of items.
+    """
     rung, score = spec.rung, spec.point.score
     if rung is None or rung.last:
         return spec
-    update: dict[str, object] = {"record": []}
+    update: dict[str, object] = {"record": [], "race": None}
     if rung.unit == "items":
         items = {"limit": int(rung.budget)}
         update["objective"] = [o.model_copy(update=items) if o.task else o for o in score.objective]

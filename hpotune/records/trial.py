@@ -49,6 +49,8 @@ class TrialSpec(Section):
     """Whether `score.test` is scored, and neither the objectives nor `score.record`: `hpotune test` alone asks so."""
     adapter: str | None = None
     """Absolute; the folder of a trained adapter that is scored as it is; null: the trial trains its own."""
+    leader: str | None = None
+    """Absolute; the file that names the trial which it races against (`score.race`); null: all items are scored."""
     expected_loss: float | None = None
     """The validation loss that the same model had before; null: not known, so that it is not compared."""
 
@@ -61,6 +63,26 @@ class Failure(Section):
     """One line for the table."""
     cancelled: bool = Field(default=False, exclude=True)
     """Whether somebody cancelled the job. Not stored: such a trial waits again."""
+
+
+class EndedRace(Section):
+    """Why a trial's scoring ended early: on the items scored so far it was surely worse than the leader."""
+
+    leader: int
+    """The number of the trial that it was compared with: the best one that had all items then."""
+    leader_value: float
+    """The leader's score over all items."""
+    leader_stderr: float | None = None
+    """Its standard error; null: not known."""
+    scored_items: int
+    items: int
+    """All items of the objective."""
+    difference: float
+    """The trial's score minus the leader's on the scored items. The value of the trial is `leader_value` plus this."""
+    difference_stderr: float
+    """Standard error of `difference` as an estimate of that over all items."""
+    error: float
+    """The probability with which the test ends a trial that is as good as the leader (`score.race`)."""
 
 
 class TrialResult(Section):
@@ -78,6 +100,8 @@ class TrialResult(Section):
     failure: Failure | None = None
     rung: int | None = None
     """The rung that the values belong to; null: the whole run."""
+    race: EndedRace | None = None
+    """Why its scoring ended early; the values are estimates then. null: all items were scored."""
     left_out: Mapping[str, str] = {}
     """Keys that a function or command returned and whose values are no numbers -> what they are."""
 
@@ -115,7 +139,7 @@ class TrialRow:
     number: int
     kind: Literal["baseline", "trial"]
     state: Literal["waiting", "running", "finished", "stopped", "failed"]
-    """stopped: pruned at a rung."""
+    """stopped: pruned at a rung, or ended early while it was scored (`race`)."""
     params: Mapping[str, Value]
     """Parameter values by dotted name; empty for the baseline."""
     values: tuple[float, ...] = ()
@@ -143,6 +167,8 @@ class TrialRow:
     """Its scores at rungs, lowest first."""
     regret_bound: RegretBound | None = None
     """The regret bound that was computed when it was drawn; None: it was not."""
+    race: EndedRace | None = None
+    """Why its scoring ended early; its values are estimates then. None: it did not."""
     lineage: Lineage | None = None
     """Which trial it continues from (pbt); None: trials of this study start at their first step."""
 

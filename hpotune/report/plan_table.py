@@ -27,6 +27,8 @@ def plan_table(plan: PlanView, spans: Sequence[Span]) -> RenderableType:
         lines.append(Text(f"trial processes: {plan.processes}"))
     if plan.memory is not None:
         lines += _memory(plan.memory)
+    if plan.race:
+        lines.append(Text(f"scoring: {plan.race}"))
     if plan.no_slurm:
         lines.append(Text(plan.no_slurm))
     if plan.sbatch:

@@ -96,6 +96,8 @@ def sentences(status: StudyStatus, *, now: datetime) -> list[str]:
     if status.rehearsal is not None and status.rehearsal.state != "passed":
         lines += _rehearsal(status.rehearsal)
     lines += best_so_far(status)
+    if raced := status.trials.raced:
+        lines.append(f"{raced} of the pruned trials ended while they were scored: their scores are estimates")
     if status.failures:
         lines.append(f"failed: {counts(status.failures)}; `hpotune why STUDY N` explains one")
     if status.interrupted:

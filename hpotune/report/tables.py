@@ -9,7 +9,7 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from hpotune.report.console import plain_table
-from hpotune.report.format import STDERR_NOTE, number, score, state_text
+from hpotune.report.format import STDERR_NOTE, number, race_text, score, state_text
 from hpotune.report.views.trial_view import TrialView
 
 if TYPE_CHECKING:
@@ -51,10 +51,11 @@ def trials_table(rows: Sequence[TrialView], *, front: Collection[int] = ()) -> R
 
 
 def _why(row: TrialView) -> tuple[str, str]:
-    """The cause of a failure and its message, or the limits that a trial violates."""
+    """The cause of a failure and its message, or the limits that a trial violates, or why its score is an estimate."""
     cause, message = (row.failure.cause, row.failure.message) if row.failure else ("", "")
     violated = f"violates {', '.join(row.breaks)}" if row.breaks else ""
-    return cause, (message or violated) + (" (forgiven)" if row.forgiven else "")
+    ended = race_text(row.race) if row.race else ""
+    return cause, (message or violated or ended) + (" (forgiven)" if row.forgiven else "")
 
 
 def findings_table(findings: Sequence[Finding]) -> RenderableType:

@@ -60,7 +60,7 @@ def equal_failures(rows: Iterable[TrialRow], *, limit: int) -> Failure | None:
         return None
     patterns = {(row.failure.cause, failure_pattern(row.failure.message)) for row in failed if row.failure}
     since = failed[0].end or 0.0
-    succeeded = any(row.state == "finished" and (row.end or 0.0) > since for row in rows) or any(
+    succeeded = any(row.decided and (row.end or 0.0) > since for row in rows) or any(
         attempt.outcome == "rung" and attempt.end > since for row in rows for attempt in row.attempts
     )
     return None if len(patterns) > 1 or succeeded else failed[0].failure

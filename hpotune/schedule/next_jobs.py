@@ -47,7 +47,7 @@ def _workers(config: StudyConfig, rows: Sequence[TrialRow], active: Sequence[Job
         busy = sum(row.state == "running" for row in rows)
         count = min(width(config), busy + due) - len(active) if due else 0
         return JobSpec(count=count, throttle=count, trials=None) if count > 0 else None
-    open_ = config.budget.trials - sum(row.state == "finished" for row in rows)
+    open_ = config.budget.trials - sum(row.decided for row in rows)
     running = sum(row.state == "running" for row in rows)
     count = min(width(config), open_) - len(active) if open_ > running else 0
     return JobSpec(count=count, throttle=count, trials=None) if count > 0 else None
@@ -72,7 +72,8 @@ def _array(
     else:
         not_failed = [row.state for row in rows if row.state != "failed"]
         left = limit - sum(
-            state in ("finished", "running") for state in (not_failed[:limit] if batch else not_failed)
+            state in ("finished", "stopped", "running")
+            for state in (not_failed[:limit] if batch else not_failed)
         )
     promised = sum(max(0, each - had[job.id]) for job in active)
     count = math.ceil((left - promised) / each)

@@ -31,8 +31,7 @@ def stop_reason(
     states = state_counts(rows)
     stopped = states["stopped"]
     if states["finished"] + stopped >= budget.trials:
-        early = f", {stopped} of them pruned at a rung" if stopped else ""
-        return StopReason(kind="budget_used", text=f"{budget.trials} trials finished{early}")
+        return StopReason(kind="budget_used", text=f"{budget.trials} trials finished{_pruned(rows, stopped)}")
     if reason := list_done(config, rows):
         return reason
     objectives = config.score.objective
@@ -47,6 +46,14 @@ def stop_reason(
         or _gpu_hours_used_up(config, rows, now=now, starting=starting)
         or _time_used(config, rows, now=now, starting=starting)
     )
+
+
+def _pruned(rows: Sequence[TrialRow], stopped: int) -> str:
+    """How many trials were pruned, and where; empty without any."""
+    raced = sum(row.race is not None for row in rows) if stopped else 0
+    counts = {"at a rung": stopped - raced, "while they were scored": raced}
+    texts = [f"{count} of them pruned {where}" for where, count in counts.items() if count]
+    return "".join(f", {text}" for text in texts)
 
 
 def _plateau(budget: BudgetConfig, rows: Sequence[TrialRow]) -> StopReason | None:

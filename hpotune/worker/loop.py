@@ -41,6 +41,7 @@ from hpotune.storage import (
 )
 from hpotune.worker.heartbeat_monitor import Monitor, Now
 from hpotune.worker.job_end import AskLoss, AskTimes, JobEnd
+from hpotune.worker.leader_file import write_leader
 from hpotune.worker.outcome import error_cause, outcome_text, record_outcome
 from hpotune.worker.trial_spec import base_spec, make_trial_folder, spec_at_point
 from hpotune.workspace.atomic_files import touch, wait_for_disk_space
@@ -242,6 +243,7 @@ class WorkerLoop:
             self._queue.config = self._folder.current_config(self._study)
             rows = self._queue.rows()
             self._delete_large_files(rows)
+            write_leader(self._folder, self._config, rows)
             if self._is_over(rows):
                 return None
             claim = self._queue.claim(

@@ -105,6 +105,8 @@ def outcome_text(outcome: RecordedOutcome) -> str:
         return words
     if failure is not None:
         return f"{words} ({failure.cause}): {failure.message}"
+    if result.race is not None:
+        words = f"ended early, on {result.race.scored_items} of {result.race.items} items"
     left_out = ", ".join(f"{key} ({what})" for key, what in result.left_out.items())
     return f"{words}: {result.values}" + (
         f"; warning: not recorded, since no number: {left_out}" if left_out else ""

@@ -18,6 +18,7 @@ from hpotune.objective import open_objective
 from hpotune.objective.interface import TrialContext
 from hpotune.objective.process import StopRequest
 from hpotune.records.trial import TrialResult, TrialRow, TrialSpec
+from hpotune.worker.leader_file import leader_of_rerun
 from hpotune.worker.trial_spec import base_spec, spec_at_point
 from hpotune.workspace.code_snapshot import CodeSnapshot, find_snapshot
 from hpotune.workspace.folder import StudyFolder
@@ -95,7 +96,7 @@ def prepare_rerun(folder: StudyFolder, study: Study, row: TrialRow, *, own: Path
         folder=folder,
         study=study,
         row=row,
-        spec=spec.model_copy(update={"folder": str(own)}),
+        spec=leader_of_rerun(spec.model_copy(update={"folder": str(own)}), row, folder),
         before=read_trial_provenance(trial),
         code=code.hash if code else None,
     )

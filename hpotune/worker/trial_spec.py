@@ -7,6 +7,7 @@ from pathlib import Path
 from hpotune.config.load import Study
 from hpotune.records.trial import TrialRow, TrialSpec
 from hpotune.worker.derived_spec import derived_spec
+from hpotune.worker.leader_file import LEADER, races
 from hpotune.workspace.code_snapshot import CodeSnapshot
 from hpotune.workspace.folder import StudyFolder
 
@@ -34,6 +35,7 @@ def base_spec(row: TrialRow, study: Study, folder: StudyFolder, *, home: str) ->
         home=home,
         rung=line.rung if line is not None else rung,
         parent=str(folder.trial(line.parent)) if line is not None and line.parent is not None else None,
+        leader=str(folder.path / LEADER) if row.kind == "trial" and races(config) else None,
     )
 
 

@@ -34,8 +34,8 @@ from tests.fixtures.report_rows import (
 )
 
 TRIAL = (
-    "number kind state params values stderrs metrics failure attempts rungs generation parent retry_of forgiven breaks "
-    "job host start end seconds gpu_hours"
+    "number kind state params values stderrs metrics failure attempts rungs race generation parent retry_of forgiven "
+    "breaks job host start end seconds gpu_hours"
 )
 STATUS = (
     "study folder state reason trials running_trials failures interrupted rule best gpu_hours outlook forecast "
@@ -70,7 +70,10 @@ def test_status_keys() -> None:
     jobs = [JobRow(id="5_0", state="RUNNING"), JobRow(id="6_0", state="PENDING", kind="follow-up")]
     found: Any = as_json(status_of(rows, jobs))
     assert keys(found) == STATUS
-    assert keys(found["trials"]) == "budget finished running stopped waiting paused resting lost failed left"
+    assert (
+        keys(found["trials"])
+        == "budget finished running stopped raced waiting paused resting lost failed left"
+    )
     assert keys(found["running_trials"][0]) == "number host job attempt rung seconds pid silent_s progress"
     assert keys(found["outlook"]) == "regret gain ahead trials"
     assert keys(found["forecast"]) == "trials_left seconds gpu_hours end"
@@ -135,7 +138,8 @@ def test_plan_keys(tmp_path: Path) -> None:
     made = make_plan(StudyFolder(path=tmp_path / "s"), config(), [], now=NOW)
     found: Any = as_json(plan_view(made))
     assert keys(found) == (
-        "study trials figures notes processes jobs array_limit sbatch no_slurm modes recommended repeats planned actual"
+        "study trials figures notes processes memory race jobs array_limit sbatch no_slurm modes recommended repeats "
+        "planned actual"
     )
     assert keys(found["figures"]["trial_s"]) == "value source"
     assert keys(found["jobs"][0]) == "count throttle trials_per_job"

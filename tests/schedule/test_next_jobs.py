@@ -38,6 +38,9 @@ BATCH = {"mode": "batch"}
         ({}, "ffffffffrr", "rrcc", JobSpec(count=2, throttle=2)),
         ({}, "r" * 12, "r", None),
         (ARRAY, "ffffffffffff", "c" * 12, None),
+        (ARRAY, "fsfsfsfsfsff", "c" * 12, None),
+        (ARRAY, "fsfsfsfs", "c" * 8, JobSpec(count=4, throttle=4, trials=1)),
+        ({}, "fsfsfsfsff", "cccc", JobSpec(count=2, throttle=2)),
     ],
     ids=[
         "an_array_of_one_trial_an_element_is_throttled_by_parallel",
@@ -60,6 +63,9 @@ BATCH = {"mode": "batch"}
         "ended_workers_are_replaced_beside_those_that_live",
         "no_worker_is_added_where_every_trial_runs",
         "a_finished_study_needs_nothing",
+        "trials_that_lost_a_race_need_nothing_more",
+        "trials_that_lost_a_race_take_no_element",
+        "trials_that_lost_a_race_take_no_worker",
     ],
 )
 def test_missing_jobs_are_submitted(execution, trials, there, due):

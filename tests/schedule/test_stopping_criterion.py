@@ -6,10 +6,24 @@ from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
-from hpotune.records.trial import RegretBound
+from hpotune.records.trial import EndedRace, RegretBound
 from hpotune.schedule.stopping_criterion import stop_reason
 from tests.fixtures.rung_rows import on, rung_config
 from tests.fixtures.study_rows import NOW, alike, config, diverged, hours, row, rows
+
+RACED = row(
+    2,
+    "stopped",
+    race=EndedRace(
+        leader=1,
+        leader_value=0.6,
+        scored_items=50,
+        items=80,
+        difference=-0.1,
+        difference_stderr=0.03,
+        error=0.05,
+    ),
+)
 
 
 @pytest.mark.parametrize(
@@ -17,6 +31,8 @@ from tests.fixtures.study_rows import NOW, alike, config, diverged, hours, row, 
     [
         ({"trials": 3}, rows("ff"), None),
         ({"trials": 3}, rows("fxff"), "3 trials finished"),
+        ({"trials": 3}, rows("ffs"), "3 trials finished, 1 of them pruned at a rung"),
+        ({"trials": 3}, [*rows("ff"), RACED], "3 trials finished, 1 of them pruned while they were scored"),
         ({"trials": 3, "max_failed": 1}, rows("xf"), None),
         ({"trials": 3, "max_failed": 1}, rows("xx"), "2 trials failed (budget.max_failed: 1)"),
         ({"trials": 3, "max_failed": 0}, rows("x"), "1 trials failed"),

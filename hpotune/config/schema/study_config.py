@@ -18,6 +18,7 @@ from hpotune.config.schema.best_rule import BestRule
 from hpotune.config.schema.data_config import PROMPTS as PROMPTS
 from hpotune.config.schema.data_config import DataConfig as DataConfig
 from hpotune.config.schema.execution import BudgetConfig, ExecutionConfig, PlanConfig, RetryConfig
+from hpotune.config.schema.race_config import Race, race_mistakes
 from hpotune.config.schema.resources import EnvConfig, ResourcesConfig
 from hpotune.config.schema.rungs import unfit
 from hpotune.config.schema.search_config import SearchConfig as SearchConfig
@@ -185,6 +186,13 @@ class ScoreConfig(Section):
     """Whether the context of an item's answers, and the few-shot examples of a subject, are forwarded once instead of
     once for each answer (docs/benchmarks.md). The metrics are those of lm-eval; a sample is compared with lm-eval's own
     way in each trial. false: lm-eval's own way for all."""
+    race: Race = None
+    """Whether a trial that is surely worse than the best one so far is not scored to its end (docs/racing.md): true,
+    false, or `{error: 0.05}`, the probability that this ends a trial which is as good. Its score is then an estimate.
+    null: false."""
+    rung_items: int | None = Field(default=None, ge=1)
+    """Items of each task that are scored at a rung before the last, in random order, the same ones for all trials.
+    null: all."""
     batch_size: int = Field(default=16, ge=1)
     """Sequences per forward pass while scoring, at most: fewer where the logits of so many would need more memory than
     training. Affects memory and speed only."""
@@ -337,6 +345,22 @@ class StudyConfig(PointConfig):
             raise ValueError(
                 f"search: rungs: end at {end:g} items, and the objective's limit is {first.limit}; make them equal"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _race_fits(self) -> StudyConfig:
+        score, first = self.score, self.score.objective[0]
+        for text in race_mistakes(
+            score.race,
+            score.rung_items,
+            task=first.task,
+            metric=first.metric,
+            limit=first.limit,
+            objectives=len(score.objective),
+            search=self.search,
+            rule=self.best,
+        ):
+            raise ValueError(f"score: {text}")
         return self
 
     @model_validator(mode="after")

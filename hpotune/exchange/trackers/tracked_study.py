@@ -180,6 +180,8 @@ def _tags(folder: StudyFolder, trial: TrialView) -> Iterator[tuple[str, str]]:
     yield "kind", trial.kind
     yield "state", "pruned" if trial.state == "stopped" else trial.state
     yield from ((name, text) for name, text in (("host", trial.host), ("job", trial.job)) if text)
+    if trial.race is not None:
+        yield "scored_items", f"{trial.race.scored_items} of {trial.race.items}"
     if trial.failure is not None:
         yield "cause", trial.failure.cause
         yield "message", masked(trial.failure.message)

@@ -99,6 +99,8 @@ class DistributedLM(HFLM):  # type: ignore[misc]
         self.batch_size_per_gpu: int | str  # of lm-eval's class
         self.limit = limit
         self.kept_tokens = kept_tokens
+        self.known: dict[int, object] = {}
+        """Answers that were asked for in advance (`answer_in_advance`), by the identity of the request."""
         self.pass_start, self.pass_rows = 0, 0
         self.answered_before = 0
         """Requests that were answered before those of the running call of lm-eval's own code."""
@@ -232,7 +234,25 @@ class DistributedLM(HFLM):  # type: ignore[misc]
             else:
                 self.shared, self.why_not_shared = None, "a row with all answers needs too much memory"
 
+    def answer_in_advance(self, requests: Sequence[Instance]) -> None:
+        """Answer requests before lm-eval asks for them; their answers are kept until `known` is cleared."""
+        kinds = dict.fromkeys(one.request_type for one in requests)
+        for kind in kinds:
+            asked = [one for one in requests if one.request_type == kind]
+            answers = getattr(self, kind)(asked)
+            self.known.update((id(one), answer) for one, answer in zip(asked, answers, strict=True))
+
     def _answer_distributed(
+        self, method: Callable[..., list[Answer]], requests: Sequence[Instance]
+    ) -> list[Answer]:
+        """The answers on every rank; requests that were answered in advance are not asked again."""
+        missing = [one for one in requests if id(one) not in self.known] if self.known else requests
+        found = iter(self._ask_all_ranks(method, missing) if missing else ())
+        return [
+            cast("Answer", self.known[id(one)]) if id(one) in self.known else next(found) for one in requests
+        ]
+
+    def _ask_all_ranks(
         self, method: Callable[..., list[Answer]], requests: Sequence[Instance]
     ) -> list[Answer]:
         indices = assign_requests(requests, self.ranks.world_size)[self.ranks.rank]

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from lm_eval.api.instance import Instance
+from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.evaluator_utils import EvalAcc, aggregate_groups
 from lm_eval.tasks.manager import TaskDict
@@ -75,6 +76,8 @@ def check_scores(loaded: TaskDict, names: Sequence[str], index: TaskIndex, score
     for objective in score.objective:
         if objective.task and objective.task in names and index.leaves(objective.task) <= known.keys():
             objective_value(of_tasks | scores, objective)
+        if score.race is not None and objective.task in names:
+            _check_means(objective, loaded)
     for limit in score.constraints:
         task, _, _ = limit.metric.rpartition("/")
         if task in names and index.leaves(task) <= known.keys() and limit.metric not in scores:
@@ -82,6 +85,23 @@ def check_scores(loaded: TaskDict, names: Sequence[str], index: TaskIndex, score
                 f"score.constraints: metric={limit.metric!r} is not measured; {nearest(limit.metric, scores)}"
             )
     return [text for objective in score.objective for text in _direction_warning(objective, loaded)]
+
+
+def _check_means(objective: Objective, loaded: TaskDict) -> None:
+    """Raises: UserError where the objective is no mean of one answer for each item, so that trials cannot race."""
+    metric = objective.metric.partition(",")[0]
+    for name, task in loaded["tasks"].items():
+        aggregate = task.aggregation().get(metric)
+        if aggregate is not None and aggregate is not mean:
+            how = getattr(aggregate, "__name__", "a function of its own")
+            raise UserError(
+                f"score.race: {metric} of {name} is no mean over items ({how}), so trials cannot be compared by items; "
+                "write race: false"
+            )
+        if any(one.repeats > 1 for one in task.instances):
+            raise UserError(
+                f"score.race: {name} asks each item several times, which a race does not support; write race: false"
+            )
 
 
 def _expected_scores(

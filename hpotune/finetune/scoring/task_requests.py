@@ -49,6 +49,8 @@ class TaskRequest:
     """The number of first items of each single task; None: all."""
     num_fewshot: int | None = None
     """Examples in the prompt; None: the task's own number."""
+    in_parts: bool = False
+    """Whether its items are scored in random order, in parts (score.race); it has a call of lm-eval of its own."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -105,7 +107,12 @@ def requested_tasks(score: ScoreConfig) -> list[TaskRequest]:
     """The tasks that a trial scores: those of the objectives, and those of `score.record`."""
     index = task_index(score.include_path)
     tasks = [
-        TaskRequest(task=objective.task, limit=objective.limit, num_fewshot=objective.num_fewshot)
+        TaskRequest(
+            task=objective.task,
+            limit=objective.limit,
+            num_fewshot=objective.num_fewshot,
+            in_parts=score.race is not None,
+        )
         for objective in score.objective
         if objective.task is not None
     ]
@@ -222,7 +229,7 @@ def _evaluate_calls(tasks: Sequence[TaskRequest], index: TaskIndex) -> list[tupl
                 raise UserError(
                     f"score: {one.task!r} and {shared[0]!r} share items; give them the same limit and num_fewshot"
                 )
-            if same and not shared:
+            if same and not shared and settings.in_parts == one.in_parts:
                 matching = names
         if matching is None:
             calls.append(([one.task], one))

@@ -8,6 +8,7 @@ from typing import Literal
 
 from hpotune.config.memory.memory_estimate import GIB
 from hpotune.config.memory.point_memory import ChosenMemory
+from hpotune.config.schema.race_config import race_note
 from hpotune.config.schema.warm_trials import process_note
 from hpotune.config.yaml_source import Value
 from hpotune.planning.memory_plan import MemoryPlan
@@ -149,6 +150,8 @@ class PlanView:
     """Whether a trial's process runs the next trials too, and why not; empty for a function or a command."""
     memory: MemoryView | None
     """None for a function or a command."""
+    race: str
+    """What `score.race` and `score.rung_items` do; empty without them."""
     jobs: tuple[ArrayView, ...]
     """First submission."""
     array_limit: int | None
@@ -184,6 +187,7 @@ def plan_view(plan: StudyPlan) -> PlanView:
         notes=tuple(notes(plan)),
         processes=process_note(plan.config),
         memory=_memory(plan.memory) if plan.memory is not None else None,
+        race=race_note(plan.config.score.race, plan.config.score.rung_items),
         jobs=tuple(
             ArrayView(count=spec.count, throttle=spec.throttle, trials_per_job=spec.trials)
             for spec in plan.arrays

@@ -42,7 +42,9 @@ class TrialCounts:
     finished: int
     running: int
     stopped: int
-    """Pruned at a rung."""
+    """Pruned at a rung, or while they were scored."""
+    raced: int
+    """Those of the pruned ones whose scoring ended early (`score.race`): their scores are estimates."""
     waiting: int
     """Not started."""
     paused: int
@@ -242,6 +244,7 @@ def _counts(config: StudyConfig, rows: Sequence[TrialRow], *, running: int, lost
         finished=states["finished"],
         running=running,
         stopped=states["stopped"],
+        raced=sum(row.race is not None for row in rows),
         waiting=max(0, left - paused - resting - lost),
         paused=paused,
         resting=resting,

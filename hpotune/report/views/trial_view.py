@@ -9,7 +9,7 @@ from typing import Literal
 
 from hpotune.config.schema.study_config import Objective
 from hpotune.config.yaml_source import Value
-from hpotune.records.trial import Failure, TrialRow
+from hpotune.records.trial import EndedRace, Failure, TrialRow
 
 TrialState = Literal["waiting", "running", "paused", "resting", "finished", "stopped", "failed"]
 """paused: interrupted, waits for a worker. resting: waits for promotion at a rung. stopped: pruned."""
@@ -47,6 +47,8 @@ class TrialView:
     """Attempts so far, the running one included; a promotion to the next rung is not a new attempt."""
     rungs: tuple[RungScoreView, ...]
     """Lowest rung first."""
+    race: EndedRace | None
+    """Why it was scored on a part of the items only; its score is an estimate then. None: it was not."""
     generation: int | None
     """From 0; None without `search.algorithm: pbt`."""
     parent: int | None
@@ -86,6 +88,7 @@ def trial_view(objectives: Sequence[Objective], row: TrialRow) -> TrialView:
         rungs=tuple(
             RungScoreView(rung=one.rung, budget=one.budget, values=one.values) for one in row.rung_scores
         ),
+        race=row.race,
         generation=row.generation if row.lineage else None,
         parent=row.lineage.parent if row.lineage else None,
         retry_of=row.retry_of,

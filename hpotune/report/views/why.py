@@ -16,6 +16,7 @@ from hpotune.config.yaml_source import Value
 from hpotune.errors import StudyFileError
 from hpotune.records.trial import LOCAL, Attempt, TrialRow, Worker
 from hpotune.report.advice import failure_advice
+from hpotune.report.format import race_text
 from hpotune.report.log_excerpt import Excerpt, excerpt
 from hpotune.report.views.job_start import latest_start_failure, text_end
 from hpotune.report.views.trial_view import TrialState, trial_state
@@ -190,7 +191,9 @@ def _policy(
         lines.append("no worker has started it yet")
     if row.awaits_promotion:
         lines.append(f"it was scored at rung {row.rung_scores[-1].rung + 1} and waits for promotion")
-    if row.state == "stopped":
+    if row.race is not None:
+        lines.append(f"it was not scored to its end (score.race, docs/racing.md): {race_text(row.race)}")
+    elif row.state == "stopped":
         lines.append(
             f"it was pruned at rung {row.rung_scores[-1].rung + 1}: other trials were better there (docs/rungs.md)"
         )

@@ -14,7 +14,7 @@ from typing import Any
 from hpotune.config.space.ranges import Space
 from hpotune.config.yaml_source import Value
 from hpotune.records.lineage import Lineage
-from hpotune.records.trial import Attempt, Failure, RegretBound, RungScore, TrialRow, Worker
+from hpotune.records.trial import Attempt, EndedRace, Failure, RegretBound, RungScore, TrialRow, Worker
 
 ROW_KEYS = (
     "kind",
@@ -30,6 +30,7 @@ ROW_KEYS = (
     "rungs",
     "outlook",
     "lineage",
+    "race",
 )
 """User attributes that a row is made of."""
 ChoiceOptions = Mapping[str, Mapping[Value, Value]]
@@ -81,7 +82,8 @@ def row_of(record: TrialRecord, options: ChoiceOptions, *, forgiven: bool = Fals
     return TrialRow(
         number=record.number,
         kind="baseline" if attrs.get("kind") == "baseline" else "trial",
-        state=_STATES.get(record.state, "failed"),  # type: ignore[arg-type]
+        # a trial that lost a race is complete for Optuna, whose samplers read its estimate, but never the best
+        state=_STATES.get("PRUNED" if "race" in attrs else record.state, "failed"),  # type: ignore[arg-type]
         params={
             key: options[key][value] if key in options else value for key, value in record.params.items()
         },
@@ -101,6 +103,7 @@ def row_of(record: TrialRecord, options: ChoiceOptions, *, forgiven: bool = Fals
         rung_scores=rung_scores_of(attrs),
         regret_bound=RegretBound(**attrs["outlook"]) if "outlook" in attrs else None,
         lineage=Lineage.from_stored(attrs["lineage"]) if "lineage" in attrs else None,
+        race=EndedRace.model_validate(attrs["race"]) if "race" in attrs else None,
     )
 
 

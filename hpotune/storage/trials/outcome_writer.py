@@ -241,5 +241,6 @@ class OutcomeWriter:
 
 def _measurements(result: TrialResult) -> dict[str, object]:
     """What a trial measured, as user attributes; nothing that is empty."""
-    measured = {"metrics": result.metrics, "stderrs": result.stderrs, "checks": result.checks}
+    race = result.race.model_dump(mode="json") if result.race is not None else None
+    measured = {"metrics": result.metrics, "stderrs": result.stderrs, "checks": result.checks, "race": race}
     return {key: value for key, value in measured.items() if value}

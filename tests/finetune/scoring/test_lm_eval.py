@@ -78,12 +78,16 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(3)
     config = LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
     get_peft_model(model, config).save_pretrained(folder / "adapter")
-    tasks = topic_task(folder / "tasks", test=41)
+    tasks = topic_task(folder / "tasks", test=70)
     rows = json.dumps(str(tasks / "test.jsonl"))
     (tasks / "generate.yaml").write_text(GENERATE % rows)
     (tasks / "rolling.yaml").write_text(ROLLING % rows)
     (tasks / "lost.yaml").write_text(ROLLING.replace("toy_rolling", "toy_lost") % "/nowhere.jsonl")
     (tasks / "group.yaml").write_text(GROUP)
+    items = {"toys/leaves": ["toy_topics"], "toy_topics/doc_id": range(70), "toy_topics/acc": [1.0] * 70}
+    np.savez(folder / "leader.npz", **{name: np.array(values) for name, values in items.items()})
+    leader = {"trial": 3, "value": 1.0, "stderr": 0.0, "items": str(folder / "leader.npz")}
+    (folder / "leader.json").write_text(json.dumps(leader))
     return folder
 
 
@@ -94,6 +98,7 @@ def scored(bench: Path, out: Path, *, ranks: int = 1, **job: Any) -> dict[str, A
         "adapter": bench / "adapter",
         "include_path": bench / "tasks",
         "out": out,
+        "race": bench / "leader.json",
     }
     job = {"dtype": "float64", "tasks": TOYS, **{name: str(path) for name, path in paths.items()}, **job}
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
@@ -123,6 +128,17 @@ def test_every_task_type_gives_scores(alone: dict[str, Any]) -> None:
     } == set(alone["numbers"])
 
 
+def test_race_ends_with_an_estimate(bench: Path, alone: dict[str, Any]) -> None:
+    ended = alone["ended"]
+    assert ended is not None
+    assert (ended["leader"], ended["scored_items"], ended["items"]) == (3, 30, 70)
+    items = np.load(bench / "alone/race/items.npz")
+    assert len(items["toy_topics/doc_id"]) == 30
+    assert ended["difference"] == pytest.approx(items["toy_topics/acc"].mean() - 1.0)
+    full = np.load(bench / "alone/items.npz")["toy_topics/acc"]
+    assert items["toy_topics/acc"].tolist() == full[items["toy_topics/doc_id"]].tolist()
+
+
 def test_two_ranks_give_same_scores(bench: Path, alone: dict[str, Any]) -> None:
     assert_equal(scored(bench, bench / "two", ranks=2), alone)
 
@@ -144,12 +160,14 @@ def assert_equal(found: dict[str, Any], expected: dict[str, Any]) -> None:
     assert found["texts"] == expected["texts"]
     # float64: what is left is the order of sums in batches of another make-up.
     assert found["numbers"] == pytest.approx(expected["numbers"], rel=1e-12)
+    assert found["raced"] == pytest.approx({name: expected["numbers"][name] for name in found["raced"]})
+    assert found["ended"] == expected["ended"]
 
 
 def test_item_scores_are_written(bench: Path, alone: dict[str, Any]) -> None:
     items = np.load(bench / "alone/items.npz")
     assert list(items["toys/leaves"]) == ["toy_topics"]
-    assert items["toy_topics/doc_id"].tolist() == list(range(41))
+    assert items["toy_topics/doc_id"].tolist() == list(range(70))
     assert items["toy_topics/acc"].mean() == pytest.approx(alone["numbers"]["toys/acc"])
     assert items["toy_generate/exact_match,strict"].shape == (7,)
 

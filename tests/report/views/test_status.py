@@ -33,7 +33,17 @@ from tests.fixtures.report_rows import (
 def test_trial_counts_add_up() -> None:
     status = status_of([finished(0), running(1), running(2), failed(3), paused(4), running(5)], lost=[5])
     assert status.trials == TrialCounts(
-        budget=10, finished=1, running=2, waiting=5, paused=1, lost=1, failed=1, left=7, stopped=0, resting=0
+        budget=10,
+        finished=1,
+        running=2,
+        waiting=5,
+        paused=1,
+        lost=1,
+        failed=1,
+        left=7,
+        stopped=0,
+        raced=0,
+        resting=0,
     )
 
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from hpotune.records.trial import TrialResult
+import optuna
+
+from hpotune.records.trial import EndedRace, TrialResult
+from hpotune.storage.backends.connect import connect
+from hpotune.storage.readers.read_only import rows_of
 from tests.fixtures.store_workers import (
     FAILURE,
     finish,
@@ -26,6 +30,29 @@ def test_finished_trial_keeps_its_measurements(make_store):
     store.complete(claim.trial_id, result)
     row = store.rows()[0]
     assert (row.state, row.values, row.stderrs, row.metrics) == ("finished", (0.5,), (0.1,), {"loss": 2.0})
+
+
+def test_raced_trial_is_complete_but_pruned(make_store, make_study, url):
+    store = make_store()
+    claim = store.claim(worker())
+    race = EndedRace(
+        leader=1,
+        leader_value=0.6,
+        scored_items=50,
+        items=80,
+        difference=-0.1,
+        difference_stderr=0.03,
+        error=0.05,
+    )
+    store.complete(
+        claim.trial_id,
+        TrialResult(number=claim.row.number, state="finished", values=[0.5], stderrs=[0.04], race=race),
+    )
+    row = store.rows()[0]
+    assert (row.state, row.decided, row.values, row.race) == ("stopped", True, (0.5,), race)
+    trial = optuna.load_study(study_name="bowl", storage=connect(url)).trials[0]
+    assert (trial.state, trial.values) == (optuna.trial.TrialState.COMPLETE, [0.5])
+    assert rows_of(url, make_study())[0] == row
 
 
 def test_paused_trial_keeps_number_and_params(make_store):
