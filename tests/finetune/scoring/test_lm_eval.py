@@ -98,7 +98,7 @@ def scored(bench: Path, out: Path, *, ranks: int = 1, **job: Any) -> dict[str, A
         "adapter": bench / "adapter",
         "include_path": bench / "tasks",
         "out": out,
-        "race": bench / "leader.json",
+        **({} if "tasks" in job else {"race": bench / "leader.json"}),
     }
     job = {"dtype": "float64", "tasks": TOYS, **{name: str(path) for name, path in paths.items()}, **job}
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
