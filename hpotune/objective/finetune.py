@@ -8,6 +8,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from pathlib import Path
 from signal import Signals
 
 from hpotune.config.schema.study_config import StudyConfig
@@ -65,11 +66,8 @@ def warm_processes(context: TrialContext) -> Iterator[Evaluate]:
         if exit_ is None and reachable:  # there is no process, or this trial needs a new one
             if process is not None:
                 process.end()
-            process = WarmProcess(
-                command, log_folder=file.parent, env=env, stop=context.stop,
-                warning=_warning(env), copy_log=env["HPOTUNE_RANKS"] != "single",
-            )  # fmt: skip
-            exit_ = process.run_first(file, env)
+            process = _start(context, command, file.parent, env)
+            exit_ = process.run_first(file, env) if process is not None else None
         if exit_ is None:
             reachable = False
             return _evaluate(spec, context)
@@ -90,11 +88,22 @@ def _early_process(context: TrialContext) -> WarmProcess | None:
     offline = "offline" if context.config.env.offline else "online"
     env = {**context.env, **context.config.env.vars, "HPOTUNE_EARLY": offline}
     command, env = rank_command(context.config, ["--serve", os.curdir], env)
-    if env["HPOTUNE_RANKS"] != "single":
-        return None
+    return _start(context, command, None, env) if env["HPOTUNE_RANKS"] == "single" else None
+
+
+def _start(
+    context: TrialContext, command: Sequence[str], log_folder: Path | None, env: Mapping[str, str]
+) -> WarmProcess | None:
+    """The ranks; None: they cannot be started now, as where there is no room for their socket."""
+    copy_log = env["HPOTUNE_RANKS"] != "single"
     with suppress(OSError):
         return WarmProcess(
-            command, log_folder=None, env=env, stop=context.stop, warning=_warning(env), copy_log=False
+            command,
+            log_folder=log_folder,
+            env=env,
+            stop=context.stop,
+            warning=_warning(env),
+            copy_log=copy_log,
         )
     return None
 

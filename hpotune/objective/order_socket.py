@@ -6,6 +6,7 @@ removed then. What is said on it is in hpotune/finetune/warm/server.py.
 
 from __future__ import annotations
 
+import os
 import select
 import shutil
 import socket
@@ -20,11 +21,21 @@ POLL_S = 1.0
 """How often it is checked whether the ranks have ended: their children may hold the connection open."""
 
 
+LONGEST = 100
+"""Bytes of the file's path: the system allows 107."""
+
+
+def _private_folder() -> Path:
+    """A new folder of mode 0700, in $TMPDIR unless the path of a file in it would be too long for a socket."""
+    short = len(os.fsencode(tempfile.gettempdir())) + len("/hpotune-12345678/orders") <= LONGEST
+    return Path(tempfile.mkdtemp(prefix="hpotune-", dir=None if short else "/tmp"))
+
+
 class OrderSocket:
     """The worker's end. `has_ended`: whether the ranks have ended."""
 
     def __init__(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="hpotune-"))  # mode 0700
+        self._folder = _private_folder()
         self._listener: socket.socket | None = socket.socket(socket.AF_UNIX)
         self._connection: socket.socket | None = None
         self._received = b""
