@@ -71,10 +71,12 @@ def dependent_key_mistakes(train: Train) -> Iterator[Mistake]:
         yield from _unread_optimizer_keys(train, optimizers)
         yield from _optim_args_mistakes(train, optimizers)
     yield from _unread_epochs(train)
-    if train.get("per_device_train_batch_size") == "auto" and "global_batch_size" not in train:
+    if "auto" in _possible(train, "per_device_train_batch_size", "") and not _always(
+        train, "global_batch_size"
+    ):
         rule = "auto needs global_batch_size: otherwise the batch of a step would depend on the memory"
         key = "per_device_train_batch_size"
-        yield ("train", key), f"train.{key}: {rule}; write global_batch_size, e.g. 16"
+        yield ("train", key), f"train.{key}: {rule}; write global_batch_size, e.g. 16, without `when`"
     schedules = _possible(train, "lr_scheduler_type", "linear")
     if schedules:
         yield from _unread_warmup(train, schedules)
@@ -91,6 +93,12 @@ def _possible(train: Train, key: str, default: str) -> list[str]:
     given = train.get(key, default)
     listed = given.get("choice") if isinstance(given, dict) else [given]
     return [value for value in listed if isinstance(value, str)] if isinstance(listed, list) else []
+
+
+def _always(train: Train, key: str) -> bool:
+    """Whether every point has the key."""
+    given = train.get(key)
+    return given is not None and not (isinstance(given, dict) and "when" in given)
 
 
 def _present_at(value: Value, key: str, possible: Iterable[str]) -> list[str]:

@@ -119,7 +119,7 @@ def run_trial(
             memory=memory,
         )
     _pause_if_requested(stop_requested, ranks)
-    race = _race(spec)
+    race = _race(spec, built)
     with output.phase("score", shown="evaluate"):
         limit = _pass_limit(model, inputs, spec, memory)
         output.metrics.update(_losses(model, inputs, spec, limit, ranks, output.progress))
@@ -143,6 +143,8 @@ def run_trial(
                 first_items=_first_items(spec),
             )
         output.metrics.update(scores)
+        if race is not None and race.why_alone:
+            output.add_warning(f"score.race: every item was scored: {race.why_alone}")
     if kept is not None and (limit.halved or output.ran_out_of_memory):
         kept.spoiled = f"it ran out of memory while {'scoring' if limit.halved else 'training'}"
     output.metrics.update(measured_cost(output, ranks))
@@ -164,13 +166,19 @@ def run_trial(
     return output.result("finished").model_copy(update=facts)
 
 
-def _race(spec: TrialSpec) -> Race | None:
+def _race(spec: TrialSpec, built: BuiltTasks) -> Race | None:
     """How the items of the objective are scored in parts; None: at once."""
     score = spec.point.score
     if score.race is None or spec.sealed:
         return None
     leader = Path(spec.leader) if spec.leader is not None else None
-    return Race(objective=score.objective[0], error=score.race.error, seed=spec.seed, leader_file=leader)
+    return Race(
+        objective=score.objective[0],
+        error=score.race.error,
+        seed=spec.seed,
+        leader_file=leader,
+        requests=request_hashes(built),
+    )
 
 
 def _first_items(spec: TrialSpec) -> tuple[int, int] | None:

@@ -96,6 +96,8 @@ def studies_in_store(storage: BaseStorage, study: Study, *, but: str) -> Iterato
 
 def _scored(trial: FrozenTrial) -> bool:
     finished = trial.state == TrialState.COMPLETE and bool(trial.params) and not is_baseline(trial)
+    if "race" in trial.user_attrs:  # its score is an estimate
+        return False
     return finished and not any(excess > 0 for excess in trial.system_attrs.get(CONSTRAINTS_KEY) or ())
 
 

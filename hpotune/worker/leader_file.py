@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from hpotune.config.schema.study_config import StudyConfig
+from hpotune.errors import StudyFileError
 from hpotune.records.trial import TrialRow, TrialSpec
 from hpotune.schedule.best_trials import ranked_trials
 from hpotune.workspace.atomic_files import write_atomic
@@ -40,15 +41,24 @@ def write_leader(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialR
 
 
 def leader_of_rerun(spec: TrialSpec, row: TrialRow, folder: StudyFolder) -> TrialSpec:
-    """The spec of a rerun: against the leader that ended the trial's race; all items where it had all."""
+    """The spec of a rerun: against the leader that ended the trial's race; all items where it had all.
+
+    Raises: StudyFileError where the leader's items are gone.
+    """
     if row.race is None:
         return spec.model_copy(update={"leader": None})
+    items = folder.trial(row.race.leader) / "items.npz"
+    if not items.is_file():
+        raise StudyFileError(
+            f"trial {row.number}: its scoring ended early beside trial {row.race.leader}, whose items.npz is gone; "
+            "rerun a trial that was scored to its end"
+        )
     file = Path(spec.folder) / LEADER
     stored = {
         "trial": row.race.leader,
         "value": row.race.leader_value,
         "stderr": row.race.leader_stderr,
-        "items": str(folder.trial(row.race.leader) / "items.npz"),
+        "items": str(items),
     }
     write_atomic(file, json.dumps(stored) + "\n")
     return spec.model_copy(update={"leader": str(file)})

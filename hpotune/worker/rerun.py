@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hpotune.config.load import Study
+from hpotune.config.memory.point_memory import MEMORY_FILE
 from hpotune.errors import StudyFileError
 from hpotune.objective import open_objective
 from hpotune.objective.interface import TrialContext
@@ -92,6 +93,10 @@ def prepare_rerun(folder: StudyFolder, study: Study, row: TrialRow, *, own: Path
             "a trial that began at its first step"
         )
     own = new_rerun_folder(folder, number) if own is None else own
+    with suppress(
+        FileNotFoundError
+    ):  # micro-batch and checkpointing, where the trial chose them by its memory
+        shutil.copy2(trial / MEMORY_FILE, own / MEMORY_FILE)
     return PreparedRerun(
         folder=folder,
         study=study,

@@ -202,3 +202,7 @@ def test_auto_batch_needs_global_batch() -> None:
     [(key, text)] = dependent_key_mistakes(auto)
     assert (key, "write global_batch_size" in text) == (("train", "per_device_train_batch_size"), True)
     assert [*dependent_key_mistakes(auto | {"global_batch_size": 16})] == []
+    among = {"per_device_train_batch_size": {"choice": ["auto", 8]}}
+    assert len([*dependent_key_mistakes(among)]) == 1
+    sometimes = {"global_batch_size": {"choice": [8, 16], "when": {"train.optim": "sgd"}}}
+    assert len([*dependent_key_mistakes(auto | sometimes)]) == 1

@@ -6,7 +6,10 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from hpotune.config.schema.study_config import StudyConfig
+from hpotune.errors import StudyFileError
 from hpotune.records.trial import EndedRace, TrialRow, TrialSpec
 from hpotune.worker.leader_file import LEADER, leader_of_rerun, write_leader
 from hpotune.workspace.folder import StudyFolder
@@ -76,6 +79,10 @@ def test_rerun_races_the_same_leader(tmp_path: Path) -> None:
         }
     )
     assert leader_of_rerun(spec, row(3, 0.5), folder).leader is None
+    with pytest.raises(StudyFileError, match=r"beside trial 2, whose items.npz is gone; rerun"):
+        leader_of_rerun(spec, replace(row(3, 0.5), state="stopped", race=RACE), folder)
+    (tmp_path / "trials/2").mkdir(parents=True)
+    (tmp_path / "trials/2/items.npz").touch()
     again = leader_of_rerun(spec, replace(row(3, 0.5), state="stopped", race=RACE), folder)
     assert again.leader == str(tmp_path / LEADER)
     assert leader(folder) == 2

@@ -26,6 +26,9 @@ CHECKPOINTING = ("activation_checkpointing", "gradient_checkpointing")
 """Keys of `train` for it, the new name first."""
 MICRO_BATCH = "per_device_train_batch_size"
 DEFAULT_MICRO_BATCH = 8  # of transformers
+AUTO_ALONE = "train.per_device_train_batch_size: auto needs global_batch_size, which this trial does not have"
+MEMORY_FILE = "memory.json"
+"""In a trial's folder: what it chose by its memory."""
 WIDTHS: Mapping[str, Literal[2, 4, 8]] = {"float64": 8, "float32": 4, "bfloat16": 2, "float16": 2}
 
 
@@ -65,7 +68,9 @@ def global_batch(train: Mapping[str, Value], *, ranks: int) -> int:
         return int(given)
     each = train.get(MICRO_BATCH, DEFAULT_MICRO_BATCH)
     accumulated = train.get("gradient_accumulation_steps", 1)
-    assert isinstance(each, int), "auto needs global_batch_size (dependent_keys.py)"
+    if each == AUTO:
+        raise UnknownMemory(AUTO_ALONE)
+    assert isinstance(each, int), "validated with the study file"
     assert isinstance(accumulated, int), "validated with the study file"
     return each * accumulated * ranks
 

@@ -5,7 +5,7 @@ What `score.race` says, and the studies in which trials cannot be compared item 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
@@ -73,15 +73,17 @@ def race_mistakes(
     objectives: int,
     search: SearchConfig,
     rule: BestRule | None,
+    limited: Sequence[str] = (),
 ) -> Iterator[str]:
     """Conflicts of `race` and `rung_items` with the rest of the study, each with `KEY: ` first.
 
     `task`, `metric`, `limit`: of the first objective; functions and commands have no task. `rule`: of the study file.
+    `limited`: the metrics of score.constraints.
     """
     if race is not None:
         yield from (
             f"race: {text}; write race: false"
-            for text in _why_no_race(task, metric, objectives, search, rule)
+            for text in _why_no_race(task, metric, objectives, search, rule, limited)
         )
     if rung_items is None or search.is_derived:
         return
@@ -93,7 +95,12 @@ def race_mistakes(
 
 
 def _why_no_race(
-    task: str | None, metric: str, objectives: int, search: SearchConfig, rule: BestRule | None
+    task: str | None,
+    metric: str,
+    objectives: int,
+    search: SearchConfig,
+    rule: BestRule | None,
+    limited: Sequence[str],
 ) -> Iterator[str]:
     if task is None:
         yield "trials are compared by the items of an lm-eval task, and the objective has none"
@@ -105,3 +112,5 @@ def _why_no_race(
         yield f"a trial of {search.algorithm} is a part of a run, which others continue"
     elif rule is not None and rule.metric not in (None, f"{task}/{metric}"):
         yield f"`best` ranks trials by {rule.metric}, and a race compares them by the objective"
+    elif others := [one for one in limited if "/" in one and one != f"{task}/{metric}"]:
+        yield f"a trial that ends early has no {others[0]}, which score.constraints limits"

@@ -359,6 +359,7 @@ class StudyConfig(PointConfig):
             objectives=len(score.objective),
             search=self.search,
             rule=self.best,
+            limited=[limit.metric for limit in score.constraints],
         ):
             raise ValueError(f"score: {text}")
         return self

@@ -151,10 +151,11 @@ def _imported(
 
 
 def _trial(trial: FrozenTrial) -> ImportedTrial:
-    values = trial.values if trial.state.name == "COMPLETE" and trial.values else ()
+    raced = "race" in trial.user_attrs  # of hpotune: its score is an estimate
+    values = trial.values if trial.state.name == "COMPLETE" and trial.values and not raced else ()
     return ImportedTrial(
         number=trial.number,
-        state=_STATES[trial.state.name],
+        state="pruned" if raced else _STATES[trial.state.name],
         params=dict(trial.params),
         values=tuple(values) if all(math.isfinite(value) for value in values) else (),
     )

@@ -12,13 +12,14 @@ import json
 import math
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from lm_eval.api.instance import Instance
 from lm_eval.tasks.manager import TaskDict
 
+from hpotune.config.json_file import optional_object
 from hpotune.config.schema.study_config import Objective
 from hpotune.records.trial import EndedRace
 from hpotune.statistics.group_sequential import Floats, Stratum, limits, looks, paired_estimate
@@ -53,13 +54,20 @@ class Race:
     """None: every item is scored."""
     leader: Leader | None = None
     """As it is when the scoring begins; on rank 0 only."""
+    requests: Mapping[str, str] = field(default_factory=dict)
+    """Hashes of this trial's requests by task; the leader must have been asked the same."""
+    why_alone: str = ""
+    """Why there is a leader that this trial cannot be compared with; on rank 0 only."""
     ended: EndedRace | None = None
     """Why the scoring ended early; the same on every rank."""
 
     def read_leader(self) -> None:
         """Read the leader, once: the error of the test holds for one comparison."""
-        if self.leader_file is not None:
-            self.leader = read_leader(self.leader_file, self.objective)
+        try:
+            if self.leader_file is not None:
+                self.leader = read_leader(self.leader_file, self.objective, requests=self.requests)
+        except ValueError as error:
+            self.why_alone = str(error)
 
     def value(self) -> tuple[float, float | None]:
         """The estimate of the score over all items, and its standard error.
@@ -72,18 +80,28 @@ class Race:
         return found.leader_value + found.difference, stderr
 
 
-def read_leader(file: Path, objective: Objective) -> Leader | None:
-    """The leader, or None: there is none yet, or its items do not give its score."""
+def read_leader(file: Path, objective: Objective, *, requests: Mapping[str, str]) -> Leader | None:
+    """The leader; None: there is none yet.
+
+    Raises: ValueError where there is one that trials cannot be compared with, and why.
+    """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         trial, value, stderr = int(found["trial"]), float(found["value"]), found["stderr"]
-        arrays = read_arrays(Path(found["items"]))
+        stored = Path(found["items"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+    arrays = read_arrays(stored)
+    if not arrays:
+        raise ValueError(f"trial {trial} leads, and its {stored.name} is gone or damaged")
+    asked = (optional_object(stored.with_name("provenance.json")) or {}).get("inputs")
+    own = requests.get(str(objective.task))
+    if own is not None and isinstance(asked, dict) and asked.get(objective.task, own) != own:
+        raise ValueError(f"trial {trial} leads, and it was asked another version of {objective.task}")
     tasks = [str(leaf) for leaf in arrays.get(f"{objective.task}/leaves", [])]
     scores = {task: items_of(arrays, task, objective.metric) for task in tasks}
     if not scores or not all(scores.values()):
-        return None
+        raise ValueError(f"trial {trial} leads, and it has no {objective.metric} of each item")
     means = np.array([np.mean([*one.values()]) for one in scores.values()])
     sizes = np.array([len(one) for one in scores.values()])
     for weights in (sizes / sizes.sum(), np.full(len(sizes), 1 / len(sizes))):  # a group's weight_by_size
@@ -95,7 +113,7 @@ def read_leader(file: Path, objective: Objective) -> Leader | None:
                 values=scores,
                 weights=dict(zip(scores, weights.tolist(), strict=True)),
             )
-    return None
+    raise ValueError(f"trial {trial} leads, and its score is no mean over its items or tasks")
 
 
 def items_of(arrays: Arrays, task: str, metric: str) -> dict[int, float]:

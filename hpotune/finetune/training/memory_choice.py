@@ -9,7 +9,9 @@ on the estimate alone, so that trials with equal settings draw the same.
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,10 +23,13 @@ from hpotune.config.memory.memory_estimate import GIB, Machine
 from hpotune.config.memory.model_shape import UnknownMemory, read_shape
 from hpotune.config.memory.point_memory import (
     AUTO,
+    AUTO_ALONE,
     AUTO_KEYS,
     DEFAULT_MICRO_BATCH,
+    MEMORY_FILE,
     MICRO_BATCH,
     RowLengths,
+    checkpointing_of,
     choose_memory,
     counted_lengths,
     micro_batches,
@@ -34,11 +39,12 @@ from hpotune.config.yaml_source import Value
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.output import TrialOutput
 from hpotune.finetune.training.loss import IGNORED, Row
+from hpotune.finetune.trial_errors import UserError
 from hpotune.records.trial import TrialSpec
 from hpotune.workspace.atomic_files import write_atomic
 
-FILE = "memory.json"
-"""In a trial's folder."""
+V1, V2 = ("memory.limit_in_bytes", "memory.usage_in_bytes"), ("memory.max", "memory.current")
+"""Files of a control group: its limit, and what is used."""
 HOST_SHARE = 0.5
 """Of the free memory of a machine without GPUs, which other trials use too."""
 
@@ -80,11 +86,18 @@ def memory_choice(
     """The choice of a trial, the one of its earlier attempt if there was one; None where nothing is left to choose.
 
     The same on all ranks. `available`: bytes that tensors can use; None: as the device has.
+    Raises: UserError where the batch of a step would depend on the memory.
     """
-    if not has_auto(spec.point.train):
+    train = spec.point.train
+    if not has_auto(train):
         return None
-    file = Path(spec.folder) / FILE
-    has = min(ranks.all_gather_object(available_memory(ranks.device) if available is None else available))
+    if train.get(MICRO_BATCH) == AUTO and "global_batch_size" not in train:
+        raise UserError(f"{AUTO_ALONE}; write global_batch_size, e.g. 16")
+    file = Path(spec.folder) / MEMORY_FILE
+    if available is None:
+        here = ranks.all_gather_object(socket.gethostname()).count(socket.gethostname())
+        available = available_memory(ranks.device, ranks_here=here)
+    has = min(ranks.all_gather_object(available))
     chosen = ranks.broadcast_object(_earlier(file) or _choose(spec, rows, ranks=ranks, available=has))
     if ranks.is_main:
         _write(file, chosen, peak=None)
@@ -103,17 +116,45 @@ def record_peak(
     most = max(ranks.all_gather_object(peak))
     output.metrics["first_steps_peak_gb"] = most / 1e9
     if ranks.is_main:
-        _write(Path(spec.folder) / FILE, chosen, peak=most)
+        _write(Path(spec.folder) / MEMORY_FILE, chosen, peak=most)
 
 
-def available_memory(device: torch.device) -> int:
-    """Bytes that the tensors of a trial can use: of its GPU, or a share of what the machine has free."""
+def available_memory(device: torch.device, *, ranks_here: int = 1) -> int:
+    """Bytes that the tensors of a rank can use: of its GPU, or its part of what the machine and the job have free."""
     if device.type == "cuda":
         return int(torch.cuda.get_device_properties(device).total_memory - RESERVED_GIB * GIB)
+    found = [4 * GIB]
     for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
         if line.startswith("MemAvailable:"):
-            return int(HOST_SHARE * 1024 * int(line.split()[1]))
-    return 4 * GIB
+            found = [1024 * int(line.split()[1])]
+    if (left := job_memory_left()) is not None:
+        found.append(left)
+    return int(HOST_SHARE * min(found) / ranks_here)
+
+
+def job_memory_left(
+    *, proc: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> int | None:
+    """Bytes that this process's control groups, as Slurm makes them for a job, leave free; None: they set no limit."""
+    found = []
+    with suppress(OSError, ValueError):
+        for line in proc.read_text(encoding="utf-8").splitlines():
+            _, controllers, group = line.split(":", 2)
+            if controllers and "memory" not in controllers.split(","):
+                continue
+            base, names = (root / "memory", V1) if controllers else (root, V2)
+            folder = base / group.lstrip("/")
+            for one in (folder, *folder.parents):
+                if one == base.parent:
+                    break
+                found += _left_in(one, *names)
+    return min(found, default=None)
+
+
+def _left_in(folder: Path, limit: str, used: str) -> list[int]:
+    with suppress(OSError, ValueError):  # the root group has no files, and `max` is no number
+        return [max(0, int((folder / limit).read_text()) - int((folder / used).read_text()))]
+    return []
 
 
 def _choose(spec: TrialSpec, rows: Sequence[Row], *, ranks: Ranks, available: int) -> MemoryChoice:
@@ -128,10 +169,14 @@ def _choose(spec: TrialSpec, rows: Sequence[Row], *, ranks: Ranks, available: in
         shape = read_shape(point.model.path, revision=point.model.revision)
         found = choose_memory(point, shape, lengths, machine=machine, available=available, ratio=ratio)
     except UnknownMemory as error:
-        sizes = micro_batches(point.train, ranks=ranks.world_size)
+        sizes, checkpointing = (
+            micro_batches(point.train, ranks=ranks.world_size),
+            checkpointing_of(point.train),
+        )
+        careful = next(size for size in [*sizes, 1] if size <= DEFAULT_MICRO_BATCH)
         return MemoryChoice(
-            micro_batch=next(size for size in [*sizes, 1] if size <= DEFAULT_MICRO_BATCH),
-            checkpointing=True,
+            micro_batch=careful if point.train.get(MICRO_BATCH) == AUTO else sizes[0],
+            checkpointing=checkpointing is not False,
             estimate=None,
             available=available,
             ratio=ratio,
@@ -152,14 +197,17 @@ def _draws_noise(point: PointConfig) -> bool:
 
 
 def measured_ratio(trials: Path) -> float:
-    """The largest measured peak of the study's trials over its estimate; 1.0 where none was measured."""
+    """The largest measured peak of the study's trials over its estimate; at least 1.0.
+
+    The first steps need not hold the longest row, for which the estimate is, so a low peak says nothing.
+    """
     ratios = []
-    for file in trials.glob(f"*/{FILE}"):
+    for file in trials.glob(f"*/{MEMORY_FILE}"):
         found = optional_object(file) or {}
         estimate, peak = found.get("estimate_bytes"), found.get("peak_bytes")
         if isinstance(estimate, int) and isinstance(peak, int) and estimate > 0 and peak > 0:
             ratios.append(peak / estimate)
-    return max(ratios, default=1.0)
+    return max([1.0, *ratios])
 
 
 def _earlier(file: Path) -> MemoryChoice | None:

@@ -23,11 +23,12 @@ def repeated_settings(
     rows: Mapping[int, Sequence[TrialRow]],
     *,
     finalists: Sequence[int],
+    raced: int = 0,
 ) -> tuple[list[RepeatedSetting], Choice, bool]:
     """The finalists over their seeds, how the search chose them, and whether errors over items are known.
 
     `ordered`: the trials of the search, best first. `rows`: the finished repeats by the study's trial, of those
-    that are compared; `finalists`: the numbers of all.
+    that are compared; `finalists`: the numbers of all. `raced`: trials that lost before all their items were scored.
     """
     sign = 1.0 if read_search.objective.sense == "maximize" else -1.0
     compared = list(ordered[:MOST]) + [row for row in ordered[MOST:] if row.number in finalists]
@@ -39,7 +40,7 @@ def repeated_settings(
         table=_plain_table(ordered, base, rows, sign=sign),
         finalists=taken,
         by_score=[positions[number] for number in rows if positions[number] < first_left],
-        trials=len(ordered),
+        trials=len(ordered) + raced,
     )
     items = {number: [read_repeats(row) for row in of_one] for number, of_one in rows.items()}
     every = [one for of_one in items.values() for one in of_one]

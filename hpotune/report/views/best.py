@@ -134,14 +134,15 @@ def best_result(
     if is_cost(ranked_by):
         base = None
     read_items = ItemReader(folder, ranked_by)
+    raced = sum(row.race is not None for row in rows)
     answer, first = BestAnswer(), next(iter(by_ranked_value(objectives, used, chosen)), None)
     # a trial between two rungs, or one of a front that is not the first by this objective, has no answer
     if first is not None and ordered and ordered[0].number == first.number:
-        answer = best_answer(read_items, ordered, base)
+        answer = best_answer(read_items, ordered, base, raced=raced)
     front = pareto_trials(objectives, rows) if len(objectives) > 1 else []
     repeats = None
     if with_repeats and rule is None:
-        repeats = repeats_result(folder, config, ranked_by, ordered, base)
+        repeats = repeats_result(folder, config, ranked_by, ordered, base, raced=raced)
     result = BestResult(
         study=config.name,
         folder=folder.path,
@@ -152,7 +153,7 @@ def best_result(
         rule=rule_view(objectives, used, stored=rule is None),
         ranked_by=_objective_view(ranked_by),
         excluded_by_rule=_excluded(objectives, used, rows),
-        candidates=len(ordered),
+        candidates=len(ordered) + raced,
         best=trial_view(objectives, best) if best else None,
         front=tuple(trial_view(objectives, row) for row in front),
         pareto=pareto_view(folder, objectives, rows),

@@ -68,8 +68,13 @@ class BestAnswer:
     recommended: Recommendation | None = None
 
 
-def best_answer(read_items: ItemReader, ordered: Sequence[TrialRow], baseline: TrialRow | None) -> BestAnswer:
-    """What the statistics say of the first of these trials. `ordered`: with what they are ranked by as their value."""
+def best_answer(
+    read_items: ItemReader, ordered: Sequence[TrialRow], baseline: TrialRow | None, *, raced: int = 0
+) -> BestAnswer:
+    """What the statistics say of the first of these trials. `ordered`: with what they are ranked by as their value.
+
+    `raced`: further trials, which lost to a better one before all their items were scored; it was chosen from them too.
+    """
     from hpotune.report.score_items import score_table
     from hpotune.statistics.best_set import MOST, best_set
     from hpotune.statistics.winner import winner
@@ -79,10 +84,10 @@ def best_answer(read_items: ItemReader, ordered: Sequence[TrialRow], baseline: T
     table = score_table(read_items, compared, baseline)
     if table is None:
         return BestAnswer()
-    found = winner(table, 0, trials=len(ordered))
+    found = winner(table, 0, trials=len(ordered) + raced)
     ends = sorted((sign * found.score.low, sign * found.score.high))
     gain = found.gain
-    chosen = [compared[position] for position in best_set(table, trials=len(ordered))]
+    chosen = [compared[position] for position in best_set(table, trials=len(ordered) + raced)]
     return BestAnswer(
         expected=CorrectedScore(value=sign * found.score.value, low=ends[0], high=ends[1]),
         gain=_corrected(gain, difference(read_items, 0, best, baseline)) if gain and baseline else None,

@@ -137,11 +137,14 @@ def repeats_result(
     ranked_by: Objective,
     ordered: Sequence[TrialRow],
     base: TrialRow | None,
+    *,
+    raced: int = 0,
 ) -> RepeatsResult | None:
     """The repeats of a study's finalists; None without `search.repeats`.
 
     `ordered`: the trials of the search that can be the best one, with what they are ranked by as their value, best
-    first. `base`: the baseline in the same form. Reads the items of the search again only where repeats have ended.
+    first. `base`: the baseline in the same form. `raced`: as in `best_answer`. Reads the items of the search again
+    only where repeats have ended.
     """
     if not config.search.repeats:
         return None
@@ -182,7 +185,9 @@ def repeats_result(
     computable = all(abs(one.value or 0.0) < LARGEST for number in compared for one in runs[number])
     if status.state != "running" and compared and computable and not unchanged:
         rows = {number: _rows(runs[number], values) for number in compared}
-        answer = _answer(folder, found.folder, ranked_by, ordered, base, rows, finalists=finalists)
+        answer = _answer(
+            folder, found.folder, ranked_by, ordered, base, rows, finalists=finalists, raced=raced
+        )
     trials = [_trial(known[number], runs[number], answer) for number in finalists]
     return RepeatsResult(
         folder=found.folder.path,
@@ -245,6 +250,7 @@ def _answer(
     rows: Mapping[int, Sequence[TrialRow]],
     *,
     finalists: Sequence[int],
+    raced: int,
 ) -> _Answer:
     from hpotune.report.derived.repeated_items import repeated_settings
     from hpotune.report.score_items import ItemReader
@@ -252,7 +258,7 @@ def _answer(
 
     read_search, read_repeats = ItemReader(folder, ranked_by), ItemReader(repeated, ranked_by)
     settings, choice, items_known = repeated_settings(
-        read_search, read_repeats, ordered, base, rows, finalists=finalists
+        read_search, read_repeats, ordered, base, rows, finalists=finalists, raced=raced
     )
     sign = 1.0 if ranked_by.sense == "maximize" else -1.0
     found = repeated_finalists(settings, choice)

@@ -20,7 +20,7 @@ from hpotune.workspace.origin.trial_provenance import TrialProvenance, read_tria
 
 COSTS = frozenset(
     {"seconds", "gpu_hours", "process_hours", "peak_memory_gb", "train_seconds", "samples_per_second"}
-    | {"tokens_per_second", "world_size", "base_share_per_rank"}
+    | {"tokens_per_second", "world_size", "base_share_per_rank", "first_steps_peak_gb", "memory_estimate_gb"}
 )
 """Metrics of time and memory, which no two runs share, and of ranks, which are named as a difference."""
 FILE = "comparison.json"

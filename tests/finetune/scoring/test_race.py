@@ -112,13 +112,22 @@ def test_order_follows_seed_and_task() -> None:
 
 
 def test_unusable_leaders_are_ignored(tmp_path: Path) -> None:
-    values = np.tile([0.0, 1.0], ITEMS // 2)
-    assert read_leader(leader_file(tmp_path, values), ACC) is not None
-    assert (
-        read_leader(leader_file(tmp_path, values, value=0.6), ACC) is None
-    )  # these items do not give its score
-    assert read_leader(leader_file(tmp_path, values, items=str(tmp_path / "gone.npz")), ACC) is None
-    assert read_leader(tmp_path / "none.json", ACC) is None
+    values, asked = np.tile([0.0, 1.0], ITEMS // 2), {"toy_topics": "a"}
+
+    def why(**changed: Any) -> str:
+        race = Race(objective=ACC, error=0.05, seed=0, requests=asked)
+        race.leader_file = leader_file(tmp_path, values, **changed)
+        race.read_leader()
+        return race.why_alone if race.leader is None else "none"
+
+    assert why() == "none"
+    assert "is no mean over its items" in why(value=0.6)
+    assert "gone.npz is gone or damaged" in why(items=str(tmp_path / "gone.npz"))
+    assert read_leader(tmp_path / "none.json", ACC, requests=asked) is None
+    (tmp_path / "provenance.json").write_text(json.dumps({"inputs": {"toy_topics": "b"}}))
+    assert "another version of toy_topics" in why()
+    (tmp_path / "provenance.json").write_text(json.dumps({"inputs": asked}))
+    assert why() == "none"
 
 
 def test_leader_of_other_items_decides_nothing(tmp_path: Path) -> None:
