@@ -10,12 +10,14 @@ import signal
 import sys
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 from hpotune.finetune.model import hub
 from hpotune.finetune.trial_imports import import_training
+from hpotune.finetune.warm.orders import log_to
 from hpotune.records.trial import Failure, TrialSpec
 
 if TYPE_CHECKING:
@@ -35,6 +37,8 @@ def main(file: Path, *, kept: Kept | None = None, started: float | None = None) 
 
     def record_signal(number: int, _: FrameType | None) -> None:
         signals.append(number)
+        if kept is not None and kept.ranks is not None:  # the worker, which copies their output, may be gone
+            log_to(file.parent)
 
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, record_signal)
@@ -58,7 +62,10 @@ def main(file: Path, *, kept: Kept | None = None, started: float | None = None) 
     output = TrialOutput(folder=folder, number=spec.number, is_main=info.rank == 0, started=started)
     record = None
     if info.rank == 0:
-        (folder / RESULT).unlink(missing_ok=True)  # of an earlier attempt
+        if (
+            met is None
+        ):  # of an earlier attempt; where ranks have met, another one may have written it just now
+            (folder / RESULT).unlink(missing_ok=True)
         record = ProvenanceRecord(
             spec, ranks=info.world_size, earlier_trials=0 if kept is None else kept.trials
         )
@@ -94,7 +101,8 @@ def _write_failure(error: Exception, output: TrialOutput, *, world_size: int) ->
     from hpotune.finetune.output import own_cost
     from hpotune.finetune.trial_failure import is_lost_rank
 
-    traceback.print_exc(file=sys.stderr)
+    with suppress(OSError):
+        traceback.print_exc(file=sys.stderr)
     if world_size == 1 or not is_lost_rank(error):
         output.metrics.update(own_cost(output, _device(), world_size=world_size))
         output.write_result(output.result("failed", failure=_failure(error, phase=output.failed_phase)))

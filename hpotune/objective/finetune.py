@@ -34,6 +34,9 @@ _STEP_VARIABLES = (
 )  # fmt: skip
 """Variables of the worker's own Slurm job step; an srun inside it would take them as its options."""
 
+OF_TRIALS = ("HPOTUNE_TRIAL", "HPOTUNE_SEED", "HPOTUNE_PARAM", "HPOTUNE_RUNG", "HPOTUNE_PARENT_DIR")
+"""Beginnings of the variables that only trials have; those of a worker that runs inside a trial are of that one."""
+
 TORCHRUN_ENV = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
 """Without it torchrun opens a store of its own, at all addresses of the machine."""
 
@@ -87,6 +90,7 @@ def _early_process(context: TrialContext) -> WarmProcess | None:
     """
     offline = "offline" if context.config.env.offline else "online"
     env = {**context.env, **context.config.env.vars, "HPOTUNE_EARLY": offline}
+    env = {name: value for name, value in env.items() if not name.startswith(OF_TRIALS)}
     command, env = rank_command(context.config, ["--serve", os.curdir], env)
     return _start(context, command, None, env) if env["HPOTUNE_RANKS"] == "single" else None
 

@@ -39,8 +39,12 @@ class OrderSocket:
         self._listener: socket.socket | None = socket.socket(socket.AF_UNIX)
         self._connection: socket.socket | None = None
         self._received = b""
-        self._listener.bind(str(self.file))
-        self._listener.listen(1)
+        try:
+            self._listener.bind(str(self.file))
+            self._listener.listen(1)
+        except OSError:
+            self._close_listener()
+            raise
 
     @property
     def file(self) -> Path:

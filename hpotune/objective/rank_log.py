@@ -6,8 +6,8 @@ import os
 import select
 import threading
 from contextlib import suppress
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
 from hpotune.workspace.atomic_files import open_append
 
@@ -20,7 +20,7 @@ class RankLog:
 
     def __init__(self, folder: Path) -> None:
         self._read, self._write = os.pipe()
-        self._file: BinaryIO = open_append(folder / "log.txt")
+        self._file = _open(folder)
         self._lock = threading.Lock()
         self._thread = threading.Thread(target=self._copy, daemon=True)
 
@@ -38,21 +38,35 @@ class RankLog:
         """Copy into this folder's log from now on; what has come already is of the trial before."""
         while self._thread.is_alive() and select.select([self._read], [], [], 0)[0]:
             self._thread.join(0.01)
-        file = open_append(folder / "log.txt")
+        file = _open(folder)
         with self._lock:
             self._file.close()
             self._file = file
 
     def close(self) -> None:
         """Wait for the last output of ranks that have ended."""
-        self._thread.join(5)
+        if self._thread.ident is None:  # they could not be started
+            os.close(self._write)
+        else:
+            self._thread.join(5)
         if not self._thread.is_alive():
             os.close(self._read)
         with self._lock:
             self._file.close()
 
     def _copy(self) -> None:
-        while part := os.read(self._read, 65536):
-            with self._lock, suppress(OSError, ValueError):  # the disk is full, or the log is closed
-                self._file.write(part)
-                self._file.flush()
+        part = b"-"
+        while part:
+            select.select([self._read], [], [])
+            with (
+                self._lock
+            ):  # also while it reads: `move_to` finds all that has come in the pipe or in the log
+                part = os.read(self._read, 65536)
+                with suppress(OSError, ValueError):  # the disk is full, or the log is closed
+                    self._file.write(part)
+
+
+def _open(folder: Path) -> FileIO:
+    """The log without a buffer, which a full disk would keep from being closed."""
+    with open_append(folder / "log.txt") as file:
+        return FileIO(os.dup(file.fileno()), "ab")

@@ -34,8 +34,10 @@ from hpotune.workspace.atomic_files import open_append
 
 END_S = 5.0
 """How long idle ranks may take to end."""
-NOT_REACHED = os.EX_TEMPFAIL
-"""The exit code of ranks of which the first does not reach the worker: it runs on another node."""
+EXIT_S = 120.0
+"""How long ranks may take to end after the first one has closed the socket."""
+NOT_REACHED = ".not-reached"
+"""A file in the folder of --serve: the first rank does not reach the worker, since it runs on another node."""
 
 
 class WarmProcess:
@@ -58,9 +60,9 @@ class WarmProcess:
     ) -> None:
         self._mark, self._stop, self._ended = f"{MARK}={uuid.uuid4().hex}", stop, False
         self._warning, self._has_run = warning, False
-        self._orders = OrderSocket()
         self._own: set[int] = set()
         self._log: RankLog | None = None
+        self._orders = OrderSocket()
         self._watchdog = start_watchdog(self._mark)
         try:
             with open_append(Path(os.devnull) if log_folder is None else log_folder / "log.txt") as log:
@@ -74,6 +76,8 @@ class WarmProcess:
                     self._log.start()
         except OSError:
             self._orders.close()
+            if self._log is not None:
+                self._log.close()
             with self._watchdog:
                 end_watchdog(self._watchdog)
             raise
@@ -88,8 +92,11 @@ class WarmProcess:
         They cannot where the first one runs on another node than the worker. The trial was not started then.
         """
         self._run(spec, env)
-        exit_ = self._exit()
-        return None if exit_.code == NOT_REACHED and not self._orders.is_connected else exit_
+        unreached = spec.parent / NOT_REACHED
+        if not self._orders.is_connected and unreached.exists():
+            unreached.unlink(missing_ok=True)
+            return None
+        return self._exit()
 
     def run(self, spec: Path, env: Mapping[str, str]) -> ProcessExit | None:
         """Run the trial of the spec; returns the exit, or None if it was not started and needs new processes."""
@@ -116,7 +123,8 @@ class WarmProcess:
             self._own = self._own or {self._child.pid, *(marked_processes(self._mark) if started else ())}
             kept = started and self._answer() == "kept"
             if not kept:
-                self._child.wait()
+                with suppress(subprocess.TimeoutExpired):  # `end` kills what hangs
+                    self._child.wait(EXIT_S)
         finally:
             self._stop.child = None
         left_running = set(marked_processes(self._mark)) - self._own  # programs that the trial started

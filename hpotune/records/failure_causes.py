@@ -40,7 +40,7 @@ _WORDS: tuple[tuple[Cause, tuple[str, ...]], ...] = (("oom", _MEMORY), ("store",
 Memory comes first: a rank that lacks it makes the NCCL of the others fail."""
 
 
-_KILLED_RANK = re.compile(r"\bSignal (9|15) \((SIGKILL|SIGTERM)\) received by PID \d+")
+_KILLED_RANK = re.compile(r"\bSignal (\d+) \((SIG\w+)\) received by PID \d+")
 """torchrun's words for a rank that was killed; it ends with exit code 1 itself."""
 
 

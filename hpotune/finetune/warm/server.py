@@ -19,21 +19,26 @@ import os
 import signal
 import sys
 import time
+import traceback
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Protocol
 
 from hpotune.finetune.model import hub
 from hpotune.finetune.trial_imports import import_training
-from hpotune.finetune.warm.orders import Orders
-from hpotune.records.trial import TrialSpec
-from hpotune.workspace.atomic_files import open_append
+from hpotune.finetune.warm.orders import LostRank, Orders, log_to
+from hpotune.records.trial import TrialResult, TrialSpec
+from hpotune.workspace.atomic_files import write_atomic
 
 if TYPE_CHECKING:
     from hpotune.finetune.distributed.ranks import Ranks
     from hpotune.finetune.warm.kept import Kept
 
 
+NOT_REACHED = ".not-reached"
+"""As in hpotune/objective/warm_process.py."""
 EARLY = "HPOTUNE_EARLY"
 """Variable of a rank that is started before its first trial: `offline` or `online`, as the study says."""
 
@@ -46,38 +51,61 @@ class RunTrial(Protocol):
 
 def serve(main: RunTrial, folder: Path) -> int:
     """Run trials until one of them ends the process, or the worker closes the socket. Returns the exit code."""
+    begun = time.time()
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, _end_idle)
     early = os.environ.pop(EARLY, None)
-    ranks = None
     if os.environ["HPOTUNE_RANKS"] == "single":
         orders = Orders(os.environ, is_main=True)
         if early is not None:
             hub.prepare_environment(offline=early == "offline")
             import_training()
-    else:
-        from hpotune.finetune.distributed.ranks import init_ranks, read_rank_info
+        return _serve(main, orders, None, begun=begun)
+    try:
+        return _serve_ranks(main, folder, begun=begun)
+    except Exception as error:  # `main` writes the failures of a trial itself
+        _write_start_failure(error, folder)
+        return 1
 
-        info = read_rank_info(os.environ)
-        try:
-            orders = Orders(os.environ, is_main=info.rank == 0)
-        except OSError:
-            return os.EX_TEMPFAIL
-        ranks = init_ranks(info, os.environ, folder=folder)
-        orders.share_with(ranks)
+
+def _serve_ranks(main: RunTrial, folder: Path, *, begun: float) -> int:
+    from hpotune.finetune.distributed.ranks import RENDEZVOUS, destroy_ranks, init_ranks, read_rank_info
+
+    info = read_rank_info(os.environ)
+    try:
+        orders = Orders(os.environ, is_main=info.rank == 0)
+    except OSError:
+        (folder / NOT_REACHED).touch()
+        return os.EX_TEMPFAIL
+    ranks = init_ranks(info, os.environ, folder=folder)
+    orders.share_with(ranks, os.environ)
+    code = _serve(main, orders, ranks, begun=begun, without=RENDEZVOUS)
+    if code == 0:
+        destroy_ranks(ranks)
+    return code
+
+
+def _serve(
+    main: RunTrial, orders: Orders, ranks: Ranks | None, *, begun: float, without: Sequence[str] = ()
+) -> int:
+    """Run trials in turn. `begun`: of this process. `without`: variables of the worker that no trial may see."""
     kept: Kept | None = None
     while (order := orders.next()) is not None:
-        started, file = time.time() if ranks else order["sent"], Path(order["spec"])
+        file = Path(order["spec"])
         spec = TrialSpec.model_validate_json(file.read_text())
+        env = {name: value for name, value in order["env"].items() if name not in without}
         if ranks is None:  # the worker writes the log of several
-            _log_to(Path(spec.folder))
+            log_to(Path(spec.folder))
+            started = order["sent"]
+        else:
+            started = begun if kept is None else time.time()
         if kept is None:
-            kept = _first(spec, order["env"], ranks)
+            kept = _first(spec, env, ranks)
         else:
             if (why := _agreed(kept.why_cold(spec), ranks)) is not None:
                 _say(f"this trial gets a new process: {why}", ranks)
                 return 0
-            kept.state.restore(order["env"])
+            kept.state.restore(env)
         kept.begin(spec)
         orders.answer("started")
         code = main(file, kept=kept, started=started)
@@ -91,6 +119,20 @@ def serve(main: RunTrial, folder: Path) -> int:
             signal.signal(number, _end_idle)
         orders.answer("kept")
     return 0
+
+
+def _write_start_failure(error: Exception, folder: Path) -> None:
+    """The failure of several ranks before their first trial, as its result; of a later trial the log alone has it."""
+    from hpotune.finetune.trial_failure import failure_of, is_lost_rank
+
+    with suppress(OSError):
+        traceback.print_exc()
+    result = folder / "result.json"
+    if isinstance(error, LostRank) or is_lost_rank(error) or result.exists():
+        return
+    spec = TrialSpec.model_validate_json((folder / "spec.json").read_text())
+    failed = TrialResult(number=spec.number, state="failed", failure=failure_of(error, phase="load"))
+    write_atomic(result, failed.model_dump_json(indent=1) + "\n")
 
 
 def _agreed(why: str | None, ranks: Ranks | None) -> str | None:
@@ -121,15 +163,6 @@ def _first(spec: TrialSpec, env: dict[str, str], ranks: Ranks | None) -> Kept:
     kept = Kept(state=ProcessState(env), files=WatchedFiles(), ranks=ranks)
     kept.state.restore(env)  # a process that was started early has no variables of a trial
     return kept
-
-
-def _log_to(folder: Path) -> None:
-    """Send the output of this process, also of its libraries, to the trial's log."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    with open_append(folder / "log.txt") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
 
 
 def _end_idle(number: int, _: FrameType | None) -> None:
