@@ -88,7 +88,7 @@ def _serve_ranks(main: RunTrial, folder: Path, *, begun: float) -> int:
 def _serve(
     main: RunTrial, orders: Orders, ranks: Ranks | None, *, begun: float, without: Sequence[str] = ()
 ) -> int:
-    """Run trials in turn. `begun`: of this process. `without`: variables of the worker that no trial may see."""
+    """Run trials one after another. `begun`: of this process. `without`: variables of the worker that no trial may see."""
     kept: Kept | None = None
     while (order := orders.next()) is not None:
         file = Path(order["spec"])
