@@ -51,7 +51,7 @@ class RunTrial(Protocol):
 
 def serve(main: RunTrial, folder: Path) -> int:
     """Run trials until one of them ends the process, or the worker closes the socket. Returns the exit code."""
-    begun = time.time()
+    process_start = time.time()
     for number in (signal.SIGUSR2, signal.SIGTERM):
         signal.signal(number, _end_idle)
     early = os.environ.pop(EARLY, None)
@@ -60,15 +60,15 @@ def serve(main: RunTrial, folder: Path) -> int:
         if early is not None:
             hub.prepare_environment(offline=early == "offline")
             import_training()
-        return _serve(main, orders, None, begun=begun)
+        return _serve(main, orders, None, process_start=process_start)
     try:
-        return _serve_ranks(main, folder, begun=begun)
+        return _serve_ranks(main, folder, process_start=process_start)
     except Exception as error:  # `main` writes the failures of a trial itself
         _write_start_failure(error, folder)
         return 1
 
 
-def _serve_ranks(main: RunTrial, folder: Path, *, begun: float) -> int:
+def _serve_ranks(main: RunTrial, folder: Path, *, process_start: float) -> int:
     from hpotune.finetune.distributed.ranks import RENDEZVOUS, destroy_ranks, init_ranks, read_rank_info
 
     info = read_rank_info(os.environ)
@@ -79,16 +79,19 @@ def _serve_ranks(main: RunTrial, folder: Path, *, begun: float) -> int:
         return os.EX_TEMPFAIL
     ranks = init_ranks(info, os.environ, folder=folder)
     orders.share_with(ranks, os.environ)
-    code = _serve(main, orders, ranks, begun=begun, without=RENDEZVOUS)
+    code = _serve(main, orders, ranks, process_start=process_start, without=RENDEZVOUS)
     if code == 0:
         destroy_ranks(ranks)
     return code
 
 
 def _serve(
-    main: RunTrial, orders: Orders, ranks: Ranks | None, *, begun: float, without: Sequence[str] = ()
+    main: RunTrial, orders: Orders, ranks: Ranks | None, *, process_start: float, without: Sequence[str] = ()
 ) -> int:
-    """Run trials one after another. `begun`: of this process. `without`: variables of the worker that no trial may see."""
+    """Run trials one after another.
+
+    `process_start`: in Unix seconds. `without`: variables of the worker that no trial may see.
+    """
     kept: Kept | None = None
     while (order := orders.next()) is not None:
         file = Path(order["spec"])
@@ -98,7 +101,7 @@ def _serve(
             log_to(Path(spec.folder))
             started = order["sent"]
         else:
-            started = begun if kept is None else time.time()
+            started = process_start if kept is None else time.time()
         if kept is None:
             kept = _first(spec, env, ranks)
         else:
