@@ -33,7 +33,7 @@ KEYS = [
     ),
     (
         ["plan"],
-        "study trials figures notes processes jobs array_limit sbatch no_slurm modes recommended repeats planned "
+        "study trials figures notes processes memory race jobs array_limit sbatch no_slurm modes recommended repeats planned "
         "actual",
     ),
     (
