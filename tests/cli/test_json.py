@@ -33,8 +33,8 @@ KEYS = [
     ),
     (
         ["plan"],
-        "study trials figures notes processes memory race jobs array_limit sbatch no_slurm modes recommended repeats planned "
-        "actual",
+        "study trials figures notes processes memory race jobs array_limit sbatch no_slurm modes recommended repeats "
+        "planned actual",
     ),
     (
         ["why", "0"],
