@@ -62,9 +62,7 @@ def main(file: Path, *, kept: Kept | None = None, started: float | None = None) 
     output = TrialOutput(folder=folder, number=spec.number, is_main=info.rank == 0, started=started)
     record = None
     if info.rank == 0:
-        if (
-            met is None
-        ):  # of an earlier attempt; where ranks have met, another one may have written it just now
+        if met is None:  # ranks that have met: another one may have written it just now
             (folder / RESULT).unlink(missing_ok=True)
         record = ProvenanceRecord(
             spec, ranks=info.world_size, earlier_trials=0 if kept is None else kept.trials

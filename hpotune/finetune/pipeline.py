@@ -87,9 +87,9 @@ def run_trial(
             on_device=ranks.world_size == 1,
         )
 
-    own = inputs.labels is not None or (spec.kind == "trial" and needs_own_base(spec.point.lora))
-    if ranks.world_size > 1 and spec.kind == "trial":
-        own = own or reads_base(spec.point.lora)
+    lora = spec.point.lora
+    own_weights = needs_own_base(lora) or (ranks.world_size > 1 and reads_base(lora))
+    own = inputs.labels is not None or (spec.kind == "trial" and own_weights)
 
     def fresh_base(seed: int) -> BaseModel:
         with output.phase("load"):
@@ -119,7 +119,7 @@ def run_trial(
             memory=memory,
         )
     _pause_if_requested(stop_requested, ranks)
-    race = _race(spec, built)
+    race = _race(spec, output.inputs)
     with output.phase("score", shown="evaluate"):
         limit = _pass_limit(model, inputs, spec, memory)
         output.metrics.update(_losses(model, inputs, spec, limit, ranks, output.progress))
@@ -166,8 +166,8 @@ def run_trial(
     return output.result("finished").model_copy(update=facts)
 
 
-def _race(spec: TrialSpec, built: BuiltTasks) -> Race | None:
-    """How the items of the objective are scored in parts; None: at once."""
+def _race(spec: TrialSpec, requests: Mapping[str, str]) -> Race | None:
+    """How the items of the objective are scored in parts; None: at once. `requests`: hashes by task, on rank 0."""
     score = spec.point.score
     if score.race is None or spec.sealed:
         return None
@@ -177,7 +177,7 @@ def _race(spec: TrialSpec, built: BuiltTasks) -> Race | None:
         error=score.race.error,
         seed=spec.seed,
         leader_file=leader,
-        requests=request_hashes(built),
+        requests=requests,
     )
 
 

@@ -32,7 +32,7 @@ def _private_folder() -> Path:
 
 
 class OrderSocket:
-    """The worker's end. `has_ended`: whether the ranks have ended."""
+    """The worker's end. Its methods take `has_ended`, which says whether the ranks have ended."""
 
     def __init__(self) -> None:
         self._folder = _private_folder()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hpotune.checks.row_lengths import row_lengths
 from hpotune.config.load import Study
@@ -50,30 +50,16 @@ def memory_plan(study: Study) -> MemoryPlan | None:
     gpu = gpu_memory(resources) if gpus else None
     available = gpu.tensors_gib * GIB if gpu is not None else 0.0
     base = study.base()
+    plan = MemoryPlan(
+        first=None, largest=None, point=None, rows=None, gpu=gpu, ranks=machine.ranks, on_gpu=machine.gpu
+    )
     try:
         shape = read_shape(config.model.path, revision=config.model.revision)
         first = choose_memory(base, shape, lengths(base), machine=machine, available=available)
         point, most = largest_point(study, lengths, machine=machine)
     except UnknownMemory as error:
-        return MemoryPlan(
-            first=None,
-            largest=None,
-            point=None,
-            rows=None,
-            gpu=gpu,
-            ranks=machine.ranks,
-            on_gpu=machine.gpu,
-            unknown=str(error),
-        )
-    return MemoryPlan(
-        first=first,
-        largest=most,
-        point=point,
-        rows=lengths(point),
-        gpu=gpu,
-        ranks=machine.ranks,
-        on_gpu=machine.gpu,
-    )
+        return replace(plan, unknown=str(error))
+    return replace(plan, first=first, largest=most, point=point, rows=lengths(point))
 
 
 def memory_note(plan: MemoryPlan) -> str:

@@ -6,24 +6,12 @@ from datetime import date, datetime, timedelta, timezone
 
 import pytest
 
-from hpotune.records.trial import EndedRace, RegretBound
+from hpotune.records.trial import RegretBound
 from hpotune.schedule.stopping_criterion import stop_reason
 from tests.fixtures.rung_rows import on, rung_config
-from tests.fixtures.study_rows import NOW, alike, config, diverged, hours, row, rows
+from tests.fixtures.study_rows import NOW, RACE, alike, config, diverged, hours, row, rows
 
-RACED = row(
-    2,
-    "stopped",
-    race=EndedRace(
-        leader=1,
-        leader_value=0.6,
-        scored_items=50,
-        items=80,
-        difference=-0.1,
-        difference_stderr=0.03,
-        error=0.05,
-    ),
-)
+RACED = row(2, "stopped", race=RACE)
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,12 @@ import pytest
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import StudyFileError
-from hpotune.records.trial import EndedRace, TrialRow, TrialSpec
+from hpotune.records.trial import TrialRow, TrialSpec
 from hpotune.worker.leader_file import LEADER, leader_of_rerun, write_leader
 from hpotune.workspace.folder import StudyFolder
+from tests.fixtures.study_rows import RACE
 
-RACE = EndedRace(
-    leader=2, leader_value=0.6, leader_stderr=0.02, scored_items=50, items=80, difference=-0.1,
-    difference_stderr=0.03, error=0.05,
-)  # fmt: skip
+RACED = RACE.model_copy(update={"leader": 2, "leader_stderr": 0.02})
 
 
 def config(**sections: object) -> StudyConfig:
@@ -41,7 +39,7 @@ def test_leader_is_best_with_all_items(tmp_path: Path) -> None:
     baseline = replace(row(0, 0.9), kind="baseline")
     write_leader(folder, config(), [baseline])
     assert not (tmp_path / LEADER).exists()
-    raced = replace(row(3, 0.8), state="stopped", race=RACE)
+    raced = replace(row(3, 0.8), state="stopped", race=RACED)
     write_leader(folder, config(), [baseline, row(1, 0.5), row(2, 0.6), raced])
     stored = json.loads((tmp_path / LEADER).read_text())
     items = str(tmp_path / "trials/2/items.npz")
@@ -80,9 +78,9 @@ def test_rerun_races_the_same_leader(tmp_path: Path) -> None:
     )
     assert leader_of_rerun(spec, row(3, 0.5), folder).leader is None
     with pytest.raises(StudyFileError, match=r"beside trial 2, whose items.npz is gone; rerun"):
-        leader_of_rerun(spec, replace(row(3, 0.5), state="stopped", race=RACE), folder)
+        leader_of_rerun(spec, replace(row(3, 0.5), state="stopped", race=RACED), folder)
     (tmp_path / "trials/2").mkdir(parents=True)
     (tmp_path / "trials/2/items.npz").touch()
-    again = leader_of_rerun(spec, replace(row(3, 0.5), state="stopped", race=RACE), folder)
+    again = leader_of_rerun(spec, replace(row(3, 0.5), state="stopped", race=RACED), folder)
     assert again.leader == str(tmp_path / LEADER)
     assert leader(folder) == 2

@@ -55,7 +55,7 @@ class Race:
     leader: Leader | None = None
     """As it is when the scoring begins; on rank 0 only."""
     requests: Mapping[str, str] = field(default_factory=dict)
-    """Hashes of this trial's requests by task; the leader must have been asked the same."""
+    """Hashes of this trial's requests by task, on rank 0; the leader must have been asked the same."""
     why_alone: str = ""
     """Why there is a leader that this trial cannot be compared with; on rank 0 only."""
     ended: EndedRace | None = None

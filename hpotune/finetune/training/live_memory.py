@@ -1,7 +1,7 @@
 """The peak memory of tensors: on a GPU from torch's allocator, on a CPU by following the tensors that exist.
 
-The resident size of a process tells little of what a step needs: memory that was used once stays with the process, and
-libraries are in it. So on a CPU every result of an operation is followed until its storage is freed. Memory inside of
+The resident size of a process is no measure of a step: it includes the libraries, and memory that was freed may still
+count in it. So on a CPU every result of an operation is followed until its storage is freed. Memory inside of
 an operation is not seen; on a GPU it is.
 """
 

@@ -6,6 +6,8 @@ later trial gets have weights without content, since `shard_base` needs their sh
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch.distributed.tensor import DTensor
 
@@ -24,8 +26,7 @@ class BaseShares:
 
     def fresh(self) -> BaseModel:
         """New modules whose weights get their content when they are sharded."""
-        base = fresh_modules(self._hollow)
-        return BaseModel(module=base.module, new_modules=base.new_modules, when_sharded=self.restore)
+        return replace(fresh_modules(self._hollow), when_sharded=self.restore)
 
     def keep(self, base: torch.nn.Module) -> None:
         """Keep the share of a base model that has just been sharded, with an adapter or without."""

@@ -10,7 +10,7 @@ import copy
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -142,7 +142,7 @@ class Kept:
             return loaded
         self._shares = BaseShares(loaded)
         self.state.watch(loaded.module)
-        return BaseModel(module=loaded.module, new_modules=loaded.new_modules, when_sharded=self._shares.keep)
+        return replace(loaded, when_sharded=self._shares.keep)
 
 
 def key_of(*facts: object) -> str:

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 from hpotune.workspace.atomic_files import open_append
 
 if TYPE_CHECKING:
+    import torch.distributed as dist
+
     from hpotune.finetune.distributed.ranks import Ranks
 
 POLL_S = 0.02
@@ -39,7 +41,8 @@ class Orders:
 
     def __init__(self, env: Mapping[str, str], *, is_main: bool) -> None:
         self._socket = socket.socket(socket.AF_UNIX) if is_main else None
-        self._ranks: Ranks | None = None
+        self._store: dist.Store | None = None
+        self._others = 0
         self._read = 0
         self._first: Mapping[str, str] = {}
         if self._socket is not None:
@@ -48,7 +51,7 @@ class Orders:
 
     def share_with(self, ranks: Ranks, env: Mapping[str, str]) -> None:
         """Give every order to the other ranks from now on. `env`: what this rank was started with."""
-        self._ranks = ranks
+        self._store, self._others = ranks.store, ranks.world_size - 1
         if self._socket is None:
             self._first = dict(env)
 
@@ -59,8 +62,8 @@ class Orders:
         """
         self._read += 1
         order = self._from_worker() if self._socket is not None else self._from_main()
-        if self._socket is not None and self._ranks is not None:
-            self._share(order)
+        if self._socket is not None and self._store is not None:
+            self._share(order, self._store)
         return order
 
     def answer(self, word: str) -> None:
@@ -74,10 +77,7 @@ class Orders:
             self._first = order["env"]
         return order
 
-    def _share(self, order: Order | None) -> None:
-        assert self._ranks is not None, "called where there are several"
-        store = self._ranks.store
-        assert store is not None, "several ranks have met in a store"
+    def _share(self, order: Order | None, store: dist.Store) -> None:
         if order is not None:
             env = order["env"]
             changed = {name: value for name, value in env.items() if self._first.get(name) != value}
@@ -86,16 +86,14 @@ class Orders:
         store.set(f"order/{self._read}", json.dumps(order))
         if order is None:
             until = time.monotonic() + LAST_S
-            while store.add("ended", 0) < self._ranks.world_size - 1 and time.monotonic() < until:
+            while store.add("ended", 0) < self._others and time.monotonic() < until:
                 time.sleep(POLL_S)
 
     def _from_main(self) -> Order | None:
-        import torch.distributed as dist
+        from torch.distributed import DistError
 
-        assert self._ranks is not None, "ranks other than the first share its orders"
-        store = self._ranks.store
-        assert store is not None, "several ranks have met in a store"
-        key = f"order/{self._read}"
+        store, key = self._store, f"order/{self._read}"
+        assert store is not None, "several ranks have met in one"
         try:
             while not store.check([key]):
                 time.sleep(POLL_S)
@@ -103,7 +101,7 @@ class Orders:
             if shared is None:
                 store.add("ended", 1)
                 return None
-        except dist.DistError as error:
+        except DistError as error:
             raise LostRank(f"rank 0 has gone: {error}") from error
         env = {name: value for name, value in self._first.items() if name not in shared["removed"]}
         return {"spec": shared["spec"], "env": env | shared["changed"]}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import optuna
 
-from hpotune.records.trial import EndedRace, TrialResult
+from hpotune.records.trial import TrialResult
 from hpotune.storage.backends.connect import connect
 from hpotune.storage.readers.read_only import rows_of
 from tests.fixtures.store_workers import (
@@ -12,6 +12,7 @@ from tests.fixtures.store_workers import (
     finish,
     worker,
 )
+from tests.fixtures.study_rows import RACE
 
 
 def test_failed_trial_keeps_its_failure(make_store):
@@ -35,21 +36,12 @@ def test_finished_trial_keeps_its_measurements(make_store):
 def test_raced_trial_is_complete_but_pruned(make_store, make_study, url):
     store = make_store()
     claim = store.claim(worker())
-    race = EndedRace(
-        leader=1,
-        leader_value=0.6,
-        scored_items=50,
-        items=80,
-        difference=-0.1,
-        difference_stderr=0.03,
-        error=0.05,
-    )
     store.complete(
         claim.trial_id,
-        TrialResult(number=claim.row.number, state="finished", values=[0.5], stderrs=[0.04], race=race),
+        TrialResult(number=claim.row.number, state="finished", values=[0.5], stderrs=[0.04], race=RACE),
     )
     row = store.rows()[0]
-    assert (row.state, row.decided, row.values, row.race) == ("stopped", True, (0.5,), race)
+    assert (row.state, row.decided, row.values, row.race) == ("stopped", True, (0.5,), RACE)
     trial = optuna.load_study(study_name="bowl", storage=connect(url)).trials[0]
     assert (trial.state, trial.values) == (optuna.trial.TrialState.COMPLETE, [0.5])
     assert rows_of(url, make_study())[0] == row
