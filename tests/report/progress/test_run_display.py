@@ -28,10 +28,15 @@ def study(tmp_path: Path) -> Path:
     return tmp_path / "study.yaml"
 
 
+def lines_on(screen: bytes) -> list[str]:
+    """All lines that were written to a terminal, without its control sequences."""
+    return [line.rstrip() for line in ESCAPE.sub("", screen.decode()).splitlines()]
+
+
 def test_terminal_shows_phases_and_best(trained_study: Path) -> None:
-    raw = trained_study.with_name(SCREEN).read_bytes().decode()
-    assert "\x1b[2K" in raw  # the display was redrawn
-    lines = [line.rstrip() for line in ESCAPE.sub("", raw).splitlines()]
+    raw = trained_study.with_name(SCREEN).read_bytes()
+    assert b"\x1b[2K" in raw  # the display was redrawn
+    lines = lines_on(raw)
     assert any(re.match(r"small [━╸╺]+ 1/3 trials", line) for line in lines)
     assert any(re.match(r"trial [12]  training, step \d+ of 80  [━╸╺]+ .*lora\.r=", line) for line in lines)
     last = max(index for index, line in enumerate(lines) if re.match(r"small [━╸╺]+ 3/3 trials", line))
@@ -50,7 +55,7 @@ def test_terminal_shows_time_left(study: Path) -> None:
     """Each trial takes longer than it takes the display to read them: the state between the two is seen."""
     study.with_name("own.py").write_text("import time\n\n\ndef bowl(x):\n    time.sleep(3)\n    return x\n")
     code, shown = hpotune_on_terminal("run", study, "--no-rehearsal")
-    lines = [line.rstrip() for line in ESCAPE.sub("", shown.decode()).splitlines()]
+    lines = lines_on(shown)
     assert code == 0, lines
     assert any(re.match(r"bowl [━╸╺]+ 1/2 trials \S+ +about \d+ s left", line) for line in lines), lines
 
