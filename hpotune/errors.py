@@ -3,7 +3,8 @@
     HpotuneError            1   the study failed
     ├── StudyFileError      2   the study file, the arguments or a file of the study's folder are wrong
     ├── ClusterError        3   Slurm refused, or is not there
-    └── StoreError          4   the store or the study's folder cannot be reached, read or written
+    ├── StoreError          4   the store or the study's folder cannot be reached, read or written
+    └── WaitTimeout         124 `wait` ended before the study; TimeoutError too
 
 A message names the value, the rule, the location and the next step. The CLI prints it as one line;
 `--debug` adds the trace. Nothing here imports anything of hpotune.
@@ -42,6 +43,17 @@ class StoreError(HpotuneError):
     """The store, or the study's folder beside it, cannot be reached, read or written."""
 
     exit_code = 4
+
+
+class WaitTimeout(HpotuneError, TimeoutError):
+    """The study has not ended within the time that the caller wanted to wait."""
+
+    exit_code = 124
+    """As coreutils' timeout."""
+
+
+class HpotuneWarning(UserWarning):
+    """What the verbs print as `note:` or `warning:`; the Python interface warns."""
 
 
 _OF_THE_DISK = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE, errno.ETIMEDOUT})

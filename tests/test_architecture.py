@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "hpotune"
+# The one module of another room that imports transformers; it is loaded when hpotune.TrainerCallback is used.
+USES_TRANSFORMERS = "api/in_trial/trainer_callback.py"
 HEAVY = {"torch", "transformers", "peft", "accelerate", "datasets", "lm_eval", "safetensors", "gguf"}
 
 # Room -> rooms of hpotune that it may import, besides itself and errors. A room imports only rooms above it in this
@@ -24,10 +26,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "schedule": {"config", "records"},
     "statistics": set(),
     "search": {"config", "records"},
-    "objective": {"config", "records", "workspace"},
     "finetune": {"config", "records", "workspace", "statistics"},
     "storage": {"config", "records", "workspace", "schedule", "search"},
-    "worker": {"config", "records", "workspace", "schedule", "storage", "objective"},
+    "worker": {"config", "records", "workspace", "schedule", "storage"},
     "slurm": {"config", "records", "workspace", "schedule"},
     "warm_start": {"config", "workspace", "schedule", "search", "storage"},
     "checks": {"config", "records", "workspace", "schedule", "search", "storage", "slurm", "warm_start"},
@@ -43,8 +44,22 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checks",
     },
     "planning": {"config", "records", "workspace", "schedule", "storage", "slurm", "checks", "launch"},
-    "report": {"config", "records", "workspace", "schedule", "storage", "statistics", "planning"},
-    "exchange": {"config", "records", "workspace", "schedule", "storage", "report"},
+    "reporting": {"config", "records", "workspace", "schedule", "storage", "statistics", "planning"},
+    "exchange": {"config", "records", "workspace", "schedule", "storage", "reporting"},
+    "api": {
+        "config",
+        "records",
+        "workspace",
+        "schedule",
+        "search",
+        "storage",
+        "slurm",
+        "checks",
+        "launch",
+        "planning",
+        "reporting",
+        "exchange",
+    },
     "cli": {
         "config",
         "records",
@@ -57,8 +72,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checks",
         "launch",
         "planning",
-        "report",
+        "reporting",
         "exchange",
+        "api",
     },
     "__main__": {"cli"},
 }
@@ -100,7 +116,8 @@ def test_imports_follow_the_table(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_only_finetune_imports_heavy_libraries(path: Path) -> None:
     found = {name.split(".")[0] for name in imports(path)} & HEAVY
-    assert not found or room(path) == "finetune"
+    allowed = {"transformers"} if str(path.relative_to(PACKAGE)) == USES_TRANSFORMERS else set()
+    assert not found - allowed or room(path) == "finetune"
 
 
 def test_finetune_is_never_imported() -> None:
@@ -149,9 +166,9 @@ def test_files_have_at_most_400_lines() -> None:
 
 
 # Files that may be short: one file a plug (an algorithm, an objective), and the starts of a package or program.
-PLUGS = ("search/algorithms/", "objective/")
+PLUGS = ("search/algorithms/", "worker/objective/")
 SHORT = {
-    "report/page/page_markdown.py",  # one format of the report a file
+    "reporting/page/page_markdown.py",  # one format of the report a file
 }
 
 

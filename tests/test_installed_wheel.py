@@ -30,11 +30,13 @@ ON_JOBS = {"worker", "follow-up", "rehearse"}
 LOGIN = {
     "init": ("function", "-o", "lab.yaml"),
     "check": ("lab.yaml",),
+    "fetch": ("lab.yaml",),
     "preview": ("lab.yaml",),
     "plan": ("lab.yaml",),
     "run": ("lab.yaml",),
     "submit": ("lab.yaml",),
     "status": ("lab.yaml",),
+    "wait": ("lab.yaml",),
     "trials": ("lab.yaml",),
     "best": ("lab.yaml",),
     "test": ("lab.yaml",),

@@ -67,7 +67,7 @@ def test_repeats_keep_the_seal(repeated: Path) -> None:
 
 def test_test_is_for_the_same_finalists(repeated: Path) -> None:
     from hpotune.config.load import load_study
-    from hpotune.report.finalists import choose_finalists
+    from hpotune.reporting.finalists import choose_finalists
     from hpotune.storage.readers.read_only import rows_of
     from hpotune.workspace.folder import StudyFolder
 

@@ -57,7 +57,7 @@ def _needed(config: StudyConfig, hub: Path, datasets: Path) -> Iterator[Finding]
         found = f"{kind} {name} is not in the cache, and trials run {'offline' if config.env.offline else 'online'}"
         yield Finding(
             level="bad" if config.env.offline else "note", kind="cache", text=found,
-            advice=f"on a node with internet: hf download {name}{option}",
+            advice=f"on a node with internet: hpotune fetch STUDY, or hf download {name}{option}",
         )  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Literal
 
+from hpotune.checks.fetched_files import fetched_mistakes, lock_text
 from hpotune.checks.finding import Finding, Level
 from hpotune.checks.row_lengths import file_facts, keep_lengths
 from hpotune.config.corners import corner_points
@@ -42,7 +43,8 @@ from hpotune.records.rehearsal_record import (
     RehearsalSpec,
 )
 from hpotune.workspace.atomic_files import copy_atomic, write_atomic
-from hpotune.workspace.folder import StudyFolder, home_of
+from hpotune.workspace.fetched_lock import located, lock_file, read_lock
+from hpotune.workspace.folder import StudyFolder, folder_of_source, home_of
 
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "lm_eval")
 SECTIONS = {"model", "data", "lora", "train", "score", "data_root", "env", "resources"}
@@ -109,20 +111,26 @@ def rehearse(
     study: Study,
     *,
     limits: Limits,
+    folder: StudyFolder | None = None,
     preview: bool = False,
     show: Callable[[str], None] = lambda _: None,
 ) -> Rehearsal:
     """Rehearse the study, or find the result of an earlier rehearsal of the same content.
 
+    `folder`: of the study, which may hold the lock file of `hpotune fetch`; None: as the study file names it.
     `preview`: with the rows of the first point; always a new rehearsal. So is that of a study with own lm-eval tasks.
     `show` gets a line for each step and its progress.
 
-    Raises: HpotuneError if the process uses more than the limits, or cannot be run.
+    Raises: StudyFileError for files that were fetched and are gone; HpotuneError if the process uses more than the
+    limits, or cannot be run.
     """
     config = study.config
+    lock = lock_file((folder or folder_of_source(study.source, own=False)).path)
+    if config.model is not None and (absent := fetched_mistakes(study, _points(study), lock)):
+        raise StudyFileError(*(_finding(text, level="bad").message(study.source) for text in absent))
     if skipped := _why_not(config):
         return Rehearsal(result=None, skipped=skipped)
-    spec = _spec(study, preview=preview)
+    spec = _spec(study, lock=lock, preview=preview)
     # The data of own tasks may be anywhere, so that nothing shows whether it has changed.
     reusable = not preview and not any(point.score.include_path for point in spec.points)
     kept = cache_folder() / "rehearsals" / content_hash(study, spec)
@@ -167,11 +175,12 @@ def _why_not(config: StudyConfig) -> str:
     return f"{', '.join(missing)} not installed here (pip install 'hpotune[trial]')" if missing else ""
 
 
-def _spec(study: Study, *, preview: bool) -> RehearsalSpec:
-    resources = study.config.resources
+def _spec(study: Study, *, lock: Path | None, preview: bool) -> RehearsalSpec:
+    resources, fetched = study.config.resources, read_lock(lock)
     return RehearsalSpec(
         study=study.config.name,
-        points=_points(study),
+        points=[located(point, fetched) for point in _points(study)],
+        fetched=str(lock) if lock is not None else None,
         world_size=resources.nodes * resources.processes_per_node,
         home=str(home_of(study.source.path)),
         data_root=study.config.data_root,
@@ -198,11 +207,16 @@ def content_hash(study: Study, spec: RehearsalSpec) -> str:
     facts = {
         "values": values,
         "points": [point.model_dump(mode="json") for point in spec.points],
+        "fetched": lock_text(lock) if (lock := read_lock(_path(spec.fetched))) is not None else None,
         "files": [fact for point in spec.points for path in _paths(point, spec) for fact in file_facts(path)],
         "versions": {name: _version(name) for name in ("hpotune", *LIBRARIES)},
         "hub": [os.environ.get(name) for name in ("HF_HOME", "HF_HUB_CACHE", "HF_DATASETS_CACHE")],
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text is not None else None
 
 
 def _paths(point: PointConfig, spec: RehearsalSpec) -> Iterator[Path]:

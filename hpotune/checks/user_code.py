@@ -6,6 +6,7 @@ import ast
 import keyword
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from hpotune.checks.finding import Finding
@@ -42,14 +43,14 @@ def rung_warning(study: Study) -> Iterator[Finding]:
         text = f"{ladder.pruner} prunes no trial in the first fifth of a run, so rung {early[0]:g} only costs time"
         yield Finding(kind="rungs", level="note", key=("search", "rungs"), text=text)
     elif config.command is not None:
-        if f"{{{BUDGET}}}" not in config.command:
+        if f"{{{BUDGET}}}" not in config.command and not _asks_to_stop(_programs(study)):
             yield Finding(
                 kind="rungs", level="note", text=f"command does not use {{{BUDGET}}}; {_WHOLE_TRIALS}"
             )
     elif config.python is not None:
         path, _, name = config.python.rpartition(":")
         function = _function(Path(path), name)
-        if function is None or function.args.kwarg is not None:
+        if function is None or function.args.kwarg is not None or _asks_to_stop([Path(path)]):
             return
         named = {argument.arg for argument in (*function.args.args, *function.args.kwonlyargs)}
         if BUDGET not in named:
@@ -57,7 +58,25 @@ def rung_warning(study: Study) -> Iterator[Finding]:
             yield Finding(kind="rungs", level="note", text=text)
 
 
-_WHOLE_TRIALS = "unless it reads $HPOTUNE_RUNG_BUDGET, each rung costs a whole trial"
+def _programs(study: Study) -> list[Path]:
+    """The Python files that the command names."""
+    words = (study.config.command or "").split()
+    return [study.source.path.parent / word for word in words if word.endswith(".py")]
+
+
+def _asks_to_stop(files: Iterable[Path]) -> bool:
+    """Whether one of the programs ends at its rung by hpotune's own calls, as far as its text says."""
+    for file in files:
+        with suppress(OSError, UnicodeDecodeError):
+            text = file.read_text(encoding="utf-8")
+            if "should_stop" in text or "TrainerCallback" in text:
+                return True
+    return False
+
+
+_WHOLE_TRIALS = (
+    "unless it reads $HPOTUNE_RUNG_BUDGET or asks hpotune.should_stop(), each rung costs a whole trial"
+)
 
 
 def command_mistakes(study: Study) -> Iterator[Mistake]:

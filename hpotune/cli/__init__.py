@@ -11,6 +11,7 @@ import typer
 
 from hpotune.cli import (  # noqa: F401 - each adds its verbs
     exchange,
+    fetch,
     inspect,
     origin,
     plan,
@@ -26,9 +27,9 @@ from hpotune.cli import (  # noqa: F401 - each adds its verbs
 from hpotune.cli.common import app, say
 
 ORDER = (
-    "init", "check", "preview", "doctor", "plan", "run", "submit", "cancel", "resume", "extend", "retry", "sealed_test",
-    "status", "trials", "best", "why", "logs", "provenance", "report", "plot", "dashboard", "sync", "export",
-    "rerun", "import_", "algorithms", "ask_tell", "worker", "follow_up", "rehearse", "step",
+    "init", "check", "fetch", "preview", "doctor", "plan", "run", "submit", "cancel", "resume", "extend", "retry",
+    "sealed_test", "status", "wait", "trials", "best", "why", "logs", "provenance", "report", "plot", "dashboard",
+    "sync", "export", "rerun", "import_", "algorithms", "ask_tell", "worker", "follow_up", "rehearse", "step",
 )  # fmt: skip
 """Verbs as `--help` lists them within each panel."""
 app.registered_commands.sort(key=lambda command: ORDER.index(getattr(command.callback, "__name__", "")))
@@ -87,16 +88,9 @@ def _exit_with_unexpected(error: Exception) -> NoReturn:
             f"{usage().rstrip('.')}; `hpotune --help` lists the verbs, `hpotune VERB --help` their options",
             2,
         )
-    from sqlalchemy.exc import SQLAlchemyError
+    from hpotune.api.library_call import known_error
 
-    from hpotune.errors import of_disk
-
-    if isinstance(error, SQLAlchemyError):
-        from hpotune.storage.backends.connect import store_failure
-
-        _exit_with(error, str(store_failure(error)), 4)
-    if isinstance(error, OSError):
-        found = of_disk(error)
+    if (found := known_error(error)) is not None:
         _exit_with(error, str(found), found.exit_code)
     _exit_with(
         error,

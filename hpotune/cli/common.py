@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -13,6 +12,8 @@ from typer.core import TyperGroup
 if TYPE_CHECKING:
     from typer._click import Context, HelpFormatter
 
+    from hpotune.api.call_messages import Messages
+    from hpotune.api.continue_study import Where
     from hpotune.config.load import Study
     from hpotune.storage import TrialQueue
     from hpotune.workspace.folder import StudyFolder
@@ -79,45 +80,28 @@ def open_study(
     target: Path, chosen: Path | None, *, write: bool = False, patient: bool = False
 ) -> tuple[StudyFolder, Study, TrialQueue]:
     """The folder, the study and its store, which is read-only unless `write`."""
-    from hpotune.storage import TrialQueue
+    from hpotune.api.opened_study import open_study as opened
 
-    folder, study = load_study_of(target, chosen)
-    url = folder.provenance().store
-    return folder, study, TrialQueue.open(url, study, read_only=not write, patient=patient)
+    return opened(target, chosen, note=print_note, write=write, patient=patient)
 
 
 def load_study_of(target: Path, chosen: Path | None) -> tuple[StudyFolder, Study]:
     """The folder and its study. Prints a note where the study file has changed into another study since."""
-    from hpotune.workspace.folder import folder_of
+    from hpotune.api.opened_study import load_study_of as loaded
 
-    folder = folder_of(target, chosen=chosen)
-    study = folder.load()
-    print_notes(_changed_file(target, folder))
-    return folder, study
+    return loaded(target, chosen, note=print_note)
 
 
-def _changed_file(target: Path, folder: StudyFolder) -> list[str]:
-    """A note where the study file differs from the study in the folder, which is the one that is shown."""
-    if not target.is_file() or target.resolve().parent == folder.path:
-        return []
-    from hpotune.config.paths import resolve
-    from hpotune.config.yaml_source import read_source
+def chosen_where(*, here: bool, slurm: bool) -> Where | None:
+    """What --here and --slurm choose; None: neither.
+
+    Raises: StudyFileError for both.
+    """
     from hpotune.errors import StudyFileError
-    from hpotune.workspace.folder import difference_message, home_of
 
-    try:
-        values = resolve(read_source(target), home=home_of(target))[0].values
-        resolved = folder.read_resolved().values
-        values.setdefault("data_root", resolved.get("data_root"))
-        note = difference_message(folder, {key: value for key, value in values.items() if value is not None})
-        if values.get("best") != resolved.get("best"):
-            note = note or (
-                f"the rule `best` of {target.name} has changed: `hpotune resume` applies it, "
-                "`hpotune best --rule` tries one"
-            )
-    except StudyFileError:  # `check` reports its errors
-        return []
-    return [note] if note else []
+    if here and slurm:
+        raise StudyFileError("--here and --slurm exclude each other; give one of them")
+    return "here" if here else "slurm" if slurm else None
 
 
 def say(text: str, *, err: bool = False) -> None:
@@ -127,30 +111,37 @@ def say(text: str, *, err: bool = False) -> None:
     typer.echo(console_text(text), err=err)
 
 
-def print_notes(notes: Sequence[str]) -> None:
-    """Prints a line a note to stderr."""
-    for note in notes:
-        say(f"note: {note}", err=True)
+def print_note(note: str) -> None:
+    """Prints a note to stderr."""
+    say(f"note: {note}", err=True)
 
 
-def print_best(folder: StudyFolder, study: Study, store: TrialQueue, *, as_json: bool) -> None:
-    """Prints the best trial so far."""
-    from hpotune.report.best_table import best_table
-    from hpotune.report.views.best import best_result
+def print_info(text: str) -> None:
+    """Prints to stderr what happens now."""
+    say(text, err=True)
 
-    result = best_result(folder, study.config, store.rows())
-    print_json(result) if as_json else show(best_table(result))
+
+def print_warning(text: str) -> None:
+    """Prints a warning to stderr."""
+    say(f"warning: {text}", err=True)
+
+
+def printed_messages(*, progress: bool) -> Messages:
+    """Messages that a verb prints to stderr. `progress`: with the progress of trials and rehearsals."""
+    from hpotune.api.call_messages import Messages
+
+    return Messages(info=print_info, note=print_note, warning=print_warning, progress=progress)
 
 
 def print_json(result: object) -> None:
     """Prints a view, a list of views, or plain values as one JSON document."""
-    from hpotune.report.json_output import as_json
+    from hpotune.reporting.json_output import as_json
 
     typer.echo(json.dumps(as_json(result), indent=1))
 
 
 def show(renderable: object) -> None:
     """Prints a table or text."""
-    from hpotune.report.console import print_report
+    from hpotune.reporting.console import print_report
 
     print_report(renderable)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from hpotune.cli.common import RESULTS, Folder, Target, app, load_study_of, say
+from hpotune.cli.common import RESULTS, Folder, Target, app, print_note, say
 
 _FORMATS = "study, script, axolotl, trl, llama-factory or litgpt"
 
@@ -48,66 +48,16 @@ def export(
     LLaMA-Factory or litgpt, with the rows that the trial trained. What a tool cannot say is printed and is in the
     file's header.
     """
-    from hpotune.errors import StudyFileError
+    from hpotune.api.export_study import ExportOptions, export_study
 
-    if private and push is None:
-        raise StudyFileError("--private: has no meaning without --push")
-    if form is not None and (merge or push is not None):
-        other = "--merge" if merge else "--push"
-        raise StudyFileError(
-            f"{other}: is for weights, and --as {form} writes none; leave one of the two out"
-        )
-    if out is None and push is None:
-        raise StudyFileError("export: needs OUT, the folder to write; or --push NAMESPACE/NAME")
-    if form is not None and out is not None:
-        _export_setting(study, folder, out, number=trial, form=form)
-    else:
-        _export_weights(study, folder, out, number=trial, merge=merge, push=push, private=private)
-
-
-def _export_setting(study: Path, folder: Path | None, out: Path, *, number: int | None, form: str) -> None:
-    from hpotune.exchange.setting_export import export_setting
-    from hpotune.records.derived_points import check_not_derived
-    from hpotune.storage.readers.read_only import rows_of
-
-    found, loaded = load_study_of(study, folder)
-    check_not_derived(found.path, loaded.config, verb="export", advice="export that study")
-    rows = rows_of(found.provenance().store, loaded)
-    written = export_setting(found, loaded, rows, out=out, number=number, form=form)
-    for note in written.notes:
-        say(f"note: {form}: {note}", err=True)
-    say(f"wrote {written.file}")
-
-
-def _export_weights(
-    study: Path,
-    folder: Path | None,
-    out: Path | None,
-    *,
-    number: int | None,
-    merge: bool,
-    push: str | None,
-    private: bool,
-) -> None:
-    import tempfile
-
-    from hpotune.exchange.export import export_trial
-    from hpotune.exchange.hub_upload import check_upload, upload
-    from hpotune.records.derived_points import check_not_derived
-    from hpotune.storage.readers.read_only import rows_of
-
-    if push is not None:
-        check_upload(push)
-    found, loaded = load_study_of(study, folder)
-    check_not_derived(found.path, loaded.config, verb="export", advice="export that study")
-    rows = rows_of(found.provenance().store, loaded)
-    with tempfile.TemporaryDirectory(prefix="hpotune-export-") as temporary:
-        target = out if out is not None else Path(temporary) / "export"
-        export_trial(found, loaded, rows, out=target, number=number, merge=merge)
-        if out is not None:
-            say(f"wrote {out}")
-        if push is not None:
-            say(f"uploaded {upload(target, push, private=private)}")
+    options = ExportOptions(trial=trial, merge=merge, form=form, push=push, private=private)
+    done = export_study(study, folder, out=out, options=options, note=print_note, wrote=say)
+    for note in done.notes:
+        print_note(f"{form}: {note}")
+    if form is not None:
+        say(f"wrote {done.written}")
+    if done.uploaded is not None:
+        say(f"uploaded {done.uploaded}")
 
 
 @app.command("import", rich_help_panel=RESULTS)

@@ -1,19 +1,18 @@
-"""Verbs that show a study: status, trials, best, why, logs."""
+"""Verbs that show a study, or wait for its end: status, wait, trials, best, why, logs."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpotune.cli.common import LOOK, AsJson, Folder, Target, app, load_study_of, print_json, say, show
+from hpotune.cli.common import LOOK, AsJson, Folder, Target, app, print_json, print_note, say, show
 
 if TYPE_CHECKING:
     from hpotune.config.schema.study_config import StudyConfig
     from hpotune.records.trial import TrialRow
-    from hpotune.report.views.status import StudyStatus
+    from hpotune.reporting.views.status import StudyStatus
     from hpotune.workspace.folder import StudyFolder
 
 Number = Annotated[int, typer.Argument(metavar="N", help="The trial's number.")]
@@ -21,10 +20,9 @@ Number = Annotated[int, typer.Argument(metavar="N", help="The trial's number.")]
 
 def read_trials(target: Path, chosen: Path | None) -> tuple[StudyFolder, StudyConfig, list[TrialRow]]:
     """The folder, the study as it is now, and its trials."""
-    from hpotune.storage.readers.read_only import rows_of
+    from hpotune.api.opened_study import read_trials as read
 
-    folder, study = load_study_of(target, chosen)
-    return folder, study.config, rows_of(folder.provenance().store, study)
+    return read(target, chosen, note=print_note)
 
 
 @app.command(rich_help_panel=LOOK)
@@ -45,82 +43,68 @@ def status(
     """
     from datetime import datetime
 
-    if watch:
-        from hpotune.report.watch import watch as show_updates
+    from hpotune.api.study_views import read_status
 
-        show_updates(lambda: _status(study, folder), every_s=every, as_json=as_json)
+    if watch:
+        from hpotune.reporting.watch import watch as show_updates
+
+        show_updates(lambda: read_status(study, folder, note=print_note), every_s=every, as_json=as_json)
         return
-    found = _status(study, folder)
+    found = read_status(study, folder, note=print_note)
     if found.cluster is not None:
         say(f"warning: Slurm: {found.cluster}", err=True)
     if as_json:
         print_json(found)
         return
-    from hpotune.report.status_table import status_table
+    from hpotune.reporting.status_table import status_table
 
     show(status_table(found, now=datetime.now()))
 
 
-def _status(target: Path, chosen: Path | None) -> StudyStatus:
-    return status_of(*read_trials(target, chosen))
+@app.command(rich_help_panel=LOOK)
+def wait(
+    study: Target,
+    folder: Folder = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            "--timeout", min=0, metavar="SECONDS", help="Give up after this time [default: no limit]."
+        ),
+    ] = None,
+    every: Annotated[
+        float, typer.Option("--every", min=1, metavar="SECONDS", help="Seconds between two looks.")
+    ] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Return once the study has ended, or nothing runs for it.
 
+    The exit code is 0 if it reached its end, 1 if failures or `cancel` ended it, or if trials are left and for
+    ten minutes no job or worker was there to run them; 124 if it has not ended within --timeout.
+    """
+    from hpotune.api.stop_study import outcome, wait_for_end
+    from hpotune.api.study_views import read_status
+    from hpotune.errors import HpotuneError
+    from hpotune.reporting.watch import line
 
-def status_of(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow]) -> StudyStatus:
-    """The status of a study whose trials were read, with what Slurm says of its jobs."""
-    from datetime import datetime
+    def read() -> StudyStatus:
+        return read_status(study, folder, note=print_note)
 
-    from hpotune.launch.cancellation import cancelled_how
-    from hpotune.launch.stale_workers import lost_trials
-    from hpotune.report.views.status import study_status
-    from hpotune.slurm.commands import STATUS_S, limited_time
-    from hpotune.slurm.study_jobs import cached_jobs
-
-    lease_s = config.execution.lease_s
-    with limited_time(STATUS_S):
-        queue = cached_jobs(folder, rows, lease_s=lease_s)
-        left = sum(row.decided for row in rows) < config.budget.trials
-        cancelled_by = cancelled_how(folder, queue.rows) if left else ""
-    return study_status(
-        folder,
-        config,
-        rows,
-        queue.rows,
-        lost_trials(rows, queue.rows, lease_s=lease_s),
-        now=datetime.now(),
-        queue_age_s=round(queue.age_s, 1) if queue.rows else None,
-        cluster=f"not reachable: {queue.error}" if queue.error else None,
-        missing=queue.missing,
-        cancelled_by=cancelled_by,
-        repeats=_status(folder.repeats.path, None) if _has_repeats(folder, config) else None,
-        opening=_opening(folder),
-    )
-
-
-def _opening(folder: StudyFolder) -> StudyStatus | None:
-    """The status of the latest opening of the sealed test; None before it is made."""
-    from hpotune.workspace.folder import StudyFolder
-    from hpotune.workspace.openings import opening_folder, read_openings
-
-    openings = read_openings(folder)
-    path = opening_folder(folder, len(openings))
-    return _status(path, None) if openings and StudyFolder(path=path).resolved_file.is_file() else None
-
-
-def _has_repeats(folder: StudyFolder, config: StudyConfig) -> bool:
-    return bool(config.search.repeats) and folder.repeats.resolved_file.is_file()
+    found = wait_for_end(read, timeout=timeout, every_s=every, note=print_note)
+    print_json(found) if as_json else say(line(found))
+    if text := outcome(found):
+        raise HpotuneError(text)
 
 
 @app.command(rich_help_panel=LOOK)
 def trials(study: Target, folder: Folder = None, as_json: AsJson = False) -> None:
     """List the trials: states, scores, parameters, times, failures."""
-    from hpotune.report.tables import trials_table
-    from hpotune.report.views.trial_view import trial_view
+    from hpotune.api.study_views import trial_views
+    from hpotune.reporting.tables import trials_table
     from hpotune.schedule.best_trials import pareto_trials
 
     _, config, rows = read_trials(study, folder)
     objectives = config.score.objective
-    started = [row for row in rows if row.state != "waiting" or row.attempts]
-    views = [trial_view(objectives, row) for row in started]
+    views = trial_views(config, rows)
     front = {row.number for row in pareto_trials(objectives, rows)} if len(objectives) > 1 else set()
     print_json(views) if as_json else show(trials_table(views, front=front))
 
@@ -145,14 +129,10 @@ def best(
     Differences from the base model and from other trials come with their 95 % confidence intervals. With several
     objectives also the Pareto front, and which of its trials are certain.
     """
-    from hpotune.config.rule_option import parse_rule
-    from hpotune.report.best_table import best_table
-    from hpotune.report.views.best import best_result
-    from hpotune.schedule.ranking import measured_names
+    from hpotune.api.study_views import read_best
+    from hpotune.reporting.best_table import best_table
 
-    found, config, rows = read_trials(study, folder)
-    tried = None if rule is None else parse_rule(rule, config, measured=measured_names(config, rows))
-    result = best_result(found, config, rows, rule=tried)
+    result = read_best(study, folder, rule=rule, note=print_note)
     print_json(result) if as_json else show(best_table(result))
 
 
@@ -164,8 +144,8 @@ def why(study: Target, number: Number, folder: Folder = None, as_json: AsJson = 
     """
     from datetime import datetime
 
-    from hpotune.report.views.why import why_result
-    from hpotune.report.why_table import why_table
+    from hpotune.reporting.views.why import why_result
+    from hpotune.reporting.why_table import why_table
     from hpotune.slurm.job_logs import job_logs
 
     found, config, rows = read_trials(study, folder)

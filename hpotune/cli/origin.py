@@ -25,7 +25,7 @@ from hpotune.cli.inspect import Number, read_trials
 if TYPE_CHECKING:
     from hpotune.config.load import Study
     from hpotune.records.trial import TrialRow
-    from hpotune.report.views.rerun_view import RerunResult
+    from hpotune.reporting.views.rerun_view import RerunResult
     from hpotune.worker.rerun import PreparedRerun
     from hpotune.workspace.folder import StudyFolder
 
@@ -41,9 +41,9 @@ def provenance(
 
     Of the study, or of one trial with its Slurm job, what the job used, and its reruns: what is needed to repeat it.
     """
-    from hpotune.report.origin.provenance_table import study_provenance_table, trial_provenance_table
-    from hpotune.report.views.provenance_view import study_provenance, trial_provenance
-    from hpotune.report.views.why import row_of
+    from hpotune.reporting.origin.provenance_table import study_provenance_table, trial_provenance_table
+    from hpotune.reporting.views.provenance_view import study_provenance, trial_provenance
+    from hpotune.reporting.views.why import row_of
     from hpotune.slurm.commands import STATUS_S, limited_time
     from hpotune.slurm.job_usage import study_usage
 
@@ -76,7 +76,7 @@ def rerun(
     code is 0 if losses and scores are equal, 1 if not. The study's results stay as they are; the rerun lies in reruns/.
     """
     from hpotune.launch.run_local import check_local
-    from hpotune.report.views.why import row_of
+    from hpotune.reporting.views.why import row_of
     from hpotune.storage.readers.read_only import rows_of
     from hpotune.worker.rerun import prepare_rerun
 
@@ -110,8 +110,8 @@ def _submit(folder: StudyFolder, study: Study, row: TrialRow, *, as_json: bool) 
 def _run(prepared: PreparedRerun, *, as_json: bool) -> None:
     """Run the trial again here, print and record the comparison. Raises typer.Exit unless it is equal."""
     from hpotune.records.trial import LOCAL
-    from hpotune.report.origin.provenance_table import rerun_table
-    from hpotune.report.views.rerun_view import compared
+    from hpotune.reporting.origin.provenance_table import rerun_table
+    from hpotune.reporting.views.rerun_view import compared
     from hpotune.worker.rerun import run_again
     from hpotune.workspace.snapshot_users import using_snapshot
 
@@ -129,7 +129,7 @@ def _run(prepared: PreparedRerun, *, as_json: bool) -> None:
 
 def _print_differences(prepared: PreparedRerun) -> None:
     """Prints to stderr what differs already."""
-    from hpotune.report.views.rerun_view import provenance_differences
+    from hpotune.reporting.views.rerun_view import provenance_differences
     from hpotune.worker.rerun import describe_code
 
     number = prepared.row.number
@@ -147,8 +147,8 @@ def _print_differences(prepared: PreparedRerun) -> None:
 def _record(comparison: RerunResult) -> None:
     import json
 
-    from hpotune.report.json_output import as_json
-    from hpotune.report.views.rerun_view import FILE
+    from hpotune.reporting.json_output import as_json
+    from hpotune.reporting.views.rerun_view import FILE
     from hpotune.workspace.atomic_files import write_atomic
 
     write_atomic(comparison.folder / FILE, json.dumps(as_json(comparison), indent=1) + "\n")

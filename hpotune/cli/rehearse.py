@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpotune.cli.common import SET_UP, AsJson, DataRoot, Target, app, print_json, say, show
+from hpotune.cli.common import (
+    SET_UP,
+    AsJson,
+    DataRoot,
+    Target,
+    app,
+    print_json,
+    print_note,
+    print_warning,
+    say,
+    show,
+)
 
 if TYPE_CHECKING:
-    from hpotune.checks.rehearsal import Rehearsal
-    from hpotune.checks.study_file import Checked
-    from hpotune.config.load import Study
-    from hpotune.workspace.folder import StudyFolder
+    from hpotune.api.check_study import CheckResult
 
 Memory = Annotated[
     float, typer.Option("--memory", min=0.5, metavar="GB", help="Memory that the rehearsal may use.")
@@ -46,71 +52,42 @@ def check(
     Every error has its line. The rehearsal does on one core what a trial does before its first step: all rows, all
     requests of the lm-eval tasks, the model on no device with the adapter of each end of the ranges.
     """
-    from hpotune.checks.study_file import check as check_file
-    from hpotune.errors import StudyFileError
+    from hpotune.api.check_study import check_study
+    from hpotune.checks.rehearsal import Limits
 
-    try:
-        checked = check_file(study, data_root=data_root)
-        rehearsal = None
-        if not static and checked.study.config.model is not None:
-            rehearsal = _rehearse(checked.study, memory=memory, time=time, silent=as_json)
-        if rehearsal is not None:
-            rehearsal.raise_mistakes(checked.study)
-    except StudyFileError as error:
-        if as_json:
-            print_json({"ok": False, "mistakes": error.mistakes, "warnings": []})
-            raise typer.Exit(error.exit_code) from None
-        raise
-    _print_checked(study, checked, rehearsal, static=static, as_json=as_json)
+    limits = Limits(memory_gb=memory, seconds=time)
+    found = check_study(study, data_root=data_root, rehearse=not static, limits=limits, silent=as_json)
+    if not found.ok and as_json:
+        print_json({"ok": False, "mistakes": found.mistakes, "warnings": []})
+        raise typer.Exit(2)
+    found.raise_mistakes()
+    _print_checked(study, found, as_json=as_json)
 
 
-def _cluster_warnings(checked: Checked) -> list[str]:
-    """What this machine's Slurm says of the study's GPUs, and files that compute nodes do not see."""
-    from hpotune.checks.gpus import gpu_type_findings
-    from hpotune.checks.node_local import node_local_findings
-
-    config = checked.study.config
-    found = [*gpu_type_findings(config), *node_local_findings(config, checked.folder)]
-    return [finding.message(checked.study.source) for finding in found]
-
-
-def _print_checked(
-    study: Path, checked: Checked, rehearsal: Rehearsal | None, *, static: bool, as_json: bool
-) -> None:
-    from hpotune.planning.memory_plan import memory_note, memory_plan
-    from hpotune.search.start_points import start_points_text
-
-    config, searched = checked.study.config, [one.name for one in checked.study.space.searched]
-    warnings = checked.warnings + ([] if static else _cluster_warnings(checked))
-    memory = memory_plan(checked.study)
-    if memory is not None and (note := memory_note(memory)):
-        warnings.append(note)
-    if rehearsal is not None:
-        warnings += [finding.message(checked.study.source) for finding in rehearsal.findings]
-    warnings = list(dict.fromkeys(warnings))  # both find that the tasks are asked in another form
+def _print_checked(study: Path, found: CheckResult, *, as_json: bool) -> None:
     if as_json:
         print_json(
             {
                 "ok": True,
                 "mistakes": [],
-                "warnings": warnings,
-                "parameters": searched,
-                "starts": start_points_text(checked.starts),
-                "rehearsal": rehearsal.result if rehearsal is not None else None,
+                "warnings": found.warnings,
+                "parameters": found.parameters,
+                "starts": found.starts,
+                "rehearsal": found.rehearsal,
             }
         )
         return
-    for warning in warnings:
-        say(f"warning: {warning}", err=True)
-    for note in (*checked.notes, *checked.unused_studies()):
-        say(f"note: {note}", err=True)
-    say(f"{study} is valid: {config.budget.trials} trials over {', '.join(searched) or 'no parameter'}")
-    if rehearsal is not None and rehearsal.result is not None:
-        from hpotune.report.rehearsal_table import rehearsal_summary
+    for warning in found.warnings:
+        print_warning(warning)
+    for note in found.notes:
+        print_note(note)
+    say(f"{study} is valid: {found.trials} trials over {', '.join(found.parameters) or 'no parameter'}")
+    if found.rehearsal is not None:
+        from hpotune.reporting.rehearsal_table import rehearsal_summary
 
-        say(rehearsal_summary(rehearsal.result, again=rehearsal.again))
-    if checked.starts:
-        say(start_points_text(checked.starts))
+        say(rehearsal_summary(found.rehearsal, again=found.rehearsed_before))
+    if found.starts:
+        say(found.starts)
 
 
 @app.command(rich_help_panel=SET_UP)
@@ -129,12 +106,17 @@ def preview(
     Their text, the part that the loss counts, tokens, rows that are left out and why, lengths, and a request of each
     lm-eval task. With ranges under model or data: those of the first point.
     """
+    from hpotune.api.rehearsed_start import shown_rehearsal
+    from hpotune.checks.rehearsal import Limits
     from hpotune.checks.study_file import check as check_file
     from hpotune.errors import HpotuneError
-    from hpotune.report.rehearsal_table import preview_json, preview_table
+    from hpotune.reporting.rehearsal_table import preview_json, preview_table
 
     checked = check_file(study, data_root=data_root)
-    rehearsal = _rehearse(checked.study, memory=memory, time=time, preview=True, silent=as_json)
+    limits = Limits(memory_gb=memory, seconds=time)
+    rehearsal = shown_rehearsal(
+        checked.study, limits=limits, preview=True, silent=as_json, folder=checked.folder
+    )
     if rehearsal.result is None:
         raise HpotuneError(f"nothing to preview: {rehearsal.skipped}")
     if not rehearsal.result.rows:
@@ -144,59 +126,3 @@ def preview(
     else:
         show(preview_table(rehearsal.result, rows=PREVIEW_ROWS if rows is None else rows))
     rehearsal.raise_mistakes(checked.study)
-
-
-@dataclass(kw_only=True)
-class FirstRehearsal:
-    """The rehearsal of a study that is about to run, and its record in the study's folder."""
-
-    skip: bool
-    memory: float
-    time: float
-    silent: bool
-    done: Rehearsal | None = None
-
-    def rehearse(self, study: Study) -> None:
-        """Rehearse the study unless that is skipped or it is no fine-tuning; prints the warnings of a new rehearsal.
-
-        Raises: StudyFileError with every mistake; HpotuneError if it could not be finished.
-        """
-        if self.skip or study.config.model is None:
-            return
-        self.done = _rehearse(study, memory=self.memory, time=self.time, silent=self.silent)
-        self.done.raise_mistakes(study, complete=True)
-        if not self.done.again:
-            for finding in self.done.findings:
-                say(f"warning: {finding.message(study.source)}", err=True)
-
-    def record(self, folder: StudyFolder) -> None:
-        """Write the study's rehearsal.json, if it was rehearsed here or that was skipped."""
-        from hpotune.checks.rehearsal import record_rehearsal
-
-        if self.skip or self.done is not None:
-            record_rehearsal(folder, self.done)
-
-
-def _rehearse(study: Study, *, memory: float, time: float, silent: bool, preview: bool = False) -> Rehearsal:
-    """The rehearsal, with its progress on stderr: one line that changes on a terminal, else a line for each step."""
-    from hpotune.checks.rehearsal import Limits, rehearse
-    from hpotune.config.text.outside_text import console_text
-
-    terminal, shown = sys.stderr.isatty(), ""
-
-    def print_progress(text: str) -> None:
-        nonlocal shown
-        if terminal:
-            typer.echo(f"\r\x1b[K{console_text(text)}", nl=False, err=True)
-        elif text.rstrip("0123456789,of ") != shown:
-            shown = text.rstrip("0123456789,of ")
-            say(text, err=True)
-
-    limits = Limits(memory_gb=memory, seconds=time)
-    try:
-        return rehearse(
-            study, limits=limits, preview=preview, show=(lambda _: None) if silent else print_progress
-        )
-    finally:
-        if terminal and not silent:
-            typer.echo("\r\x1b[K", nl=False, err=True)

@@ -7,24 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from hpotune.cli.common import RESULTS, AsJson, Folder, Target, app, load_study_of, say, show
-from hpotune.cli.inspect import status_of
+from hpotune.cli.common import RESULTS, AsJson, Folder, Target, app, load_study_of, print_note, say, show
 
 if TYPE_CHECKING:
-    from hpotune.report.views.study_report import StudyReport
+    from hpotune.reporting.views.study_report import StudyReport
 
 
 def _report(target: Path, chosen: Path | None) -> StudyReport:
     """The report of a study as it is now."""
-    from datetime import datetime
+    from hpotune.api.study_views import read_report
 
-    from hpotune.report.views.study_report import study_report
-    from hpotune.storage.readers.read_only import rows_of
-
-    folder, study = load_study_of(target, chosen)
-    rows = rows_of(folder.provenance().store, study)
-    status = status_of(folder, study.config, rows)
-    return study_report(folder, study, rows, status, now=datetime.now())
+    return read_report(target, chosen, note=print_note)
 
 
 @app.command(rich_help_panel=RESULTS)
@@ -56,7 +49,7 @@ def report(
     It needs no network and no other file. pdf is the page printed by Chromium; md has the tables, csv every trial, json
     everything that the page shows.
     """
-    from hpotune.report.page.report_files import format_of, report_bytes, rewrite_until_over, write_report
+    from hpotune.reporting.page.report_files import format_of, report_bytes, rewrite_until_over, write_report
     from hpotune.workspace.folder import folder_of
 
     kind = "json" if as_json else format_of(format_, out)
@@ -100,18 +93,18 @@ def plot(
 
     Without a name: which figures there are.
     """
-    from hpotune.report.page.charts.figure_list import SHOWS, draw_of
+    from hpotune.reporting.page.charts.figure_list import SHOWS, draw_of
 
     if name is None:
-        from hpotune.report.console import plain_table
+        from hpotune.reporting.console import plain_table
 
         table = plain_table(("figure", "shows"))
         for figure, shows in SHOWS.items():
             table.add_row(figure, shows)
         show(table)
         return
-    from hpotune.report.page.charts.look import PAPER
-    from hpotune.report.page.drawing import check_file_format, figure_file
+    from hpotune.reporting.page.charts.look import PAPER
+    from hpotune.reporting.page.drawing import check_file_format, figure_file
     from hpotune.workspace.atomic_files import write_atomic_bytes
 
     draw, path = draw_of(name), out or Path(f"{name}.svg")
@@ -136,7 +129,7 @@ def dashboard(
     import getpass
     import platform
 
-    from hpotune.report.dashboard import copy_of, dashboard_server
+    from hpotune.reporting.dashboard import copy_of, dashboard_server
 
     found, loaded = load_study_of(study, folder)
     url = found.provenance().store

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -13,19 +13,11 @@ from hpotune.cli.common import (
     Folder,
     Target,
     app,
-    open_study,
+    chosen_where,
     print_json,
-    print_notes,
+    print_note,
     say,
 )
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from hpotune.config.schema.study_config import StudyConfig
-    from hpotune.records.stop_reason import StopReason
-    from hpotune.records.trial import TrialRow
-    from hpotune.workspace.folder import StudyFolder
 
 
 @app.command(rich_help_panel=RUN)
@@ -41,39 +33,22 @@ def resume(
 
     It runs where it ran before: on this machine or on Slurm.
     """
-
-    from hpotune.cli.after_search import repeats_left
+    from hpotune.api.continue_study import next_start
     from hpotune.cli.run import run, submit
-    from hpotune.config.load import load_study
-    from hpotune.errors import StudyFileError
-    from hpotune.launch.extend import ran_on_slurm
-    from hpotune.report.advice import stop_advice
 
-    if here and slurm:
-        raise StudyFileError("--here and --slurm exclude each other; give one of them")
-    found, opened, store = open_study(study, folder)
-    rows = store.rows()
-    file = study if study.is_file() else found.study_file  # where its budget may have been raised by hand
-    edited = load_study(file) if file.is_file() else found.load()
-    changed = _changed_after_search(edited.config, opened.config)
-    reason = _stop_reason(found.in_force(edited).config, rows)
-    if reason and changed:
-        from hpotune.launch.prepare import prepare
-
-        prepare(study, chosen=folder, data_root=data_root)
-        print_notes([f"{key} of the study file now applies" for key in changed])
-        found, opened, store = open_study(study, folder)
-    if reason and not repeats_left(found, opened, rows):
-        advice = stop_advice(reason, found.path)
-        print_json({"over": reason.text, "next": advice}) if as_json else say(
-            f"the study is over: {reason.text}\nnext: {advice}"
+    where = chosen_where(here=here, slurm=slurm)
+    start = next_start(study, folder, data_root=data_root, where=where, note=print_note)
+    if start.where == "slurm":
+        submit(study, folder=folder, data_root=data_root, as_json=as_json)
+    elif start.where == "here":
+        run(study, folder=folder, data_root=data_root, as_json=as_json)
+    else:
+        reason = start.reason
+        assert reason is not None, "it is over for a reason"
+        print_json({"over": reason.text, "next": start.advice}) if as_json else say(
+            f"the study is over: {reason.text}\nnext: {start.advice}"
         )
         raise typer.Exit(1 if reason.is_failure else 0)
-    if slurm or (not here and ran_on_slurm(found, rows)):
-        submit(study, folder=folder, data_root=data_root, as_json=as_json)
-        return
-    found.cancelled.unlink(missing_ok=True)
-    run(study, folder=folder, data_root=data_root, as_json=as_json)
 
 
 @app.command(rich_help_panel=RUN)
@@ -94,9 +69,8 @@ def extend(
 
     A value with + is added to the present limit; `none` removes it.
     """
+    from hpotune.api.continue_study import raise_budget
     from hpotune.errors import StudyFileError
-    from hpotune.launch.extend import extend_study
-    from hpotune.records.derived_points import check_not_derived
 
     asked = {
         "trials": trials, "gpu_hours": gpu_hours, "wall_time": wall_time, "until": until, "max_failed": max_failed,
@@ -107,28 +81,14 @@ def extend(
         raise StudyFileError(
             "extend needs a limit to raise, e.g. --trials +20; `hpotune extend --help` lists them"
         )
-    found, opened, store = open_study(study, folder, write=True)
-    check_not_derived(
-        found.path,
-        opened.config,
-        verb="extend",
-        advice="raise search.repeats or search.finalists there, then `hpotune resume` it",
-    )
-    rows = store.rows()
-    changed, config = extend_study(found, given, finished=sum(row.decided for row in rows))
-    store = open_study(found.path, None, write=True)[2]
-    store.append_waiting()
-    running = sum(row.state == "running" for row in rows)
-    advice = _next(
-        found, running=running, reason=_stop_reason(config, rows), more_parallel="parallel" in changed
-    )
+    done = raise_budget(study, folder, limits=given, note=print_note)
     if as_json:
-        print_json({"changed": changed, "running": running, "next": advice})
+        print_json(done)
         return
-    for key, pair in changed.items():
+    for key, pair in done.changed.items():
         before, after = ("no limit" if value is None else value for value in pair)
         say(f"budget.{key}: {before} -> {after}")
-    say(f"next: {advice}" if changed else "nothing changed: these limits are in force already")
+    say(f"next: {done.next}" if done.changed else "nothing changed: these limits are in force already")
 
 
 @app.command(rich_help_panel=RUN)
@@ -147,62 +107,18 @@ def retry(
 
     Each point is tried again under a new number; the old failures no longer count against the budget.
     """
-    from hpotune.launch.extend import trials_to_retry
-    from hpotune.launch.prepare import snapshot_current_code
+    from hpotune.api.continue_study import retry_trials
 
-    found, loaded, store = open_study(study, folder, write=True)
-    rows = store.rows()
-    failed = trials_to_retry(rows, numbers=numbers or [], cause=cause)
-    retried = store.retry([row.number for row in failed]) if failed else {}
-    running = sum(row.state == "running" for row in rows)
-    reason = _stop_reason(loaded.config, store.rows())
-    advice = _next(found, running=running, reason=reason, more_parallel=False) if retried else ""
-    if retried:
-        print_notes(snapshot_current_code(found).notes)
+    done = retry_trials(study, folder, numbers=numbers or [], cause=cause, note=print_note)
     if as_json:
-        print_json({"retried": retried, "running": running, "next": advice})
+        print_json({"retried": done.retried, "running": done.running, "next": done.next})
         return
-    for row in failed:
+    for row in done.failed:
         why = f"{row.failure.cause}: {row.failure.message}" if row.failure else "unknown"
-        say(f"trial {row.number} ({why}) -> trial {retried[row.number]}")
+        say(f"trial {row.number} ({why}) -> trial {done.retried[row.number]}")
     of_cause = f" with cause {cause}" if cause else ""
     say(
-        f"next: {advice}"
-        if retried
+        f"next: {done.next}"
+        if done.retried
         else f"nothing to retry: no failed trial{of_cause} that is not retried already"
     )
-
-
-def _changed_after_search(edited: StudyConfig, opened: StudyConfig) -> list[str]:
-    """What an edited study file changes although the search is over: the rule, and what follows the search."""
-    pairs = {
-        "the rule `best`": (edited.best, opened.best),
-        "search.finalists": (edited.search.finalists, opened.search.finalists),
-        "search.repeats": (edited.search.repeats, opened.search.repeats),
-    }
-    return [key for key, (now, before) in pairs.items() if now != before]
-
-
-def _stop_reason(config: StudyConfig, rows: Sequence[TrialRow]) -> StopReason | None:
-    """Why no further trial may start; None while one may."""
-    from datetime import datetime
-
-    from hpotune.schedule.stopping_criterion import stop_reason
-
-    return stop_reason(config, rows, now=datetime.now())
-
-
-def _next(folder: StudyFolder, *, running: int, reason: StopReason | None, more_parallel: bool) -> str:
-    """What to do now, in one line."""
-    from shlex import quote
-
-    from hpotune.report.advice import stop_advice
-
-    path = quote(str(folder.path))
-    if reason:
-        return f"{stop_advice(reason, folder.path)} (the study is still over: {reason.text})"
-    if running and not more_parallel:
-        return f"nothing: the workers of the {running} running trials continue with it"
-    if running:
-        return f"hpotune submit {path} (adds workers; a `hpotune run` keeps its number of workers)"
-    return f"hpotune resume {path}"

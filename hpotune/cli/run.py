@@ -19,18 +19,18 @@ from hpotune.cli.common import (
     app,
     load_study_of,
     open_study,
-    print_best,
     print_json,
-    print_notes,
+    print_note,
+    printed_messages,
     say,
+    show,
 )
-from hpotune.cli.rehearse import MEMORY_GB, TIME_S, FirstRehearsal, Memory, NoRehearsal, Time
+from hpotune.cli.rehearse import MEMORY_GB, TIME_S, Memory, NoRehearsal, Time
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from hpotune.config.load import Study
-    from hpotune.storage import TrialQueue
+    from hpotune.api.start_study import StartOptions
     from hpotune.worker import WorkerResult
     from hpotune.workspace.folder import StudyFolder
 
@@ -51,33 +51,43 @@ def run(
     On a terminal it shows the running trials with their phases, and the best one so far; elsewhere a line for each
     change. The trials are rehearsed first, as `check` does; a mistake stops the study before anything is written.
     """
-    from hpotune.cli.after_search import run_repeats
-    from hpotune.launch.prepare import prepare
-    from hpotune.launch.run_local import check_local, run_study
-    from hpotune.planning.study_plan import record_plan
-    from hpotune.report.progress.run_display import Progress
+    from hpotune.api.start_study import run_here
+    from hpotune.errors import HpotuneError
+    from hpotune.reporting.best_table import best_table
+    from hpotune.reporting.views.best import best_result
 
-    first = FirstRehearsal(skip=no_rehearsal, memory=memory, time=time, silent=as_json)
-
-    def accept(_: StudyFolder, checked: Study) -> None:
-        check_local(checked.config)
-        first.rehearse(checked)
-
-    prepared = prepare(study, chosen=folder, data_root=data_root, accept=accept, adopt=adopt)
-    first.record(prepared.folder)
-    config = prepared.study.config
-    say(f"{config.name}: {prepared.folder.path}\nstore: {prepared.store_url} ({prepared.why})", err=True)
-    print_notes(prepared.notes)
-    record_plan(prepared.folder, config, local=True)
-    with Progress(prepared.folder, config, prepared.store, silent=as_json) as progress:
-        done = run_study(prepared.folder, prepared.store, config, show=progress.show)
-    done = done and run_repeats(prepared.folder, as_json=as_json)
-    print_best(prepared.folder, prepared.study, prepared.store, as_json=as_json)
-    if not done:
+    options = _options(folder, adopt, no_rehearsal, memory, time, data_root)
+    end = run_here(study, options, messages=printed_messages(progress=not as_json))
+    prepared = end.prepared
+    best = best_result(prepared.folder, prepared.study.config, prepared.store.rows())
+    print_json(best) if as_json else show(best_table(best))
+    if not end.finished:
         say(f"interrupted; `hpotune run {study}` continues it", err=True)
         raise typer.Exit(130)
-    _check_outcome(prepared.store)
-    _print_early_stop(prepared.store)
+    if end.failure:
+        raise HpotuneError(end.failure)
+    if end.early_stop:
+        say(end.early_stop, err=True)
+
+
+def _options(
+    folder: Path | None,
+    adopt: bool,
+    no_rehearsal: bool,
+    memory: float,
+    time: float,
+    data_root: str | None,
+) -> StartOptions:
+    from hpotune.api.start_study import StartOptions
+    from hpotune.checks.rehearsal import Limits
+
+    return StartOptions(
+        folder=folder,
+        adopt=adopt,
+        rehearse=not no_rehearsal,
+        limits=Limits(memory_gb=memory, seconds=time),
+        data_root=data_root,
+    )
 
 
 @app.command(rich_help_panel=RUN)
@@ -96,51 +106,31 @@ def submit(
     Submitting again adds only the jobs that are missing. The trials are rehearsed first, as `check` does; a mistake
     stops the study before anything is written or submitted. With `resources.rehearsal: job` a small job does it.
     """
-    from datetime import datetime
+    from hpotune.api.start_study import submit_study
+    from hpotune.workspace.folder import StudyFolder
 
-    from hpotune.cli.after_search import submit_repeats
-    from hpotune.launch.follow_up import first_jobs, follow_up
-    from hpotune.launch.prepare import prepare
-    from hpotune.planning.study_plan import record_plan
-    from hpotune.slurm.commands import SUBMIT_S, limited_time
-    from hpotune.slurm.submit import check_submittable
-
-    first = FirstRehearsal(skip=no_rehearsal, memory=memory, time=time, silent=as_json)
-
-    def accept(found: StudyFolder, checked: Study) -> None:
-        if checked.config.resources.rehearsal == "here":
-            first.rehearse(checked)
-        for spec in first_jobs(checked.config, now=datetime.now()):
-            check_submittable(found, checked.config, spec)
-
-    with limited_time(SUBMIT_S):
-        prepared = prepare(study, chosen=folder, data_root=data_root, accept=accept, adopt=adopt)
-        first.record(prepared.folder)
-        record_plan(prepared.folder, prepared.study.config)
-        done = follow_up(prepared.folder, prepared.store, prepared.study.config, now=datetime.now())
-        repeats, warning = submit_repeats(prepared.folder, unattended=False)
-    print_notes(prepared.notes)
-    for text in filter(None, [done.warning, warning]):
-        say(f"warning: {text}", err=True)
+    options = _options(folder, adopt, no_rehearsal, memory, time, data_root)
+    done = submit_study(study, options, messages=printed_messages(progress=not as_json))
     if as_json:
         print_json(
             {
-                "folder": str(prepared.folder.path),
-                "store": prepared.store_url,
+                "folder": str(done.folder),
+                "store": done.store,
                 "submitted": list(done.submitted),
-                "submitted_repeats": repeats,
-                "swept": list(done.requeued),
+                "submitted_repeats": list(done.submitted_repeats),
+                "swept": list(done.swept),
             }
         )
         return
-    say(f"{prepared.study.config.name}: {prepared.folder.path}\nstore: {prepared.store_url} ({prepared.why})")
+    found = StudyFolder(path=done.folder)
+    say(f"{done.study}: {done.folder}\nstore: {done.store} ({done.store_reason})")
     for id_ in done.submitted:
-        say(f"submitted job {id_}: {prepared.folder.jobs / id_}")
-    for id_ in repeats:
-        say(f"submitted job {id_} (repeats): {prepared.folder.repeats.jobs / id_}")
+        say(f"submitted job {id_}: {found.jobs / id_}")
+    for id_ in done.submitted_repeats:
+        say(f"submitted job {id_} (repeats): {found.repeats.jobs / id_}")
     say(
-        f"next: hpotune status {prepared.folder.path}"
-        if done.submitted or repeats
+        f"next: hpotune status {done.folder}"
+        if done.submitted or done.submitted_repeats
         else "no job is missing: nothing was submitted"
     )
 
@@ -151,15 +141,9 @@ def cancel(study: Target, folder: Folder = None, as_json: AsJson = False) -> Non
 
     Finished trials stay; running trials are interrupted and wait for a worker.
     """
-    from hpotune.launch.cancel import cancel_study
-    from hpotune.slurm.commands import SUBMIT_S, limited_time
+    from hpotune.api.stop_study import stop_study
 
-    found, _, store = open_study(study, folder)  # it changes no trial
-    with limited_time(SUBMIT_S):
-        stopped = cancel_study(found, store)
-        if found.repeats.resolved_file.is_file():
-            repeats, _, store = open_study(found.repeats.path, None)
-            stopped += cancel_study(repeats, store)
+    stopped = stop_study(study, folder, note=print_note)
     print_json({"cancelled": stopped}) if as_json else say(
         f"stopped: {', '.join(stopped) or 'nothing was running'}"
     )
@@ -329,7 +313,7 @@ def step(study: Target, ended: Ended = "") -> None:
 def _follow_up(study: Path, *, ended: list[str]) -> None:
     from datetime import datetime
 
-    from hpotune.cli.after_search import submit_repeats
+    from hpotune.api.after_search import submit_repeats
     from hpotune.launch.follow_up import follow_up as submit_missing
     from hpotune.slurm.job_usage import record_usage
 
@@ -338,31 +322,8 @@ def _follow_up(study: Path, *, ended: list[str]) -> None:
     record_usage(folder)
     lost, jobs = (", ".join(map(str, found)) or "none" for found in (done.requeued, done.submitted))
     say(f"trials of stale workers: {lost}; submitted jobs: {jobs}")
-    repeats, warning = submit_repeats(folder, unattended=True)
+    repeats, warning = submit_repeats(folder, unattended=True, note=print_note)
     if repeats:
         say(f"submitted jobs of the repeats: {', '.join(repeats)}")
     for text in filter(None, [done.warning, warning]):
         say(f"warning: {text}", err=True)
-
-
-def _print_early_stop(store: TrialQueue) -> None:
-    """Prints why a study stopped before its last trial: a goal, a date, hours."""
-    from datetime import datetime
-
-    from hpotune.schedule.stopping_criterion import stop_reason
-
-    rows = store.rows()
-    missing = store.config.budget.trials - sum(row.decided for row in rows)
-    if missing > 0 and (reason := stop_reason(store.config, rows, now=datetime.now())):
-        say(f"stopped with {missing} trials left: {reason.text}", err=True)
-
-
-def _check_outcome(store: TrialQueue) -> None:
-    """Raises HpotuneError where the study ended with fewer trials than its budget and no stop reason."""
-    from datetime import datetime
-
-    from hpotune.errors import HpotuneError
-    from hpotune.launch.run_local import shortfall
-
-    if why := shortfall(store.config, store.rows(), now=datetime.now()):
-        raise HpotuneError(why)

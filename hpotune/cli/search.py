@@ -18,8 +18,8 @@ def algorithms(name: Named = None, as_json: AsJson = False) -> None:
     For each: what to use it for, the cost of a proposal, how it works with many workers, what it does not support.
     """
     from hpotune.errors import StudyFileError, nearest
-    from hpotune.report.tables import algorithm_page, algorithms_table
-    from hpotune.report.views.algorithm_view import algorithm_view
+    from hpotune.reporting.tables import algorithm_page, algorithms_table
+    from hpotune.reporting.views.algorithm_view import algorithm_view
     from hpotune.search.algorithms.registry import MODULES, algorithm
 
     if name is not None:

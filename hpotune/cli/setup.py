@@ -44,7 +44,7 @@ def doctor(
     Each finding says what to change, where something is wrong.
     """
     from hpotune.checks.doctor import exit_code, findings
-    from hpotune.report.tables import findings_table
+    from hpotune.reporting.tables import findings_table
 
     found = findings(study)
     print_json([finding.as_json() for finding in found]) if as_json else show(findings_table(found))

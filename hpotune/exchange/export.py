@@ -22,6 +22,7 @@ from hpotune.exchange.model_card import model_card
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.best_trials import best_trials
 from hpotune.workspace.atomic_files import set_usual_mode, write_atomic
+from hpotune.workspace.fetched_lock import located, lock_file, read_lock
 from hpotune.workspace.folder import StudyFolder
 
 _ONLY_WITH_RANGES: tuple[KeyPath, ...] = (
@@ -138,7 +139,8 @@ def _write_weights(
         raise HpotuneError(
             f"trial {row.number}: its adapter was not kept ({adapter}); raise keep.best in a new study"
         )
-    model = study.point(row.params).model
+    lock = read_lock(lock_file(folder.path))
+    model = located(study.point(row.params), lock).model
     assert model is not None, "asked for fine-tuning studies only"
     request = {
         "base": model.path,

@@ -1,6 +1,6 @@
 """The model card of an export: the README.md that the Hugging Face hub shows, with its metadata as YAML.
 
-Numbers come from report/views/ alone. Source of the metadata: https://huggingface.co/docs/hub/model-cards and
+Numbers come from reporting/views/ alone. Source of the metadata: https://huggingface.co/docs/hub/model-cards and
 https://github.com/huggingface/hub-docs, modelcard.md.
 """
 
@@ -18,13 +18,13 @@ from hpotune.config.text.outside_text import markdown_text
 from hpotune.config.yaml_source import Value, write_yaml
 from hpotune.exchange.base_licence import base_licence
 from hpotune.records.trial import TrialRow
-from hpotune.report.best_table import base_model_comparison, expected_where
-from hpotune.report.derived.repeats_table import error_sentences
-from hpotune.report.format import interval, score
-from hpotune.report.page.charts.figure import sentence
-from hpotune.report.views.best import BestResult, best_result
-from hpotune.report.views.sealed_test import SealedScore, SealedTestResult, SealedTrial, sealed_test_result
-from hpotune.report.views.trial_view import TrialView, trial_view
+from hpotune.reporting.best_table import base_model_comparison, expected_where
+from hpotune.reporting.derived.repeats_table import error_sentences
+from hpotune.reporting.format import interval, score
+from hpotune.reporting.page.charts.figure import sentence
+from hpotune.reporting.views.best import BestResult, best_result
+from hpotune.reporting.views.sealed_test import SealedScore, SealedTestResult, SealedTrial, sealed_test_result
+from hpotune.reporting.views.trial_view import TrialView, trial_view
 from hpotune.workspace.folder import StudyFolder
 
 _LOCAL = ("package:", "/", ".", "~")

@@ -20,6 +20,7 @@ from hpotune.exchange.formats.trl_config import trl_config
 from hpotune.exchange.trial_setting import TrialSetting, trial_setting
 from hpotune.records.trial import TrialRow
 from hpotune.workspace.atomic_files import write_atomic
+from hpotune.workspace.fetched_lock import located, lock_file, read_lock
 from hpotune.workspace.folder import StudyFolder
 
 SettingFormat = Literal["study", "script", "axolotl", "trl", "llama-factory", "litgpt"]
@@ -70,7 +71,7 @@ def _tool_file(folder: StudyFolder, study: Study, row: TrialRow, *, staged: Path
     )  # refuses before rows are read
     request = {
         "form": first.rows,
-        "point": setting.point.model_dump(mode="json"),
+        "point": located(setting.point, read_lock(lock_file(folder.path))).model_dump(mode="json"),
         "data_root": setting.data_root,
         "offline": setting.offline,
         "prepared": setting.prepared,

@@ -44,7 +44,7 @@ def main(file: Path, *, kept: Kept | None = None, started: float | None = None) 
         signal.signal(number, record_signal)
     spec = TrialSpec.model_validate_json(file.read_text())
     Path(spec.folder).mkdir(parents=True, exist_ok=True)
-    hub.prepare_environment(offline=spec.offline)
+    hub.prepare_environment(offline=spec.offline, fetched=spec.fetched)
     if kept is None:
         import_training()
 

@@ -29,6 +29,8 @@ class RehearsalSpec(Section):
     data_root: str | None = None
     offline: bool = False
     """Whether trials run offline; the rehearsal itself may use what the login node can reach."""
+    fetched: str | None = None
+    """Absolute; the lock file of `hpotune fetch`; null: there is none."""
     prepared: str | None = None
     """A folder for the tokenized rows and passed model checks, which the study's trials read; null: none are kept."""
     preview: bool = False

@@ -33,6 +33,8 @@ class TrialSpec(Section):
     checks: ChecksConfig = ChecksConfig()
     data_root: str | None = None
     offline: bool = True
+    fetched: str | None = None
+    """Absolute; the lock file of `hpotune fetch`, whose commits it reads; null: what the caches hold."""
     python: str | None = None
     command: str | None = None
     home: str = "."

@@ -15,9 +15,9 @@ from signal import SIGTERM
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import StoreError
-from hpotune.objective.process import PAUSE_SIGNAL, StopRequest
 from hpotune.schedule.stopping_criterion import stop_reason
 from hpotune.storage import Claim, TrialQueue
+from hpotune.worker.objective.process import PAUSE_SIGNAL, StopRequest
 from hpotune.workspace.heartbeat import Heartbeat
 from hpotune.workspace.timeline import log
 

@@ -18,9 +18,6 @@ from typing import Literal
 
 from hpotune.config.load import Study
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.objective import open_objective
-from hpotune.objective.interface import Evaluate, TrialContext, failed_result
-from hpotune.objective.process import PAUSE_SIGNAL, StopRequest
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker, slurm_job_id
 from hpotune.schedule.failures import BadNode, bad_nodes
@@ -42,6 +39,9 @@ from hpotune.storage import (
 from hpotune.worker.heartbeat_monitor import Monitor, Now
 from hpotune.worker.job_end import AskLoss, AskTimes, JobEnd
 from hpotune.worker.leader_file import write_leader
+from hpotune.worker.objective import open_objective
+from hpotune.worker.objective.interface import Evaluate, TrialContext, failed_result
+from hpotune.worker.objective.process import PAUSE_SIGNAL, StopRequest
 from hpotune.worker.outcome import error_cause, outcome_text, record_outcome
 from hpotune.worker.trial_spec import base_spec, make_trial_folder, spec_at_point
 from hpotune.workspace.atomic_files import touch, wait_for_disk_space
@@ -335,7 +335,7 @@ class WorkerLoop:
         aim = "" if row.rung is None else f", to rung {row.rung + 1}"
         if row.lineage is not None:
             aim = f", generation {row.generation + 1}, from trial {row.lineage.parent}"
-        # report/views/why.py finds the trial's part of the log by "trial N starts: "
+        # reporting/views/why.py finds the trial's part of the log by "trial N starts: "
         log(f"trial {row.number} starts: {dict(row.params) or row.kind}{aim}")
         result = self._evaluate_safely(claim, evaluate)
         seconds = time.time() - started

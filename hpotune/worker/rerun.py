@@ -15,11 +15,11 @@ from pathlib import Path
 from hpotune.config.load import Study
 from hpotune.config.memory.point_memory import MEMORY_FILE
 from hpotune.errors import StudyFileError
-from hpotune.objective import open_objective
-from hpotune.objective.interface import TrialContext
-from hpotune.objective.process import StopRequest
 from hpotune.records.trial import TrialResult, TrialRow, TrialSpec
 from hpotune.worker.leader_file import leader_of_rerun
+from hpotune.worker.objective import open_objective
+from hpotune.worker.objective.interface import TrialContext
+from hpotune.worker.objective.process import StopRequest
 from hpotune.worker.trial_spec import base_spec, spec_at_point
 from hpotune.workspace.code_snapshot import CodeSnapshot, find_snapshot
 from hpotune.workspace.folder import StudyFolder
@@ -159,6 +159,7 @@ def _snapshot(folder: StudyFolder, recorded: TrialSpec | None) -> CodeSnapshot |
 def _as_recorded(recorded: TrialSpec, built: TrialSpec) -> TrialSpec:
     """The recorded spec with the paths of the study's folder as it is now: it may have been moved."""
     score = recorded.point.score.model_copy(update={"include_path": built.point.score.include_path})
-    now = {name: getattr(built, name) for name in ("python", "command", "code", "home", "prepared", "parent")}
+    moved = ("python", "command", "code", "home", "prepared", "parent", "fetched")
+    now = {name: getattr(built, name) for name in moved}
     point = recorded.point.model_copy(update={"score": score})
     return recorded.model_copy(update={**now, "point": point})

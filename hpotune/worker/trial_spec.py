@@ -9,6 +9,7 @@ from hpotune.records.trial import TrialRow, TrialSpec
 from hpotune.worker.derived_spec import derived_spec
 from hpotune.worker.leader_file import LEADER, races
 from hpotune.workspace.code_snapshot import CodeSnapshot
+from hpotune.workspace.fetched_lock import located, lock_file, read_lock
 from hpotune.workspace.folder import StudyFolder
 
 
@@ -19,16 +20,18 @@ def base_spec(row: TrialRow, study: Study, folder: StudyFolder, *, home: str) ->
     """
     config, ladder, line = study.config, study.config.search.ladder, row.lineage
     rung = ladder.rung(row.rung) if ladder is not None and row.rung is not None else None
+    lock = lock_file(folder.path)
     return TrialSpec(
         study=config.name,
         number=row.number,
         kind=row.kind,
         seed=config.search.seed,
         folder=str(folder.trial(row.number)),
-        point=study.base(),
+        point=located(study.base(), read_lock(lock)),
         checks=config.checks,
         data_root=config.data_root,
         offline=config.env.offline,
+        fetched=str(lock) if lock is not None else None,
         python=config.python,
         command=config.command,
         prepared=str(folder.prepared) if config.model is not None else None,
@@ -50,6 +53,8 @@ def spec_at_point(
         spec = derived_spec(spec, row, StudyFolder(path=Path(spec.folder).parents[1]))
     elif row.kind != "baseline":
         spec = spec.model_copy(update={"point": study.point(row.params)})
+    lock = read_lock(Path(spec.fetched) if spec.fetched is not None else None)
+    spec = spec.model_copy(update={"point": located(spec.point, lock)})
     return spec if code is None else code.apply(spec)
 
 

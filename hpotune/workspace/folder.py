@@ -20,6 +20,7 @@ from hpotune.config.schema.study_config import NAME, StudyConfig
 from hpotune.config.yaml_source import Source, Value, read_source, write_yaml
 from hpotune.errors import StoreError, StudyFileError
 from hpotune.workspace.atomic_files import file_mode, unwritable_message, write_atomic
+from hpotune.workspace.fetched_lock import FILE as FETCHED
 from hpotune.workspace.provenance import Provenance, read_provenance, write_provenance
 from hpotune.workspace.trust import check_files, check_folder, check_trial, restrict_umask, store_files
 
@@ -329,7 +330,8 @@ def check_same_study(folder: StudyFolder, values: Mapping[str, Value]) -> None:
     Raises: StudyFileError naming the first section that differs.
     """
     if not folder.resolved_file.is_file():
-        own = ".hpotune-"  # the lock, and test files of check_writable
+        # The lock, test files of check_writable, and what `hpotune fetch` writes before there is a study.
+        own = (".hpotune-", FETCHED)
         if folder.path.exists() and any(not path.name.startswith(own) for path in folder.path.iterdir()):
             raise StudyFileError(
                 f"{folder.path}: holds other files and no study; rename the study (name:), use --folder, or remove "

@@ -234,7 +234,7 @@ def process(*arguments: str) -> float:
 
 
 def measure(kind: str, url: str, base: Path, trials: int) -> None:
-    from hpotune.report.views.status import study_status
+    from hpotune.reporting.views.status import study_status
     from hpotune.storage import TrialQueue
     from hpotune.storage.readers.read_only import rows_of
 

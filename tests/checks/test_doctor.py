@@ -178,7 +178,7 @@ def test_missing_offline_data_is_an_error(make_study, tmp_path, monkeypatch):
         study = make_study(model={"path": model}, data={"path": "some/data"}, **sections)
         found = {f.text.split(" is ")[0]: f for f in cache_findings(study.config)}
         assert found[f"model {model}"].level == level
-    assert found["model one/absent"].advice == "on a node with internet: hf download one/absent"
+    assert found["model one/absent"].advice.endswith("hpotune fetch STUDY, or hf download one/absent")
     assert found["dataset some/data"].advice.endswith("hf download some/data --repo-type dataset")
     online = make_study(
         model={"path": "one/absent"}, data={"path": "some/data"}, env={"offline": False}, **sections

@@ -1,4 +1,4 @@
-"""The top keys of each verb's `--json`, on a study that really runs; nested keys: tests/report/test_json_output.py."""
+"""The top keys of each verb's `--json`, on a study that runs; nested keys: tests/reporting/test_json_output.py."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from hpotune.cli import app, main
 from hpotune.config.text.outside_text import has_hidden
 from hpotune.launch.prepare import prepare
 from hpotune.records.trial import Failure, TrialResult, Worker
-from hpotune.report.page.charts.figure_list import FIGURES
+from hpotune.reporting.page.charts.figure_list import FIGURES
 from hpotune.storage import Claim
 
 TEXT = "=cmd()|'!A1\u202e\u200b;=1+1 [/b] :smile: <b onclick=x>y</b> `c` | _e_ {x}"

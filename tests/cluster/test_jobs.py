@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from hpotune.records.jobs import JobSpec
-from hpotune.report.wait_reasons import explain
+from hpotune.reporting.wait_reasons import explain
 from hpotune.slurm.job_script import dependency_option
 from hpotune.slurm.study_jobs import cached_jobs, query_jobs
 from hpotune.workspace.atomic_files import write_atomic

@@ -16,7 +16,11 @@ from hpotune.config.templates import copy_template, list_templates
 from hpotune.errors import StudyFileError
 
 NAMES = [name for name, _ in list_templates()]
-WITH_CODE = {"function": "objective.py", "command": "train.py"}
+WITH_CODE = {
+    "function": "objective.py",
+    "command": "train.py",
+    **{name: f"train_{name}.py" for name in ("accelerate", "hydra", "transformers", "trl")},
+}
 
 
 def content(folder: Path) -> dict[str, bytes]:

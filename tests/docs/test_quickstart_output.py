@@ -11,11 +11,11 @@ from rich.console import RenderableType
 
 from hpotune.config.load import load_study
 from hpotune.records.trial import TrialResult, Worker
-from hpotune.report.best_table import best_table
-from hpotune.report.console import plain_console
-from hpotune.report.tables import trials_table
-from hpotune.report.views.best import best_result
-from hpotune.report.views.trial_view import trial_view
+from hpotune.reporting.best_table import best_table
+from hpotune.reporting.console import plain_console
+from hpotune.reporting.tables import trials_table
+from hpotune.reporting.views.best import best_result
+from hpotune.reporting.views.trial_view import trial_view
 from hpotune.storage import Claim, TrialQueue
 from hpotune.workspace.folder import StudyFolder
 

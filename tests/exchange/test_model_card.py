@@ -12,7 +12,7 @@ from hpotune.config.load import Study, build_study
 from hpotune.config.text.outside_text import has_hidden
 from hpotune.exchange.model_card import model_card, sealed_lines
 from hpotune.records.trial import TrialRow
-from hpotune.report.views.sealed_test import SealedDifference, SealedScore, SealedTestResult, SealedTrial
+from hpotune.reporting.views.sealed_test import SealedDifference, SealedScore, SealedTestResult, SealedTrial
 from hpotune.workspace.openings import Opening
 from tests.exchange.conftest import Tuned
 

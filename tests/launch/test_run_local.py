@@ -17,12 +17,12 @@ from hpotune.checks.doctor import findings
 from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.launch.cancel import cancel_study
 from hpotune.launch.run_local import check_local, run_study, run_workers, shortfall
-from hpotune.objective.process import marked_processes
 from hpotune.records.jobs import JobRow
 from hpotune.records.trial import Worker
 from hpotune.slurm.commands import error_line
 from hpotune.slurm.study_jobs import failure_by_job_state
 from hpotune.storage import TrialQueue, stale_on_host
+from hpotune.worker.objective.process import marked_processes
 from hpotune.workspace.lock import try_exclusive_lock
 
 GONE = 2**22 + 1

@@ -12,11 +12,11 @@ from datetime import datetime
 
 import pytest
 
-from hpotune.objective.process import marked_processes
 from hpotune.records.trial import Failure, TrialResult, Worker
 from hpotune.storage import output_reader, requeue_lock, stale_on_host
 from hpotune.storage.trials import stale
 from hpotune.worker import WorkerLoop, this_worker
+from hpotune.worker.objective.process import marked_processes
 
 LOCAL = Worker(job="local", host="h", pid=os.getpid())
 IN_JOB = Worker(job="7_0", host="n1", pid=os.getpid(), task="0.0")

@@ -12,10 +12,10 @@ import pytest
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import HpotuneError, StudyFileError
-from hpotune.objective import open_objective
-from hpotune.objective.interface import TrialContext
-from hpotune.objective.process import StopRequest
 from hpotune.records.trial import TrialResult, TrialSpec
+from hpotune.worker.objective import open_objective
+from hpotune.worker.objective.interface import TrialContext
+from hpotune.worker.objective.process import StopRequest
 from hpotune.workspace import code_snapshot
 from hpotune.workspace.code_snapshot import CodeSnapshot, find_snapshot, snapshot_code
 from hpotune.workspace.folder import StudyFolder

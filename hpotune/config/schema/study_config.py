@@ -12,15 +12,21 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, JsonValue, field_validator, model_validator
 
-from hpotune.config.metrics import known_sense, plain_sense
+from hpotune.config.metrics import plain_sense
 from hpotune.config.schema import Section as Section
 from hpotune.config.schema.best_rule import BestRule
+from hpotune.config.schema.collect_config import CollectConfig as CollectConfig
 from hpotune.config.schema.data_config import PROMPTS as PROMPTS
 from hpotune.config.schema.data_config import DataConfig as DataConfig
 from hpotune.config.schema.execution import BudgetConfig, ExecutionConfig, PlanConfig, RetryConfig
-from hpotune.config.schema.race_config import Race, race_mistakes
+from hpotune.config.schema.race_config import race_mistakes
 from hpotune.config.schema.resources import EnvConfig, ResourcesConfig
 from hpotune.config.schema.rungs import unfit
+from hpotune.config.schema.score_config import Limit as Limit
+from hpotune.config.schema.score_config import Objective as Objective
+from hpotune.config.schema.score_config import ScoreConfig as ScoreConfig
+from hpotune.config.schema.score_config import ScoredTask as ScoredTask
+from hpotune.config.schema.score_config import as_list, no_direction, own_code_keys
 from hpotune.config.schema.search_config import SearchConfig as SearchConfig
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
@@ -53,165 +59,6 @@ class ModelConfig(Section):
     def _labels_used(self) -> ModelConfig:
         if self.num_labels is not None and self.task == "causal_lm":
             raise ValueError("num_labels: needs task: sequence_classification; remove it or set task")
-        return self
-
-
-class Objective(Section):
-    """A number that the study optimizes."""
-
-    task: str | None = None
-    """An lm-eval task or group; null: `metric` is a number from training, or from your function or command."""
-    metric: str = "value"
-    """A metric of the task such as `acc_norm` (with a filter: `exact_match,strict-match`); eval_loss, train_loss or
-    eval_accuracy; or a key that your function or command returns."""
-    direction: Literal["maximize", "minimize"] | None = None
-    """null: derived from the metric's name (acc, f1: maximize; loss, perplexity: minimize). A function or command needs
-    it unless the metric has a common name such as loss, accuracy or f1."""
-    goal: float | None = Field(default=None, allow_inf_nan=False)
-    """The study ends when a trial reaches this value; null: no goal."""
-    limit: int | None = Field(default=None, ge=1)
-    """Number of items of each task that are scored, from the first; null: all. Fewer items give a larger standard
-    error."""
-    num_fewshot: int | None = Field(default=None, ge=0)
-    """Number of few-shot examples in the prompt; null: the task's default."""
-
-    @property
-    def label(self) -> str:
-        """TASK/METRIC such as `hellaswag/acc_norm`, or the metric alone."""
-        return f"{self.task}/{self.metric}" if self.task else self.metric
-
-    @property
-    def sense(self) -> Literal["maximize", "minimize"]:
-        """The direction, derived from the metric's name if the file does not give it.
-
-        Raises: ValueError if the direction of the metric is not known.
-        """
-        if self.direction is not None:
-            return self.direction
-        sense = known_sense(self.metric)
-        if sense is None:
-            raise ValueError(_no_direction(self.metric))
-        return sense
-
-    @model_validator(mode="after")
-    def _direction_known(self) -> Objective:
-        self.sense  # noqa: B018 - raises where the direction is missing
-        for key in ("limit", "num_fewshot"):
-            if self.task is None and getattr(self, key) is not None:
-                raise ValueError(f"{key}: needs an lm-eval task; add task, or remove {key}")
-        return self
-
-
-def _no_direction(metric: str) -> str:
-    return f"metric: {metric!r} has no known direction; add `direction: maximize` or `direction: minimize`"
-
-
-def _as_list(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
-class Limit(Section):
-    """A limit on a number that is known only after the trial; a trial that violates it is never the best."""
-
-    metric: str
-    """peak_memory_gb or another number from training; `TASK/METRIC` of a scored task; a key that your function or
-    command returns; or seconds, the total time of the trial's attempts. A trial without that number counts as
-    satisfying the limit, and `best` says so."""
-    min: float | None = Field(default=None, allow_inf_nan=False)
-    """The smallest allowed value; null: no lower limit."""
-    max: float | None = Field(default=None, allow_inf_nan=False)
-    """The largest allowed value; null: no upper limit."""
-
-    @model_validator(mode="after")
-    def _limits(self) -> Limit:
-        if self.min is None and self.max is None:
-            raise ValueError("metric: has neither min nor max; add one")
-        if self.min is not None and self.max is not None and self.min > self.max:
-            raise ValueError(f"min: {self.min:g} is above max: {self.max:g}; needs min <= max")
-        return self
-
-
-class ScoredTask(Section):
-    """An entry of `score.record` or `score.test` with settings of its own: `{task: piqa, limit: 40}`."""
-
-    task: str
-    """An lm-eval task or group."""
-    limit: int | None = Field(default=None, ge=1)
-    """Number of items of each task that are scored, from the first; null: all."""
-    num_fewshot: int | None = Field(default=None, ge=0)
-    """Number of few-shot examples in the prompt; null: the task's default."""
-
-    @property
-    def settings(self) -> str:
-        """The settings in words; empty if there are none."""
-        given = {"limit": self.limit, "num_fewshot": self.num_fewshot}
-        return ", ".join(f"{key} {value}" for key, value in given.items() if value is not None)
-
-
-def _as_task(entry: object) -> object:
-    return {"task": entry} if isinstance(entry, str) else entry
-
-
-ScoredTasks = list[Annotated[ScoredTask, BeforeValidator(_as_task)]]
-_RECORDED = "eval_loss train_loss samples_per_second peak_memory_gb gpu_hours"
-
-
-class ScoreConfig(Section):
-    """The objectives of the study, the limits on other numbers, the recorded numbers, and the sealed test."""
-
-    objective: Annotated[list[Objective], BeforeValidator(_as_list), Field(min_length=1)]
-    """One objective, or a list for a multi-objective study."""
-    constraints: list[Limit] = []
-    """Limits on numbers that are known only after a trial, such as `{metric: peak_memory_gb, max: 40}`. A trial that
-    violates one is never the best, and the search avoids such points. The baseline is exempt."""
-    record: ScoredTasks = Field(default_factory=lambda: [ScoredTask(task=name) for name in _RECORDED.split()])
-    """Further numbers that are recorded for each trial; an lm-eval task here is scored, but not optimized. A task may
-    have settings: `{task: piqa, limit: 40}`."""
-    test: ScoredTasks = []
-    """Sealed test: lm-eval tasks that are never seen by the search and never used to choose a trial. A task may have
-    settings: `{task: mmlu, num_fewshot: 5}`."""
-    include_path: str | None = None
-    """A folder with your own lm-eval task files; null: none. Relative paths of data in them start at the folder of the
-    study file; where nothing is there, at that of the task file."""
-    chat_template: bool | Literal["auto"] = "auto"
-    """Whether the questions of lm-eval tasks are asked through the tokenizer's chat template, few-shot examples as
-    messages of the conversation. auto: as the training rows, which is true with `prompt: chat` and false otherwise."""
-    system: str | None = None
-    """A system message before each question of the lm-eval tasks; without a chat template, text directly before it.
-    null: none but the task's own description."""
-    confirm_unsafe_code: bool = False
-    """true: run lm-eval tasks that execute the code that the model writes (humaneval, mbpp, ...) on the node, without a
-    sandbox."""
-    share_context: bool = True
-    """Whether the context of an item's answers, and the few-shot examples of a subject, are forwarded once instead of
-    once for each answer (docs/benchmarks.md). The metrics are those of lm-eval; a sample is compared with lm-eval's own
-    way in each trial. false: lm-eval's own way for all."""
-    race: Race = None
-    """Whether a trial that is surely worse than the best one so far is not scored to its end (docs/racing.md): true,
-    false, or `{error: 0.05}`, the probability that this ends a trial which is as good. Its score is then an estimate.
-    null: false."""
-    rung_items: int | None = Field(default=None, ge=1)
-    """Items of each task that are scored at a rung before the last, in random order, the same ones for all trials.
-    null: all."""
-    batch_size: int = Field(default=16, ge=1)
-    """Sequences per forward pass while scoring, at most: fewer where the logits of so many would need more memory than
-    training. Affects memory and speed only."""
-
-    @model_validator(mode="after")
-    def _one_setting_per_task(self) -> ScoreConfig:
-        of_objectives = [
-            ScoredTask(task=o.task, limit=o.limit, num_fewshot=o.num_fewshot)
-            for o in self.objective
-            if o.task
-        ]
-        for key, tasks, others in (("record", self.record, of_objectives), ("test", self.test, [])):
-            for one in (task for task in tasks if task.settings):
-                for other in [*others, *tasks]:
-                    if other.task == one.task and other != one:
-                        first = other.settings or "none"
-                        raise ValueError(
-                            f"{key}: {one.task} has two settings, {one.settings} and {first}; write one"
-                        )
         return self
 
 
@@ -266,11 +113,11 @@ class StudyConfig(PointConfig):
     none."""
     command: str | None = None
     """Instead of model and data: a shell command with {names} of `params`. Its last line of JSON, or the file
-    $HPOTUNE_RESULT, holds the value. null: none."""
+    $HPOTUNE_RESULT, holds the value, or what `score.collect` names. null: none."""
     data_root: str | None = None
     """A folder in which NAMESPACE/NAME has precedence over the Hugging Face hub, for training data and for lm-eval
     tasks. null: none."""
-    constraints: Annotated[list[str], BeforeValidator(_as_list)] = []
+    constraints: Annotated[list[str], BeforeValidator(as_list)] = []
     """Conditions that every point satisfies, such as `lora.r * train.per_device_train_batch_size <= 512`."""
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig
@@ -384,9 +231,12 @@ class StudyConfig(PointConfig):
             raise ValueError(
                 f"score: lm-eval tasks need a model, and {own[0]} has none; name a metric that it returns"
             )
+        if not own:
+            for text in own_code_keys(self.score):
+                raise ValueError(f"score: {text}: is for python: and command:; remove it")
         for objective in self.score.objective if own else ():
             if objective.direction is None and plain_sense(objective.metric) is None:
-                raise ValueError(f"score: objective: {_no_direction(objective.metric)}")
+                raise ValueError(f"score: objective: {no_direction(objective.metric)}")
         if (
             self.model
             and self.model.task == "sequence_classification"

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 
+from hpotune.config.library_keys import check_lora_key, check_train_key
 from hpotune.config.yaml_source import Value
 from hpotune.errors import StudyFileError
 from hpotune.exchange.imports.imported_study import (
@@ -24,19 +25,9 @@ from hpotune.exchange.imports.imported_study import (
     read_yaml,
     study_name,
 )
+from hpotune.exchange.imports.katib_settings import PARALLEL, katib_search, katib_stopping, max_failed
 
-_ALGORITHMS = {
-    "random": "random", "grid": "grid", "bayesianoptimization": "gp", "tpe": "tpe", "multivariate-tpe": "tpe",
-    "cmaes": "cmaes", "sobol": "qmc", "pbt": "pbt", "hyperband": "auto",
-}  # fmt: skip
 _REFERENCE = re.compile(r"\$\{trialParameters\.([\w.-]+)\}")
-_TRAIN_KEYS = re.compile(
-    r"(learning_rate|num_train_epochs|max_steps|weight_decay|warmup_steps|per_device_train_batch_size|"
-    r"gradient_accumulation_steps|lr_scheduler_type|optim|seed|max_grad_norm|adam_\w+|label_smoothing_factor)"
-)
-_LORA_KEYS = re.compile(
-    r"(r|lora_alpha|lora_dropout|target_modules|bias|use_rslora|use_dora|modules_to_save)"
-)
 
 
 def is_experiment(values: Mapping[str, Value]) -> bool:
@@ -60,16 +51,14 @@ def import_experiment(path: Path) -> ImportedStudy:
         raise StudyFileError(f"{path}: spec.parameters: needs a list of parameters")
     ranges = {str(_mapping(one).get("name")): _range(_mapping(one), str(path), notes) for one in given}
     sections: dict[str, Value] = {
-        "search": {"algorithm": _algorithm(spec, notes)},
+        "search": _search(spec, ranges, notes),
         "budget": {
             "trials": _count(spec.get("maxTrialCount"), 12),
-            "parallel": _count(spec.get("parallelTrialCount"), 3),
-            "max_failed": _count(spec.get("maxFailedTrialCount"), 5),
+            "parallel": _count(spec.get("parallelTrialCount"), PARALLEL),
+            "max_failed": max_failed(_count(spec.get("maxFailedTrialCount"), 6)),
         },
     }
     renamed = _template(_mapping(spec.get("trialTemplate")), ranges, sections, notes)
-    if spec.get("earlyStopping"):
-        notes.append("earlyStopping: is not taken over; write search.pruner and search.rungs (docs/rungs.md)")
     if finite(objective.get("goal")) is not None:
         sections["goal"] = objective["goal"]
     further = objective.get("additionalMetricNames")
@@ -147,11 +136,33 @@ def _scalar(text: Value) -> Value:
     )
 
 
-def _algorithm(spec: Mapping[str, Value], notes: list[str]) -> str:
-    name = str(_mapping(spec.get("algorithm")).get("algorithmName", "random"))
-    if name not in _ALGORITHMS:
-        notes.append(f"algorithm {name}: is no search of hpotune; `auto` is written")
-    return _ALGORITHMS.get(name, "auto")
+def _search(spec: Mapping[str, Value], ranges: dict[str, Value], notes: list[str]) -> dict[str, Value]:
+    """The section `search`; the parameter that is hyperband's resource gets its largest value in `ranges`."""
+    algorithm, stopping = _mapping(spec.get("algorithm")), _mapping(spec.get("earlyStopping"))
+    name = str(algorithm.get("algorithmName", "random"))
+    found = katib_search(name, _settings(algorithm))
+    notes += [f"{line}; it is not taken over" for line in found.refused]
+    search = dict(found.search)
+    if found.resource is not None and found.resource[0] in ranges:
+        resource, most = found.resource
+        ranges[resource] = int(most) if most == int(most) else most
+        notes.append(f"{resource}: is hyperband's resource: the whole run, of which the rungs are parts")
+    if stopping:
+        rule = katib_stopping(str(stopping.get("algorithmName")), _settings(stopping))
+        search |= rule.search
+        notes += [f"{line}; it is not taken over" for line in rule.refused]
+        notes += [
+            "earlyStopping: start_step is not taken over: rungs are parts of the run (docs/rungs.md)"
+        ] * bool(rule.search)
+    return search
+
+
+def _settings(given: Mapping[str, Value]) -> dict[str, Value]:
+    listed = given.get("algorithmSettings")
+    return {
+        str(one.get("name")): one.get("value")
+        for one in map(_mapping, listed if isinstance(listed, list) else [])
+    }
 
 
 def _optimal_trial(
@@ -255,14 +266,14 @@ def _language_model(
         sections["data"] = {"path": str(data["repo_id"]), "split": split}
         notes.append("data.prompt: the source does not say how rows become text; `alpaca` is the default")
     renamed: dict[str, str] = {}
-    for section, option, known in (
-        ("train", "--training_parameters", _TRAIN_KEYS),
-        ("lora", "--lora_config", _LORA_KEYS),
+    for section, option, error_of in (
+        ("train", "--training_parameters", check_train_key),
+        ("lora", "--lora_config", check_lora_key),
     ):
         fixed: dict[str, Value] = {}
         for key, value in _json(options.get(option)).items():
             reference = _REFERENCE.fullmatch(str(value))
-            if not known.fullmatch(key):
+            if error_of(key) is not None:
                 if value is not None and reference is None:
                     notes.append(f"{option.removeprefix('--')}.{key}={value!r}: is not taken over")
                     continue

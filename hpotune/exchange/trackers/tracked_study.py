@@ -18,8 +18,8 @@ from hpotune.config.load import Study
 from hpotune.config.text.secret_text import masked
 from hpotune.config.yaml_source import Value
 from hpotune.records.trial import TrialRow
-from hpotune.report.views.sealed_test import sealed_test_result
-from hpotune.report.views.trial_view import TrialView, trial_view
+from hpotune.reporting.views.sealed_test import sealed_test_result
+from hpotune.reporting.views.trial_view import TrialView, trial_view
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.origin.trial_provenance import read_trial_provenance
 

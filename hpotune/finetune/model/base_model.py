@@ -21,6 +21,7 @@ from hpotune.config.schema.study_config import ModelConfig
 from hpotune.finetune.model import hub
 from hpotune.finetune.model.labels import base_config, label_options
 from hpotune.finetune.trial_errors import TrialError, UserError
+from hpotune.workspace.fetched_lock import pinned_commit
 
 KNOWN_HEADS = ("classifier", "score")
 """Modules that peft trains and saves with every adapter of a classification, found by the end of their names."""
@@ -48,7 +49,8 @@ def load_tokenizer(config: ModelConfig) -> transformers.PreTrainedTokenizerBase:
 
     Raises: UserError if it has neither, or cannot be loaded.
     """
-    path, revision = config.tokenizer or config.path, None if config.tokenizer else config.revision
+    path = config.tokenizer or config.path
+    revision = pinned_commit("model", path, None) if config.tokenizer else config.revision
     try:
         with hub.explain_missing_model(path, revision):
             tokenizer = transformers.AutoTokenizer.from_pretrained(

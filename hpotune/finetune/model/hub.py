@@ -21,7 +21,9 @@ from typing import cast
 from hpotune.config.lm_eval_tasks import cache_folder
 from hpotune.config.yaml_source import Value
 from hpotune.errors import nearest
+from hpotune.finetune.model.fetched_dataset import fetched_folder
 from hpotune.finetune.trial_errors import DatasetNotCached, ModelNotCached, UserError
+from hpotune.workspace import fetched_lock
 
 PRIVATE = "HPOTUNE_PRIVATE_DATASETS"
 """Variable with the private cache, inherited by child processes: one cache per process tree."""
@@ -36,11 +38,20 @@ TYPED_FORMATS = {"csv", "json"}
 """Formats whose text datasets converts: `007` to 7, a date to a time stamp."""
 
 
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_EVALUATE_OFFLINE")
+"""Switches of the Hugging Face libraries; most of them follow the first one."""
+
+
 def prepare_environment(
-    *, offline: bool, cache: Path | None = None, env: MutableMapping[str, str] = os.environ
+    *,
+    offline: bool,
+    fetched: str | None = None,
+    cache: Path | None = None,
+    env: MutableMapping[str, str] = os.environ,
 ) -> None:
     """Set the variables that the Hugging Face libraries read at import; may be called again and in child processes.
 
+    `fetched`: the lock file of `hpotune fetch`, whose commits `pinned_commit` and `redirected_datasets` give.
     The datasets cache becomes a private folder under `cache` ($SLURM_TMPDIR, $TMPDIR or the system's default), deleted
     at exit. The shared cache may be read-only, and then datasets cannot even read it, because it makes a lock file;
     `redirected_datasets` links its files. The cache for the Python code of models, which transformers writes at every
@@ -49,7 +60,11 @@ def prepare_environment(
     env["TOKENIZERS_PARALLELISM"] = "false"
     env["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if offline:
-        env["HF_HUB_OFFLINE"] = "1"  # transformers and datasets read this variable too
+        env.update(dict.fromkeys(OFFLINE, "1"))
+    if fetched is not None:
+        env[fetched_lock.VARIABLE] = fetched
+    else:
+        env.pop(fetched_lock.VARIABLE, None)
     if PRIVATE in env and env[PRIVATE] == env.get("HF_DATASETS_CACHE") and Path(env[PRIVATE]).is_dir():
         return
     assert "datasets" not in sys.modules, "prepare_environment() must be called before datasets is imported"
@@ -122,6 +137,8 @@ def hub_builder(path: str, name: str | None, revision: str | None) -> object:
     """
     import datasets
 
+    if (fetched := fetched_view(path, revision)) is not None:
+        return datasets.load_dataset_builder(fetched, name, cache_dir=_own_cache(fetched))
     if not (datasets.config.HF_HUB_OFFLINE and revision):  # offline, files of any revision would be used
         link_shared_dataset(path)
     try:
@@ -159,9 +176,10 @@ def redirected_datasets(data_root: str | Path | None) -> Iterator[None]:
         local = local_path(path, data_root)
         if local == path:
             revision = cast("str | None", options.get("revision"))
-            if not (
-                datasets.config.HF_HUB_OFFLINE and revision
-            ):  # offline, files of any revision would be used
+            local = fetched_view(path, revision) or path
+        if local == path:
+            # offline, files of any revision would be used
+            if not (datasets.config.HF_HUB_OFFLINE and revision):
                 link_shared_dataset(path)
             try:
                 return original(path, *args, **options)
@@ -215,8 +233,8 @@ def _not_cached(path: str, revision: str | None, flags: str = "") -> str:
 
     flags += f"--revision {revision} " if revision else ""
     return (
-        f"{path} is neither a path on this machine nor in the cache (HF_HOME={constants.HF_HOME}); "
-        f"download it on the login node: hf download {flags}{path}"
+        f"{path} is neither a path on this machine nor in the cache (HF_HOME={constants.HF_HOME}); run `hpotune fetch "
+        f"STUDY` on the login node, or download it there: hf download {flags}{path}"
     )
 
 
@@ -257,6 +275,13 @@ def _link(link: Path, file: Path) -> None:
             link.symlink_to(file)
         except FileExistsError:
             return  # another rank was faster
+
+
+def fetched_view(path: str, revision: str | None) -> str | None:
+    """The folder of a dataset that `hpotune fetch` has brought for this study; None: there is none."""
+    if path in BUILDERS:
+        return None
+    return fetched_folder(path, revision, cache=private_cache(), env=os.environ)
 
 
 def private_cache() -> Path:

@@ -23,7 +23,7 @@ def main(spec_file: Path, result_file: Path) -> None:
     """Rehearse the spec and write the result."""
     started = time.monotonic()
     spec = RehearsalSpec.model_validate_json(spec_file.read_text(encoding="utf-8"))
-    hub.prepare_environment(offline=spec.offline)
+    hub.prepare_environment(offline=spec.offline, fetched=spec.fetched)
     progress = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # the libraries print too
 

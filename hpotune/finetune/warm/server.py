@@ -1,7 +1,8 @@
 """`python -m hpotune.finetune --serve FOLDER`: a rank that runs one trial after another, as the worker orders.
 
-Rank 0 connects to the worker's socket (objective/order_socket.py); several ranks meet in FOLDER once, and rank 0 gives
-them what it reads. The worker sends a line of JSON a trial: {"spec": PATH, "env": {...}, "sent": SECONDS}. The answers:
+Rank 0 connects to the worker's socket (worker/objective/order_socket.py); several ranks meet in FOLDER once, and rank 0
+gives them what it reads. The worker sends a line of JSON a trial: {"spec": PATH, "env": {...}, "sent": SECONDS}. The
+answers:
 
     started   the trial starts in these ranks; without this answer it was not started, and needs new ones
     kept      the trial has ended, result.json is written, and the ranks wait for the next one
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 NOT_REACHED = ".not-reached"
-"""As in hpotune/objective/warm_process.py."""
+"""As in hpotune/worker/objective/warm_process.py."""
 EARLY = "HPOTUNE_EARLY"
 """Variable of a rank that is started before its first trial: `offline` or `online`, as the study says."""
 
@@ -157,7 +158,7 @@ def _unfinished(spec: TrialSpec) -> str | None:
 
 def _first(spec: TrialSpec, env: dict[str, str], ranks: Ranks | None) -> Kept:
     """Import what a trial needs, with the environment of the first one."""
-    hub.prepare_environment(offline=spec.offline)
+    hub.prepare_environment(offline=spec.offline, fetched=spec.fetched)
     import_training()
     from hpotune.finetune.warm.kept import Kept
     from hpotune.finetune.warm.process_state import ProcessState

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from hpotune.config.text.shell_quotes import quote_mistakes, standing_alone
-from hpotune.objective.command import fill_in
+from hpotune.worker.objective.command import fill_in
 
 BARE = [
     "run {k}",

@@ -92,6 +92,28 @@ def test_experiment_becomes_a_valid_study(tmp_path: Path) -> None:
     assert row == "0,finished,0.25,0.001,4,sgd,16"
 
 
+def test_settings_and_stopping_are_taken_over(tmp_path: Path) -> None:
+    values = plain_experiment()
+    values["spec"] |= {
+        "algorithm": {
+            "algorithmName": "tpe",
+            "algorithmSettings": [{"name": "random_state", "value": "3"}, {"name": "gamma", "value": "0.2"}],
+        },
+        "earlyStopping": {
+            "algorithmName": "medianstop",
+            "algorithmSettings": [{"name": "min_trials_required", "value": "2"}],
+        },
+        "maxFailedTrialCount": 3,
+    }
+    written = imported(values, tmp_path)
+    config = load_study(written.file).config
+    assert (config.search.algorithm, config.search.seed, config.search.pruner) == ("tpe", 3, "median")
+    assert config.search.pruner_options == {"n_startup_trials": 2}
+    assert config.budget.max_failed == 2
+    assert "gamma=0.2: is no setting of hpotune" in " ".join(written.notes)
+    assert "start_step is not taken over" in " ".join(written.notes)
+
+
 def test_language_model_becomes_sections(tmp_path: Path) -> None:
     parameters = [
         {

@@ -141,14 +141,16 @@ def test_uncached_model_names_download_command(site: Site, tmp_path: Path) -> No
     assert (result.state, result.failure.cause) == ("failed", "user")
     assert result.failure.message == (
         f"model.path: acme/tiny is neither a path on this machine nor in the cache (HF_HOME={tmp_path}); "
-        f"download it on the login node: hf download --revision {site.old} acme/tiny"
+        "run `hpotune fetch STUDY` on the login node, or download it there: "
+        f"hf download --revision {site.old} acme/tiny"
     )
 
 
 def test_uncached_dataset_names_download_command(tmp_path: Path) -> None:
     assert (
         f"DatasetNotCached: acme/topics is neither a path on this machine nor in the cache (HF_HOME={tmp_path}); "
-        "download it on the login node: hf download --repo-type dataset acme/topics\n"
+        "run `hpotune fetch STUDY` on the login node, or download it there: "
+        "hf download --repo-type dataset acme/topics\n"
     ) in load(tmp_path).stderr
 
 

@@ -22,10 +22,10 @@ import pytest
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.finetune.model import hub
 from hpotune.finetune.training import sanity_checks
-from hpotune.objective import open_objective, warm_process
-from hpotune.objective.interface import TrialContext
-from hpotune.objective.process import StopRequest
 from hpotune.records.trial import TrialResult, TrialSpec
+from hpotune.worker.objective import open_objective, warm_process
+from hpotune.worker.objective.interface import TrialContext
+from hpotune.worker.objective.process import StopRequest
 from tests.fixtures.forked_rank import ForkedRank
 from tests.fixtures.tiny_model import topic_task
 from tests.fixtures.tiny_trials import ENV, ROOT, curve_lines, run_here, spec_in

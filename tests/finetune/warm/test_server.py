@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from hpotune.objective.process import PAUSE_SIGNAL, StopRequest
 from hpotune.records.trial import TrialResult, TrialSpec
+from hpotune.worker.objective.process import PAUSE_SIGNAL, StopRequest
 from hpotune.workspace.origin.trial_provenance import read_trial_provenance
 from tests.finetune.warm.conftest import at_step, process_of, worker
 from tests.fixtures.tiny_trials import curve_lines, run_here

@@ -8,9 +8,9 @@ from collections.abc import Callable
 
 import pytest
 
-from hpotune.objective import warm_process
-from hpotune.objective.process import PAUSE_SIGNAL, StopRequest
 from hpotune.records.trial import TrialSpec
+from hpotune.worker.objective import warm_process
+from hpotune.worker.objective.process import PAUSE_SIGNAL, StopRequest
 from tests.finetune.warm.conftest import process_of, worker
 from tests.fixtures.tiny_trials import run_here
 

@@ -33,6 +33,7 @@ from tests.search.play import Play
 
 OURS = ["pso", "de", "aco"]
 ALL = [*OURS, "nsga2", "nsga3", "cmaes"]
+TRIALS = 90
 NUMBERS = {f"x{i}": {"float": [0.0, 1.0]} for i in range(5)}
 COST = {"a": 0.3, "b": 0.2, "c": 0.0, "d": 0.4}
 """Of a category."""
@@ -51,9 +52,9 @@ def bowl(point: dict, *, seed: int = 0) -> float:
 
 
 def by_chance(seed: int, *, kinds: bool) -> float:
-    """The best of 150 random points."""
+    """The best of TRIALS random points."""
     rng, points = np.random.default_rng(seed), []
-    for _ in range(150):
+    for _ in range(TRIALS):
         point = {f"params.x{i}": rng.random() for i in range(5)}
         points.append(point | ({"params.kind": rng.choice([*COST])} if kinds else {}))
     return min(bowl(point, seed=seed) for point in points)
@@ -76,13 +77,13 @@ def played(play: Play, *, trials: int, workers: int = 1, seed: int = 0) -> list[
 @pytest.mark.parametrize("workers", [1, 8])
 @pytest.mark.parametrize("name", ALL)
 def test_population_beats_random_search(name, workers, make_study):
-    study = make_study(params=space(name), budget={"trials": 150, "parallel": workers})
+    study = make_study(params=space(name), budget={"trials": TRIALS, "parallel": workers})
 
     learnt = [
         min(
             value
             for _, value in played(
-                Play(study, algorithm=name, seed=seed), trials=150, workers=workers, seed=seed
+                Play(study, algorithm=name, seed=seed), trials=TRIALS, workers=workers, seed=seed
             )
         )
         for seed in range(3)

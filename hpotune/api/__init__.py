@@ -1,0 +1,1 @@
+"""The Python interface: studies, Katib's calls, and what a user's own trainer calls inside a trial."""

@@ -1,0 +1,1 @@
+"""Katib's tune() and the fine-tune API's train(): each becomes a study file, which is written and submitted."""

@@ -1,0 +1,67 @@
+"""Plans a study: what it would submit, take and cost. Submits nothing; makes no folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from hpotune.api.call_messages import Line
+from hpotune.checks.gpus import gpu_type_findings
+from hpotune.checks.study_file import check
+from hpotune.config.load import Study
+from hpotune.planning.memory_plan import memory_plan
+from hpotune.planning.probe import probe as run_probe
+from hpotune.planning.study_plan import StudyPlan, make_plan
+from hpotune.records.trial import Span, TrialRow
+from hpotune.reporting.views.plan_view import PlanView, plan_view
+from hpotune.storage import TrialQueue
+from hpotune.workspace.folder import StudyFolder, folder_of
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PlannedStudy:
+    """A plan, and the study that it is of."""
+
+    folder: StudyFolder
+    study: Study
+    made: StudyPlan
+    view: PlanView
+
+    @property
+    def spans(self) -> Sequence[Span]:
+        """When the jobs of the study's own mode would run."""
+        return self.made.own.result.spans
+
+    @property
+    def notes(self) -> list[str]:
+        """What this machine's Slurm says of the study's GPUs."""
+        return [f"{found.text}; {found.advice}" for found in gpu_type_findings(self.study.config)]
+
+
+def plan_study(
+    target: Path, chosen: Path | None, *, data_root: str | None, probe: bool, say: Line
+) -> PlannedStudy:
+    """The plan of a study; `probe`: from times measured by a few short trials of a copy, whose progress `say` gets."""
+    folder, study, rows = _read_planned(target, chosen, data_root)
+    probed = run_probe(target, folder, data_root=data_root, say=say) if probe else None
+    made = make_plan(folder, study.config, rows, probed=probed, memory=memory_plan(study), now=datetime.now())
+    return PlannedStudy(folder=folder, study=study, made=made, view=plan_view(made))
+
+
+def _read_planned(
+    target: Path, chosen: Path | None, data_root: str | None
+) -> tuple[StudyFolder, Study, Sequence[TrialRow]]:
+    """The study in its folder, or as its file would make it."""
+    if target.is_dir():
+        folder = folder_of(target, chosen=chosen)
+        planned = folder.load()
+    else:
+        checked = check(target, chosen=chosen, data_root=data_root)
+        folder, planned = checked.folder, checked.folder.in_force(checked.study)
+    rows: Sequence[TrialRow] = ()
+    if folder.resolved_file.is_file():
+        stored = planned if target.is_dir() else folder.load()
+        rows = TrialQueue.open(folder.provenance().store, stored, read_only=True).rows()
+    return folder, planned, rows

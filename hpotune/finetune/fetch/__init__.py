@@ -1,0 +1,1 @@
+"""What `hpotune fetch` does on the login node: finds out which files a study needs, downloads and verifies them."""
