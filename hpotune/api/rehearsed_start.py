@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from hpotune.api.call_messages import Messages
 from hpotune.checks.rehearsal import Limits, Rehearsal, record_rehearsal, rehearse
 from hpotune.config.load import Study
-from hpotune.reporting.progress.rehearsal_line import rehearsal_line
+from hpotune.reporting.progress.progress_line import progress_line
 from hpotune.workspace.folder import StudyFolder
 
 
@@ -45,5 +45,5 @@ def shown_rehearsal(
     study: Study, *, limits: Limits, silent: bool, folder: StudyFolder, preview: bool = False
 ) -> Rehearsal:
     """The rehearsal of the study of a folder, with its progress on stderr unless `silent`."""
-    with rehearsal_line(silent=silent) as show:
+    with progress_line(silent=silent) as show:
         return rehearse(study, limits=limits, folder=folder, preview=preview, show=show)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from rich.table import Table
 
 from hpotune.records.fetch_record import FetchedLock, FetchList, FetchProgress
 from hpotune.reporting.console import plain_table
+from hpotune.reporting.progress.progress_line import Show
 
 COLUMNS = ("kind", "id", "revision", "commit", "files", "size", "needed by")
 
@@ -41,7 +42,12 @@ def space_text(found: FetchList, free: Mapping[str, int]) -> str:
     return f"to download: {size_text(found.missing)} of {size_text(whole)} into {caches}"
 
 
-def progress_text(line: FetchProgress) -> str:
+def shown_on(line: Show) -> Callable[[FetchProgress], None]:
+    """What shows the progress of a fetch on a line; without a terminal each step once."""
+    return lambda found: line(_progress_text(found), step=f"fetch: {found.step}")
+
+
+def _progress_text(line: FetchProgress) -> str:
     """One line of progress."""
     if not line.total:
         return f"fetch: {line.step} {line.name}".rstrip()

@@ -57,7 +57,7 @@ def make(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 
 def rehearsed_here(study: Study, **options: Any) -> RehearsalResult:
     """The rehearsal in this process."""
-    spec = rehearsal._spec(study, preview=options.pop("preview", False))
+    spec = rehearsal._spec(study, lock=None, preview=options.pop("preview", False))
     return rehearse_here(spec, report=options.pop("report", lambda _: None))
 
 

@@ -310,7 +310,7 @@ def checked(file: Path) -> RehearsalResult:
     Raises: StudyFileError.
     """
     found = check(file).study
-    result = rehearse(rehearsal._spec(found, preview=False), report=lambda _: None)
+    result = rehearse(rehearsal._spec(found, lock=None, preview=False), report=lambda _: None)
     Rehearsal(result=result).raise_mistakes(found)
     return result
 

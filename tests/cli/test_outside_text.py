@@ -181,13 +181,9 @@ def test_names_of_files_are_shown(
 
 
 def test_verbs_print_by_one_function() -> None:
-    """Only `say` prints text; the rest are documents in a format of their own and a line that is drawn again."""
+    """Only `say` prints text; the rest are documents in a format of their own."""
     calls = {
         path.name: path.read_text().count("typer.echo(")
         for path in Path(hpotune.cli.__file__).parent.glob("*.py")
     }
-    assert {name: count for name, count in calls.items() if count} == {
-        "common.py": 2,
-        "report.py": 1,
-        "rehearse.py": 2,
-    }
+    assert {name: count for name, count in calls.items() if count} == {"common.py": 2, "report.py": 1}

@@ -78,7 +78,12 @@ def test_accelerate_goes_on_over_ranks(model_folder: Path, tmp_path: Path) -> No
     folder = tmp_path / "trial" / "checkpoint"
     assert [path.name for path in folder.iterdir()] == [f"step-{RUNGS[-1]}"]
     reports = [json.loads(line) for line in (tmp_path / "trial" / "reports.jsonl").read_text().splitlines()]
-    assert [one["step"] for one in reports if "loss" in one["metrics"]] == [1, 2, 3, 4]  # rank 0 alone, none twice
+    assert [one["step"] for one in reports if "loss" in one["metrics"]] == [
+        1,
+        2,
+        3,
+        4,
+    ]  # rank 0 alone, none twice
 
 
 def test_hydra_names_the_values(tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ def test_study_runs_without_a_network(fetched: Fetched, tmp_path: Path) -> None:
     env = fetched.site.env(fetched.cache, url="http://127.0.0.1:9")
     control = run_unconnected([sys.executable, "-c", CUT_OFF], env, folder=tmp_path / "control")
     assert control.done.returncode == 1
-    assert (len(control.attempts), control.unroutable) == (1, 1)
+    assert control.attempts  # a name is asked of each server in resolv.conf
+    assert control.unroutable == 1
     command = [sys.executable, "-m", "hpotune", "run", str(fetched.site.file), "--json"]
     ran = run_unconnected(command, env, folder=tmp_path / "run")
     assert ran.done.returncode == 0, ran.done.stderr
@@ -99,6 +100,6 @@ def test_check_finds_a_missing_file(fetched: Fetched, tmp_path: Path) -> None:
     done = hpotune("check", fetched.site.file, env=fetched.site.env(cache, url="http://127.0.0.1:9"))
     assert done.returncode == 2
     assert done.stderr.splitlines() == [
-        f"error: {fetched.site.file}:3: model.path: acme/tiny: {gone} is missing; run `hpotune fetch "
+        f"error: {fetched.site.file.name}:3: model.path: acme/tiny: {gone} is missing; run `hpotune fetch "
         f"{fetched.site.file}` on the login node"
     ]

@@ -63,7 +63,7 @@ def object_fields(given: object, *, section: Section) -> ObjectFields:
         raise StudyFileError(
             f"{ARGUMENTS[section]}: is a {type(given).__name__}; needs a {_library(section)}.{CLASSES[section]}"
         )
-    changed = dict(_changed_fields(given))
+    changed = _without_twin(dict(_changed_fields(given)))
     supported = {name: value for name, value in changed.items() if _error(name, section=section) is None}
     rest = {name: value for name, value in changed.items() if name not in supported}
     wrong = [
@@ -103,6 +103,16 @@ def _changed_fields(given: Any) -> Iterable[tuple[str, object]]:  # noqa: ANN401
         value = held.get(one.name, getattr(given, one.name, None))
         if isinstance(value, Searched) or not _equal(value, getattr(default, one.name, None)):
             yield one.name, value
+
+
+def _without_twin(changed: dict[str, object]) -> dict[str, object]:
+    """transformers 5.23 sets `activation_checkpointing` and `gradient_checkpointing` where one of them is given."""
+    one, other = changed.get("gradient_checkpointing"), changed.get("activation_checkpointing")
+    return {
+        name: value
+        for name, value in changed.items()
+        if name != "activation_checkpointing" or one is None or one != other
+    }
 
 
 def _equal(one: object, other: object) -> bool:

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpotune.api.katib.environment import put_environment
 from hpotune.api.katib.fine_tuning import put_fine_tuning
 from hpotune.api.katib.parameter_classes import (
     HuggingFaceDatasetParams,
@@ -18,6 +17,7 @@ from hpotune.api.katib.parameter_classes import (
 )
 from hpotune.api.katib.search_and_budget import Goal, put_goal
 from hpotune.api.katib.study_draft import StudyDraft
+from hpotune.api.katib.trial_environment import put_environment
 from hpotune.api.katib.trial_resources import put_trainer_resources
 from hpotune.api.katib.tune import Where
 from hpotune.api.katib.tune_call import STORAGE

@@ -7,13 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hpotune.api.katib.environment import check_packages, put_environment
 from hpotune.api.katib.fine_tuning import put_fine_tuning
 from hpotune.api.katib.metric_collection import put_metric_collection, strategy
 from hpotune.api.katib.objective_program import objective_parameters, objective_program
 from hpotune.api.katib.parameter_classes import TrainerResources
 from hpotune.api.katib.search_and_budget import Goal, put_budget, put_early_stopping, put_goal, put_search
 from hpotune.api.katib.study_draft import StudyDraft
+from hpotune.api.katib.trial_environment import check_packages, put_environment
 from hpotune.api.katib.trial_resources import put_trainer_resources, put_worker_resources
 from hpotune.config.yaml_source import Value
 from hpotune.errors import StudyFileError, nearest

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -64,13 +65,13 @@ def list_needed(spec: FetchSpec) -> FetchList:
     needed = Needed(spec=spec)
     tasks: dict[str, None] = {}
     for point in spec.points:
-        needed.attempt(lambda point=point: _add_model(point, needed))
-        needed.attempt(lambda point=point: _add_tokenizer(point, needed))
-        needed.attempt(lambda point=point: _add_data(point, needed))
+        needed.attempt(partial(_add_model, point, needed))
+        needed.attempt(partial(_add_tokenizer, point, needed))
+        needed.attempt(partial(_add_data, point, needed))
     for score in {point.score.model_dump_json(): point.score for point in spec.points}.values():
         names = task_names(score)
         tasks |= dict.fromkeys(names)
-        needed.attempt(lambda names=names, score=score: _add_tasks(names, score, needed))
+        needed.attempt(partial(_add_tasks, names, score, needed))
     items = list(needed.items.values())
     return FetchList(
         items=items,
@@ -143,9 +144,7 @@ def _add_tasks(names: Sequence[str], score: ScoreConfig, needed: Needed) -> None
     listed = task_datasets(names, score=score, folders=folders)
     needed.warnings |= dict.fromkeys(listed.warnings)
     for one in listed.found:
-        needed.attempt(
-            lambda one=one: _add_dataset(one.path, one.name, one.revision, one.options, one.key, needed)
-        )
+        needed.attempt(partial(_add_dataset, one.path, one.name, one.revision, one.options, one.key, needed))
 
 
 def _add_dataset(

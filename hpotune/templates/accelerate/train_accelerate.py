@@ -29,13 +29,17 @@ with open(arguments.data) as file:
     texts = [json.loads(line)["text"] for line in file]
 held_out = max(1, len(texts) // 20)
 model = AutoModelForCausalLM.from_pretrained(arguments.model)
-optimizer = torch.optim.AdamW(model.parameters(), lr=params["learning_rate"], weight_decay=params["weight_decay"])
+optimizer = torch.optim.AdamW(
+    model.parameters(), lr=params["learning_rate"], weight_decay=params["weight_decay"]
+)
 model, optimizer = accelerator.prepare(model, optimizer)
 
 
 def loss_of(rows):
     """The mean loss of some texts."""
-    batch = tokenizer(rows, max_length=512, truncation=True, padding=True, return_tensors="pt").to(accelerator.device)
+    batch = tokenizer(rows, max_length=512, truncation=True, padding=True, return_tensors="pt").to(
+        accelerator.device
+    )
     labels = batch["input_ids"].masked_fill(batch["attention_mask"] == 0, -100)
     return model(**batch, labels=labels).loss
 

@@ -97,21 +97,12 @@ def test_other_call_under_name_is_refused(client: hpotune.KatibClient) -> None:
 
 
 def test_goal_and_policy_end_study(tmp_path: Path) -> None:
-    given = {
-        "objective": curve, "parameters": {"x": search.double(0.0, 1.0), "factor": 1},
-        "env_per_trial": {"GREETING": ""}, "max_trial_count": 5, "where": "local", "folder": tmp_path,
-        "study": {"store": f"sqlite:///{tmp_path}/goal.db"},
-        "objective_metric_name": "loss", "objective_type": "minimize", "parallel_trial_count": 1,
-    }  # fmt: skip
     hpotune.tune(
-        "goal",
-        **given,
-        max_trial_count=5,
-        objective_goal=10.0,
-        resume_policy="Never",
-        where="local",
-        folder=tmp_path,
-    )
+        "goal", objective=curve, parameters={"x": search.double(0.0, 1.0), "factor": 1},
+        env_per_trial={"GREETING": ""}, objective_metric_name="loss", objective_type="minimize",
+        max_trial_count=5, parallel_trial_count=1, objective_goal=10.0, resume_policy="Never",
+        where="local", folder=tmp_path, study={"store": f"sqlite:///{tmp_path}/goal.db"},
+    )  # fmt: skip
     assert len(hpotune.get_trials("goal", folder=tmp_path)) == 1
     with pytest.raises(StudyFileError, match="resume_policy: Never"):
         hpotune.edit_experiment_budget("goal", max_trial_count=9, folder=tmp_path)
