@@ -19,6 +19,26 @@ if TYPE_CHECKING:
     from hpotune.api.in_trial.trial_process import params as params
     from hpotune.api.in_trial.trial_process import report as report
     from hpotune.api.in_trial.trial_process import should_stop as should_stop
+    from hpotune.api.katib.clients import KatibClient as KatibClient
+    from hpotune.api.katib.clients import TrainingClient as TrainingClient
+    from hpotune.api.katib.experiments import delete_experiment as delete_experiment
+    from hpotune.api.katib.experiments import edit_experiment_budget as edit_experiment_budget
+    from hpotune.api.katib.experiments import get_experiment as get_experiment
+    from hpotune.api.katib.experiments import get_job_logs as get_job_logs
+    from hpotune.api.katib.experiments import get_optimal_hyperparameters as get_optimal_hyperparameters
+    from hpotune.api.katib.experiments import get_success_trial_details as get_success_trial_details
+    from hpotune.api.katib.experiments import get_trial_metrics as get_trial_metrics
+    from hpotune.api.katib.experiments import get_trials as get_trials
+    from hpotune.api.katib.experiments import list_experiments as list_experiments
+    from hpotune.api.katib.experiments import report_metrics as report_metrics
+    from hpotune.api.katib.experiments import wait_for_experiment_condition as wait_for_experiment_condition
+    from hpotune.api.katib.parameter_classes import HuggingFaceDatasetParams as HuggingFaceDatasetParams
+    from hpotune.api.katib.parameter_classes import HuggingFaceModelParams as HuggingFaceModelParams
+    from hpotune.api.katib.parameter_classes import HuggingFaceTrainerParams as HuggingFaceTrainerParams
+    from hpotune.api.katib.parameter_classes import S3DatasetParams as S3DatasetParams
+    from hpotune.api.katib.parameter_classes import TrainerResources as TrainerResources
+    from hpotune.api.katib.train import train as train
+    from hpotune.api.katib.tune import tune as tune
     from hpotune.api.study import Study as Study
     from hpotune.reporting.json_output import as_json as as_json
 
@@ -36,32 +56,12 @@ _MODULES: dict[str, str] = {
 }
 """Name -> the module that holds it, or that is it."""
 
-if TYPE_CHECKING:
-    from hpotune.api.katib.clients import KatibClient as KatibClient
-    from hpotune.api.katib.clients import TrainingClient as TrainingClient
-    from hpotune.api.katib.experiments import delete_experiment as delete_experiment
-    from hpotune.api.katib.experiments import edit_experiment_budget as edit_experiment_budget
-    from hpotune.api.katib.experiments import get_experiment as get_experiment
-    from hpotune.api.katib.experiments import get_job_logs as get_job_logs
-    from hpotune.api.katib.experiments import get_optimal_hyperparameters as get_optimal_hyperparameters
-    from hpotune.api.katib.experiments import get_success_trial_details as get_success_trial_details
-    from hpotune.api.katib.experiments import get_trial_metrics as get_trial_metrics
-    from hpotune.api.katib.experiments import get_trials as get_trials
-    from hpotune.api.katib.experiments import list_experiments as list_experiments
-    from hpotune.api.katib.experiments import wait_for_experiment_condition as wait_for_experiment_condition
-    from hpotune.api.katib.parameter_classes import HuggingFaceDatasetParams as HuggingFaceDatasetParams
-    from hpotune.api.katib.parameter_classes import HuggingFaceModelParams as HuggingFaceModelParams
-    from hpotune.api.katib.parameter_classes import HuggingFaceTrainerParams as HuggingFaceTrainerParams
-    from hpotune.api.katib.parameter_classes import S3DatasetParams as S3DatasetParams
-    from hpotune.api.katib.parameter_classes import TrainerResources as TrainerResources
-    from hpotune.api.katib.train import train as train
-    from hpotune.api.katib.tune import tune as tune
-
 _KATIB: dict[str, str] = {
     "clients": "KatibClient TrainingClient",
     "experiments": (
         "delete_experiment edit_experiment_budget get_experiment get_job_logs get_optimal_hyperparameters "
-        "get_success_trial_details get_trial_metrics get_trials list_experiments wait_for_experiment_condition"
+        "get_success_trial_details get_trial_metrics get_trials list_experiments report_metrics "
+        "wait_for_experiment_condition"
     ),
     "parameter_classes": (
         "HuggingFaceDatasetParams HuggingFaceModelParams HuggingFaceTrainerParams S3DatasetParams TrainerResources"

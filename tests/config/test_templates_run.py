@@ -59,6 +59,7 @@ def written_rows(home: Path) -> None:
 
 @pytest.mark.parametrize("name", ["transformers", "trl"])
 def test_trainer_stops_at_its_rung(name: str, model_folder: Path, tmp_path: Path) -> None:
+    pytest.importorskip(name)  # TRL needs Python 3.11
     written_rows(tmp_path)
     arguments = {ARGUMENTS: f"--model {model_folder} --data rows.jsonl --steps {RUNGS[-1]}"}
     result = run(tmp_path, name, rung=0, **arguments)

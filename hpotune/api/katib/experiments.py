@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -224,3 +224,21 @@ def delete_experiment(
 ) -> tuple[str, ...]:
     """Stop the study's jobs and workers; its file and its results stay. `delete_options`: has no effect."""
     return study_of(name, namespace=namespace, folder=folder).cancel()
+
+
+def report_metrics(
+    metrics: Mapping[str, object], db_manager_address: str | None = None, timeout: int = 120
+) -> None:
+    """Katib's push of metrics from an objective, as `hpotune.report`. The last two arguments have no effect.
+
+    Raises: StudyFileError, a ValueError as in Katib, for a value that is no number.
+    """
+    from hpotune.api.in_trial.trial_process import report
+
+    numbers: dict[str, float] = {}
+    for name, value in metrics.items():
+        try:
+            numbers[name] = float(value)  # type: ignore[arg-type]
+        except (TypeError, ValueError):
+            raise StudyFileError(f"report_metrics: {name}={value!r} is no number; give one") from None
+    report(numbers)

@@ -3,6 +3,7 @@
 import argparse
 import json
 
+import torch
 from datasets import Dataset
 from peft import LoraConfig
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -29,6 +30,7 @@ trainer = SFTTrainer(
         output_dir="out",  # in a trial: its checkpoint folder
         max_steps=arguments.steps,
         max_length=512,
+        bf16=torch.cuda.is_available(),
         per_device_train_batch_size=4,
         learning_rate=params["learning_rate"],
         eval_strategy="steps",

@@ -120,3 +120,23 @@ def test_failed_trials_end_study(tmp_path: Path) -> None:
     )
     with pytest.raises(HpotuneError, match="failed"):
         hpotune.wait_for_experiment_condition("bad", polling_interval=1, folder=tmp_path)
+
+
+def pushing(parameters: dict[str, Any]) -> None:
+    import hpotune
+
+    for loss in (3.0, 1.0, 2.0):
+        hpotune.report_metrics({"loss": str(loss * parameters["x"])})
+
+
+def test_pushed_metrics_are_read(tmp_path: Path) -> None:
+    hpotune.tune(
+        "pushed", objective=pushing, parameters={"x": search.int(2, 2)}, objective_metric_name="loss",
+        objective_type="minimize", max_trial_count=1, metrics_collector_config={"kind": "Push"},
+        metric_strategies={"loss": "latest"}, where="local", folder=tmp_path,
+        study={"store": f"sqlite:///{tmp_path}/pushed.db"},
+    )  # fmt: skip
+    (trial,) = hpotune.get_trials("pushed", folder=tmp_path)
+    assert trial.values == {"loss": 4.0}
+    with pytest.raises(StudyFileError, match="report_metrics: loss='low' is no number"):
+        hpotune.report_metrics({"loss": "low"})
