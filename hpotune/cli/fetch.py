@@ -38,7 +38,8 @@ def fetch(
         found = list_files(checked.study, checked.folder, update=update, show=shown_on(line))
     free = check_space(found)
     if not as_json:
-        show(fetch_table(found))
+        if found.items:
+            show(fetch_table(found))
         for warning in found.warnings:
             say(f"warning: {warning}", err=True)
         say(space_text(found, free))

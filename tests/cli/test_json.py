@@ -22,15 +22,17 @@ BEST = (
     "tuned_model baseline expected gain corrected_gain gain_test tied recommended left_out unmeasured "
     "repeats adapter"
 )
+STATUS = (
+    "study folder state reason trials running_trials failures interrupted rule best gpu_hours outlook forecast "
+    "bad_nodes jobs queue_age_s rehearsal cancelled_by held repeats_wanted repeats opening"
+)
 KEYS = [
     (["check"], "ok mistakes warnings parameters starts rehearsal"),
+    (["fetch"], "downloaded warnings lock"),
     (["run"], BEST),
     (["best"], BEST),
-    (
-        ["status"],
-        "study folder state reason trials running_trials failures interrupted rule best gpu_hours outlook forecast "
-        "bad_nodes jobs queue_age_s rehearsal cancelled_by held repeats_wanted repeats opening",
-    ),
+    (["status"], STATUS),
+    (["wait"], STATUS),
     (
         ["plan"],
         "study trials figures notes processes memory race jobs array_limit sbatch no_slurm modes recommended repeats "
