@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -19,6 +20,7 @@ from hpotune.finetune.model.base_model import BaseModel, load_base
 from hpotune.finetune.model.checked_models import checked_key, find_checked
 from hpotune.finetune.model.labels import base_config
 from hpotune.finetune.model.model_checks import check_model, token_extent
+from hpotune.finetune.model.staged_model import staged_model
 from hpotune.finetune.output import TrialOutput, measured_cost
 from hpotune.finetune.progress_file import ProgressFile
 from hpotune.finetune.provenance_record import request_hashes, rows_hash
@@ -77,6 +79,8 @@ def run_trial(
     memory = memory_choice(spec, inputs.train, ranks=ranks, output=output) if trains else None
     _pause_if_requested(stop_requested, ranks)
 
+    staged = cache(partial(staged_model, spec, warn=output.add_warning))
+
     def load(seed: int) -> BaseModel:
         return load_base(
             model_config,
@@ -85,6 +89,7 @@ def run_trial(
             device=ranks.device,
             seed=seed,
             on_device=ranks.world_size == 1,
+            staged=staged(),
         )
 
     lora = spec.point.lora

@@ -35,6 +35,8 @@ class TrialSpec(Section):
     offline: bool = True
     fetched: str | None = None
     """Absolute; the lock file of `hpotune fetch`, whose commits it reads; null: what the caches hold."""
+    stage: str | None = None
+    """`env.stage` as the study file has it: where on its node the base model is copied; null: nowhere."""
     python: str | None = None
     command: str | None = None
     home: str = "."

@@ -48,6 +48,7 @@ from hpotune.workspace.atomic_files import touch, wait_for_disk_space
 from hpotune.workspace.code_snapshot import CodeSnapshot, find_snapshot
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.heartbeat import Heartbeat
+from hpotune.workspace.staged_copies import release_copies
 from hpotune.workspace.timeline import Timeline, log
 
 DISK_PATIENCE_S = 120
@@ -165,6 +166,9 @@ class WorkerLoop:
             with self._monitor.running():
                 done = self._run_trials(evaluate, trials=trials, started=started)
         self._stop.ignore_pause_signal()
+        if stop_reason(self._config, self._queue.rows(), now=self._now()):
+            env = {**self._env, **self._config.env.vars}
+            release_copies(self._config.env.stage, env, study=self._folder.path, say=log)
         self._heartbeat.end(now=time.time())
         broken = self._broken_node(self._queue.rows()) is not None
         return WorkerResult(trials=done, broken_node=broken, ended_by=self._ended_by(done, trials))

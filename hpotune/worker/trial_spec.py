@@ -32,6 +32,7 @@ def base_spec(row: TrialRow, study: Study, folder: StudyFolder, *, home: str) ->
         data_root=config.data_root,
         offline=config.env.offline,
         fetched=str(lock) if lock is not None else None,
+        stage=config.env.stage,
         python=config.python,
         command=config.command,
         prepared=str(folder.prepared) if config.model is not None else None,

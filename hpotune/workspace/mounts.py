@@ -9,6 +9,14 @@ MOUNTS = Path("/proc/mounts")
 _LOCAL_FLOCK = frozenset({"9p", "virtiofs"})
 """Types, besides those in user space, on which flock is the kernel's own: other nodes do not see it."""
 
+NETWORK = frozenset({
+    "nfs", "nfs3", "nfs4", "lustre", "cifs", "smb", "smb3", "smbfs", "sshfs", "beegfs", "beegfs_nodev", "gpfs", "mmfs",
+    "ceph", "cephfs", "ceph-fuse", "glusterfs", "pvfs2", "orangefs", "afs", "openafs", "wekafs", "panfs", "dvs",
+    "ocfs2", "gfs2", "moosefs", "mfs", "lizardfs", "xtreemfs", "quobyte", "s3fs", "rclone", "gcsfuse", "juicefs",
+    "davfs", "davfs2", "cvmfs2", "curlftpfs",
+})  # fmt: skip
+"""Types that several hosts mount, also as `fuse.TYPE`; how their locks work depends on server, version and options."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Mount:

@@ -33,7 +33,7 @@ train:
 score: {{objective: {{task: toy_topics, metric: acc, limit: 20}}, include_path: task}}
 budget: {{trials: 1}}
 checks: {{baseline: false}}
-env: {{vars: {{OMP_NUM_THREADS: '1'}}}}
+env: {{stage: $STAGE, vars: {{OMP_NUM_THREADS: '1', STAGE: "{stage}"}}}}
 resources: {{partition: a100, gpus: 'a100:{processes}', nodes: {nodes}, cpus: {processes}, time: 30}}
 """
 
@@ -48,7 +48,9 @@ def trials(
     topic_task(folder / "task")
     found = {}
     for name, (nodes, processes) in SHAPES.items():
-        text = STUDY.format(name=name, model=model, nodes=nodes, processes=processes)
+        stage = folder / f"{name}-disk"
+        stage.mkdir()
+        text = STUDY.format(name=name, model=model, nodes=nodes, processes=processes, stage=stage)
         (folder / f"{name}.yaml").write_text(text)
         hpotune("submit", folder / f"{name}.yaml")
         wait(folder / f"{name}.yaml", ended)
@@ -81,3 +83,13 @@ def test_ranks_give_same_score(trials: dict, name: str) -> None:
     alone, shared = trials["one"][0], trials[name][0]
     assert shared["values"] == alone["values"]
     assert shared["metrics"]["eval_loss"] == pytest.approx(alone["metrics"]["eval_loss"], abs=1e-9)
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_ranks_share_the_staged_model(trials: dict, name: str) -> None:
+    """The nodes of this cluster are one machine: one copy for all, removed with the end of the study."""
+    log = (trials[name][1].parents[1] / "log.txt").read_text()
+    assert log.count(f"-disk/hpotune-stage-{os.geteuid()}/") == 1
+    assert "warnings" not in trials[name][0]["metrics"]
+    disk = trials[name][1].parents[4] / f"{name}-disk"
+    assert [one for one in disk.glob("*/*") if one.is_dir()] == []

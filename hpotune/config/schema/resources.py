@@ -1,4 +1,4 @@
-"""The sections `resources` and `env` of a study file: what a job requests from Slurm, and its environment."""
+"""The section `resources` of a study file: what a job requests from Slurm."""
 
 from __future__ import annotations
 
@@ -193,46 +193,3 @@ def check_line(value: str, key: str = "") -> None:
         )
     if not value.strip():
         raise ValueError(f"{key}is empty; remove the line, or give a value")
-
-
-class EnvConfig(Section):
-    """The environment of a job."""
-
-    modules: list[str] = Field(default=[])
-    """`module load` lines, in order."""
-    venv: str | None = "auto"
-    """A virtual environment to activate; auto: the one in which hpotune runs now; null: none."""
-    container: str | None = None
-    """An Apptainer image in which ranks, functions and commands run: a local file or a URL (docker://…). hpotune must
-    be installed in it, or be found at the same path inside and outside. null: none."""
-    setup: list[str] = Field(default=[])
-    """Shell lines that run first, unchanged; no secrets: the job script is readable."""
-    vars: dict[str, str] = Field(default={})
-    """Environment variables; no secrets: the job script is readable."""
-    offline: bool = True
-    """Sets HF_HUB_OFFLINE=1 in trials; otherwise a node without internet access retries downloads for minutes."""
-
-    @field_validator("modules")
-    @classmethod
-    def _one_line_each(cls, value: list[str]) -> list[str]:
-        for name in value:
-            check_line(name)
-        return value
-
-    @field_validator("venv", "container")
-    @classmethod
-    def _one_line(cls, value: str | None) -> str | None:
-        if value is not None:
-            check_line(value)
-        return value
-
-    @field_validator("vars")
-    @classmethod
-    def _exportable(cls, value: dict[str, str]) -> dict[str, str]:
-        for name in value:
-            if not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
-                raise ValueError(f"{name}: is not a valid variable name; needs letters, digits and _")
-            wrong = wrong_character(value[name], one_line=True)
-            if wrong is not None:
-                raise ValueError(f"{name}: contains {wrong}; needs one line")
-        return value

@@ -18,9 +18,10 @@ from hpotune.config.schema.best_rule import BestRule
 from hpotune.config.schema.collect_config import CollectConfig as CollectConfig
 from hpotune.config.schema.data_config import PROMPTS as PROMPTS
 from hpotune.config.schema.data_config import DataConfig as DataConfig
+from hpotune.config.schema.env_config import EnvConfig
 from hpotune.config.schema.execution import BudgetConfig, ExecutionConfig, PlanConfig, RetryConfig
 from hpotune.config.schema.race_config import race_mistakes
-from hpotune.config.schema.resources import EnvConfig, ResourcesConfig
+from hpotune.config.schema.resources import ResourcesConfig
 from hpotune.config.schema.rungs import unfit
 from hpotune.config.schema.score_config import Limit as Limit
 from hpotune.config.schema.score_config import Objective as Objective
@@ -231,6 +232,8 @@ class StudyConfig(PointConfig):
             raise ValueError(
                 f"score: lm-eval tasks need a model, and {own[0]} has none; name a metric that it returns"
             )
+        if own and self.env.stage is not None:
+            raise ValueError(f"env: stage: copies the base model, and {own[0]} has none; remove it")
         if not own:
             for text in own_code_keys(self.score):
                 raise ValueError(f"score: {text}: is for python: and command:; remove it")

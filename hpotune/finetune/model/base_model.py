@@ -80,11 +80,13 @@ def load_base(
     device: torch.device,
     seed: int,
     on_device: bool = False,
+    staged: Path | None = None,
 ) -> BaseModel:
     """The base model, frozen and in evaluation mode; weights that are not in the checkpoint are drawn from `seed`.
 
     `labels`: the names of the classes in their order; None for a language model. `device`: where it will be.
     `on_device`: whether it is returned there, and not on the CPU. A new head is drawn on the CPU for all.
+    `staged`: a copy of its files that is read instead of them (staged_model.py); None: there is none.
     Raises: UserError as `meta_model`.
     """
     torch.manual_seed(seed)
@@ -93,6 +95,7 @@ def load_base(
         base = _from_pretrained(
             config,
             labels=labels,
+            staged=staged,
             dtype=base_dtype(config, device),
             attn_implementation=config.attn_implementation,
             **({"device_map": device} if straight else {}),
@@ -195,16 +198,20 @@ def _from_config(config: ModelConfig, *, labels: Sequence[str] | None) -> torch.
         return HEADS[config.task].from_config(loaded, trust_remote_code=config.trust_remote_code)
 
 
-def _from_pretrained(config: ModelConfig, *, labels: Sequence[str] | None, **options: object) -> BaseModel:
+def _from_pretrained(
+    config: ModelConfig, *, labels: Sequence[str] | None, staged: Path | None = None, **options: object
+) -> BaseModel:
     model, info = HEADS[config.task].from_pretrained(
-        hub.model_folder(config.path),
-        revision=config.revision,
+        hub.model_folder(config.path) if staged is None else str(staged),
+        revision=config.revision if staged is None else None,
         trust_remote_code=config.trust_remote_code,
         ignore_mismatched_sizes=True,  # raises below, with the key of the study file
         output_loading_info=True,
         **label_options(labels),
         **options,
     )
+    if staged is not None:  # the adapter's config names the base model
+        model.name_or_path = model.config.name_or_path = hub.model_folder(config.path)
     for name, stored, needed in sorted(info["mismatched_keys"]):
         if labels is not None and stored[1:] == needed[1:]:
             raise UserError(

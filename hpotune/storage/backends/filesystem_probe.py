@@ -13,17 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from hpotune.workspace.mounts import existing_folder, mount_type
+from hpotune.workspace.mounts import NETWORK, existing_folder, mount_type
 
 LOCAL = frozenset({"ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "tmpfs", "overlay", "f2fs"})
 """Types on which SQLite is known to be safe: file systems of one host."""
-NETWORK = frozenset({
-    "nfs", "nfs3", "nfs4", "lustre", "cifs", "smb", "smb3", "smbfs", "sshfs", "beegfs", "beegfs_nodev", "gpfs", "mmfs",
-    "ceph", "cephfs", "ceph-fuse", "glusterfs", "pvfs2", "orangefs", "afs", "openafs", "wekafs", "panfs", "dvs",
-    "ocfs2", "gfs2", "moosefs", "mfs", "lizardfs", "xtreemfs", "quobyte", "s3fs", "rclone", "gcsfuse", "juicefs",
-    "davfs", "davfs2", "cvmfs2", "curlftpfs",
-})  # fmt: skip
-"""Types that several hosts mount, also as `fuse.TYPE`: SQLite's locks there depend on server, version and options."""
 PROCESSES, WRITES = 4, 25
 RACE_S = 120.0
 """How long the processes may take; then they are killed, and the locks do not hold."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from hpotune.config.schema.resources import EnvConfig, ResourcesConfig
+from hpotune.config.schema.env_config import EnvConfig
+from hpotune.config.schema.resources import ResourcesConfig
 
 
 @pytest.mark.parametrize(
