@@ -12,22 +12,27 @@ from pathlib import Path
 from hpotune.config.load import Study
 from hpotune.config.schema.study_config import PointConfig
 from hpotune.records.fetch_record import FetchedLock, FetchItem
-from hpotune.workspace.fetched_lock import absent_files, hub_cache, read_lock
+from hpotune.workspace.fetched_lock import S3, absent_files, hub_cache, read_lock
 
 MOST_NAMED = 3
 """Files that a message names."""
 
 
 def fetched_mistakes(study: Study, points: Sequence[PointConfig], lock: Path | None) -> list[str]:
-    """A line for each item of the lock file that is not whole and that the study still needs.
+    """A line for each address in S3 that was not fetched, and for each item of the lock file that is not whole.
 
     `lock`: the study's lock file; None: nothing was fetched. Each line starts with its key.
     Raises: DamagedFileError for a lock file that cannot be read.
     """
-    fetched, named, found = read_lock(lock), _named(points), list[str]()
+    fetched, named = read_lock(lock), _named(points)
+    step = f"run `hpotune fetch {study.source.path}` on the login node"
+    found = [
+        f"{key}: {path} is not fetched; {step}"
+        for key, path in named
+        if path.startswith(S3) and (fetched is None or fetched.find("s3", path, None) is None)
+    ]
     if fetched is None:
         return found
-    step = f"run `hpotune fetch {study.source.path}` on the login node"
     hub = hub_cache({**os.environ, **study.config.env.vars})
     tasks = {task for point in points for task in _tasks(point)}
     for item in fetched.items:
@@ -69,4 +74,4 @@ def _key(item: FetchItem, named: Sequence[tuple[str, str]], tasks: set[str]) -> 
 
 def lock_text(lock: FetchedLock) -> str:
     """What the lock file pins, for the hash of a rehearsal."""
-    return " ".join(f"{one.name} {one.commit}" for one in lock.items)
+    return " ".join(f"{one.name} {one.commit} {one.folder or ''}" for one in lock.items)

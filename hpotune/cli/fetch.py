@@ -36,7 +36,7 @@ def fetch(
     checked = check_file(study, chosen=folder, data_root=data_root)
     with progress_line(silent=as_json) as line:
         found = list_files(checked.study, checked.folder, update=update, show=shown_on(line))
-    free = check_space(found)
+    free = check_space(found, checked.study)
     if not as_json:
         if found.items:
             show(fetch_table(found))

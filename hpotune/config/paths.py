@@ -9,6 +9,7 @@ import ast
 import importlib.util
 import json
 import os
+import re
 import stat
 import string
 import warnings
@@ -32,6 +33,9 @@ _PATHS: tuple[KeyPath, ...] = (
     ("env", "container"),
     ("python",),
 )
+_IN_S3: tuple[KeyPath, ...] = (("model", "path"), ("model", "tokenizer"), ("data", "path"))
+"""Paths that may be in S3: `hpotune fetch` downloads them."""
+S3_ADDRESS = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/].*"
 _CONTAINER: KeyPath = ("env", "container")
 _FOLDERS: tuple[KeyPath, ...] = (("data_root",), ("score", "include_path"), ("env", "venv"))
 
@@ -111,7 +115,10 @@ def _elsewhere(where: KeyPath, text: str, full: Path) -> str:
     if where == _CONTAINER and "://" in text:  # docker://, oras://: apptainer fetches it
         return text
     if text.startswith("s3://"):
-        raise ValueError("is in an S3 bucket, which trials cannot read; download it and give the folder")
+        if where in _IN_S3 and re.fullmatch(S3_ADDRESS, text):
+            return text
+        rule = "is no address of objects; needs s3://BUCKET/KEY"
+        raise ValueError(rule if where in _IN_S3 else "is in an S3 bucket; download it and give the folder")
     if where in (*_FOLDERS, _CONTAINER) or _looks_local(text):
         raise ValueError(f"does not exist ({full}); paths are relative to the study file{_beside(full)}")
     if text.startswith("package:"):

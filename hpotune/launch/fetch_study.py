@@ -1,4 +1,4 @@
-"""`hpotune fetch`: what a study needs of the hub is listed, downloaded and verified in a process of its own.
+"""`hpotune fetch`: what a study needs of hubs and S3 is listed, downloaded and verified in a process of its own.
 
 Study -> points at the corners -> `python -m hpotune.finetune.fetch list` -> sizes, which the user agrees to
       -> `… download` -> fetched.lock.json in the study's folder
@@ -17,7 +17,9 @@ from importlib import metadata
 from pathlib import Path
 
 from hpotune.config.corners import corner_points
+from hpotune.config.lm_eval_tasks import cache_folder
 from hpotune.config.load import Study
+from hpotune.config.ownership import check_cache
 from hpotune.config.schema.study_config import PointConfig
 from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.records.fetch_record import FetchedLock, FetchList, FetchProgress, FetchSpec
@@ -33,7 +35,7 @@ def list_files(study: Study, folder: StudyFolder, *, update: bool, show: Show) -
 
     Raises: StudyFileError with every model, dataset and task that cannot be fetched; HpotuneError.
     """
-    config = study.config
+    config, env = study.config, _environment(study)
     if config.model is None:  # a function or command fetches what it reads itself
         return FetchList()
     if update and any((folder.path / "trials").glob("*")):
@@ -42,10 +44,14 @@ def list_files(study: Study, folder: StudyFolder, *, update: bool, show: Show) -
             "with them; rename the study (name:)"
         )
     before = read_lock(lock_file(folder.path))
+    cache = cache_folder(env)
+    check_cache(cache)
     spec = FetchSpec(
         points=_points(study),
         home=str(home_of(study.source.path)),
         data_root=config.data_root,
+        cache=str(cache.absolute()),
+        objects=[] if update or before is None else [one for one in before.items if one.kind == "s3"],
         commits={} if update or before is None else {one.name: one.commit for one in before.items},
     )
     found = _run("list", spec, study, show=show)
@@ -72,20 +78,27 @@ def download(found: FetchList, study: Study, folder: StudyFolder, *, show: Show)
     return lock
 
 
-def check_space(found: FetchList) -> dict[str, int]:
-    """Free bytes of the disk of the cache that files are fetched into.
+def check_space(found: FetchList, study: Study) -> dict[str, int]:
+    """Free bytes of the disk of each cache that files are fetched into.
 
-    Raises: HpotuneError where they are fewer than what is missing.
+    Raises: HpotuneError where they are fewer than what is missing there.
     """
-    if not found.items:
-        return {}
-    free = {found.hub: shutil.disk_usage(_existing(Path(found.hub))).free}
-    full = next((cache for cache, left in free.items() if left < found.missing), None)
-    if full is not None:
-        raise HpotuneError(
-            f"{full}: has {free[full] / 1e9:.1f} GB free, and {found.missing / 1e9:.1f} GB are missing; free space, or "
-            "set HF_HOME to a larger disk (in your shell and in env.vars)"
-        )
+    needed: dict[str, int] = {}
+    if any(one.kind != "s3" for one in found.items):
+        needed[found.hub] = found.missing - found.missing_objects
+    if any(one.kind == "s3" for one in found.items):
+        needed[str(cache_folder(_environment(study)))] = found.missing_objects
+    folders = {cache: _existing(Path(cache)) for cache in needed}
+    free = {cache: shutil.disk_usage(folder).free for cache, folder in folders.items()}
+    for cache, folder in folders.items():
+        disk = folder.stat().st_dev
+        here = sum(size for other, size in needed.items() if folders[other].stat().st_dev == disk)
+        if free[cache] < here:
+            variable = "HF_HOME" if cache == found.hub else "HPOTUNE_CACHE"
+            raise HpotuneError(
+                f"{cache}: has {free[cache] / 1e9:.1f} GB free, and {here / 1e9:.1f} GB are missing; free space, or "
+                f"set {variable} to a larger disk (in your shell and in env.vars)"
+            )
     return free
 
 

@@ -16,6 +16,8 @@ from hpotune.records.fetch_record import FetchedLock, FetchFile, FetchItem, Kind
 from hpotune.workspace.atomic_files import write_atomic
 
 FILE = "fetched.lock.json"
+S3 = "s3://"
+"""How an address in S3-compatible storage starts."""
 VARIABLE = "HPOTUNE_FETCHED_LOCK"
 """Variable of a trial's process: the lock file of its study."""
 
@@ -60,17 +62,32 @@ def pinned_commit(
 
 
 def located(point: PointConfig, lock: FetchedLock | None) -> PointConfig:
-    """The point with the commits of the lock file as its revisions."""
+    """The point with the commits of the lock file as its revisions, and files for addresses in S3."""
     if lock is None or point.model is None or point.data is None:
         return point
-    model = {"revision": _commit("model", point.model.path, point.model.revision, lock)}
-    data = {"revision": _commit("dataset", point.data.path, point.data.revision, lock)}
+    model = {
+        "path": _local(point.model.path, lock),
+        "tokenizer": _local(point.model.tokenizer, lock) if point.model.tokenizer is not None else None,
+        "revision": _commit("model", point.model.path, point.model.revision, lock),
+    }
+    data = {
+        "path": _local(point.data.path, lock),
+        "revision": _commit("dataset", point.data.path, point.data.revision, lock),
+    }
     return point.model_copy(
         update={
             "model": point.model.model_copy(update=model),
             "data": point.data.model_copy(update=data),
         }
     )
+
+
+def _local(path: str, lock: FetchedLock) -> str:
+    """The file or folder of an address in S3 that was fetched; any other path as it is."""
+    item = lock.find("s3", path, None) if path.startswith(S3) else None
+    if item is None or item.folder is None:
+        return path
+    return str(Path(item.folder, item.files[0].path)) if item.is_file else item.folder
 
 
 def _commit(kind: Kind, path: str, revision: str | None, lock: FetchedLock) -> str | None:
@@ -85,7 +102,10 @@ def hub_cache(env: Mapping[str, str]) -> Path:
 
 
 def path_of(file: FetchFile, item: FetchItem, *, hub: Path) -> Path:
-    """Where a fetched file lies."""
+    """Where a fetched file lies. `hub`: the hub's cache."""
+    if item.kind == "s3":
+        assert item.folder is not None, "objects of S3 have a folder"
+        return Path(item.folder, file.path)
     return hub / f"{item.kind}s--{item.id.replace('/', '--')}" / "snapshots" / item.commit / file.path
 
 

@@ -56,6 +56,27 @@ def test_other_revisions_stay() -> None:
     assert found.model.revision == "main"
 
 
+def test_address_in_s3_becomes_a_file() -> None:
+    rows = FetchItem(
+        kind="s3", id="s3://lab/rows.jsonl", commit=OTHER, files=[FetchFile(path="rows.jsonl", size=3)],
+        folder="/cache/s3/rows-1", is_file=True,
+    )  # fmt: skip
+    tree = FetchItem(kind="s3", id="s3://lab/tiny", commit=OTHER, files=FILES, folder="/cache/s3/tiny-1")
+    asked = PointConfig.model_validate(
+        {
+            "model": {"path": "s3://lab/tiny", "tokenizer": "s3://lab/other"},
+            "data": {"path": "s3://lab/rows.jsonl"},
+            "score": {"objective": {"metric": "train_loss"}},
+        }
+    )
+    found = located(asked, FetchedLock(fetched="2026-11-01T00:00:00+00:00", items=[rows, tree]))
+    assert found.model is not None
+    assert found.data is not None
+    assert (found.model.path, found.data.path) == ("/cache/s3/tiny-1", "/cache/s3/rows-1/rows.jsonl")
+    assert found.model.tokenizer == "s3://lab/other"  # not fetched: the trial says so
+    assert [*absent_files(tree, hub=Path("/hub"))] == [(Path("/cache/s3/tiny-1/config.json"), "is missing")]
+
+
 def test_trial_process_reads_the_commit(tmp_path: Path) -> None:
     env = {VARIABLE: str(write_lock(tmp_path, lock()))}
     assert pinned_commit("model", "acme/words", None, env) == OTHER

@@ -70,7 +70,12 @@ FILES = [
         "data.path='./absent' does not exist",
         HELLASWAG,
     ),
-    Row("path:", "path: s3://bucket/rows.jsonl", "is in an S3 bucket, which trials cannot read; download it"),
+    Row(
+        "path:",
+        "path: s3://bucket",
+        "data.path='s3://bucket' is no address of objects; needs s3://BUCKET/KEY",
+    ),
+    Row("+", "data_root: s3://bucket/rows", "data_root='s3://bucket/rows' is in an S3 bucket; download it"),
     Row("+", "env: {container: images/own.sif}", "env.container='images/own.sif' does not exist"),
     Row(
         "prompt:",

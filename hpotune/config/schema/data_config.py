@@ -19,8 +19,9 @@ class DataConfig(Section):
     """The training data."""
 
     path: str
-    """Hugging Face id, folder (`save_to_disk` too), or a local .json .jsonl .csv .tsv .parquet file. A folder of that
-    name under `data_root` has precedence. Text is trained as it is written, other values as JSON."""
+    """Hugging Face id, folder (`save_to_disk` too), a local .json .jsonl .csv .tsv .parquet file, or s3://BUCKET/KEY,
+    which `hpotune fetch` downloads. A folder of that name under `data_root` has precedence. Text is trained as it is
+    written, other values as JSON."""
     name: str | None = None
     """The dataset's configuration (`main`, `ARC-Easy`); null: its only one."""
     split: str = "train"

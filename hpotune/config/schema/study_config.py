@@ -38,7 +38,8 @@ class ModelConfig(Section):
     """The base model; its weights are frozen."""
 
     path: str
-    """Hugging Face id, folder, .gguf file, or `package:NAME/FILE` for a file in an installed Python package."""
+    """Hugging Face id, folder, .gguf file, `package:NAME/FILE` for a file in an installed Python package, or
+    s3://BUCKET/KEY (the prefix that holds config.json, or a .gguf object), which `hpotune fetch` downloads."""
     revision: str | None = None
     """Branch, tag or full commit of a Hugging Face id; null: main."""
     tokenizer: str | None = None

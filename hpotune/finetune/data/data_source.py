@@ -25,7 +25,8 @@ from hpotune.config.rows.text_encoding import DataFileError
 from hpotune.config.schema.study_config import DataConfig
 from hpotune.errors import inner_reason, nearest
 from hpotune.finetune.model import hub
-from hpotune.finetune.trial_errors import DataError
+from hpotune.finetune.trial_errors import DataError, DatasetNotCached
+from hpotune.workspace.fetched_lock import S3
 
 SPLIT_OF_A_FILE = "train"
 READ_ERRORS = (
@@ -47,6 +48,8 @@ def split_table(config: DataConfig, *, split: str, data_root: str | None) -> Row
 
     Raises: DataError if it cannot be read, with the file and the inner reason.
     """
+    if config.path.startswith(S3):
+        raise DatasetNotCached(f"data.path: {hub.not_fetched(config.path)}")
     path = Path(hub.local_path(config.path, data_root)).expanduser()
     try:
         if path.is_file():

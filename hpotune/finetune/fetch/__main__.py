@@ -47,7 +47,7 @@ def _download(wanted: FetchList, report: Report) -> FetchList:
     """Fetch item after item; one that fails is a mistake, and the others are fetched all the same."""
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
-    from hpotune.finetune.fetch.downloads import fetch_hub_item, missing_bytes
+    from hpotune.finetune.fetch.fetch_items import fetch_item, still_missing
     from hpotune.finetune.trial_errors import UserError
 
     disable_progress_bars()
@@ -58,25 +58,25 @@ def _download(wanted: FetchList, report: Report) -> FetchList:
     mistakes: list[str] = []
     for item in wanted.items:
         try:
-            items.append(fetch_hub_item(item))
+            items.append(fetch_item(item))
         except UserError as error:
             mistakes.append(str(error))
     ended.set()
     counter.join()
-    left = sum(missing_bytes(item) for item in wanted.items)
+    left, _ = still_missing(wanted.items)
     return wanted.model_copy(update={"items": items, "mistakes": mistakes, "missing": left})
 
 
 def _count(items: Sequence[FetchItem], report: Report, ended: threading.Event) -> None:
     """Report every second how many bytes are there."""
-    from hpotune.finetune.fetch.downloads import missing_bytes
+    from hpotune.finetune.fetch.fetch_items import still_missing
 
     total = sum(item.size for item in items)
     while not ended.wait(REPORT_EVERY_S):
-        left = [(missing_bytes(item), item) for item in items]
-        name = next((item.id for missing, item in left if missing), "")
-        done = total - sum(missing for missing, _ in left)
-        report(FetchProgress(step="download" if name else "verify", name=name, done=done, total=total))
+        left, name = still_missing(items)
+        report(
+            FetchProgress(step="download" if name else "verify", name=name, done=total - left, total=total)
+        )
 
 
 def _end_with_parent() -> None:

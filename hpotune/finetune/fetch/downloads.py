@@ -132,20 +132,6 @@ def cached_path(file: FetchFile, item: FetchItem) -> Path | None:
     return Path(found) if isinstance(found, str) else None
 
 
-def missing_bytes(item: FetchItem) -> int:
-    """Bytes of an item that are not in the cache yet; what an interrupted download has left counts as there."""
-    return sum(_missing(file, item) for file in item.files)
-
-
-def _missing(file: FetchFile, item: FetchItem) -> int:
-    if cached_path(file, item) is not None:
-        return 0
-    try:
-        return max(0, file.size - unfinished_path(file, item).stat().st_size)
-    except FileNotFoundError:
-        return file.size
-
-
 def verify(path: Path, file: FetchFile) -> tuple[str, str]:
     """The SHA-256 of a file, and what is wrong with its content as a predicate; empty if nothing is."""
     size = path.stat().st_size

@@ -1,4 +1,4 @@
-"""Which files of which repositories a study needs, of all its points together.
+"""Which files of which repositories and buckets a study needs, of all its points together.
 
 points -> models, tokenizers, datasets, tasks -> items with their files, those of one repository and revision merged
 """
@@ -15,11 +15,13 @@ from huggingface_hub import constants
 
 from hpotune.config.lm_eval_tasks import task_index
 from hpotune.config.schema.study_config import PointConfig, ScoreConfig
-from hpotune.finetune.fetch.downloads import missing_bytes
+from hpotune.finetune.fetch.fetch_items import missing_bytes
 from hpotune.finetune.fetch.hub_files import model_files, repository
+from hpotune.finetune.fetch.s3_objects import in_cache, list_objects
 from hpotune.finetune.model.hub import BUILDERS, local_path
 from hpotune.finetune.trial_errors import UserError
 from hpotune.records.fetch_record import FetchFile, FetchItem, FetchList, FetchSpec
+from hpotune.workspace.fetched_lock import S3
 
 
 @dataclass(kw_only=True, slots=True)
@@ -32,6 +34,8 @@ class Needed:
     warnings: dict[str, None] = field(default_factory=dict)
     listed: dict[str, tuple[str, list[FetchFile]]] = field(default_factory=dict)
     """Name of an item -> commit and all files of its repository."""
+    buckets: dict[str, FetchItem] = field(default_factory=dict)
+    """Address in S3 -> all objects there."""
 
     def repository(
         self, id_: str, kind: Literal["model", "dataset"], revision: str | None, key: str
@@ -51,6 +55,33 @@ class Needed:
             keys = dict.fromkeys((*before.keys, *item.keys))
             item = item.model_copy(update={"files": [files[path] for path in sorted(files)], "keys": [*keys]})
         self.items[item.name] = item
+
+    def objects(self, url: str, key: str) -> FetchItem:
+        """The objects of an address in S3; asked once, and not at all where those of an earlier lock file are whole."""
+        known = self._fetched(url)
+        if known is not None and not missing_bytes(known):
+            return known.model_copy(update={"keys": [key]})
+        if url not in self.buckets:
+            self.buckets[url] = list_objects(url, key=key)
+        return self.buckets[url].model_copy(update={"keys": [key]})
+
+    def _fetched(self, url: str) -> FetchItem | None:
+        return next((one for one in self.spec.objects if one.id == url), None)
+
+    def cached(self, item: FetchItem) -> FetchItem:
+        """The item of S3 with its folder, or as the earlier lock file has it, with its hashes."""
+        known, now = self._fetched(item.id), in_cache(item, Path(self.spec.cache))
+        if known is None:
+            return now
+        if {one.path for one in known.files} >= {one.path for one in now.files} and not missing_bytes(known):
+            return known.model_copy(update={"keys": now.keys})
+        if known.commit == now.commit:
+            return now.model_copy(update={"files": known.files})
+        self.mistakes[
+            f"{item.keys[0]}: {item.id}: the objects have changed since they were fetched, and the fetched files are "
+            "not complete; hpotune fetch --update takes the new ones"
+        ] = None
+        return now
 
     def attempt(self, action: Callable[[], None]) -> None:
         """Do the action; an error of it is a mistake of the study."""
@@ -72,12 +103,13 @@ def list_needed(spec: FetchSpec) -> FetchList:
         names = task_names(score)
         tasks |= dict.fromkeys(names)
         needed.attempt(partial(_add_tasks, names, score, needed))
-    items = list(needed.items.values())
+    items = [needed.cached(item) if item.kind == "s3" else item for item in needed.items.values()]
     return FetchList(
         items=items,
         tasks=[*tasks],
         hub=constants.HF_HUB_CACHE,
         missing=sum(map(missing_bytes, items)),
+        missing_objects=sum(missing_bytes(item) for item in items if item.kind == "s3"),
         mistakes=[*needed.mistakes],
         warnings=[*needed.warnings],
     )
@@ -94,13 +126,20 @@ def task_names(score: ScoreConfig) -> list[str]:
 def is_elsewhere(path: str, data_root: str | None = None) -> bool:
     """Whether a path of the study file is an id on the hub: no file, folder, package or address."""
     here = Path(path).expanduser().exists() or local_path(path, data_root) != path
-    return not (here or path.startswith("package:") or path.endswith(".gguf") or path in BUILDERS)
+    return not (here or path.startswith(("package:", S3)) or path.endswith(".gguf") or path in BUILDERS)
 
 
 def _add_model(point: PointConfig, needed: Needed) -> None:
     model, key = point.model, "model.path"
     assert model is not None, "only fine-tuning is fetched for"
-    if is_elsewhere(model.path):
+    if model.path.startswith(S3):
+        item = needed.objects(model.path, key)
+        if item.is_file and not model.path.endswith(".gguf"):
+            raise UserError(
+                f"{key}: {model.path} is one object; name the prefix that holds config.json, or a .gguf"
+            )
+        needed.add(item if item.is_file else _chosen(item, code=model.trust_remote_code))
+    elif is_elsewhere(model.path):
         commit, files = needed.repository(model.path, "model", model.revision, key)
         item = FetchItem(
             kind="model", id=model.path, revision=model.revision, commit=commit, files=files, keys=[key]
@@ -121,7 +160,10 @@ def _add_tokenizer(point: PointConfig, needed: Needed) -> None:
     path, key, code = point.model.tokenizer, "model.tokenizer", point.model.trust_remote_code
     if path is None:
         return
-    if is_elsewhere(path):
+    if path.startswith(S3):
+        item = needed.objects(path, key)
+        needed.add(_chosen(item, code=code, weights=False))
+    elif is_elsewhere(path):
         commit, files = needed.repository(path, "model", None, key)
         item = FetchItem(kind="model", id=path, commit=commit, files=files, keys=[key])
         needed.add(_chosen(item, code=code, weights=False))
@@ -130,7 +172,9 @@ def _add_tokenizer(point: PointConfig, needed: Needed) -> None:
 def _add_data(point: PointConfig, needed: Needed) -> None:
     data, key = point.data, "data.path"
     assert data is not None, "only fine-tuning is fetched for"
-    if is_elsewhere(data.path, needed.spec.data_root):
+    if data.path.startswith(S3):
+        needed.add(needed.objects(data.path, key))
+    elif is_elsewhere(data.path, needed.spec.data_root):
         _add_dataset(data.path, data.name, data.revision, {}, key, needed)
 
 

@@ -98,8 +98,10 @@ def model_folder(path: str, cache: Path | None = None) -> str:
     `package:NAME/FILE` is a file inside an installed Python package, which is not imported. The conversion is made
     once and kept under `cache` ($HPOTUNE_CACHE or ~/.cache/hpotune).
 
-    Raises: UserError for a package or a file that does not exist.
+    Raises: UserError for a package or a file that does not exist; ModelNotCached for an address that was not fetched.
     """
+    if path.startswith(fetched_lock.S3):
+        raise ModelNotCached(f"model.path: {not_fetched(path)}")
     file = _package_file(path) if path.startswith("package:") else Path(path).expanduser()
     if file.suffix != ".gguf":
         return str(file) if path.startswith(("package:", "~")) else path
@@ -108,6 +110,11 @@ def model_folder(path: str, cache: Path | None = None) -> str:
     from hpotune.finetune.model.gguf import convert_gguf  # imports torch
 
     return str(convert_gguf(file, (cache or cache_folder()) / "models"))
+
+
+def not_fetched(address: str) -> str:
+    """What is wrong with an address in S3 that the study's lock file does not name, and the next step."""
+    return f"{address} is not fetched; run `hpotune fetch STUDY` on the login node"
 
 
 def _package_file(path: str) -> Path:
