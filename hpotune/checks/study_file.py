@@ -29,6 +29,7 @@ from hpotune.config.metrics import TRAINING_METRICS, other_form_warning, task_me
 from hpotune.config.paths import resolve
 from hpotune.config.rows.data_check import data_mistakes
 from hpotune.config.space.start_from import items
+from hpotune.config.training_method import FULL, METHOD
 from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Source, read_source
 from hpotune.errors import StudyFileError, nearest
 from hpotune.search.algorithms.registry import check_algorithm
@@ -329,7 +330,9 @@ def _resource_findings(study: Study) -> Iterator[Finding]:
 
 
 def _learning_rate_findings(study: Study) -> Iterator[Finding]:
-    """Ranges of learning rates known to be useless."""
+    """Ranges of learning rates known to be useless for an adapter."""
+    if study.base().train.get(METHOD) == FULL:
+        return
     for r in study.space.searched:
         if r.name != "train.learning_rate" or r.kind != "float":
             continue

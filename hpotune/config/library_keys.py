@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from hpotune.config.dependent_keys import dependent_key_mistakes
 from hpotune.config.library_values import OWN_TYPES, field_types
 from hpotune.config.space.range_parsing import range_kind
+from hpotune.config.training_method import method_mistakes
 from hpotune.config.yaml_source import Mistake, Value
 from hpotune.errors import nearest
 
@@ -140,3 +141,4 @@ def unknown_keys(values: Mapping[str, Value]) -> Iterator[Mistake]:
     train = values.get("train")
     if isinstance(train, dict) and range_kind(train) is None:
         yield from dependent_key_mistakes(train)
+    yield from method_mistakes(values)

@@ -58,8 +58,14 @@ _WORDS = {
     "list": "a list",
     "dict": "a mapping",
 }
-OWN_TYPES = {"global_batch_size": "int", "sgd_momentum": "float"}
-"""Fields of `train` that hpotune adds (sequences per step over all ranks; the momentum of `optim: sgd`) -> type."""
+OWN_TYPES = {
+    "global_batch_size": "int",
+    "sgd_momentum": "float",
+    "method": "Literal['lora', 'full']",
+    "loraplus_lr_ratio": "float",
+}
+"""Fields of `train` that hpotune adds (sequences per step over all ranks; the momentum of `optim: sgd`; what is
+trained; the learning rate of LoRA's B matrices over that of A) -> type."""
 AUTO_KEYS = frozenset({"per_device_train_batch_size", "activation_checkpointing"})
 """Fields of `train` that may be `auto`: a trial chooses them by its memory estimate (config/memory/)."""
 _Limit = tuple[str, Callable[[float], bool]]
@@ -70,7 +76,11 @@ _SHARE: _Limit = ("needs to be 0 or more and below 1", lambda value: 0 <= value 
 _LIMITS: tuple[tuple[Library, _Limit, str], ...] = (
     ("lora", _FROM_1, "r lora_alpha"),
     ("lora", _SHARE, "lora_dropout"),
-    ("train", _ABOVE_0, "learning_rate num_train_epochs adam_epsilon logging_steps save_steps"),
+    (
+        "train",
+        _ABOVE_0,
+        "learning_rate num_train_epochs adam_epsilon logging_steps save_steps loraplus_lr_ratio",
+    ),
     ("train", _FROM_1, "per_device_train_batch_size gradient_accumulation_steps global_batch_size"),
     ("train", _SHARE, "adam_beta1 adam_beta2 label_smoothing_factor sgd_momentum"),
     ("train", _FROM_0, "weight_decay max_grad_norm warmup_steps neftune_noise_alpha seed data_seed"),

@@ -1,4 +1,4 @@
-"""Exports a trial: its adapter or merged weights with a model card, and its values as a study file without ranges."""
+"""Exports a trial: what it trained with a model card, and its values as a study file without ranges."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 from hpotune.config.load import Study
 from hpotune.config.space.ranges import put_point, without
+from hpotune.config.training_method import ADAPTER_FOLDER, MODEL_FOLDER, trains_whole
 from hpotune.config.yaml_source import KeyPath, write_yaml
 from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.exchange.model_card import model_card
@@ -40,6 +41,8 @@ class WrittenWeights:
     """The names of the classes; empty for a language model."""
     losses: tuple[float, float] | None = None
     """Of a fixed batch: base model with adapter, merged weights; None: not merged."""
+    whole: bool = False
+    """Whether it is a whole model, of which all weights were trained."""
 
 
 def export_trial(
@@ -62,7 +65,9 @@ def export_trial(
             for path in (staged / "weights").iterdir():
                 path.rename(staged / path.name)
             (staged / "weights").rmdir()
-            card = model_card(folder, study, rows, row, labels=written.labels, losses=written.losses)
+            card = model_card(
+                folder, study, rows, row, labels=written.labels, losses=written.losses, whole=written.whole
+            )
             write_atomic(staged / "README.md", card)
         write_atomic(staged / "setting.yaml", setting_text(study, row))
     return out
@@ -134,10 +139,12 @@ def run_finetune_module(module: str, arguments: Sequence[str], request: str) -> 
 def _write_weights(
     folder: StudyFolder, study: Study, row: TrialRow, *, out: Path, merge: bool
 ) -> WrittenWeights:
-    adapter = folder.trusted_trial(row.number) / "adapter"
-    if not adapter.is_dir():
+    trial = folder.trusted_trial(row.number)
+    whole = trains_whole(study.point(row.params).train)
+    trained = trial / (MODEL_FOLDER if whole else ADAPTER_FOLDER)
+    if not trained.is_dir():
         raise HpotuneError(
-            f"trial {row.number}: its adapter was not kept ({adapter}); raise keep.best in a new study"
+            f"trial {row.number}: its {trained.name} was not kept ({trained}); raise keep.best in a new study"
         )
     lock = read_lock(lock_file(folder.path))
     model = located(study.point(row.params), lock).model
@@ -149,10 +156,14 @@ def _write_weights(
         "trust_remote_code": model.trust_remote_code,
         "offline": study.config.env.offline,
     }
-    arguments = [str(adapter), str(out), *(["--merge"] if merge else [])]
+    arguments = [str(trained), str(out), *(["--merge"] if merge else [])]
     try:
         answer = run_finetune_module("model.adapter_export", arguments, json.dumps(request))
     except HpotuneError as error:
         raise HpotuneError(f"trial {row.number} could not be exported: {error}") from error
     losses = answer.get("losses")
-    return WrittenWeights(labels=tuple(answer["labels"]), losses=tuple(losses) if losses else None)
+    return WrittenWeights(
+        labels=tuple(answer["labels"]),
+        losses=tuple(losses) if losses else None,
+        whole=bool(answer["whole"]),
+    )

@@ -56,10 +56,12 @@ class _Facts:
     licence: str | None
     labels: Sequence[str]
     losses: tuple[float, float] | None
+    whole: bool
 
     @property
     def merged(self) -> bool:
-        return self.losses is not None
+        """Whether the export is a model that transformers loads alone."""
+        return self.whole or self.losses is not None
 
     @property
     def is_best(self) -> bool:
@@ -74,11 +76,12 @@ def model_card(
     *,
     labels: Sequence[str],
     losses: tuple[float, float] | None,
+    whole: bool = False,
 ) -> str:
     """The card of a finished trial in Markdown.
 
     `labels`: the names of the classes. `losses`: of a fixed batch, base model with adapter and merged weights; None for
-    an adapter.
+    an adapter. `whole`: whether all weights were trained.
     """
     point = study.point(row.params)
     assert point.model is not None, "only fine-tuning studies have weights"
@@ -93,8 +96,9 @@ def model_card(
         licence=base_licence(point.model.path, revision=point.model.revision),
         labels=labels,
         losses=losses,
+        whole=whole,
     )
-    kind = "Merged weights" if facts.merged else "LoRA adapter"
+    kind = "Fine-tuned weights" if whole else "Merged weights" if facts.merged else "LoRA adapter"
     parts = [
         f"---\n{write_yaml(_metadata(facts))}---",
         f"# {kind} for {markdown_text(_shown(point.model.path))}",
@@ -111,15 +115,19 @@ def _metadata(facts: _Facts) -> dict[str, Value]:
     labelled = facts.model.task == "sequence_classification"
     found: dict[str, Value] = {
         "base_model": None if base.startswith(_LOCAL) else base,
-        "base_model_relation": None if base.startswith(_LOCAL) else ("merge" if facts.merged else "adapter"),
+        "base_model_relation": None if base.startswith(_LOCAL) else _relation(facts),
         "library_name": "transformers" if facts.merged else "peft",
         "pipeline_tag": "text-classification" if labelled else "text-generation",
         "license": facts.licence,
         "datasets": [data] if _is_hub_dataset(data) else None,
-        "tags": ["lora", "hpotune"],
+        "tags": ["full-fine-tuning" if facts.whole else "lora", "hpotune"],
         "model-index": [{"name": facts.study.config.name, "results": _results(facts)}],
     }
     return {key: value for key, value in found.items() if value is not None}
+
+
+def _relation(facts: _Facts) -> str:
+    return "finetune" if facts.whole else "merge" if facts.merged else "adapter"
 
 
 def _is_hub_dataset(path: str) -> bool:
@@ -174,6 +182,8 @@ def _sections(facts: _Facts) -> Iterator[str]:
         else "The licence of the base model is not stated where it was loaded from; its terms hold for this model too."
     )
     yield "## How to load\n\n```python\n" + _load(facts) + "\n```"
+    if facts.whole:
+        yield "All weights of the base model were trained; no adapter is needed."
     if facts.losses is not None:
         before, after = facts.losses
         yield (

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from hpotune.config.load import Study
 from hpotune.config.schema.study_config import DataConfig, ModelConfig, PointConfig
+from hpotune.config.training_method import trains_whole
 from hpotune.config.yaml_source import Value
 from hpotune.errors import StudyFileError
 from hpotune.records.trial import TrialRow
@@ -34,7 +35,14 @@ DEFAULTS: dict[str, Value] = {
 """What a trial trains with where the study file says nothing. Source: transformers 5, training_args.py; peft,
 tuners/lora/config.py; hpotune's own `all-linear`. tests/exchange/test_trial_setting.py compares them."""
 _BATCH = ("train.global_batch_size", "train.per_device_train_batch_size", "train.gradient_accumulation_steps")
-_NO_EFFECT = ("train.logging_steps", "train.save_steps", "model.dtype", "model.path", "model.task")
+_NO_EFFECT = (
+    "train.method",
+    "train.logging_steps",
+    "train.save_steps",
+    "model.dtype",
+    "model.path",
+    "model.task",
+)
 """Expressed by every file, or without an effect on what is trained."""
 
 
@@ -141,6 +149,11 @@ def trial_setting(study: Study, row: TrialRow, *, prepared: str) -> TrialSetting
         raise StudyFileError(
             f"--as: model.task is {point.model.task}, and scripts and other tools' configs are written for causal_lm "
             "only; use --as study, or export the adapter"
+        )
+    if trains_whole(point.train):
+        raise StudyFileError(
+            f"--as: trial {row.number} has train.method: full, and scripts and other tools' configs are written for "
+            "LoRA only; use --as study, or export the model"
         )
     if row.lineage is not None and row.lineage.parent is not None:
         raise StudyFileError(

@@ -12,6 +12,7 @@ import torch
 
 from hpotune.config.lm_eval_tasks import overlap, task_index
 from hpotune.config.schema.study_config import DataConfig, ModelConfig, PointConfig
+from hpotune.config.training_method import trains_whole
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.distributed.fsdp import shard_base
 from hpotune.finetune.distributed.ranks import Ranks
@@ -37,11 +38,13 @@ from hpotune.finetune.scoring.task_requests import (
 )
 from hpotune.finetune.training import checkpoint
 from hpotune.finetune.training.adapter_training import check_settings, load_trained, train_adapter
+from hpotune.finetune.training.full_training import load_whole, train_full
 from hpotune.finetune.training.loss import autocast, mean_loss
 from hpotune.finetune.training.memory_choice import MemoryChoice, memory_choice
 from hpotune.finetune.training.optimizer import training_arguments
 from hpotune.finetune.training.pass_limit import PassLimit, pass_limit
 from hpotune.finetune.training.sanity_checks import check_same_loss
+from hpotune.finetune.training.training_run import TrainingRun
 from hpotune.finetune.trial_errors import NotFinite, Paused, UserError
 from hpotune.finetune.warm.kept import Kept, key_of
 from hpotune.finetune.warm.shared_base import needs_own_base, reads_base
@@ -80,20 +83,27 @@ def run_trial(
     _pause_if_requested(stop_requested, ranks)
 
     staged = cache(partial(staged_model, spec, warn=output.add_warning))
+    full = trains_whole(spec.point.train)
 
-    def load(seed: int) -> BaseModel:
+    def load(seed: int, config: ModelConfig = model_config, *, whole: bool = full and trains) -> BaseModel:
         return load_base(
-            model_config,
+            config,
             labels=inputs.labels,
             pad_id=inputs.pad_id,
             device=ranks.device,
             seed=seed,
             on_device=ranks.world_size == 1,
-            staged=staged(),
+            staged=staged() if config is model_config else None,
+            whole=whole,
         )
 
+    def saved_model(folder: Path) -> torch.nn.Module:
+        config = model_config.model_copy(update={"path": str(folder), "revision": None})
+        with output.phase("load"):
+            return load(spec.seed, config, whole=False).module
+
     lora = spec.point.lora
-    own_weights = needs_own_base(lora) or (ranks.world_size > 1 and reads_base(lora))
+    own_weights = full or needs_own_base(lora) or (ranks.world_size > 1 and reads_base(lora))
     own = inputs.labels is not None or (spec.kind == "trial" and own_weights)
 
     def fresh_base(seed: int) -> BaseModel:
@@ -109,13 +119,14 @@ def run_trial(
         model = base.module
         share = shard_base(model, ranks, replicated=(), when_sharded=base.when_sharded)
         output.metrics["base_share_per_rank"] = share
+    elif spec.adapter is not None and full:
+        model = load_whole(saved_model, Path(spec.adapter), ranks=ranks, output=output)
     elif spec.adapter is not None:
         model = load_trained(fresh_base, Path(spec.adapter), seed=spec.seed, ranks=ranks, output=output)
     else:
-        model = train_adapter(
-            fresh_base,
-            inputs.train,
-            spec,
+        run = TrainingRun(
+            rows=inputs.train,
+            spec=spec,
             labels=inputs.labels,
             pad_id=inputs.pad_id,
             ranks=ranks,
@@ -123,6 +134,7 @@ def run_trial(
             stop_requested=stop_requested,
             memory=memory,
         )
+        model = train_full(fresh_base, saved_model, run) if full else train_adapter(fresh_base, run)
     _pause_if_requested(stop_requested, ranks)
     race = _race(spec, output.inputs)
     with output.phase("score", shown="evaluate"):
@@ -259,7 +271,8 @@ def _check_model(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput, kept
     Raises: UserError.
     """
     assert spec.point.model is not None, "a fine-tuning trial has a model"
-    model, lora = spec.point.model, [spec.point.lora] if spec.kind == "trial" else []
+    adapts = spec.kind == "trial" and not trains_whole(spec.point.train)
+    model, lora = spec.point.model, [spec.point.lora] if adapts else []
     extent = token_extent(row.ids for row in [*inputs.train, *inputs.validation])
 
     def check() -> list[str]:

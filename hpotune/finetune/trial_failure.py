@@ -23,7 +23,7 @@ _PHASES = {
     "check": "while attaching or checking the adapter",
     "train": "while training",
     "checkpoint": "while writing a checkpoint",
-    "save": "while saving the adapter",
+    "save": "while saving the weights",
     "score": "while scoring",
 }
 """Phase of TrialOutput -> when the error happened."""

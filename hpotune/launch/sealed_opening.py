@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from hpotune.config.load import Study
+from hpotune.config.training_method import trained_folder
 from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.launch.derive import derived_point, make_derived, open_derived
 from hpotune.launch.prepare import PreparedStudy
@@ -105,10 +106,9 @@ def _listed(
                 "lists them"
             )
         row = by_number[number]
-        kept = folder.trial(number) / "adapter" / "adapter_config.json"
-        if row.lineage is not None and not kept.is_file():
+        if row.lineage is not None and trained_folder(folder.trial(number)) is None:
             raise StudyFileError(
-                f"trial {number}: its adapter was not kept, and a trial that changed its values while it trained "
+                f"trial {number}: what it trained was not kept, and a trial that changed its values while it trained "
                 "cannot be trained again from its point; choose others with --trials, and raise keep.best next time"
             )
     baseline = next((row for row in rows if row.kind == "baseline" and row.state == "finished"), None)

@@ -27,7 +27,7 @@ PHASE_TEXTS: dict[Phase, str] = {
     "check": "sanity checks",
     "train": "training",
     "checkpoint": "writing a checkpoint",
-    "save": "saving the adapter",
+    "save": "saving the weights",
     "evaluate": "evaluating",
     "score": "scoring",
     "run": "running",

@@ -1,7 +1,7 @@
 """Trials as plain data: the spec and result that cross the process border as JSON, and the rows that the store returns.
 
 Files, all written by one writer (rank 0 of the trial): trials/<n>/{spec.json,result.json,curve.jsonl,spans.jsonl,
-log.txt,items.npz,adapter/,checkpoint/}.
+log.txt,items.npz,adapter/,model/,checkpoint/}.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ class TrialSpec(Section):
     sealed: bool = False
     """Whether `score.test` is scored, and neither the objectives nor `score.record`: `hpotune test` alone asks so."""
     adapter: str | None = None
-    """Absolute; the folder of a trained adapter that is scored as it is; null: the trial trains its own."""
+    """Absolute; the folder of a trained adapter, or of a whole model (train.method: full), that is scored as it is;
+    null: the trial trains its own."""
     leader: str | None = None
     """Absolute; the file that names the trial which it races against (`score.race`); null: all items are scored."""
     expected_loss: float | None = None

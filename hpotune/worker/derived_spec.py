@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from hpotune.config.training_method import trained_folder
 from hpotune.records.derived_points import DerivedPoint, read_points
 from hpotune.records.trial import TrialRow, TrialSpec
 from hpotune.workspace.folder import StudyFolder
@@ -41,8 +42,6 @@ def derived_spec(spec: TrialSpec, row: TrialRow, folder: StudyFolder) -> TrialSp
 
 
 def kept_adapter(folder: StudyFolder, point: DerivedPoint) -> Path | None:
-    """The adapter of the study's trial; None where it was not kept."""
-    adapter = (
-        StudyFolder(path=folder.path.parents[1], shared=folder.shared).trusted_trial(point.trial) / "adapter"
-    )
-    return adapter if (adapter / "adapter_config.json").is_file() else None
+    """The adapter, or the whole model, of the study's trial; None where it was not kept."""
+    study = StudyFolder(path=folder.path.parents[1], shared=folder.shared)
+    return trained_folder(study.trusted_trial(point.trial))

@@ -18,6 +18,7 @@ from typing import Literal
 
 from hpotune.config.load import Study
 from hpotune.config.schema.study_config import StudyConfig
+from hpotune.config.training_method import TRAINED_FOLDERS
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker, slurm_job_id
 from hpotune.schedule.failures import BadNode, bad_nodes
@@ -374,7 +375,7 @@ class WorkerLoop:
         return self._job_end.loss(self._worker, warned=warned, left_s=self._left_s, asked_s=asked_s)
 
     def _delete_large_files(self, rows: Sequence[TrialRow]) -> None:
-        """Delete adapters beyond `keep.best`, and checkpoints that no trial continues from.
+        """Delete adapters and whole models beyond `keep.best`, and checkpoints that no trial continues from.
 
         Two workers may do so at once.
         """
@@ -385,11 +386,12 @@ class WorkerLoop:
             unwanted["adapter"] = adapters_to_delete(
                 self._config.score.objective, left, self._config.best, keep=keep
             )
-        for name, numbers in unwanted.items():
+        for kind, numbers in unwanted.items():
             for number in numbers:
-                if number not in self._deleted[name]:
-                    shutil.rmtree(self._folder.trial(number) / name, ignore_errors=True)
-                    self._deleted[name].add(number)
+                if number not in self._deleted[kind]:
+                    for name in TRAINED_FOLDERS if kind == "adapter" else (kind,):
+                        shutil.rmtree(self._folder.trial(number) / name, ignore_errors=True)
+                    self._deleted[kind].add(number)
 
 
 def this_worker(env: Mapping[str, str], *, host: str) -> Worker:

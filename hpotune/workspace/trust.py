@@ -23,7 +23,7 @@ MAX_BYTES = 2**20
 _OPENED = ("code", "prepared", "jobs")
 """Folders whose entries are checked too."""
 _OF_TRIAL = (
-    "spec.json", "result.json", "answer.json", "log.txt", "curve.jsonl", "spans.jsonl", "items.npz", "adapter",
+    "spec.json", "result.json", "answer.json", "log.txt", "curve.jsonl", "spans.jsonl", "items.npz", "adapter", "model",
     "checkpoint", "provenance.json", "progress.json",
 )  # fmt: skip
 _STORES = ("store.db", "store.journal")

@@ -166,8 +166,7 @@ def estimate_memory(
     if attention == "eager":
         raise UnknownMemory("model.attn_implementation is eager")
     wide = max(width, 4)  # of a weight of the adapter
-    tokens = training.rows * training.tokens
-    weights = _weights(shape, width=width, ranks=machine.ranks)
+    weights = weight_bytes_of_rank(shape, width=width, ranks=machine.ranks)
     trained = shape.layers * adapter.layer_parameters(shape)
     if classes is not None:  # the head is trained and saved whole
         trained += classes * shape.hidden
@@ -175,23 +174,17 @@ def estimate_memory(
     fixed = weights + trained * (copies * wide + state * wide // 4) + (WORKSPACE if machine.gpu else 0)
     halves = trained * width if width < 4 else 0
     gradients = trained * wide
-    layer_n = _layer_tokens(shape, adapter, training, width=width, gpu=machine.gpu)
-    one_layer = tokens * _backward_tokens(shape, adapter, width=width)
+    kept, one_layer, last = activation_bytes(shape, adapter, training, width=width, gpu=machine.gpu)
     one_layer += 2 * adapter.layer_parameters(shape) * wide
-    kept_n = shape.hidden * width if training.checkpointing else layer_n
-    kept = tokens * (shape.layers * kept_n + shape.hidden * (4 + width) + 64 + training.tokens)
-    if training.checkpointing:
-        one_layer += tokens * layer_n
-    logits = _logits(shape, training, width=width, classes=classes)
+    logits = logit_bytes(shape, training, width=width, classes=classes)
     earlier = gradients if training.accumulates else 0
-    last_n = 0 if training.checkpointing else layer_n
     halves_of_layer = halves // shape.layers
     halves_behind = halves_of_layer if training.checkpointing else halves  # in the backward pass
     moments = (
         halves + kept + earlier + logits * 5 // 6,  # the last gradient does not exist in the forward pass
         halves_behind + kept + earlier + logits,
         halves_behind + kept + earlier + one_layer,
-        halves_of_layer + gradients + one_layer + tokens * last_n,
+        halves_of_layer + gradients + one_layer + last,
         2 * gradients,  # those of the parameters, and the vector that is reduced over the ranks
     )
     return MemoryEstimate(
@@ -202,11 +195,25 @@ def estimate_memory(
         activations=kept + one_layer,
         logits=logits,
         peak=fixed + max(moments),
-        scoring=weights + trained * wide + _scoring(shape, training, width=width, classes=classes),
+        scoring=weights + trained * wide + scoring_bytes(shape, training, width=width, classes=classes),
     )
 
 
-def _weights(shape: ModelShape, *, width: int, ranks: int) -> int:
+def activation_bytes(
+    shape: ModelShape, adapter: AdapterShape, training: TrainingPass, *, width: int, gpu: bool
+) -> tuple[int, int, int]:
+    """Kept for the backward pass; temporary in one layer of it; kept of the layer that comes last there."""
+    tokens = training.rows * training.tokens
+    layer_n = _layer_tokens(shape, adapter, training, width=width, gpu=gpu)
+    one_layer = tokens * _backward_tokens(shape, adapter, width=width)
+    kept_n = shape.hidden * width if training.checkpointing else layer_n
+    kept = tokens * (shape.layers * kept_n + shape.hidden * (4 + width) + 64 + training.tokens)
+    if training.checkpointing:
+        return kept, one_layer + tokens * layer_n, 0
+    return kept, one_layer, tokens * layer_n
+
+
+def weight_bytes_of_rank(shape: ModelShape, *, width: int, ranks: int) -> int:
     """Of one rank: all, or its shard with the layers that are gathered: two, and what is outside of the layers."""
     if ranks == 1:
         return shape.parameters * width
@@ -261,13 +268,13 @@ def _backward_tokens(shape: ModelShape, adapter: AdapterShape, *, width: int) ->
     return max(width * (max(5 * h, products + split) + 40), normed) + 8 * adapter.rank
 
 
-def _logits(shape: ModelShape, training: TrainingPass, *, width: int, classes: int | None) -> int:
+def logit_bytes(shape: ModelShape, training: TrainingPass, *, width: int, classes: int | None) -> int:
     """Bytes of the logits of the counted positions, in float32 (float64), with two gradients of their size."""
     numbers = training.counted * shape.vocabulary if classes is None else training.rows * classes
     return numbers * max(width, 4) * (5 if training.smoothing else 3) + training.counted * shape.hidden * 4
 
 
-def _scoring(shape: ModelShape, training: TrainingPass, *, width: int, classes: int | None) -> int:
+def scoring_bytes(shape: ModelShape, training: TrainingPass, *, width: int, classes: int | None) -> int:
     """Bytes of a scoring pass, at most: its logits, their float32 copy and log-softmax, and one layer."""
     tokens = training.rows * training.tokens
     logits = max(SCORED_LOGITS, tokens * shape.vocabulary) if classes is None else training.rows * classes

@@ -9,6 +9,7 @@ from typing import Literal, cast
 
 from hpotune.config.library_values import AUTO_KEYS as AUTO_KEYS
 from hpotune.config.load import Study
+from hpotune.config.memory.full_estimate import estimate_full
 from hpotune.config.memory.memory_estimate import (
     Machine,
     MemoryEstimate,
@@ -19,6 +20,7 @@ from hpotune.config.memory.memory_estimate import (
 )
 from hpotune.config.memory.model_shape import ModelShape, UnknownMemory, read_shape
 from hpotune.config.schema.study_config import ModelConfig, PointConfig
+from hpotune.config.training_method import trains_whole
 from hpotune.config.yaml_source import Value
 
 AUTO = "auto"
@@ -119,16 +121,31 @@ def point_memory(
         smoothing=bool(train.get("label_smoothing_factor")),
     )
     classifies = point.model.task != "causal_lm"
+    width, state = weight_bytes(point.model, gpu=machine.gpu), optimizer_bytes(train)
+    classes, attention = (
+        (point.model.num_labels or 2) if classifies else None,
+        point.model.attn_implementation,
+    )
+    if trains_whole(train):
+        return estimate_full(
+            shape, training, width=width, state=state, machine=machine, classes=classes, attention=attention
+        )
+    adapter = adapter_shape(point.lora, shape)
     return estimate_memory(
         shape,
-        adapter_shape(point.lora, shape),
+        adapter,
         training,
-        width=weight_bytes(point.model, gpu=machine.gpu),
-        state=state_bytes(str(train.get("optim", "adamw_torch")), momentum=bool(train.get("sgd_momentum"))),
+        width=width,
+        state=state,
         machine=machine,
-        classes=(point.model.num_labels or 2) if classifies else None,
-        attention=point.model.attn_implementation,
+        classes=classes,
+        attention=attention,
     )
+
+
+def optimizer_bytes(train: Mapping[str, Value]) -> int:
+    """Bytes of the optimizer's state for each trained weight."""
+    return state_bytes(str(train.get("optim", "adamw_torch")), momentum=bool(train.get("sgd_momentum")))
 
 
 def weight_bytes(model: ModelConfig, *, gpu: bool) -> Literal[2, 4, 8]:

@@ -35,7 +35,7 @@ STORES = "auto, sqlite, journal, sqlite:///FILE, postgresql://USER@HOST/DB or jo
 
 
 class ModelConfig(Section):
-    """The base model; its weights are frozen."""
+    """The base model."""
 
     path: str
     """Hugging Face id, folder, .gguf file, `package:NAME/FILE` for a file in an installed Python package, or
@@ -45,8 +45,9 @@ class ModelConfig(Section):
     tokenizer: str | None = None
     """Another id or folder from which the tokenizer is loaded; null: the model's own tokenizer."""
     dtype: Literal["auto", "float32", "bfloat16", "float16", "float64"] = "auto"
-    """Data type of the frozen weights. auto: bfloat16 on a GPU, float32 on a CPU. Adapters train in float32, or in
-    float64 with `dtype: float64`."""
+    """Data type of the base model's weights. auto: bfloat16 on a GPU, float32 on a CPU. Adapters train in float32, or
+    in float64 with `dtype: float64`. With train.method: full it is the type of the computation and of the trained model
+    that is saved and scored; during training weights, gradients and optimizer state are float32 (float64)."""
     task: Literal["causal_lm", "sequence_classification"] = "causal_lm"
     """The model head: next-token prediction, or one label per text."""
     num_labels: int | None = Field(default=None, ge=2)
@@ -68,7 +69,7 @@ class KeepConfig(Section):
     """What is kept on disk. Results, loss curves and logs are always kept."""
 
     best: Annotated[int, Field(ge=0)] | Literal["all"] = 3
-    """Number of best trials whose adapters are kept; 0: none; all: every trial's."""
+    """Number of best trials whose adapters (train.method: full: whole models) are kept; 0: none; all: every trial's."""
 
 
 class ChecksConfig(Section):
@@ -77,12 +78,13 @@ class ChecksConfig(Section):
     baseline: bool = True
     """Trial 0 scores the base model without an adapter."""
     identity: bool = True
-    """Before the first step, the model with a new adapter has the loss of the base model."""
+    """Before the first step, the model with a new adapter has the loss of the base model; not with train.method:
+    full."""
     moved: bool = True
-    """After training, the adapter's weights are finite and differ from their initial values."""
+    """After training, the trained weights are finite and differ from their initial values."""
     reload: bool = True
     """The base model loaded again, with the saved adapter, has the loss of the trained model; it is then this model
-    that is scored."""
+    that is scored. With train.method: full the saved model is always the one that is scored."""
 
 
 class PointConfig(Section):
@@ -96,7 +98,10 @@ class PointConfig(Section):
     not in the checkpoint (a classification head, a pooler) are trained and saved whole with the adapter. An adapter
     that starts from the base weights (pissa, olora) is saved as an ordinary one of twice the rank."""
     train: dict[str, JsonValue] = {}
-    """Any supported field of transformers.TrainingArguments, and global_batch_size, sgd_momentum. With
+    """Any supported field of transformers.TrainingArguments, and global_batch_size, sgd_momentum, method (`lora`, the
+    default: an adapter is trained; `full`: all weights, sharded over the ranks with their optimizer state; may be a
+    choice, with `when: {train.method: lora}` at the ranges of `lora`), loraplus_lr_ratio (LoRA+: the learning rate of
+    the B matrices is so many times learning_rate). With
     `per_device_train_batch_size: auto` (and global_batch_size) a trial takes the largest power of two that fits into
     its memory, with `activation_checkpointing: auto` it recomputes activations only where it would not fit otherwise;
     neither changes what is trained."""

@@ -1,10 +1,11 @@
-"""Export of an adapter: a copy of its folder, or its base model with the adapter merged in.
+"""Export of what a trial trained: a copy of an adapter, its base model with it merged in, or a copy of a whole model.
 
     python -m hpotune.finetune.model.adapter_export FOLDER OUT [--merge] < request.json
 
 The request: {base, revision, tokenizer, trust_remote_code, offline}: the study's `model.path` … and `env.offline`. OUT
 must not exist; it is written to a temporary name and renamed, so that it is complete or missing. Prints {labels,
-losses} as JSON: the names of the classes, and with --merge the losses of a fixed batch before and after merging.
+losses, whole} as JSON: the names of the classes, with --merge the losses of a fixed batch before and after merging, and
+whether FOLDER holds a whole model (train.method: full), to which the tokenizer is added; --merge changes nothing there.
 """
 
 from __future__ import annotations
@@ -43,22 +44,38 @@ def main(arguments: list[str], card: Mapping[str, Value]) -> dict[str, Value]:
     """
     merge = "--merge" in arguments
     folder, out = (Path(argument) for argument in arguments if argument != "--merge")
-    if not (folder / "adapter_config.json").is_file():
+    whole = not (folder / "adapter_config.json").is_file() and (folder / "config.json").is_file()
+    if not whole and not (folder / "adapter_config.json").is_file():
         raise UserError(
-            f"{folder} holds no adapter; keep.best in the study file sets how many trials keep theirs"
+            f"{folder} holds no adapter and no model; keep.best in the study file sets how many trials keep theirs"
         )
     if out.exists():
         raise UserError(f"{out} exists; name another folder")
     unfinished = out.with_name(f"{out.name}.{secrets.token_hex(8)}")
     try:
-        losses = _write_merged(folder, unfinished, card) if merge else None
-        if not merge:
+        losses = _write_merged(folder, unfinished, card) if merge and not whole else None
+        if whole:
+            _copy_model(folder, unfinished, card)
+        elif not merge:
             _copy_adapter(folder, unfinished, str(card["base"]))
         _make_readable(unfinished)
         unfinished.rename(out)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    return {"labels": list(_stored_labels(folder)), "losses": None if losses is None else list(losses)}
+    labels: list[Value] = [*_stored_labels(folder)]
+    return {"labels": labels, "losses": None if losses is None else list(losses), "whole": whole}
+
+
+def _copy_model(folder: Path, out: Path, card: Mapping[str, Value]) -> None:
+    """The model's files and the tokenizer with which it was trained."""
+    from hpotune.finetune.model.base_model import load_tokenizer
+
+    shutil.copytree(folder, out)
+    known = {key: card.get(key) for key in ("revision", "tokenizer")}
+    config = ModelConfig.model_validate(
+        {"path": card["base"], "trust_remote_code": bool(card.get("trust_remote_code")), **known}
+    )
+    load_tokenizer(config).save_pretrained(out)
 
 
 def _copy_adapter(folder: Path, out: Path, base: str) -> None:

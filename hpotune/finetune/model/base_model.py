@@ -81,22 +81,25 @@ def load_base(
     seed: int,
     on_device: bool = False,
     staged: Path | None = None,
+    whole: bool = False,
 ) -> BaseModel:
     """The base model, frozen and in evaluation mode; weights that are not in the checkpoint are drawn from `seed`.
 
     `labels`: the names of the classes in their order; None for a language model. `device`: where it will be.
     `on_device`: whether it is returned there, and not on the CPU. A new head is drawn on the CPU for all.
-    `staged`: a copy of its files that is read instead of them (staged_model.py); None: there is none.
+    `staged`: a copy of its files that is read instead of them (staged_model.py); None: there is none. `whole`: whether
+    all weights will be trained; they are then at least float32.
     Raises: UserError as `meta_model`.
     """
     torch.manual_seed(seed)
     straight = on_device and labels is None and device.type != "cpu"
+    dtype = base_dtype(config, device)
     with hub.explain_missing_model(config.path, config.revision):
         base = _from_pretrained(
             config,
             labels=labels,
             staged=staged,
-            dtype=base_dtype(config, device),
+            dtype=torch.promote_types(dtype, torch.float32) if whole else dtype,
             attn_implementation=config.attn_implementation,
             **({"device_map": device} if straight else {}),
         )

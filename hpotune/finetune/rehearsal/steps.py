@@ -17,9 +17,11 @@ from itertools import zip_longest
 from pathlib import Path
 
 import transformers
+from pydantic import JsonValue
 
 from hpotune.config.memory.point_memory import counted_lengths
 from hpotune.config.schema.study_config import PointConfig
+from hpotune.config.training_method import trains_whole
 from hpotune.finetune.data.prepared_rows import TokenizedSplit, prepared_key, write_prepared
 from hpotune.finetune.inputs import load_split, tokenize_split
 from hpotune.finetune.model.base_model import load_tokenizer
@@ -222,14 +224,17 @@ def _check_models(
 ) -> None:
     """The model without weights, with the adapter of each distinct `lora` section; trials use what passes."""
     extent = token_extent(row.ids for row in split.both.rows)
-    for point in distinct(points, "lora"):
+    checked: list[list[dict[str, JsonValue]]] = []
+    for point in distinct(points, "lora", "train"):
         assert point.model is not None, "only fine-tuning is rehearsed"
+        lora = [] if trains_whole(point.train) else [point.lora]
+        if lora in checked:
+            continue
+        checked.append(lora)
         with found.step("model"):
-            warnings = check_model(
-                point.model, [point.lora], tokenizer=tokenizer, extent=extent, labels=split.labels
-            )
+            warnings = check_model(point.model, lora, tokenizer=tokenizer, extent=extent, labels=split.labels)
             found.warn(*warnings)
-            key = checked_key(rows_key, point.model, [point.lora], extent=extent, labels=split.labels)
+            key = checked_key(rows_key, point.model, lora, extent=extent, labels=split.labels)
             if spec.prepared is not None and key is not None:
                 with suppress(OSError):  # without the file the trials check it themselves
                     write_checked(Path(spec.prepared), key, warnings)

@@ -1,7 +1,9 @@
-"""The checkpoint of a trial: one file, readable with any number of ranks.
+"""The checkpoint of a trial, readable with any number of ranks.
 
-It holds the adapter, the optimizer, the schedule and the progress. It holds no random state: the order of the rows and
-the dropout are functions of (seed, step), and nothing else is random.
+It holds what is trained, the optimizer, the schedule and the progress. It holds no random state: the order of the rows
+and the dropout are functions of (seed, step), and nothing else is random. With an adapter it is one file. Where all
+weights are trained, the tensors stand in further files (sharded_state.py), which the one file names: it is written
+last, and the files of the checkpoint before are deleted after it.
 """
 
 from __future__ import annotations
@@ -18,8 +20,10 @@ from typing import Any
 
 import torch
 
+from hpotune.finetune.distributed.fsdp import local_part
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model.adapter import trainable_parameters
+from hpotune.finetune.training.sharded_state import delete_other_files, part_reader, write_tensors
 from hpotune.finetune.trial_errors import UserError
 from hpotune.records.lineage import FREE
 from hpotune.records.trial import TrialSpec
@@ -54,6 +58,8 @@ class TrainingState:
     model: torch.nn.Module
     optimizer: torch.optim.Optimizer
     scheduler: torch.optim.lr_scheduler.LRScheduler
+    whole: bool = False
+    """Whether all weights are trained, each rank holding its shard; False: an adapter, which every rank has whole."""
 
 
 def training_fingerprint(spec: TrialSpec, *, global_batch: int) -> str:
@@ -76,17 +82,40 @@ def save_checkpoint(
     """Write the checkpoint atomically on rank 0; all ranks return once it is written."""
     if ranks.is_main:
         folder.mkdir(parents=True, exist_ok=True)
-        saved = {
-            "fingerprint": fingerprint,
-            "lineage": lineage,
-            "adapter": {name: p.data for name, p in trainable_parameters(state.model).items()},
-            "optimizer": state.optimizer.state_dict(),
-            "scheduler": state.scheduler.state_dict(),
-            "progress": asdict(progress),
-        }
+    saved = {
+        "fingerprint": fingerprint,
+        "lineage": lineage,
+        "scheduler": state.scheduler.state_dict(),
+        "progress": asdict(progress),
+    }
+    if state.whole:
+        optimizer, tensors = _divided(state.optimizer)
+        weights = {f"weight.{name}": p.data for name, p in trainable_parameters(state.model).items()}
+        saved |= {"optimizer": optimizer, "files": write_tensors(folder, (weights | tensors).items(), ranks)}
+    elif ranks.is_main:
+        weights = {name: p.data for name, p in trainable_parameters(state.model).items()}
+        saved |= {"optimizer": state.optimizer.state_dict(), "adapter": weights}
+    if ranks.is_main:
         torch.save(saved, folder / f"{FILE}.tmp")
         os.replace(folder / f"{FILE}.tmp", folder / FILE)
+        delete_other_files(folder, saved.get("files", {}))
     ranks.barrier()
+
+
+def _divided(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
+    """The state of the optimizer without its large tensors, and those by `state.PARAMETER.KEY`."""
+    whole = optimizer.state_dict()
+    large = {
+        f"state.{number}.{key}": value
+        for number, entries in whole["state"].items()
+        for key, value in entries.items()
+        if isinstance(value, torch.Tensor) and value.dim() > 0
+    }
+    small = {
+        number: {key: value for key, value in entries.items() if f"state.{number}.{key}" not in large}
+        for number, entries in whole["state"].items()
+    }
+    return {**whole, "state": small}, large
 
 
 def load_checkpoint(folder: Path, state: TrainingState, *, fingerprint: str, ranks: Ranks) -> Progress:
@@ -99,7 +128,7 @@ def load_checkpoint(folder: Path, state: TrainingState, *, fingerprint: str, ran
             f"{folder} belongs to another training; this one starts from its first step", stacklevel=2
         )
         return Progress()
-    return _restore_state(saved, state)
+    return _restore_state(saved, state, folder=folder, ranks=ranks)
 
 
 def resume(
@@ -133,7 +162,7 @@ def load_parent_checkpoint(folder: Path, state: TrainingState, *, lineage: str, 
         {key: group[key] for key in OWN_OPTIONS if key in group} for group in optimizer.param_groups
     ]
     base_lrs = list(scheduler.base_lrs)
-    progress = _restore_state(saved, state)
+    progress = _restore_state(saved, state, folder=folder, ranks=ranks)
     # load_state_dict has overwritten both with the parent's: put the trial's own back.
     scheduler.base_lrs = base_lrs
     lrs = [
@@ -147,13 +176,30 @@ def load_parent_checkpoint(folder: Path, state: TrainingState, *, lineage: str, 
     return progress
 
 
-def _restore_state(saved: dict[str, Any], state: TrainingState) -> Progress:
-    for name, parameter in trainable_parameters(state.model).items():
-        parameter.data.copy_(saved["adapter"][name])
-    state.optimizer.load_state_dict(saved["optimizer"])
+def _restore_state(saved: dict[str, Any], state: TrainingState, *, folder: Path, ranks: Ranks) -> Progress:
+    if state.whole:
+        _restore_tensors(saved, state, folder=folder, ranks=ranks)
+    else:
+        for name, parameter in trainable_parameters(state.model).items():
+            parameter.data.copy_(saved["adapter"][name])
+        state.optimizer.load_state_dict(saved["optimizer"])
     state.scheduler.load_state_dict(saved["scheduler"])
     known: Iterator[str] = (entry.name for entry in fields(Progress))
     return Progress(**{name: saved["progress"][name] for name in known})
+
+
+def _restore_tensors(saved: dict[str, Any], state: TrainingState, *, folder: Path, ranks: Ranks) -> None:
+    """Weights and optimizer state from the files of the checkpoint; each rank reads its shards."""
+    read = part_reader(folder, saved["files"], ranks)
+    for name, parameter in trainable_parameters(state.model).items():
+        local_part(parameter.data).copy_(local_part(read(f"weight.{name}", parameter.data)))
+    parameters = [one for group in state.optimizer.param_groups for one in group["params"]]
+    entries = {number: dict(small) for number, small in saved["optimizer"]["state"].items()}
+    for name in saved["files"]:
+        kind, number, key = (*name.split(".", 2), "")[:3]
+        if kind == "state":
+            entries[int(number)][key] = read(name, parameters[int(number)].data)
+    state.optimizer.load_state_dict({**saved["optimizer"], "state": entries})
 
 
 def delete_checkpoint(folder: Path, ranks: Ranks) -> None:

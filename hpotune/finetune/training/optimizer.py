@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -195,13 +195,27 @@ def plan_to_rung(plan: StepPlan, rung: Rung | None) -> StepPlan:
 
 
 def build_optimizer(
-    args: transformers.TrainingArguments, model: torch.nn.Module, *, momentum: float | None, steps: int
+    args: transformers.TrainingArguments,
+    model: torch.nn.Module,
+    *,
+    momentum: float | None,
+    steps: int,
+    b_ratio: float | None = None,
+    sharded: bool = False,
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     """Optimizer and schedule of the trainable parameters; no weight decay for biases and norms, as in the Trainer.
 
-    Raises: UserError if the optimizer's package is not installed, or for an argument that it does not accept.
+    `b_ratio`: the learning rate of LoRA's B matrices over that of the others (LoRA+); None: 1. `sharded`: the
+    parameters are shards of those of several ranks.
+    Raises: UserError if the optimizer's package is not installed, for an argument that it does not accept, or if it
+    cannot update shards.
     """
     kind, options = _optimizer_class(args, model)
+    if sharded and not kind.__module__.startswith("torch.optim"):
+        raise UserError(
+            f"train.optim: {args.optim.value} is not known to update the shards of several ranks (train.method: full); "
+            "write one of torch, such as adamw_torch, sgd, adagrad or rmsprop, or one rank"
+        )
     if momentum is not None:
         options["momentum"] = momentum
     decaying = set(
@@ -212,6 +226,8 @@ def build_optimizer(
         {"params": [p for n, p in parameters.items() if n in decaying], "weight_decay": args.weight_decay},
         {"params": [p for n, p in parameters.items() if n not in decaying], "weight_decay": 0.0},
     ]
+    if b_ratio is not None:
+        groups = [part for group in groups for part in _by_matrix(group, parameters, args, b_ratio)]
     try:
         optimizer = kind([group for group in groups if group["params"]], **options)
     except (TypeError, ValueError) as error:
@@ -219,6 +235,21 @@ def build_optimizer(
             f"train.optim: {args.optim.value} does not accept its arguments ({error}); see optim_args"
         ) from error
     return optimizer, _schedule(args, optimizer, steps=steps)
+
+
+def _by_matrix(
+    group: Mapping[str, Any],
+    parameters: Mapping[str, torch.nn.Parameter],
+    args: transformers.TrainingArguments,
+    ratio: float,
+) -> Iterator[dict[str, Any]]:
+    """The group without LoRA's B matrices, and those with their own learning rate.
+
+    Source: Hayou, Ghosh, Yu: LoRA+ (2024), arXiv:2402.12354.
+    """
+    of_b = {id(one) for name, one in parameters.items() if ".lora_B." in name or ".lora_embedding_B" in name}
+    for is_b, rate in ((False, args.learning_rate), (True, args.learning_rate * ratio)):
+        yield {**group, "params": [p for p in group["params"] if (id(p) in of_b) == is_b], "lr": rate}
 
 
 def _optimizer_class(

@@ -18,7 +18,7 @@ import torch
 import transformers
 
 from hpotune.finetune.data.batches import rank_micro_batches
-from hpotune.finetune.distributed.fsdp import all_reduce_gradients
+from hpotune.finetune.distributed.fsdp import all_reduce_gradients, whole_tensor
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model.adapter import trainable_parameters
 from hpotune.finetune.training.checkpoint import Progress, TrainingState
@@ -250,12 +250,14 @@ def update_weights(
     Raises: NotFinite if the gradient's norm is not finite.
     """
     parameters = list(trainable_parameters(state.model).values())
-    total = all_reduce_gradients(parameters, sums, ranks).tolist()
+    total = all_reduce_gradients([] if state.whole else parameters, sums, ranks).tolist()
     loss, counted, tokens, stop, save = total
+    # of a whole model, weights that no token reached have none; it is the same set on every rank (full_training.py)
+    parameters = [one for one in parameters if one.grad is not None]
     for parameter in parameters:
         parameter.grad.div_(counted)
     if max_norm > 0:
-        norm = torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+        norm = whole_tensor(torch.nn.utils.clip_grad_norm_(parameters, max_norm))
         if not norm.isfinite():
             raise NotFinite(f"the gradient's norm is {float(norm)}; lower train.learning_rate")
     state.optimizer.step()

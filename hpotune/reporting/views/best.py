@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from hpotune.config.comparability import is_cost
 from hpotune.config.schema.best_rule import BestRule
 from hpotune.config.schema.study_config import Objective, StudyConfig
+from hpotune.config.training_method import ADAPTER_FOLDER, MODEL_FOLDER
 from hpotune.records.trial import TrialRow
 from hpotune.reporting.paired_difference import Difference, difference, item_test
 from hpotune.reporting.views.best_answer import BestAnswer, best_answer, cheapest
@@ -94,7 +95,7 @@ class BestResult:
     """The finalists, trained again with new seeds; None without `search.repeats`. Where it names a winner, that is
     `best`, and `expected`, `gain`, `corrected_gain`, `tied` and `recommended` are over seeds and items."""
     adapter: Path | None
-    """The best trial's adapter; None where none was kept."""
+    """The best trial's adapter, or its whole model; None where none was kept."""
 
     @property
     def deciding_repeats(self) -> RepeatsResult | None:
@@ -237,5 +238,5 @@ def _unmeasured(config: StudyConfig, rows: Sequence[TrialRow]) -> dict[str, tupl
 
 
 def _adapter(folder: StudyFolder, row: TrialRow) -> Path | None:
-    path = folder.trial(row.number) / "adapter"
-    return path if path.is_dir() else None
+    folders = (folder.trial(row.number) / name for name in (ADAPTER_FOLDER, MODEL_FOLDER))
+    return next((path for path in folders if path.is_dir()), None)

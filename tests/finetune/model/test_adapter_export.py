@@ -106,7 +106,7 @@ def test_merged_loss_is_compared(base: Path, adapter: Path, tmp_path: Path) -> N
     ]  # type: ignore[misc]
     assert before == pytest.approx(after, rel=1e-5)
     plain = main([str(adapter), str(tmp_path / "adapter")], {**CARD, "base": str(base)})
-    assert plain == {"labels": [], "losses": None}
+    assert plain == {"labels": [], "losses": None, "whole": False}
 
 
 def test_weights_too_large_to_merge(base: Path, adapter: Path, tmp_path: Path) -> None:

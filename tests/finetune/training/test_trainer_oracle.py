@@ -19,11 +19,11 @@ import transformers
 from hpotune.finetune.data.batches import Batches
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model.adapter import attach_adapter, copy_adapter, lora_config
-from hpotune.finetune.training.adapter_training import _enable_training_options
 from hpotune.finetune.training.checkpoint import Progress, TrainingState
 from hpotune.finetune.training.loss import IGNORED, Row
 from hpotune.finetune.training.optimizer import build_optimizer, step_plan, training_arguments
 from hpotune.finetune.training.training_loop import CurvePoint, LoopCallbacks, _step_seed, train
+from hpotune.finetune.training.training_run import enable_training_options
 from tests.fixtures.tiny_model import tiny_model
 
 TOLERANCE = 2e-6
@@ -102,7 +102,7 @@ def ours(
     args = training_arguments(train_section, seed=SEED, folder=folder)
     plan = step_plan(args, train_section, rows=len(rows), world_size=1)
     adapted = attach_adapter(model, lora_config(lora, task=task), seed=SEED, ranks=ranks)
-    _enable_training_options(adapted.get_base_model(), args)
+    enable_training_options(adapted.get_base_model(), args)
     momentum = train_section.get("sgd_momentum")
     optimizer, scheduler = build_optimizer(args, adapted, momentum=momentum, steps=plan.steps)
     curve: list[CurvePoint] = []

@@ -44,7 +44,7 @@ def test_terminal_shows_phases_and_best(trained_study: Path) -> None:
     log = (trained_study.parent / "small" / "trials" / "1" / "log.txt").read_text()
     phases = re.findall(r"^\d{4}-\d\d-\d\d [\d:]{8} phase: (.+)$", log, re.MULTILINE)
     order = [
-        "reading the data", "loading the model", "training", "saving the adapter", "evaluating",
+        "reading the data", "loading the model", "training", "saving the weights", "evaluating",
         "scoring toy_topics",
     ]  # fmt: skip
     assert [name for name in dict.fromkeys(phases) if name in order] == order

@@ -1,0 +1,45 @@
+"""Trials that train all weights between others in one warm process: no later trial gets what they changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from hpotune.records.trial import TrialSpec
+from hpotune.workspace.origin.trial_provenance import read_trial_provenance
+from tests.finetune.warm.conftest import worker
+from tests.finetune.warm.test_server import measured
+from tests.fixtures.tiny_trials import model_distance, run_here
+
+EXACT = 1e-9  # float64, but the model's norms compute in float32
+METHODS = ["lora", "full", "full", "lora"]
+
+
+def trials(make: Callable[..., TrialSpec], parent: str) -> list[TrialSpec]:
+    """A baseline at the end too: its loss is that of the base model."""
+    made = [
+        make(number, parent=parent, train={"method": method})
+        for number, method in enumerate(METHODS, start=1)
+    ]
+    return [*made, make(len(made) + 1, parent=parent, spec={"kind": "baseline"})]
+
+
+def test_full_trials_leave_base_as_it_is(trial: Callable[..., TrialSpec]) -> None:
+    warm, cold = trials(trial, "warm"), trials(trial, "cold")
+    with worker() as run:
+        found = [measured(run(spec)) for spec in warm]
+    assert found == [measured(run_here(spec)) for spec in cold]
+    assert model_distance(warm[1], cold[1]) == model_distance(warm[2], cold[2]) == 0
+    assert found[0]["values"] == found[3]["values"] != found[1]["values"] == found[2]["values"]
+    recorded = [read_trial_provenance(Path(spec.folder)) for spec in warm]
+    assert [one.earlier_trials for one in recorded if one is not None] == [0, 1, 2, 3, 4]
+
+
+def test_full_trials_leave_shards_as_they_are(trial: Callable[..., TrialSpec]) -> None:
+    warm, cold = trials(trial, "warm"), trials(trial, "cold")
+    with worker(processes=2) as run:
+        found = [run(spec) for spec in warm]
+    for two, one in zip(found, map(run_here, cold), strict=True):
+        assert two.values == pytest.approx(one.values, abs=EXACT)
