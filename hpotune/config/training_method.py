@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -28,6 +29,12 @@ def trains_whole(train: Mapping[str, Value]) -> bool:
 def trained_folder(trial: Path) -> Path | None:
     """The folder of what a trial trained, by the trial's folder; None where it was not kept."""
     return next((trial / name for name, file in _OF_FOLDER if (trial / name / file).is_file()), None)
+
+
+def delete_folders(trial: Path, kind: str) -> None:
+    """Delete a trial's folder of a kind: `checkpoint`, or `adapter`, which stands for all that it trained."""
+    for name in TRAINED_FOLDERS if kind == ADAPTER_FOLDER else (kind,):
+        shutil.rmtree(trial / name, ignore_errors=True)
 
 
 def method_mistakes(values: Mapping[str, Value]) -> Iterator[Mistake]:

@@ -6,7 +6,6 @@ No other code records the outcome of a trial that runs. One worker runs in a job
 from __future__ import annotations
 
 import os
-import shutil
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from typing import Literal
 
 from hpotune.config.load import Study
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.config.training_method import TRAINED_FOLDERS
+from hpotune.config.training_method import delete_folders
 from hpotune.records.stop_reason import StopReason
 from hpotune.records.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker, slurm_job_id
 from hpotune.schedule.failures import BadNode, bad_nodes
@@ -389,8 +388,7 @@ class WorkerLoop:
         for kind, numbers in unwanted.items():
             for number in numbers:
                 if number not in self._deleted[kind]:
-                    for name in TRAINED_FOLDERS if kind == "adapter" else (kind,):
-                        shutil.rmtree(self._folder.trial(number) / name, ignore_errors=True)
+                    delete_folders(self._folder.trial(number), kind)
                     self._deleted[kind].add(number)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hpotune.config.schema.study_config import Objective, StudyConfig
-from hpotune.config.training_method import TRAINED_FOLDERS
+from hpotune.config.training_method import ADAPTER_FOLDER, delete_folders
 from hpotune.records.trial import Cause, Failure, TrialResult
 from hpotune.schedule.promotion import is_significantly_worse
 from hpotune.storage import Claim, TrialQueue, newest_write
@@ -60,8 +59,8 @@ def record_outcome(
         ended_by_other=failure is job_loss and failure.cause == "node",
     )
     if recorded == "failed":
-        for name in ("checkpoint", *TRAINED_FOLDERS):
-            shutil.rmtree(own / name, ignore_errors=True)
+        for kind in ("checkpoint", ADAPTER_FOLDER):
+            delete_folders(own, kind)
     kinds: dict[str, OutcomeKind] = {"failed": "failed", "again": "retried", "": "lost"}
     return RecordedOutcome(kind=kinds[recorded], result=result, failure=failure)
 

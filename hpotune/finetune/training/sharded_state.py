@@ -22,7 +22,7 @@ from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.workspace.atomic_files import set_usual_mode
 
 FILE_BYTES = 4 * 2**30
-"""Size at which the next file is begun."""
+"""Size of a file at which the next one starts."""
 ENDING = ".safetensors"
 
 

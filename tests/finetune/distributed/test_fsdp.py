@@ -67,7 +67,7 @@ def test_half_precision_is_same_on_ranks(trial: Callable[..., TrialSpec]) -> Non
     assert two.metrics["train_loss"] == pytest.approx(one.metrics["train_loss"], rel=1e-3)
 
 
-def test_checkpoint_of_two_ranks_is_continued_by_one(trial: Callable[..., TrialSpec]) -> None:
+def test_one_rank_continues_checkpoint_of_two(trial: Callable[..., TrialSpec]) -> None:
     stop, long = StopRequest(), {"max_steps": 20}
     unbroken, paused = trial("unbroken", train=long), trial("paused", train=long)
     at_step(paused, 3, lambda: stop.request(PAUSE_SIGNAL))

@@ -140,9 +140,9 @@ def test_damage_before_the_end_is_found(store: Store, tmp_path: Path) -> None:
     from hpotune.finetune.fetch.s3_objects import fetch_s3_item
 
     item = listed(tmp_path)
-    begun = Path(str(item.folder)).with_name(f".{Path(str(item.folder)).name}.unfinished")
-    begun.mkdir(parents=True)
-    (begun / "rows.jsonl").write_bytes(b"x" * BLOCK)  # of a disk that lost what was written
+    unfinished = Path(str(item.folder)).with_name(f".{Path(str(item.folder)).name}.unfinished")
+    unfinished.mkdir(parents=True)
+    (unfinished / "rows.jsonl").write_bytes(b"x" * BLOCK)  # of a disk that lost what was written
     with pytest.raises(UserError, match=r"rows.jsonl has the MD5 \w+ and not \w+; run hpotune fetch again"):
         fetch_s3_item(item)
     assert visible(tmp_path) == []

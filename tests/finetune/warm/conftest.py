@@ -34,6 +34,8 @@ from tests.fixtures.tiny_trials import home as home
 FULL = os.environ.get("HPOTUNE_WARM_FULL") == "1"
 PLANTED = ROOT / "tests/fixtures/planted"
 Run = Callable[[TrialSpec], TrialResult]
+DIFFERENT = {"train_seconds", "samples_per_second", "tokens_per_second", "peak_memory_gb", "process_hours"}
+"""Metrics that differ from run to run."""
 
 
 @contextmanager
@@ -86,6 +88,12 @@ def _forked_ranks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(warm_process, "subprocess", forked)
         yield
+
+
+def measured(result: TrialResult) -> dict:
+    """What equal trials have in common."""
+    metrics = {name: value for name, value in result.metrics.items() if name not in DIFFERENT}
+    return {"state": result.state, "values": result.values, "checks": dict(result.checks)} | metrics
 
 
 def process_of(spec: TrialSpec) -> str:

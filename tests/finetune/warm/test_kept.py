@@ -9,8 +9,7 @@ import pytest
 
 from hpotune.records.trial import TrialSpec
 from hpotune.workspace.origin.trial_provenance import read_trial_provenance
-from tests.finetune.warm.conftest import worker
-from tests.finetune.warm.test_server import measured
+from tests.finetune.warm.conftest import measured, worker
 from tests.fixtures.tiny_trials import model_distance, run_here
 
 EXACT = 1e-9  # float64, but the model's norms compute in float32
@@ -26,7 +25,7 @@ def trials(make: Callable[..., TrialSpec], parent: str) -> list[TrialSpec]:
     return [*made, make(len(made) + 1, parent=parent, spec={"kind": "baseline"})]
 
 
-def test_full_trials_leave_base_as_it_is(trial: Callable[..., TrialSpec]) -> None:
+def test_full_trials_leave_base_alone(trial: Callable[..., TrialSpec]) -> None:
     warm, cold = trials(trial, "warm"), trials(trial, "cold")
     with worker() as run:
         found = [measured(run(spec)) for spec in warm]
@@ -37,7 +36,7 @@ def test_full_trials_leave_base_as_it_is(trial: Callable[..., TrialSpec]) -> Non
     assert [one.earlier_trials for one in recorded if one is not None] == [0, 1, 2, 3, 4]
 
 
-def test_full_trials_leave_shards_as_they_are(trial: Callable[..., TrialSpec]) -> None:
+def test_full_trials_leave_shards_alone(trial: Callable[..., TrialSpec]) -> None:
     warm, cold = trials(trial, "warm"), trials(trial, "cold")
     with worker(processes=2) as run:
         found = [run(spec) for spec in warm]

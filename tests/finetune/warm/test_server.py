@@ -13,20 +13,13 @@ import pytest
 from hpotune.records.trial import TrialResult, TrialSpec
 from hpotune.worker.objective.process import PAUSE_SIGNAL, StopRequest
 from hpotune.workspace.origin.trial_provenance import read_trial_provenance
-from tests.finetune.warm.conftest import at_step, process_of, worker
+from tests.finetune.warm.conftest import at_step, measured, process_of, worker
 from tests.fixtures.tiny_trials import curve_lines, run_here
 
 TRIALS = 12
-DIFFERENT = {"train_seconds", "samples_per_second", "tokens_per_second", "peak_memory_gb", "process_hours"}
-"""Metrics that differ from run to run."""
 PLANTED = {2: "hook", 4: "weight", 6: "class", 8: "memory", 10: "kill"}
 LONG = {"max_steps": 30, "logging_steps": 1}
 NO_RELOAD = {"checks": {"reload": False}}
-
-
-def measured(result: TrialResult) -> dict:
-    metrics = {name: value for name, value in result.metrics.items() if name not in DIFFERENT}
-    return {"state": result.state, "values": result.values, "checks": dict(result.checks)} | metrics
 
 
 def requests_of(spec: TrialSpec) -> str:
