@@ -19,7 +19,10 @@ NAMES = [name for name, _ in list_templates()]
 WITH_CODE = {
     "function": "objective.py",
     "command": "train.py",
-    **{name: f"train_{name}.py" for name in ("accelerate", "hydra", "transformers", "trl")},
+    **{
+        name: f"train_{name}.py"
+        for name in ("accelerate", "axolotl", "hydra", "litgpt", "transformers", "trl")
+    },
 }
 
 
