@@ -25,16 +25,28 @@ APART = "make a study for each"
 
 def check_range_allowed(where: KeyPath, values: dict[str, Value]) -> None:
     """Raises: ValueError for a key that cannot be a range."""
+    if _is_answering(where):
+        return
     if where and where[0] == "score":
-        raise ValueError(f"is a range, but all trials are scored in the same way; {APART}")
+        rule = "all trials are scored in the same way (only score.generation and num_fewshot may be ranges)"
+        raise ValueError(f"is a range, but {rule}; {APART}")
     if not where or where[0] not in SEARCHABLE:
-        raise ValueError(f"is a range; ranges are allowed under {', '.join(SEARCHABLE)}")
+        raise ValueError(f"is a range; ranges are allowed under {', '.join(SEARCHABLE)}, score.generation")
     if len(where) == 1:
         raise ValueError("is a range as a whole; give a range for one value, such as lora.r: {int: [4, 64]}")
     if where[0] == "model" and where[1] in BASE:
         raise ValueError(f"is a range, but the baseline and all trials share one base model; {APART}")
     if where[0] == "data":
         _check_rows(where, values)
+
+
+def _is_answering(where: KeyPath) -> bool:
+    """Whether a key says how the model is asked and answers: it may be a range, though it is under `score`."""
+    if where[:2] == ("score", "generation"):
+        return len(where) > 2
+    return where == ("score", "num_fewshot") or (
+        where[:2] == ("score", "objective") and where[-1] == "num_fewshot"
+    )
 
 
 def _check_rows(where: KeyPath, values: dict[str, Value]) -> None:
@@ -74,6 +86,29 @@ def unmeasured_objectives(values: dict[str, Value], config: StudyConfig) -> Iter
                 f"metric={objective.metric!r} is not defined for the base model; write checks: "
                 "{baseline: false}, or put it under score.record and choose another objective",
             )
+
+
+def differently_asked(values: dict[str, Value], config: StudyConfig) -> Iterator[Mistake]:
+    """An error for a race between trials that are asked differently."""
+    score = values.get("score")
+    if config.score.race is None or not isinstance(score, dict):
+        return
+    generation, listed = score.get("generation"), score.get("objective")
+    sections = [score, *(listed if isinstance(listed, list) else [listed])]
+    ranges = [f"generation.{key}" for key, value in _items(generation) if isinstance(value, dict)]
+    ranges += [
+        "num_fewshot" for one in sections for key, value in _items(one)
+        if key == "num_fewshot" and isinstance(value, dict)
+    ]  # fmt: skip
+    if ranges:
+        yield (
+            ("score", "race"),
+            f"score.race: compares the answers of trials to the same requests, and {ranges[0]} is a range; write false",
+        )
+
+
+def _items(section: Value) -> Iterator[tuple[str, Value]]:
+    yield from section.items() if isinstance(section, dict) else ()
 
 
 def is_cost(objective: Objective) -> bool:
@@ -144,6 +179,8 @@ _FINE_TUNING_ONLY: tuple[KeyPath, ...] = (
     ("score", "system"),
     ("score", "confirm_unsafe_code"),
     ("score", "include_path"),
+    ("score", "generation"),
+    ("score", "num_fewshot"),
 )
 """Keys that only the built-in fine-tuning reads."""
 

@@ -43,14 +43,24 @@ class Study:
         return PointConfig.model_validate(put_point(sections, self.space, drawn))
 
     def base(self) -> PointConfig:
-        """The sections of the baseline: the first corner."""
-        return PointConfig.model_validate(self.config.model_dump(include=set(PointConfig.model_fields)))
+        """The sections of the baseline: the first corner, with the tasks' own settings where theirs are searched."""
+        sections = self.config.model_dump(include=set(PointConfig.model_fields))
+        score = sections["score"]
+        for r in self.space.ranges:
+            if r.where[:2] == ("score", "generation"):  # its keys depend on each other
+                score["generation"] = {}
+            elif r.where == ("score", "num_fewshot"):
+                score["num_fewshot"] = None
+            elif r.where[:2] == ("score", "objective"):  # only num_fewshot may be a range there
+                score["objective"][r.where[2] if len(r.where) > 3 else 0]["num_fewshot"] = None
+        return PointConfig.model_validate(sections)
 
 
 CONFIG_RULES: tuple[Callable[[dict[str, Value], StudyConfig], Iterable[Mistake]], ...] = (
     comparability.unused_keys,
     comparability.unmeasured_objectives,
     comparability.changing_forms,
+    comparability.differently_asked,
     comparability.unmeasured_rule,
 )
 """What is validated once the config is known."""

@@ -21,8 +21,8 @@ from hpotune.errors import nearest
 
 Sense = Literal["maximize", "minimize"]
 _MEASURED = (
-    "train_loss final_train_loss eval_loss eval_accuracy samples_per_second tokens_per_second peak_memory_gb "
-    "gpu_hours process_hours trainable_parameters train_seconds steps"
+    "train_loss final_train_loss eval_loss eval_accuracy samples_per_second tokens_per_second "
+    "sequences_per_second peak_memory_gb gpu_hours process_hours trainable_parameters train_seconds steps"
 )
 TRAINING_METRICS = tuple(_MEASURED.split())
 """What a trial measures without an lm-eval task."""

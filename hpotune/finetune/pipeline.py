@@ -25,7 +25,9 @@ from hpotune.finetune.model.staged_model import staged_model
 from hpotune.finetune.output import TrialOutput, measured_cost
 from hpotune.finetune.progress_file import ProgressFile
 from hpotune.finetune.provenance_record import request_hashes, rows_hash
+from hpotune.finetune.scoring.answer_settings import ask_with
 from hpotune.finetune.scoring.expected_scores import objective_value
+from hpotune.finetune.scoring.generation_speed import METRIC, GenerationSpeed
 from hpotune.finetune.scoring.item_scores import save_rung_items
 from hpotune.finetune.scoring.lm_eval import score_tasks
 from hpotune.finetune.scoring.race import Race
@@ -136,7 +138,7 @@ def run_trial(
         )
         model = train_full(fresh_base, saved_model, run) if full else train_adapter(fresh_base, run)
     _pause_if_requested(stop_requested, ranks)
-    race = _race(spec, output.inputs)
+    race, speed = _race(spec, output.inputs), GenerationSpeed()
     with output.phase("score", shown="evaluate"):
         limit = _pass_limit(model, inputs, spec, memory)
         output.metrics.update(_losses(model, inputs, spec, limit, ranks, output.progress))
@@ -158,8 +160,12 @@ def run_trial(
                 kept_tokens=None if kept is None else kept.tokens,
                 race=race,
                 first_items=_first_items(spec),
+                seed=spec.seed,
+                speed=speed,
             )
         output.metrics.update(scores)
+        if (per_second := speed.over_all(ranks)) is not None:
+            output.metrics[METRIC] = per_second
         if race is not None and race.why_alone:
             output.add_warning(f"score.race: every item was scored: {race.why_alone}")
     if kept is not None and (limit.halved or output.ran_out_of_memory):
@@ -313,10 +319,12 @@ def _build_tasks(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput, kept
         built = build()
     else:
         allow_code(score)
-        built = kept.requests(key_of(tasks, score.model_dump(mode="json"), prompt), build, spec.folder)
+        facts = score.model_dump(mode="json", exclude={"generation"})
+        built = kept.requests(key_of(tasks, facts, prompt), build, spec.folder)
+    asked = ask_with(built, score, tokenizer=inputs.tokenizer, config=base_config(model), sealed=spec.sealed)
     if output.is_main:
         output.inputs |= request_hashes(built)
-    for warning in built.warnings:
+    for warning in (*built.warnings, *asked):
         output.add_warning(warning)
     return built
 

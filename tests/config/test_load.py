@@ -165,3 +165,25 @@ def test_misspelt_range_kind_is_an_error() -> None:
         StudyFileError, match="s.yaml:3: params.x: 'itn' is not a kind of range; did you mean 'int'?"
     ):
         build_study(parse_source(text, path=Path("s.yaml")))
+
+
+def test_baseline_has_the_tasks_own_settings():
+    text = EXAMPLE.replace(
+        "  record: [", "  num_fewshot: {choice: [0, 5]}\n  generation: GENERATION\n  record: ["
+    )
+    searched = load(text.replace("GENERATION", "{max_gen_toks: 16, num_beams: {int: [1, 4]}}"))
+    assert searched.base().score.generation.given == {}
+    assert searched.base().score.num_fewshot is None
+    drawn = {**DRAWN, "score.num_fewshot": 5, "score.generation.num_beams": 3}
+    point = searched.point(drawn).score
+    assert (point.num_fewshot, point.generation.given) == (5, {"num_beams": 3, "max_gen_toks": 16})
+    fixed = load(text.replace("GENERATION", "{max_gen_toks: 16}"))
+    assert fixed.base().score.generation.given == {"max_gen_toks": 16}
+
+
+def test_examples_of_one_objective_are_searched():
+    one = "{task: hellaswag, metric: acc_norm, direction: maximize, goal: 0.60}"
+    other = "[{task: hellaswag, metric: acc_norm, num_fewshot: {int: [0, 5]}}, {metric: eval_loss}]"
+    study = load(EXAMPLE.replace(one, other))
+    assert study.base().score.objective[0].num_fewshot is None
+    assert study.point({**DRAWN, "score.objective.0.num_fewshot": 4}).score.objective[0].num_fewshot == 4

@@ -99,6 +99,37 @@ RANGES = [
         "score.batch_size: is a range, but all trials are scored",
     ),
     Row(
+        "+score:",
+        "race: true",
+        "score.race: compares the answers of trials to the same requests, and num_fewshot is a range",
+        ("objective:", "objective: {task: hellaswag, metric: acc_norm, num_fewshot: {int: [0, 4]}}"),
+    ),
+    Row(
+        "+score:",
+        "generation: {float: [0.1, 0.9]}",
+        "score.generation: is a range, but all trials are scored",
+    ),
+    Row(
+        "+score:",
+        "generation: {num_beams: {itn: [1, 4]}}",
+        "score.generation.num_beams: 'itn' is not a kind of range; did you mean 'int'?",
+    ),
+    Row(
+        "+score:",
+        "generation: {temprature: {float: [0.1, 0.9]}}",
+        "score.generation.temprature: unknown key; did you mean 'temperature'?",
+    ),
+    Row(
+        "+score:",
+        "generation: {do_sample: {choice: [true, false]}, temperature: {float: [0.1, 0.9]}}",
+        "score.generation.temperature: has no effect with do_sample: false; remove it, or make it a range with when",
+    ),
+    Row(
+        "+score:",
+        "generation: {do_sample: true, temperature: {float: [0, 1]}}",
+        "score.generation.temperature=0.0 needs more than 0",
+    ),
+    Row(
         "model:",
         "model: {path: a/b, dtype: {choice: [float32, bfloat16]}}",
         "model.dtype: is a range, but the baseline and all trials share one base model",

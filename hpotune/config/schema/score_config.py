@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from hpotune.config.metrics import known_sense
 from hpotune.config.schema import Section
 from hpotune.config.schema.collect_config import CollectConfig, Take, named_metrics
+from hpotune.config.schema.generation_settings import Generation, GenerationSettings
 from hpotune.config.schema.race_config import Race
 
 
@@ -32,7 +33,7 @@ class Objective(Section):
     """Number of items of each task that are scored, from the first; null: all. Fewer items give a larger standard
     error."""
     num_fewshot: int | None = Field(default=None, ge=0)
-    """Number of few-shot examples in the prompt; null: the task's default."""
+    """Number of few-shot examples in the prompt; may be a range; null: score.num_fewshot."""
 
     @property
     def label(self) -> str:
@@ -98,7 +99,7 @@ class ScoredTask(Section):
     limit: int | None = Field(default=None, ge=1)
     """Number of items of each task that are scored, from the first; null: all."""
     num_fewshot: int | None = Field(default=None, ge=0)
-    """Number of few-shot examples in the prompt; null: the task's default."""
+    """Number of few-shot examples in the prompt; null: score.num_fewshot."""
 
     @property
     def settings(self) -> str:
@@ -131,6 +132,11 @@ class ScoreConfig(Section):
     test: ScoredTasks = []
     """Sealed test: lm-eval tasks that are never seen by the search and never used to choose a trial. A task may have
     settings: `{task: mmlu, num_fewshot: 5}`."""
+    num_fewshot: int | None = Field(default=None, ge=0)
+    """Number of few-shot examples of every task that gives none itself; may be a range; null: the task's own number."""
+    generation: Generation = GenerationSettings()
+    """How the answers of generate_until tasks are generated, such as `{do_sample: true, temperature: {float: [0.1,
+    1.5]}}` (docs/inference.md)."""
     include_path: str | None = None
     """A folder with your own lm-eval task files; null: none. Relative paths of data in them start at the folder of the
     study file; where nothing is there, at that of the task file."""

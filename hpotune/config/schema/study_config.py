@@ -20,6 +20,7 @@ from hpotune.config.schema.data_config import PROMPTS as PROMPTS
 from hpotune.config.schema.data_config import DataConfig as DataConfig
 from hpotune.config.schema.env_config import EnvConfig
 from hpotune.config.schema.execution import BudgetConfig, ExecutionConfig, PlanConfig, RetryConfig
+from hpotune.config.schema.generation_settings import GenerationSettings as GenerationSettings
 from hpotune.config.schema.race_config import race_mistakes
 from hpotune.config.schema.resources import ResourcesConfig
 from hpotune.config.schema.rungs import unfit

@@ -136,7 +136,7 @@ def mappings(value: Value, key: KeyPath = ()) -> Iterator[tuple[KeyPath, dict[st
 
 def _check_spelling(value: Mapping[str, Value], key: KeyPath) -> None:
     """Raises: ValueError for a mapping that looks like a range with a misspelt kind: `{itn: [0, 9]}`."""
-    if len(key) < 2 or key[0] not in _MAY_HOLD:
+    if len(key) < 2 or (key[0] not in _MAY_HOLD and key[:2] != ("score", "generation")):
         return
     for word, inner in value.items():
         near = difflib.get_close_matches(str(word), KINDS, n=1, cutoff=0.6)

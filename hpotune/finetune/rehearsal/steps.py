@@ -30,6 +30,7 @@ from hpotune.finetune.model.labels import base_config
 from hpotune.finetune.model.model_checks import check_model, token_extent
 from hpotune.finetune.pipeline import check_tasks
 from hpotune.finetune.rehearsal.preview_rows import lengths, preview_rows, row_reasons
+from hpotune.finetune.scoring.answer_settings import ask_with, check_searched
 from hpotune.finetune.scoring.task_requests import build_requests, requested_tasks, sealed_tasks
 from hpotune.finetune.training.adapter_training import check_settings
 from hpotune.finetune.training.loss import IGNORED
@@ -191,26 +192,51 @@ def _build_tasks(
     found: Findings,
 ) -> dict[str, TaskRequests]:
     """The requests of all tasks, those of the sealed test too; returns those of the first `score` section."""
-    requests: list[dict[str, TaskRequests]] = []
-    for point in distinct(points, "score"):
-        assert point.model is not None, "only fine-tuning is rehearsed"
-        assert point.data is not None, "only fine-tuning is rehearsed"
+    requests: dict[str, TaskRequests] = {}
+    for group in _asked_alike(points):
+        score, model, data = group[0].score, group[0].model, group[0].data
+        assert model is not None, "only fine-tuning is rehearsed"
+        assert data is not None, "only fine-tuning is rehearsed"
+        sides = []
         with found.step("tasks"):
-            check_tasks(point)
-            sealed = sealed_tasks(point.score)
-            for tasks in (requested_tasks(point.score), sealed):
+            check_tasks(group[0])
+            for is_sealed, tasks in ((False, requested_tasks(score)), (True, sealed_tasks(score))):
                 built = build_requests(
                     tasks,
-                    score=point.score,
-                    prompt=point.data.prompt,
+                    score=score,
+                    prompt=data.prompt,
                     tokenizer=tokenizer,
-                    config=base_config(point.model),
+                    config=base_config(model),
                     data_root=spec.data_root,
                     home=spec.home,
                 )
                 found.warn(*built.warnings)
-                requests.append(built.summary(sealed=[one.task for one in sealed]))
-    return {name: one for built in requests for name, one in built.items()}
+                sides.append((is_sealed, built))
+                if len(group) > 1 and not is_sealed:
+                    check_searched(built, score)
+        for point in reversed(group):  # the first one last, whose requests are shown
+            for is_sealed, built in sides:
+                with found.step("tasks"):
+                    found.warn(
+                        *ask_with(
+                            built,
+                            point.score,
+                            tokenizer=tokenizer,
+                            config=base_config(model),
+                            sealed=is_sealed,
+                        )
+                    )
+        for _, built in sides:
+            requests |= built.summary(sealed=[one.task for one in score.test])
+    return requests
+
+
+def _asked_alike(points: Sequence[PointConfig]) -> list[list[PointConfig]]:
+    """The points with different `score` sections, in groups that differ in `score.generation` only."""
+    groups: dict[str, list[PointConfig]] = {}
+    for point in distinct(points, "score"):
+        groups.setdefault(point.score.model_dump_json(exclude={"generation"}), []).append(point)
+    return list(groups.values())
 
 
 def _check_models(

@@ -25,6 +25,8 @@ from peft import PeftModel
 
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.progress_file import ProgressFile
+from hpotune.finetune.scoring.answer_sampling import AnswerSeeds, RowSampler, random_numbers, sampled_by
+from hpotune.finetune.scoring.generation_speed import WARM_UP_TOKENS, GenerationSpeed
 from hpotune.finetune.scoring.request_tokens import KeptTokens, TokenRequest, token_requests
 from hpotune.finetune.scoring.shared_context import NotShareable, SharedContext, differs, sample_of, unfit
 from hpotune.finetune.scoring.shared_rows import clusters_of, items_of
@@ -91,6 +93,8 @@ class DistributedLM(HFLM):  # type: ignore[misc]
         stop_requested: Callable[[], bool] = lambda: False,
         progress: ProgressFile | None = None,
         kept_tokens: KeptTokens | None = None,
+        seed: int = 0,
+        speed: GenerationSpeed | None = None,
     ) -> None:
         # Not the model itself: lm-eval would call its tie_weights(), which replaces a trained embedding or head.
         facts = SimpleNamespace(config=model.config, device=model.device)
@@ -99,6 +103,13 @@ class DistributedLM(HFLM):  # type: ignore[misc]
         self.batch_size_per_gpu: int | str  # of lm-eval's class
         self.limit = limit
         self.kept_tokens = kept_tokens
+        self.seed = seed
+        """Of the random numbers of sampled answers."""
+        self.speed = speed or GenerationSpeed()
+        self.answer_seeds = AnswerSeeds([], seed=seed)
+        """Of the requests that are being answered."""
+        self.contexts: list[str] = []
+        """The questions of the pass that is being made."""
         self.known: dict[int, object] = {}
         """Answers that were asked for in advance (`answer_in_advance`), by the identity of the request."""
         self.pass_start, self.pass_rows = 0, 0
@@ -113,6 +124,7 @@ class DistributedLM(HFLM):  # type: ignore[misc]
         self.shared = SharedContext(model, device=self.device) if self.why_not_shared is None else None
         # The base model, which is the sharded module: peft's generate calls it directly, past the outer module.
         base = model.get_base_model() if isinstance(model, PeftModel) else model
+        self.base = base
         sync = ranks.world_size > 1 and is_sharded(model)
         self.forward_sync = ForwardSync(base, ranks, stop_requested) if sync else None
         self.handle = (
@@ -139,13 +151,53 @@ class DistributedLM(HFLM):  # type: ignore[misc]
         return self._answer_distributed(super().loglikelihood_rolling, requests)
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
-        return self._answer_distributed(super().generate_until, requests)
+        return self._answer_distributed(self._generate, requests)
 
-    def _model_generate(self, *args: object, **kwargs: object) -> torch.Tensor:
+    def _generate(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
+        self.answer_seeds = AnswerSeeds(requests, seed=self.seed)
+        if not self.speed.warm:
+            self._warm_up(str(requests[0].args[0]))
+        with self.speed.only_if_complete():
+            return cast("list[str]", super().generate_until(requests, disable_tqdm=True))
+
+    def _warm_up(self, context: str) -> None:
+        """Generate the beginning of one answer, which does not count."""
+        ids, mask = super().tok_batch_encode([context], left_truncate_len=self.max_length - WARM_UP_TOKENS)
+        self.model.generate(
+            input_ids=ids.to(self.device),
+            attention_mask=mask.to(self.device),
+            max_new_tokens=WARM_UP_TOKENS,
+            do_sample=False,
+            pad_token_id=self.tokenizer.pad_token_id,
+            synced_gpus=False,
+        )
+        self.speed.warm = True
+
+    def tok_batch_encode(
+        self, strings: list[str], *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.contexts = list(strings)  # lm-eval encodes the questions of a pass just before it generates
+        return cast("tuple[torch.Tensor, torch.Tensor]", super().tok_batch_encode(strings, *args, **kwargs))
+
+    def _model_generate(
+        self, context: torch.Tensor, max_length: int, stop: list[str], **kwargs: object
+    ) -> torch.Tensor:
+        seeds = self.answer_seeds.take(self.contexts)
+        beams = kwargs.get("num_beams") or 1
+        start, generate = context.shape[1], super()._model_generate
         # With synced_gpus transformers pairs the generate calls of the ranks, which have different batches or none.
-        answers = super()._model_generate(*args, **kwargs, synced_gpus=False)
+        call = partial(generate, context, max_length, stop, synced_gpus=False, **kwargs)
+        with self.speed.measured(len(seeds), self.device):
+            if kwargs.get("do_sample") and beams == 1:
+                numbers_BN = random_numbers(seeds, max_length - start + 1).to(self.device)
+                with sampled_by(self.base, RowSampler(numbers_BN, start=start)):
+                    answers = call()
+            else:
+                if kwargs.get("do_sample"):
+                    torch.manual_seed(seeds[0])  # beams are drawn from the generator of the process
+                answers = call()
         self.progress.add(len(answers))
-        return answers
+        return cast("torch.Tensor", answers)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[TokenRequest], disable_tqdm: bool = True, override_bs: int | None = None

@@ -21,6 +21,7 @@ from lm_eval.evaluator import evaluate
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.progress_file import ProgressFile
 from hpotune.finetune.scoring.distributed_lm import DistributedLM
+from hpotune.finetune.scoring.generation_speed import GenerationSpeed
 from hpotune.finetune.scoring.item_scores import ITEMS, EvalResults, item_scores, task_scores, write_items
 from hpotune.finetune.scoring.library_state import preserved_random_state, quiet_libraries, seed_libraries
 from hpotune.finetune.scoring.race import Race, decision, documents, first_in_order, parts, requests_of
@@ -47,6 +48,8 @@ def score_tasks(
     kept_tokens: KeptTokens | None = None,
     race: Race | None = None,
     first_items: tuple[int, int] | None = None,
+    seed: int = 0,
+    speed: GenerationSpeed | None = None,
 ) -> dict[str, float]:
     """Score the tasks and return every number: `hellaswag/acc_norm`, `hellaswag/acc_norm_stderr`, …, on every rank.
 
@@ -60,7 +63,8 @@ def score_tasks(
     returned, and items.npz holds the items until then. `first_items`: how many items of each single task are scored,
     and the seed of their order; None: all.
     `share_context`: score.share_context. `progress`: where the tasks and their requests are shown. `kept_tokens`:
-    tokens of earlier scorings with the same tokenizer.
+    tokens of earlier scorings with the same tokenizer. `seed`: of the random numbers of sampled answers. `speed`: where
+    the generated answers of this rank are counted.
 
     Raises: Paused on every rank if `stop_requested` is true on one.
     """
@@ -80,6 +84,8 @@ def score_tasks(
             stop_requested=stop_requested,
             progress=progress,
             kept_tokens=kept_tokens,
+            seed=seed,
+            speed=speed,
         )
         try:
             for call in built.calls:

@@ -27,7 +27,23 @@ class LongQuestion:
     """Tokens that the model reads, without those that it generates."""
 
 
-def check_sizes(
+def check_tokens(
+    task: Task,
+    config: transformers.PretrainedConfig,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    *,
+    key: str,
+) -> None:
+    """Check that the model has every token of the task's texts. `config`: of the model.
+
+    Raises: UserError.
+    """
+    vocabulary = config.get_text_config().vocab_size
+    if len(tokenizer) > vocabulary:
+        _check_ids(task, vocabulary, tokenizer, key=key)
+
+
+def check_length(
     task: Task,
     config: transformers.PretrainedConfig,
     tokenizer: transformers.PreTrainedTokenizerBase,
@@ -37,12 +53,8 @@ def check_sizes(
     """Check that the model can read and generate what the task asks for. `config`: of the model.
 
     Returns the longest question if its beginning is left out.
-    Raises: UserError for a task that generates as many tokens as the model can read, has so long an answer, or has
-    texts with tokens that the model does not have.
+    Raises: UserError for a task that generates as many tokens as the model can read, or has so long an answer.
     """
-    vocabulary = config.get_text_config().vocab_size
-    if len(tokenizer) > vocabulary:
-        _check_ids(task, vocabulary, tokenizer, key=key)
     return _check_length(task, resolve_max_length(config, tokenizer), tokenizer, key=key)
 
 
@@ -82,7 +94,7 @@ def _check_length(
         if generated >= longest:
             raise UserError(
                 f"{key}: {name} generates up to {generated} tokens (max_gen_toks), but the model reads at most "
-                f"{longest} with its own; choose another task, or lower max_gen_toks in a task file of your own"
+                f"{longest} with its own; choose another task, or lower score.generation.max_gen_toks"
             )
     elif task.instances[0].request_type == "loglikelihood":
         answer = _tokens(max((str(part[1]) for part in parts), key=len), tokenizer)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 import transformers
@@ -18,6 +18,7 @@ from lm_eval.tasks.manager import TaskDict
 
 from hpotune.config.lm_eval_tasks import TaskIndex, task_index
 from hpotune.config.schema.study_config import ScoreConfig, ScoredTask
+from hpotune.config.yaml_source import Value
 from hpotune.finetune.model.hub import redirected_datasets
 from hpotune.finetune.scoring.expected_scores import check_scores
 from hpotune.finetune.scoring.library_state import preserved_random_state, quiet_libraries, seed_libraries
@@ -28,11 +29,9 @@ from hpotune.finetune.scoring.question_form import (
     uses_chat_template,
 )
 from hpotune.finetune.scoring.request_checks import (
-    LongQuestion,
     check_answers,
-    check_sizes,
+    check_tokens,
     item_error,
-    long_warnings,
     set_fewshot,
 )
 from hpotune.finetune.scoring.task_loading import DataFolders, load_tasks, task_key, task_manager
@@ -75,6 +74,17 @@ class BuiltTasks:
     system: str | None
     confirm_unsafe_code: bool
     warnings: Sequence[str] = ()
+    own_generation: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    """The generation_kwargs of each single task that generates its answers, as its file has them."""
+
+    def set_generation(self, given: Mapping[str, Value]) -> None:
+        """Let the tasks generate with these settings, and with their own where there are none."""
+        for call in self.calls:
+            for name, task in call.loaded["tasks"].items():
+                if (own := self.own_generation.get(name)) is None:
+                    continue
+                for request in task.instances:
+                    request.arguments = (request.args[0], {**own, **given})
 
     @property
     def items(self) -> int:
@@ -110,7 +120,7 @@ def requested_tasks(score: ScoreConfig) -> list[TaskRequest]:
         TaskRequest(
             task=objective.task,
             limit=objective.limit,
-            num_fewshot=objective.num_fewshot,
+            num_fewshot=score.num_fewshot if objective.num_fewshot is None else objective.num_fewshot,
             in_parts=score.race is not None,
         )
         for objective in score.objective
@@ -118,21 +128,22 @@ def requested_tasks(score: ScoreConfig) -> list[TaskRequest]:
     ]
     of_objectives = {one.task for one in tasks}
     recorded = [
-        _task_request(one)
+        _task_request(one, score)
         for one in score.record
         if one.task not in of_objectives and index is not None and index.exists(one.task)
     ]
     return [*dict.fromkeys([*tasks, *recorded])]
 
 
-def _task_request(one: ScoredTask) -> TaskRequest:
-    return TaskRequest(task=one.task, limit=one.limit, num_fewshot=one.num_fewshot)
+def _task_request(one: ScoredTask, score: ScoreConfig) -> TaskRequest:
+    examples = score.num_fewshot if one.num_fewshot is None else one.num_fewshot
+    return TaskRequest(task=one.task, limit=one.limit, num_fewshot=examples)
 
 
 def sealed_tasks(score: ScoreConfig) -> list[TaskRequest]:
     """The tasks of the sealed test: a rehearsal builds their requests to see that they can be built, `hpotune test`
     scores them."""
-    return [*dict.fromkeys(map(_task_request, score.test))]
+    return [*dict.fromkeys(_task_request(one, score) for one in score.test)]
 
 
 def build_requests(
@@ -145,7 +156,7 @@ def build_requests(
     data_root: str | None,
     home: str = ".",
 ) -> BuiltTasks:
-    """All requests of the tasks, after every check that needs no weights.
+    """All requests of the tasks, after every check that needs no weights; generated ones with the tasks' own settings.
 
     `prompt`: data.prompt, which `score.chat_template: auto` follows. `config`: of the base model. `home`: the folder of
     the study file. The random state of the caller stays as it is.
@@ -159,6 +170,7 @@ def build_requests(
     folders = DataFolders(home=home, data_root=data_root)
     calls: list[BuiltCall] = []
     warnings: list[str] = []
+    own: dict[str, Mapping[str, Value]] = {}
     index = None
     if tasks:
         check_chat_template(tokenizer, score, chat=chat)
@@ -170,6 +182,7 @@ def build_requests(
                 loaded = load_tasks(manager, names, score=score, folders=folders)
                 call = BuiltCall(names=names, settings=settings, loaded=loaded)
                 warnings += _build(call, score, tokenizer, config, index, chat=chat)
+                own |= _own_generation(loaded)
                 warnings += check_scores(loaded, names, index, score)
                 calls.append(call)
         warnings += form_warning(chat, prompt)
@@ -180,7 +193,17 @@ def build_requests(
         system=score.system,
         confirm_unsafe_code=score.confirm_unsafe_code,
         warnings=tuple(dict.fromkeys(warnings)),
+        own_generation=own,
     )
+
+
+def _own_generation(loaded: TaskDict) -> dict[str, Mapping[str, Value]]:
+    """The settings with which the requests of each generating task were built."""
+    return {
+        name: dict(task.instances[0].args[1])
+        for name, task in loaded["tasks"].items()
+        if task.instances and task.instances[0].request_type == "generate_until"
+    }
 
 
 def allow_code(score: ScoreConfig) -> None:
@@ -189,7 +212,7 @@ def allow_code(score: ScoreConfig) -> None:
         os.environ["HF_ALLOW_CODE_EVAL"] = "1"
 
 
-def _key_of(call: BuiltCall, leaf: str, index: TaskIndex, score: ScoreConfig) -> str:
+def key_of_task(call: BuiltCall, leaf: str, index: TaskIndex, score: ScoreConfig) -> str:
     """The key that names the task, group or tag which a single task belongs to."""
     owner = next((name for name in call.names if leaf in index.leaves(name)), call.names[0])
     return task_key(score, owner)
@@ -249,9 +272,8 @@ def _build(
 ) -> list[str]:
     """Build and check the requests of all tasks of a call; return warnings."""
     template = ChatTemplate(tokenizer, system=score.system)
-    long: dict[str, list[LongQuestion]] = {}
     for name, task in call.loaded["tasks"].items():
-        key = _key_of(call, name, index, score)
+        key = key_of_task(call, name, index, score)
         set_fewshot(task, call.settings.num_fewshot, key=key)
         try:
             task.build_all_requests(
@@ -268,9 +290,8 @@ def _build(
             text = item_error(task, error, call.settings.limit, sealed=key == "score.test")
             raise UserError(f"{key}: the requests of {name} cannot be built: {text}") from error
         check_answers(task, key=key)
-        if (question := check_sizes(task, config, tokenizer, key=key)) is not None:
-            long.setdefault(key, []).append(question)
-    warnings = [text for key, found in long.items() for text in long_warnings(key, found)]
+        check_tokens(task, config, tokenizer, key=key)
+    warnings = []
     if template.left_out_system:
         names = ", ".join(call.names)
         warnings.append(

@@ -109,6 +109,8 @@ class Kept:
     def requests(self, key: str, build: Callable[[], BuiltTasks], folder: str) -> BuiltTasks:
         """The requests of a key, built if they are not kept or were changed. `folder`: the trial's; not watched."""
         found = self._requests.get(key)
+        if found is not None:
+            found[0].set_generation({})  # as they were built; the last trial asked with its own settings
         if found is None or request_hashes(found[0]) != found[1]:
             with self.files.recording(except_in=(folder, str(hub.private_cache()))):
                 built = build()

@@ -6,6 +6,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import yaml
 from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from hpotune.config.schema.study_config import ScoreConfig
+from hpotune.finetune.scoring.answer_settings import ask_with
 from hpotune.finetune.scoring.task_requests import BuiltTasks, build_requests, requested_tasks, sealed_tasks
 from hpotune.finetune.trial_errors import DataError, TrialError, UserError
 from tests.fixtures.tiny_model import tiny_tokenizer
@@ -61,7 +63,10 @@ def tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture
 def build(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Build:
-    """Writes proj/tasks with test.jsonl and one YAML file a task, and builds the requests of the score section."""
+    """Writes proj/tasks with test.jsonl and one YAML file a task, and builds the requests of the score section.
+
+    As a trial does: with the checks of how they are asked.
+    """
     home = tmp_path / "proj"
     (home / "tasks").mkdir(parents=True)
     (home / "tasks/test.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -83,15 +88,18 @@ def build(tmp_path: Path, tokenizer: PreTrainedTokenizerFast) -> Build:
         section = ScoreConfig.model_validate(
             {"objective": objective, "include_path": str(home / "tasks"), "record": [], **score}
         )
-        return build_requests(
+        config = LlamaConfig(max_position_embeddings=positions, vocab_size=vocabulary or len(tokenizer))
+        built = build_requests(
             sealed_tasks(section) if sealed else requested_tasks(section),
             score=section,
             prompt=prompt,
             tokenizer=tokenizer,
-            config=LlamaConfig(max_position_embeddings=positions, vocab_size=vocabulary or len(tokenizer)),
+            config=config,
             data_root=None,
             home=str(home),
         )
+        asked = ask_with(built, section, tokenizer=tokenizer, config=config, sealed=sealed)
+        return replace(built, warnings=(*built.warnings, *asked))
 
     return call
 
@@ -193,7 +201,7 @@ def test_entries_have_settings_of_their_own(side: str, build: Build) -> None:
             [{**GENERATE, "generation_kwargs": {"until": ["x"], "max_gen_toks": 64}}],
             {"objective": EXACT},
             "score.objective: toy generates up to 64 tokens (max_gen_toks), but the model reads at most 64 with its "
-            "own; choose another task, or lower max_gen_toks in a task file of your own",
+            "own; choose another task, or lower score.generation.max_gen_toks",
         ),
         (
             [{**CHOICE, "output_type": "loglikelihood", "doc_to_choice": None, "doc_to_target": ""}],
