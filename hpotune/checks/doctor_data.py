@@ -44,7 +44,7 @@ def cache_findings(config: StudyConfig | None) -> Iterator[Finding]:
 
 def _needed(config: StudyConfig, hub: Path, datasets: Path) -> Iterator[Finding]:
     wanted = [("model", config.model.path)] if config.model else []
-    wanted += [("dataset", config.data.path)] if config.data else []
+    wanted += [("dataset", one.path) for one in config.data.sources.values()] if config.data else []
     for kind, name in wanted:
         if not _is_hub_id(name) or (config.data_root and Path(config.data_root, name).exists()):
             continue

@@ -51,7 +51,8 @@ def _named(points: Sequence[PointConfig]) -> list[tuple[str, str]]:
         assert point.model is not None, "only fine-tuning reads models"
         assert point.data is not None, "only fine-tuning reads data"
         found["model.path", point.model.path] = None
-        found["data.path", point.data.path] = None
+        for name, data in point.data.sources.items():
+            found[f"data.mixture.{name}.path" if name else "data.path", data.path] = None
         if point.model.tokenizer is not None:
             found["model.tokenizer", point.model.tokenizer] = None
     return [*found]

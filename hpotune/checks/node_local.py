@@ -71,7 +71,9 @@ def _needed(
         yield "the environment", Path(sys.prefix if venv == "auto" else venv), ("env", "venv")
     named: list[tuple[str, str | None, KeyPath]] = [("data_root", config.data_root, ("data_root",))]
     named += [("the model", config.model.path, ("model", "path"))] if config.model else []
-    named += [("the data", config.data.path, ("data", "path"))] if config.data else []
+    for source, one in config.data.sources.items() if config.data else ():
+        key: KeyPath = ("data", "mixture", source, "path") if source else ("data", "path")
+        named.append(("the data", one.path, key))
     for what, text, key in named:
         if text is not None and os.path.isabs(text):
             yield what, Path(text), key

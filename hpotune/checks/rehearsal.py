@@ -223,7 +223,8 @@ def _paths(point: PointConfig, spec: RehearsalSpec) -> Iterator[Path]:
     """Local files and folders that a point reads."""
     assert point.model is not None, "only fine-tuning is rehearsed"
     assert point.data is not None, "only fine-tuning is rehearsed"
-    names = [point.model.path, point.model.tokenizer, point.data.path, point.score.include_path]
+    rows = [one.path for one in point.data.sources.values()]
+    names = [point.model.path, point.model.tokenizer, *rows, point.score.include_path]
     for name in filter(None, names):
         yield Path(name)
         if spec.data_root is not None:

@@ -65,7 +65,8 @@ def _file(study: Study) -> Path:
     data, model = study.config.data, study.config.model
     assert data is not None, "only fine-tuning has rows"
     assert model is not None, "only fine-tuning has rows"
-    names = [data.path, model.path, *([] if root is None else [str(Path(root) / data.path)])]
+    paths = [one.path for one in data.sources.values()]
+    names = [*paths, model.path, *([] if root is None else [str(Path(root) / path) for path in paths])]
     facts = {
         "sections": {key: study.template.get(key) for key in ("model", "data", "data_root")},
         "files": [fact for name in names for fact in file_facts(Path(name))],

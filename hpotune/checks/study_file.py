@@ -202,7 +202,7 @@ def _metric_mistakes(study: Study) -> Iterator[Mistake]:
                 f"metric={objective.metric!r} needs a task, or is not a metric of training; {valid}",
             )
         held_out = objective.metric in ("eval_loss", "eval_accuracy") and objective.task is None
-        if held_out and study.config.data and not study.config.data.validation:
+        if held_out and study.config.data and not study.config.data.holds_out:
             yield where, f"metric={objective.metric!r} needs data.validation above 0, e.g. 0.05"
 
 

@@ -18,6 +18,8 @@ BASE = ("path", "revision", "dtype", "tokenizer", "task", "num_labels")
 """Keys of `model` that change the base model."""
 OF_ROWS = ("eval_loss", "eval_accuracy", "train_loss", "final_train_loss")
 """Metrics that are measured on the study's own rows."""
+OF_TRAINING_ROWS = ("train_loss", "final_train_loss")
+"""Those of them that are measured on the training rows."""
 OF_TRAINING = ("samples_per_second", "tokens_per_second", "train_seconds")
 """Metrics that only training has."""
 APART = "make a study for each"
@@ -50,9 +52,11 @@ def _is_answering(where: KeyPath) -> bool:
 
 
 def _check_rows(where: KeyPath, values: dict[str, Value]) -> None:
-    if where[1] in ("seed", "validation"):
+    if where[-1] in ("seed", "validation"):
         raise ValueError("is a range, but all trials use the same rows for validation; give one value")
-    own = [metric for metric in _metrics(values) if metric in OF_ROWS]
+    # The validation rows of a mixture are the same for any weights; the training rows are not.
+    of_rows = OF_TRAINING_ROWS if where[1] == "mixture" and where[-1] == "weight" else OF_ROWS
+    own = [metric for metric in _metrics(values) if metric in of_rows]
     if own:
         raise ValueError(
             f"is a range, but the objective {own[0]} is measured on these rows, so trials could not be compared; "
@@ -137,7 +141,7 @@ def rule_name_mistake(config: StudyConfig, name: str) -> str | None:
     }
     if config.model is None:
         return None if not separator or name in known else f"{name!r} is not measured; {nearest(name, known)}"
-    if name in ("eval_loss", "eval_accuracy") and config.data and not config.data.validation:
+    if name in ("eval_loss", "eval_accuracy") and config.data and not config.data.holds_out:
         return f"{name!r} needs data.validation above 0, e.g. 0.05"
     tasks = {o.task for o in score.objective if o.task} | {one.task for one in score.record}
     if name in known or name in TRAINING_METRICS or (separator and task in tasks - {*TRAINING_METRICS}):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -158,14 +158,16 @@ def _holds_mapping(model: type[BaseModel], key: str) -> bool:
 def _section(where: KeyPath) -> type[BaseModel] | None:
     """The section class at a key path; None for a plain value."""
     model: type[BaseModel] = StudyConfig
+    is_name = False  # of a section that the user names, such as a source of a mixture
     for key in where:
-        if isinstance(key, int):
+        if isinstance(key, int) or is_name:
+            is_name = False
             continue
         field = model.model_fields.get(str(key))
         inner = _classes(field.annotation if field else None)
         if not inner:
             return None
-        model = inner[0]
+        model, is_name = inner[0], get_origin(field.annotation if field else None) is dict
     return model
 
 

@@ -53,8 +53,21 @@ def resolve(source: Source, *, home: Path, data_root: str | None = None) -> tupl
         parent = values if len(key) == 1 else values.get(str(key[0]))
         if isinstance(parent, dict) and str(key[-1]) in parent:
             parent[str(key[-1])] = _all_absolute(parent[str(key[-1])], key, home=home, found=mistakes)
+    for name, one in _sources(values).items():
+        if "path" in one:
+            one["path"] = _all_absolute(
+                one["path"], ("data", "mixture", name, "path"), home=home, found=mistakes
+            )
     absolute_items(values, home=home, found=mistakes)  # they are looked up once, when the study is made
     return replace(source, values=values), mistakes
+
+
+def _sources(values: dict[str, Value]) -> dict[str, dict[str, Value]]:
+    """The sources of data.mixture."""
+    data = values.get("data")
+    mixture = data.get("mixture") if isinstance(data, dict) else None
+    named = mixture.items() if isinstance(mixture, dict) else ()
+    return {name: one for name, one in named if isinstance(one, dict)}
 
 
 def _all_absolute(value: Value, where: KeyPath, *, home: Path, found: Mistakes) -> Value:
@@ -67,8 +80,9 @@ def _all_absolute(value: Value, where: KeyPath, *, home: Path, found: Mistakes) 
         }
     if not isinstance(value, str):
         return value
+    rules = ("data", "path") if where[:2] == ("data", "mixture") else where
     try:
-        return _absolute(where, value, home=home)
+        return _absolute(rules, value, home=home)
     except ValueError as error:
         found.setdefault(where, f"{dotted(where)}={value!r} {error}")
         return value

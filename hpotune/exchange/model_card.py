@@ -111,7 +111,8 @@ def model_card(
 
 def _metadata(facts: _Facts) -> dict[str, Value]:
     """The metadata, without what is not known."""
-    base, data = facts.model.path, facts.data.path
+    base = facts.model.path
+    hub = [one.path for one in facts.data.sources.values() if _is_hub_dataset(one.path)]
     labelled = facts.model.task == "sequence_classification"
     found: dict[str, Value] = {
         "base_model": None if base.startswith(_LOCAL) else base,
@@ -119,7 +120,7 @@ def _metadata(facts: _Facts) -> dict[str, Value]:
         "library_name": "transformers" if facts.merged else "peft",
         "pipeline_tag": "text-classification" if labelled else "text-generation",
         "license": facts.licence,
-        "datasets": [data] if _is_hub_dataset(data) else None,
+        "datasets": list(hub) or None,
         "tags": ["full-fine-tuning" if facts.whole else "lora", "hpotune"],
         "model-index": [{"name": facts.study.config.name, "results": _results(facts)}],
     }
@@ -141,7 +142,7 @@ def _results(facts: _Facts) -> list[Value]:
     for objective in facts.study.config.score.objective:
         value = facts.trial.values.get(objective.label)
         if value is not None:
-            name = objective.task or f"validation rows of {_shown(facts.data.path)}"
+            name = objective.task or f"validation rows of {_paths(facts.data)}"
             results.append(
                 {
                     "task": {"type": kind},
@@ -279,13 +280,25 @@ def _scored(trial: SealedTrial | None) -> tuple[SealedScore, ...]:
 def _data(data: DataConfig) -> list[str]:
     limit = f", {data.rows} rows" if data.rows else ""
     rows: list[tuple[str, Value]] = [
-        ("data", _shown(data.path) + (f" ({data.name})" if data.name else "")),
+        *(
+            (
+                f"data {name}".strip(),
+                _shown(one.path)
+                + (f" ({one.name})" if one.name else "")
+                + (f", weight {data.mixture[name].weight:g}" if name else ""),
+            )
+            for name, one in data.sources.items()
+        ),
         ("split", f"{data.split}{limit}; validation {data.validation:g}"),
         ("prompt", data.prompt),
         ("answer", data.response or ""),
         ("max_length", data.max_length),
     ]
     return _table(("key", "value"), [(name, value) for name, value in rows if value != ""])
+
+
+def _paths(data: DataConfig) -> str:
+    return " and ".join(_shown(one.path) for one in data.sources.values())
 
 
 def _load(facts: _Facts) -> str:

@@ -5,21 +5,25 @@ The rehearsal on the login node calls the same functions, one by one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 import transformers
 
+from hpotune.config.schema.data_config import MixtureSource
 from hpotune.config.schema.study_config import DataConfig, ModelConfig
 from hpotune.finetune.data.dataset import DataSplit, load_rows
+from hpotune.finetune.data.mixture import SourceUse, mixed_rows
 from hpotune.finetune.data.prepared_rows import TokenizedSplit, find_prepared, prepared_key
-from hpotune.finetune.data.tokenization import check_left_out, tokenize_rows
+from hpotune.finetune.data.tokenization import TokenizedRow, TokenizedRows, check_left_out, tokenize_rows
 from hpotune.finetune.model.base_model import load_tokenizer
 from hpotune.finetune.model.labels import class_order, with_class_order
 from hpotune.finetune.training.loss import Row
-from hpotune.finetune.trial_errors import DatasetNotCached
+from hpotune.finetune.trial_errors import DataError, DatasetNotCached, UserError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,13 +33,18 @@ class TrialInputs:
     tokenizer: transformers.PreTrainedTokenizerBase
     pad_id: int
     split: TokenizedSplit
+    """Every row that was tokenized; of a mixture whatever the weights are."""
+    trained: list[TokenizedRow]
+    """The training rows of an epoch: those of the split, or the mixture's by its weights."""
+    uses: list[SourceUse]
+    """What an epoch trains of each source of a mixture; empty without one."""
     key: str | None = None
     """The `prepared_key` of the rows; None: they have none, or it was not needed."""
 
     @property
     def train(self) -> list[Row]:
-        """The training rows."""
-        return self.split.train.rows
+        """The training rows of an epoch."""
+        return [row.tokens for row in self.trained]
 
     @property
     def validation(self) -> list[Row]:
@@ -88,7 +97,15 @@ def load_inputs(
         split = tokenize_split(rows, labels, data, tokenizer, progress=lambda done: progress(done, total))
     if kept is not None and key:
         kept.keep_rows(key, split)
-    return TrialInputs(tokenizer=tokenizer, pad_id=tokenizer.pad_token_id, split=split, key=key)
+    trained, uses = mixed_rows(split.train.used, data)
+    return TrialInputs(
+        tokenizer=tokenizer,
+        pad_id=tokenizer.pad_token_id,
+        split=split,
+        trained=trained,
+        uses=uses,
+        key=key,
+    )
 
 
 def load_split(
@@ -96,17 +113,50 @@ def load_split(
 ) -> tuple[DataSplit, list[str] | None]:
     """The rows, and the label names in the order of the class numbers (None for a language model).
 
-    Raises: DataError, UserError.
+    Of a mixture those of all its sources, whatever their weights are. Raises: DataError, UserError.
     """
     labelled = model.task == "sequence_classification"
-    try:
-        rows = load_rows(data, data_root=data_root, labelled=labelled)
-    except DatasetNotCached as error:
-        raise DatasetNotCached(f"data.path: {error}") from error
+    parts: list[DataSplit] = []
+    for name, source in data.sources.items():
+        with _of_source(name):
+            try:
+                parts.append(load_rows(source, data_root=data_root, labelled=labelled, source=name))
+            except DatasetNotCached as error:
+                raise DatasetNotCached(f"data.path: {error}") from error
     if not labelled:
-        return rows, None
-    labels = class_order(model, rows.labels)
-    return with_class_order(rows, labels), labels
+        return _together(parts), None
+    labels = class_order(model, list(dict.fromkeys(name for part in parts for name in part.labels)))
+    return _together([with_class_order(part, labels) for part in parts]), labels
+
+
+def _together(parts: Sequence[DataSplit]) -> DataSplit:
+    return DataSplit(
+        train=[row for part in parts for row in part.train],
+        validation=[row for part in parts for row in part.validation],
+        labels=parts[0].labels,
+        warnings=[text for part in parts for text in part.warnings],
+    )
+
+
+@contextmanager
+def _of_source(name: str) -> Iterator[None]:
+    """A context in which an error of a key of `data` names the key of the mixture's source."""
+    try:
+        yield
+    except (DataError, UserError) as error:
+        if not name:
+            raise
+        raise type(error)(source_text(str(error), name)) from error
+
+
+def source_text(text: str, name: str) -> str:
+    """A message on a key of `data`, of a source of the mixture; empty name: there is no mixture."""
+    key = re.match(r"data\.([a-z_]+)", text)
+    if not name:
+        return text
+    if key and key[1] in MixtureSource.model_fields:
+        return f"data.mixture.{name}.{text.removeprefix('data.')}"
+    return f"{text} (source {name} of data.mixture)" if key else f"source {name} of data.mixture: {text}"
 
 
 def tokenize_split(
@@ -121,16 +171,31 @@ def tokenize_split(
 
     Raises: DataError, UserError.
     """
-    labelled = labels is not None
-    train = tokenize_rows(
-        rows.train, data, tokenizer, labelled=labelled, progress=progress, kind="training rows"
-    )
-    validation = tokenize_rows(rows.validation, data, tokenizer, labelled=labelled, kind="validation rows")
-    both = train + validation
-    check_left_out(both, data)
+    labelled, ended = labels is not None, 0
+    parts: list[tuple[TokenizedRows, TokenizedRows]] = []
+    warnings: list[str] = []
+    for name, source in data.sources.items():
+        own = rows.of_source(name)
+
+        def count(done: int, before: int = ended) -> None:
+            if progress is not None:
+                progress(before + done)
+
+        with _of_source(name):
+            train = tokenize_rows(
+                own.train, source, tokenizer, labelled=labelled, progress=count, kind="training rows"
+            )
+            held_out = tokenize_rows(
+                own.validation, source, tokenizer, labelled=labelled, kind="validation rows"
+            )
+            check_left_out(train + held_out, source)
+        parts.append((train, held_out))
+        warnings += [source_text(text, name) for text in (train + held_out).warnings]
+        ended += len(own.train)
+    none = TokenizedRows(used=[], left_out=[])
     return TokenizedSplit(
-        train=train,
-        validation=validation,
+        train=sum((part[0] for part in parts), none),
+        validation=sum((part[1] for part in parts), none),
         labels=None if labels is None else list(labels),
-        warnings=[*both.warnings, *rows.warnings],
+        warnings=[*warnings, *rows.warnings],
     )

@@ -259,6 +259,9 @@ def _load_inputs(
     )
     if output.is_main:
         output.inputs["rows"] = rows_hash(inputs.train, inputs.validation)
+        for use in inputs.uses:
+            own = [row.tokens for row in inputs.trained if row.source == use.name]
+            output.inputs[f"rows of {use.name} ({use.rows})"] = rows_hash(own)
     both = inputs.split.both
     output.metrics.update(
         train_rows=len(inputs.train),
@@ -266,7 +269,7 @@ def _load_inputs(
         dropped_rows=len(both.left_out),
         cut_rows=both.cut,
     )
-    for warning in inputs.split.warnings:
+    for warning in [*inputs.split.warnings, *(text for use in inputs.uses for text in use.warnings)]:
         output.add_warning(warning)
     return inputs
 
@@ -279,7 +282,7 @@ def _check_model(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput, kept
     assert spec.point.model is not None, "a fine-tuning trial has a model"
     adapts = spec.kind == "trial" and not trains_whole(spec.point.train)
     model, lora = spec.point.model, [spec.point.lora] if adapts else []
-    extent = token_extent(row.ids for row in [*inputs.train, *inputs.validation])
+    extent = token_extent(row.ids for row in inputs.split.both.rows)
 
     def check() -> list[str]:
         key = checked_key(inputs.key, model, lora, extent=extent, labels=inputs.labels)

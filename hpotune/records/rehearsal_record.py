@@ -57,6 +57,8 @@ class PreviewRow(Section):
     tokens: int
     parts: list[tuple[str, bool]]
     """The text in parts, each with whether the loss counts it."""
+    source: str = ""
+    """The source in data.mixture; empty without a mixture."""
 
 
 class RowReason(Section):
@@ -64,6 +66,26 @@ class RowReason(Section):
 
     row: int
     reason: str
+    source: str = ""
+    """As PreviewRow.source."""
+
+
+class SourceRows(Section):
+    """What an epoch trains of a source of data.mixture, at the first point."""
+
+    name: str
+    path: str
+    weight: float
+    share: float
+    """Its part of the training rows, by the weights."""
+    rows: int
+    """Training rows of an epoch, repeated ones included."""
+    available: int
+    """Training rows that can be used."""
+    passes: int
+    """How often a row is used in an epoch, at most."""
+    validation: int
+    """Rows that are held out."""
 
 
 class LengthBin(Section):
@@ -114,6 +136,8 @@ class RehearsalResult(Section):
     """Models and datasets that are not downloaded, with the command; what needs them was not rehearsed."""
     used: int = 0
     """Rows that are trained or evaluated."""
+    sources: list[SourceRows] = Field(default=[])
+    """Empty without a mixture."""
     dropped: list[RowReason] = Field(default=[])
     cut: list[int] = Field(default=[])
     """Numbers of the rows that data.max_length cuts."""

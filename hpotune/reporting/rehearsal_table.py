@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from hpotune.records.rehearsal_record import Lengths, PreviewRow, RehearsalResult, RowReason
+from hpotune.records.rehearsal_record import Lengths, PreviewRow, RehearsalResult, RowReason, SourceRows
 from hpotune.reporting.console import plain_table
 
 BAR = 40
@@ -31,6 +31,7 @@ def rehearsal_summary(result: RehearsalResult, *, again: bool) -> str:
         parts.append(f"{len(result.cut):,} cut to data.max_length")
     if result.lengths is not None:
         parts.append(f"{result.lengths.min} to {result.lengths.max} tokens")
+    parts += [f"{one.name} {100 * one.share:.3g} % ({one.rows:,} rows an epoch)" for one in result.sources]
     parts += [f"{name}: {task.requests:,} requests" for name, task in result.requests.items()]
     took = "unchanged since the last rehearsal" if again else _took(result)
     return f"rehearsed{' in part' if result.missing else ''}: {', '.join(parts)} ({took})"
@@ -45,6 +46,7 @@ def preview_json(result: RehearsalResult, *, rows: int | None = None) -> dict[st
     cut = set(result.cut)
     return {
         "rows": [row.model_dump(exclude={"parts"}) for row in result.rows[:rows]],
+        "sources": result.sources,
         "dropped": result.dropped,
         "cut": [{"row": row.row, "tokens": row.tokens} for row in result.rows if row.row in cut],
         "lengths": result.lengths,
@@ -60,7 +62,7 @@ def preview_table(result: RehearsalResult, *, rows: int) -> RenderableType:
     blocks: list[RenderableType] = [Text(legend, style="dim"), Text("")]
     for row in result.rows[:rows]:
         blocks += [
-            Text(f"row {row.row}, {row.tokens} tokens", style="bold"),
+            Text(f"row {row.row}{_of(row.source)}, {row.tokens} tokens", style="bold"),
             _row_text(row, marked),
             Text(""),
         ]
@@ -69,6 +71,8 @@ def preview_table(result: RehearsalResult, *, rows: int) -> RenderableType:
             Text(f"… and {len(result.rows) - rows:,} more rows (--rows, --json)", style="dim"),
             Text(""),
         ]
+    if result.sources:
+        blocks += [_sources_table(result.sources), Text("")]
     blocks += [Text(line) for line in _left_out_lines(result.dropped)]
     if result.cut:
         numbers = ", ".join(map(str, result.cut[:ROW_NUMBERS]))
@@ -99,9 +103,24 @@ def _row_text(row: PreviewRow, marked: bool) -> Text:
 
 def _left_out_lines(dropped: Sequence[RowReason]) -> Iterator[str]:
     """A line for each reason: its count and the first row numbers."""
-    for reason, count in Counter(row.reason for row in dropped).most_common():
-        numbers = [str(row.row) for row in dropped if row.reason == reason][:ROW_NUMBERS]
-        yield f"{count:,} rows are left out, {reason}: {_more(', '.join(numbers), count)}"
+    for (source, reason), count in Counter((row.source, row.reason) for row in dropped).most_common():
+        numbers = [str(row.row) for row in dropped if (row.source, row.reason) == (source, reason)]
+        shown = _more(", ".join(numbers[:ROW_NUMBERS]), count)
+        yield f"{count:,} rows{_of(source)} are left out, {reason}: {shown}"
+
+
+def _of(source: str) -> str:
+    return f" of {source}" if source else ""
+
+
+def _sources_table(sources: Sequence[SourceRows]) -> RenderableType:
+    """What an epoch trains of each source of a mixture."""
+    names = ("source", "weight", "share", "rows an epoch", "of", "passes", "validation")
+    table = plain_table(names, right=names[1:])
+    for one in sources:
+        counts = (f"{one.rows:,}", f"{one.available:,}", str(one.passes), f"{one.validation:,}")
+        table.add_row(one.name, f"{one.weight:g}", f"{100 * one.share:.3g} %", *counts)
+    return table
 
 
 def _more(numbers: str, count: int) -> str:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from hpotune.config.json_file import decoding, read_regular
+from hpotune.config.schema.data_config import DataConfig, MixtureSource
 from hpotune.config.schema.study_config import PointConfig
 from hpotune.records.fetch_record import FetchedLock, FetchFile, FetchItem, Kind
 from hpotune.workspace.atomic_files import write_atomic
@@ -70,9 +71,10 @@ def located(point: PointConfig, lock: FetchedLock | None) -> PointConfig:
         "tokenizer": _local(point.model.tokenizer, lock) if point.model.tokenizer is not None else None,
         "revision": _commit("model", point.model.path, point.model.revision, lock),
     }
-    data = {
-        "path": _local(point.data.path, lock),
-        "revision": _commit("dataset", point.data.path, point.data.revision, lock),
+    data = _located_rows(point.data, lock) | {
+        "mixture": {
+            name: one.model_copy(update=_located_rows(one, lock)) for name, one in point.data.mixture.items()
+        }
     }
     return point.model_copy(
         update={
@@ -80,6 +82,13 @@ def located(point: PointConfig, lock: FetchedLock | None) -> PointConfig:
             "data": point.data.model_copy(update=data),
         }
     )
+
+
+def _located_rows(one: DataConfig | MixtureSource, lock: FetchedLock) -> dict[str, object]:
+    return {
+        "path": _local(one.path, lock),
+        "revision": _commit("dataset", one.path, one.revision, lock) if one.path else None,
+    }
 
 
 def _local(path: str, lock: FetchedLock) -> str:

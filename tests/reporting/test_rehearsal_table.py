@@ -12,6 +12,7 @@ from hpotune.records.rehearsal_record import (
     PreviewRow,
     RehearsalResult,
     RowReason,
+    SourceRows,
     TaskRequests,
 )
 from hpotune.reporting.json_output import as_json
@@ -46,11 +47,11 @@ def printed(*, rows: int) -> str:
 
 def test_json_has_its_keys() -> None:
     found = json.loads(json.dumps(as_json(preview_json(RESULT))))
-    assert list(found) == ["rows", "dropped", "cut", "lengths", "requests", "warnings"]
-    assert found["rows"][0] == {"row": 0, "text": "Q: [x]\nA", "counted": "A", "tokens": 4}
+    assert list(found) == ["rows", "sources", "dropped", "cut", "lengths", "requests", "warnings"]
+    assert found["rows"][0] == {"row": 0, "text": "Q: [x]\nA", "counted": "A", "tokens": 4, "source": ""}
     assert len(found["rows"]) == 2
     assert as_json(preview_json(RESULT, rows=1)) == {**found, "rows": found["rows"][:1]}
-    assert found["dropped"][0] == {"row": 3, "reason": "the text has no token"}
+    assert found["dropped"][0] == {"row": 3, "reason": "the text has no token", "source": ""}
     assert found["cut"] == [{"row": 2, "tokens": 9}]
     assert found["lengths"]["histogram"][1] == {"start": 7, "end": 10, "rows": 1}
     assert found["requests"]["toy"]["first"] == {"context": "Q", "continuation": " A"}
@@ -84,3 +85,15 @@ def test_check_prints_one_line() -> None:
     assert rehearsal_summary(RESULT, again=True).endswith("(unchanged since the last rehearsal)")
     missing = RehearsalResult(missing=["model.path: x is not in the cache"], seconds=3, peak_memory_gb=0.5)
     assert rehearsal_summary(missing, again=False).startswith("not rehearsed: what the warnings name")
+
+
+def test_mixture_is_shown_by_source() -> None:
+    one = SourceRows(
+        name="web", path="w", weight=3, share=0.75, rows=1200, available=500, passes=3, validation=20
+    )
+    found = RESULT.model_copy(update={"sources": [one]})
+    assert "web 75 % (1,200 rows an epoch)" in rehearsal_summary(found, again=False)
+    console = Console(width=100, markup=False)
+    with console.capture() as capture:
+        console.print(preview_table(found, rows=0))
+    assert "web          3   75 %          1,200  500       3          20" in capture.get()

@@ -32,6 +32,37 @@ FILES = [
     ),
     Row("path:", "path: broken.json", "broken.json: line 1 (row 0): '1' is not an object {...}"),
     Row("path:", "path: empty.csv", "empty.csv: is empty; its first line needs the names of the columns"),
+    Row(
+        "path:",
+        "mixture: {a: {path: rows.jsonl}, b: {path: ./absent}}",
+        "data.mixture.b.path='./absent' does not exist",
+    ),
+    Row(
+        "path:",
+        "mixture: {a: {path: rows.jsonl}, b: {path: rows.jsonl, prompt: text}}",
+        "data.mixture.b.prompt: column 'text' is not in",
+    ),
+    Row(
+        "path:",
+        "mixture: {a: {path: rows.jsonl, wieght: 1}}",
+        "data.mixture.a.wieght: unknown key; did you mean 'weight'?",
+    ),
+    Row(
+        "path:",
+        "mixture: {a: {path: rows.jsonl, weight: {float: [0, 1]}}, b: {path: rows.jsonl, weight: 0}}",
+        "mixture: all weights are 0, also at an end of their ranges; needs one above 0",
+    ),
+    Row(
+        "path:",
+        "mixture: {a: {path: rows.jsonl, weight: {float: [-1, 1]}}}",
+        "data.mixture.a.weight=-1.0 needs 0.0 or more",
+    ),
+    Row(
+        "path:",
+        "mixture: {a: {path: rows.jsonl, weight: {float: [0.1, 1]}}}",
+        "the objective train_loss is measured on these rows",
+        ("objective:", "objective: {metric: train_loss}"),
+    ),
     Row("prompt:", "prompt: text", "column 'text' is not in"),
     Row("prompt:", "prompt: '{instruktion}: '", "column 'instruktion' is not in"),
     Row(

@@ -12,6 +12,7 @@ from hpotune.config.rows.local_samples import local_sample
 from hpotune.config.rows.prompt_columns import CONVERSATIONS, column_mistakes, prompt_columns
 from hpotune.config.rows.row_template import placeholders
 from hpotune.config.rows.text_encoding import DataFileError
+from hpotune.config.schema.data_config import MixtureSource
 from hpotune.config.schema.study_config import PROMPTS, DataConfig, PointConfig
 from hpotune.config.yaml_source import Mistake
 from hpotune.errors import nearest
@@ -22,9 +23,17 @@ READ_COLUMNS = frozenset({"instruction", "input", "output", *CONVERSATIONS, "too
 
 def data_mistakes(point: PointConfig, *, data_root: str | None) -> Iterator[Mistake]:
     """Columns that the prompt needs and a local data file does not have, and renamed columns that nothing reads."""
-    data = point.data
-    if data is None:
-        return
+    for name, data in point.data.sources.items() if point.data is not None else ():
+        for key, text in _source_mistakes(data, point, data_root=data_root):
+            if not name:
+                yield key, text
+            elif key[1] in MixtureSource.model_fields:
+                yield ("data", "mixture", name, *key[1:]), text.replace("data.", f"data.mixture.{name}.", 1)
+            else:
+                yield ("data", "mixture", name), f"data.mixture.{name}: {text}"
+
+
+def _source_mistakes(data: DataConfig, point: PointConfig, *, data_root: str | None) -> Iterator[Mistake]:
     labelled = point.model is not None and point.model.task == "sequence_classification"
     yield from _unread_columns(data, labelled=labelled)
     if Path(data.path).is_file() and data.split.partition("[")[0] != "train":

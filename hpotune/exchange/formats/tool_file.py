@@ -45,7 +45,12 @@ def header_lines(setting: TrialSetting, *, run: str, tool: str) -> Iterator[str]
     )
     yield f"Run it in this folder: {run}"
     data = setting.data
-    source = f"{data.path}{f' ({data.name})' if data.name else ''}, split {data.split}, seed {data.seed}"
+    named = [
+        f"{one.path}{f' ({one.name})' if one.name else ''}, split {one.split}"
+        + (f", weight {data.mixture[name].weight:g}" if name else "")
+        for name, one in data.sources.items()
+    ]
+    source = f"{' and '.join(named)}, seed {data.seed}"
     prompt = data.prompt if "{" not in data.prompt else "a template"
     yield _one_line(
         f"rows/ holds the rows of {source}, rendered with prompt {prompt} and cut to {data.max_length} tokens, as the "

@@ -32,6 +32,8 @@ class DataRow:
     number: int
     """Its position in its split as it is stored, from 0."""
     values: dict[str, Value]
+    source: str = ""
+    """Its source in data.mixture; empty without a mixture."""
 
 
 Rows = list[DataRow]
@@ -48,6 +50,14 @@ class DataSplit:
     warnings: list[str] = field(default_factory=list)
     """What is missing or empty in how many rows, and a classification with one class."""
 
+    def of_source(self, name: str) -> DataSplit:
+        """The rows of one source of the mixture."""
+        return replace(
+            self,
+            train=[row for row in self.train if row.source == name],
+            validation=[row for row in self.validation if row.source == name],
+        )
+
     @property
     def num_labels(self) -> int:
         """Classes of a classification; 0 for a language model."""
@@ -62,10 +72,11 @@ class _Part:
     positions: NDArray[np.int64]
 
 
-def load_rows(config: DataConfig, *, data_root: str | None, labelled: bool) -> DataSplit:
+def load_rows(config: DataConfig, *, data_root: str | None, labelled: bool, source: str = "") -> DataSplit:
     """The rows for training and for validation.
 
-    `labelled`: whether the label of each row becomes the number of its class; None for a row without a label.
+    `source`: its name in a mixture. `labelled`: whether the label of each row becomes the number of its class; None for
+    a row without a label.
     Raises: DataError if the data, a column or a split is missing, or labels are no classes.
     """
     parts = _parts(config, data_root)
@@ -74,7 +85,7 @@ def load_rows(config: DataConfig, *, data_root: str | None, labelled: bool) -> D
         raise DataError(f"data.path: {config.path} has no rows in {config.split}")
     order = np.random.default_rng(config.seed).permutation(count)[: config.rows]
     held_out = _validation_rows(config.validation, len(order))
-    rows = _rows(parts, order)
+    rows = [replace(row, source=source) for row in _rows(parts, order)] if source else _rows(parts, order)
     for _, mistake in column_mistakes(
         config, [row.values for row in rows], labelled=labelled, where="the data"
     ):

@@ -25,7 +25,7 @@ from hpotune.finetune.training.loss import Row
 
 LIBRARIES = ("hpotune", "transformers", "tokenizers", "datasets")
 PARTS = ("train", "validation")
-FORMAT = 1
+FORMAT = 2
 """Of the file; a change makes older files unfit."""
 
 
@@ -53,14 +53,14 @@ def prepared_key(
     data_root: str | None,
 ) -> str | None:
     """The hash for these sections; None if the data is on a hub, where it may change, or the tokenizer is slow."""
-    path = Path(hub.local_path(data.path, data_root)).expanduser()
-    if not path.exists() or not tokenizer.is_fast:
+    paths = [Path(hub.local_path(one.path, data_root)).expanduser() for one in data.sources.values()]
+    if not all(path.exists() for path in paths) or not tokenizer.is_fast:
         return None
     facts = [
         FORMAT,
-        data.model_dump(mode="json"),
+        data.unweighted.model_dump(mode="json"),
         [model.task, model.num_labels, model.path if model.task == "sequence_classification" else None],
-        hub.folder_fingerprint(path),
+        [hub.folder_fingerprint(path) for path in paths],
         tokenizer.backend_tokenizer.to_str(),
         [tokenizer.chat_template, tokenizer.eos_token_id, tokenizer.pad_token_id],
         [importlib.metadata.version(name) for name in LIBRARIES],
@@ -73,7 +73,7 @@ def find_prepared(folder: Path, key: str) -> TokenizedSplit | None:
     try:
         with np.load(folder / f"{key}.npz", allow_pickle=False) as arrays:
             about = json.loads(str(arrays["about"]))
-            parts = [_part(arrays, name, about[name]) for name in PARTS]
+            parts = [_part(arrays, name, about[name], about[f"{name} sources"]) for name in PARTS]
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         return None
     return TokenizedSplit(
@@ -92,6 +92,7 @@ def write_prepared(folder: Path, key: str, split: TokenizedSplit) -> None:
     for name, rows in zip(PARTS, (split.train, split.validation), strict=True):
         arrays |= _arrays(name, rows.used)
         about[name] = [asdict(row) for row in rows.left_out]
+        about[f"{name} sources"] = list(dict.fromkeys(row.source for row in rows.used))
     unfinished = folder / f"{key}.{os.getpid()}.tmp"
     with unfinished.open("wb") as stream:
         np.savez_compressed(stream, about=np.array(json.dumps(about)), **arrays)  # type: ignore[arg-type]
@@ -100,7 +101,9 @@ def write_prepared(folder: Path, key: str, split: TokenizedSplit) -> None:
 
 def _arrays(name: str, rows: Sequence[TokenizedRow]) -> dict[str, np.ndarray]:
     """Shapes: number, length, targets, cut, lost: (rows,); ids: (tokens,); target ids: (targets,)."""
+    sources = {source: number for number, source in enumerate(dict.fromkeys(row.source for row in rows))}
     return {
+        f"{name}/source": np.array([sources[row.source] for row in rows], dtype=np.int32),
         f"{name}/number": np.array([row.number for row in rows], dtype=np.int64),
         f"{name}/length": np.array([len(row.tokens.ids) for row in rows], dtype=np.int64),
         f"{name}/targets": np.array([len(row.tokens.targets) for row in rows], dtype=np.int64),
@@ -111,10 +114,12 @@ def _arrays(name: str, rows: Sequence[TokenizedRow]) -> dict[str, np.ndarray]:
     }
 
 
-def _part(arrays: np.lib.npyio.NpzFile, name: str, left_out: Sequence[dict[str, object]]) -> TokenizedRows:
+def _part(
+    arrays: np.lib.npyio.NpzFile, name: str, left_out: Sequence[dict[str, object]], sources: Sequence[str]
+) -> TokenizedRows:
     ids = np.split(arrays[f"{name}/ids"], np.cumsum(arrays[f"{name}/length"])[:-1])
     targets = np.split(arrays[f"{name}/target_ids"], np.cumsum(arrays[f"{name}/targets"])[:-1])
-    columns = (arrays[f"{name}/{column}"].tolist() for column in ("number", "cut", "lost"))
+    columns = (arrays[f"{name}/{column}"].tolist() for column in ("number", "cut", "lost", "source"))
     used = [
         TokenizedRow(
             number=number,
@@ -122,7 +127,8 @@ def _part(arrays: np.lib.npyio.NpzFile, name: str, left_out: Sequence[dict[str, 
             tokens=Row(ids=ids[index].tolist(), targets=targets[index].tolist()),
             is_cut=is_cut,
             lost_answers=lost,
+            source=sources[source],
         )
-        for index, (number, is_cut, lost) in enumerate(zip(*columns, strict=True))
+        for index, (number, is_cut, lost, source) in enumerate(zip(*columns, strict=True))
     ]
     return TokenizedRows(used=used, left_out=[LeftOutRow(**row) for row in left_out])  # type: ignore[arg-type]

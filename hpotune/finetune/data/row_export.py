@@ -38,7 +38,7 @@ def main(out: Path, request: Mapping[str, Any]) -> dict[str, Value]:
     root, form = request["data_root"], request["form"]
     prepared = None if form == "pairs" or request["prepared"] is None else Path(request["prepared"])
     inputs = _inputs(point.model, point.data, root, prepared)
-    splits = {"train": inputs.split.train.used, "validation": inputs.split.validation.used}
+    splits = {"train": inputs.trained, "validation": inputs.split.validation.used}
     folder = out / "rows"
     folder.mkdir()
     if form == "arrow":

@@ -44,6 +44,8 @@ class TokenizedRow:
     """Answers of the conversation that are not counted: the chat template rewrites them."""
     lost_roles: tuple[str, ...] = ()
     """As RowText.lost_roles."""
+    source: str = ""
+    """As DataRow.source."""
 
     @property
     def text(self) -> str:
@@ -64,6 +66,8 @@ class LeftOutRow:
     """As DataRow.number."""
     reason: str
     """Completes the sentence `row 3 is left out: …`."""
+    source: str = ""
+    """As DataRow.source."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -172,9 +176,11 @@ def _labelled_rows(
     for (row, text), (ids, is_cut) in zip(texts, encoded, strict=True):
         if ids:
             tokens = Row(ids=ids, targets=[int(cast(int, row.values[LABEL]))])
-            yield TokenizedRow(number=row.number, pieces=text.pieces, tokens=tokens, is_cut=is_cut)
+            yield TokenizedRow(
+                number=row.number, pieces=text.pieces, tokens=tokens, is_cut=is_cut, source=row.source
+            )
         else:
-            yield LeftOutRow(number=row.number, reason=NO_TOKEN)
+            yield LeftOutRow(number=row.number, reason=NO_TOKEN, source=row.source)
 
 
 def _language_rows(
@@ -200,10 +206,11 @@ def _language_rows(
                 is_cut=len(whole.ids) > length,
                 lost_answers=text.lost_answers,
                 lost_roles=text.lost_roles,
+                source=row.source,
             )
         else:
             reason = TOO_LONG if _is_counted(whole.targets) else NOTHING_COUNTED
-            yield LeftOutRow(number=row.number, reason=reason)
+            yield LeftOutRow(number=row.number, reason=reason, source=row.source)
 
 
 def _texts(
@@ -216,11 +223,11 @@ def _texts(
             text = write(row.values)
             text.whole.encode()
         except RowLeftOut as odd:
-            left_out.append(LeftOutRow(number=row.number, reason=odd.reason))
+            left_out.append(LeftOutRow(number=row.number, reason=odd.reason, source=row.source))
         except UnicodeEncodeError as error:
             code = f"U+{ord(error.object[error.start]):04X}"
             reason = f"the text holds the surrogate {code}, which is half a character"
-            left_out.append(LeftOutRow(number=row.number, reason=reason))
+            left_out.append(LeftOutRow(number=row.number, reason=reason, source=row.source))
         else:
             texts.append((row, text))
     return texts, left_out

@@ -170,12 +170,13 @@ def _add_tokenizer(point: PointConfig, needed: Needed) -> None:
 
 
 def _add_data(point: PointConfig, needed: Needed) -> None:
-    data, key = point.data, "data.path"
-    assert data is not None, "only fine-tuning is fetched for"
-    if data.path.startswith(S3):
-        needed.add(needed.objects(data.path, key))
-    elif is_elsewhere(data.path, needed.spec.data_root):
-        _add_dataset(data.path, data.name, data.revision, {}, key, needed)
+    assert point.data is not None, "only fine-tuning is fetched for"
+    for name, data in point.data.sources.items():
+        key = f"data.mixture.{name}.path" if name else "data.path"
+        if data.path.startswith(S3):
+            needed.add(needed.objects(data.path, key))
+        elif is_elsewhere(data.path, needed.spec.data_root):
+            _add_dataset(data.path, data.name, data.revision, {}, key, needed)
 
 
 def _add_tasks(names: Sequence[str], score: ScoreConfig, needed: Needed) -> None:

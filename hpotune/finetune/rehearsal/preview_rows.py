@@ -25,6 +25,7 @@ def preview_rows(used: Sequence[TokenizedRow], *, labels: Sequence[str] | None) 
             counted=row.counted if labels is None else labels[row.tokens.targets[0]],
             tokens=len(row.tokens.ids),
             parts=list(row.pieces),
+            source=row.source,
         )
         for row in used
     ]
@@ -33,7 +34,8 @@ def preview_rows(used: Sequence[TokenizedRow], *, labels: Sequence[str] | None) 
 def row_reasons(left_out: Sequence[LeftOutRow]) -> list[RowReason]:
     """The rows that are left out, in the order of the split."""
     return [
-        RowReason(row=row.number, reason=row.reason) for row in sorted(left_out, key=lambda row: row.number)
+        RowReason(row=row.number, reason=row.reason, source=row.source)
+        for row in sorted(left_out, key=lambda row: row.number)
     ]
 
 

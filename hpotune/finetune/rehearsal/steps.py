@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ from pydantic import JsonValue
 from hpotune.config.memory.point_memory import counted_lengths
 from hpotune.config.schema.study_config import PointConfig
 from hpotune.config.training_method import trains_whole
+from hpotune.finetune.data.mixture import SourceUse, mixed_rows
 from hpotune.finetune.data.prepared_rows import TokenizedSplit, prepared_key, write_prepared
 from hpotune.finetune.inputs import load_split, tokenize_split
 from hpotune.finetune.model.base_model import load_tokenizer
@@ -41,6 +43,7 @@ from hpotune.records.rehearsal_record import (
     RehearsalProgress,
     RehearsalResult,
     RehearsalSpec,
+    SourceRows,
     Step,
     TaskRequests,
 )
@@ -102,7 +105,7 @@ def rehearse(spec: RehearsalSpec, *, report: Report) -> RehearsalResult:
     for point in distinct(spec.points, "lora", "train", "model"):
         with found.step("settings"):
             _check_settings(point, spec)
-    for index, points in enumerate(grouped(spec.points, "model", "data")):
+    for index, points in enumerate(_with_equal_rows(spec.points)):
         one = _rehearse_inputs(points, spec, found)
         most = [max(pair) for pair in zip_longest(result.counted, one.counted, fillvalue=0)]
         extent = {"longest": max(result.longest, one.longest), "counted": most}
@@ -121,6 +124,16 @@ def grouped(points: Sequence[PointConfig], *sections: str) -> list[list[PointCon
     groups: dict[str, list[PointConfig]] = {}
     for point in points:
         groups.setdefault(point.model_dump_json(include=set(sections)), []).append(point)
+    return list(groups.values())
+
+
+def _with_equal_rows(points: Sequence[PointConfig]) -> list[list[PointConfig]]:
+    """The points grouped by model and data, whatever the weights of a mixture are."""
+    groups: dict[str, list[PointConfig]] = {}
+    for point in points:
+        assert point.data is not None, "only fine-tuning is rehearsed"
+        key = point.model_copy(update={"data": point.data.unweighted})
+        groups.setdefault(key.model_dump_json(include={"model", "data"}), []).append(point)
     return list(groups.values())
 
 
@@ -150,8 +163,9 @@ def _rehearse_inputs(points: Sequence[PointConfig], spec: RehearsalSpec, found: 
             )
             found.warn(*split.warnings)
             result = _row_result(split, preview=spec.preview)
+            result = result.model_copy(update={"sources": _check_mixtures(points, split, found)})
     if tokenizer is not None and split is not None:
-        _check_steps(points, len(split.train.used), spec, found)
+        _check_steps(points, split, spec, found)
         key = prepared_key(model, data, tokenizer, data_root=spec.data_root)
         _check_models(points, split, tokenizer, found, spec, rows_key=key)
         if spec.prepared is not None and key is not None:
@@ -177,9 +191,46 @@ def _row_result(split: TokenizedSplit, *, preview: bool) -> RehearsalResult:
     )
 
 
-def _check_steps(points: Sequence[PointConfig], rows: int, spec: RehearsalSpec, found: Findings) -> None:
-    """Batches and steps of each distinct `train` section."""
-    for point in distinct(points, "train"):
+def _check_mixtures(
+    points: Sequence[PointConfig], split: TokenizedSplit, found: Findings
+) -> list[SourceRows]:
+    """What an epoch trains of each source, at the first point; of every point the most that a row is repeated."""
+    most: dict[str, SourceUse] = {}
+    first: list[SourceUse] = []
+    for index, point in enumerate(distinct(points, "data")):
+        assert point.data is not None, "only fine-tuning is rehearsed"
+        _, uses = mixed_rows(split.train.used, point.data)
+        first = uses if index == 0 else first
+        for use in uses:
+            before = most.setdefault(use.name, use)
+            if use.warnings and (not before.warnings or use.passes > before.passes):
+                most[use.name] = use
+    found.warn(*(text for use in most.values() for text in use.warnings))
+    held_out = Counter(row.source for row in split.validation.used)
+    return [
+        SourceRows(
+            name=use.name,
+            path=use.path,
+            weight=use.weight,
+            share=use.share,
+            rows=use.rows,
+            available=use.available,
+            passes=use.passes,
+            validation=held_out[use.name],
+        )
+        for use in first
+    ]
+
+
+def _check_steps(
+    points: Sequence[PointConfig], split: TokenizedSplit, spec: RehearsalSpec, found: Findings
+) -> None:
+    """Batches and steps of each distinct `train` section; every mixture of a study has as many rows an epoch."""
+    for point in distinct(points, "train", "data"):
+        assert point.data is not None, "only fine-tuning is rehearsed"
+        rows = len(split.train.used)
+        if point.data.mixture and point.data.rows is not None:
+            rows = point.data.rows
         with found.step("settings"), tempfile.TemporaryDirectory(prefix="hpotune-rehearsal-") as folder:
             args = training_arguments(point.train, seed=0, folder=Path(folder))
             step_plan(args, point.train, rows=rows, world_size=spec.world_size)

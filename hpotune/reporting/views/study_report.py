@@ -172,6 +172,9 @@ def _setup(study: Study) -> SetupView:
 
 def _path_of(section: Value) -> str:
     """The `path` of a section as the file says it; of a range its values."""
+    mixture = section.get("mixture") if isinstance(section, dict) else None
+    if isinstance(mixture, dict) and mixture:
+        return " + ".join(_path_of(one) for one in mixture.values())
     path = section.get("path") if isinstance(section, dict) else section
     return path if isinstance(path, str) else str(path)
 

@@ -108,11 +108,11 @@ def contents_of(spec: TrialSpec, *, study: Path, env: Mapping[str, str] = os.env
     """The content of model, tokenizer and data of a fine-tuning trial; reads files that were not hashed before."""
     model, data = spec.point.model, spec.point.data
     found: dict[str, Content] = {}
-    if data is not None:
-        found["data"] = content_of(
-            data.path,
+    for name, one in data.sources.items() if data is not None else ():
+        found[f"data {name}".strip()] = content_of(
+            one.path,
             kind="datasets",
-            revision=data.revision,
+            revision=one.revision,
             data_root=spec.data_root,
             study=study,
             env=env,
