@@ -31,6 +31,7 @@ LOGIN = {
     "init": ("function", "-o", "lab.yaml"),
     "check": ("lab.yaml",),
     "fetch": ("lab.yaml",),
+    "bundle": ("lab.yaml",),
     "preview": ("lab.yaml",),
     "plan": ("lab.yaml",),
     "run": ("lab.yaml",),

@@ -10,6 +10,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from hpotune.cli import (  # noqa: F401 - each adds its verbs
+    bundle,
     exchange,
     fetch,
     inspect,
@@ -27,9 +28,10 @@ from hpotune.cli import (  # noqa: F401 - each adds its verbs
 from hpotune.cli.common import app, say
 
 ORDER = (
-    "init", "check", "fetch", "preview", "doctor", "plan", "run", "submit", "cancel", "resume", "extend", "retry",
-    "sealed_test", "status", "wait", "trials", "best", "why", "logs", "provenance", "report", "plot", "dashboard",
-    "sync", "export", "rerun", "import_", "algorithms", "ask_tell", "worker", "follow_up", "rehearse", "step",
+    "init", "check", "fetch", "bundle", "preview", "doctor", "plan", "run", "submit", "cancel", "resume", "extend",
+    "retry", "sealed_test", "status", "wait", "trials", "best", "why", "logs", "provenance", "report", "plot",
+    "dashboard", "sync", "export", "rerun", "import_", "algorithms", "ask_tell", "worker", "follow_up",
+    "rehearse", "step",
 )  # fmt: skip
 """Verbs as `--help` lists them within each panel."""
 app.registered_commands.sort(key=lambda command: ORDER.index(getattr(command.callback, "__name__", "")))

@@ -47,7 +47,7 @@ def list_files(study: Study, folder: StudyFolder, *, update: bool, show: Show) -
     cache = cache_folder(env)
     check_cache(cache)
     spec = FetchSpec(
-        points=_points(study),
+        points=study_points(study),
         home=str(home_of(study.source.path)),
         data_root=config.data_root,
         cache=str(cache.absolute()),
@@ -106,7 +106,7 @@ def _existing(path: Path) -> Path:
     return next(one for one in (path, *path.absolute().parents) if one.exists())
 
 
-def _points(study: Study) -> list[PointConfig]:
+def study_points(study: Study) -> list[PointConfig]:
     """The points that name every model, dataset and task; those that cannot be built are left out."""
     points: dict[str, PointConfig] = {}
     for drawn in ({}, *corner_points(study.space)):

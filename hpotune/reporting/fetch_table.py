@@ -47,6 +47,11 @@ def shown_on(line: Show) -> Callable[[FetchProgress], None]:
     return lambda found: line(_progress_text(found), step=f"fetch: {found.step}")
 
 
+def shown_bytes(line: Show, step: str) -> Callable[[int, int], None]:
+    """What shows how many bytes of all are done."""
+    return lambda done, total: line(f"{step}: {size_text(done)} of {size_text(total)}", step=step)
+
+
 def _progress_text(line: FetchProgress) -> str:
     """One line of progress."""
     if not line.total:

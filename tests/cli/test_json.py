@@ -29,6 +29,7 @@ STATUS = (
 KEYS = [
     (["check"], "ok mistakes warnings parameters starts rehearsal"),
     (["fetch"], "downloaded warnings lock"),
+    (["bundle", "-o", "own.tar"], "bundle manifest"),
     (["run"], BEST),
     (["best"], BEST),
     (["status"], STATUS),
