@@ -22,7 +22,7 @@ from hpotune.checks.user_code import (
     rung_warning,
 )
 from hpotune.config import budget_extension, lm_eval_tasks
-from hpotune.config.comparability import rule_key
+from hpotune.config.comparability import OF_VALIDATION, rule_key
 from hpotune.config.lm_eval_tasks import TaskIndex
 from hpotune.config.load import Study, build_study
 from hpotune.config.metrics import TRAINING_METRICS, other_form_warning, task_metrics, unsafe_code_mistake
@@ -201,7 +201,7 @@ def _metric_mistakes(study: Study) -> Iterator[Mistake]:
                 where,
                 f"metric={objective.metric!r} needs a task, or is not a metric of training; {valid}",
             )
-        held_out = objective.metric in ("eval_loss", "eval_accuracy") and objective.task is None
+        held_out = objective.metric in OF_VALIDATION and objective.task is None
         if held_out and study.config.data and not study.config.data.holds_out:
             yield where, f"metric={objective.metric!r} needs data.validation above 0, e.g. 0.05"
 

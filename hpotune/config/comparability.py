@@ -7,16 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from hpotune.config.metrics import COSTS, TRAINING_METRICS
+from hpotune.config.metrics import COSTS, LABEL_METRICS, TRAINING_METRICS
 from hpotune.config.schema.best_rule import BestRule
-from hpotune.config.schema.study_config import Objective, StudyConfig
+from hpotune.config.schema.study_config import MULTI_LABEL, REGRESSION, Objective, StudyConfig
 from hpotune.config.yaml_source import KeyPath, Mistake, Value
 from hpotune.errors import nearest
 
 SEARCHABLE = ("model", "data", "lora", "train", "params")
 BASE = ("path", "revision", "dtype", "tokenizer", "task", "num_labels")
 """Keys of `model` that change the base model."""
-OF_ROWS = ("eval_loss", "eval_accuracy", "train_loss", "final_train_loss")
+OF_VALIDATION = ("eval_loss", *(name for names in LABEL_METRICS.values() for name in names))
+OF_ROWS = (*dict.fromkeys(OF_VALIDATION), "train_loss", "final_train_loss")
 """Metrics that are measured on the study's own rows."""
 OF_TRAINING_ROWS = ("train_loss", "final_train_loss")
 """Those of them that are measured on the training rows."""
@@ -84,6 +85,12 @@ def unmeasured_objectives(values: dict[str, Value], config: StudyConfig) -> Iter
             continue
         if objective.metric == "seconds":
             yield where, "metric='seconds' is not measured by fine-tuning; did you mean 'train_seconds'?"
+        kind = config.model.problem_type or "single_label_classification"
+        measured = LABEL_METRICS[kind] if config.model.task == "sequence_classification" else ()
+        if objective.metric in OF_VALIDATION[1:] and objective.metric not in measured:
+            has = ", ".join(("eval_loss", *measured))
+            rule = f"is not measured with task: {config.model.task}{f' and problem_type: {kind}' if measured else ''}"
+            yield where, f"metric={objective.metric!r} {rule}; it has {has}"
         if objective.metric in OF_TRAINING and config.checks.baseline:
             yield (
                 where,
@@ -115,6 +122,16 @@ def _items(section: Value) -> Iterator[tuple[str, Value]]:
     yield from section.items() if isinstance(section, dict) else ()
 
 
+def unread_smoothing(values: dict[str, Value], config: StudyConfig) -> Iterator[Mistake]:
+    """Smoothed labels, where a label is no single class."""
+    train = values.get("train")
+    smoothing = train.get("label_smoothing_factor") if isinstance(train, dict) else None
+    kind = config.model.problem_type if config.model is not None else None
+    if kind in (MULTI_LABEL, REGRESSION) and smoothing not in (None, 0, 0.0):
+        rule = f"has no effect with model.problem_type: {kind}; remove it"
+        yield ("train", "label_smoothing_factor"), f"train.label_smoothing_factor: {rule}"
+
+
 def is_cost(objective: Objective) -> bool:
     """Whether a number says what a trial took and not how good it is: the base model has none to compare with."""
     name = objective.metric
@@ -141,7 +158,7 @@ def rule_name_mistake(config: StudyConfig, name: str) -> str | None:
     }
     if config.model is None:
         return None if not separator or name in known else f"{name!r} is not measured; {nearest(name, known)}"
-    if name in ("eval_loss", "eval_accuracy") and config.data and not config.data.holds_out:
+    if name in OF_VALIDATION and config.data and not config.data.holds_out:
         return f"{name!r} needs data.validation above 0, e.g. 0.05"
     tasks = {o.task for o in score.objective if o.task} | {one.task for one in score.record}
     if name in known or name in TRAINING_METRICS or (separator and task in tasks - {*TRAINING_METRICS}):

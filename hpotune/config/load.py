@@ -62,6 +62,7 @@ CONFIG_RULES: tuple[Callable[[dict[str, Value], StudyConfig], Iterable[Mistake]]
     comparability.changing_forms,
     comparability.differently_asked,
     comparability.unmeasured_rule,
+    comparability.unread_smoothing,
 )
 """What is validated once the config is known."""
 

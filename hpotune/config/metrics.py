@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -21,11 +22,18 @@ from hpotune.errors import nearest
 
 Sense = Literal["maximize", "minimize"]
 _MEASURED = (
-    "train_loss final_train_loss eval_loss eval_accuracy samples_per_second tokens_per_second "
-    "sequences_per_second peak_memory_gb gpu_hours process_hours trainable_parameters train_seconds steps"
+    "train_loss final_train_loss eval_loss eval_accuracy eval_f1 eval_f1_macro eval_f1_micro eval_matthews "
+    "eval_pearson samples_per_second tokens_per_second sequences_per_second peak_memory_gb gpu_hours process_hours "
+    "trainable_parameters train_seconds steps"
 )
 TRAINING_METRICS = tuple(_MEASURED.split())
 """What a trial measures without an lm-eval task."""
+LABEL_METRICS: Mapping[str, tuple[str, ...]] = {
+    "single_label_classification": ("eval_accuracy", "eval_f1", "eval_f1_macro", "eval_matthews"),
+    "multi_label_classification": ("eval_accuracy", "eval_f1_macro", "eval_f1_micro"),
+    "regression": ("eval_pearson",),
+}
+"""model.problem_type -> what a trial measures on the validation rows beside eval_loss; eval_f1 only of two classes."""
 COSTS = ("seconds", "gpu_hours")
 """What every trial has: what it took, and not how good it is."""
 _NAMES: dict[Sense, str] = {
@@ -33,7 +41,7 @@ _NAMES: dict[Sense, str] = {
     "minimize": "bits_per_byte brier_score",
 }
 _WORDS: dict[Sense, str] = {
-    "maximize": "acc accuracy f1 em mcc bleu chrf rouge rouge1 rouge2 rougel rougelsum auc",
+    "maximize": "acc accuracy f1 em mcc matthews pearson bleu chrf rouge rouge1 rouge2 rougel rougelsum auc",
     "minimize": "loss perplexity ppl wer cer ter mse rmse mae",
 }
 _SPLITS = ("train", "eval", "val", "valid", "validation", "test")

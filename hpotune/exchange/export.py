@@ -153,6 +153,7 @@ def _write_weights(
         "base": model.path,
         "revision": model.revision,
         "tokenizer": model.tokenizer,
+        "problem_type": model.problem_type,
         "trust_remote_code": model.trust_remote_code,
         "offline": study.config.env.offline,
     }

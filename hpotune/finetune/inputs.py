@@ -15,7 +15,7 @@ from typing import Protocol
 import transformers
 
 from hpotune.config.schema.data_config import MixtureSource
-from hpotune.config.schema.study_config import DataConfig, ModelConfig
+from hpotune.config.schema.study_config import REGRESSION, DataConfig, ModelConfig
 from hpotune.finetune.data.dataset import DataSplit, load_rows
 from hpotune.finetune.data.mixture import SourceUse, mixed_rows
 from hpotune.finetune.data.prepared_rows import TokenizedSplit, find_prepared, prepared_key
@@ -120,11 +120,21 @@ def load_split(
     for name, source in data.sources.items():
         with _of_source(name):
             try:
-                parts.append(load_rows(source, data_root=data_root, labelled=labelled, source=name))
+                parts.append(
+                    load_rows(
+                        source,
+                        data_root=data_root,
+                        labelled=labelled,
+                        source=name,
+                        problem_type=model.problem_type,
+                    )
+                )
             except DatasetNotCached as error:
                 raise DatasetNotCached(f"data.path: {error}") from error
     if not labelled:
         return _together(parts), None
+    if model.problem_type == REGRESSION:
+        return _together(parts), parts[0].labels
     labels = class_order(model, list(dict.fromkeys(name for part in parts for name in part.labels)))
     return _together([with_class_order(part, labels) for part in parts]), labels
 

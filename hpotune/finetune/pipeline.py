@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from hpotune.config.lm_eval_tasks import overlap, task_index
@@ -29,6 +30,7 @@ from hpotune.finetune.scoring.answer_settings import ask_with
 from hpotune.finetune.scoring.expected_scores import objective_value
 from hpotune.finetune.scoring.generation_speed import METRIC, GenerationSpeed
 from hpotune.finetune.scoring.item_scores import save_rung_items
+from hpotune.finetune.scoring.label_metrics import label_metrics
 from hpotune.finetune.scoring.lm_eval import score_tasks
 from hpotune.finetune.scoring.race import Race
 from hpotune.finetune.scoring.task_requests import (
@@ -239,7 +241,7 @@ def check_tasks(point: PointConfig, *, sealed: bool = False) -> None:
     tasks = [one.task for one in asked]
     if tasks and point.model.task != "causal_lm":
         raise UserError(
-            f"score: {tasks[0]} needs task: causal_lm; {point.model.task} has eval_loss and eval_accuracy"
+            f"score: {tasks[0]} needs task: causal_lm; {point.model.task} has eval_loss and others"
         )
     if sealed:
         return
@@ -354,7 +356,7 @@ def _losses(
     ranks: Ranks,
     progress: ProgressFile,
 ) -> dict[str, Value]:
-    """eval_loss, and eval_accuracy of a classification; for a baseline also the metrics of a training of 0 steps."""
+    """eval_loss, and the metrics of a classification; for a baseline also the metrics of a training of 0 steps."""
     metrics: dict[str, Value] = {}
     if spec.kind == "baseline":
         first = inputs.train[:BASELINE_ROWS]
@@ -363,12 +365,21 @@ def _losses(
         ).loss
         metrics |= {"train_loss": loss, "final_train_loss": loss, "steps": 0, "trainable_parameters": 0}
     if inputs.validation:
+        outputs: list[list[float]] | None = None if inputs.labels is None else []
         held_out = mean_loss(
-            model, inputs.validation, pad_id=inputs.pad_id, limit=limit, ranks=ranks, progress=progress.count
+            model,
+            inputs.validation,
+            pad_id=inputs.pad_id,
+            limit=limit,
+            ranks=ranks,
+            progress=progress.count,
+            outputs=outputs,
         )
         metrics["eval_loss"] = held_out.loss
-        if inputs.labels is not None:
-            metrics["eval_accuracy"] = held_out.accuracy
+        if outputs is not None:
+            if inputs.validation[0].number is None:
+                metrics["eval_accuracy"] = held_out.accuracy
+            metrics |= label_metrics(inputs.validation, np.array(outputs))
     return metrics
 
 

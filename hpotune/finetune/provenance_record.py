@@ -63,6 +63,10 @@ def rows_hash(*parts: Iterable[Row]) -> str:
     for rows in parts:
         for row in rows:
             digest.update(array("q", [len(row.ids), len(row.targets), *row.ids, *row.targets]).tobytes())
+            if row.classes is not None:
+                digest.update(array("q", [len(row.classes), *row.classes]).tobytes())
+            if row.number is not None:
+                digest.update(array("d", [row.number]).tobytes())
         digest.update(b"|")
     return digest.hexdigest()
 

@@ -187,3 +187,53 @@ def test_examples_of_one_objective_are_searched():
     study = load(EXAMPLE.replace(one, other))
     assert study.base().score.objective[0].num_fewshot is None
     assert study.point({**DRAWN, "score.objective.0.num_fewshot": 4}).score.objective[0].num_fewshot == 4
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric", "mistake"),
+    [
+        ("regression", "eval_accuracy", "and problem_type: regression; it has eval_loss, eval_pearson"),
+        ("multi_label_classification", "eval_matthews", "eval_loss, eval_accuracy, eval_f1_macro, eval_f1_micro"),
+        ("single_label_classification", "eval_pearson", "eval_accuracy, eval_f1, eval_f1_macro, eval_matthews"),
+        (None, "eval_f1", "is not measured with task: causal_lm; it has eval_loss"),
+        ("regression", "eval_pearson", None),
+        ("single_label_classification", "eval_f1", None),
+    ],
+)  # fmt: skip
+def test_metric_fits_kind_of_label(kind: str | None, metric: str, mistake: str | None) -> None:
+    head = f"task: sequence_classification, problem_type: {kind}" if kind else "task: causal_lm"
+    text = (
+        f"name: s\nmodel: {{path: m, {head}}}\ndata: {{path: d, prompt: text}}\nbudget: {{trials: 2}}\n"
+        f"score: {{objective: {{metric: {metric}}}}}\n"
+    )
+    if mistake is None:
+        assert load(text).config.score.objective[0].sense == "maximize"
+        return
+    with pytest.raises(StudyFileError) as raised:
+        load(text)
+    assert mistake in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("model", "train", "mistake"),
+    [
+        ("{path: m, problem_type: regression}", "", "problem_type: needs task: sequence_classification"),
+        (
+            "{path: m, task: sequence_classification, problem_type: regression, num_labels: 3}",
+            "",
+            "has one output",
+        ),
+        (
+            "{path: m, task: sequence_classification, problem_type: regression}",
+            "train: {label_smoothing_factor: 0.1}\n",
+            "train.label_smoothing_factor: has no effect with model.problem_type: regression",
+        ),
+    ],
+)
+def test_problem_type_fits_other_keys(model: str, train: str, mistake: str) -> None:
+    with pytest.raises(StudyFileError) as raised:
+        load(
+            f"name: s\nmodel: {model}\ndata: {{path: d, prompt: text}}\n{train}budget: {{trials: 2}}\n"
+            "score: {objective: {metric: eval_loss}}\n"
+        )
+    assert mistake in str(raised.value)

@@ -19,8 +19,9 @@ class Objective(Section):
     task: str | None = None
     """An lm-eval task or group; null: `metric` is a number from training, or from your function or command."""
     metric: str = "value"
-    """A metric of the task such as `acc_norm` (with a filter: `exact_match,strict-match`); eval_loss, train_loss or
-    eval_accuracy; or a key that your function or command returns."""
+    """A metric of the task such as `acc_norm` (with a filter: `exact_match,strict-match`); eval_loss,
+    train_loss; of a classification eval_accuracy, eval_f1 (of the second of two classes), eval_f1_macro,
+    eval_f1_micro, eval_matthews, of a regression eval_pearson; or a key that your function or command returns."""
     direction: Literal["maximize", "minimize"] | None = None
     """null: derived from the metric's name (acc, f1: maximize; loss, perplexity: minimize). A function or command needs
     it unless the metric has a common name such as loss, accuracy or f1."""

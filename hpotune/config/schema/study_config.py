@@ -35,6 +35,9 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 STORES = "auto, sqlite, journal, sqlite:///FILE, postgresql://USER@HOST/DB or journal:///FILE"
 
 
+MULTI_LABEL, REGRESSION = "multi_label_classification", "regression"
+
+
 class ModelConfig(Section):
     """The base model."""
 
@@ -50,10 +53,17 @@ class ModelConfig(Section):
     in float64 with `dtype: float64`. With train.method: full it is the type of the computation and of the trained model
     that is saved and scored; during training weights, gradients and optimizer state are float32 (float64)."""
     task: Literal["causal_lm", "sequence_classification"] = "causal_lm"
-    """The model head: next-token prediction, or one label per text."""
+    """The model head: next-token prediction, or labels of texts."""
+    problem_type: (
+        Literal["single_label_classification", "multi_label_classification", "regression"] | None
+    ) = None
+    """What a label is, for sequence_classification: one class (cross entropy); a list of classes, by name or number,
+    which may be empty (a binary cross entropy for each class); a number (squared error; standardise large ones). null:
+    single_label_classification."""
     num_labels: int | None = Field(default=None, ge=2)
-    """Number of classes for sequence_classification; null: the number of labels in the rows. A base model with a head
-    of its own keeps its numbers of the labels (`label2id`) and needs to know every label of the rows."""
+    """Number of classes for sequence_classification, not for regression; null: the number of labels in the rows. A
+    base model with a head of its own keeps its numbers of the labels (`label2id`) and needs to know every label of the
+    rows."""
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = None
     """Attention implementation; null: the default of transformers."""
     trust_remote_code: bool = False
@@ -63,6 +73,10 @@ class ModelConfig(Section):
     def _labels_used(self) -> ModelConfig:
         if self.num_labels is not None and self.task == "causal_lm":
             raise ValueError("num_labels: needs task: sequence_classification; remove it or set task")
+        if self.problem_type is not None and self.task == "causal_lm":
+            raise ValueError("problem_type: needs task: sequence_classification; remove it or set task")
+        if self.num_labels is not None and self.problem_type == REGRESSION:
+            raise ValueError("num_labels: problem_type: regression has one output; remove it")
         return self
 
 

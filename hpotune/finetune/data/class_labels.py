@@ -59,8 +59,8 @@ def classes_of(labels: Sequence[Value], *, column: str, names: Sequence[str] | N
     real = next((name for name in sorted(found) if _is_real(name)), None)
     if real is not None and all(NUMBER.fullmatch(name) for name in found):
         raise DataError(
-            f"data.columns: the column {column!r} has real numbers such as {real}, and there is no regression; "
-            "write classes as words or whole numbers"
+            f"data.columns: the column {column!r} has real numbers such as {real}; write classes as words or "
+            "whole numbers, or model.problem_type: regression"
         )
     return Classes(names=_sorted_names(found), by_number=False)
 
@@ -74,7 +74,8 @@ def label_name(label: Value) -> str | None:
         return str(int(label))
     if isinstance(label, (dict, list)):
         raise DataError(
-            f"data.columns: a label is {kind_of(label)}; a row needs one label: text or a whole number"
+            f"data.columns: a label is {kind_of(label)}; a row needs one label: text or a whole number (or a "
+            "list, with model.problem_type: multi_label_classification)"
         )
     try:
         return value_text(label) or None

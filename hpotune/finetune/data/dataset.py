@@ -18,8 +18,8 @@ from hpotune.config.rows.row_table import RowTable, same_class_numbers
 from hpotune.config.rows.text_encoding import DataFileError
 from hpotune.config.schema.study_config import DataConfig
 from hpotune.config.yaml_source import Value
-from hpotune.finetune.data.class_labels import Classes, classes_of
 from hpotune.finetune.data.data_source import split_table
+from hpotune.finetune.data.label_values import Labels, labels_of
 from hpotune.finetune.trial_errors import DataError
 
 SLICE = re.compile(r"(?P<split>[\w.]+)\[(?P<low>-?\d*)(?P<low_unit>%?):(?P<high>-?\d*)(?P<high_unit>%?)\]")
@@ -72,11 +72,19 @@ class _Part:
     positions: NDArray[np.int64]
 
 
-def load_rows(config: DataConfig, *, data_root: str | None, labelled: bool, source: str = "") -> DataSplit:
+def load_rows(
+    config: DataConfig,
+    *,
+    data_root: str | None,
+    labelled: bool,
+    source: str = "",
+    problem_type: str | None = None,
+) -> DataSplit:
     """The rows for training and for validation.
 
-    `source`: its name in a mixture. `labelled`: whether the label of each row becomes the number of its class; None for
-    a row without a label.
+    `source`: its name in a mixture. `labelled`: whether the label of each row becomes what is trained, by
+    `problem_type` (of ModelConfig): the number of its class, those of several, a number; None for a row without a
+    label.
     Raises: DataError if the data, a column or a split is missing, or labels are no classes.
     """
     parts = _parts(config, data_root)
@@ -95,11 +103,12 @@ def load_rows(config: DataConfig, *, data_root: str | None, labelled: bool, sour
     warnings += list(missing_and_empty(config, [row.values for row in rows], labelled=labelled))
     if not labelled:
         return DataSplit(train=rows[held_out:], validation=rows[:held_out], warnings=warnings)
-    classes = _classes(parts, config)
-    rows = [replace(row, values=row.values | {LABEL: classes.number(row.values[LABEL])}) for row in rows]
-    warnings += _single_class(rows[held_out:], classes.names)
+    labels = _labels(parts, config, problem_type)
+    rows = [replace(row, values=row.values | {LABEL: labels.read(row.values[LABEL])}) for row in rows]
+    if problem_type in (None, "single_label_classification"):
+        warnings += _single_class(rows[held_out:], labels.names)
     return DataSplit(
-        train=rows[held_out:], validation=rows[:held_out], labels=classes.names, warnings=warnings
+        train=rows[held_out:], validation=rows[:held_out], labels=labels.names, warnings=warnings
     )
 
 
@@ -138,15 +147,16 @@ def _rows(parts: Sequence[_Part], order: NDArray[np.int64]) -> Rows:
     return [found[int(index)] for index in order]
 
 
-def _classes(parts: Sequence[_Part], config: DataConfig) -> Classes:
-    """The classes of all rows of the parts, those that data.rows leaves out too."""
+def _labels(parts: Sequence[_Part], config: DataConfig, problem_type: str | None) -> Labels:
+    """The labels of all rows of the parts, those that data.rows leaves out too."""
     column = config.columns.get(LABEL, LABEL)
     values = [
         renamed_row(row, {LABEL: column})[LABEL]
         for part in parts
         for row in part.table.take([int(position) for position in part.positions])
     ]
-    return classes_of(values, column=column, names=_class_names(parts, column))
+    names = _class_names(parts, column)
+    return labels_of(values, problem_type=problem_type, column=column, names=names)
 
 
 def _class_names(parts: Sequence[_Part], column: str) -> list[str] | None:

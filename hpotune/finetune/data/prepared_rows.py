@@ -60,6 +60,7 @@ def prepared_key(
         FORMAT,
         data.unweighted.model_dump(mode="json"),
         [model.task, model.num_labels, model.path if model.task == "sequence_classification" else None],
+        *([model.problem_type] if model.problem_type else []),
         [hub.folder_fingerprint(path) for path in paths],
         tokenizer.backend_tokenizer.to_str(),
         [tokenizer.chat_template, tokenizer.eos_token_id, tokenizer.pad_token_id],
@@ -102,7 +103,15 @@ def write_prepared(folder: Path, key: str, split: TokenizedSplit) -> None:
 def _arrays(name: str, rows: Sequence[TokenizedRow]) -> dict[str, np.ndarray]:
     """Shapes: number, length, targets, cut, lost: (rows,); ids: (tokens,); target ids: (targets,)."""
     sources = {source: number for number, source in enumerate(dict.fromkeys(row.source for row in rows))}
-    return {
+    classes = [row.tokens.classes for row in rows]
+    labels: dict[str, np.ndarray] = {}
+    if None not in classes:
+        each = [one for found in classes for one in found or ()]
+        labels[f"{name}/classes"] = np.array(each, dtype=np.int64)
+        labels[f"{name}/class_counts"] = np.array([len(found or ()) for found in classes], dtype=np.int64)
+    if all(row.tokens.number is not None for row in rows):
+        labels[f"{name}/numbers"] = np.array([row.tokens.number for row in rows], dtype=np.float64)
+    return labels | {
         f"{name}/source": np.array([sources[row.source] for row in rows], dtype=np.int32),
         f"{name}/number": np.array([row.number for row in rows], dtype=np.int64),
         f"{name}/length": np.array([len(row.tokens.ids) for row in rows], dtype=np.int64),
@@ -120,11 +129,21 @@ def _part(
     ids = np.split(arrays[f"{name}/ids"], np.cumsum(arrays[f"{name}/length"])[:-1])
     targets = np.split(arrays[f"{name}/target_ids"], np.cumsum(arrays[f"{name}/targets"])[:-1])
     columns = (arrays[f"{name}/{column}"].tolist() for column in ("number", "cut", "lost", "source"))
+    numbers = arrays[f"{name}/numbers"].tolist() if f"{name}/numbers" in arrays else None
+    classes = None
+    if f"{name}/classes" in arrays:
+        ends = np.cumsum(arrays[f"{name}/class_counts"])[:-1]
+        classes = [tuple(found.tolist()) for found in np.split(arrays[f"{name}/classes"], ends)]
     used = [
         TokenizedRow(
             number=number,
             pieces=[],
-            tokens=Row(ids=ids[index].tolist(), targets=targets[index].tolist()),
+            tokens=Row(
+                ids=ids[index].tolist(),
+                targets=targets[index].tolist(),
+                classes=None if classes is None else classes[index],
+                number=None if numbers is None else numbers[index],
+            ),
             is_cut=is_cut,
             lost_answers=lost,
             source=sources[source],

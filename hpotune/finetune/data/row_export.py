@@ -61,6 +61,8 @@ def _inputs(model: ModelConfig, data: DataConfig, root: str | None, prepared: Pa
 def token_columns(row: TokenizedRow) -> dict[str, list[int]]:
     """The columns that trainers of transformers' kind read."""
     ids = list(row.tokens.ids)
+    if row.tokens.classes is not None or row.tokens.number is not None:
+        raise UserError("rows with several classes or a number have no form of another tool")
     return {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": list(row.tokens.targets)}
 
 

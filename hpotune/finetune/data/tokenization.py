@@ -175,12 +175,21 @@ def _labelled_rows(
     encoded = encode_texts([text.whole for _, text in texts], tokenizer, max_length=config.max_length)
     for (row, text), (ids, is_cut) in zip(texts, encoded, strict=True):
         if ids:
-            tokens = Row(ids=ids, targets=[int(cast(int, row.values[LABEL]))])
+            tokens = _row_of_label(ids, row.values[LABEL])
             yield TokenizedRow(
                 number=row.number, pieces=text.pieces, tokens=tokens, is_cut=is_cut, source=row.source
             )
         else:
             yield LeftOutRow(number=row.number, reason=NO_TOKEN, source=row.source)
+
+
+def _row_of_label(ids: list[int], label: Value) -> Row:
+    """A row with its class, its classes or its number."""
+    if isinstance(label, list):
+        return Row(ids=ids, targets=[0], classes=tuple(int(cast(int, one)) for one in label))
+    if isinstance(label, float):
+        return Row(ids=ids, targets=[0], number=label)
+    return Row(ids=ids, targets=[int(cast(int, label))])
 
 
 def _language_rows(

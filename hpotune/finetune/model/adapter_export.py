@@ -122,7 +122,7 @@ def _write_merged(folder: Path, out: Path, card: Mapping[str, Value]) -> tuple[f
 
 
 def _batch_loss(model: torch.nn.Module, config: ModelConfig) -> float:
-    """The mean cross entropy of a fixed batch in nats: of the next token, or of the first class."""
+    """The mean cross entropy of a fixed batch: of the next token, or of the first class; of a number its square."""
     import torch
     from torch.nn import functional
 
@@ -134,6 +134,8 @@ def _batch_loss(model: torch.nn.Module, config: ModelConfig) -> float:
     model.eval()
     with torch.no_grad():
         logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.double()
+    if logits.shape[-1] == 1:
+        return float(logits.square().mean())
     if config.task == "sequence_classification":
         return float(functional.cross_entropy(logits, torch.zeros(len(ids), dtype=torch.long)))
     return float(functional.cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten()))
@@ -156,7 +158,9 @@ def _model_config(folder: Path, card: Mapping[str, Value]) -> ModelConfig:
     """The `model` section of the adapter's trial, as far as an export needs it."""
     adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     labelled = adapter.get("task_type") == "SEQ_CLS"
-    known = {key: card.get(key) for key in ("revision", "tokenizer")}
+    known = {
+        key: card.get(key) for key in ("revision", "tokenizer", *(("problem_type",) if labelled else ()))
+    }
     return ModelConfig.model_validate(
         {
             "path": card["base"],

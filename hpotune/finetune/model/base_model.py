@@ -195,7 +195,7 @@ def _has_weights(config: ModelConfig) -> bool:
 
 def _from_config(config: ModelConfig, *, labels: Sequence[str] | None) -> torch.nn.Module:
     loaded = base_config(config)
-    for name, value in label_options(labels).items():
+    for name, value in label_options(labels, config).items():
         setattr(loaded, name, value)
     with torch.device("meta"):
         return HEADS[config.task].from_config(loaded, trust_remote_code=config.trust_remote_code)
@@ -210,7 +210,7 @@ def _from_pretrained(
         trust_remote_code=config.trust_remote_code,
         ignore_mismatched_sizes=True,  # raises below, with the key of the study file
         output_loading_info=True,
-        **label_options(labels),
+        **label_options(labels, config),
         **options,
     )
     if staged is not None:  # the adapter's config names the base model

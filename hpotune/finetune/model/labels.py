@@ -15,6 +15,7 @@ from typing import cast
 import transformers
 
 from hpotune.config.schema.study_config import ModelConfig
+from hpotune.config.yaml_source import Value
 from hpotune.finetune.data.dataset import LABEL, DataRow, DataSplit
 from hpotune.finetune.model import hub
 from hpotune.finetune.trial_errors import DataError, UserError
@@ -91,11 +92,12 @@ def base_config(config: ModelConfig) -> transformers.PretrainedConfig:
         )
 
 
-def label_options(labels: Sequence[str] | None) -> dict[str, dict[int, str] | dict[str, int]]:
+def label_options(labels: Sequence[str] | None, config: ModelConfig) -> dict[str, object]:
     """The options of `from_pretrained` that give the head its classes; none for a language model."""
     if labels is None:
         return {}
-    return {"id2label": dict(enumerate(labels)), "label2id": {name: n for n, name in enumerate(labels)}}
+    named = {"id2label": dict(enumerate(labels)), "label2id": {name: n for n, name in enumerate(labels)}}
+    return named if config.problem_type is None else {**named, "problem_type": config.problem_type}
 
 
 def write_labels(folder: Path, labels: Sequence[str] | None) -> None:
@@ -117,9 +119,14 @@ def with_class_order(split: DataSplit, order: Sequence[str]) -> DataSplit:
         return split
     numbers = [order.index(name) for name in split.labels]
 
+    def renumber(label: Value) -> Value:
+        if isinstance(label, list):
+            return [renumber(one) for one in label]
+        return numbers[int(cast(int, label))]
+
     def renumbered(rows: Sequence[DataRow]) -> list[DataRow]:
         return [
-            replace(row, values=row.values | {LABEL: numbers[int(cast(int, row.values[LABEL]))]})
+            replace(row, values=row.values | {LABEL: renumber(row.values[LABEL])})
             if row.values[LABEL] is not None  # without a label: left out when it is tokenized
             else row
             for row in rows

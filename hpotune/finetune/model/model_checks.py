@@ -64,7 +64,7 @@ def check_model(
         base = meta_model(config, labels=labels)
         found = [*check_attention(base.module, config)]
         found += [*check_tokens(base.module, config, tokenizer=tokenizer, extent=extent)]
-        found += loss_warnings(base.module.config)
+        found += loss_warnings(base.module.config, config)
         for index, lora in enumerate(lora_sections):
             base = meta_model(config, labels=labels) if index else base
             found += check_adapter(base, config, lora)
@@ -147,7 +147,7 @@ def _text_modules(model: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module
     return ((name, module) for name, module in model.named_modules() if not OTHER_INPUT.search(name))
 
 
-def loss_warnings(config: transformers.PretrainedConfig) -> Iterator[str]:
+def loss_warnings(config: transformers.PretrainedConfig, model: ModelConfig) -> Iterator[str]:
     """A warning for each loss that the base model's config asks for, and that a trial leaves out.
 
     Why: the loss of a step is a mean over tokens, so that it does not depend on micro-batches and ranks; the
@@ -162,8 +162,8 @@ def loss_warnings(config: transformers.PretrainedConfig) -> Iterator[str]:
             "not part of a trial's loss, which covers tokens only; keep the router out of lora.target_modules"
         )
     kind = getattr(config, "problem_type", None)
-    if kind not in (None, "single_label_classification"):
+    if kind not in (None, "single_label_classification", model.problem_type):
         yield (
             f"model.path: the config of this model has problem_type: {kind}; a trial trains one class for each text "
-            "(cross entropy)"
+            f"(cross entropy); otherwise write model.problem_type: {kind}"
         )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from hpotune.finetune.data.tokenization import LeftOutRow, TokenizedRow
+from hpotune.finetune.training.loss import Row
 from hpotune.records.rehearsal_record import LengthBin, Lengths, PreviewRow, RowReason
 
 BINS = 10
@@ -22,13 +23,20 @@ def preview_rows(used: Sequence[TokenizedRow], *, labels: Sequence[str] | None) 
         PreviewRow(
             row=row.number,
             text=row.text,
-            counted=row.counted if labels is None else labels[row.tokens.targets[0]],
+            counted=row.counted if labels is None else _label_text(row.tokens, labels),
             tokens=len(row.tokens.ids),
             parts=list(row.pieces),
             source=row.source,
         )
         for row in used
     ]
+
+
+def _label_text(row: Row, labels: Sequence[str]) -> str:
+    """The class of a row, its classes, or its number."""
+    if row.number is not None:
+        return f"{row.number:g}"
+    return ", ".join(labels[one] for one in (row.targets[:1] if row.classes is None else row.classes))
 
 
 def row_reasons(left_out: Sequence[LeftOutRow]) -> list[RowReason]:

@@ -26,7 +26,11 @@ class Row:
 
     ids: list[int]
     targets: list[int]
-    """One per token (IGNORED: not counted), or the single class of the row."""
+    """One per token (IGNORED: not counted), or the single class of the row; [0] where one of the next two is given."""
+    classes: tuple[int, ...] | None = None
+    """The classes of a row that may have several (multi_label_classification); else None."""
+    number: float | None = None
+    """What a regression predicts; else None."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +44,10 @@ class Batch:
     targets_N: torch.Tensor
     of_tokens: bool
     """Whether targets are tokens; False: classes of rows."""
+    classes_2P: torch.Tensor | None = None
+    """Row and class of each class that rows have, of multi_label_classification; P: their number."""
+    numbers_N: torch.Tensor | None = None
+    """What a regression predicts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,12 +67,18 @@ def collate(rows: Sequence[Row], *, pad_id: int, device: torch.device, ignore_al
     mask = [[1] * len(row.ids) + [0] * (length - len(row.ids)) for row in rows]
     of_tokens = len(rows[0].targets) != 1
     counted = [] if ignore_all else [*_counted(rows, length=length, of_tokens=of_tokens)]
+    labelled = [] if ignore_all else rows
+    places = [number for number, row in enumerate(labelled) for _ in row.classes or ()]
+    classes = [one for row in labelled for one in row.classes or ()]
+    numbers = torch.tensor([row.number for row in labelled if row.number is not None], dtype=torch.float64)
     return Batch(
         ids_BT=_on_device(ids, device),
         mask_BT=_on_device(mask, device),
         positions_N=_on_device([position for position, _ in counted], device),
         targets_N=_on_device([target for _, target in counted], device),
         of_tokens=of_tokens,
+        classes_2P=None if rows[0].classes is None else _on_device([places, classes], device),
+        numbers_N=None if rows[0].number is None else numbers.to(device),
     )
 
 
@@ -113,6 +127,21 @@ def summed_loss(logits_NV: torch.Tensor, targets_N: torch.Tensor, *, smoothing: 
     return functional.cross_entropy(logits_NV, targets_N, reduction="sum", label_smoothing=smoothing)
 
 
+def batch_loss(logits_NV: torch.Tensor, batch: Batch, *, smoothing: float = 0.0) -> torch.Tensor:
+    """The sum of the losses of the batch's positions or rows; a scalar tensor.
+
+    Of several classes the mean of their binary cross entropies, of a number the squared error, as in transformers.
+    """
+    if batch.numbers_N is not None:
+        return (logits_NV[:, 0] - batch.numbers_N.to(logits_NV.dtype)).square().sum()
+    if batch.classes_2P is not None:
+        wanted_NV = torch.zeros_like(logits_NV)
+        wanted_NV[batch.classes_2P[0], batch.classes_2P[1]] = 1
+        total = functional.binary_cross_entropy_with_logits(logits_NV, wanted_NV, reduction="sum")
+        return total / logits_NV.shape[1]
+    return summed_loss(logits_NV, batch.targets_N, smoothing=smoothing)
+
+
 def mean_loss(
     model: torch.nn.Module,
     rows: Sequence[Row],
@@ -121,12 +150,16 @@ def mean_loss(
     limit: PassLimit,
     ranks: Ranks,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    outputs: list[list[float]] | None = None,
 ) -> MeanLoss:
     """Mean loss and accuracy over the rows, without dropout; each rank computes a part of the rows.
 
     A pass that does not fit into the memory is repeated in halves, and `limit` is lower from then on. `progress` is
-    called with the number of rows that are done, of all ranks together, and that of all rows.
+    called with the number of rows that are done, of all ranks together, and that of all rows. `outputs`, of a
+    classification, gets the outputs for each row, in the order of the rows, on every rank.
     """
+    found: list[list[float]] | None = None if outputs is None else []
+    places: list[int] = []
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
     groups = split_rows([len(rows[i].ids) for i in by_length], limit=limit, world_size=ranks.world_size)
     sharded = is_sharded(model)
@@ -139,11 +172,22 @@ def mean_loss(
             own = [rows[by_length[position]] for position in group[ranks.rank :: ranks.world_size]]
             batch = own or [rows[0]]  # a rank without rows joins the collectives of a sharded model
             totals += _summed(
-                model, batch, pad_id=pad_id, limit=limit, device=ranks.device, joins=not own, sharded=sharded
+                model,
+                batch,
+                pad_id=pad_id,
+                limit=limit,
+                device=ranks.device,
+                joins=not own,
+                sharded=sharded,
+                outputs=found,
             )
+            places += [by_length[position] for position in group[ranks.rank :: ranks.world_size]]
             done += len(group)
             progress(done, len(rows))
     model.train(was_training)
+    if outputs is not None and found is not None:
+        every = ranks.all_gather_object([*zip(places, found, strict=True)])
+        outputs += [one for _, one in sorted(pair for pairs in every for pair in pairs)]
     loss, correct, counted = ranks.all_reduce_sum(totals.to(ranks.device)).tolist()
     return MeanLoss(loss=loss / counted, accuracy=correct / counted)
 
@@ -157,6 +201,7 @@ def _summed(
     device: torch.device,
     joins: bool,
     sharded: bool,
+    outputs: list[list[float]] | None,
 ) -> torch.Tensor:
     """float64 (3,): the sums of losses, of right predictions and of counted positions; `joins`: zeros."""
     tokens = max(len(row.ids) for row in rows)
@@ -166,7 +211,9 @@ def _summed(
             batch = collate(rows, pad_id=pad_id, device=device, ignore_all=joins)
             logits_NV, targets_N = forward(model, batch), batch.targets_N
             correct = (logits_NV.argmax(-1) == targets_N).sum()
-            numbers = [summed_loss(logits_NV, targets_N).item(), correct.item(), len(targets_N)]
+            numbers = [batch_loss(logits_NV, batch).item(), correct.item(), len(targets_N)]
+            if outputs is not None:
+                outputs.extend(logits_NV.double().tolist())
             return torch.tensor(numbers, dtype=torch.float64)
 
         sums = without_out_of_memory(one_pass, may_retry=len(rows) > 1 and not sharded)
@@ -175,7 +222,16 @@ def _summed(
         limit.halve(rows=len(rows), tokens=tokens)
     half = len(rows) // 2
     parts = [
-        _summed(model, part, pad_id=pad_id, limit=limit, device=device, joins=joins, sharded=sharded)
+        _summed(
+            model,
+            part,
+            pad_id=pad_id,
+            limit=limit,
+            device=device,
+            joins=joins,
+            sharded=sharded,
+            outputs=outputs,
+        )
         for part in (rows[:half], rows[half:])
     ]
     return parts[0] + parts[1]

@@ -15,7 +15,7 @@ from hpotune.config.yaml_source import Value
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model import adapter
 from hpotune.finetune.model.adapter import AdapterInit
-from hpotune.finetune.training.loss import Row, autocast, collate, forward, summed_loss
+from hpotune.finetune.training.loss import Row, autocast, batch_loss, collate, forward
 from hpotune.finetune.trial_errors import NotFinite, SanityCheckFailure
 
 CheckRecord = dict[str, Value]
@@ -41,7 +41,7 @@ def fixed_batch_loss(model: torch.nn.Module, rows: Sequence[Row], *, pad_id: int
     model.eval()
     with torch.no_grad(), autocast(model, parameter.device):
         batch = collate(_fixed_batch(rows), pad_id=pad_id, device=parameter.device)
-        loss = summed_loss(forward(model, batch), batch.targets_N) / len(batch.targets_N)
+        loss = batch_loss(forward(model, batch), batch) / len(batch.targets_N)
     model.train(was_training)
     return float(loss)
 

@@ -23,7 +23,7 @@ from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model.adapter import trainable_parameters
 from hpotune.finetune.training.checkpoint import Progress, TrainingState
 from hpotune.finetune.training.live_memory import PeakMemory, measured_peak
-from hpotune.finetune.training.loss import Row, autocast, collate, forward, summed_loss
+from hpotune.finetune.training.loss import Row, autocast, batch_loss, collate, forward
 from hpotune.finetune.training.optimizer import StepPlan
 from hpotune.finetune.training.pass_limit import without_out_of_memory
 from hpotune.finetune.trial_errors import NotFinite, Paused
@@ -232,7 +232,7 @@ def accumulate_gradients(
         chosen = [rows[index] for index in indices] or [rows[0]]
         batch = collate(chosen, pad_id=pad_id, device=ranks.device, ignore_all=not indices)
         with autocast(model, ranks.device):
-            loss = summed_loss(forward(model, batch), batch.targets_N, smoothing=smoothing)
+            loss = batch_loss(forward(model, batch), batch, smoothing=smoothing)
         loss.backward()
         loss_sum += loss.detach()
         counted += len(batch.targets_N)

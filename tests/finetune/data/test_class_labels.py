@@ -36,7 +36,7 @@ def test_classes_are_numbered_in_order(labels, names):
 @pytest.mark.parametrize(
     ("labels", "says"),
     [
-        ([0.5, 1.0], "the column 'stars' has real numbers such as 0.5, and there is no regression"),
+        ([0.5, 1.0], "the column 'stars' has real numbers such as 0.5; write classes as words"),
         (["0.13", "2", "4.8"], "the column 'stars' has real numbers such as 0.13"),
         ([1, float("inf")], "a label holds an infinite number"),
         ([["a", "b"]], "a label is a list; a row needs one label"),

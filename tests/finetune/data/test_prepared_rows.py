@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,32 @@ def test_kept_rows_are_the_trials_rows(home: Path, rows: Path, tmp_path: Path, l
     kept = find_prepared(tmp_path / "prepared", key)
     assert kept is not None
     assert tokens(kept) == tokens(split)
+
+
+@pytest.mark.parametrize(
+    ("kind", "label"), [("multi_label_classification", [[], ["a", "b"]]), ("regression", [0.25, -3])]
+)
+def test_labels_of_all_kinds_are_kept(home: Path, tmp_path: Path, kind: str, label: list[object]) -> None:
+    file = tmp_path / "rows.jsonl"
+    texts = ["a drum", "a whale", "a comet", "an oven"]
+    file.write_text(
+        "".join(json.dumps({"text": t, "label": label[n % 2]}) + "\n" for n, t in enumerate(texts))
+    )
+    model = ModelConfig(path=str(home / "model"), task="sequence_classification", problem_type=kind)
+    config = DataConfig(path=str(file), prompt="text", validation=2)
+    tokenizer = load_tokenizer(model)
+    key, one_class = (
+        prepared_key(of, config, tokenizer, data_root=None)
+        for of in (model, model.model_copy(update={"problem_type": None}))
+    )
+    assert key != one_class
+    split = tokenize_split(*load_split(model, config, data_root=None), config, tokenizer)
+    write_prepared(tmp_path / "prepared", str(key), split)
+    kept = find_prepared(tmp_path / "prepared", str(key))
+    assert kept is not None
+    assert tokens(kept) == tokens(split)
+    found = {row.number if kind == "regression" else row.classes for row in split.both.rows}
+    assert found == ({0.25, -3.0} if kind == "regression" else {(), (0, 1)})
 
 
 def test_a_trial_reads_the_kept_rows(home: Path, rows: Path, tmp_path: Path) -> None:
