@@ -8,7 +8,6 @@ from dataclasses import asdict
 from functools import cache, partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from hpotune.config.lm_eval_tasks import overlap, task_index
@@ -24,15 +23,14 @@ from hpotune.finetune.model.labels import base_config
 from hpotune.finetune.model.model_checks import check_model, token_extent
 from hpotune.finetune.model.staged_model import staged_model
 from hpotune.finetune.output import TrialOutput, measured_cost
-from hpotune.finetune.progress_file import ProgressFile
 from hpotune.finetune.provenance_record import request_hashes, rows_hash
 from hpotune.finetune.scoring.answer_settings import ask_with
 from hpotune.finetune.scoring.expected_scores import objective_value
 from hpotune.finetune.scoring.generation_speed import METRIC, GenerationSpeed
 from hpotune.finetune.scoring.item_scores import save_rung_items
-from hpotune.finetune.scoring.label_metrics import label_metrics
 from hpotune.finetune.scoring.lm_eval import score_tasks
 from hpotune.finetune.scoring.race import Race
+from hpotune.finetune.scoring.row_losses import row_losses
 from hpotune.finetune.scoring.task_requests import (
     BuiltTasks,
     allow_code,
@@ -43,7 +41,7 @@ from hpotune.finetune.scoring.task_requests import (
 from hpotune.finetune.training import checkpoint
 from hpotune.finetune.training.adapter_training import check_settings, load_trained, train_adapter
 from hpotune.finetune.training.full_training import load_whole, train_full
-from hpotune.finetune.training.loss import autocast, mean_loss
+from hpotune.finetune.training.loss import autocast
 from hpotune.finetune.training.memory_choice import MemoryChoice, memory_choice
 from hpotune.finetune.training.optimizer import training_arguments
 from hpotune.finetune.training.pass_limit import PassLimit, pass_limit
@@ -53,8 +51,6 @@ from hpotune.finetune.trial_errors import NotFinite, Paused, UserError
 from hpotune.finetune.warm.kept import Kept, key_of
 from hpotune.finetune.warm.shared_base import needs_own_base, reads_base
 from hpotune.records.trial import TrialResult, TrialSpec
-
-BASELINE_ROWS = 256  # of the training rows, for the train_loss of the base model
 
 
 def run_trial(
@@ -143,7 +139,7 @@ def run_trial(
     race, speed = _race(spec, output.inputs), GenerationSpeed()
     with output.phase("score", shown="evaluate"):
         limit = _pass_limit(model, inputs, spec, memory)
-        output.metrics.update(_losses(model, inputs, spec, limit, ranks, output.progress))
+        output.metrics.update(row_losses(model, inputs, spec, limit, ranks, output.progress))
         if spec.expected_loss is not None and (measured := output.metrics.get("eval_loss")) is not None:
             output.checks["same_model"] = check_same_loss(spec.expected_loss, float(str(measured)))
         _pause_if_requested(stop_requested, ranks)
@@ -346,41 +342,6 @@ def _pass_limit(
         train_rows=args.per_device_train_batch_size,
         train_tokens=max(len(row.ids) for row in inputs.train),
     )
-
-
-def _losses(
-    model: torch.nn.Module,
-    inputs: TrialInputs,
-    spec: TrialSpec,
-    limit: PassLimit,
-    ranks: Ranks,
-    progress: ProgressFile,
-) -> dict[str, Value]:
-    """eval_loss, and the metrics of a classification; for a baseline also the metrics of a training of 0 steps."""
-    metrics: dict[str, Value] = {}
-    if spec.kind == "baseline":
-        first = inputs.train[:BASELINE_ROWS]
-        loss = mean_loss(
-            model, first, pad_id=inputs.pad_id, limit=limit, ranks=ranks, progress=progress.count
-        ).loss
-        metrics |= {"train_loss": loss, "final_train_loss": loss, "steps": 0, "trainable_parameters": 0}
-    if inputs.validation:
-        outputs: list[list[float]] | None = None if inputs.labels is None else []
-        held_out = mean_loss(
-            model,
-            inputs.validation,
-            pad_id=inputs.pad_id,
-            limit=limit,
-            ranks=ranks,
-            progress=progress.count,
-            outputs=outputs,
-        )
-        metrics["eval_loss"] = held_out.loss
-        if outputs is not None:
-            if inputs.validation[0].number is None:
-                metrics["eval_accuracy"] = held_out.accuracy
-            metrics |= label_metrics(inputs.validation, np.array(outputs))
-    return metrics
 
 
 def _objective_values(

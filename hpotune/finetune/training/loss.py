@@ -68,7 +68,7 @@ def collate(rows: Sequence[Row], *, pad_id: int, device: torch.device, ignore_al
     of_tokens = len(rows[0].targets) != 1
     counted = [] if ignore_all else [*_counted(rows, length=length, of_tokens=of_tokens)]
     labelled = [] if ignore_all else rows
-    places = [number for number, row in enumerate(labelled) for _ in row.classes or ()]
+    numbers_of_rows = [number for number, row in enumerate(labelled) for _ in row.classes or ()]
     classes = [one for row in labelled for one in row.classes or ()]
     numbers = torch.tensor([row.number for row in labelled if row.number is not None], dtype=torch.float64)
     return Batch(
@@ -77,7 +77,7 @@ def collate(rows: Sequence[Row], *, pad_id: int, device: torch.device, ignore_al
         positions_N=_on_device([position for position, _ in counted], device),
         targets_N=_on_device([target for _, target in counted], device),
         of_tokens=of_tokens,
-        classes_2P=None if rows[0].classes is None else _on_device([places, classes], device),
+        classes_2P=None if rows[0].classes is None else _on_device([numbers_of_rows, classes], device),
         numbers_N=None if rows[0].number is None else numbers.to(device),
     )
 
@@ -159,7 +159,7 @@ def mean_loss(
     classification, gets the outputs for each row, in the order of the rows, on every rank.
     """
     found: list[list[float]] | None = None if outputs is None else []
-    places: list[int] = []
+    numbers_of_rows: list[int] = []
     by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
     groups = split_rows([len(rows[i].ids) for i in by_length], limit=limit, world_size=ranks.world_size)
     sharded = is_sharded(model)
@@ -181,12 +181,12 @@ def mean_loss(
                 sharded=sharded,
                 outputs=found,
             )
-            places += [by_length[position] for position in group[ranks.rank :: ranks.world_size]]
+            numbers_of_rows += [by_length[position] for position in group[ranks.rank :: ranks.world_size]]
             done += len(group)
             progress(done, len(rows))
     model.train(was_training)
     if outputs is not None and found is not None:
-        every = ranks.all_gather_object([*zip(places, found, strict=True)])
+        every = ranks.all_gather_object([*zip(numbers_of_rows, found, strict=True)])
         outputs += [one for _, one in sorted(pair for pairs in every for pair in pairs)]
     loss, correct, counted = ranks.all_reduce_sum(totals.to(ranks.device)).tolist()
     return MeanLoss(loss=loss / counted, accuracy=correct / counted)
