@@ -206,6 +206,7 @@ TESTS = sorted((PACKAGE.parent / "tests").rglob("test_*.py"))
 CROSSING = {"cluster", "configs", "data", "docs", "fixtures", "scripts", "wrong_files"}
 # Tests in a room's folder that belong to several of its modules -> what they are about.
 SEVERAL = {
+    "finetune/test_untrained_trials.py": "trials of a study that trains nothing",
     "cli/test_help.py": "the help of every verb",
     "cli/test_json.py": "the JSON of every verb",
     "cli/test_outside_text.py": "what every verb prints of text from outside",

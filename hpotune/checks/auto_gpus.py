@@ -53,6 +53,10 @@ def with_gpus(study: Study) -> tuple[Study, str]:
         raise NoGpuNumber(
             f"{text}: the memory of a function or command is not known; write a number, such as 1"
         )
+    if not config.trains:
+        raise NoGpuNumber(
+            f"{text}: the memory of generated answers is not estimated; write a number, such as 1"
+        )
     if resources.processes is not None:
         raise NoGpuNumber(
             f"{text}: auto and processes exclude each other; write a number, or remove processes"

@@ -49,9 +49,8 @@ def _named(points: Sequence[PointConfig]) -> list[tuple[str, str]]:
     found: dict[tuple[str, str], None] = {}
     for point in points:
         assert point.model is not None, "only fine-tuning reads models"
-        assert point.data is not None, "only fine-tuning reads data"
         found["model.path", point.model.path] = None
-        for name, data in point.data.sources.items():
+        for name, data in point.data.sources.items() if point.data is not None else ():
             found[f"data.mixture.{name}.path" if name else "data.path", data.path] = None
         if point.model.tokenizer is not None:
             found["model.tokenizer", point.model.tokenizer] = None

@@ -222,8 +222,7 @@ def _path(text: str | None) -> Path | None:
 def _paths(point: PointConfig, spec: RehearsalSpec) -> Iterator[Path]:
     """Local files and folders that a point reads."""
     assert point.model is not None, "only fine-tuning is rehearsed"
-    assert point.data is not None, "only fine-tuning is rehearsed"
-    rows = [one.path for one in point.data.sources.values()]
+    rows = [one.path for one in point.data.sources.values()] if point.data is not None else []
     names = [point.model.path, point.model.tokenizer, *rows, point.score.include_path]
     for name in filter(None, names):
         yield Path(name)

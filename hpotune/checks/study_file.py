@@ -329,6 +329,13 @@ def _resource_findings(study: Study) -> Iterator[Finding]:
         yield Finding(kind="signal delay", level="note", text=text)
 
 
+def _untrained_findings(study: Study) -> Iterator[Finding]:
+    """A note that the study trains nothing, which a forgotten section `data` would mean too."""
+    if study.config.model is not None and not study.config.trains:
+        text = "the study has no data, so nothing is trained: trials ask the base model with other settings"
+        yield Finding(kind="inference", level="note", text=text)
+
+
 def _learning_rate_findings(study: Study) -> Iterator[Finding]:
     """Ranges of learning rates known to be useless for an adapter."""
     if study.base().train.get(METHOD) == FULL:
@@ -358,6 +365,7 @@ CHECKS: dict[Callable[[Study], Iterable[Finding]], frozenset[str]] = {
     quoted_placeholders: frozenset(),
     _resource_findings: frozenset(),
     _learning_rate_findings: frozenset(),
+    _untrained_findings: frozenset(),
     infeasible_constraints: frozenset(),
     unused_confidence: frozenset(),
     secret_findings: frozenset(),

@@ -91,7 +91,7 @@ def unmeasured_objectives(values: dict[str, Value], config: StudyConfig) -> Iter
             has = ", ".join(("eval_loss", *measured))
             rule = f"is not measured with task: {config.model.task}{f' and problem_type: {kind}' if measured else ''}"
             yield where, f"metric={objective.metric!r} {rule}; it has {has}"
-        if objective.metric in OF_TRAINING and config.checks.baseline:
+        if objective.metric in OF_TRAINING and config.data is not None and config.checks.baseline:
             yield (
                 where,
                 f"metric={objective.metric!r} is not defined for the base model; write checks: "
@@ -206,12 +206,26 @@ _FINE_TUNING_ONLY: tuple[KeyPath, ...] = (
 """Keys that only the built-in fine-tuning reads."""
 
 
+_TRAINING_ONLY: tuple[KeyPath, ...] = (
+    ("keep",),
+    ("checks", "identity"),
+    ("checks", "moved"),
+    ("checks", "reload"),
+)
+"""Keys that have no meaning where nothing is trained."""
+
+
 def unused_keys(values: dict[str, Value], config: StudyConfig) -> Iterator[Mistake]:
     """An error for each key that nothing would read."""
     own = next((key for key in ("python", "command") if getattr(config, key) is not None), None)
     for key in _FINE_TUNING_ONLY if own else ():
         if _is_given(values, key):
             yield key, f"{'.'.join(map(str, key))}: is used by fine-tuning only, not by `{own}:`; remove it"
+    untrained = config.model is not None and config.data is None and not config.search.is_derived
+    for key in _TRAINING_ONLY if untrained else ():
+        if _is_given(values, key):
+            rule = "is used by training only, and without data nothing is trained"
+            yield key, f"{'.'.join(map(str, key))}: {rule}; remove it"
     classifies = config.model is not None and config.model.task == "sequence_classification"
     if classifies and config.data is not None and config.data.response is not None:
         yield ("data", "response"), "data.response: is not used by sequence_classification; remove it"

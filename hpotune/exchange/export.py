@@ -19,6 +19,8 @@ from hpotune.config.space.ranges import put_point, without
 from hpotune.config.training_method import ADAPTER_FOLDER, MODEL_FOLDER, trains_whole
 from hpotune.config.yaml_source import KeyPath, write_yaml
 from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.exchange.generation_export import FILE as GENERATION_FILE
+from hpotune.exchange.generation_export import generation_config, settings_page
 from hpotune.exchange.model_card import model_card
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.best_trials import best_trials
@@ -50,9 +52,14 @@ def export_trial(
 ) -> Path:
     """Writes the folder `out` and returns its path: setting.yaml; of a fine-tuning study also weights and README.md.
 
+    Also generation_config.json where the trial has settings of `score.generation`.
     Raises: HpotuneError where the trial has not finished or its adapter was not kept, StudyFileError where `out`
-    exists, or weights are to be merged and the objective is the user's own code.
+    exists, or weights are to be merged and nothing was trained, or the objective is the user's own code.
     """
+    if merge and study.config.model is not None and not study.config.trains:
+        raise StudyFileError(
+            f"--merge: {study.config.name} trained no weights (it has no data:); leave it out"
+        )
     if merge and study.config.model is None:
         own = "python" if study.config.python else "command"
         raise StudyFileError(
@@ -60,7 +67,12 @@ def export_trial(
         )
     row = selected_trial(study, rows, number)
     with staged_folder(out) as staged:
-        if study.config.model is not None:
+        generation = generation_config(study, row)
+        if generation is not None:
+            write_atomic(staged / GENERATION_FILE, generation)
+        if study.config.model is not None and not study.config.trains:
+            write_atomic(staged / "README.md", settings_page(study, row))
+        elif study.config.model is not None:
             written = _write_weights(folder, study, row, out=staged / "weights", merge=merge)
             for path in (staged / "weights").iterdir():
                 path.rename(staged / path.name)

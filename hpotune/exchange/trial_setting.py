@@ -139,6 +139,11 @@ def trial_setting(study: Study, row: TrialRow, *, prepared: str) -> TrialSetting
     Raises: StudyFileError for a study without a model, a classification, or a trial that continues from another one.
     """
     point = _without_auto(study.point(row.params), row)
+    if point.model is not None and point.data is None:
+        raise StudyFileError(
+            f"--as: {study.config.name} trained nothing, so that there is no fine-tuning to describe; use --as study, "
+            "or export without --as, which writes generation_config.json"
+        )
     if point.model is None or point.data is None:
         own = "python" if study.config.python else "command"
         raise StudyFileError(

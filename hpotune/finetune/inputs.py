@@ -72,7 +72,7 @@ class KeptInputs(Protocol):
 
 def load_inputs(
     model: ModelConfig,
-    data: DataConfig,
+    data: DataConfig | None,
     *,
     data_root: str | None,
     prepared: Path | None = None,
@@ -82,11 +82,15 @@ def load_inputs(
     """Tokenizer and tokenized rows. `prepared`: a folder with rows that a rehearsal has tokenized, used if they fit.
 
     `kept`: those of earlier trials of this process, used if they fit; None: nothing is kept. `progress` is called with
-    the number of training rows that are tokenized, and that of all.
+    the number of training rows that are tokenized, and that of all. `data`: None where nothing is trained.
 
     Raises: DataError, UserError.
     """
     tokenizer = load_tokenizer(model) if kept is None else kept.tokenizer(model)
+    if data is None:
+        return TrialInputs(
+            tokenizer=tokenizer, pad_id=tokenizer.pad_token_id, split=no_rows(), trained=[], uses=[]
+        )
     key = prepared_key(model, data, tokenizer, data_root=data_root) if prepared or kept else None
     split = kept.rows(key) if kept is not None and key else None
     if split is None and prepared and key:
@@ -106,6 +110,12 @@ def load_inputs(
         uses=uses,
         key=key,
     )
+
+
+def no_rows() -> TokenizedSplit:
+    """The rows of a study that trains nothing."""
+    none = TokenizedRows(used=[], left_out=[])
+    return TokenizedSplit(train=none, validation=none, labels=None, warnings=[])
 
 
 def load_split(

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from hpotune.config.lm_eval_tasks import overlap, task_index
-from hpotune.config.schema.study_config import DataConfig, ModelConfig, PointConfig
+from hpotune.config.schema.study_config import ModelConfig, PointConfig
 from hpotune.config.training_method import trains_whole
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.distributed.fsdp import shard_base
@@ -52,6 +52,10 @@ from hpotune.finetune.warm.kept import Kept, key_of
 from hpotune.finetune.warm.shared_base import needs_own_base, reads_base
 from hpotune.records.trial import TrialResult, TrialSpec
 
+UNTRAINED_TOKENS = (
+    4096  # of a pass of scoring where nothing is trained: the defaults of a training, 8 rows of 512
+)
+
 
 def run_trial(
     spec: TrialSpec,
@@ -61,24 +65,25 @@ def run_trial(
     stop_requested: Callable[[], bool],
     kept: Kept | None = None,
 ) -> TrialResult:
-    """Train (not for a baseline, nor where a trained adapter is given) and score the trial, and return its result.
+    """Train (unless it is a baseline, a trained adapter is given, or there is no data) and score the trial.
+
+    Returns its result.
 
     `kept`: what the process has from earlier trials and keeps for later ones; None: nothing is kept.
 
     Raises: TrialError; Paused after a signal, with a checkpoint.
     """
-    model_config, data_config = spec.point.model, spec.point.data
+    model_config = spec.point.model
     assert model_config is not None, "a fine-tuning trial has a model"
-    assert data_config is not None, "a fine-tuning trial has data"
     spec = spec_at_rung(spec)
     check_tasks(spec.point, sealed=spec.sealed)
-    if spec.kind == "trial":
+    if spec.kind == "trial" and spec.point.trains:
         check_settings(spec)
     with output.phase("data"):
-        inputs = _load_inputs(spec, model_config, data_config, output, kept)
+        inputs = _load_inputs(spec, model_config, output, kept)
         _check_model(spec, inputs, output, kept)
         built = _build_tasks(spec, inputs, output, kept)
-    trains = spec.kind == "trial" and spec.adapter is None
+    trains = spec.kind == "trial" and spec.adapter is None and spec.point.trains
     memory = memory_choice(spec, inputs.train, ranks=ranks, output=output) if trains else None
     _pause_if_requested(stop_requested, ranks)
 
@@ -114,7 +119,7 @@ def run_trial(
         return base
 
     model: torch.nn.Module
-    if spec.kind == "baseline":
+    if spec.kind == "baseline" or not spec.point.trains:
         base = fresh_base(spec.seed)
         model = base.module
         share = shard_base(model, ranks, replicated=(), when_sharded=base.when_sharded)
@@ -247,14 +252,19 @@ def check_tasks(point: PointConfig, *, sealed: bool = False) -> None:
         raise UserError(shared[0])
 
 
-def _load_inputs(
-    spec: TrialSpec, model: ModelConfig, data: DataConfig, output: TrialOutput, kept: Kept | None
-) -> TrialInputs:
+def _load_inputs(spec: TrialSpec, model: ModelConfig, output: TrialOutput, kept: Kept | None) -> TrialInputs:
     """The trial's inputs; keeps their counts and warnings."""
     prepared = Path(spec.prepared) if spec.prepared is not None else None
     inputs = load_inputs(
-        model, data, data_root=spec.data_root, prepared=prepared, kept=kept, progress=output.progress.count
+        model,
+        spec.point.data,
+        data_root=spec.data_root,
+        prepared=prepared,
+        kept=kept,
+        progress=output.progress.count,
     )
+    if spec.point.data is None:
+        return inputs
     if output.is_main:
         output.inputs["rows"] = rows_hash(inputs.train, inputs.validation)
         for use in inputs.uses:
@@ -278,7 +288,7 @@ def _check_model(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput, kept
     Raises: UserError.
     """
     assert spec.point.model is not None, "a fine-tuning trial has a model"
-    adapts = spec.kind == "trial" and not trains_whole(spec.point.train)
+    adapts = spec.kind == "trial" and spec.point.trains and not trains_whole(spec.point.train)
     model, lora = spec.point.model, [spec.point.lora] if adapts else []
     extent = token_extent(row.ids for row in inputs.split.both.rows)
 
@@ -301,8 +311,8 @@ def _build_tasks(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput, kept
     Raises: TrialError.
     """
     assert spec.point.model is not None, "a fine-tuning trial has a model"
-    assert spec.point.data is not None, "a fine-tuning trial has data"
-    model, score, prompt = spec.point.model, spec.point.score, spec.point.data.prompt
+    model, score, data = spec.point.model, spec.point.score, spec.point.data
+    prompt = None if data is None else data.prompt
     tasks = sealed_tasks(score) if spec.sealed else requested_tasks(score)
 
     def build() -> BuiltTasks:
@@ -334,6 +344,9 @@ def _pass_limit(
     model: torch.nn.Module, inputs: TrialInputs, spec: TrialSpec, memory: MemoryChoice | None
 ) -> PassLimit:
     """How many rows a forward pass of scoring holds: no more logits than one of training."""
+    if not spec.point.trains:
+        tokens = UNTRAINED_TOKENS
+        return pass_limit(model, batch_size=spec.point.score.batch_size, train_rows=1, train_tokens=tokens)
     chosen = spec.point.train if memory is None else memory.applied(spec.point.train)
     args = training_arguments(chosen, seed=spec.seed, folder=Path(spec.folder))
     return pass_limit(

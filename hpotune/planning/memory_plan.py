@@ -44,7 +44,7 @@ def memory_plan(study: Study) -> MemoryPlan | None:
     config = study.config
     if config.model is None:
         return None
-    resources, lengths = config.resources, row_lengths(study)
+    resources = config.resources
     gpus = resources.gpus_per_node
     machine = Machine(gpu=gpus > 0, ranks=resources.nodes * resources.processes_per_node)
     gpu = gpu_memory(resources) if gpus else None
@@ -53,6 +53,11 @@ def memory_plan(study: Study) -> MemoryPlan | None:
     plan = MemoryPlan(
         first=None, largest=None, point=None, rows=None, gpu=gpu, ranks=machine.ranks, on_gpu=machine.gpu
     )
+    if not config.trains:
+        return replace(
+            plan, unknown="nothing is trained, and the memory of generated answers is not estimated"
+        )
+    lengths = row_lengths(study)
     try:
         shape = read_shape(config.model.path, revision=config.model.revision)
         first = choose_memory(base, shape, lengths(base), machine=machine, available=available)

@@ -90,7 +90,7 @@ def probe_values_of(values: Mapping[str, Value], *, at_once: int) -> dict[str, V
     copy["budget"] = {"trials": at_once + 1, "parallel": at_once, "max_failed": 0}
     copy["execution"] = {"mode": "async", "trials_per_job": 1}
     copy["search"] = {"algorithm": "random"}  # and no rungs: whole trials are timed
-    if values.get("model") is not None:
+    if values.get("model") is not None and values.get("data") is not None:
         copy["keep"] = {"best": 0}
         train = values.get("train")
         copy["train"] = {**(train if isinstance(train, dict) else {}), "max_steps": STEPS}

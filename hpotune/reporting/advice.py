@@ -88,6 +88,11 @@ def _oom(config: StudyConfig, row: TrialRow, attempts: Sequence[Attempt]) -> str
     used = f"it used {number(peak)} GB at its peak: " if isinstance(peak, (int, float)) else ""
     if config.model is None:
         return f"{used}reduce your program's memory, or request a larger GPU or more resources.mem"
+    if not config.trains:
+        return (
+            f"{used}lower score.batch_size, score.generation.num_beams or max_gen_toks, or shard the model over more "
+            "resources.gpus"
+        )
     drawn = [f"{key} (here {number(row.params[key])})" for key in _MEMORY_KEYS if key in row.params]
     keys = drawn + [key for key in _MEMORY_KEYS if key not in row.params]
     return (

@@ -64,24 +64,22 @@ def pinned_commit(
 
 def located(point: PointConfig, lock: FetchedLock | None) -> PointConfig:
     """The point with the commits of the lock file as its revisions, and files for addresses in S3."""
-    if lock is None or point.model is None or point.data is None:
+    if lock is None or point.model is None:
         return point
     model = {
         "path": _local(point.model.path, lock),
         "tokenizer": _local(point.model.tokenizer, lock) if point.model.tokenizer is not None else None,
         "revision": _commit("model", point.model.path, point.model.revision, lock),
     }
+    found = point.model_copy(update={"model": point.model.model_copy(update=model)})
+    if point.data is None:
+        return found
     data = _located_rows(point.data, lock) | {
         "mixture": {
             name: one.model_copy(update=_located_rows(one, lock)) for name, one in point.data.mixture.items()
         }
     }
-    return point.model_copy(
-        update={
-            "model": point.model.model_copy(update=model),
-            "data": point.data.model_copy(update=data),
-        }
-    )
+    return found.model_copy(update={"data": point.data.model_copy(update=data)})
 
 
 def _located_rows(one: DataConfig | MixtureSource, lock: FetchedLock) -> dict[str, object]:

@@ -19,7 +19,7 @@ from tests.fixtures.tiny_model import tiny_model
 ROOT = Path(__file__).parents[2]
 SHIPPED = [
     *sorted((ROOT / "configs").glob("*.yaml")),
-    *sorted((ROOT / "hpotune" / "templates").glob("finetune.yaml")),
+    *sorted((ROOT / "hpotune" / "templates").glob("[fi]n*.yaml")),
 ]
 LLAMAS = [path for path in SHIPPED if path.stem.startswith("llama")]
 

@@ -34,9 +34,20 @@ def test_probe_study_has_few_trials() -> None:
 
 def test_fine_tuning_probe_trains_few_steps() -> None:
     copy = probe_values_of(
-        {"name": "s", "model": {"path": "m"}, "train": {"learning_rate": 1e-4, "max_steps": 500}}, at_once=1
+        {
+            "name": "s",
+            "model": {"path": "m"},
+            "data": {"path": "d"},
+            "train": {"learning_rate": 1e-4, "max_steps": 500},
+        },
+        at_once=1,
     )
     assert copy["train"] == {"learning_rate": 1e-4, "max_steps": STEPS}
+
+
+def test_probe_of_inference_trains_nothing() -> None:
+    copy = probe_values_of({"name": "s", "model": {"path": "m"}}, at_once=1)
+    assert not {"train", "keep"} & copy.keys()
 
 
 def tuned(train: dict) -> StudyConfig:

@@ -21,6 +21,7 @@ from hpotune.config.schema.data_config import DataConfig as DataConfig
 from hpotune.config.schema.env_config import EnvConfig
 from hpotune.config.schema.execution import BudgetConfig, ExecutionConfig, PlanConfig, RetryConfig
 from hpotune.config.schema.generation_settings import GenerationSettings as GenerationSettings
+from hpotune.config.schema.inference_study import WITHOUT_DATA, inference_mistakes, searches_answers
 from hpotune.config.schema.race_config import race_mistakes
 from hpotune.config.schema.resources import ResourcesConfig
 from hpotune.config.schema.rungs import unfit
@@ -123,6 +124,11 @@ class PointConfig(Section):
     params: dict[str, JsonValue] = {}
     """Arguments of your own function or command."""
     score: ScoreConfig
+
+    @property
+    def trains(self) -> bool:
+        """Whether trials fine-tune the model; False without a model, and without data: the base model answers tasks."""
+        return self.model is not None and self.data is not None
 
 
 class StudyConfig(PointConfig):
@@ -244,11 +250,16 @@ class StudyConfig(PointConfig):
                 f"{own[0]}: {own[0]} and {built_in[0]} exclude each other: {own[0]} replaces the built-in fine-tuning"
             )
         missing = [key for key in ("model", "data") if getattr(self, key) is None]
-        if not own and missing:
+        answers = self.search.is_derived or (searches_answers(self.score) and not (self.lora or self.train))
+        if not own and missing and not (missing == ["data"] and answers):
             verb = "is" if len(missing) == 1 else "are"
+            more = f"; {WITHOUT_DATA}" if missing == ["data"] and not (self.lora or self.train) else ""
             raise ValueError(
-                f"{' and '.join(missing)}: {verb} missing; fine-tuning needs both, or give python: or command:"
+                f"{' and '.join(missing)}: {verb} missing; fine-tuning needs both, or give python: or command:{more}"
             )
+        if missing == ["data"] and not self.search.is_derived:
+            for text in inference_mistakes(self.score, self.search, self.best):
+                raise ValueError(text)
         if own and (self.score.test or any(objective.task for objective in self.score.objective)):
             raise ValueError(
                 f"score: lm-eval tasks need a model, and {own[0]} has none; name a metric that it returns"

@@ -170,8 +170,7 @@ def _add_tokenizer(point: PointConfig, needed: Needed) -> None:
 
 
 def _add_data(point: PointConfig, needed: Needed) -> None:
-    assert point.data is not None, "only fine-tuning is fetched for"
-    for name, data in point.data.sources.items():
+    for name, data in point.data.sources.items() if point.data is not None else ():
         key = f"data.mixture.{name}.path" if name else "data.path"
         if data.path.startswith(S3):
             needed.add(needed.objects(data.path, key))

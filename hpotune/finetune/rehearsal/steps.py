@@ -25,7 +25,7 @@ from hpotune.config.schema.study_config import PointConfig
 from hpotune.config.training_method import trains_whole
 from hpotune.finetune.data.mixture import SourceUse, mixed_rows
 from hpotune.finetune.data.prepared_rows import TokenizedSplit, prepared_key, write_prepared
-from hpotune.finetune.inputs import load_split, tokenize_split
+from hpotune.finetune.inputs import load_split, no_rows, tokenize_split
 from hpotune.finetune.model.base_model import load_tokenizer
 from hpotune.finetune.model.checked_models import checked_key, write_checked
 from hpotune.finetune.model.labels import base_config
@@ -102,7 +102,7 @@ def rehearse(spec: RehearsalSpec, *, report: Report) -> RehearsalResult:
     """All mistakes and warnings of the spec's points; rows and requests of its first point."""
     found = Findings(report=report)
     result = RehearsalResult()
-    for point in distinct(spec.points, "lora", "train", "model"):
+    for point in distinct([one for one in spec.points if one.trains], "lora", "train", "model"):
         with found.step("settings"):
             _check_settings(point, spec)
     for index, points in enumerate(_with_equal_rows(spec.points)):
@@ -131,8 +131,8 @@ def _with_equal_rows(points: Sequence[PointConfig]) -> list[list[PointConfig]]:
     """The points grouped by model and data, whatever the weights of a mixture are."""
     groups: dict[str, list[PointConfig]] = {}
     for point in points:
-        assert point.data is not None, "only fine-tuning is rehearsed"
-        key = point.model_copy(update={"data": point.data.unweighted})
+        rows = None if point.data is None else point.data.unweighted
+        key = point.model_copy(update={"data": rows})
         groups.setdefault(key.model_dump_json(include={"model", "data"}), []).append(point)
     return list(groups.values())
 
@@ -148,14 +148,14 @@ def _rehearse_inputs(points: Sequence[PointConfig], spec: RehearsalSpec, found: 
     """Rows, tasks and model of points that share the sections `model` and `data`."""
     model, data = points[0].model, points[0].data
     assert model is not None, "only fine-tuning is rehearsed"
-    assert data is not None, "only fine-tuning is rehearsed"
     tokenizer = rows = labels = split = None
     result = RehearsalResult()
     with found.step("tokenizer"):
         tokenizer = load_tokenizer(model)
-    with found.step("rows"):
-        rows, labels = load_split(model, data, data_root=spec.data_root)
-    if tokenizer is not None and rows is not None:
+    if data is not None:
+        with found.step("rows"):
+            rows, labels = load_split(model, data, data_root=spec.data_root)
+    if tokenizer is not None and rows is not None and data is not None:
         with found.step("tokens"):
             total = len(rows.train)
             split = tokenize_split(
@@ -164,7 +164,9 @@ def _rehearse_inputs(points: Sequence[PointConfig], spec: RehearsalSpec, found: 
             found.warn(*split.warnings)
             result = _row_result(split, preview=spec.preview)
             result = result.model_copy(update={"sources": _check_mixtures(points, split, found)})
-    if tokenizer is not None and split is not None:
+    if tokenizer is not None and data is None:
+        _check_models(points, no_rows(), tokenizer, found, spec, rows_key=None)
+    if tokenizer is not None and split is not None and data is not None:
         _check_steps(points, split, spec, found)
         key = prepared_key(model, data, tokenizer, data_root=spec.data_root)
         _check_models(points, split, tokenizer, found, spec, rows_key=key)
@@ -247,7 +249,6 @@ def _build_tasks(
     for group in _asked_alike(points):
         score, model, data = group[0].score, group[0].model, group[0].data
         assert model is not None, "only fine-tuning is rehearsed"
-        assert data is not None, "only fine-tuning is rehearsed"
         sides = []
         with found.step("tasks"):
             check_tasks(group[0])
@@ -255,7 +256,7 @@ def _build_tasks(
                 built = build_requests(
                     tasks,
                     score=score,
-                    prompt=data.prompt,
+                    prompt=None if data is None else data.prompt,
                     tokenizer=tokenizer,
                     config=base_config(model),
                     data_root=spec.data_root,
@@ -304,7 +305,7 @@ def _check_models(
     checked: list[list[dict[str, JsonValue]]] = []
     for point in distinct(points, "lora", "train"):
         assert point.model is not None, "only fine-tuning is rehearsed"
-        lora = [] if trains_whole(point.train) else [point.lora]
+        lora = [point.lora] if point.trains and not trains_whole(point.train) else []
         if lora in checked:
             continue
         checked.append(lora)

@@ -12,8 +12,8 @@ from hpotune.config.schema.study_config import ScoreConfig
 from hpotune.finetune.trial_errors import UserError
 
 
-def uses_chat_template(score: ScoreConfig, prompt: str) -> bool:
-    """Whether questions are asked through the chat template; `prompt`: data.prompt."""
+def uses_chat_template(score: ScoreConfig, prompt: str | None) -> bool:
+    """Whether questions are asked through the chat template; `prompt`: data.prompt, None without data."""
     return prompt == "chat" if score.chat_template == "auto" else score.chat_template
 
 
@@ -27,9 +27,9 @@ def check_chat_template(
         )
 
 
-def form_warning(chat: bool, prompt: str) -> list[str]:
+def form_warning(chat: bool, prompt: str | None) -> list[str]:
     """A warning where training and scoring ask in different forms."""
-    return [] if chat == (prompt == "chat") else [other_form_warning(chat)]
+    return [] if prompt is None or chat == (prompt == "chat") else [other_form_warning(chat)]
 
 
 class ChatTemplate:

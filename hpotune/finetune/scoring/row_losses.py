@@ -25,8 +25,10 @@ def row_losses(
     ranks: Ranks,
     progress: ProgressFile,
 ) -> dict[str, Value]:
-    """eval_loss, and the metrics of a classification; for a baseline also the metrics of a training of 0 steps."""
+    """eval_loss, and the metrics of a classification; for a baseline also those of a training of 0 steps."""
     metrics: dict[str, Value] = {}
+    if not spec.point.trains:
+        return {"steps": 0, "trainable_parameters": 0}
     if spec.kind == "baseline":
         first = inputs.train[:BASELINE_ROWS]
         loss = mean_loss(

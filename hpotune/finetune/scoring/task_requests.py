@@ -150,7 +150,7 @@ def build_requests(
     tasks: Sequence[TaskRequest],
     *,
     score: ScoreConfig,
-    prompt: str,
+    prompt: str | None,
     tokenizer: transformers.PreTrainedTokenizerBase,
     config: transformers.PretrainedConfig,
     data_root: str | None,
@@ -158,8 +158,8 @@ def build_requests(
 ) -> BuiltTasks:
     """All requests of the tasks, after every check that needs no weights; generated ones with the tasks' own settings.
 
-    `prompt`: data.prompt, which `score.chat_template: auto` follows. `config`: of the base model. `home`: the folder of
-    the study file. The random state of the caller stays as it is.
+    `prompt`: data.prompt, which `score.chat_template: auto` follows; None without data. `config`: of the base model.
+    `home`: the folder of the study file. The random state of the caller stays as it is.
 
     Raises: UserError for an unknown task, a metric or filter that a task does not have, a missing package, code that
     the study does not allow, few-shot examples that there are not, a chat template that there is not, tasks that share

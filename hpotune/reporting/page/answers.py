@@ -209,7 +209,7 @@ def _sealed(report: StudyReport) -> Answer:
     if result is None and not tasks:
         detail = (
             "Tasks under score.test would be scored once, for the finalists alone."
-            if report.setup.kind == "fine-tuning"
+            if report.setup.kind in ("fine-tuning", "inference")
             else "A sealed test needs lm-eval tasks, and so a model."
         )
         return Answer(question=question, headline="The study has none", details=(detail,), tone="none")

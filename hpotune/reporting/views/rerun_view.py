@@ -20,7 +20,14 @@ from hpotune.workspace.origin.trial_provenance import TrialProvenance, read_tria
 
 COSTS = frozenset(
     {"seconds", "gpu_hours", "process_hours", "peak_memory_gb", "train_seconds", "samples_per_second"}
-    | {"tokens_per_second", "world_size", "base_share_per_rank", "first_steps_peak_gb", "memory_estimate_gb"}
+    | {
+        "tokens_per_second",
+        "sequences_per_second",
+        "world_size",
+        "base_share_per_rank",
+        "first_steps_peak_gb",
+    }
+    | {"memory_estimate_gb"}
 )
 """Metrics of time and memory, which no two runs share, and of ranks, which are named as a difference."""
 FILE = "comparison.json"
@@ -35,7 +42,7 @@ class ComparedNumber:
     """None: the trial has no such number."""
     now: float | None
     decides: bool
-    """Whether it must be equal: losses and scores; of a function or command the objectives."""
+    """Whether it must be equal: losses and scores, not times; of a function or command the objectives."""
 
     @property
     def equal(self) -> bool:
@@ -104,7 +111,8 @@ def compared_numbers(config: StudyConfig, row: TrialRow, result: TrialResult) ->
     before = dict(zip(labels, row.values, strict=False))
     now = dict(zip(labels, result.values, strict=False))
     for label in labels:
-        yield ComparedNumber(name=label, before=before.get(label), now=now.get(label), decides=True)
+        decides = own_code or label not in COSTS
+        yield ComparedNumber(name=label, before=before.get(label), now=now.get(label), decides=decides)
     old, new = (_numbers(metrics) for metrics in (row.metrics, result.metrics))
     for name in sorted({*old, *new} - {*labels, *COSTS}):
         yield ComparedNumber(name=name, before=old.get(name), now=new.get(name), decides=not own_code)

@@ -57,11 +57,11 @@ class LadderView:
 class SetupView:
     """What was studied, in the words of the study file."""
 
-    kind: Literal["fine-tuning", "function", "command"]
+    kind: Literal["fine-tuning", "inference", "function", "command"]
     subject: str
     """The base model, the function, or the command."""
     data: str
-    """The training data; empty without fine-tuning."""
+    """The training data; empty where nothing is trained."""
     algorithm: str
     pruner: str
     seed: int
@@ -153,12 +153,13 @@ def study_report(
 def _setup(study: Study) -> SetupView:
     config, template = study.config, study.template
     own = "function" if config.python else "command" if config.command else None
+    kind = own or ("fine-tuning" if config.trains else "inference")
     model, data = template.get("model"), template.get("data")
     checks = config.checks.model_dump()
     return SetupView(
-        kind=own or "fine-tuning",  # type: ignore[arg-type]
+        kind=kind,  # type: ignore[arg-type]
         subject=(config.python or "").rpartition("/")[2] or config.command or _path_of(model),
-        data="" if own else _path_of(data),
+        data=_path_of(data) if config.trains else "",
         algorithm=config.search.algorithm,
         pruner=config.search.ladder.pruner if config.search.ladder else "none",
         seed=config.search.seed,

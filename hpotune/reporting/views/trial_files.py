@@ -96,7 +96,7 @@ def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 
 def check_views(folder: StudyFolder, config: StudyConfig, rows: Sequence[TrialRow]) -> tuple[CheckView, ...]:
     """The sanity checks of a fine-tuning study, by the results of its best trials and its recorded failures."""
-    if config.model is None:
+    if not config.trains:
         return ()
     chosen = [row for row in _best_first(config, rows) if row.state == "finished"][:MOST_CHECKED]
     results = [_checks_of(folder.trial(row.number)) for row in chosen]
