@@ -32,6 +32,7 @@ LOGIN = {
     "check": ("lab.yaml",),
     "fetch": ("lab.yaml",),
     "bundle": ("lab.yaml",),
+    "env": ("create", "lab.yaml"),
     "preview": ("lab.yaml",),
     "plan": ("lab.yaml",),
     "run": ("lab.yaml",),

@@ -11,6 +11,7 @@ import typer
 
 from hpotune.cli import (  # noqa: F401 - each adds its verbs
     bundle,
+    env_create,
     exchange,
     fetch,
     inspect,
@@ -28,9 +29,9 @@ from hpotune.cli import (  # noqa: F401 - each adds its verbs
 from hpotune.cli.common import app, say
 
 ORDER = (
-    "init", "check", "fetch", "bundle", "preview", "doctor", "plan", "run", "submit", "cancel", "resume", "extend",
-    "retry", "sealed_test", "status", "wait", "trials", "best", "why", "logs", "provenance", "report", "plot",
-    "dashboard", "sync", "export", "rerun", "import_", "algorithms", "ask_tell", "worker", "follow_up",
+    "init", "check", "fetch", "bundle", "env", "preview", "doctor", "plan", "run", "submit", "cancel", "resume",
+    "extend", "retry", "sealed_test", "status", "wait", "trials", "best", "why", "logs", "provenance", "report",
+    "plot", "dashboard", "sync", "export", "rerun", "import_", "algorithms", "ask_tell", "worker", "follow_up",
     "rehearse", "step",
 )  # fmt: skip
 """Verbs as `--help` lists them within each panel."""

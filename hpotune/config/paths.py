@@ -15,7 +15,9 @@ import string
 import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
+from hpotune.config.built_environment import venv_of_packages
 from hpotune.config.rows.data_files import DATA_FILES as DATA_FILES
 from hpotune.config.space.ranges import dotted
 from hpotune.config.space.start_from import absolute_items
@@ -36,6 +38,7 @@ _PATHS: tuple[KeyPath, ...] = (
 _IN_S3: tuple[KeyPath, ...] = (("model", "path"), ("model", "tokenizer"), ("data", "path"))
 """Paths that may be in S3: `hpotune fetch` downloads them."""
 S3_ADDRESS = r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/[^/].*"
+_PACKAGES: KeyPath = ("env", "packages_to_install")
 _CONTAINER: KeyPath = ("env", "container")
 _FOLDERS: tuple[KeyPath, ...] = (("data_root",), ("score", "include_path"), ("env", "venv"))
 
@@ -58,6 +61,11 @@ def resolve(source: Source, *, home: Path, data_root: str | None = None) -> tupl
             one["path"] = _all_absolute(
                 one["path"], ("data", "mixture", name, "path"), home=home, found=mistakes
             )
+    try:
+        if (venv := venv_of_packages(values, home=home)) is not None:
+            values["env"] = {**cast("dict[str, Value]", values["env"]), "venv": venv}
+    except ValueError as error:
+        mistakes.setdefault(_PACKAGES, f"{dotted(_PACKAGES)}: {error}")
     absolute_items(values, home=home, found=mistakes)  # they are looked up once, when the study is made
     return replace(source, values=values), mistakes
 

@@ -23,6 +23,7 @@ from hpotune.checks.study_file import Checked
 from hpotune.config.space.ranges import dotted
 from hpotune.config.yaml_source import KeyPath, Value, write_yaml
 from hpotune.errors import StudyFileError
+from hpotune.launch.build_environment import lock_of
 from hpotune.launch.fetch_study import list_files, study_points
 from hpotune.records.bundle_record import HUB, INSIDE, S3, BundleManifest
 from hpotune.workspace.bundle_archive import PackedFile
@@ -288,7 +289,16 @@ def _for_elsewhere(
     if isinstance(env, dict):
         if isinstance(venv := env.get("venv"), str) and venv != "auto":
             env["venv"] = "auto"
-            contents.notes.append(f"env.venv: was {venv}; it is auto now, the environment of hpotune there")
+            if not env.get("packages_to_install"):
+                contents.notes.append(
+                    f"env.venv: was {venv}; it is auto now, the environment of hpotune there"
+                )
+        if env.get("packages_to_install"):
+            contents.notes.append(
+                "env.packages_to_install: run `hpotune env create` there; it needs an index"
+            )
+            if (lock := lock_of(contents.home, contents.study)).is_file():
+                contents.add(lock)
         if env.get("modules") or env.get("setup"):
             contents.notes.append("env: modules and setup are those of the cluster where the bundle was made")
         variables = env.get("vars")

@@ -253,10 +253,14 @@ def _start_worker(
     limit += ["--code", code] if code is not None else []
     env = _environment_without_slurm() | ({"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {})
     env |= {SHARED: "group"} if shared else {}
+    python, packages = sys.executable, folder.load().config.env
+    if packages.packages_to_install and packages.venv is not None:  # the environment of `hpotune env create`
+        python = f"{packages.venv}/bin/python"
+        env |= {"VIRTUAL_ENV": packages.venv, "PATH": f"{packages.venv}/bin:{env.get('PATH', '')}"}
     env[ENDS_WITH_STDIN] = "1"  # the pipe is closed when this process ends, even by kill -9
     with open_append(folder.jobs / LOCAL / f"worker-{index}.log") as log:
         return subprocess.Popen(
-            [sys.executable, *SAFE_PATH, "-m", "hpotune", "worker", str(folder.path), *limit],
+            [python, *SAFE_PATH, "-m", "hpotune", "worker", str(folder.path), *limit],
             stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.PIPE, start_new_session=True, env=env,
         )  # fmt: skip
 

@@ -19,6 +19,7 @@ from typing import Any
 from submitit import SlurmExecutor
 from submitit.slurm.slurm import _make_sbatch_string
 
+from hpotune.config.built_environment import has_conda
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.jobs import JobSpec
 from hpotune.slurm.commands import require_slurm
@@ -200,6 +201,11 @@ def setup_lines(config: StudyConfig) -> list[str]:
     ]
     if env.venv == "auto":
         lines.append(f"export PATH={quote(str(Path(sys.executable).parent))}:$PATH")
+    elif env.venv and has_conda(env.venv):
+        lines += [
+            f"export CONDA_PREFIX={quote(env.venv)} PATH={quote(env.venv)}/bin:$PATH",
+            'for one in "$CONDA_PREFIX"/etc/conda/activate.d/*.sh; do [ ! -r "$one" ] || . "$one"; done',
+        ]
     elif env.venv:
         lines.append(f"source {quote(env.venv)}/bin/activate")
     lines += [f"export {key}={quote(value)}" for key, value in env.vars.items()]

@@ -20,7 +20,13 @@ from hpotune.records.trial import Failure, Worker
 from hpotune.slurm import submit as slurm_submit
 from hpotune.slurm.cluster_limits import SubmitLimitReached, named_limit, refusal_error
 from hpotune.slurm.job_arrays import split_array
-from hpotune.slurm.job_script import clean_environment, setup_lines, submitit_parameters, worker_command
+from hpotune.slurm.job_script import (
+    clean_environment,
+    job_python,
+    setup_lines,
+    submitit_parameters,
+    worker_command,
+)
 from hpotune.slurm.study_jobs import cached_jobs
 from hpotune.slurm.submit import SubmitResult, _check_one_cluster, submit_within_limits
 from hpotune.storage import TrialQueue
@@ -185,6 +191,21 @@ def test_wckey_is_the_users(make_study, named):
 
 def test_job_exports_cpus_to_steps(make_study):
     assert "export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK" in "\n".join(setup_lines(make_study().config))
+
+
+def test_conda_environment_is_activated(make_study, tmp_path):
+    """By its folder: conda itself need not be there, and its packages' own scripts are run."""
+    prefix = tmp_path / "a b"
+    for folder in ("conda-meta", "bin", "etc/conda/activate.d"):
+        (prefix / folder).mkdir(parents=True)
+    (prefix / "bin/python").write_text("#!/bin/sh\necho python of conda\n")
+    (prefix / "bin/python").chmod(0o755)
+    (prefix / "etc/conda/activate.d/cuda.sh").write_text("export OF_PACKAGE=$CONDA_PREFIX/cuda\n")
+    config = make_study(env={"venv": str(prefix)}).config
+    script = "\n".join(["set -u", "SLURM_CPUS_PER_TASK=", *setup_lines(config), "python", "echo $OF_PACKAGE"])
+    done = subprocess.run(["bash", "-ec", script], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["python of conda", f"{prefix}/cuda"]
+    assert job_python(config) == f"{prefix}/bin/python"
 
 
 @pytest.mark.parametrize("own", [None, "", "1"])

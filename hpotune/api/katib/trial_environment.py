@@ -8,7 +8,6 @@ from pathlib import Path
 
 from hpotune.api.katib.fine_tuning import add_variables
 from hpotune.api.katib.study_draft import StudyDraft
-from hpotune.config.text.secret_text import masked
 from hpotune.config.yaml_source import Value
 from hpotune.errors import StudyFileError
 
@@ -55,11 +54,13 @@ def _variables(given: object) -> dict[str, Value]:
     return found
 
 
-def check_packages(packages: Sequence[str] | None, *, urls: Sequence[str] | None, image: str | None) -> None:
-    """Check that every package is installed in this environment, which is that of the trials.
+def put_packages(
+    draft: StudyDraft, packages: Sequence[str] | None, *, urls: Sequence[str] | None, image: str | None
+) -> None:
+    """Put the packages that this environment, which is that of the trials, lacks: `hpotune env create` installs them.
 
-    Nothing is installed by a job: its node may have no internet, and trials would differ.
-    Raises: StudyFileError with the command that installs what is missing.
+    No job installs anything: its node may have no internet, and trials would differ.
+    Raises: StudyFileError.
     """
     if not packages:
         return
@@ -70,14 +71,12 @@ def check_packages(packages: Sequence[str] | None, *, urls: Sequence[str] | None
             "packages_to_install: cannot be checked in a container; install the packages in the image of base_image, "
             "and leave the argument out"
         )
-    missing = [package for package in packages if not _is_installed(package)]
+    missing: list[Value] = [package for package in packages if not _is_installed(package)]
     if missing:
-        options = [f"--index-url {(urls or ['https://pypi.org/simple'])[0]}"]
-        options += [f"--extra-index-url {url}" for url in (urls or [])[1:]]
-        raise StudyFileError(
-            f"packages_to_install: {', '.join(missing)}: not installed here; jobs install nothing, so run: "
-            + masked(f"pip install {' '.join(options)} {' '.join(map(repr, missing))}")
-        )
+        draft.put("env.packages_to_install", missing, "packages_to_install")
+        index: list[Value] = [*(urls or [])]
+        if index:
+            draft.put("env.pip_index_url", index if len(index) > 1 else index[0], "pip_index_urls")
 
 
 def _is_installed(package: str) -> bool:

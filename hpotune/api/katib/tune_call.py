@@ -13,7 +13,7 @@ from hpotune.api.katib.objective_program import objective_parameters, objective_
 from hpotune.api.katib.parameter_classes import TrainerResources
 from hpotune.api.katib.search_and_budget import Goal, put_budget, put_early_stopping, put_goal, put_search
 from hpotune.api.katib.study_draft import StudyDraft
-from hpotune.api.katib.trial_environment import check_packages, put_environment
+from hpotune.api.katib.trial_environment import put_environment, put_packages
 from hpotune.api.katib.trial_resources import put_trainer_resources, put_worker_resources
 from hpotune.config.yaml_source import Value
 from hpotune.errors import StudyFileError, nearest
@@ -100,7 +100,7 @@ def drafted(call: TuneCall, *, env: Mapping[str, str], program_file: str) -> Dra
         )
     put_early_stopping(draft, call.early_stopping)
     put_environment(draft, image=call.base_image, variables=call.env_per_trial)
-    check_packages(call.packages_to_install, urls=call.pip_index_urls, image=call.base_image)
+    put_packages(draft, call.packages_to_install, urls=call.pip_index_urls, image=call.base_image)
     _put_time_limit(draft, call.trial_active_deadline_seconds)
     _put_rest(draft, call, fine_tunes=fine_tunes)
     if call.study is not None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from hpotune.api.call_messages import python_messages
 from hpotune.api.katib.study_draft import StudyDraft
 from hpotune.api.study import Study
+from hpotune.config.load import load_study
 from hpotune.config.yaml_source import parse_source, read_source
 from hpotune.errors import StudyFileError, of_disk
+from hpotune.launch.build_environment import create_environment
 from hpotune.workspace.atomic_files import write_atomic
 
 
@@ -67,7 +69,12 @@ def _is_same(file: Path, text: str) -> bool:
 
 
 def start(file: Path, *, where: str | None) -> Study:
-    """The study of a file: submitted to Slurm, run here to its end, or not started."""
+    """The study of a file: submitted to Slurm, run here to its end, or not started.
+
+    Packages that it needs beside those of this environment are installed first, on this machine.
+    """
+    if where is not None and (read := load_study(file)).config.env.packages_to_install:
+        create_environment(read, home=file.parent, show=lambda _: None)
     study = Study.load(file)
     if where == "slurm":
         study.submit()

@@ -28,3 +28,25 @@ def test_stage_needs_a_model(make_study: Callable[..., Study]) -> None:
     env: dict[str, Any] = {"stage": "$TMPDIR"}
     with pytest.raises(StudyFileError, match="copies the base model, and python has none; remove it"):
         make_study(env=env)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"packages_to_install": ["-r x"]}, "is an option of pip"),
+        ({"packages_to_install": ["a"], "container": "i.sif"}, "install them in the image"),
+        ({"packages_to_install": ["a"], "venv": None}, "needs venv: auto"),
+        ({"pip_index_url": "https://u:p@index.example/simple"}, "holds a name or password"),
+        ({"pip_index_url": ["ftp://x"]}, "needs the address of an index"),
+    ],
+)
+def test_packages_are_checked(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        EnvConfig.model_validate(values)
+
+
+def test_index_urls_keep_their_order() -> None:
+    urls = ["https://a.example/simple", "https://b.example/simple"]
+    assert EnvConfig.model_validate({"pip_index_url": urls}).index_urls == urls
+    assert EnvConfig(pip_index_url=urls[0]).index_urls == urls[:1]
+    assert EnvConfig().index_urls == []
