@@ -34,6 +34,7 @@ LOGIN = {
     "bundle": ("lab.yaml",),
     "env": ("create", "lab.yaml"),
     "preview": ("lab.yaml",),
+    "sites": ("alvis",),
     "plan": ("lab.yaml",),
     "run": ("lab.yaml",),
     "submit": ("lab.yaml",),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from hpotune.config.load import Study, build_study
 from hpotune.config.metrics import TRAINING_METRICS, other_form_warning, task_metrics, unsafe_code_mistake
 from hpotune.config.paths import resolve
 from hpotune.config.rows.data_check import data_mistakes
+from hpotune.config.schema.sites import Fact, site_defaults, site_remarks
 from hpotune.config.space.start_from import items
 from hpotune.config.training_method import FULL, METHOD
 from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Source, read_source
@@ -96,6 +97,7 @@ def check_source(source: Source, folder: StudyFolder, *, data_root: str | None =
     Raises: StudyFileError with every error, one line each; StoreError where the store's file is something else.
     """
     home, stored = home_of(source.path), folder.resolved_file.is_file()
+    filled = site_defaults(source.values)
     source, mistakes = resolve(source, home=home, data_root=data_root)
     if stored:
         source = with_stored_number(source, folder.read_resolved().values)
@@ -113,6 +115,7 @@ def check_source(source: Source, folder: StudyFolder, *, data_root: str | None =
     if stored:  # these were accepted when the study was made
         findings = [replace(one, level="note") if one.kind in ("secret", QUOTED) else one for one in findings]
     findings += network_findings(study, folder)
+    findings += _site_findings(study, filled)
     for finding in findings:
         if finding.level == "bad" and finding.key is not None:
             mistakes.setdefault(finding.key, finding.text)
@@ -327,6 +330,20 @@ def _resource_findings(study: Study) -> Iterator[Finding]:
             "Slurm signals jobs to stop as soon as they start"
         )
         yield Finding(kind="signal delay", level="note", text=text)
+
+
+def _site_findings(study: Study, filled: Mapping[str, Fact]) -> Iterator[Finding]:
+    """What came from `site`, and what the site would refuse."""
+    resources = study.config.resources
+    for text in site_remarks(
+        study.config.site,
+        filled=filled,
+        account=resources.account,
+        gpus=str(resources.gpus),
+        time=str(resources.time),
+        partition=resources.partition,
+    ):
+        yield Finding(kind="site", level="note", text=text)
 
 
 def _untrained_findings(study: Study) -> Iterator[Finding]:

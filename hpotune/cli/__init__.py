@@ -23,16 +23,17 @@ from hpotune.cli import (  # noqa: F401 - each adds its verbs
     run,
     search,
     setup,
+    site_table,
     sync,
     test,
 )
 from hpotune.cli.common import app, say
 
 ORDER = (
-    "init", "check", "fetch", "bundle", "env", "preview", "doctor", "plan", "run", "submit", "cancel", "resume",
-    "extend", "retry", "sealed_test", "status", "wait", "trials", "best", "why", "logs", "provenance", "report",
-    "plot", "dashboard", "sync", "export", "rerun", "import_", "algorithms", "ask_tell", "worker", "follow_up",
-    "rehearse", "step",
+    "init", "check", "fetch", "bundle", "env", "preview", "sites", "doctor", "plan", "run", "submit", "cancel",
+    "resume", "extend", "retry", "sealed_test", "status", "wait", "trials", "best", "why", "logs", "provenance",
+    "report", "plot", "dashboard", "sync", "export", "rerun", "import_", "algorithms", "ask_tell", "worker",
+    "follow_up", "rehearse", "step",
 )  # fmt: skip
 """Verbs as `--help` lists them within each panel."""
 app.registered_commands.sort(key=lambda command: ORDER.index(getattr(command.callback, "__name__", "")))

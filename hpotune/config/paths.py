@@ -19,6 +19,7 @@ from typing import cast
 
 from hpotune.config.built_environment import venv_of_packages
 from hpotune.config.rows.data_files import DATA_FILES as DATA_FILES
+from hpotune.config.schema.sites import with_defaults
 from hpotune.config.space.ranges import dotted
 from hpotune.config.space.start_from import absolute_items
 from hpotune.config.text_files import NotRegularError, expanded, read_file
@@ -44,11 +45,13 @@ _FOLDERS: tuple[KeyPath, ...] = (("data_root",), ("score", "include_path"), ("en
 
 
 def resolve(source: Source, *, home: Path, data_root: str | None = None) -> tuple[Source, Mistakes]:
-    """The file's values as jobs read them, with absolute paths, and an error for each path that is wrong.
+    """The file's values as jobs read them, and an error for each path that is wrong.
+
+    Paths are absolute, and defaults of its site are filled in.
 
     `home`: where relative paths start. `data_root`: set by the user for all studies; only fine-tuning reads it.
     """
-    values: dict[str, Value] = json.loads(json.dumps(source.values))
+    values: dict[str, Value] = with_defaults(json.loads(json.dumps(source.values)))
     if data_root is not None and values.get("model") is not None:
         values["data_root"] = str(Path(data_root).absolute())
     mistakes: Mistakes = {}

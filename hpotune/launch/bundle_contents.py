@@ -286,6 +286,8 @@ def _for_elsewhere(
     if "resources" in raw:
         values["resources"] = raw["resources"]  # with `gpus: auto`
     env, store = values.get("env"), values.get("store")
+    if (site := values.pop("site", None)) is not None:
+        contents.notes.append(f"site: was {site}; it is left out, so that no default of it is taken there")
     if isinstance(env, dict):
         if isinstance(venv := env.get("venv"), str) and venv != "auto":
             env["venv"] = "auto"

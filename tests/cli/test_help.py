@@ -49,7 +49,7 @@ def test_verbs_stand_in_their_panels(overview: str) -> None:
         elif panels and (verb := re.match(r"  (\S+)  ", line)):
             panels[list(panels)[-1]].append(verb[1])
     assert panels == {
-        "Set up": ["init", "check", "fetch", "bundle", "env", "preview", "doctor", "plan"],
+        "Set up": ["init", "check", "fetch", "bundle", "env", "preview", "sites", "doctor", "plan"],
         "Run": ["run", "submit", "cancel", "resume", "extend", "retry", "test"],
         "Look": ["status", "wait", "trials", "best", "why", "logs", "provenance"],
         "Results": ["report", "plot", "dashboard", "sync", "export", "rerun", "import"],

@@ -31,6 +31,8 @@ from hpotune.config.schema.score_config import ScoreConfig as ScoreConfig
 from hpotune.config.schema.score_config import ScoredTask as ScoredTask
 from hpotune.config.schema.score_config import as_list, no_direction, own_code_keys
 from hpotune.config.schema.search_config import SearchConfig as SearchConfig
+from hpotune.config.schema.sites import SITES
+from hpotune.errors import nearest
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 STORES = "auto, sqlite, journal, sqlite:///FILE, postgresql://USER@HOST/DB or journal:///FILE"
@@ -136,6 +138,9 @@ class StudyConfig(PointConfig):
 
     name: str
     """Name of the study, its folder and its jobs."""
+    site: str | None = None
+    """A known cluster, whose defaults are taken for keys of `resources` that the file does not give; `hpotune sites`
+    lists them with their sources. null: none."""
     python: str | None = None
     """Instead of model and data: FILE.py:FUNCTION, called with `params`; returns a number or a dict of numbers. null:
     none."""
@@ -175,6 +180,13 @@ class StudyConfig(PointConfig):
             raise ValueError(
                 "needs letters, digits, . _ - (at most 64, a letter or digit first): it names a folder"
             )
+        return value
+
+    @field_validator("site")
+    @classmethod
+    def _known_site(cls, value: str | None) -> str | None:
+        if value is not None and value not in SITES:
+            raise ValueError(f"is no known site; {nearest(value, list(SITES))}")
         return value
 
     @field_validator("store")
