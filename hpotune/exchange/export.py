@@ -19,8 +19,7 @@ from hpotune.config.space.ranges import put_point, without
 from hpotune.config.training_method import ADAPTER_FOLDER, MODEL_FOLDER, trains_whole
 from hpotune.config.yaml_source import KeyPath, write_yaml
 from hpotune.errors import HpotuneError, StudyFileError
-from hpotune.exchange.generation_export import FILE as GENERATION_FILE
-from hpotune.exchange.generation_export import generation_config, settings_page
+from hpotune.exchange.generation_export import settings_page, write_generation_config
 from hpotune.exchange.model_card import model_card
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.best_trials import best_trials
@@ -67,9 +66,6 @@ def export_trial(
         )
     row = selected_trial(study, rows, number)
     with staged_folder(out) as staged:
-        generation = generation_config(study, row)
-        if generation is not None:
-            write_atomic(staged / GENERATION_FILE, generation)
         if study.config.model is not None and not study.config.trains:
             write_atomic(staged / "README.md", settings_page(study, row))
         elif study.config.model is not None:
@@ -81,6 +77,7 @@ def export_trial(
                 folder, study, rows, row, labels=written.labels, losses=written.losses, whole=written.whole
             )
             write_atomic(staged / "README.md", card)
+        write_generation_config(staged, study, row)
         write_atomic(staged / "setting.yaml", setting_text(study, row))
     return out
 

@@ -5,22 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import date
+from pathlib import Path
 
+from hpotune.config.json_file import optional_object
 from hpotune.config.load import Study
 from hpotune.config.text.outside_text import markdown_text
 from hpotune.config.yaml_source import Value
 from hpotune.records.trial import TrialRow
 from hpotune.reporting.format import number
+from hpotune.workspace.atomic_files import write_atomic
 
 FILE = "generation_config.json"
 _NAMES = {"max_gen_toks": "max_new_tokens", "until": "stop_strings"}
 """lm-eval's name -> that of transformers.GenerationConfig."""
 
 
-def generation_config(study: Study, row: TrialRow) -> str | None:
-    """The trial's `score.generation` as a generation_config.json; None without settings.
+def generation_config(study: Study, row: TrialRow, *, own: Mapping[str, Value]) -> str | None:
+    """The trial's `score.generation` as a generation_config.json, over the model's `own`; None without settings.
 
-    What it does not name is the model's own, and during the study was that of the tasks.
+    What it does not name was the model's own, or that of the tasks, in the study.
     """
     given = study.point(row.params).score.generation.given
     if not given:
@@ -28,7 +31,15 @@ def generation_config(study: Study, row: TrialRow) -> str | None:
     named: dict[str, Value] = {_NAMES.get(name, name): value for name, value in given.items()}
     if isinstance(named.get("stop_strings"), str):
         named["stop_strings"] = [named["stop_strings"]]
-    return json.dumps(named, indent=2, sort_keys=True) + "\n"
+    return json.dumps({**own, **named}, indent=2, sort_keys=True) + "\n"
+
+
+def write_generation_config(folder: Path, study: Study, row: TrialRow) -> None:
+    """Write generation_config.json, over that of merged weights if there is one; nothing without settings."""
+    found = optional_object(folder / FILE) or {}
+    text = generation_config(study, row, own=found)
+    if text is not None:
+        write_atomic(folder / FILE, text)
 
 
 def settings_page(study: Study, row: TrialRow) -> str:
