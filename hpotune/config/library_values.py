@@ -63,9 +63,10 @@ OWN_TYPES = {
     "sgd_momentum": "float",
     "method": "Literal['lora', 'full']",
     "loraplus_lr_ratio": "float",
+    "packing": "bool",
 }
 """Fields of `train` that hpotune adds (sequences per step over all ranks; the momentum of `optim: sgd`; what is
-trained; the learning rate of LoRA's B matrices over that of A) -> type."""
+trained; the learning rate of LoRA's B matrices over that of A; whether short rows share a sequence) -> type."""
 AUTO_KEYS = frozenset({"per_device_train_batch_size", "activation_checkpointing"})
 """Fields of `train` that may be `auto`: a trial chooses them by its memory estimate (config/memory/)."""
 _Limit = tuple[str, Callable[[float], bool]]

@@ -36,6 +36,7 @@ DEFAULTS: dict[str, Value] = {
 tuners/lora/config.py; hpotune's own `all-linear`. tests/exchange/test_trial_setting.py compares them."""
 _BATCH = ("train.global_batch_size", "train.per_device_train_batch_size", "train.gradient_accumulation_steps")
 _NO_EFFECT = (
+    "train.packing",
     "train.method",
     "train.logging_steps",
     "train.save_steps",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 from hpotune.config.library_values import AUTO_KEYS as AUTO_KEYS
@@ -112,6 +112,8 @@ def point_memory(
     own = math.ceil(global_batch(train, ranks=machine.ranks) / machine.ranks)
     if train.get("neftune_noise_alpha") is not None:
         raise UnknownMemory("train.neftune_noise_alpha is set")
+    if train.get("packing"):  # a sequence may be full of rows of which every token is counted
+        lengths = replace(lengths, counted=(longest,))
     training = TrainingPass(
         rows=micro_batch,
         tokens=longest,

@@ -122,7 +122,8 @@ class PointConfig(Section):
     the B matrices is so many times learning_rate). With
     `per_device_train_batch_size: auto` (and global_batch_size) a trial takes the largest power of two that fits into
     its memory, with `activation_checkpointing: auto` it recomputes activations only where it would not fit otherwise;
-    neither changes what is trained."""
+    neither changes what is trained. `packing: true` puts short rows into one sequence, each computed as if it stood
+    alone: the same numbers with less padding; a model that does not keep them apart is refused (docs/data.md)."""
     params: dict[str, JsonValue] = {}
     """Arguments of your own function or command."""
     score: ScoreConfig

@@ -16,6 +16,7 @@ from hpotune.exchange.trial_setting import TrialSetting
 
 _OWN = (
     "global_batch_size",
+    "packing",
     "sgd_momentum",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",

@@ -18,6 +18,7 @@ from hpotune.finetune.model.labels import write_labels
 from hpotune.finetune.output import TrialOutput
 from hpotune.finetune.training import sanity_checks
 from hpotune.finetune.training.optimizer import training_arguments
+from hpotune.finetune.training.packing import check_packing
 from hpotune.finetune.training.training_run import TrainingRun
 from hpotune.finetune.trial_errors import UserError
 from hpotune.records.trial import TrialSpec
@@ -100,6 +101,7 @@ def check_settings(spec: TrialSpec) -> None:
     if not trains_whole(spec.point.train):
         adapter.lora_config(spec.point.lora, task=spec.point.model.task)
     training_arguments(spec.point.train, seed=spec.seed, folder=Path(spec.folder))
+    check_packing(spec.point.model, spec.point.train)
 
 
 def _attach_adapter(base_model: BaseModel, run: TrainingRun, *, seed: int) -> peft.PeftModel:

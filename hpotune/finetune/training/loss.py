@@ -35,7 +35,7 @@ class Row:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """Rows, padded on the right."""
+    """Rows, padded on the right, or sequences of packed rows."""
 
     ids_BT: torch.Tensor
     mask_BT: torch.Tensor
@@ -48,6 +48,8 @@ class Batch:
     """Row and class of each class that rows have, of multi_label_classification; P: their number."""
     numbers_N: torch.Tensor | None = None
     """What a regression predicts."""
+    places_BT: torch.Tensor | None = None
+    """The position of each token in its own row, by which packed rows are kept apart; None: rows are not packed."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,12 +74,12 @@ def collate(rows: Sequence[Row], *, pad_id: int, device: torch.device, ignore_al
     classes = [one for row in labelled for one in row.classes or ()]
     numbers = torch.tensor([row.number for row in labelled if row.number is not None], dtype=torch.float64)
     return Batch(
-        ids_BT=_on_device(ids, device),
-        mask_BT=_on_device(mask, device),
-        positions_N=_on_device([position for position, _ in counted], device),
-        targets_N=_on_device([target for _, target in counted], device),
+        ids_BT=on_device(ids, device),
+        mask_BT=on_device(mask, device),
+        positions_N=on_device([position for position, _ in counted], device),
+        targets_N=on_device([target for _, target in counted], device),
         of_tokens=of_tokens,
-        classes_2P=None if rows[0].classes is None else _on_device([numbers_of_rows, classes], device),
+        classes_2P=None if rows[0].classes is None else on_device([numbers_of_rows, classes], device),
         numbers_N=None if rows[0].number is None else numbers.to(device),
     )
 
@@ -93,7 +95,7 @@ def _counted(rows: Sequence[Row], *, length: int, of_tokens: bool) -> Iterator[t
                 yield position, target
 
 
-def _on_device(values: Sequence[int] | Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
+def on_device(values: Sequence[int] | Sequence[Sequence[int]], device: torch.device) -> torch.Tensor:
     """The int64 tensor; a copy to a GPU does not wait for what the GPU is doing."""
     found = torch.tensor(values, dtype=torch.long)
     return found.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else found.to(device)
@@ -115,7 +117,9 @@ def autocast(model: torch.nn.Module, device: torch.device) -> AbstractContextMan
 def forward(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """logits_NV of the counted positions; with N = 0 they still belong to the autograd graph."""
     if batch.of_tokens:
-        logits_NV = counted_logits(model, batch.ids_BT, batch.mask_BT, batch.positions_N)
+        logits_NV = counted_logits(
+            model, batch.ids_BT, batch.mask_BT, batch.positions_N, places_BT=batch.places_BT
+        )
     else:
         logits = model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT).logits
         logits_NV = logits.index_select(0, batch.positions_N)

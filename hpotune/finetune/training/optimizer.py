@@ -40,6 +40,8 @@ class StepPlan:
     """Steps between checkpoints; None: a checkpoint every ten minutes."""
     warmup: int = 0
     """Steps of the learning rate warm-up."""
+    pack_tokens: int | None = None
+    """Tokens of a sequence of packed rows; None: rows are not packed."""
     stage_end: int | None = None
     """The last step of this stage, which ends at a rung; None: the stage is the rest of the run."""
 

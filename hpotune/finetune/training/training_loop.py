@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -23,8 +23,9 @@ from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model.adapter import trainable_parameters
 from hpotune.finetune.training.checkpoint import Progress, TrainingState
 from hpotune.finetune.training.live_memory import PeakMemory, measured_peak
-from hpotune.finetune.training.loss import Row, autocast, batch_loss, collate, forward
+from hpotune.finetune.training.loss import Batch, Row, autocast, batch_loss, collate, forward
 from hpotune.finetune.training.optimizer import StepPlan
+from hpotune.finetune.training.packing import collate_packed, rank_passes
 from hpotune.finetune.training.pass_limit import without_out_of_memory
 from hpotune.finetune.trial_errors import NotFinite, Paused
 
@@ -182,11 +183,17 @@ def _train_step(
 
     def all_passes() -> torch.Tensor:
         torch.manual_seed(_step_seed(args.seed, step, ranks.rank))  # for dropout
+        smoothing = args.label_smoothing_factor
+        if plan.pack_tokens is not None:
+            batches = _packed_batches(
+                rows, batch, micro_batch=micro_batch, capacity=plan.pack_tokens, pad_id=pad_id, ranks=ranks
+            )
+            return _summed_gradients(state.model, batches, smoothing=smoothing, ranks=ranks)
         return accumulate_gradients(
             state.model,
             rows,
             rank_micro_batches(batch, rank=ranks.rank, world_size=ranks.world_size, micro_batch=micro_batch),
-            smoothing=args.label_smoothing_factor,
+            smoothing=smoothing,
             pad_id=pad_id,
             ranks=ranks,
         )
@@ -221,22 +228,59 @@ def accumulate_gradients(
     pad_id: int,
     ranks: Ranks,
 ) -> torch.Tensor:
-    """Compute the gradients of this rank's summed loss and return [summed loss, counted tokens, tokens], float64.
+    """Compute the gradients of this rank's summed loss and return [summed loss, counted tokens, tokens], float64."""
+
+    def batches() -> Iterator[tuple[Batch, int]]:
+        for indices in micro_batches:
+            chosen = [rows[index] for index in indices] or [rows[0]]
+            batch = collate(chosen, pad_id=pad_id, device=ranks.device, ignore_all=not indices)
+            yield batch, sum(len(rows[index].ids) for index in indices)
+
+    return _summed_gradients(model, batches(), smoothing=smoothing, ranks=ranks)
+
+
+def _packed_batches(
+    rows: Sequence[Row],
+    batch: Sequence[int],
+    *,
+    micro_batch: int,
+    capacity: int,
+    pad_id: int,
+    ranks: Ranks,
+) -> Iterator[tuple[Batch, int]]:
+    """The passes of this rank's rows in sequences of at most `capacity` tokens, and the tokens of each."""
+    lengths = {index: len(rows[index].ids) for index in batch}
+    passes = rank_passes(
+        batch,
+        lengths,
+        rank=ranks.rank,
+        world_size=ranks.world_size,
+        micro_batch=micro_batch,
+        capacity=capacity,
+    )
+    for packed in passes:
+        chosen = [[rows[index] for index in indices] for indices in packed] or [[rows[0]]]
+        made = collate_packed(chosen, pad_id=pad_id, device=ranks.device, ignore_all=not packed)
+        yield made, sum(lengths[index] for indices in packed for index in indices)
+
+
+def _summed_gradients(
+    model: torch.nn.Module, batches: Iterable[tuple[Batch, int]], *, smoothing: float, ranks: Ranks
+) -> torch.Tensor:
+    """As `accumulate_gradients`, of batches with their numbers of tokens.
 
     Nothing waits for the device here: a GPU works on one micro-batch while the next is put together.
     """
     model.zero_grad()
     loss_sum = torch.zeros((), dtype=torch.float64, device=ranks.device)
     counted, tokens = 0, 0
-    for indices in micro_batches:
-        chosen = [rows[index] for index in indices] or [rows[0]]
-        batch = collate(chosen, pad_id=pad_id, device=ranks.device, ignore_all=not indices)
+    for batch, own_tokens in batches:
         with autocast(model, ranks.device):
             loss = batch_loss(forward(model, batch), batch, smoothing=smoothing)
         loss.backward()
         loss_sum += loss.detach()
         counted += len(batch.targets_N)
-        tokens += sum(len(rows[index].ids) for index in indices)
+        tokens += own_tokens
     return torch.stack([loss_sum, loss_sum.new_tensor(counted), loss_sum.new_tensor(tokens)])
 
 

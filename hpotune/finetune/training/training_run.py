@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -27,6 +27,7 @@ from hpotune.finetune.training.optimizer import (
     step_plan,
     training_arguments,
 )
+from hpotune.finetune.training.packing import check_isolation
 from hpotune.finetune.training.training_loop import LoopCallbacks, train
 from hpotune.records.trial import TrialSpec
 
@@ -69,6 +70,10 @@ class TrainingRun:
         folder, args = Path(spec.folder) / "checkpoint", self.args
         every = step_plan(args, self._chosen, rows=len(self.rows), world_size=ranks.world_size)
         plan = plan_to_rung(every, spec.rung)
+        if self._chosen.get("packing"):
+            with output.phase("check"):
+                check_isolation(model, self.rows, pad_id=self.pad_id, ranks=ranks)
+            plan = replace(plan, pack_tokens=max(len(row.ids) for row in self.rows))
         enable_training_options(base, args)
         momentum = cast("float | None", spec.point.train.get("sgd_momentum"))
         ratio = cast("float | None", spec.point.train.get("loraplus_lr_ratio"))
