@@ -60,7 +60,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def document(verb: str, study: Path, *words: str) -> Any:
     command = [sys.executable, "-m", "hpotune", verb, str(study), *words, "--json"]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=study.parent)
+    return json.loads(done.stdout)
 
 
 def test_each_verb_keeps_its_keys(study: Path) -> None:
