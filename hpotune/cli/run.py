@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hpotune.api.start_study import StartOptions
-    from hpotune.worker import WorkerResult
+    from hpotune.worker.loop import WorkerResult
     from hpotune.workspace.folder import StudyFolder
 
 
@@ -174,7 +174,7 @@ def worker(
     from functools import partial
 
     from hpotune.records.trial import ENDS_WITH_STDIN
-    from hpotune.worker import end_with_stdin
+    from hpotune.worker.objective.process import end_with_stdin
 
     if os.environ.pop(ENDS_WITH_STDIN, ""):
         end_with_stdin()
@@ -187,7 +187,7 @@ def worker(
     from hpotune.slurm.job_time import job_times, query_times
     from hpotune.slurm.study_jobs import exclude_node
     from hpotune.slurm.submission import belongs_to_study
-    from hpotune.worker import WorkerLoop, this_worker
+    from hpotune.worker.loop import WorkerLoop, this_worker
     from hpotune.workspace.folder import folder_of
     from hpotune.workspace.snapshot_users import using_snapshot
 
@@ -287,7 +287,7 @@ def follow_up(study: Target, ended: Ended = "") -> None:
 
     from hpotune.launch.next_follow_up import requeue_own_job
     from hpotune.slurm.cluster_limits import SubmitLimitReached
-    from hpotune.worker import this_worker
+    from hpotune.worker.loop import this_worker
     from hpotune.workspace.folder import folder_of
     from hpotune.workspace.heartbeat import Heartbeat
 

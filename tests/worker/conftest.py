@@ -9,7 +9,7 @@ import time
 import pytest
 
 from hpotune.storage import TrialQueue
-from hpotune.worker import WorkerLoop
+from hpotune.worker.loop import WorkerLoop
 
 
 @pytest.fixture

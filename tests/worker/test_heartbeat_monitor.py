@@ -13,8 +13,8 @@ import pytest
 from hpotune.records.jobs import JobTimes
 from hpotune.records.trial import Failure, TrialResult, Worker
 from hpotune.schedule.failures import bad_nodes
-from hpotune.worker import WorkerLoop
 from hpotune.worker.job_end import JobEnd
+from hpotune.worker.loop import WorkerLoop
 
 IN_JOB = Worker(job="7_0", host="n1", pid=os.getpid(), task="0.0")
 SLOW = {"python": None, "command": "sleep 60; echo {x}"}

@@ -15,7 +15,7 @@ import pytest
 from hpotune.records.trial import Failure, TrialResult, Worker
 from hpotune.storage import output_reader, requeue_lock, stale_on_host
 from hpotune.storage.trials import stale
-from hpotune.worker import WorkerLoop, this_worker
+from hpotune.worker.loop import WorkerLoop, this_worker
 from hpotune.worker.objective.process import marked_processes
 
 LOCAL = Worker(job="local", host="h", pid=os.getpid())
