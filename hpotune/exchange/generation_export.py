@@ -31,7 +31,10 @@ def generation_config(study: Study, row: TrialRow, *, own: Mapping[str, Value]) 
     named: dict[str, Value] = {_NAMES.get(name, name): value for name, value in given.items()}
     if isinstance(named.get("stop_strings"), str):
         named["stop_strings"] = [named["stop_strings"]]
-    return json.dumps({**own, **named}, indent=2, sort_keys=True) + "\n"
+    kept = {
+        name: value for name, value in own.items() if not name.startswith("_")
+    }  # that it is the default's
+    return json.dumps({**kept, **named}, indent=2, sort_keys=True) + "\n"
 
 
 def write_generation_config(folder: Path, study: Study, row: TrialRow) -> None:

@@ -29,7 +29,7 @@ def study(generation: str) -> Study:
     return build_study(parse_source(STUDY.replace("GENERATION", generation), path=Path("study.yaml")))
 
 
-@pytest.mark.parametrize("own", [None, {"eos_token_id": 2, "num_beams": 1}])
+@pytest.mark.parametrize("own", [None, {"eos_token_id": 2, "num_beams": 1, "_from_model_config": 1}])
 def test_settings_are_written_by_transformers_names(own: dict[str, int] | None, tmp_path: Path):
     from transformers import GenerationConfig
 
@@ -38,6 +38,7 @@ def test_settings_are_written_by_transformers_names(own: dict[str, int] | None, 
     write_generation_config(tmp_path, study("{num_beams: {int: [1, 4]}, max_gen_toks: 9, until: '##'}"), ROW)
     found = GenerationConfig.from_pretrained(tmp_path)
     assert (found.num_beams, found.max_new_tokens, found.stop_strings) == (2, 9, ["##"])
+    assert "_from_model_config" not in json.loads((tmp_path / FILE).read_text())
     assert found.eos_token_id == (None if own is None else 2)
 
 
