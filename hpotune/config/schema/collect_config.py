@@ -19,8 +19,8 @@ CollectorKind = Literal["auto", "stdout", "file", "tensorboard", "push"]
 Take = Literal["last", "min", "max"]
 STEP = "step"
 """The group of a filter, and the key of a JSON line, that holds the step of the values beside it."""
-DEFAULT_FILTER = r"([\w|-]+)\s*=\s*([+-]?\d*(\.\d+)?([Ee][+-]?\d+)?)"
-"""Katib's: `loss=0.25`, with or without spaces."""
+DEFAULT_FILTER = r"([\w|-]+)\s*=\s*([+-]?(?:(?i:nan|inf(?:inity)?)\b|\d*(\.\d+)?([Ee][+-]?\d+)?))"
+"""Katib's: `loss=0.25`, with or without spaces; and NaN and infinity, which Katib's passes over."""
 _READ_BY: Mapping[CollectorKind, Sequence[str]] = {
     "auto": (),
     "stdout": ("filter",),

@@ -31,12 +31,12 @@ def counted_logits(
     mask_BT: torch.Tensor,
     positions_N: torch.Tensor,
     *,
-    places_BT: torch.Tensor | None = None,
+    position_ids_BT: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """logits_NV at positions of the flattened (B T); with N = 0 they still belong to the autograd graph.
 
     A model whose output layer cannot be given single positions (it is no module, or what follows it needs the shape)
-    computes all logits, with the same result. `places_BT`: the positions of packed rows. Every rank of a sharded model
+    computes all logits, with the same result. `position_ids_BT`: the positions of packed rows. Every rank of a sharded model
     makes the same passes.
     """
     layer = model.get_output_embeddings()
@@ -45,20 +45,23 @@ def counted_logits(
             model, layer, ids_BT[:CHECKED_ROWS, :CHECKED_TOKENS], mask_BT[:CHECKED_ROWS, :CHECKED_TOKENS]
         )
     if not _applies[layer]:
-        return _all_logits(model, ids_BT, mask_BT, places_BT).flatten(0, 1).index_select(0, positions_N)
+        return _all_logits(model, ids_BT, mask_BT, position_ids_BT).flatten(0, 1).index_select(0, positions_N)
     with _selected(layer, positions_N):
-        return cast("torch.Tensor", _all_logits(model, ids_BT, mask_BT, places_BT)[0])
+        return cast("torch.Tensor", _all_logits(model, ids_BT, mask_BT, position_ids_BT)[0])
 
 
 def _all_logits(
-    model: torch.nn.Module, ids_BT: torch.Tensor, mask_BT: torch.Tensor, places_BT: torch.Tensor | None = None
+    model: torch.nn.Module,
+    ids_BT: torch.Tensor,
+    mask_BT: torch.Tensor,
+    position_ids_BT: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """logits_BTV. Packed rows go without a mask and without a cache: only then positions keep them apart."""
     found: torch.Tensor
-    if places_BT is None:
+    if position_ids_BT is None:
         found = model(input_ids=ids_BT, attention_mask=mask_BT).logits
     else:
-        found = model(input_ids=ids_BT, position_ids=places_BT, use_cache=False).logits
+        found = model(input_ids=ids_BT, position_ids=position_ids_BT, use_cache=False).logits
     return found
 
 

@@ -48,7 +48,7 @@ class Batch:
     """Row and class of each class that rows have, of multi_label_classification; P: their number."""
     numbers_N: torch.Tensor | None = None
     """What a regression predicts."""
-    places_BT: torch.Tensor | None = None
+    position_ids_BT: torch.Tensor | None = None
     """The position of each token in its own row, by which packed rows are kept apart; None: rows are not packed."""
 
 
@@ -118,7 +118,7 @@ def forward(model: torch.nn.Module, batch: Batch) -> torch.Tensor:
     """logits_NV of the counted positions; with N = 0 they still belong to the autograd graph."""
     if batch.of_tokens:
         logits_NV = counted_logits(
-            model, batch.ids_BT, batch.mask_BT, batch.positions_N, places_BT=batch.places_BT
+            model, batch.ids_BT, batch.mask_BT, batch.positions_N, position_ids_BT=batch.position_ids_BT
         )
     else:
         logits = model(input_ids=batch.ids_BT, attention_mask=batch.mask_BT).logits

@@ -38,12 +38,12 @@ def sequences(rows: Sequence[int], lengths: Mapping[int, int], *, capacity: int)
     found: list[list[int]] = []
     room: list[int] = []
     for row in sorted(rows, key=lambda row: -lengths[row]):
-        place = next((at for at, left in enumerate(room) if left >= lengths[row]), len(found))
-        if place == len(found):
+        chosen = next((at for at, left in enumerate(room) if left >= lengths[row]), len(found))
+        if chosen == len(found):
             found.append([])
             room.append(capacity)
-        found[place].append(row)
-        room[place] -= lengths[row]
+        found[chosen].append(row)
+        room[chosen] -= lengths[row]
     return found
 
 
@@ -73,9 +73,9 @@ def collate_packed(
     A padding token has the position 0, so that it is alone, too.
     """
     length = max(sum(len(row.ids) for row in rows) for rows in packed)
-    ids, places, counted = list[list[int]](), list[list[int]](), list[tuple[int, int]]()
+    ids, positions, counted = list[list[int]](), list[list[int]](), list[tuple[int, int]]()
     for number, rows in enumerate(packed):
-        own_ids, own_places = list[int](), list[int]()
+        own_ids, own_positions = list[int](), list[int]()
         for row in rows:
             start = number * length + len(own_ids)
             counted += [
@@ -84,15 +84,15 @@ def collate_packed(
                 if target != IGNORED
             ]
             own_ids += row.ids
-            own_places += range(len(row.ids))
+            own_positions += range(len(row.ids))
         ids.append(own_ids + [pad_id] * (length - len(own_ids)))
-        places.append(own_places + [0] * (length - len(own_ids)))
+        positions.append(own_positions + [0] * (length - len(own_ids)))
     counted = [] if ignore_all else counted
     ids_BT = on_device(ids, device)
     return Batch(
         ids_BT=ids_BT,
         mask_BT=torch.ones_like(ids_BT),
-        places_BT=on_device(places, device),
+        position_ids_BT=on_device(positions, device),
         positions_N=on_device([position for position, _ in counted], device),
         targets_N=on_device([target for _, target in counted], device),
         of_tokens=True,

@@ -108,8 +108,8 @@ def test_positions_start_again() -> None:
     ]
     batch = collate_packed(rows, pad_id=0, device=torch.device("cpu"))
     assert batch.ids_BT.tolist() == [[5, 6, 7, 8, 9, 0], [4] * 6]
-    assert batch.places_BT is not None
-    assert batch.places_BT.tolist() == [[0, 1, 2, 0, 1, 0], [0, 1, 2, 3, 4, 5]]
+    assert batch.position_ids_BT is not None
+    assert batch.position_ids_BT.tolist() == [[0, 1, 2, 0, 1, 0], [0, 1, 2, 3, 4, 5]]
     assert batch.positions_N.tolist() == [0, 1, 3, 6, 7, 8, 9, 10]
     assert batch.targets_N.tolist() == [6, 7, 9, 4, 4, 4, 4, 4]
 

@@ -33,7 +33,7 @@ from tests.search.play import Play
 
 OURS = ["pso", "de", "aco"]
 ALL = [*OURS, "nsga2", "nsga3", "cmaes"]
-TRIALS = 90
+TRIALS = 150
 NUMBERS = {f"x{i}": {"float": [0.0, 1.0]} for i in range(5)}
 COST = {"a": 0.3, "b": 0.2, "c": 0.0, "d": 0.4}
 """Of a category."""
