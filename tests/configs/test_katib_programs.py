@@ -30,7 +30,7 @@ def test_llama_program_is_a_study(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     wanted = {
         "model.path": "meta-llama/Llama-3.2-1B", "model.task": "sequence_classification",
         "data.path": "imdb", "data.split": "train[:1000]", "data.prompt": "text",
-        "train.learning_rate": {"float": [1e-05, 5e-05]}, "lora.r": {"int": [8, 32]}, "lora.lora_alpha": None,  # 8, the default of peft
+        "train.learning_rate": {"float": [1e-05, 5e-05]}, "lora.r": {"int": [8, 32]}, "lora.lora_alpha": None,
         "lora.lora_dropout": 0.1, "lora.target_modules": None,
         "search.algorithm": "random", "budget.trials": 11, "budget.parallel": 2,
         "resources.nodes": 2, "resources.processes": 2, "resources.gpus": 2, "resources.cpus": 4,

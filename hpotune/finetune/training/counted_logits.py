@@ -36,8 +36,8 @@ def counted_logits(
     """logits_NV at positions of the flattened (B T); with N = 0 they still belong to the autograd graph.
 
     A model whose output layer cannot be given single positions (it is no module, or what follows it needs the shape)
-    computes all logits, with the same result. `position_ids_BT`: the positions of packed rows. Every rank of a sharded model
-    makes the same passes.
+    computes all logits, with the same result. `position_ids_BT`: the positions of packed rows. Every rank of a
+    sharded model makes the same passes.
     """
     layer = model.get_output_embeddings()
     if layer not in _applies:
