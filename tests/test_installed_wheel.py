@@ -225,9 +225,17 @@ def test_the_template_of_a_command_runs(installed: Installed, tmp_path: Path) ->
 def test_login_verbs_load_no_torch(installed: Installed, tmp_path: Path) -> None:
     program = installed.folder / "bin" / "hpotune"
     for verb, words in LOGIN.items():
-        # There is no Slurm here, a function has no rows and no sealed test, no dashboard is to be served, and what
-        # doctor finds depends on the machine.
-        code = {"submit": 3, "preview": 1, "test": 2, "dashboard": 2, "sync": 2, "doctor": None}.get(verb, 0)
+        # There is no Slurm here, a function has no rows and no sealed test, no dashboard is to be served, the study
+        # asks for no packages, and what doctor finds depends on the machine.
+        code = {
+            "submit": 3,
+            "preview": 1,
+            "test": 2,
+            "dashboard": 2,
+            "sync": 2,
+            "env": 2,
+            "doctor": None,
+        }.get(verb, 0)
         done = installed.run(program, verb, *words, cwd=tmp_path, code=code, PYTHONPROFILEIMPORTTIME="1")
         if verb == "init":
             edit(tmp_path / "lab.yaml", "name: lab", trials="1")

@@ -7,7 +7,6 @@ activations are those of an adapter on every linear layer, without its own matri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from hpotune.config.memory.memory_estimate import (
@@ -22,16 +21,6 @@ from hpotune.config.memory.memory_estimate import (
     weight_bytes_of_rank,
 )
 from hpotune.config.memory.model_shape import ModelShape, UnknownMemory
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FullDisk:
-    """What full fine-tuning writes, in bytes."""
-
-    model: int
-    """A trained model, in model.dtype; keep.best trials keep theirs."""
-    checkpoint: int
-    """Weights and optimizer state; twice as much while one is replaced."""
 
 
 def estimate_full(
@@ -87,9 +76,3 @@ def estimate_full(
         scoring=weight_bytes_of_rank(shape, width=width, ranks=ranks)
         + scoring_bytes(shape, training, width=width, classes=classes),
     )
-
-
-def full_disk(shape: ModelShape, *, width: Literal[2, 4, 8], state: int) -> FullDisk:
-    """The disk space of a trial that trains all weights."""
-    wide = max(width, 4)
-    return FullDisk(model=shape.parameters * width, checkpoint=shape.parameters * (wide + state * wide // 4))
