@@ -14,7 +14,7 @@ from hpotune.config.yaml_source import KeyPath, Mistake, Value
 from hpotune.errors import nearest
 
 SEARCHABLE = ("model", "data", "lora", "train", "params")
-BASE = ("path", "revision", "dtype", "tokenizer", "task", "num_labels")
+BASE = ("path", "revision", "dtype", "tokenizer", "task", "num_labels", "problem_type", "quantization")
 """Keys of `model` that change the base model."""
 OF_VALIDATION = ("eval_loss", *(name for names in LABEL_METRICS.values() for name in names))
 OF_ROWS = (*dict.fromkeys(OF_VALIDATION), "train_loss", "final_train_loss")

@@ -52,6 +52,9 @@ def method_mistakes(values: Mapping[str, Value]) -> Iterator[Mistake]:
         elif range_kind(given) not in (None, "expr") and not _only_with_lora(given):
             rule = "has no effect at train.method: full; add `when: {train.method: lora}`"
             yield (section, key), f"{section}.{key}: {rule}"
+    if model.get("quantization") is not None:
+        rule = "rounds weights to 4 bits, which cannot be trained (train.method: full); remove one of the two"
+        yield ("model", "quantization"), f"model.quantization: {rule}"
     if model.get("dtype") == "float16":
         rule = "float16 cannot hold the gradients of a full fine-tuning (no loss scaling); write bfloat16 or float32"
         yield ("model", "dtype"), f"model.dtype: {rule}"

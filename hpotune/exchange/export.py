@@ -163,6 +163,7 @@ def _write_weights(
         "revision": model.revision,
         "tokenizer": model.tokenizer,
         "problem_type": model.problem_type,
+        "quantization": model.quantization,
         "trust_remote_code": model.trust_remote_code,
         "offline": study.config.env.offline,
     }

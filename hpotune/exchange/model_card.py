@@ -306,7 +306,15 @@ def _load(facts: _Facts) -> str:
     options = f", revision={json.dumps(facts.model.revision)}" if facts.model.revision else ""
     options += ", trust_remote_code=True" if facts.model.trust_remote_code else ""
     options += f", num_labels={len(facts.labels)}" if labelled else ""
+    options += f", problem_type={json.dumps(facts.model.problem_type)}" if facts.model.problem_type else ""
+    if facts.model.quantization and not facts.merged:
+        options += (
+            ', quantization_config=BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="'
+            f'{facts.model.quantization}", bnb_4bit_use_double_quant=True)'
+        )
     template = _LOAD_MERGED if facts.merged else _LOAD_ADAPTER
+    if "BitsAndBytesConfig" in options:
+        template = template.replace("AutoTokenizer\n", "AutoTokenizer, BitsAndBytesConfig\n", 1)
     return template.format(
         head="AutoModelForSequenceClassification" if labelled else "AutoModelForCausalLM",
         base=_quoted(facts.model.path),

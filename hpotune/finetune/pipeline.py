@@ -21,6 +21,7 @@ from hpotune.finetune.model.base_model import BaseModel, load_base
 from hpotune.finetune.model.checked_models import checked_key, find_checked
 from hpotune.finetune.model.labels import base_config
 from hpotune.finetune.model.model_checks import check_model, token_extent
+from hpotune.finetune.model.quantized_base import check_ranks
 from hpotune.finetune.model.staged_model import staged_model
 from hpotune.finetune.output import TrialOutput, measured_cost
 from hpotune.finetune.provenance_record import request_hashes, rows_hash
@@ -79,6 +80,7 @@ def run_trial(
     check_tasks(spec.point, sealed=spec.sealed)
     if spec.kind == "trial" and spec.point.trains:
         check_settings(spec)
+    check_ranks(model_config, world_size=ranks.world_size)
     with output.phase("data"):
         inputs = _load_inputs(spec, model_config, output, kept)
         _check_model(spec, inputs, output, kept)

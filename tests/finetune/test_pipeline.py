@@ -40,6 +40,7 @@ METHODS: Mapping[str, dict[str, Any]] = {
     "lora+": {"train": {"loraplus_lr_ratio": 4.0, "learning_rate": 5e-3}},
     "pissa": {"lora": {"init_lora_weights": "pissa"}},
     "olora": {"lora": {"init_lora_weights": "olora"}, "train": {"learning_rate": 5e-3}},
+    "qlora": {"model": {"quantization": "nf4"}},
     "full": {"train": {"method": "full", "learning_rate": 5e-3}},
 }
 
@@ -68,7 +69,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrialSpec]:
         (folder / f"{kind}.jsonl").write_text(lines)
 
     def spec(
-        kind: str, name: str, *, lora: dict | None = None, train: dict | None = None, **more: Any
+        kind: str, name: str, *, lora: Any = None, train: Any = None, model: Any = None, **more: Any
     ) -> TrialSpec:
         head = {} if kind == "causal_lm" else {"task": "sequence_classification", "problem_type": kind}
         data = SHORT if kind == "causal_lm" else {"prompt": "text", "response": None}
@@ -76,7 +77,7 @@ def make(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., TrialSpec]:
             folder,
             folder,
             f"{kind}-{name}",
-            model={"dtype": "float32", **head},
+            model={"dtype": "float32", **head, **(model or {})},
             data={"path": str(folder / f"{kind}.jsonl"), "validation": 48, **data},
             lora={"r": 8} | (lora or {}),
             train={"max_steps": 24, "learning_rate": 1e-2} | (train or {}),
@@ -98,6 +99,8 @@ def base_value(make: Callable[..., TrialSpec]) -> Callable[[str], float]:
 def test_trial_learns_and_export_reloads(
     make: Callable[..., TrialSpec], base_value: Callable[[str], float], tmp_path: Path, kind: str, method: str
 ) -> None:
+    if method == "qlora":
+        pytest.importorskip("bitsandbytes")
     spec = make(kind, method, **METHODS[method])
     result = run_here(spec)
     change, least = result.values[0] - base_value(kind), LEARNT[kind][1]
@@ -144,6 +147,11 @@ def exported(spec: TrialSpec, out: Path, *, whole: bool) -> tuple[torch.nn.Modul
         return model, labels
     kind = spec.point.model.problem_type
     options = {} if labels is None else {"num_labels": len(labels), "problem_type": kind, "pad_token_id": 0}
+    if spec.point.model.quantization:
+        rounded = transformers.BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+        )
+        options |= {"quantization_config": rounded, "device_map": {"": "cpu"}}
     base = head(spec).from_pretrained(spec.point.model.path, **options)
     return peft.PeftModel.from_pretrained(base, out), labels
 

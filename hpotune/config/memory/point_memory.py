@@ -114,6 +114,8 @@ def point_memory(
         raise UnknownMemory("train.neftune_noise_alpha is set")
     if train.get("packing"):  # a sequence may be full of rows of which every token is counted
         lengths = replace(lengths, counted=(longest,))
+    if point.model.quantization is not None:
+        raise UnknownMemory("model.quantization is set")
     training = TrainingPass(
         rows=micro_batch,
         tokens=longest,

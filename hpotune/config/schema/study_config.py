@@ -67,6 +67,9 @@ class ModelConfig(Section):
     """Number of classes for sequence_classification, not for regression; null: the number of labels in the rows. A
     base model with a head of its own keeps its numbers of the labels (`label2id`) and needs to know every label of the
     rows."""
+    quantization: Literal["nf4", "fp4"] | None = None
+    """Rounds the linear layers of the base model to 4 bits when it is loaded (QLoRA), with double quantization; needs
+    the package bitsandbytes and one rank a trial. Not with train.method: full. null: not rounded."""
     attn_implementation: Literal["eager", "sdpa", "flash_attention_2"] | None = None
     """Attention implementation; null: the default of transformers."""
     trust_remote_code: bool = False

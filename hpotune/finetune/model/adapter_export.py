@@ -53,6 +53,11 @@ def main(arguments: list[str], card: Mapping[str, Value]) -> dict[str, Value]:
         raise UserError(f"{out} exists; name another folder")
     unfinished = out.with_name(f"{out.name}.{secrets.token_hex(8)}")
     try:
+        if merge and card.get("quantization"):
+            raise UserError(
+                f"--merge: the adapter was trained and scored on weights rounded to 4 bits ({card['quantization']}), "
+                "and merged into the unrounded ones it would be another model; export the adapter without --merge"
+            )
         losses = _write_merged(folder, unfinished, card) if merge and not whole else None
         if whole:
             _copy_model(folder, unfinished, card)

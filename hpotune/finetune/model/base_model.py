@@ -20,6 +20,7 @@ from safetensors import safe_open
 from hpotune.config.schema.study_config import ModelConfig
 from hpotune.finetune.model import hub
 from hpotune.finetune.model.labels import base_config, label_options
+from hpotune.finetune.model.quantized_base import quantization_options
 from hpotune.finetune.trial_errors import TrialError, UserError
 from hpotune.workspace.fetched_lock import pinned_commit
 
@@ -102,8 +103,9 @@ def load_base(
             dtype=torch.promote_types(dtype, torch.float32) if whole else dtype,
             attn_implementation=config.attn_implementation,
             **({"device_map": device} if straight else {}),
+            **quantization_options(config, dtype, device),
         )
-    model = base.module.to(device) if on_device else base.module
+    model = base.module.to(device) if on_device and config.quantization is None else base.module
     model.config.pad_token_id = pad_id
     model.config.use_cache = False  # training needs no key-value cache; generation enables it itself
     model.requires_grad_(False)

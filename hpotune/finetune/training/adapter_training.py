@@ -15,6 +15,7 @@ from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model import adapter
 from hpotune.finetune.model.base_model import BaseModel
 from hpotune.finetune.model.labels import write_labels
+from hpotune.finetune.model.quantized_base import check_quantization
 from hpotune.finetune.output import TrialOutput
 from hpotune.finetune.training import sanity_checks
 from hpotune.finetune.training.optimizer import training_arguments
@@ -98,6 +99,7 @@ def check_settings(spec: TrialSpec) -> None:
     Raises: UserError for a key or a value that a trial does not support.
     """
     assert spec.point.model is not None, "a fine-tuning trial has a model"
+    check_quantization(spec.point.model, {} if trains_whole(spec.point.train) else spec.point.lora)
     if not trains_whole(spec.point.train):
         adapter.lora_config(spec.point.lora, task=spec.point.model.task)
     training_arguments(spec.point.train, seed=spec.seed, folder=Path(spec.folder))
