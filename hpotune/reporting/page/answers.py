@@ -276,9 +276,7 @@ def subject(report: StudyReport) -> str:
     setup, by = report.setup, report.best.ranked_by
     better = "higher" if by.direction == "maximize" else "lower"
     what = (
-        f"LoRA fine-tuning of {setup.subject} on {setup.data}"
-        if setup.data
-        else f"{setup.kind} {setup.subject}"
+        f"Fine-tuning of {setup.subject} on {setup.data}" if setup.data else f"{setup.kind} {setup.subject}"
     )
     return f"{what}, ranked by {by.label} ({better} is better)"
 
