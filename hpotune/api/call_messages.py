@@ -1,4 +1,4 @@
-"""What a call tells its caller while it works: lines, notes, warnings, and whether progress is shown.
+"""Where the messages of a running call go: information, notes, warnings; and whether progress is shown.
 
 The verbs print them; the Python interface passes notes and warnings to `warnings.warn`.
 """

@@ -104,12 +104,13 @@ def list_needed(spec: FetchSpec) -> FetchList:
         tasks |= dict.fromkeys(names)
         needed.attempt(partial(_add_tasks, names, score, needed))
     items = [needed.cached(item) if item.kind == "s3" else item for item in needed.items.values()]
+    missing = [(item.kind, missing_bytes(item)) for item in items]
     return FetchList(
         items=items,
         tasks=[*tasks],
         hub=constants.HF_HUB_CACHE,
-        missing=sum(map(missing_bytes, items)),
-        missing_objects=sum(missing_bytes(item) for item in items if item.kind == "s3"),
+        missing=sum(size for _, size in missing),
+        missing_objects=sum(size for kind, size in missing if kind == "s3"),
         mistakes=[*needed.mistakes],
         warnings=[*needed.warnings],
     )
