@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from hpotune.checks.study_file import Checked
 from hpotune.checks.study_file import check as check_file
+from hpotune.config.space.presets import PRESETS, Basis
+from hpotune.config.yaml_source import Value
 from hpotune.errors import StudyFileError
 from hpotune.planning.memory_plan import memory_note, memory_plan
 from hpotune.records.rehearsal_record import RehearsalResult
@@ -15,6 +17,20 @@ from hpotune.search.start_points import start_points_text
 
 if TYPE_CHECKING:  # a check of the file alone needs neither
     from hpotune.checks.rehearsal import Limits, Rehearsal
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PresetKey:
+    """A key of the study that its preset filled in."""
+
+    key: str
+    """Dotted."""
+    value: Value
+    """As it would be written in a study file."""
+    reason: str
+    basis: Basis | None
+    """What the reason rests on; None: the preset of this version does not have the key."""
+    sources: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -32,6 +48,8 @@ class CheckResult:
     """Names of the searched ones."""
     starts: str = ""
     """Which points the search starts with."""
+    preset: tuple[PresetKey, ...] = ()
+    """What `space` filled in; empty without it."""
     rehearsal: RehearsalResult | None = None
     """None: not rehearsed."""
     rehearsed_before: bool = False
@@ -46,6 +64,28 @@ class CheckResult:
         """Raises: StudyFileError with every mistake, where there is one."""
         if self.mistakes:
             raise StudyFileError(*self.mistakes)
+
+
+def _preset(checked: Checked) -> tuple[PresetKey, ...]:
+    """What `space` filled in. A study that was made by an earlier version may have keys without a reason here."""
+    values = checked.study.source.values
+    preset = PRESETS.get(str(values.get("space")))
+    known = {one.key: one for one in (preset.ranges if preset else ())}
+    found = []
+    for key in checked.preset:
+        one, (section, _, name) = known.get(key), key.partition(".")
+        inner = values[section]
+        assert isinstance(inner, dict), "the key was filled into it"
+        found.append(
+            PresetKey(
+                key=key,
+                value=inner[name],
+                reason=one.reason if one else "",
+                basis=one.basis if one else None,
+                sources=one.sources if one else (),
+            )
+        )
+    return tuple(found)
 
 
 def check_study(
@@ -71,6 +111,7 @@ def check_study(
         trials=checked.study.config.budget.trials,
         parameters=tuple(one.name for one in checked.study.space.searched),
         starts=start_points_text(checked.starts),
+        preset=_preset(checked),
         rehearsal=rehearsal.result if rehearsal is not None else None,
         rehearsed_before=rehearsal is not None and rehearsal.again,
     )

@@ -14,6 +14,7 @@ from hpotune.records.trial import TrialRow
 from hpotune.storage import TrialQueue
 from hpotune.storage.readers.read_only import rows_of
 from hpotune.workspace.folder import StudyFolder, difference_message, folder_of, home_of
+from hpotune.workspace.stored_preset import with_stored_preset
 
 
 def open_study(
@@ -53,7 +54,9 @@ def _changed_file(target: Path, folder: StudyFolder) -> list[str]:
     if not target.is_file() or target.resolve().parent == folder.path:
         return []
     try:
-        values = resolve(read_source(target), home=home_of(target))[0].values
+        file = read_source(target)
+        now = resolve(file, home=home_of(target))[0]
+        values = with_stored_preset(now, folder, written=file.values).values
         resolved = folder.read_resolved().values
         values.setdefault("data_root", resolved.get("data_root"))
         note = difference_message(folder, {key: value for key, value in values.items() if value is not None})

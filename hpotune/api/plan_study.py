@@ -11,6 +11,8 @@ from hpotune.api.call_messages import Line
 from hpotune.checks.gpus import gpu_type_findings
 from hpotune.checks.study_file import check
 from hpotune.config.load import Study
+from hpotune.config.space.preset_filling import preset_note
+from hpotune.config.yaml_source import read_source
 from hpotune.planning.memory_plan import memory_plan
 from hpotune.planning.probe import probe as run_probe
 from hpotune.planning.study_plan import StudyPlan, make_plan
@@ -18,6 +20,7 @@ from hpotune.records.trial import Span, TrialRow
 from hpotune.reporting.views.plan_view import PlanView, plan_view
 from hpotune.storage import TrialQueue
 from hpotune.workspace.folder import StudyFolder, folder_of
+from hpotune.workspace.stored_preset import written_values
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,6 +31,8 @@ class PlannedStudy:
     study: Study
     made: StudyPlan
     view: PlanView
+    preset: str
+    """What came from the preset; empty without one."""
 
     @property
     def spans(self) -> Sequence[Span]:
@@ -36,8 +41,9 @@ class PlannedStudy:
 
     @property
     def notes(self) -> list[str]:
-        """What this machine's Slurm says of the study's GPUs."""
-        return [f"{found.text}; {found.advice}" for found in gpu_type_findings(self.study.config)]
+        """What came from the preset, and what this machine's Slurm says of the study's GPUs."""
+        gpus = [f"{found.text}; {found.advice}" for found in gpu_type_findings(self.study.config)]
+        return [self.preset, *gpus] if self.preset else gpus
 
 
 def plan_study(
@@ -47,7 +53,10 @@ def plan_study(
     folder, study, rows = _read_planned(target, chosen, data_root)
     probed = run_probe(target, folder, data_root=data_root, say=say) if probe else None
     made = make_plan(folder, study.config, rows, probed=probed, memory=memory_plan(study), now=datetime.now())
-    return PlannedStudy(folder=folder, study=study, made=made, view=plan_view(made))
+    values = study.source.values
+    written = read_source(target).values if target.is_file() else written_values(folder, values)
+    note = preset_note(values, written)
+    return PlannedStudy(folder=folder, study=study, made=made, view=plan_view(made), preset=note)
 
 
 def _read_planned(

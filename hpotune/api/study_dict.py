@@ -19,6 +19,7 @@ from hpotune.config.yaml_source import Value, parse_source, read_source, write_y
 from hpotune.errors import StudyFileError
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder, first_difference
+from hpotune.workspace.stored_preset import with_stored_preset
 
 _HEADER = "# Written by hpotune.Study.from_dict ({hash}); once edited by hand, from_dict leaves it alone.\n"
 _OWN = re.compile(r"# Written by hpotune\.Study\.from_dict \(([0-9a-f]{16})\).*\n")
@@ -149,7 +150,9 @@ def _check_replaceable(file: Path, values: Mapping[str, Value]) -> None:
     study = StudyFolder(path=file.with_suffix(""))
     if not study.resolved_file.is_file():
         return
-    now = resolve(parse_source(write_yaml(values), path=file), home=file.parent.resolve())[0].values
+    written = parse_source(write_yaml(values), path=file)
+    found = resolve(written, home=file.parent.resolve())[0]
+    now = with_stored_preset(found, study, written=written.values).values
     now.setdefault("data_root", study.read_resolved().values.get("data_root"))
     key = first_difference(study, {name: one for name, one in now.items() if one is not None})
     if key:

@@ -29,6 +29,7 @@ from hpotune.config.metrics import TRAINING_METRICS, other_form_warning, task_me
 from hpotune.config.paths import resolve
 from hpotune.config.rows.data_check import data_mistakes
 from hpotune.config.schema.sites import Fact, site_defaults, site_remarks
+from hpotune.config.space.preset_filling import filled_keys, preset_note
 from hpotune.config.space.start_from import items
 from hpotune.config.training_method import FULL, METHOD
 from hpotune.config.yaml_source import KeyPath, Mistake, Mistakes, Source, read_source
@@ -37,6 +38,7 @@ from hpotune.search.algorithms.registry import check_algorithm
 from hpotune.search.sampler_setup import sampler_setup
 from hpotune.search.start_points import StartPoint, distinct_start_points, recommended_start_points
 from hpotune.workspace.folder import StudyFolder, difference_message, folder_of_source, home_of, open_folder
+from hpotune.workspace.stored_preset import with_stored_preset
 
 RATE_TOO_LOW, RATE_TOO_HIGH = 1e-7, 3e-2
 """Learning rates of LoRA with AdamW. In 353 published trials on Llama-3.2 (github Kiwy3/BO_PBO_HPO_LLM) none below 1e-7
@@ -56,7 +58,9 @@ class Checked:
     """The points of `search.start_from`; None if the folder holds the study: its start points are stored."""
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
-    """How many GPUs `auto` is, and what was changed in start points of past studies."""
+    """How many GPUs `auto` is, what came from the preset, and what was changed in start points of past studies."""
+    preset: tuple[str, ...] = ()
+    """The keys that `space` filled in, dotted."""
 
     @property
     def warnings(self) -> list[str]:
@@ -97,9 +101,12 @@ def check_source(source: Source, folder: StudyFolder, *, data_root: str | None =
     Raises: StudyFileError with every error, one line each; StoreError where the store's file is something else.
     """
     home, stored = home_of(source.path), folder.resolved_file.is_file()
-    filled = site_defaults(source.values)
+    written, filled = source.values, site_defaults(source.values)
     source, mistakes = resolve(source, home=home, data_root=data_root)
     if stored:
+        source = with_stored_preset(source, folder, written=written)
+        if written.get("space") == folder.read_resolved().values.get("space"):
+            mistakes.pop(("space",), None)  # a preset that this version does not know
         source = with_stored_number(source, folder.read_resolved().values)
     study, gpu_notes = build_study(source), list[str]()
     if is_auto(source.values):
@@ -134,7 +141,8 @@ def check_source(source: Source, folder: StudyFolder, *, data_root: str | None =
         home=home,
         start_points=None if stored else tuple(starts),
         findings=tuple(findings),
-        notes=(*gpu_notes, *notes),
+        notes=tuple(filter(None, (*gpu_notes, preset_note(study.source.values, written), *notes))),
+        preset=(*filled_keys(study.source.values, written),),
     )
 
 

@@ -73,6 +73,7 @@ def _print_checked(study: Path, found: CheckResult, *, as_json: bool) -> None:
                 "warnings": found.warnings,
                 "parameters": found.parameters,
                 "starts": found.starts,
+                "preset": found.preset,
                 "rehearsal": found.rehearsal,
             }
         )

@@ -20,6 +20,7 @@ from typing import cast
 from hpotune.config.built_environment import venv_of_packages
 from hpotune.config.rows.data_files import DATA_FILES as DATA_FILES
 from hpotune.config.schema.sites import with_defaults
+from hpotune.config.space.preset_filling import preset_mistake, preset_ranges, with_preset
 from hpotune.config.space.ranges import dotted
 from hpotune.config.space.start_from import absolute_items
 from hpotune.config.text_files import NotRegularError, expanded, read_file
@@ -47,14 +48,16 @@ _FOLDERS: tuple[KeyPath, ...] = (("data_root",), ("score", "include_path"), ("en
 def resolve(source: Source, *, home: Path, data_root: str | None = None) -> tuple[Source, Mistakes]:
     """The file's values as jobs read them, and an error for each path that is wrong.
 
-    Paths are absolute, and defaults of its site are filled in.
+    Paths are absolute, and defaults of its site and ranges of its preset are filled in.
 
     `home`: where relative paths start. `data_root`: set by the user for all studies; only fine-tuning reads it.
     """
-    values: dict[str, Value] = with_defaults(json.loads(json.dumps(source.values)))
+    values: dict[str, Value] = with_preset(with_defaults(json.loads(json.dumps(source.values))))
     if data_root is not None and values.get("model") is not None:
         values["data_root"] = str(Path(data_root).absolute())
     mistakes: Mistakes = {}
+    if (text := preset_mistake(values)) is not None:
+        mistakes["space",] = f"space={values['space']!r} {text}"
     for key in _PATHS:
         parent = values if len(key) == 1 else values.get(str(key[0]))
         if isinstance(parent, dict) and str(key[-1]) in parent:
@@ -70,7 +73,9 @@ def resolve(source: Source, *, home: Path, data_root: str | None = None) -> tupl
     except ValueError as error:
         mistakes.setdefault(_PACKAGES, f"{dotted(_PACKAGES)}: {error}")
     absolute_items(values, home=home, found=mistakes)  # they are looked up once, when the study is made
-    return replace(source, values=values), mistakes
+    line = source.line(("space",))
+    lines = {one.where: line for one in preset_ranges(source.values)}
+    return replace(source, values=values, lines={**source.lines, **lines}), mistakes
 
 
 def _sources(values: dict[str, Value]) -> dict[str, dict[str, Value]]:

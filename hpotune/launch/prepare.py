@@ -33,6 +33,7 @@ from hpotune.workspace.atomic_files import check_writable
 from hpotune.workspace.code_snapshot import SnapshotResult, snapshot_code
 from hpotune.workspace.folder import StudyFolder, check_same_study, home_of, make_folder, open_folder
 from hpotune.workspace.lock import exclusive_lock
+from hpotune.workspace.stored_preset import with_stored_preset
 from hpotune.workspace.trust import check_files, share_store, store_files
 
 
@@ -192,6 +193,7 @@ def _edited_file(folder: StudyFolder, resolved: Source, *, data_root: str | None
     if data_root is None and file.values.get("data_root") is None and isinstance(before, str):
         data_root = before
     now, _ = resolve(file, home=home_of(file.path), data_root=data_root)
+    now = with_stored_preset(now, folder, written=file.values)
     now = with_stored_number(now, resolved.values)
     return None if now.values == resolved.values else now
 

@@ -27,7 +27,7 @@ STATUS = (
     "bad_nodes jobs queue_age_s rehearsal cancelled_by held repeats_wanted repeats opening"
 )
 KEYS = [
-    (["check"], "ok mistakes warnings parameters starts rehearsal"),
+    (["check"], "ok mistakes warnings parameters starts preset rehearsal"),
     (["fetch"], "downloaded warnings lock"),
     (["bundle", "-o", "own.tar"], "bundle manifest"),
     (["run"], BEST),

@@ -145,6 +145,9 @@ class StudyConfig(PointConfig):
     site: str | None = None
     """A known cluster, whose defaults are taken for keys of `resources` that the file does not give; `hpotune sites`
     lists them with their sources. null: none."""
+    space: str | None = None
+    """A preset: ranges and values for keys of `lora` and `train` that the file does not give, `lora-default` or
+    `full-default` (docs/presets.md: each with its reason and source). null: none."""
     python: str | None = None
     """Instead of model and data: FILE.py:FUNCTION, called with `params`; returns a number or a dict of numbers. null:
     none."""

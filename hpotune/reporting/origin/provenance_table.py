@@ -41,6 +41,7 @@ def study_provenance_rows(view: StudyProvenanceView) -> dict[str, str]:
         "git commit": commit,
         "untracked files": ", ".join(view.untracked[:5]) + (" …" if len(view.untracked) > 5 else ""),
         "hpotune's commit": view.own_commit or "",
+        "space": f"preset {view.preset}: {', '.join(view.preset_keys) or 'no key'}" if view.preset else "",
         "code snapshots": ", ".join(view.code),
         **{name: "; ".join(map(content_text, found)) for name, found in view.contents.items()},
         "nodes": ", ".join(

@@ -16,6 +16,7 @@ from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.origin.content import Content
 from hpotune.workspace.origin.environment import Environment, environment_differences, read_environment
 from hpotune.workspace.origin.trial_provenance import TrialProvenance, read_trial_provenance
+from hpotune.workspace.stored_preset import preset_in
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,6 +62,10 @@ class StudyProvenanceView:
     untracked: tuple[str, ...]
     own_commit: str | None
     """Of hpotune, where it ran from a git repository."""
+    preset: str | None
+    """The preset of its space; None: the study file gives all ranges."""
+    preset_keys: tuple[str, ...]
+    """The keys that came from it, dotted."""
     environments: tuple[EnvironmentView, ...]
     """By their first trial."""
     contents: Mapping[str, tuple[Content, ...]]
@@ -95,6 +100,7 @@ def trial_provenance(
 def study_provenance(folder: StudyFolder, rows: Sequence[TrialRow]) -> StudyProvenanceView:
     """The provenance of the study and of its trials together."""
     made, diff = folder.provenance(), folder.path / "git.diff"
+    preset = preset_in(folder, folder.read_resolved().values)
     started = [row.number for row in rows if row.attempts or row.state not in ("waiting", "running")]
     read = {number: read_trial_provenance(folder.trial(number)) for number in started}
     found = {number: one for number, one in read.items() if one is not None}
@@ -114,6 +120,8 @@ def study_provenance(folder: StudyFolder, rows: Sequence[TrialRow]) -> StudyProv
         diff=diff if diff.is_file() else None,
         untracked=made.untracked,
         own_commit=made.own_commit,
+        preset=None if preset is None else preset[0],
+        preset_keys=() if preset is None else preset[1],
         environments=_environments(folder, found),
         contents={name: tuple(every.values()) for name, every in contents.items()},
         code=tuple(dict.fromkeys(one.code for one in found.values() if one.code)),
