@@ -20,6 +20,7 @@ from tests.fixtures.postgres import Postgres
 ROOT = Path(__file__).resolve().parents[1]
 pytest_plugins = [
     "tests.fixtures.slurm_cluster",
+    "tests.fixtures.hyperqueue_server",
     "tests.fixtures.slurm_commands",
     "tests.fixtures.trained_study",
 ]

@@ -129,10 +129,15 @@ def _warnings(checked: Checked, rehearsal: Rehearsal | None, *, cluster: bool) -
 
 
 def _cluster_warnings(checked: Checked) -> list[str]:
-    """What this machine's Slurm says of the study's GPUs, and files that compute nodes do not see."""
+    """What this machine's Slurm says of the study's GPUs, files that compute nodes do not see, and HyperQueue."""
     from hpotune.checks.gpus import gpu_type_findings
+    from hpotune.checks.hyperqueue_server import hyperqueue_findings
     from hpotune.checks.node_local import node_local_findings
 
     config = checked.study.config
-    found = [*gpu_type_findings(config), *node_local_findings(config, checked.folder)]
-    return [finding.message(checked.study.source) for finding in found]
+    found = [
+        *gpu_type_findings(config),
+        *node_local_findings(config, checked.folder),
+        *hyperqueue_findings(config),
+    ]
+    return [finding.message(checked.study.source) for finding in found if finding.level != "ok"]

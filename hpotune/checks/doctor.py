@@ -1,4 +1,4 @@
-"""`hpotune doctor`: checks of Slurm, file system, GPUs, library versions, caches and store, with advice.
+"""`hpotune doctor`: checks of Slurm, HyperQueue, file system, GPUs, library versions, caches and store, with advice.
 
 Imports no library of the training: only their installed versions are read.
 """
@@ -15,6 +15,7 @@ from hpotune.checks.doctor_slurm import held_findings, slurm_findings
 from hpotune.checks.finding import Finding as Finding
 from hpotune.checks.finding import exit_code as exit_code
 from hpotune.checks.gpus import gpu_lines
+from hpotune.checks.hyperqueue_server import hyperqueue_findings
 from hpotune.checks.node_local import node_local_findings
 from hpotune.config.load import load_study
 from hpotune.config.schema.study_config import StudyConfig
@@ -43,6 +44,7 @@ def findings(target: Path) -> list[Finding]:
     checks: list[Callable[[], Iterator[Finding]]] = [
         lambda: slurm_findings(config),
         lambda: held_findings(study_folder),
+        lambda: hyperqueue_findings(config),
         lambda: _files(folder),
         lambda: node_local_findings(config, study_folder) if config else iter(()),
         lambda: disk_clock(folder),

@@ -11,7 +11,7 @@ from hpotune.errors import ClusterError, HpotuneError, StoreError
 
 Level = Literal["ok", "note", "bad"]
 """ok: no problem. note: a warning. bad: an error."""
-CLUSTER, STORE = ("slurm", "limits", "partition"), ("store",)
+CLUSTER, STORE = ("slurm", "limits", "partition", "hyperqueue"), ("store",)
 """Kinds of findings with an exit code of their own."""
 
 

@@ -173,7 +173,7 @@ def worker(
     import platform
     from functools import partial
 
-    from hpotune.records.trial import ENDS_WITH_STDIN
+    from hpotune.records.trial import ENDS_WITH_STDIN, HYPERQUEUE_TASK
     from hpotune.worker.objective.process import end_with_stdin
 
     if os.environ.pop(ENDS_WITH_STDIN, ""):
@@ -204,6 +204,7 @@ def worker(
     me = this_worker(os.environ, host=platform.node())
     config = folder.load().config
     times = job_times(folder, config, os.environ, job=me.job)
+    asks_slurm = times is not None and HYPERQUEUE_TASK not in os.environ
 
     def run_once() -> WorkerResult:
         loop = WorkerLoop.open(
@@ -212,8 +213,8 @@ def worker(
             env=env,
             deadline=times.end if times else None,
             limit_s=times.limit_s if times else None,
-            ask_times=partial(query_times, folder, me.job) if times else None,
-            ask_loss=partial(job_loss, os.environ, me) if times else None,
+            ask_times=partial(query_times, folder, me.job) if asks_slurm else None,
+            ask_loss=partial(job_loss, os.environ, me) if asks_slurm else None,
             code=code,
             requeue_cause=requeue_cause(os.environ),
         )
@@ -223,7 +224,12 @@ def worker(
     with using_snapshot(folder, code, job=me.job):
         try:
             done = run_once()
-            if done.broken_node and exclude_node(me.job, me.host, partition=config.resources.partition):
+            of_slurm = HYPERQUEUE_TASK not in os.environ
+            if (
+                done.broken_node
+                and of_slurm
+                and exclude_node(me.job, me.host, partition=config.resources.partition)
+            ):
                 say(f"asked Slurm to start no more of job {me.job.split('_')[0]} on {me.host}", err=True)
         finally:
             if follow_up:

@@ -117,7 +117,7 @@ def _values(study: Study, listed: DerivedPoints, *, name: str, store: str) -> di
         "params": {POSITION.partition(".")[2]: {"int": [0, max(1, count - 1)]}},
         "constraints": [f"{POSITION} < {count}"],
         "search": {"algorithm": LISTED, "seed": config.search.seed},
-        "execution": {"lease_s": config.execution.lease_s},
+        "execution": {"place": config.execution.place, "lease_s": config.execution.lease_s},
         "plan": _times(config),
         "resources": {**_dump(config.resources), "rehearsal": "here"},
         "store": store,

@@ -138,7 +138,7 @@ def follow_up(
 def _all_nodes(config: StudyConfig, due: Sequence[JobSpec]) -> str:
     """That every node of the partition is excluded as broken: sbatch would refuse the job; empty otherwise."""
     excluded = {host for spec in due for host in spec.exclude}
-    if not excluded:
+    if not excluded or config.execution.place == "hyperqueue":
         return ""
     nodes = nodes_of(config.resources.partition)
     if not nodes or nodes - excluded - host_names(config.resources.exclude or ""):
@@ -168,7 +168,8 @@ def _submit_workers(
     Raises: ClusterError where the first job is refused and no other worker is left to continue the study.
     """
     follows = config.resources.follow_up is True
-    at_most = max_array_size() if any(spec.count > 1 for spec in due) else None
+    on_slurm = config.execution.place == "slurm"
+    at_most = max_array_size() if on_slurm and any(spec.count > 1 for spec in due) else None
     newest = find_snapshot(folder)
     code = newest.hash if newest else None
     ids: list[str] = []

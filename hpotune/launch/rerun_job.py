@@ -7,6 +7,7 @@ from pathlib import Path
 from shlex import join
 
 from hpotune.config.schema.study_config import StudyConfig
+from hpotune.errors import ClusterError
 from hpotune.records.jobs import JobSpec
 from hpotune.slurm.job_script import clean_environment, command_executor, job_python
 from hpotune.slurm.partitions import with_types_here
@@ -29,8 +30,12 @@ class SubmittedRerun:
 def check_rerun_job(folder: StudyFolder, config: StudyConfig) -> None:
     """Ask Slurm whether it would accept the job, before anything is made.
 
-    Raises: ClusterError where Slurm is not installed or would refuse it.
+    Raises: ClusterError where Slurm is not installed or would refuse it, or the study runs on HyperQueue.
     """
+    if config.execution.place == "hyperqueue":
+        raise ClusterError(
+            "rerun: --slurm is for studies with execution.place: slurm; run it here, without --slurm"
+        )
     check_submittable(folder, config, _ONE)
 
 

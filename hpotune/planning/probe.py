@@ -61,6 +61,10 @@ def probe(
     Raises: HpotuneError where the copy fails or does not end in time; its folder is deleted.
     """
     checked = check(target, data_root=data_root)
+    if checked.study.config.execution.place == "hyperqueue":
+        raise ClusterError(
+            f"{target}: --probe measures jobs of Slurm, and execution.place is hyperqueue; write plan.trial_s instead"
+        )
     parent = folder.path.parent
     parent.mkdir(parents=True, exist_ok=True)
     hidden = tempfile.TemporaryDirectory(

@@ -39,6 +39,7 @@ from hpotune.records.jobs import JobSpec
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.next_jobs import next_jobs
 from hpotune.slurm.commands import require_slurm
+from hpotune.slurm.hyperqueue.task_submission import tasks_text
 from hpotune.slurm.job_arrays import max_array_size, split_array
 from hpotune.slurm.job_script import sbatch_text
 from hpotune.workspace.atomic_files import write_atomic
@@ -62,7 +63,7 @@ class StudyPlan:
     array_limit: int | None
     """MaxArraySize; None: not known."""
     sbatch: str | None
-    """Script of the first job; None without Slurm."""
+    """Script of the first job, for HyperQueue after the command that submits it; None without Slurm."""
     no_slurm: str
     """Why there is no script; empty where there is one."""
     mode_results: tuple[ModeResult, ...]
@@ -94,7 +95,7 @@ def make_plan(
     """The plan of the whole study from its start. Submits and writes nothing; the folder need not exist."""
     learned = measured_times(folder, rows) if rows else MeasuredTimes()
     known = estimates(config, learned, read_probe(folder) if probed is None else probed)
-    limit, no_slurm = _cluster()
+    limit, no_slurm = _cluster(config)
     cut = partial(split_array, at_most=limit)
     ways = tuple(compare_modes(config, known.simulation_times, begin=now, split=cut))
     chosen, reason = recommend(ways)
@@ -119,11 +120,14 @@ def make_plan(
 
 def _script(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:
     newest = find_snapshot(folder)
-    return sbatch_text(folder, config, spec, code=newest.hash if newest else None)
+    text = tasks_text if config.execution.place == "hyperqueue" else sbatch_text
+    return text(folder, config, spec, code=newest.hash if newest else None)
 
 
-def _cluster() -> tuple[int | None, str]:
-    """MaxArraySize, and why it is not known."""
+def _cluster(config: StudyConfig) -> tuple[int | None, str]:
+    """MaxArraySize, and why it is not known; HyperQueue has no such limit."""
+    if config.execution.place == "hyperqueue":
+        return None, ""
     try:
         require_slurm()
     except ClusterError:
@@ -157,7 +161,7 @@ def record_plan(folder: StudyFolder, config: StudyConfig, *, local: bool = False
     again = simulate_repeats(config, known.simulation_times, begin=datetime.now(), local=local)
     stored = {
         "recorded": time.time(),
-        "place": "local" if local else "slurm",  # words: ignore
+        "place": "local" if local else config.execution.place,
         **result_summary(config, outcome),
         "queue_s": 0.0 if local else known.queue_s.value,
         "figures": stored_estimates(known),

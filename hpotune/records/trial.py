@@ -219,6 +219,15 @@ ENDS_WITH_STDIN = "HPOTUNE_ENDS_WITH_STDIN"
 """Set for the workers of `hpotune run`: they end when their standard input is closed, as it is by a kill -9 of it."""
 
 
+HYPERQUEUE_TASK = "HPOTUNE_TASK"
+"""In a task of HyperQueue: the worker's job, JOB_TASK, with hpotune's own number of the job."""
+
+
+def job_id(env: Mapping[str, str]) -> str:
+    """The job of this process: hpotune's for a task of HyperQueue, else Slurm's; `local` outside both."""
+    return env.get(HYPERQUEUE_TASK) or slurm_job_id(env) or LOCAL
+
+
 def slurm_job_id(env: Mapping[str, str]) -> str | None:
     """The job of this process: JOB, or ARRAY_ELEMENT (the number of an array alone means all its elements); None
     outside Slurm."""

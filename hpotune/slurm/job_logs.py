@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from hpotune.config.json_file import optional_object
 from hpotune.errors import ClusterError
 from hpotune.records.trial import LOCAL
 from hpotune.slurm.commands import limited_time, run_command
@@ -28,7 +29,10 @@ def job_logs(folder: StudyFolder, job: str) -> list[Path]:
         return []
     number, _, element = job.partition("_")
     own = filter(Path.is_file, (folder.jobs / number).glob(f"{number}_{element or '*'}_*log.out"))
-    return sorted(own, key=_element) or sorted(filter(Path.is_file, _by_slurm(job)), key=_element)
+    found = sorted(own, key=_element)
+    if found or (optional_object(folder.jobs / number / "job.json") or {}).get("hq_name"):
+        return found
+    return sorted(filter(Path.is_file, _by_slurm(job)), key=_element)
 
 
 def _element(path: Path) -> tuple[int, ...]:

@@ -20,6 +20,7 @@ from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.schema.walltime import TIME, seconds
 from hpotune.errors import ClusterError, StoreError
 from hpotune.records.jobs import JobTimes
+from hpotune.records.trial import HYPERQUEUE_TASK
 from hpotune.slurm.command_tables import JOB_ID, query_squeue, query_table, scontrol_fields
 from hpotune.slurm.commands import CommandMissing, UnreadableAnswer, run_command
 from hpotune.slurm.job_arrays import array_job_id, array_job_ids, expand_ids
@@ -27,6 +28,8 @@ from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import exclusive_lock
 
+ALLOCATION_END = "HPOTUNE_ALLOCATION_END"
+"""In a task of HyperQueue: when the Slurm job ends in which it runs, in Unix seconds."""
 SHARED_S = 30.0
 """Age in seconds up to which the workers of a study share an answer about their jobs' times."""
 ANSWER_S = 20.0
@@ -38,10 +41,13 @@ _TOLERANCE_S = 5
 def job_times(
     folder: StudyFolder, config: StudyConfig, env: Mapping[str, str], *, job: str
 ) -> JobTimes | None:
-    """When this job ends, by what was known at its start; None outside Slurm and where that is unknown.
+    """When this job ends, by what was known at its start; None outside jobs and where that is unknown.
 
-    Sources, in this order: SLURM_JOB_END_TIME, the job's start and its recorded time limit, Slurm.
+    Sources, in this order: SLURM_JOB_END_TIME, the job's start and its recorded time limit, Slurm. For a task of
+    HyperQueue: its own time limit, or the end of the Slurm job in which it runs.
     """
+    if HYPERQUEUE_TASK in env:
+        return _task_times(_recorded_limit_s(folder, config, job), env)
     if "SLURM_JOB_ID" not in env:
         return None
     limit_s = _recorded_limit_s(folder, config, job)
@@ -51,6 +57,15 @@ def job_times(
         start = float(env.get("HPOTUNE_JOB_START") or time.time())
         return JobTimes(end=start + limit_s, limit_s=limit_s)
     return query_times(folder, job, max_age_s=0.0)  # a hand-written batch script
+
+
+def _task_times(limit_s: float | None, env: Mapping[str, str]) -> JobTimes | None:
+    ends = []
+    with suppress(ValueError):
+        ends += [float(env.get("HPOTUNE_JOB_START") or time.time()) + limit_s] if limit_s is not None else []
+    with suppress(KeyError, ValueError):
+        ends.append(float(env[ALLOCATION_END]))
+    return JobTimes(end=min(ends), limit_s=limit_s) if ends else None
 
 
 def _recorded_limit_s(folder: StudyFolder, config: StudyConfig, job: str) -> float | None:

@@ -17,7 +17,7 @@ from hpotune.errors import ClusterError
 from hpotune.records.jobs import JobUsage
 from hpotune.slurm.command_tables import JOB_ID, STATE, Row, query_table
 from hpotune.slurm.job_arrays import array_job_id, array_job_ids
-from hpotune.slurm.study_jobs import submitted_jobs
+from hpotune.slurm.study_jobs import slurm_job_ids, submitted_jobs
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
 
@@ -32,7 +32,8 @@ _BYTES = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 def record_usage(folder: StudyFolder) -> None:
     """Write usage.json for every job whose elements have all ended and that has none yet. Errors leave it for later."""
-    missing = {job.id: job.count for job in submitted_jobs(folder) if not usage_file(folder, job.id).exists()}
+    jobs = [job for job in submitted_jobs(folder) if not job.hq_name]
+    missing = {job.id: job.count for job in jobs if not usage_file(folder, job.id).exists()}
     with suppress(ClusterError, OSError):
         found = query_usage(list(missing))
         for job, count in missing.items():
@@ -44,7 +45,7 @@ def record_usage(folder: StudyFolder) -> None:
 
 def study_usage(folder: StudyFolder) -> dict[str, JobUsage]:
     """The usage of the study's jobs by id: as recorded, else as sacct says now; nothing of a job that neither knows."""
-    jobs = [job.id for job in submitted_jobs(folder)]
+    jobs = slurm_job_ids(folder)
     recorded = {one.id: one for job in jobs for one in _read_usage(usage_file(folder, job))}
     known = set(map(array_job_id, recorded))
     with suppress(ClusterError):

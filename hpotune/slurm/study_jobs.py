@@ -22,6 +22,8 @@ from hpotune.records.jobs import JobKind, JobRow, job_kind
 from hpotune.records.trial import LOCAL, Cause, Failure, TrialRow, Worker
 from hpotune.slurm.commands import run_command
 from hpotune.slurm.heartbeat_states import mark_jobs, states_from_heartbeats
+from hpotune.slurm.hyperqueue.task_states import cancel_tasks, query_task_states
+from hpotune.slurm.job_arrays import array_job_id
 from hpotune.slurm.job_states import query_states
 from hpotune.slurm.partitions import host_names, nodes_of
 from hpotune.workspace.atomic_files import write_atomic
@@ -64,15 +66,25 @@ class SubmittedJob:
     """Elements."""
     throttle: int
     """Elements that may run at a time."""
+    hq_name: str = ""
+    """Its name on the HyperQueue server; empty for a job of Slurm."""
 
 
 def submitted_jobs(folder: StudyFolder) -> list[SubmittedJob]:
-    """Every job array that hpotune submitted for the study, oldest first.
+    """Every job array that hpotune submitted for the study, on Slurm and HyperQueue, oldest first.
 
     Raises: DamagedFileError for a job.json that cannot be read.
     """
     jobs = [_recorded_job(path) for path in folder.jobs.glob("*/job.json")]
     return sorted(jobs, key=lambda job: int(job.id))
+
+
+def slurm_job_ids(folder: StudyFolder) -> list[str]:
+    """The ids of those that were submitted to Slurm.
+
+    Raises: DamagedFileError as `submitted_jobs`.
+    """
+    return [job.id for job in submitted_jobs(folder) if not job.hq_name]
 
 
 def _recorded_job(file: Path) -> SubmittedJob:
@@ -91,6 +103,7 @@ def _recorded_job(file: Path) -> SubmittedJob:
             kind=job_kind(job["kind"]),
             count=int(job["count"]),
             throttle=int(job.get("throttle", job["count"])),
+            hq_name=str(job.get("hq_name", "")),
         )
 
 
@@ -117,12 +130,14 @@ def query_jobs(
 def _ask_slurm(folder: StudyFolder, trials: Sequence[TrialRow], *, lease_s: float) -> JobsAnswer:
     """Slurm's answer now, kept in the study's folder. Raises: ClusterError when Slurm does not answer."""
     kinds, asked_at = _known_jobs(folder, trials), time.time()
+    names = {job.id: job.hq_name for job in submitted_jobs(folder) if job.hq_name}
+    tasks = [id_ for id_ in kinds if array_job_id(id_) in names]
+    from_heartbeats = partial(states_from_heartbeats, folder, trials, lease_s=lease_s)
     missing: list[str] = []
     try:
-        found = query_states(
-            list(kinds),
-            from_heartbeats=partial(states_from_heartbeats, folder, trials, lease_s=lease_s),
-            missing=missing,
+        found = query_task_states(tasks, names, from_heartbeats=from_heartbeats)
+        found |= query_states(
+            [id_ for id_ in kinds if id_ not in found], from_heartbeats=from_heartbeats, missing=missing
         )
     except ClusterError as error:
         _write_cache(folder, asked_at, JobsAnswer(rows=(), error=str(error)))
@@ -248,10 +263,14 @@ def failure_by_job_state(rows: Sequence[JobRow]) -> Callable[[Worker], Failure |
 def cancel_jobs(folder: StudyFolder, ids: Sequence[str]) -> None:
     """Cancel waiting and running jobs.
 
-    Raises: ClusterError when Slurm does not answer.
+    Raises: ClusterError when Slurm or HyperQueue does not answer.
     """
+    names = {job.id: job.hq_name for job in submitted_jobs(folder) if job.hq_name}
+    tasks = [id_ for id_ in ids if array_job_id(id_) in names]
     if ids:
-        run_command(["scancel", *ids])
+        if jobs := [id_ for id_ in ids if id_ not in tasks]:
+            run_command(["scancel", *jobs])
+        cancel_tasks([names[array_job_id(id_)] for id_ in tasks])
         with suppress(OSError):
             mark_jobs(folder, ids, "cancelled")
         invalidate_cache(folder)

