@@ -43,7 +43,7 @@ from hpotune.finetune.model.hub import model_folder
 HERE = Path(__file__).parent
 SCRIPT = HERE / "peers" / "finetune_script.py"
 BATCH = 4
-SIZES = ((8, 8), (32, 32), (128, 100))
+SIZES = ((8, 8), (48, 24), (200, 400))
 """Rows to train on and items to score: three sizes of trial."""
 Found = dict[float, dict[str, Any]]
 """By learning rate: losses by step, acc_norm."""
