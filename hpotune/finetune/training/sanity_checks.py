@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -15,13 +16,14 @@ from hpotune.config.yaml_source import Value
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model import adapter
 from hpotune.finetune.model.adapter import AdapterInit
-from hpotune.finetune.training.loss import Row, autocast, batch_loss, collate, forward
+from hpotune.finetune.training.loss import IGNORED, Row, autocast, batch_loss, collate, forward
 from hpotune.finetune.trial_errors import NotFinite, SanityCheckFailure
 
 CheckRecord = dict[str, Value]
 ROWS, TOKENS, AMONG = 2, 32, 256
-"""The fixed batch: so many rows, the shortest that have so many tokens, among the first AMONG. Each trial computes it
-four times; short rows pass through every layer too, and two long ones took a quarter of a small trial on a CPU."""
+"""The fixed batch: so many rows, the shortest that have so many tokens, among the first AMONG, and of a longer one only
+so many tokens. Each trial computes it four times: few tokens pass through every layer too, and two whole rows took a
+quarter of a small trial on a CPU."""
 
 # Allowed relative difference of two losses that should be equal. exact: the new adapter adds zeros; rounded: it adds
 # terms that cancel up to rounding; compensated: its product is subtracted from the base weights, which are rounded to
@@ -49,7 +51,17 @@ def fixed_batch_loss(model: torch.nn.Module, rows: Sequence[Row], *, pad_id: int
 def _fixed_batch(rows: Sequence[Row]) -> list[Row]:
     """The shortest rows of at least TOKENS tokens; where these are too few, the longest of the shorter ones."""
     by_length = sorted(rows[:AMONG], key=lambda row: (len(row.ids) < TOKENS, abs(len(row.ids) - TOKENS)))
-    return by_length[:ROWS]
+    return [_window(row) for row in by_length[:ROWS]]
+
+
+def _window(row: Row) -> Row:
+    """The tokens up to the last one that the loss counts, at most TOKENS; a row with one target stays whole."""
+    if len(row.targets) != len(row.ids):
+        return row
+    counted = [position for position, target in enumerate(row.targets) if target != IGNORED]
+    end = counted[-1] + 1 if counted else len(row.ids)
+    part = slice(max(0, end - TOKENS), end)
+    return replace(row, ids=row.ids[part], targets=row.targets[part])
 
 
 def check_identity(

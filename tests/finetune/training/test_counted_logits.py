@@ -9,6 +9,7 @@ import torch
 import transformers
 from torch.nn import functional
 
+from hpotune.finetune.training import counted_logits as module
 from hpotune.finetune.training.counted_logits import counted_logits
 
 SIZE = {
@@ -126,3 +127,31 @@ def test_not_finite_logits_are_all_computed() -> None:
         model.get_output_embeddings().weight.fill_(torch.nan)
     found = counted_logits(model, IDS, MASK, POSITIONS)
     assert (found.shape, bool(found.isnan().all())) == ((4, 61), True)
+
+
+def test_models_of_a_kind_share_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_applies", {})
+    first, second = made("llama"), made("llama")
+    _, seen = heights(first, POSITIONS)
+    assert len(seen) == 3
+    found, seen = heights(second, POSITIONS)
+    assert seen == [len(POSITIONS)]
+    assert torch.allclose(found, heights(first, POSITIONS)[0], rtol=0, atol=1e-13)
+
+
+def test_patched_layer_is_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_applies", {})
+    heights(made("llama"), POSITIONS)
+    model = made("llama")
+    layer = model.get_output_embeddings()
+    layer.register_forward_hook(lambda _, __, found: found + torch.arange(found.shape[1])[None, :, None])
+    every = model(input_ids=IDS, attention_mask=MASK).logits.flatten(0, 1)[POSITIONS]
+    assert torch.equal(counted_logits(model, IDS, MASK, POSITIONS), every)
+
+
+def test_logits_without_number_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_applies", {})
+    broken = made("llama")
+    broken.get_output_embeddings().weight.data.fill_(torch.nan)
+    assert counted_logits(broken, IDS, MASK, POSITIONS).isnan().all()
+    assert module._applies == {}

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForMaskedLM
 from hpotune.finetune import pipeline
 from hpotune.finetune.model import adapter
 from hpotune.finetune.training import sanity_checks
-from hpotune.finetune.training.loss import Row
+from hpotune.finetune.training.loss import IGNORED, Row
 from hpotune.finetune.trial_errors import NotFinite, SanityCheckFailure
 from tests.fixtures.tiny_model import tiny_tokenizer, topic_rows
 from tests.fixtures.tiny_trials import run_here
@@ -175,8 +175,20 @@ def test_saved_adapter_is_readable_by_others(make_spec):
 
 @pytest.mark.parametrize(
     ("lengths", "chosen"),
-    [([200, 40, 9, 33, 60], [33, 40]), ([5, 9, 7], [9, 7]), ([90, 12, 20], [90, 20]), ([8], [8])],
+    [([200, 40, 9, 33, 60], [32, 32]), ([5, 9, 7], [9, 7]), ([90, 12, 20], [32, 20]), ([8], [8])],
 )
 def test_fixed_batch_has_short_rows(lengths, chosen):
     rows = [Row(ids=[1] * length, targets=[1] * length) for length in lengths]
     assert [len(row.ids) for row in sanity_checks._fixed_batch(rows)] == chosen
+
+
+def test_fixed_batch_ends_with_counted_tokens():
+    targets = [IGNORED] * 40 + [*range(40, 60)] + [IGNORED] * 5
+    [window] = sanity_checks._fixed_batch([Row(ids=[*range(65)], targets=targets)])
+    assert window.ids == [*range(28, 60)]
+    assert window.targets == [IGNORED] * 12 + [*range(40, 60)]
+
+
+def test_fixed_batch_keeps_rows_of_classes():
+    [row] = sanity_checks._fixed_batch([Row(ids=[1] * 90, targets=[2])])
+    assert len(row.ids) == 90
