@@ -132,7 +132,7 @@ def is_worker(row: TrialRow) -> bool:
 
 
 def kill_worker(testbed: Testbed, row: TrialRow) -> bool:
-    """kill -9 of a worker of hpotune; the script around it lives."""
+    """kill -9 of a worker of hpotune; the script around it stays."""
     return row.worker is not None and kill(row.worker.pid)
 
 
