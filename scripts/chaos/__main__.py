@@ -106,7 +106,7 @@ def run(testbed: Testbed, name: str, options: argparse.Namespace, plan: list[str
     faults = sorted(study.ledger.faults, key=lambda fault: fault.at)
     return Run(
         rows=study.rows(), accounts=study.accounts(), faults=faults, wall_s=wall_s, submits=study.submits,
-        repairs=study.repairs, submitted=study.submitted(), words=study.words,
+        resumes=study.resumes, repairs=study.repairs, submitted=study.submitted(), words=study.words,
     )  # fmt: skip
 
 

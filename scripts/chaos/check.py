@@ -17,6 +17,8 @@ from hpotune.records.trial import Attempt, TrialRow
 
 TARGETED = ("kill_worker", "kill_rank", "kill_trial", "scancel", "timeout", "stopped")
 """Kinds whose victim is known by its trial."""
+CANCELS = ("scancel", "cancelled")
+"""Kinds that are a user's own cancel of a worker: a study whose last worker he cancels waits for `hpotune resume`."""
 OF_JOBS = ("timeout",)
 """Kinds that strike a job's later trials too: a limit that was cut stays cut."""
 FORGETFUL_S = 15.0
@@ -39,6 +41,8 @@ class Run:
     wall_s: float = 0.0
     submits: int = 0
     """How often a user had to say `hpotune submit` again."""
+    resumes: int = 0
+    """How often he had to say `hpotune resume`, having cancelled the last worker himself."""
     repairs: Sequence[str] = ()
     """What an administrator had to do."""
     submitted: Mapping[str, float] = field(default_factory=dict)
@@ -61,6 +65,7 @@ def report(calm: Run, storm: Run, *, trials: int, faults: int, waste: float) -> 
     twice = [number for number, times in numbers.items() if times > 1]
     missing = sorted(set(range(trials)) - set(numbers))
     struck = [fault for fault in storm.faults if fault.struck]
+    cancels = sum(fault.kind in CANCELS for fault in struck)
     unfit, strange = unfit_fates(storm), unexplained(storm)
     checks = {
         "the study ended by itself": (not storm.words, storm.words or f"{storm.wall_s:.0f} s"),
@@ -74,6 +79,10 @@ def report(calm: Run, storm: Run, *, trials: int, faults: int, waste: float) -> 
         "no number is missing": (not missing, str(missing)),
         "none is running or waiting": (not states["running"] + states["waiting"], str(dict(states))),
         f"GPU-hours are at most {waste} x the calm run's": (max(ratios.values()) <= waste, str(ratios)),
+        "it was resumed only after a user's cancel": (
+            storm.resumes <= cancels,
+            f"{storm.resumes} times, {cancels} cancels",
+        ),
         "every victim's cause is right": (not unfit, "; ".join(unfit[:8])),
         "every cause has its fault": (not strange, "; ".join(strange[:8])),
     }
@@ -85,6 +94,7 @@ def report(calm: Run, storm: Run, *, trials: int, faults: int, waste: float) -> 
         "ratio": ratios,
         "wall_s": {"calm": round(calm.wall_s, 1), "storm": round(storm.wall_s, 1)},
         "submits": storm.submits,
+        "resumes": storm.resumes,
         "repairs": list(storm.repairs),
         "failed": {row.number: str(row.failure) for row in storm.rows if row.state == "failed"},
         "jobs": dict(Counter(account.state for account in storm.accounts)),
@@ -266,7 +276,8 @@ def as_text(summary: Mapping[str, Any]) -> str:
         f"{hours['storm']['stopped']:.4f} GPU-hours; jobs: {summary['jobs']}"
     )
     lines.append(
-        f"submitted again: {summary['submits']}; an administrator's repairs: {summary['repairs'] or 'none'}"
+        f"submitted again: {summary['submits']}; resumed after a user's cancel: {summary['resumes']}; "
+        f"an administrator's repairs: {summary['repairs'] or 'none'}"
     )
     lines += [f"trial {number} failed: {why}" for number, why in summary["failed"].items()]
     for name, check in summary["checks"].items():

@@ -42,14 +42,13 @@ score: {{objective: {{metric: value, direction: minimize}}}}
 """
 WARM = """\
 model: {{path: {folder}/model, dtype: float64}}
-data: {{path: {folder}/task/train.jsonl, max_length: 256, rows: 60, validation: 12}}
-lora: {{r: {{choice: [2, 4, 8]}}, lora_alpha: 8, lora_dropout: 0.1}}
+data: {{path: {folder}/task/train.jsonl, max_length: 256, rows: 24, validation: 4}}
+lora: {{r: {{choice: [2, 4, 8]}}, lora_alpha: 8, lora_dropout: 0.1, target_modules: [q_proj, v_proj]}}
 train:
   learning_rate: {{float: [1.0e-3, 1.0e-2], log: true}}
-  global_batch_size: 8
-  max_steps: 60
-  save_steps: 10
-  logging_steps: 1
+  global_batch_size: 2
+  max_steps: 30
+  save_steps: 5
 score: {{objective: {{metric: eval_loss}}}}
 checks: {{baseline: false}}
 keep: {{best: 0}}
@@ -98,6 +97,9 @@ class Study:
     """Kinds of faults still to strike, next first."""
     ledger: faults_.Ledger = field(default_factory=faults_.Ledger)
     submits: int = 0
+    """How often a user said `hpotune submit` again, where the study was idle."""
+    resumes: int = 0
+    """How often a user said `hpotune resume`, where he had cancelled the last worker."""
     repairs: list[str] = field(default_factory=list)
     words: str = ""
     _threads: list[threading.Thread] = field(default_factory=list)
@@ -193,6 +195,8 @@ class Study:
         ]
         if status["state"] == "idle":
             self._submit()
+        elif status["state"] == "cancelled":
+            self._resume()
         elif status["state"] == "stopped" and not live:
             self.words = f"the study stopped: {status['reason']}"
         return status["state"] == "done" and not live
@@ -207,6 +211,12 @@ class Study:
                 self.words = f"hpotune submit: {done.stderr.strip()}"
         elif not first:
             say(f"was idle; submitted again: {done.stdout.split()}")
+
+    def _resume(self) -> None:
+        """Continue the study after the user's own cancel took the last worker: it waits for him then."""
+        self.resumes += 1
+        done = self.testbed.hpotune("resume", self.file, "--json")
+        say(f"was cancelled; resumed: {(done.stderr if done.returncode else done.stdout).split()}")
 
     def _repair(self) -> None:
         """Frees held jobs and takes nodes back into service, as an administrator would."""

@@ -7,6 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
+from subprocess import CompletedProcess
 from types import ModuleType
 
 import pytest
@@ -85,3 +86,38 @@ def test_wrong_results_are_detected(check):
     }
     twice = check.Run(rows=[row, row], accounts=[])
     assert "no number stands twice" in failed(check.report(calm, twice, trials=1, faults=0, waste=1.3))
+
+
+@pytest.mark.parametrize(
+    ("kind", "excused"), [("scancel", True), ("cancelled", True), ("kill_worker", False)]
+)
+def test_resume_needs_users_cancel(check, kind, excused):
+    _, calm, same = runs(check)
+    fault = sys.modules["faults"].Fault(kind=kind, at=500.0, until=501.0)
+    storm = replace(same, faults=[fault], resumes=1)
+    result = check.report(calm, storm, trials=1, faults=1, waste=1.3)
+    assert failed(result) == ([] if excused else ["it was resumed only after a user's cancel"])
+    assert "resumed after a user's cancel: 1" in check.as_text(result)
+
+
+@pytest.mark.parametrize(
+    ("state", "said"), [("cancelled", ["resume"]), ("idle", ["submit"]), ("cancelling", []), ("running", [])]
+)
+def test_user_continues_cancelled_study(check, monkeypatch, state, said):
+    study = importlib.import_module("study")
+    verbs: list[str] = []
+
+    class Testbed:
+        crashes: tuple[()] = ()
+
+        def slurm(self, *command: str) -> str:
+            return ""
+
+        def hpotune(self, verb: str, *_: object) -> CompletedProcess[str]:
+            verbs.append(verb)
+            return CompletedProcess([verb], 0, json.dumps({"state": state, "jobs": []}), "")
+
+    one = study.Study(testbed=Testbed(), file=Path("/x/storm.yaml"), trials=1, minutes=1)
+    assert not one._look()
+    assert verbs == ["status", *said]
+    assert (one.resumes, one.submits) == (said == ["resume"], said == ["submit"])
