@@ -12,6 +12,7 @@ from typing import Literal
 from hpotune.api.after_search import repeats_left
 from hpotune.api.call_messages import Line
 from hpotune.api.opened_study import open_study
+from hpotune.checks.auto_gpus import with_decided_number
 from hpotune.config.load import load_study
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.launch.extend import Changed, extend_study, ran_on_slurm, trials_to_retry
@@ -75,6 +76,7 @@ def next_start(
     rows = store.rows()
     file = target if target.is_file() else found.study_file  # where its budget may have been raised by hand
     edited = load_study(file) if file.is_file() else found.load()
+    edited = with_decided_number(edited, found.read_resolved().values)
     changed = _changed_after_search(edited.config, opened.config)
     reason = _stop_reason(found.in_force(edited).config, rows)
     if reason and changed:

@@ -6,9 +6,10 @@ The number is written into resolved.yaml when the study is made, and never chang
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from hpotune.checks.gpus import most_gpus
 from hpotune.checks.row_lengths import row_lengths
 from hpotune.config.load import Study, build_study
 from hpotune.config.memory.gpu_memory import gpu_memory
@@ -18,7 +19,7 @@ from hpotune.config.memory.point_memory import largest_point
 from hpotune.config.yaml_source import Source, Value
 
 NUMBERS = (1, 2, 4, 8)
-"""GPUs of a node that are tried, in this order."""
+"""GPUs of a node that are tried, in this order, as far as a node of the study's partitions has them."""
 
 
 class NoGpuNumber(ValueError):
@@ -40,6 +41,13 @@ def with_stored_number(source: Source, stored: Mapping[str, Value]) -> Source:
         return source
     kind, number = _split(str(gpus))
     return _with_number(source, int(number)) if kind == _kind(source) else source
+
+
+def with_decided_number(study: Study, stored: Mapping[str, Value] | None) -> Study:
+    """The study with the number that its resolved.yaml has, instead of auto. `stored`: None: there is no such file."""
+    if stored is None or not is_auto(study.source.values):
+        return study
+    return build_study(with_stored_number(study.source, stored))
 
 
 def with_gpus(study: Study) -> tuple[Study, str]:
@@ -65,8 +73,8 @@ def with_gpus(study: Study) -> tuple[Study, str]:
     if gpu is None:
         rule = 'the memory of a GPU is not known; write its type, such as "a100:auto", or resources.gpu_memory_gb'
         raise NoGpuNumber(f"{text}: {rule}")
-    needed, lengths = 0.0, row_lengths(study)
-    for number in NUMBERS:
+    needed, lengths, most = 0.0, row_lengths(study), most_gpus(config)
+    for number in _numbers(most):
         machine = Machine(gpu=True, ranks=number * resources.nodes)
         try:
             point, found = largest_point(study, lengths, machine=machine)
@@ -85,10 +93,19 @@ def with_gpus(study: Study) -> tuple[Study, str]:
         )
         return build_study(_with_number(study.source, number)), note
     raise NoGpuNumber(
-        f"{text}: the largest trial needs {needed:.1f} GiB on each of {NUMBERS[-1]} GPUs, and tensors can use "
+        f"{text}: the largest trial needs {needed:.1f} GiB on each of {_numbers(most)[-1]} GPUs"
+        f"{'' if most is None else ', all that a node of the partition has'}, and tensors can use "
         f"{gpu.tensors_gib:.1f} GiB ({gpu.size:g} GB by {gpu.source}); lower data.max_length or "
         "per_device_train_batch_size, or write train.activation_checkpointing: auto"
+        f"{'' if most is None else ', or more resources.nodes'}"
     )
+
+
+def _numbers(most: int | None) -> Sequence[int]:
+    """GPUs of a node that are tried; `most`: that one has; None: not known."""
+    if most is None:
+        return NUMBERS
+    return sorted({*(number for number in NUMBERS if number <= most), most})
 
 
 def _with_number(source: Source, number: int) -> Source:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 
+from hpotune.checks.auto_gpus import is_auto
 from hpotune.checks.doctor_data import cache_findings, disk_clock, store_findings
 from hpotune.checks.doctor_slurm import held_findings, slurm_findings
 from hpotune.checks.finding import Finding as Finding
@@ -17,6 +19,7 @@ from hpotune.checks.finding import exit_code as exit_code
 from hpotune.checks.gpus import gpu_lines
 from hpotune.checks.hyperqueue_server import hyperqueue_findings
 from hpotune.checks.node_local import node_local_findings
+from hpotune.checks.study_file import check
 from hpotune.config.load import load_study
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import HpotuneError
@@ -59,7 +62,12 @@ def findings(target: Path) -> list[Finding]:
 def _config(target: Path, folder: StudyFolder) -> StudyConfig | None:
     """The study's configuration; None without a study, or if the study file has errors (see `hpotune check`)."""
     try:
-        return load_study(target).config if target.is_file() else folder.load().config
+        study = load_study(target) if target.is_file() else folder.load()
+        if not is_auto(study.source.values):
+            return study.config
+        with suppress(HpotuneError):
+            return check(target).study.config  # with the number of GPUs that it stands for
+        return study.config
     except HpotuneError:
         return None
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from hpotune.checks.finding import Finding
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import ClusterError, HpotuneError, StudyFileError
-from hpotune.slurm.partitions import query_partitions, spelled_here, unknown_type
+from hpotune.slurm.partitions import partitions_of, query_partitions, spelled_here, unknown_type
 
 ANSWER_S = 60
 """Timeout of nvidia-smi; with many GPUs and without persistence daemon it takes tens of seconds."""
@@ -66,6 +66,24 @@ def gpu_groups(gpus: Sequence[str], *, each: int) -> list[str]:
             f"resources.gpus={each}, and this machine has {len(gpus)} GPUs; write at most {len(gpus)}"
         )
     return [",".join(gpus[start : start + each]) for start in range(0, len(gpus) - each + 1, each)]
+
+
+def most_gpus(config: StudyConfig) -> int | None:
+    """The GPUs, of the study's type, of the largest node of its partitions; None where Slurm does not tell."""
+    if shutil.which("sinfo") is None:
+        return None
+    try:
+        found = query_partitions(answer_s=SINFO_S)
+    except ClusterError:
+        return None
+    kind = spelled_here(config, found)
+    counts = [
+        count
+        for name in partitions_of(config, found)
+        for of, count in found[name].gpus.items()
+        if kind in (None, of)
+    ]
+    return max(counts, default=None)
 
 
 def gpu_type_findings(config: StudyConfig) -> Iterator[Finding]:

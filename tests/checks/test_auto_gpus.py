@@ -8,13 +8,16 @@ from pathlib import Path
 import pytest
 import yaml
 
+from hpotune.checks.auto_gpus import _numbers, with_decided_number
+from hpotune.checks.doctor import _config
 from hpotune.checks.study_file import check
+from hpotune.config.load import load_study
 from hpotune.errors import StudyFileError
-from hpotune.workspace.folder import make_folder
+from hpotune.workspace.folder import folder_of, make_folder
 from tests.config.memory.conftest import LLAMA_3B
 
-LLAMA_8B = LLAMA_3B | {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
-LLAMA_8B |= {"num_attention_heads": 32, "tie_word_embeddings": False}
+LLAMA_12B = LLAMA_3B | {"hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 48}
+LLAMA_12B |= {"num_attention_heads": 32, "tie_word_embeddings": False}
 
 
 @pytest.fixture
@@ -49,7 +52,11 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize(
     ("gpus", "model", "number"),
-    [("a100:auto", LLAMA_3B, "a100:1"), ("3090:auto", LLAMA_3B, "3090:1"), ("3090:auto", LLAMA_8B, "3090:2")],
+    [
+        ("a100:auto", LLAMA_3B, "a100:1"),
+        ("3090:auto", LLAMA_3B, "3090:1"),
+        ("3090:auto", LLAMA_12B, "3090:2"),
+    ],
 )
 def test_fewest_gpus_are_taken(write, gpus: str, model: dict, number: str) -> None:
     file = write({"gpus": gpus}, train={"global_batch_size": 16}, model=model)
@@ -66,6 +73,39 @@ def test_number_stays_within_a_study(write) -> None:
     values["resources"]["gpus"] = "a100:4"  # type: ignore[index, call-overload]
     make_folder(checked.folder, checked.study.source, home=checked.home, store_url="sqlite:///x")
     assert check(write({"gpus": "a100:auto"})).study.config.resources.gpus == "a100:4"
+    undecided = load_study(write({"gpus": "a100:auto"}))
+    assert undecided.config.resources.gpus_per_node == 1
+    stored = checked.folder.read_resolved().values
+    assert with_decided_number(undecided, stored).config.resources.gpus_per_node == 4
+    assert with_decided_number(undecided, None) is undecided
+
+
+NODES = "gpu*|7-00:00:00|gpu:3090:{count}|idle|3|up\nbig|7-00:00:00|gpu:3090:8|idle|1|up\n"
+
+
+@pytest.mark.parametrize(("count", "number"), [(8, "3090:2"), (3, "3090:2"), (1, None)])
+def test_node_limits_the_number(write, fake, count: int, number: str | None) -> None:
+    fake("sinfo", NODES.format(count=count))
+    file = write({"gpus": "3090:auto"}, train={"global_batch_size": 16}, model=LLAMA_12B)
+    if number is None:
+        with pytest.raises(
+            StudyFileError, match="1 GPUs, all that a node of the partition has.*more resources.nodes"
+        ):
+            check(file)
+    else:
+        assert check(file).study.config.resources.gpus == number
+
+
+def test_whole_node_is_tried() -> None:
+    assert list(_numbers(6)) == [1, 2, 4, 6]
+    assert list(_numbers(None)) == [1, 2, 4, 8]
+
+
+def test_doctor_counts_decided_gpus(write, fake) -> None:
+    file = write({"gpus": "3090:auto"}, train={"global_batch_size": 16}, model=LLAMA_12B)
+    found = _config(file, folder_of(file))
+    assert found is not None
+    assert found.resources.gpus == "3090:2"
 
 
 @pytest.mark.parametrize(
@@ -74,9 +114,9 @@ def test_number_stays_within_a_study(write) -> None:
         ({"gpus": "auto"}, {}, LLAMA_3B, "resources.gpu_memory_gb"),
         ({"gpus": "mystery:auto"}, {}, LLAMA_3B, "resources.gpu_memory_gb"),
         ({"gpus": "a100:auto", "processes": 2}, {}, LLAMA_3B, "remove processes"),
-        ({"gpus": "3090:auto"}, {}, LLAMA_8B, "train.global_batch_size"),
+        ({"gpus": "3090:auto"}, {}, LLAMA_12B, "train.global_batch_size"),
         ({"gpus": "a100:auto"}, {}, {"model_type": "mamba"}, "write a number"),
-        ({"gpus": "1g.10gb:auto"}, {"global_batch_size": 16}, LLAMA_8B, "lower data.max_length"),
+        ({"gpus": "1g.10gb:auto"}, {"global_batch_size": 16}, LLAMA_12B, "lower data.max_length"),
     ],
 )
 def test_unknown_numbers_are_refused(write, resources, train, model, advice) -> None:

@@ -38,6 +38,8 @@ TYPED_FORMATS = {"csv", "json"}
 """Formats whose text datasets converts: `007` to 7, a date to a time stamp."""
 
 
+MARK = "HPOTUNE_PROCESS"
+"""As in hpotune/worker/objective/process.py."""
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_EVALUATE_OFFLINE")
 """Switches of the Hugging Face libraries; most of them follow the first one."""
 
@@ -72,7 +74,8 @@ def prepare_environment(
     env.setdefault(SHARED, env.get("HF_DATASETS_CACHE") or str(Path(home).expanduser() / "datasets"))
     parent = cache or Path(env.get("SLURM_TMPDIR") or env.get("TMPDIR") or tempfile.gettempdir())
     parent.mkdir(parents=True, exist_ok=True)
-    env[PRIVATE] = env["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix="hpotune-datasets-", dir=parent)
+    named = f"hpotune-datasets-{env.get(MARK, '')}-"  # by which the worker deletes that of a killed process
+    env[PRIVATE] = env["HF_DATASETS_CACHE"] = tempfile.mkdtemp(prefix=named, dir=parent)
     env["HF_MODULES_CACHE"] = os.path.join(env[PRIVATE], "modules")
     env[OWNER] = str(os.getpid())
     atexit.register(delete_private_cache, env)

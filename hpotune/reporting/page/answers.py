@@ -51,6 +51,12 @@ def _setting(report: StudyReport) -> Answer:
         details.append(f"Trial {chosen.number} may be as good, and is the cheapest of those that may be.")
     if report.best.rule is not None:
         details.append(f"By the rule: {report.best.rule.text}.")
+    if raced := report.status.trials.raced:
+        ended = "trial was" if raced == 1 else "trials were"
+        details.append(
+            f"{raced} {ended} not scored to the end, being surely worse than the best one so far (score.race): "
+            "estimates, which are left out of comparisons."
+        )
     by = f" by {report.best.ranked_by.label}" if report.best.front or report.best.rule else ""
     return Answer(
         question=question,

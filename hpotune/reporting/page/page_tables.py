@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from hpotune.config.yaml_source import Value
 from hpotune.reporting.derived.repeats_table import repeats_rows
-from hpotune.reporting.format import number, score, short, state_text
+from hpotune.reporting.format import number, race_text, score, short, state_text
 from hpotune.reporting.page import origin_tables, sealed_tables
 from hpotune.reporting.page.charts.front_figures import probability_text
 from hpotune.reporting.page.charts.time_figures import use_text
@@ -108,7 +108,8 @@ def _remark(trial: TrialView, excluded: Sequence[str]) -> str:
     violated = f"violates {', '.join(trial.breaks)}" if trial.breaks else ""
     attempts = f"{trial.attempts} attempts" if trial.attempts > 1 else ""
     left_out = f"left out by the rule: {'; '.join(excluded)}" if excluded else ""
-    return "; ".join(text for text in (failure[:300], violated, left_out, attempts) if text)
+    ended = race_text(trial.race) if trial.race else ""
+    return "; ".join(text for text in (failure[:300], ended, violated, left_out, attempts) if text)
 
 
 def front_table(report: StudyReport) -> TextTable | None:

@@ -65,6 +65,8 @@ class ImportanceView:
     """That it was computed from."""
     top: int
     """Trials that count as the best ones."""
+    raced: int
+    """Trials that are left out, since their scoring ended early (`score.race`) and their scores are estimates."""
     why_not: str
     """Why it is not computed; empty where it is."""
 
@@ -74,25 +76,28 @@ def importance_view(study: Study, rows: Sequence[TrialRow]) -> ImportanceView:
     ranges, objectives, rule = study.space.searched, study.config.score.objective, study.config.best
     finished = [row for row in rows if row.state == "finished" and row.kind == "trial"]
     usable = by_ranked_value(objectives, rule, finished)
-    if not ranges:
-        return _none(len(usable), "the study searches no hyperparameter")
-    if len(usable) < FEWEST:
-        count = f"{len(usable)} trial{'' if len(usable) == 1 else 's'} finished"
-        return _none(len(usable), f"{count}, and it needs at least {FEWEST}")
-    if len({row.values[0] for row in usable}) == 1:
-        return _none(len(usable), "all trials have the same score")
+    raced = sum(row.race is not None for row in rows)
+    if why_not := _why_not(ranges, usable, raced=raced):
+        return ImportanceView(parameters=(), trials=len(usable), top=0, raced=raced, why_not=why_not)
     sign = 1.0 if ranked_objective(objectives, rule).sense == "maximize" else -1.0
     rng = random.Random(0)
     drawn = rng.sample(usable, MOST) if len(usable) > MOST else usable
-    return _computed(ranges, drawn, sign=sign, rng=rng)
+    return _computed(ranges, drawn, sign=sign, rng=rng, raced=raced)
 
 
-def _none(trials: int, why_not: str) -> ImportanceView:
-    return ImportanceView(parameters=(), trials=trials, top=0, why_not=why_not)
+def _why_not(ranges: Sequence[Range], usable: Sequence[TrialRow], *, raced: int) -> str:
+    """Why the importance is not computed; empty where it is."""
+    if not ranges:
+        return "the study searches no hyperparameter"
+    if len(usable) < FEWEST:
+        count = f"{len(usable)} trial{'' if len(usable) == 1 else 's'} finished"
+        others = f" ({raced} more ended while they were scored)" if raced else ""
+        return f"{count}{others}, and it needs at least {FEWEST}"
+    return "all trials have the same score" if len({row.values[0] for row in usable}) == 1 else ""
 
 
 def _computed(
-    ranges: Sequence[Range], rows: Sequence[TrialRow], *, sign: float, rng: random.Random
+    ranges: Sequence[Range], rows: Sequence[TrialRow], *, sign: float, rng: random.Random, raced: int
 ) -> ImportanceView:
     from optuna import logging
     from optuna.importance import PedAnovaImportanceEvaluator
@@ -124,6 +129,7 @@ def _computed(
         parameters=tuple(sorted(found, key=lambda one: -one.share)),
         trials=len(rows),
         top=max(_LEAST_TOP, round(share * len(rows))),
+        raced=raced,
         why_not="",
     )
 

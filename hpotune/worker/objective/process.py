@@ -6,8 +6,10 @@ Its descendants inherit a mark in their environment, by which they are found in 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
+import tempfile
 import threading
 import time
 import uuid
@@ -161,6 +163,7 @@ def run_process(
         finally:
             stop.child = None
             end_all(mark, patience_s=CHECKPOINT_S if stop.signal is not None else 0)
+            delete_caches(mark, env)
             end_watchdog(watchdog)
 
 
@@ -198,6 +201,16 @@ def end_all(mark: str, *, patience_s: float) -> None:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
+
+
+def delete_caches(mark: str, env: Mapping[str, str]) -> None:
+    """Delete the datasets caches of processes that were killed (finetune/model/hub.py); the others have done so.
+
+    `env`: of the processes. Only on this node.
+    """
+    parent = Path(env.get("SLURM_TMPDIR") or env.get("TMPDIR") or tempfile.gettempdir())
+    for folder in parent.glob(f"hpotune-datasets-{mark.partition('=')[2]}-*"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def marked_processes(mark: str) -> list[int]:

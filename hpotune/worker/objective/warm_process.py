@@ -24,6 +24,7 @@ from hpotune.worker.objective.process import (
     ProcessExit,
     StopRequest,
     begin_attempt,
+    delete_caches,
     end_all,
     end_watchdog,
     marked_processes,
@@ -59,7 +60,7 @@ class WarmProcess:
         copy_log: bool,
     ) -> None:
         self._mark, self._stop, self._ended = f"{MARK}={uuid.uuid4().hex}", stop, False
-        self._warning, self._has_run = warning, False
+        self._warning, self._has_run, self._env = warning, False, dict(env)
         self._own: set[int] = set()
         self._log: RankLog | None = None
         self._orders = OrderSocket()
@@ -153,6 +154,7 @@ class WarmProcess:
                 self._child.wait(END_S)
         end_all(self._mark, patience_s=CHECKPOINT_S if may_save else 0)
         self._child.wait()
+        delete_caches(self._mark, self._env)
         if self._log is not None:
             self._log.close()
         with self._watchdog:

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from hpotune.records.trial import EndedRace
 from hpotune.reporting.page.answers import Answer, answers, summary
+from hpotune.reporting.page.charts.figure_list import FIGURES
+from hpotune.reporting.page.charts.look import PAGE
+from hpotune.reporting.page.page_tables import trials_table
 from hpotune.reporting.views.study_report import StudyReport
 from tests.fixtures.repeats_results import repeats_result
-from tests.fixtures.report_studies import OWN, own_rows, study_of
+from tests.fixtures.report_studies import OWN, fine_tuning, own_rows, study_of
 from tests.fixtures.sealed_results import sealed_result
 
 
@@ -73,3 +77,26 @@ def test_second_opening_is_said(tuned: StudyReport) -> None:
     details = answers(replace(tuned, sealed=sealed_result(0.05, 0.001, openings=2, after=3)))[-1].details
     assert "opened 2 times" in details[-2]
     assert details[-1] == "3 trials finished after the first opening."
+
+
+def test_raced_trials_are_said(tmp_path: Path) -> None:
+    made = fine_tuning(tmp_path)
+    at = max(row.number for row in made.rows if row.state == "finished")
+    race = EndedRace(
+        leader=3,
+        leader_value=0.5,
+        scored_items=300,
+        items=500,
+        difference=-0.1,
+        difference_stderr=0.03,
+        error=0.05,
+    )
+    rows = [replace(row, state="stopped", race=race) if row.number == at else row for row in made.rows]
+    report = study_of(tmp_path, rows).report()
+    assert "1 trial was not scored to the end" in by_question(report)["Which setting is best?"].details[-1]
+    assert report.importance.raced == 1
+    assert report.importance.trials == sum(row.state == "finished" and row.kind == "trial" for row in rows)
+    assert "Left out: 1 that ended while they were scored" in FIGURES["importance"](report, PAGE).caption
+    table = trials_table(report, most=None)
+    remark = next(line[-1] for line in table.rows if line[0] == str(at))
+    assert remark == "estimated from 300 of 500 items: worse than trial 3 by 0.1 ± 0.03"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from hpotune.worker.objective.process import StopRequest, marked_processes
+from hpotune.worker.objective.process import StopRequest, marked_processes, run_process
 
 
 def has_ended(pid: int) -> bool:
@@ -86,3 +86,28 @@ def test_killed_worker_leaves_no_process(tmp_path, until):
 def test_log_holds_output(evaluate, tmp_path):
     evaluate("echo out; echo err >&2; echo 1")
     assert (tmp_path / "trial" / "log.txt").read_text().splitlines() == ["out", "err", "1"]
+
+
+KILLED = """
+import os, signal
+from pathlib import Path
+from hpotune.finetune.model.hub import prepare_environment
+
+prepare_environment(offline=True)
+Path(os.environ["HF_DATASETS_CACHE"], "used").write_text("")
+Path("made").write_text(os.environ["HF_DATASETS_CACHE"])
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_killed_process_leaves_no_cache(tmp_path):
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tmp" / "hpotune-datasets-another-1").mkdir()
+    env = {**os.environ, "TMPDIR": str(tmp_path / "tmp")}
+    env.pop("SLURM_TMPDIR", None)
+    exit_ = run_process(
+        [sys.executable, "-c", KILLED], folder=tmp_path, env=env, cwd=tmp_path, stop=StopRequest()
+    )
+    assert exit_.code == -signal.SIGKILL
+    assert Path((tmp_path / "made").read_text()).parent == tmp_path / "tmp"
+    assert [path.name for path in (tmp_path / "tmp").iterdir()] == ["hpotune-datasets-another-1"]

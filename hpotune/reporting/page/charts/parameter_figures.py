@@ -239,6 +239,7 @@ def importance(report: StudyReport, look: Look) -> Figure:
             f"PED-ANOVA of {view.trials} trials: how much the best {view.top} differ from all in each hyperparameter",
             "lines are 95 % bootstrap intervals, and the orange marks what a hyperparameter without any effect reaches "
             "in 95 % of cases",
+            *([f"left out: {view.raced} that ended while they were scored"] if view.raced else []),
         ]
     )
     alt = f"More important than by chance: {', '.join(sure) or 'none'}."
