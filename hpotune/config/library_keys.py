@@ -23,7 +23,7 @@ _LOOP = (
     "lr_scheduler_type lr_scheduler_kwargs warmup_steps optim optim_args weight_decay adam_beta1 "
     "adam_beta2 adam_epsilon max_grad_norm label_smoothing_factor neftune_noise_alpha "
     "activation_checkpointing gradient_checkpointing seed data_seed dataloader_drop_last "
-    "logging_steps save_steps tf32"
+    "logging_steps save_steps tf32 torch_compile torch_compile_backend torch_compile_mode"
 )
 HONOURED = frozenset(_LOOP.split())
 """Fields of transformers.TrainingArguments that the training loop reads."""
@@ -70,10 +70,9 @@ _REASONS: dict[str, str] = {
         "activation_checkpointing_kwargs gradient_checkpointing_kwargs"
     ),
     "its optimizers change gradients of full weights, which an adapter does not have": "optim_target_modules",
-    "hpotune does not compile or swap kernels: trials of one study must run the same code": (
-        "torch_compile torch_compile_backend torch_compile_mode use_liger_kernel liger_kernel_config "
-        "full_determinism"
-    ),
+    "its kernels run on GPUs only, where hpotune could not compare their numbers yet; the loss is computed in chunks "
+    "without it (train.chunked_loss)": "use_liger_kernel liger_kernel_config",
+    "it changes settings of the whole process, which other trials share": "full_determinism",
     "the cache is for generation only": "use_cache",
     "the CUDA cache is not emptied during training; lower per_device_train_batch_size": "torch_empty_cache_steps",
     "write score.batch_size": "per_device_eval_batch_size",

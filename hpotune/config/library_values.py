@@ -64,9 +64,11 @@ OWN_TYPES = {
     "method": "Literal['lora', 'full']",
     "loraplus_lr_ratio": "float",
     "packing": "bool",
+    "chunked_loss": "bool",
 }
 """Fields of `train` that hpotune adds (sequences per step over all ranks; the momentum of `optim: sgd`; what is
-trained; the learning rate of LoRA's B matrices over that of A; whether short rows share a sequence) -> type."""
+trained; the learning rate of LoRA's B matrices over that of A; whether short rows share a sequence; whether the loss of
+a large vocabulary is computed in chunks) -> type."""
 AUTO_KEYS = frozenset({"per_device_train_batch_size", "activation_checkpointing"})
 """Fields of `train` that may be `auto`: a trial chooses them by its memory estimate (config/memory/)."""
 _Limit = tuple[str, Callable[[float], bool]]

@@ -37,6 +37,10 @@ tuners/lora/config.py; hpotune's own `all-linear`. tests/exchange/test_trial_set
 _BATCH = ("train.global_batch_size", "train.per_device_train_batch_size", "train.gradient_accumulation_steps")
 _NO_EFFECT = (
     "train.packing",
+    "train.chunked_loss",
+    "train.torch_compile",
+    "train.torch_compile_backend",
+    "train.torch_compile_mode",
     "train.method",
     "train.logging_steps",
     "train.save_steps",

@@ -41,6 +41,7 @@ from hpotune.finetune.scoring.task_requests import (
 )
 from hpotune.finetune.training import checkpoint
 from hpotune.finetune.training.adapter_training import check_settings, load_trained, train_adapter
+from hpotune.finetune.training.compiled import check_compiled
 from hpotune.finetune.training.full_training import load_whole, train_full
 from hpotune.finetune.training.loss import autocast
 from hpotune.finetune.training.memory_choice import MemoryChoice, memory_choice
@@ -81,6 +82,7 @@ def run_trial(
     if spec.kind == "trial" and spec.point.trains:
         check_settings(spec)
     check_ranks(model_config, world_size=ranks.world_size)
+    check_compiled(spec.point.train, world_size=ranks.world_size)
     with output.phase("data"):
         inputs = _load_inputs(spec, model_config, output, kept)
         _check_model(spec, inputs, output, kept)
@@ -356,6 +358,7 @@ def _pass_limit(
         batch_size=spec.point.score.batch_size,
         train_rows=args.per_device_train_batch_size,
         train_tokens=max(len(row.ids) for row in inputs.train),
+        chunked_loss=chosen.get("chunked_loss") is not False,
     )
 
 

@@ -23,6 +23,8 @@ WORKSPACE = 64 * 2**20
 """Of the matrix products of a GPU, which torch allocates as a tensor."""
 SCORED_LOGITS = 2**23
 """Logits of a scoring pass that is always allowed (finetune/training/pass_limit.py)."""
+CHUNK_LOGITS = 2**25
+"""Logits of a chunk of the loss (finetune/training/chunked_loss.py): 128 MiB in float32."""
 STATE_BYTES: Mapping[str, int] = {"sgd": 0, "lion": 4, "adamw": 8, "rmsprop": 8, "adagrad": 4}
 """Start of an optimizer's name -> bytes of state for each trained weight; the most of all for another one."""
 MOST_STATE = 12
@@ -48,6 +50,8 @@ class TrainingPass:
     """Whether activations are computed again in the backward pass."""
     smoothing: bool = False
     """Whether the labels are smoothed."""
+    chunked: bool = False
+    """Whether the loss of many positions is computed in chunks, of which one's logits exist at a time."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -91,6 +95,8 @@ class MemoryEstimate:
     """Of a training step."""
     scoring: int
     """At most, of a pass of scoring; passes that do not fit are halved."""
+    loss_chunk: int | None = None
+    """Positions of a chunk of the loss; None: the loss of a pass is computed at once."""
 
     @property
     def largest(self) -> int:
@@ -176,7 +182,10 @@ def estimate_memory(
     gradients = trained * wide
     kept, one_layer, last = activation_bytes(shape, adapter, training, width=width, gpu=machine.gpu)
     one_layer += 2 * adapter.layer_parameters(shape) * wide
-    logits = logit_bytes(shape, training, width=width, classes=classes)
+    logits, chunk = (
+        logit_bytes(shape, training, width=width, classes=classes),
+        chunk_positions(shape.vocabulary),
+    )
     earlier = gradients if training.accumulates else 0
     halves_of_layer = halves // shape.layers
     halves_behind = halves_of_layer if training.checkpointing else halves  # in the backward pass
@@ -196,6 +205,7 @@ def estimate_memory(
         logits=logits,
         peak=fixed + max(moments),
         scoring=weights + trained * wide + scoring_bytes(shape, training, width=width, classes=classes),
+        loss_chunk=chunk if training.chunked and classes is None and training.counted > chunk else None,
     )
 
 
@@ -270,8 +280,16 @@ def _backward_tokens(shape: ModelShape, adapter: AdapterShape, *, width: int) ->
 
 def logit_bytes(shape: ModelShape, training: TrainingPass, *, width: int, classes: int | None) -> int:
     """Bytes of the logits of the counted positions, in float32 (float64), with two gradients of their size."""
-    numbers = training.counted * shape.vocabulary if classes is None else training.rows * classes
-    return numbers * max(width, 4) * (5 if training.smoothing else 3) + training.counted * shape.hidden * 4
+    positions, kept = training.counted, training.counted * shape.hidden * 4
+    if training.chunked and classes is None and positions > (size := chunk_positions(shape.vocabulary)):
+        positions, kept = size, kept + positions * shape.hidden * width  # the gradient by the hidden states
+    numbers = positions * shape.vocabulary if classes is None else training.rows * classes
+    return numbers * max(width, 4) * (5 if training.smoothing else 3) + kept
+
+
+def chunk_positions(vocabulary: int) -> int:
+    """Positions of a chunk of the loss."""
+    return max(1, CHUNK_LOGITS // vocabulary)
 
 
 def scoring_bytes(shape: ModelShape, training: TrainingPass, *, width: int, classes: int | None) -> int:

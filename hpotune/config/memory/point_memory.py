@@ -123,6 +123,8 @@ def point_memory(
         accumulates=micro_batch < own,
         checkpointing=checkpointing,
         smoothing=bool(train.get("label_smoothing_factor")),
+        # a layer that is trained too needs all logits at once
+        chunked=train.get("chunked_loss") is not False and not trains_whole(train),
     )
     classifies = point.model.task != "causal_lm"
     width, state = weight_bytes(point.model, gpu=machine.gpu), optimizer_bytes(train)

@@ -17,6 +17,10 @@ from hpotune.exchange.trial_setting import TrialSetting
 _OWN = (
     "global_batch_size",
     "packing",
+    "chunked_loss",
+    "torch_compile",
+    "torch_compile_backend",
+    "torch_compile_mode",
     "sgd_momentum",
     "per_device_train_batch_size",
     "gradient_accumulation_steps",

@@ -2,18 +2,18 @@
 
 The output layer of a small model is a fifth of its arithmetic, and its logits are the largest tensor of a step; prompts
 and padding, which no loss counts, are often more than half of the positions. Unlike `logits_to_keep` of transformers,
-which takes one range for all rows, the positions differ by row. A part of the first batch is computed both ways, once
-a process for each kind of model: whether single positions will do depends on the model's code, not on its weights.
+which takes one range for all rows, the positions differ by row. A part of the first batch is computed both ways, and by
+the layer alone, as `chunked_loss` does, once a process for each kind of model: whether single positions will do depends
+on the model's code, not on its weights.
 
 Shape suffixes: B batch, T tokens, H hidden size, N counted positions, V vocabulary or classes.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import cast
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Literal, cast
 
 import torch
 
@@ -23,10 +23,13 @@ ROUNDING = 64
 """Allowed difference of the two computations, in roundings of the largest logit."""
 CHECKED_ROWS, CHECKED_TOKENS = 2, 32
 """The part of the first batch that is computed both ways; rows are padded on the right."""
+Form = Literal["all", "counted", "separate"]
+"""How logits are computed. all: for every position, since another way gave other logits or none. counted: the layer is
+given the counted positions only. separate: so, and `separate_logits` gives the same."""
 Kind = tuple[object, ...]
-"""What the two computations depend on: classes, configuration, dtype, sharding."""
-_applies: dict[Kind, bool] = {}
-"""Kind of model -> whether logits of the counted positions alone were equal to those of all."""
+"""What these ways depend on: classes, configuration, dtype, sharding."""
+_forms: dict[Kind, Form] = {}
+"""Kind of model -> what was found on a part of the first batch."""
 
 
 def counted_logits(
@@ -43,23 +46,30 @@ def counted_logits(
     computes all logits, with the same result. `position_ids_BT`: the positions of packed rows. Every rank of a
     sharded model makes the same passes.
     """
+    if logit_form(model, ids_BT, mask_BT) == "all":
+        return all_logits(model, ids_BT, mask_BT, position_ids_BT).flatten(0, 1).index_select(0, positions_N)
+    with _selected(model.get_output_embeddings(), positions_N):
+        return cast("torch.Tensor", all_logits(model, ids_BT, mask_BT, position_ids_BT)[0])
+
+
+def logit_form(model: torch.nn.Module, ids_BT: torch.Tensor, mask_BT: torch.Tensor) -> Form:
+    """How this model's logits can be computed, found with its first batch."""
     layer = model.get_output_embeddings()
+    if layer is None:
+        return "all"
     kind = _kind(model, layer)
-    applies = _applies.get(kind)
-    if applies is None:
-        part = slice(CHECKED_ROWS), slice(CHECKED_TOKENS)
-        applies = _is_equal(model, layer, ids_BT[part], mask_BT[part])
-        if applies is not None:
-            _applies[kind] = applies
-    if not applies:
-        return _all_logits(model, ids_BT, mask_BT, position_ids_BT).flatten(0, 1).index_select(0, positions_N)
-    with _selected(layer, positions_N):
-        return cast("torch.Tensor", _all_logits(model, ids_BT, mask_BT, position_ids_BT)[0])
+    if (known := _forms.get(kind)) is not None:
+        return known
+    ids, mask = (every[:CHECKED_ROWS, :CHECKED_TOKENS] for every in (ids_BT, mask_BT))
+    found = _compared(model, layer, ids, mask)
+    if found is not None:
+        _forms[kind] = found
+    return found or "all"
 
 
-def _kind(model: torch.nn.Module, layer: torch.nn.Module | None) -> Kind:
+def _kind(model: torch.nn.Module, layer: torch.nn.Module) -> Kind:
     """Every module counts: an adapter, a hook or a library's patch of the forward pass makes another kind."""
-    found = [] if layer is None else [*layer._forward_hooks.values(), *layer._forward_pre_hooks.values()]
+    found = [*layer._forward_hooks.values(), *layer._forward_pre_hooks.values()]
     hooks = tuple(getattr(hook, "__qualname__", repr(hook)) for hook in found)
     dtype = next((one.dtype for one in model.parameters()), None)
     classes = frozenset(type(module) for module in model.modules())
@@ -67,7 +77,7 @@ def _kind(model: torch.nn.Module, layer: torch.nn.Module | None) -> Kind:
     return type(layer), hooks, patched, dtype, is_sharded(model), classes, repr(model.config)
 
 
-def _all_logits(
+def all_logits(
     model: torch.nn.Module,
     ids_BT: torch.Tensor,
     mask_BT: torch.Tensor,
@@ -82,45 +92,80 @@ def _all_logits(
     return found
 
 
+def separate_logits(model: torch.nn.Module, hidden_NH: torch.Tensor) -> torch.Tensor:
+    """logits_NV by the output layer alone, without its hooks, and what the model's config says that follows it.
+
+    That is a factor (Cohere), a divisor (Granite) or a limit (Gemma 2), as transformers' models apply them.
+    """
+    config = model.config.get_text_config()
+    logits_NV: torch.Tensor = model.get_output_embeddings().forward(hidden_NH)
+    if (factor := getattr(config, "logit_scale", None)) is not None:
+        logits_NV = logits_NV * factor
+    if (divisor := getattr(config, "logits_scaling", None)) is not None:
+        logits_NV = logits_NV / divisor
+    if (limit := getattr(config, "final_logit_softcapping", None)) is not None:
+        logits_NV = torch.tanh(logits_NV / limit) * limit
+    return logits_NV
+
+
 @contextmanager
-def _selected(layer: torch.nn.Module, positions_N: torch.Tensor) -> Iterator[None]:
-    """The output layer gets hidden_1NH instead of hidden_BTH meanwhile."""
+def before_layer(layer: torch.nn.Module, change: Callable[[torch.Tensor], torch.Tensor]) -> Iterator[None]:
+    """The output layer gets what `change` makes of its hidden states meanwhile."""
 
-    def select(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        hidden_BTH, *others = inputs
-        return hidden_BTH.flatten(0, -2).index_select(0, positions_N).unsqueeze(0), *others
+    def hook(_: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return change(inputs[0]), *inputs[1:]
 
-    handle = layer.register_forward_pre_hook(select)
+    handle = layer.register_forward_pre_hook(hook)
     try:
         yield
     finally:
         handle.remove()
 
 
-def _is_equal(
-    model: torch.nn.Module, layer: torch.nn.Module | None, ids_BT: torch.Tensor, mask_BT: torch.Tensor
-) -> bool | None:
-    """Whether every second token has the same logits both ways, without dropout; None: these say nothing."""
-    if layer is None:
-        return False
+@contextmanager
+def _selected(layer: torch.nn.Module, positions_N: torch.Tensor) -> Iterator[None]:
+    """The output layer gets hidden_1NH instead of hidden_BTH meanwhile."""
+    with before_layer(layer, lambda hidden: hidden.flatten(0, -2).index_select(0, positions_N).unsqueeze(0)):
+        yield
+
+
+def _compared(
+    model: torch.nn.Module, layer: torch.nn.Module, ids_BT: torch.Tensor, mask_BT: torch.Tensor
+) -> Form | None:
+    """Which ways give every second token the same logits, without dropout; None: these say nothing."""
     positions_N = mask_BT.flatten().nonzero().flatten()[::2]
-    was_training = model.training
+    was_training, alone = model.training, list[torch.Tensor]()
+
+    def select(hidden_BTH: torch.Tensor) -> torch.Tensor:
+        hidden_NH = hidden_BTH.flatten(0, -2).index_select(0, positions_N)
+        with suppress(
+            TypeError, ValueError, AttributeError, ArithmeticError
+        ):  # it may have other arguments or other factors
+            alone.append(separate_logits(model, hidden_NH))
+        return hidden_NH.unsqueeze(0)
+
     model.eval()
     try:
         with torch.no_grad():
-            every = _all_logits(model, ids_BT, mask_BT).flatten(0, 1).index_select(0, positions_N)
-            with _selected(layer, positions_N):
-                some = _all_logits(model, ids_BT, mask_BT)
+            every = all_logits(model, ids_BT, mask_BT).flatten(0, 1).index_select(0, positions_N)
+            with before_layer(layer, select):
+                some = all_logits(model, ids_BT, mask_BT)
     except (TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
         if isinstance(error, torch.OutOfMemoryError):
             raise
-        return False
+        return "all"
     finally:
         model.train(was_training)
-    if some.shape != (1, *every.shape):
-        return False
-    largest = float(every.abs().max())
-    if not math.isfinite(largest):
+    if some.shape == (1, *every.shape) and not every.abs().max().isfinite():
         return None
-    rounding = ROUNDING * torch.finfo(every.dtype).eps * largest
-    return bool(torch.allclose(some[0], every, rtol=0.0, atol=rounding))
+    if some.shape != (1, *every.shape) or not _is_equal(some[0], every):
+        return "all"
+    return "separate" if alone and _is_equal(alone[0], every) else "counted"
+
+
+def _is_equal(some: torch.Tensor, every: torch.Tensor) -> bool:
+    """Whether the logits are equal but for rounding."""
+    if some.shape != every.shape or some.dtype != every.dtype:
+        return False
+    rounding = ROUNDING * torch.finfo(every.dtype).eps * float(every.abs().max())
+    return bool(torch.allclose(some, every, rtol=0.0, atol=rounding))

@@ -13,11 +13,16 @@ import torch
 from torch.nn import functional
 
 from hpotune.finetune.distributed.ranks import Ranks
+from hpotune.finetune.training.chunked_loss import (
+    HALF_PRECISION,
+    chunk_size,
+    chunked_loss,
+    chunked_sums,
+)
 from hpotune.finetune.training.counted_logits import counted_logits
 from hpotune.finetune.training.pass_limit import PassLimit, is_sharded, split_rows, without_out_of_memory
 
 IGNORED = -100  # torch's and transformers' target of a position that the loss does not count
-HALF_PRECISION = (torch.bfloat16, torch.float16)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,6 +151,35 @@ def batch_loss(logits_NV: torch.Tensor, batch: Batch, *, smoothing: float = 0.0)
     return summed_loss(logits_NV, batch.targets_N, smoothing=smoothing)
 
 
+def training_loss(
+    model: torch.nn.Module, batch: Batch, *, smoothing: float = 0.0, chunked: bool = True
+) -> torch.Tensor:
+    """The sum of the losses of the batch's positions or rows, with its gradient; a scalar tensor.
+
+    `chunked`: whether the loss of many positions of a large vocabulary is computed in chunks, where the model allows.
+    """
+    size = _chunk_size(model, batch) if chunked else None
+    if size is None:
+        return batch_loss(forward(model, batch), batch, smoothing=smoothing)
+    return chunked_loss(
+        model,
+        batch.ids_BT,
+        batch.mask_BT,
+        batch.positions_N,
+        batch.targets_N,
+        size=size,
+        position_ids_BT=batch.position_ids_BT,
+        smoothing=smoothing,
+    )
+
+
+def _chunk_size(model: torch.nn.Module, batch: Batch) -> int | None:
+    """The positions of a chunk of the batch's loss; None: it is computed at once."""
+    if not batch.of_tokens:
+        return None
+    return chunk_size(model, batch.ids_BT, batch.mask_BT, positions=len(batch.targets_N))
+
+
 def mean_loss(
     model: torch.nn.Module,
     rows: Sequence[Row],
@@ -213,6 +247,10 @@ def _summed(
 
         def one_pass() -> torch.Tensor:
             batch = collate(rows, pad_id=pad_id, device=device, ignore_all=joins)
+            if limit.chunked_loss and (size := _chunk_size(model, batch)) is not None:
+                args = (model, batch.ids_BT, batch.mask_BT, batch.positions_N, batch.targets_N)
+                found = [one.item() for one in chunked_sums(*args, size=size)]
+                return torch.tensor([*found, len(batch.targets_N)], dtype=torch.float64)
             logits_NV, targets_N = forward(model, batch), batch.targets_N
             correct = (logits_NV.argmax(-1) == targets_N).sum()
             numbers = [batch_loss(logits_NV, batch).item(), correct.item(), len(targets_N)]

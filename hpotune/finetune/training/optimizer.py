@@ -17,6 +17,7 @@ from hpotune.config.schema.rungs import Rung
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.data.batches import Batches
 from hpotune.finetune.model.adapter import trainable_parameters
+from hpotune.finetune.training.compiled import KEYS as COMPILE_KEYS
 from hpotune.finetune.trial_errors import DataError, UserError
 
 UNKNOWN_STEPS = 1000
@@ -42,6 +43,10 @@ class StepPlan:
     """Steps of the learning rate warm-up."""
     pack_tokens: int | None = None
     """Tokens of a sequence of packed rows; None: rows are not packed."""
+    pack_flat: bool = False
+    """Whether the sequences of a pass are one, without padding, as flash attention reads packed rows."""
+    chunked_loss: bool = True
+    """Whether the loss of many positions of a large vocabulary is computed in chunks, where the model allows."""
     stage_end: int | None = None
     """The last step of this stage, which ends at a rung; None: the stage is the rest of the run."""
 
@@ -69,7 +74,8 @@ def training_arguments(
     fields = {
         key: value
         for key, value in train.items()
-        if key not in OWN and not (key in AUTO_KEYS and value == "auto")  # which a trial has replaced
+        # `auto` is replaced by a trial; with torch_compile, transformers changes settings of the whole process
+        if key not in {*OWN, *COMPILE_KEYS} and not (key in AUTO_KEYS and value == "auto")
     }
     if (
         not torch.cuda.is_available()
@@ -180,6 +186,7 @@ def step_plan(
         else max(1, steps // CURVE_LINES),
         save_every=_step_interval(args.save_steps, steps) if "save_steps" in train else None,
         warmup=args.get_warmup_steps(steps),
+        chunked_loss=train.get("chunked_loss") is not False,
     )
 
 

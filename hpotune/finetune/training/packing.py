@@ -3,8 +3,9 @@
     rows of a step -> this rank's rows -> sequences of at most the longest row's tokens -> passes -> Batch
 
 Positions start again at 0 with each row, by which transformers isolates the rows' attention (masking_utils,
-find_packed_sequence_indices). `check_isolation` proves it for the model that is trained: the gradient of one row's
-logits by the embeddings of the other row of its sequence is exactly 0, and its logits are those that it has alone.
+find_packed_sequence_indices; flash attention needs all rows of a pass in one sequence). `check_isolation` proves it for
+the model that is trained: the gradient of one row's logits by the embeddings of the other row of its sequence is
+exactly 0, and its logits are those that it has alone.
 Shape suffixes: B batch, T tokens, N counted positions, H hidden size, V vocabulary.
 """
 
@@ -65,6 +66,17 @@ def rank_passes(
     return [ranks[rank][at * micro_batch : (at + 1) * micro_batch] for at in range(passes)]
 
 
+def flat(packed: Sequence[Sequence[int]]) -> list[list[int]]:
+    """The rows of a pass as one sequence, without padding; a pass without rows stays one."""
+    return [[row for rows in packed for row in rows]] if packed else []
+
+
+def reads_flat(model: torch.nn.Module) -> bool:
+    """Whether the attention of a model keeps packed rows apart in a batch of one sequence only, as flash attention."""
+    chosen = getattr(model.config.get_text_config(), "_attn_implementation", None)
+    return str(chosen).startswith("flash_attention")
+
+
 def collate_packed(
     packed: Sequence[Sequence[Row]], *, pad_id: int, device: torch.device, ignore_all: bool = False
 ) -> Batch:
@@ -108,10 +120,6 @@ def check_packing(model: ModelConfig, train: Mapping[str, Value]) -> None:
         return
     if model.task != "causal_lm":
         raise UserError(f"{KEY}: a {model.task} model reads one class for each sequence; remove it")
-    if model.attn_implementation == "flash_attention_2":
-        raise UserError(
-            f"{KEY}: is not available with model.attn_implementation: flash_attention_2; use sdpa"
-        )
     if train.get("neftune_noise_alpha") is not None:
         raise UserError(
             f"{KEY}: the noise of train.neftune_noise_alpha depends on a sequence's length; remove one"

@@ -33,6 +33,8 @@ class PassLimit:
     """B x T x V, at most."""
     width: int
     """V: the numbers of a token's logits."""
+    chunked_loss: bool = True
+    """Whether the loss of many positions is computed in chunks (train.chunked_loss)."""
     halved: bool = False
     """Whether a pass ran out of memory."""
 
@@ -51,14 +53,22 @@ class PassLimit:
         print(line, file=sys.__stderr__, flush=True)
 
 
-def pass_limit(model: torch.nn.Module, *, batch_size: int, train_rows: int, train_tokens: int) -> PassLimit:
+def pass_limit(
+    model: torch.nn.Module,
+    *,
+    batch_size: int,
+    train_rows: int,
+    train_tokens: int,
+    chunked_loss: bool = True,
+) -> PassLimit:
     """The limit of a trial's scoring.
 
     `batch_size`: score.batch_size. `train_rows`, `train_tokens`: the rows of a forward pass of training on one rank,
     and the tokens of the longest training row.
     """
     width = logit_width(model)
-    return PassLimit(rows=batch_size, logits=max(FLOOR, train_rows * train_tokens * width), width=width)
+    logits = max(FLOOR, train_rows * train_tokens * width)
+    return PassLimit(rows=batch_size, logits=logits, width=width, chunked_loss=chunked_loss)
 
 
 def logit_width(model: torch.nn.Module) -> int:

@@ -23,9 +23,9 @@ from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model.adapter import trainable_parameters
 from hpotune.finetune.training.checkpoint import Progress, TrainingState
 from hpotune.finetune.training.live_memory import PeakMemory, measured_peak
-from hpotune.finetune.training.loss import Batch, Row, autocast, batch_loss, collate, forward
+from hpotune.finetune.training.loss import Batch, Row, autocast, collate, training_loss
 from hpotune.finetune.training.optimizer import StepPlan
-from hpotune.finetune.training.packing import collate_packed, rank_passes
+from hpotune.finetune.training.packing import collate_packed, flat, rank_passes
 from hpotune.finetune.training.pass_limit import without_out_of_memory
 from hpotune.finetune.trial_errors import NotFinite, Paused
 
@@ -186,9 +186,17 @@ def _train_step(
         smoothing = args.label_smoothing_factor
         if plan.pack_tokens is not None:
             batches = _packed_batches(
-                rows, batch, micro_batch=micro_batch, capacity=plan.pack_tokens, pad_id=pad_id, ranks=ranks
+                rows,
+                batch,
+                micro_batch=micro_batch,
+                capacity=plan.pack_tokens,
+                one_sequence=plan.pack_flat,
+                pad_id=pad_id,
+                ranks=ranks,
             )
-            return _summed_gradients(state.model, batches, smoothing=smoothing, ranks=ranks)
+            return _summed_gradients(
+                state.model, batches, smoothing=smoothing, ranks=ranks, chunked=plan.chunked_loss
+            )
         return accumulate_gradients(
             state.model,
             rows,
@@ -196,6 +204,7 @@ def _train_step(
             smoothing=smoothing,
             pad_id=pad_id,
             ranks=ranks,
+            chunked=plan.chunked_loss,
         )
 
     while sums is None:
@@ -227,6 +236,7 @@ def accumulate_gradients(
     smoothing: float,
     pad_id: int,
     ranks: Ranks,
+    chunked: bool = True,
 ) -> torch.Tensor:
     """Compute the gradients of this rank's summed loss and return [summed loss, counted tokens, tokens], float64."""
 
@@ -236,7 +246,7 @@ def accumulate_gradients(
             batch = collate(chosen, pad_id=pad_id, device=ranks.device, ignore_all=not indices)
             yield batch, sum(len(rows[index].ids) for index in indices)
 
-    return _summed_gradients(model, batches(), smoothing=smoothing, ranks=ranks)
+    return _summed_gradients(model, batches(), smoothing=smoothing, ranks=ranks, chunked=chunked)
 
 
 def _packed_batches(
@@ -247,8 +257,12 @@ def _packed_batches(
     capacity: int,
     pad_id: int,
     ranks: Ranks,
+    one_sequence: bool = False,
 ) -> Iterator[tuple[Batch, int]]:
-    """The passes of this rank's rows in sequences of at most `capacity` tokens, and the tokens of each."""
+    """The passes of this rank's rows in sequences of at most `capacity` tokens, and the tokens of each.
+
+    `one_sequence`: the sequences of a pass follow each other in one, without padding.
+    """
     lengths = {index: len(rows[index].ids) for index in batch}
     passes = rank_passes(
         batch,
@@ -258,14 +272,19 @@ def _packed_batches(
         micro_batch=micro_batch,
         capacity=capacity,
     )
-    for packed in passes:
+    for packed in map(flat, passes) if one_sequence else passes:
         chosen = [[rows[index] for index in indices] for indices in packed] or [[rows[0]]]
         made = collate_packed(chosen, pad_id=pad_id, device=ranks.device, ignore_all=not packed)
         yield made, sum(lengths[index] for indices in packed for index in indices)
 
 
 def _summed_gradients(
-    model: torch.nn.Module, batches: Iterable[tuple[Batch, int]], *, smoothing: float, ranks: Ranks
+    model: torch.nn.Module,
+    batches: Iterable[tuple[Batch, int]],
+    *,
+    smoothing: float,
+    ranks: Ranks,
+    chunked: bool = True,
 ) -> torch.Tensor:
     """As `accumulate_gradients`, of batches with their numbers of tokens.
 
@@ -276,7 +295,7 @@ def _summed_gradients(
     counted, tokens = 0, 0
     for batch, own_tokens in batches:
         with autocast(model, ranks.device):
-            loss = batch_loss(forward(model, batch), batch, smoothing=smoothing)
+            loss = training_loss(model, batch, smoothing=smoothing, chunked=chunked)
         loss.backward()
         loss_sum += loss.detach()
         counted += len(batch.targets_N)

@@ -17,6 +17,7 @@ from hpotune.finetune.model import adapter
 from hpotune.finetune.output import TrialOutput
 from hpotune.finetune.training import checkpoint
 from hpotune.finetune.training.checkpoint import Progress, TrainingState
+from hpotune.finetune.training.compiled import compiled_layers, is_compiled
 from hpotune.finetune.training.live_memory import PeakMemory
 from hpotune.finetune.training.loss import Row
 from hpotune.finetune.training.memory_choice import MemoryChoice, record_peak
@@ -27,7 +28,7 @@ from hpotune.finetune.training.optimizer import (
     step_plan,
     training_arguments,
 )
-from hpotune.finetune.training.packing import check_isolation
+from hpotune.finetune.training.packing import check_isolation, reads_flat
 from hpotune.finetune.training.training_loop import LoopCallbacks, train
 from hpotune.records.trial import TrialSpec
 
@@ -73,7 +74,8 @@ class TrainingRun:
         if self._chosen.get("packing"):
             with output.phase("check"):
                 check_isolation(model, self.rows, pad_id=self.pad_id, ranks=ranks)
-            plan = replace(plan, pack_tokens=max(len(row.ids) for row in self.rows))
+            longest = max(len(row.ids) for row in self.rows)
+            plan = replace(plan, pack_tokens=longest, pack_flat=reads_flat(base))
         enable_training_options(base, args)
         momentum = cast("float | None", spec.point.train.get("sgd_momentum"))
         ratio = cast("float | None", spec.point.train.get("loraplus_lr_ratio"))
@@ -108,9 +110,10 @@ class TrainingRun:
             stop_requested=self.stop_requested,
             progress=output.progress.count,
             halved=self._note_halved,
-            peak=None if self.memory is None else PeakMemory(),
+            # what follows the tensors of a step would keep torch from compiling it
+            peak=None if self.memory is None or is_compiled(self._chosen) else PeakMemory(),
         )
-        with output.phase("train"):
+        with output.phase("train"), compiled_layers(base, self._chosen):
             train(
                 state,
                 self.rows,

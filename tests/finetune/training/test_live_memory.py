@@ -12,6 +12,7 @@ import torch
 import transformers
 from torch.profiler import ProfilerActivity, profile
 
+from hpotune.config.memory import memory_estimate
 from hpotune.config.memory.full_estimate import estimate_full
 from hpotune.config.memory.memory_estimate import (
     Machine,
@@ -46,17 +47,29 @@ def test_peak_counts_each_storage_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "kind", "checkpointing"),
+    ("dtype", "kind", "checkpointing", "chunk"),
     [
-        ("float32", "qwen3", False),
-        ("float32", "llama", True),
-        ("float32", "phi3", True),
-        ("bfloat16", "llama", False),
-        ("bfloat16", "qwen3", True),
+        ("float32", "qwen3", False, None),
+        ("float32", "llama", True, None),
+        ("float32", "llama", True, 4),
+        ("float32", "phi3", True, None),
+        ("bfloat16", "llama", False, None),
+        ("bfloat16", "llama", False, 4),
+        ("bfloat16", "qwen3", True, None),
     ],
 )
-def test_estimate_is_within_15_percent(dtype: str, kind: str, checkpointing: bool, tmp_path: Path) -> None:
-    rows, tokens, counted = 2, 32, 8
+def test_estimate_is_within_15_percent(
+    dtype: str,
+    kind: str,
+    checkpointing: bool,
+    chunk: int | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`chunk`: positions of a chunk of the loss."""
+    rows, tokens, counted = 2, 32, 8 if chunk is None else 28
+    if chunk is not None:
+        monkeypatch.setattr(memory_estimate, "CHUNK_LOGITS", chunk * SIZES["vocab_size"])
     config = transformers.AutoConfig.for_model(kind, **SIZES, pad_token_id=0, eos_token_id=1)
     torch.manual_seed(0)
     base = transformers.AutoModelForCausalLM.from_config(config, dtype=getattr(torch, dtype))
@@ -79,11 +92,14 @@ def test_estimate_is_within_15_percent(dtype: str, kind: str, checkpointing: boo
     found = estimate_memory(
         shape,
         adapter_shape({"r": 8}, shape),
-        TrainingPass(rows=rows, tokens=tokens, counted=rows * counted, checkpointing=checkpointing),
+        TrainingPass(
+            rows=rows, tokens=tokens, counted=rows * counted, checkpointing=checkpointing, chunked=True
+        ),
         width=4 if dtype == "float32" else 2,
         state=state_bytes("adamw_torch", momentum=False),
         machine=Machine(gpu=False),
     )
+    assert found.loss_chunk == chunk
     trained = [p for p in model.parameters() if p.requires_grad]
     assert found.gradients == sum(p.nbytes for p in trained)
     assert found.weights == sum(p.nbytes for p in {*model.parameters()} if not p.requires_grad)

@@ -15,7 +15,14 @@ from hypothesis import strategies as st
 
 from hpotune.finetune.training.adapter_training import check_settings
 from hpotune.finetune.training.loss import IGNORED, Row
-from hpotune.finetune.training.packing import check_isolation, collate_packed, rank_passes, sequences
+from hpotune.finetune.training.packing import (
+    check_isolation,
+    collate_packed,
+    flat,
+    rank_passes,
+    reads_flat,
+    sequences,
+)
 from hpotune.finetune.training.training_loop import _packed_batches, _summed_gradients, accumulate_gradients
 from hpotune.finetune.trial_errors import UserError
 from tests.fixtures.tiny_trials import ONE_RANK, adapter_distance, result_of, run_here, start_trial
@@ -72,12 +79,22 @@ def gradients(model: torch.nn.Module) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
 
 
-def both_ways(model: torch.nn.Module, rows: list[Row]) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+def both_ways(
+    model: torch.nn.Module, rows: list[Row], *, one_sequence: bool = False
+) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """Sums and gradients of rows that stand alone, one in each pass, and of packed rows."""
     alone = [[index] for index in range(len(rows))]
     sums = accumulate_gradients(model, rows, alone, smoothing=0.1, pad_id=0, ranks=ONE_RANK)
     found = [sums, gradients(model)]
-    batches = _packed_batches(rows, range(len(rows)), micro_batch=2, capacity=24, pad_id=0, ranks=ONE_RANK)
+    batches = _packed_batches(
+        rows,
+        range(len(rows)),
+        micro_batch=2,
+        capacity=24,
+        pad_id=0,
+        ranks=ONE_RANK,
+        one_sequence=one_sequence,
+    )
     sums = _summed_gradients(model, batches, smoothing=0.1, ranks=ONE_RANK)
     return found, [sums, gradients(model)]
 
@@ -130,6 +147,35 @@ def test_packed_gradients_are_equal(name: str, attention: str, exact: float) -> 
     assert float(alone[1].abs().max()) > 1e-3
 
 
+@pytest.mark.parametrize("name", ["llama", "mistral", "gpt2"])
+def test_rows_without_padding_are_equal(name: str) -> None:
+    """All rows of a pass in one sequence, as flash attention needs them."""
+    model, rows = made(KEPT_APART[name]), some_rows(15)
+    alone, packed = both_ways(model, rows, one_sequence=True)
+    assert float((alone[0] - packed[0]).abs().max()) < EXACT
+    assert float((alone[1] - packed[1]).abs().max()) < EXACT
+
+
+def test_flat_pass_has_no_padding() -> None:
+    rows, lengths = some_rows(15), {index: len(row.ids) for index, row in enumerate(some_rows(15))}
+    passes = rank_passes(range(15), lengths, rank=0, world_size=1, micro_batch=2, capacity=24)
+    assert [len(flat(one)) for one in passes] == [1] * len(passes)
+    assert sorted(index for one in passes for index in flat(one)[0]) == list(range(15))
+    made_of = [
+        collate_packed([[rows[i] for i in flat(one)[0]]], pad_id=0, device=torch.device("cpu"))
+        for one in passes
+    ]
+    assert sum(one.ids_BT.numel() for one in made_of) == sum(lengths.values())
+    assert flat([]) == []
+
+
+def test_flash_attention_reads_flat() -> None:
+    model = made(KEPT_APART["llama"])
+    assert not reads_flat(model)
+    model.config._attn_implementation = "flash_attention_2"
+    assert reads_flat(model)
+
+
 @pytest.mark.parametrize("name", MIXED)
 def test_mixing_models_are_refused(name: str) -> None:
     model, rows = made(MIXED[name], "eager"), some_rows(4)
@@ -157,7 +203,6 @@ def test_trial_packs_with_equal_numbers(make_spec: Any) -> None:
 @pytest.mark.parametrize(
     ("sections", "says"),
     [
-        ({"model": {"attn_implementation": "flash_attention_2"}}, "flash_attention_2; use sdpa"),
         ({"train": {"neftune_noise_alpha": 5.0}}, "the noise of train.neftune_noise_alpha depends"),
         ({"model": {"task": "sequence_classification"}}, "a sequence_classification model reads one class"),
     ],
