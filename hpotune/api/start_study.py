@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -11,14 +12,18 @@ from hpotune.api.call_messages import Messages
 from hpotune.api.rehearsed_start import FirstRehearsal
 from hpotune.checks.rehearsal import Limits
 from hpotune.config.load import Study
+from hpotune.errors import HpotuneError
 from hpotune.launch.follow_up import first_jobs, follow_up
 from hpotune.launch.prepare import PreparedStudy, prepare
 from hpotune.launch.run_local import check_local, shortfall
 from hpotune.planning.study_plan import record_plan
+from hpotune.planning.thread_probe import probe_threads
+from hpotune.schedule.rounds import width
 from hpotune.schedule.stopping_criterion import stop_reason
 from hpotune.slurm.commands import SUBMIT_S, limited_time
 from hpotune.slurm.submit import check_submittable
 from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.thread_choice import read_choice, write_choice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -96,8 +101,31 @@ def run_here(target: Path, options: StartOptions, *, messages: Messages) -> RunE
     messages.info(f"{config.name}: {prepared.folder.path}\nstore: {prepared.store_url} ({prepared.why})")
     messages.notes(prepared.notes)
     record_plan(prepared.folder, config, local=True)
+    _choose_threads(prepared, messages)
     done = run_prepared(prepared, show=messages.progress)
     return RunEnd(prepared=prepared, finished=done and run_repeats(prepared.folder, messages=messages))
+
+
+def _choose_threads(prepared: PreparedStudy, messages: Messages) -> None:
+    """Measure once what `resources.threads: auto` stands for, where the environment leaves it open."""
+    folder, study = prepared.folder, prepared.study
+    if study.config.resources.threads != "auto":
+        return
+    if given := os.environ.get("OMP_NUM_THREADS"):
+        messages.note(f"resources.threads: auto: OMP_NUM_THREADS={given} of the environment is used")
+        return
+    choice = read_choice(folder.path)
+    if choice is None:
+        cores = len(os.sched_getaffinity(0))
+        messages.info(f"measuring how many trials train best on {cores} cores")
+        most = min(width(study.config), study.config.budget.trials)
+        try:
+            choice = probe_threads(folder, study, cores=cores, most=most)
+        except HpotuneError as error:
+            messages.warning(f"resources.threads: auto: {error}; each trial has one thread")
+            return
+        write_choice(folder.path, choice)
+    messages.info(f"threads: {choice.text}")
 
 
 def submit_study(target: Path, options: StartOptions, *, messages: Messages) -> SubmitResult:

@@ -29,6 +29,7 @@ from hpotune.workspace.code_snapshot import CodeSnapshot, find_snapshot
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import try_exclusive_lock
 from hpotune.workspace.snapshot_users import using_snapshot
+from hpotune.workspace.thread_choice import ThreadChoice, read_choice
 from hpotune.workspace.trust import SHARED
 
 SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()
@@ -58,7 +59,9 @@ def run_study(
     Raises: HpotuneError as `run_workers`, and while another `hpotune run` of this study is running.
     """
     gpus = gpu_groups(visible_gpus(os.environ), each=config.resources.gpus_per_node)
-    count = min(width(config), config.budget.trials, len(gpus) or width(config))
+    choice = _thread_choice(folder, config)
+    most = width(config) if choice is None else choice.trials
+    count = min(width(config), config.budget.trials, len(gpus) or width(config), most)
     with try_exclusive_lock(folder.jobs / ".run.lock", what="`hpotune run` of this study"):
         return run_workers(folder, store, count=count, show=show, gpus=gpus)
 
@@ -253,7 +256,10 @@ def _start_worker(
     limit += ["--code", code] if code is not None else []
     env = _environment_without_slurm() | ({"CUDA_VISIBLE_DEVICES": gpus[index]} if gpus else {})
     env |= {SHARED: "group"} if shared else {}
-    python, packages = sys.executable, folder.load().config.env
+    config = folder.load().config
+    if (choice := _thread_choice(folder, config)) is not None:
+        env["OMP_NUM_THREADS"] = str(choice.threads)
+    python, packages = sys.executable, config.env
     if packages.packages_to_install and packages.venv is not None:  # the environment of `hpotune env create`
         python = f"{packages.venv}/bin/python"
         env |= {"VIRTUAL_ENV": packages.venv, "PATH": f"{packages.venv}/bin:{env.get('PATH', '')}"}
@@ -263,6 +269,13 @@ def _start_worker(
             [python, *SAFE_PATH, "-m", "hpotune", "worker", str(folder.path), *limit],
             stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.PIPE, start_new_session=True, env=env,
         )  # fmt: skip
+
+
+def _thread_choice(folder: StudyFolder, config: StudyConfig) -> ThreadChoice | None:
+    """What `resources.threads: auto` stands for here; None without it, and where the environment says it."""
+    if config.resources.threads != "auto" or "OMP_NUM_THREADS" in os.environ:
+        return None
+    return read_choice(folder.path)
 
 
 def _environment_without_slurm() -> dict[str, str]:

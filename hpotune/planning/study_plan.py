@@ -45,6 +45,7 @@ from hpotune.slurm.job_script import sbatch_text
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.code_snapshot import find_snapshot
 from hpotune.workspace.folder import StudyFolder
+from hpotune.workspace.thread_choice import read_choice
 
 PLAN_FILE = "plan.json"
 PROBE_FILE = "probe.json"
@@ -73,6 +74,8 @@ class StudyPlan:
     """The memory of a trial; None for a function or a command, or where the study's space is not known."""
     repeats: SimulationResult | None
     """The repeats of the finalists after the search; None without `search.repeats`."""
+    threads: str
+    """What `resources.threads: auto` stands for on this machine; empty without it."""
     planned: Mapping[str, Value] | None
     """plan.json, as recorded when the study started; None: it has not started."""
     actual: Mapping[str, Value] | None
@@ -113,9 +116,18 @@ def make_plan(
         reason=reason,
         memory=memory,
         repeats=simulate_repeats(config, known.simulation_times, begin=now, cut=cut),
+        threads=threads_note(folder, config),
         planned=planned,
         actual=measured_progress(folder, config, rows, planned, now=now),
     )
+
+
+def threads_note(folder: StudyFolder, config: StudyConfig) -> str:
+    """What `resources.threads: auto` stands for; empty without it."""
+    if config.resources.threads != "auto":
+        return ""
+    choice = read_choice(folder.path)
+    return "auto: `hpotune run` measures it before its first trial" if choice is None else choice.text
 
 
 def _script(folder: StudyFolder, config: StudyConfig, spec: JobSpec) -> str:

@@ -25,6 +25,8 @@ def plan_table(plan: PlanView, spans: Sequence[Span]) -> RenderableType:
     lines += [Text(""), _figures(plan), Text(""), *(Text(_array(array)) for array in plan.jobs)]
     if plan.processes:
         lines.append(Text(f"trial processes: {plan.processes}"))
+    if plan.threads:
+        lines.append(Text(f"threads: {plan.threads}"))
     if plan.memory is not None:
         lines += _memory(plan.memory)
     if plan.race:
@@ -85,7 +87,9 @@ def _memory(memory: MemoryView) -> list[RenderableType]:
         has = f"{word} into {memory.gpu_tensors:.1f} GiB of {memory.gpu_gb:g} GB ({memory.gpu_source})"
     elif not memory.on_gpu:
         has = "the study asks for no GPU"
-    return [Text(""), table, Text(f"estimated{each} from {memory.rows}; {has}")]
+    chunk = memory.largest.loss_chunk
+    note = f"; the loss is computed in chunks of {chunk} positions (train.chunked_loss)" if chunk else ""
+    return [Text(""), table, Text(f"estimated{each} from {memory.rows}; {has}{note}")]
 
 
 def _array(array: ArrayView) -> str:

@@ -138,8 +138,8 @@ def test_plan_keys(tmp_path: Path) -> None:
     made = make_plan(StudyFolder(path=tmp_path / "s"), config(), [], now=NOW)
     found: Any = as_json(plan_view(made))
     assert keys(found) == (
-        "study trials figures notes processes memory race jobs array_limit sbatch no_slurm modes recommended repeats "
-        "planned actual"
+        "study trials figures notes processes threads memory race jobs array_limit sbatch no_slurm modes recommended "
+        "repeats planned actual"
     )
     assert keys(found["figures"]["trial_s"]) == "value source"
     assert keys(found["jobs"][0]) == "count throttle trials_per_job"

@@ -48,6 +48,9 @@ MAX_GPUS = 128
 """GPUs of one node, MIG slices included; a larger number is a type without its number."""
 
 
+MAX_THREADS = 4_096
+
+
 class ResourcesConfig(Section):
     """What one job requests from Slurm. Options that are not set here are not written into the job script."""
 
@@ -78,6 +81,10 @@ class ResourcesConfig(Section):
     """CPUs per GPU; null: the cluster's default."""
     cpus: int | None = Field(default=None, ge=1, le=4_096)
     """CPUs per node, instead of cpus_per_gpu; null: the cluster's default."""
+    threads: Literal["auto"] | int | None = None
+    """Threads of each rank of a trial on CPUs (OMP_NUM_THREADS). auto: `hpotune run` measures before its first trial
+    how many trials, at most `budget.parallel`, do most side by side with how many threads each; a Slurm job uses all
+    its CPUs. null: 1, or with GPUs all CPUs of the job."""
     mem: str | None = None
     """Memory per node in Slurm's format (`64G`); mem, mem_per_gpu and mem_per_cpu exclude each other. null: the
     cluster's default."""
@@ -131,6 +138,13 @@ class ResourcesConfig(Section):
             raise ValueError("needs a number with K, M, G or T, such as 64G")
         return value
 
+    @field_validator("threads")
+    @classmethod
+    def _any_thread(cls, value: Literal["auto"] | int | None) -> Literal["auto"] | int | None:
+        if isinstance(value, int) and not 1 <= value <= MAX_THREADS:
+            raise ValueError(f"needs auto, or a number of 1 to {MAX_THREADS}")
+        return value
+
     @field_validator("gpus")
     @classmethod
     def _counted(cls, value: int | str) -> int | str:
@@ -150,6 +164,10 @@ class ResourcesConfig(Section):
             raise ValueError(f"{memory[1]}: {' and '.join(memory)} exclude each other; keep one")
         if self.cpus is not None and self.cpus_per_gpu is not None:
             raise ValueError("cpus: cpus and cpus_per_gpu exclude each other; keep one")
+        if self.threads == "auto" and (self.gpus_per_node or self.processes_per_node * self.nodes > 1):
+            raise ValueError(
+                "threads: auto is for trials of one process without GPUs; write a number, or remove it"
+            )
         per_gpu = [key for key in ("cpus_per_gpu", "mem_per_gpu") if getattr(self, key) is not None]
         if per_gpu and not self.gpus_per_node:
             raise ValueError(f"{per_gpu[0]}: needs gpus; without GPUs write cpus, mem or mem_per_cpu")

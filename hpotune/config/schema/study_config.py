@@ -126,7 +126,9 @@ class PointConfig(Section):
     `per_device_train_batch_size: auto` (and global_batch_size) a trial takes the largest power of two that fits into
     its memory, with `activation_checkpointing: auto` it recomputes activations only where it would not fit otherwise;
     neither changes what is trained. `packing: true` puts short rows into one sequence, each computed as if it stood
-    alone: the same numbers with less padding; a model that does not keep them apart is refused (docs/data.md)."""
+    alone: the same numbers with less padding; a model that does not keep them apart is refused (docs/data.md).
+    `chunked_loss: false` computes the logits of all counted positions at once, also of a large vocabulary.
+    `torch_compile: true` compiles the model's layers for the training of each trial, on one rank (docs/data.md)."""
     params: dict[str, JsonValue] = {}
     """Arguments of your own function or command."""
     score: ScoreConfig
@@ -271,6 +273,20 @@ class StudyConfig(PointConfig):
             limited=[limit.metric for limit in score.constraints],
         ):
             raise ValueError(f"score: {text}")
+        return self
+
+    @model_validator(mode="after")
+    def _threads_are_of_trials(self) -> StudyConfig:
+        if self.resources.threads is None:
+            return self
+        if "OMP_NUM_THREADS" in self.env.vars:
+            raise ValueError(
+                "resources: threads: threads and env.vars.OMP_NUM_THREADS exclude each other; keep one"
+            )
+        if self.resources.threads == "auto" and not self.trains:
+            raise ValueError(
+                "resources: threads: auto measures a fine-tuning, and there is none; write a number"
+            )
         return self
 
     @model_validator(mode="after")

@@ -109,6 +109,8 @@ class PointMemoryView:
     """At most, of a pass of scoring; passes that do not fit are halved."""
     micro_batch: int
     checkpointing: bool
+    loss_chunk: int | None
+    """Positions of a chunk of the loss (train.chunked_loss); None: the loss of a pass is computed at once."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -148,6 +150,8 @@ class PlanView:
     """What is only assumed, and what in the study file will cause problems."""
     processes: str
     """Whether a trial's process runs the next trials too, and why not; empty for a function or a command."""
+    threads: str
+    """Trials side by side and threads of each, as `resources.threads: auto` chose them; empty without it."""
     memory: MemoryView | None
     """None for a function or a command."""
     race: str
@@ -186,6 +190,7 @@ def plan_view(plan: StudyPlan) -> PlanView:
         },
         notes=tuple(notes(plan)),
         processes=process_note(plan.config),
+        threads=plan.threads,
         memory=_memory(plan.memory) if plan.memory is not None else None,
         race=race_note(plan.config.score.race, plan.config.score.rung_items),
         jobs=tuple(
@@ -227,6 +232,7 @@ def _point_memory(chosen: ChosenMemory) -> PointMemoryView:
         **{name: round(getattr(found, name) / GIB, 3) for name in parts},
         micro_batch=chosen.micro_batch,
         checkpointing=chosen.checkpointing,
+        loss_chunk=found.loss_chunk,
     )
 
 

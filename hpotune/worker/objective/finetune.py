@@ -142,7 +142,7 @@ def rank_command(
     nodes, each = config.resources.nodes, config.resources.processes_per_node
     module = ["-m", "hpotune.finetune", *arguments]
     cpus = max(1, _cpus(env) // each)
-    threads = env.get("OMP_NUM_THREADS") or str(cpus if config.resources.gpus_per_node else 1)
+    threads = env.get("OMP_NUM_THREADS") or str(_threads(config, cpus, in_job="SLURM_JOB_ID" in env))
     env = {**env, "OMP_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1", "PYTHONSAFEPATH": "1"}
     if nodes * each == 1:
         return in_container(config, [sys.executable, *module]), {**env, "HPOTUNE_RANKS": "single"}
@@ -158,6 +158,14 @@ def rank_command(
         **TORCHRUN_ENV,
         "HPOTUNE_RANKS": "torchrun",
     }
+
+
+def _threads(config: StudyConfig, cpus: int, *, in_job: bool) -> int:
+    """Threads of a rank that may use so many CPUs; with `auto`, `hpotune run` has set OMP_NUM_THREADS itself."""
+    given = config.resources.threads
+    if isinstance(given, int):
+        return given
+    return cpus if config.resources.gpus_per_node or (given == "auto" and in_job) else 1
 
 
 def torchrun(processes: int) -> list[str]:
