@@ -130,7 +130,7 @@ def test_not_finite_logits_are_all_computed() -> None:
 
 
 def test_models_of_a_kind_share_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_applies", {})
+    monkeypatch.setattr(module, "_forms", {})
     first, second = made("llama"), made("llama")
     _, seen = heights(first, POSITIONS)
     assert len(seen) == 3
@@ -140,7 +140,7 @@ def test_models_of_a_kind_share_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_patched_layer_is_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_applies", {})
+    monkeypatch.setattr(module, "_forms", {})
     heights(made("llama"), POSITIONS)
     model = made("llama")
     layer = model.get_output_embeddings()
@@ -150,8 +150,8 @@ def test_patched_layer_is_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_logits_without_number_decide_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_applies", {})
+    monkeypatch.setattr(module, "_forms", {})
     broken = made("llama")
     broken.get_output_embeddings().weight.data.fill_(torch.nan)
     assert counted_logits(broken, IDS, MASK, POSITIONS).isnan().all()
-    assert module._applies == {}
+    assert module._forms == {}
