@@ -17,13 +17,13 @@ from hpotune.launch.follow_up import first_jobs, follow_up
 from hpotune.launch.prepare import PreparedStudy, prepare
 from hpotune.launch.run_local import check_local, shortfall
 from hpotune.planning.study_plan import record_plan
-from hpotune.planning.thread_probe import probe_threads
+from hpotune.planning.thread_probe import probe_threads, write_choice
+from hpotune.records.thread_choice import read_choice
 from hpotune.schedule.rounds import width
 from hpotune.schedule.stopping_criterion import stop_reason
 from hpotune.slurm.commands import SUBMIT_S, limited_time
 from hpotune.slurm.submit import check_submittable
 from hpotune.workspace.folder import StudyFolder
-from hpotune.workspace.thread_choice import read_choice, write_choice
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,6 +19,7 @@ from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import HpotuneError, StoreError, StudyFileError
 from hpotune.launch.stale_workers import requeue_lost_trials
 from hpotune.records.jobs import JobRow
+from hpotune.records.thread_choice import ThreadChoice, read_choice
 from hpotune.records.trial import ENDS_WITH_STDIN, LOCAL, TrialRow
 from hpotune.schedule.next_jobs import next_jobs
 from hpotune.schedule.rounds import width
@@ -29,7 +30,6 @@ from hpotune.workspace.code_snapshot import CodeSnapshot, find_snapshot
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.lock import try_exclusive_lock
 from hpotune.workspace.snapshot_users import using_snapshot
-from hpotune.workspace.thread_choice import ThreadChoice, read_choice
 from hpotune.workspace.trust import SHARED
 
 SAFE_PATH = ("-P",) if sys.version_info >= (3, 11) else ()

@@ -36,6 +36,7 @@ from hpotune.planning.memory_plan import MemoryPlan, memory_note
 from hpotune.planning.mode_comparison import ModeResult, compare_modes, recommend
 from hpotune.planning.simulator import SimulationResult, Split, simulate
 from hpotune.records.jobs import JobSpec
+from hpotune.records.thread_choice import read_choice
 from hpotune.records.trial import TrialRow
 from hpotune.schedule.next_jobs import next_jobs
 from hpotune.slurm.commands import require_slurm
@@ -45,7 +46,6 @@ from hpotune.slurm.job_script import sbatch_text
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.code_snapshot import find_snapshot
 from hpotune.workspace.folder import StudyFolder
-from hpotune.workspace.thread_choice import read_choice
 
 PLAN_FILE = "plan.json"
 PROBE_FILE = "probe.json"

@@ -14,14 +14,16 @@ import tempfile
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 
 from hpotune.config.load import Study
 from hpotune.errors import HpotuneError
+from hpotune.records.thread_choice import THREADS_FILE, Arrangement, ThreadChoice
 from hpotune.records.trial import TrialSpec
+from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.fetched_lock import located, lock_file, read_lock
 from hpotune.workspace.folder import StudyFolder
-from hpotune.workspace.thread_choice import Arrangement, ThreadChoice
 
 SECONDS = 4.0
 """Of each arrangement."""
@@ -94,6 +96,11 @@ def _spec(folder: StudyFolder, study: Study, scratch: Path) -> TrialSpec:
         fetched=str(lock) if lock is not None else None,
         prepared=str(folder.prepared),
     )
+
+
+def write_choice(folder: Path, choice: ThreadChoice) -> None:
+    """Keep the choice in the study's folder."""
+    write_atomic(folder / THREADS_FILE, json.dumps(asdict(choice), indent=1) + "\n")
 
 
 class _Process:

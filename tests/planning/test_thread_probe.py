@@ -13,10 +13,10 @@ from hpotune.config.schema.study_config import StudyConfig
 from hpotune.errors import HpotuneError, StudyFileError
 from hpotune.launch.run_local import _thread_choice
 from hpotune.planning.study_plan import threads_note
-from hpotune.planning.thread_probe import arrangements, chosen, probe_threads
+from hpotune.planning.thread_probe import arrangements, chosen, probe_threads, write_choice
+from hpotune.records.thread_choice import Arrangement
 from hpotune.worker.objective.finetune import rank_command
 from hpotune.workspace.folder import StudyFolder
-from hpotune.workspace.thread_choice import Arrangement, write_choice
 from tests.fixtures.tiny_model import tiny_model, topic_rows
 
 

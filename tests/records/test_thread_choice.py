@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from hpotune.workspace.thread_choice import THREADS_FILE, Arrangement, ThreadChoice, read_choice, write_choice
+from hpotune.planning.thread_probe import write_choice
+from hpotune.records.thread_choice import THREADS_FILE, Arrangement, ThreadChoice, read_choice
 
 CHOICE = ThreadChoice(
     trials=2,

@@ -6,12 +6,10 @@ decides the order in which a processor adds numbers, so that it stays the same w
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from hpotune.config.json_file import optional_object
-from hpotune.workspace.atomic_files import write_atomic
 
 THREADS_FILE = "threads.json"
 
@@ -62,8 +60,3 @@ def read_choice(folder: Path) -> ThreadChoice | None:
         except (KeyError, TypeError, ValueError):
             return None
     return None
-
-
-def write_choice(folder: Path, choice: ThreadChoice) -> None:
-    """Keep the choice in the study's folder."""
-    write_atomic(folder / THREADS_FILE, json.dumps(asdict(choice), indent=1) + "\n")
