@@ -60,6 +60,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "reporting",
         "exchange",
     },
+    # it loads no package at its start: scripts/slurm-cluster runs parts of it under any Python
+    "lab": {"config", "records", "workspace", "schedule", "storage", "reporting"},
     "cli": {
         "config",
         "records",
@@ -75,6 +77,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "reporting",
         "exchange",
         "api",
+        "lab",
     },
     "__main__": {"cli"},
 }
@@ -177,9 +180,9 @@ def modules() -> list[Path]:
     return [f.relative_to(PACKAGE) for f in FILES if f.stem not in ("__init__", "__main__")]
 
 
-def test_package_has_at_most_18_rooms() -> None:
+def test_package_has_at_most_19_rooms() -> None:
     rooms = {path.parts[0] for path in modules() if len(path.parts) > 1}
-    assert len(rooms) <= 18, sorted(rooms)
+    assert len(rooms) <= 19, sorted(rooms)
     assert rooms == {name for name in MAY_IMPORT if (PACKAGE / name).is_dir()}
 
 

@@ -35,6 +35,7 @@ LOGIN = {
     "env": ("create", "lab.yaml"),
     "preview": ("lab.yaml",),
     "sites": ("alvis",),
+    "lab": ("prepare", "1"),
     "plan": ("lab.yaml",),
     "run": ("lab.yaml",),
     "submit": ("lab.yaml",),

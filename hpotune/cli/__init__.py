@@ -15,6 +15,7 @@ from hpotune.cli import (  # noqa: F401 - each adds its verbs
     exchange,
     fetch,
     inspect,
+    lab,
     origin,
     plan,
     rehearse,

@@ -24,7 +24,8 @@ LOOK = "Look"
 RESULTS = "Results"
 SEARCH = "Search without a study"
 JOBS = "Jobs"
-PANELS = (SET_UP, RUN, LOOK, RESULTS, SEARCH, JOBS)
+COURSES = "Courses"
+PANELS = (SET_UP, RUN, LOOK, RESULTS, SEARCH, COURSES, JOBS)
 """Groups of verbs, in the order of `--help`."""
 
 

@@ -5,8 +5,6 @@ Knows how to stop, restart, fill and kill what is there; which of it and when is
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import json
 import os
 import shutil
@@ -22,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hpotune.lab.throwaway_cluster import Cluster
+
 ROOT = Path(__file__).resolve().parents[2]
 DISK_MB = 96
 LEASE_S = 20
@@ -36,8 +36,8 @@ class Testbed:
 
     folder: Path
     """Everything lies in it."""
-    cluster: Any
-    """The Cluster of scripts/slurm-cluster."""
+    cluster: Cluster
+    """The throw-away Slurm."""
     env: dict[str, str]
     """Of hpotune's commands and of the jobs they submit."""
     postgres: Any = None
@@ -206,7 +206,7 @@ def made(*, store: str, without: Sequence[str]) -> Iterator[Testbed]:
         env["CHAOS_BAD_NODE"] = str(folder / "bad-node")
         stack.callback(cluster_script, "stop", env)
         cluster_script("start", env)
-        cluster = cluster_class()(Path(env["HPOTUNE_CLUSTER_DIR"]))
+        cluster = Cluster(Path(env["HPOTUNE_CLUSTER_DIR"]))
         testbed = Testbed(folder=folder, cluster=cluster, env=env, disk_is_small=small)
         env |= {"SLURM_CONF": str(cluster.conf)}
         env |= {"PATH": hidden(folder / "bin", without)} if without else {}
@@ -235,17 +235,6 @@ def cluster_script(verb: str, env: dict[str, str]) -> None:
     )
     if done.returncode:
         raise SystemExit(f"scripts/slurm-cluster {verb}: {done.stderr.strip()}")
-
-
-def cluster_class() -> Any:  # noqa: ANN401 - a script without a suffix is no module to a type checker
-    """The class Cluster of scripts/slurm-cluster."""
-    name = "slurm_cluster_script"
-    loader = importlib.machinery.SourceFileLoader(name, str(ROOT / "scripts/slurm-cluster"))
-    spec = importlib.util.spec_from_loader(name, loader)
-    assert spec is not None, "a loader was given"
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    loader.exec_module(module)
-    return module.Cluster
 
 
 def server(stack: ExitStack) -> Any:  # noqa: ANN401 - tests/fixtures/postgres.py is imported here only

@@ -54,6 +54,7 @@ def test_verbs_stand_in_their_panels(overview: str) -> None:
         "Look": ["status", "wait", "trials", "best", "why", "logs", "provenance"],
         "Results": ["report", "plot", "dashboard", "sync", "export", "rerun", "import"],
         "Search without a study": ["algorithms", "ask-tell"],
+        "Courses": ["lab"],
         "Jobs": ["worker", "follow-up", "rehearse"],
     }
 

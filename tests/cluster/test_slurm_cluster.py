@@ -5,17 +5,18 @@
 
 from __future__ import annotations
 
-import importlib.machinery
-import importlib.util
 import socket
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from hpotune.errors import ClusterError
+from hpotune.lab.cluster_daemons import start_accounting
+from hpotune.lab.cluster_files import remove, write_folder
+from hpotune.lab.throwaway_cluster import Cluster
 
 pytestmark = pytest.mark.slurm
 
@@ -35,20 +36,6 @@ def wait_for(is_so: Callable[[], bool], *, what: str, seconds: float = 60) -> No
     while not is_so():
         assert time.monotonic() < until, f"not so after {seconds} s: {what}"
         time.sleep(0.3)
-
-
-@pytest.fixture(scope="module")
-def script() -> Iterator[ModuleType]:
-    """scripts/slurm-cluster as a module."""
-    path = Path(__file__).parents[2] / "scripts" / "slurm-cluster"
-    loader = importlib.machinery.SourceFileLoader("slurm_cluster_script", str(path))
-    spec = importlib.util.spec_from_loader(loader.name, loader)
-    module = importlib.util.module_from_spec(spec)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "dont_write_bytecode", True)
-        patch.setitem(sys.modules, loader.name, module)  # its dataclass looks itself up there
-        loader.exec_module(module)
-        yield module
 
 
 @pytest.fixture
@@ -145,63 +132,15 @@ def test_a_second_start_changes_nothing(cluster_script: Script, slurm_cluster: P
     assert said(*controller) == before
 
 
-@pytest.mark.parametrize(
-    ("version", "text"),
-    [
-        ("slurm-wlm 22.05.8", ""),
-        ("slurm-wlm 23.11.4", ""),
-        ("slurm 24.05.0", "CgroupPlugin=disabled\n"),
-        ("slurm-wlm 24.11.5", "CgroupPlugin=disabled\n"),
-        ("slurm 25.05.1", "CgroupPlugin=disabled\n"),
-    ],
-)
-def test_cgroups_are_off_where_possible(script: ModuleType, version: str, text: str) -> None:
-    assert script.cgroup_conf(version) == text
-
-
-def test_hosts_lines_of_others_stay(script: ModuleType, tmp_path: Path) -> None:
-    hosts = tmp_path / "hosts"
-    hosts.write_bytes(b"127.0.0.1 localhost\n10.1.2.3 own-name")  # no newline at its end
-    script.add_line(hosts, "127.0.0.1 n1 # slurm-cluster /tmp/a")
-    script.add_line(hosts, "127.0.0.1 n1 # slurm-cluster /tmp/a/b")
-    lines = hosts.read_text().splitlines()
-    assert lines[1:] == [
-        "10.1.2.3 own-name",
-        *(f"127.0.0.1 n1 # slurm-cluster /tmp/a{end}" for end in ("", "/b")),
-    ]
-    script.take_lines(hosts, " # slurm-cluster /tmp/a")
-    assert hosts.read_text().splitlines() == [*lines[:2], lines[3]]
-    script.take_lines(hosts, " # slurm-cluster /tmp/a/b")
-    assert hosts.read_bytes() == b"127.0.0.1 localhost\n10.1.2.3 own-name\n"
-
-
-@pytest.mark.parametrize(
-    ("own", "known", "names"),
-    [
-        ("box", {"box": "10.1.2.3"}, ["n1", "n2", "n3", "n4"]),
-        ("box", {}, ["n1", "n2", "n3", "n4", "box"]),
-        ("box.lab.org", {"box.lab.org": "10.1.2.3"}, ["n1", "n2", "n3", "n4", "box"]),
-        ("box", {"box": "10.1.2.3", "n1": "127.0.0.1"}, ["n1", "n2", "n3", "n4"]),  # of another such cluster
-        ("n1", {"n1": "10.1.2.3"}, []),
-    ],
-)
-def test_unknown_names_are_added(
-    script: ModuleType, own: str, known: dict[str, str], names: list[str]
-) -> None:
-    assert script.names_to_add(own, known.get) == names
-
-
-def test_ended_daemon_ends_the_wait(
-    cluster_script: Script, script: ModuleType, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    cluster = script.Cluster(tmp_path_factory.mktemp("d") / "c")
-    script.write_folder(cluster)
+def test_ended_daemon_ends_the_wait(cluster_script: Script, tmp_path_factory: pytest.TempPathFactory) -> None:
+    cluster = Cluster(tmp_path_factory.mktemp("d") / "c")
+    write_folder(cluster)
     (cluster.folder / "run/mariadb.socket").mkdir()  # so mariadbd starts, and ends where it would listen
     try:
-        with pytest.raises(script.ClusterError) as caught:
-            script.start_accounting(cluster)
+        with pytest.raises(ClusterError) as caught:
+            start_accounting(cluster)
     finally:
-        script.remove(cluster)
+        remove(cluster)
     assert str(caught.value).startswith("mariadbd died: ")
     assert "run/mariadb.socket" in str(caught.value)
     assert "mariadbd.log" in str(caught.value)

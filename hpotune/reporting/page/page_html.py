@@ -7,21 +7,19 @@ it were not escaped.
 
 from __future__ import annotations
 
-import base64
 import gzip
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hpotune.config.text.outside_text import html_text
 from hpotune.reporting.page.answers import answers, repeats_sentences, subject, summary
 from hpotune.reporting.page.charts.figure import Figure, Panel
 from hpotune.reporting.page.charts.figure_list import FIGURES
 from hpotune.reporting.page.charts.look import PAGE, WIDE, Spec
 from hpotune.reporting.page.drawing import inline_svg, shown_spec
+from hpotune.reporting.page.page_parts import content_policy, page_style, rendered
 from hpotune.reporting.page.page_tables import report_tables
 from hpotune.reporting.views.study_report import StudyReport
 
@@ -60,19 +58,10 @@ class DrawnFigure:
 
 def html_page(report: StudyReport) -> str:
     """The page."""
-    from jinja2 import Environment, StrictUndefined
-
     figures = [draw(report, PAGE) for draw in FIGURES.values()]
-    library, script, style = vega_bundle(), _own("page.js"), _own("page.css")
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_printed,
-    )
-    template = environment.from_string(_own("page.html.jinja"))
-    return template.render(
+    library, script, style = vega_bundle(), _own("page.js"), page_style()
+    return rendered(
+        _own("page.html.jinja"),
         report=report,
         subject=subject(report),
         summary=summary(report),
@@ -80,19 +69,12 @@ def html_page(report: StudyReport) -> str:
         figures={figure.name: _drawn(figure) for figure in figures},
         tables=report_tables(report),
         repeats=repeats_sentences(report),
-        policy=_policy(library, script),
+        policy=content_policy(library, script),
         style=style,
         library=library,
         script=script,
         specs=_as_script(_interactive(figures)),
     )
-
-
-def _printed(value: object) -> object:
-    """What the template prints of a value; only what is marked as safe is markup."""
-    from markupsafe import Markup
-
-    return Markup(html_text(value)) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _own(name: str) -> str:
@@ -103,17 +85,6 @@ def _own(name: str) -> str:
 def vega_bundle() -> str:
     """Vega, Vega-Lite and vega-embed as one script (scripts/make-vega-bundle takes it out of vl-convert)."""
     return gzip.decompress((HERE / "vega_bundle.js.gz").read_bytes()).decode()
-
-
-def _policy(*scripts: str) -> str:
-    """The Content-Security-Policy: the page's own scripts and styles, and no request."""
-    hashes = " ".join(
-        f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'"
-        for script in scripts
-    )
-    return (
-        f"default-src 'none'; script-src {hashes}; style-src 'unsafe-inline'; img-src data:; base-uri 'none'"
-    )
 
 
 def _as_script(value: Mapping[str, object]) -> str:

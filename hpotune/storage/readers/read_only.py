@@ -34,16 +34,22 @@ _FAILED = (
 )
 
 
-def rows_of(url: str, study: Study) -> list[TrialRow]:
+def rows_of(url: str, study: Study, *, through_optuna: bool = True) -> list[TrialRow]:
     """Every trial, by number, as `TrialQueue.rows` of the study opened for reading.
 
+    `through_optuna=False`: Optuna is not asked where the storage is not as expected; a page of many studies needs it
+    fast, and Optuna may wait for a damaged one.
     Raises: StoreError where the storage cannot be read, or has no such study.
     """
     try:
         with without_collector():
             options, found = choice_options(study.space), _read(url, study.config.name)
             rows = [row_of(trial, options, forgiven=trial.number in found.forgiven) for trial in found.trials]
-    except _FAILED:
+    except _FAILED as error:
+        if not through_optuna:
+            raise StoreError(
+                f"{url}: cannot be read ({' '.join(str(error).split()) or type(error).__name__})"
+            ) from error
         from hpotune.storage.trials.queue import TrialQueue
 
         queue = TrialQueue.open(url, study, read_only=True)

@@ -15,38 +15,9 @@ import pytest
 
 from hpotune.reporting.page.page_html import html_page, vega_bundle
 from hpotune.reporting.views.study_report import StudyReport
-from tests.fixtures.chromium import Page
+from tests.fixtures.chromium import OVERFLOW, Page, faint_texts
 from tests.fixtures.report_studies import HOSTILE, OWN, own_rows, study_of
 
-CONTRAST = 4.5
-"""WCAG 2.2, success criterion 1.4.3 (level AA), for text."""
-# The contrast of each text with what is behind it, by WCAG's formula, from computed styles.
-TEXTS = """(() => {
-  const rgb = (text) => text.match(/[\\d.]+/g).map(Number);
-  const linear = (c) => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4;
-  const light = ([r, g, b]) => [r, g, b].map(c => linear(c / 255))
-    .reduce((sum, c, i) => sum + c * [0.2126, 0.7152, 0.0722][i], 0);
-  const behind = (node) => {
-    for (let at = node; at; at = at.parentElement) {
-      const colour = rgb(getComputedStyle(at).backgroundColor);
-      if (colour.length < 4 || colour[3] > 0) return colour;
-    }
-    return [255, 255, 255];
-  };
-  const found = [];
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  while (walk.nextNode()) {
-    const node = walk.currentNode.parentElement;
-    if (!walk.currentNode.textContent.trim() || ["SCRIPT", "STYLE", "TITLE"].includes(node.tagName)) continue;
-    if (!node.checkVisibility || !node.checkVisibility()) continue;
-    const style = getComputedStyle(node);
-    const ink = node.closest("svg") ? style.fill : style.color;
-    const [a, b] = [light(rgb(ink)), light(behind(node))].sort((x, y) => y - x);
-    found.push([(a + 0.05) / (b + 0.05), walk.currentNode.textContent.trim().slice(0, 40)]);
-  }
-  return found;
-})()"""
-OVERFLOW = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
 ANSWERS_END = (
     "Math.max(...[...document.querySelectorAll('.answer')].map(one => one.getBoundingClientRect().bottom))"
 )
@@ -56,12 +27,6 @@ DRAWN = "[...document.querySelectorAll('.drawing')].map(one => [one.id, one.data
 def keep(browser: Page, name: str, *, whole: bool = False) -> None:
     if folder := os.environ.get("HPOTUNE_PICTURES"):
         browser.picture(Path(folder) / f"{name}.png", whole=whole)
-
-
-def faint(browser: Page) -> list[tuple[float, str]]:
-    found = browser.value(TEXTS)
-    assert len(found) > 100
-    return [(ratio, text) for ratio, text in found if ratio < CONTRAST]
 
 
 @pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
@@ -83,7 +48,7 @@ def test_every_figure_becomes_interactive(browser: Page, page_file: Path, width:
         browser.wait_for(f"document.getElementById('{name}').dataset.interactive === 'yes'")
     browser.value("scrollTo(0, 0)")
     keep(browser, f"whole-{width}-{scheme}", whole=True)
-    assert faint(browser) == []
+    assert faint_texts(browser) == []
     wide, seen = browser.value(OVERFLOW)
     assert wide <= seen
     assert browser.requests == [page_file.as_uri()]
@@ -99,7 +64,7 @@ def test_page_is_read_without_scripts(browser: Page, page_file: Path, scheme: st
         == len(browser.value(DRAWN))
         > 10
     )
-    assert faint(browser) == []
+    assert faint_texts(browser) == []
     wide, seen = browser.value(OVERFLOW)
     assert wide <= seen
     assert browser.requests == [page_file.as_uri()]
@@ -109,7 +74,7 @@ def test_print_is_dark_on_white(browser: Page, page_file: Path) -> None:
     browser.open(page_file, scheme="dark", medium="print")
     keep(browser, "print", whole=True)
     assert browser.value("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert faint(browser) == []
+    assert faint_texts(browser) == []
     assert browser.pdf().startswith(b"%PDF")
 
 
