@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING
 from hpotune.finetune.model import hub
 from hpotune.finetune.trial_imports import import_training
 from hpotune.finetune.warm.orders import log_to
+from hpotune.records.failure_causes import FULL_DISK_EXIT, cause_of_error
 from hpotune.records.trial import Failure, TrialSpec
 
 if TYPE_CHECKING:
@@ -133,9 +135,25 @@ def _device() -> torch.device:
     return torch.device("cuda", torch.cuda.current_device()) if cuda else torch.device("cpu")
 
 
+def ended(run: Callable[[], int]) -> int:
+    """The exit code of a run; a full disk on which not even its failure could be written ends this process.
+
+    The worker has nothing else to know it by: the log may be on the same disk, which may have room again by then.
+    """
+    try:
+        return run()
+    except OSError as error:
+        if cause_of_error(error) != "store":
+            raise
+        with suppress(OSError):
+            traceback.print_exc(file=sys.stderr)
+        hub.delete_private_cache()
+        os._exit(FULL_DISK_EXIT)  # at an ordinary exit, what cannot be printed changes the exit code
+
+
 if __name__ == "__main__":
     if sys.argv[1] == "--serve":
         from hpotune.finetune.warm.server import serve
 
-        sys.exit(serve(main, Path(sys.argv[2])))
-    sys.exit(main(Path(sys.argv[1])))
+        sys.exit(ended(lambda: serve(main, Path(sys.argv[2]))))
+    sys.exit(ended(lambda: main(Path(sys.argv[1]))))

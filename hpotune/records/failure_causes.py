@@ -44,6 +44,8 @@ _KILLED_RANK = re.compile(r"\bSignal (\d+) \((SIG\w+)\) received by PID \d+")
 """torchrun's words for a rank that was killed; it ends with exit code 1 itself."""
 
 
+FULL_DISK_EXIT = 74
+"""Exit code (EX_IOERR) of a trial's process that could not even write its failure, since the disk was full."""
 _OF_ERRNO: dict[int, Cause] = {
     errno.ENOMEM: "oom",
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EROFS), "store"),

@@ -18,11 +18,13 @@ import shutil
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from check import Run, as_text, report
+from fault import causes
 from faults import KINDS, schedule
 from study import Study, say, write_file
 from testbed import Testbed, made
@@ -45,6 +47,10 @@ def main() -> int:
             spared += [] if testbed.disk_is_small else ["disk_full"]
             spared += ["kill_rank", "bad_node"] if options.warm else []  # their trials are those of trial.py
             spared += [kind for kind in KINDS if options.only and kind not in options.only.split(",")]
+            if (
+                options.warm
+            ):  # asked by its watchdog when the worker is gone, a trial writes a checkpoint and says so
+                KINDS["kill_worker"] = replace(KINDS["kill_worker"], causes=causes("killed", "paused"))
             plan = schedule(options.faults, random.Random(options.seed), without=spared)
             storm = run(testbed, "storm", options, plan, until)
         finally:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
+import pytest
 import torch
 
 from hpotune.finetune.__main__ import _failure, main
 from hpotune.finetune.model import hub
 from hpotune.finetune.output import TrialOutput
 from hpotune.finetune.trial_errors import DataError, NotFinite, SanityCheckFailure
+from hpotune.records.failure_causes import FULL_DISK_EXIT
 from hpotune.records.trial import Failure, TrialResult
 from tests.fixtures.tiny_trials import result_of, start_trial
 
@@ -61,3 +65,23 @@ def test_causes_of_failures():
     assert _failure(DataError("x")).cause == "data"
     assert _failure(RuntimeError("boom")).cause == "unknown"
     assert "peak of" in _failure(MemoryError()).message
+
+
+FULL = """
+import errno, os
+from hpotune.finetune.__main__ import ended
+
+def run():
+    raise OSError(errno.{name}, os.strerror(errno.{name}))
+
+ended(run)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "code"), [("ENOSPC", FULL_DISK_EXIT), ("EDQUOT", FULL_DISK_EXIT), ("ENOENT", 1)]
+)
+def test_full_disk_has_exit_code(name, code):
+    done = subprocess.run([sys.executable, "-c", FULL.format(name=name)], capture_output=True, check=False)
+    assert done.returncode == code
+    assert b"Traceback" in done.stderr

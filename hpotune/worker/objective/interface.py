@@ -23,7 +23,7 @@ from pydantic import ValidationError
 from hpotune.config.param_names import environment
 from hpotune.config.schema.rungs import Rung
 from hpotune.config.schema.study_config import Objective, StudyConfig
-from hpotune.records.failure_causes import cause_of, hidden_reason, killed_rank
+from hpotune.records.failure_causes import FULL_DISK_EXIT, cause_of, hidden_reason, killed_rank
 from hpotune.records.progress_record import PROGRESS
 from hpotune.records.trial import Failure, TrialResult, TrialSpec
 from hpotune.worker.objective.process import ProcessExit, StopRequest, log_tail
@@ -258,6 +258,9 @@ def result_of_exit(spec: TrialSpec, exit_: ProcessExit, *, stop: StopRequest) ->
     if found := cause_of(lines):
         cause, line = found
         return failed_result(spec, cause, f"its process {exit_.words}: {line[:200]}")
+    own_code = spec.python is not None or spec.command is not None
+    if exit_.code == FULL_DISK_EXIT and not own_code:  # there may be room again
+        return failed_result(spec, "store", f"its process found the disk of {spec.folder} full")
     if _disk_is_full(spec):  # then its last line may be missing
         return failed_result(
             spec, "store", f"its process {exit_.words}, and the disk of {spec.folder} is full"
@@ -272,7 +275,6 @@ def result_of_exit(spec: TrialSpec, exit_: ProcessExit, *, stop: StopRequest) ->
         return failed_result(spec, "user", ": ".join(filter(None, [text, last])))
     inner = hidden_reason(log_tail(Path(spec.folder), log_start=exit_.log_start, lines=CHAIN_LINES))
     last = f"{last} ({inner[:200]})" if inner and inner not in last else last
-    own_code = spec.python is not None or spec.command is not None
     missing = last.startswith(("ModuleNotFoundError", "ImportError"))
     cause = "user" if own_code else "library" if missing else "unknown"
     return failed_result(spec, cause, ": ".join(filter(None, [f"its process {exit_.words}", last])))
