@@ -21,6 +21,8 @@ DOCS = "docs"
 INSIDE = "project"
 """Folder of the site for files outside docs/."""
 LINK = re.compile(r"(?<!!)\[(?P<text>[^\]\n]*)\]\((?P<target>[^)#\s]*)(?P<anchor>#[^)\s]*)?\)")
+WIDE = {"comparison.md"}
+"""Pages whose tables need the room of the list of headings."""
 ITEM = re.compile(r"([-*]|\d+\.) ")
 LANGUAGES = {
     ".yaml": "yaml",
@@ -54,6 +56,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """The text with the links of the site, and with the empty lines that Python-Markdown needs."""
     source = repository_path(page.file.src_uri)
+    if page.file.src_uri in WIDE:
+        page.meta["hide"] = ["toc"]
     return "\n".join(separated(relinked(markdown, source, page.file.src_uri).split("\n")))
 
 

@@ -125,3 +125,21 @@ def test_pages_fit_and_ask_no_host(site: Path, browser: Page, page: str, width: 
     assert (max(map(int, re.findall(r"\d+", ground)[:3])) < 80) == (width <= 600), ground
     if folder := os.environ.get("HPOTUNE_PICTURES"):
         browser.picture(Path(folder) / f"{page}-{width}.png")
+
+
+def test_search_needs_no_server(site: Path, browser: Page) -> None:
+    """The page is opened from a folder, where browsers start no web worker."""
+    browser.open(site / "project" / "index.html")
+    browser.value(
+        "document.querySelector('[data-md-toggle=search]').click()"
+    )  # what a click on the field does
+    browser.value(
+        "(() => { const field = document.querySelector('.md-search__input'); field.value = 'preempted';"
+        "field.dispatchEvent(new KeyboardEvent('keyup', {bubbles: true}));"
+        "field.dispatchEvent(new Event('input', {bubbles: true})) })()"
+    )
+    browser.wait_for("document.querySelectorAll('.md-search-result__item').length > 2")
+    found = browser.value("[...document.querySelectorAll('.md-search-result__link')].map(one => one.href)")
+    assert any("/cluster_guide.html" in link for link in found), found
+    assert [url for url in browser.requests if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert browser.messages == []
