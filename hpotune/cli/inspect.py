@@ -52,7 +52,7 @@ def status(
         return
     found = read_status(study, folder, note=print_note)
     if found.cluster is not None:
-        say(f"warning: Slurm: {found.cluster}", err=True)
+        say(f"warning: cluster: {found.cluster}", err=True)
     if as_json:
         print_json(found)
         return

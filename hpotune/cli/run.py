@@ -101,7 +101,7 @@ def submit(
     data_root: DataRoot = None,
     as_json: AsJson = False,
 ) -> None:
-    """Submit the study to Slurm and return at once.
+    """Submit the study to Slurm or HyperQueue, and return at once.
 
     Submitting again adds only the jobs that are missing. The trials are rehearsed first, as `check` does; a mistake
     stops the study before anything is written or submitted. With `resources.rehearsal: job` a small job does it.

@@ -55,6 +55,8 @@ def compare_modes(
     options = []
     for mode in MODES:
         sizes: list[int | Literal["auto"]] = [1, medium_job_size(_with(config, mode, 1), times), "auto"]
+        if config.execution.place == "hyperqueue":  # its tasks take trials until the study is over
+            sizes = ["auto"]
         if mode == own[0] and own[1] not in sizes:
             sizes.insert(2, own[1])
         for size in dict.fromkeys(sizes):

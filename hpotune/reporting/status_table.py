@@ -110,10 +110,10 @@ def sentences(status: StudyStatus, *, now: datetime) -> list[str]:
     lines += [f"new jobs exclude node {host}: {why}" for host, why in status.bad_nodes.items()]
     lines += _cost(status, now=now)
     if status.cluster:
-        lines.append(f"Slurm: {status.cluster}")
+        lines.append(f"cluster: {status.cluster}")
     elif (status.queue_age_s or 0) >= 1:
         lines.append(f"job states are {length(status.queue_age_s or 0)} old")
-    return [*lines, *(f"Slurm: {text}" for text in status.missing or ())]
+    return [*lines, *(f"cluster: {text}" for text in status.missing or ())]
 
 
 def _repeats(status: StudyStatus) -> str:

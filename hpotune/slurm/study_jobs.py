@@ -135,7 +135,7 @@ def _ask_slurm(folder: StudyFolder, trials: Sequence[TrialRow], *, lease_s: floa
     from_heartbeats = partial(states_from_heartbeats, folder, trials, lease_s=lease_s)
     missing: list[str] = []
     try:
-        found = query_task_states(tasks, names, from_heartbeats=from_heartbeats)
+        found = query_task_states(tasks, names, from_heartbeats=from_heartbeats, missing=missing)
         found |= query_states(
             [id_ for id_ in kinds if id_ not in found], from_heartbeats=from_heartbeats, missing=missing
         )

@@ -61,3 +61,12 @@ def test_pictures_match_the_simulator() -> None:
         [sys.executable, str(script), "--check"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_hyperqueue_offers_persistent_workers_only() -> None:
+    study = config(24, 4, "async", "auto")
+    tasks = study.execution.model_copy(update={"place": "hyperqueue"})
+    found = compare_modes(study.model_copy(update={"execution": tasks}), SPREAD, begin=BEGIN)
+    assert [(way.mode, way.trials_per_job) for way in found] == [
+        (mode, "auto") for mode in ("sequential", "batch", "async")
+    ]

@@ -94,7 +94,7 @@ def test_overdue_trial_takes_no_zero_seconds() -> None:
 
 
 def test_missing_facts_are_said() -> None:
-    assert "Slurm: how jobs ended is not known: x" in text(
+    assert "cluster: how jobs ended is not known: x" in text(
         replace(status_of([]), missing=("how jobs ended is not known: x",))
     )
 
@@ -173,6 +173,6 @@ def test_old_job_states_show_their_age() -> None:
 
 
 def test_silent_cluster_is_reported() -> None:
-    assert "Slurm: not reachable: no answer" in text(
+    assert "cluster: not reachable: no answer" in text(
         replace(status_of([]), cluster="not reachable: no answer")
     )

@@ -68,3 +68,12 @@ def test_local_workers_have_logs(folder: StudyFolder, fake) -> None:
     for number in (0, 11, 2):
         (folder.jobs / "local" / f"worker-{number}.log").write_text("x\n")
     assert names(job_logs(folder, "local")) == ["worker-0.log", "worker-2.log", "worker-11.log"]
+
+
+def test_tasks_have_no_logs_of_slurm(folder: StudyFolder, fake) -> None:
+    (folder.jobs / "7" / "job.json").write_text(
+        '{"id": "7", "kind": "worker", "count": 3, "hq_name": "quick-7-0a"}'
+    )
+    fake("scontrol")
+    assert job_logs(folder, "7_1") == []
+    assert fake.calls("scontrol") == 0

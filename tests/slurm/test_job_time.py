@@ -8,10 +8,12 @@ from datetime import datetime
 
 import pytest
 
+from hpotune.config.load import load_study
 from hpotune.records.jobs import JobTimes
 from hpotune.slurm.job_time import job_times, query_ends, query_times, unix_time
 from hpotune.workspace.atomic_files import write_atomic
 from hpotune.workspace.folder import StudyFolder
+from tests.fixtures.cluster_studies import function_study
 
 START, END = "2026-06-01T12:00:00", "2026-06-01T13:00:00"
 SHOWN = "JobId=9 ArrayJobId=7 ArrayTaskId=0 JobState=RUNNING TimeLimit=01:00:00 StartTime={} EndTime={}\n"
@@ -101,3 +103,17 @@ def test_ends_of_cancelled_arrays(fake):
 def test_unknown_times_are_none():
     assert [unix_time(text) for text in ("Unknown", "N/A", "", "1 hour ago")] == [None] * 4
     assert time.localtime(unix_time(START)).tm_hour == 12
+
+
+@pytest.mark.parametrize(
+    ("env", "ends_s"),
+    [({}, 3600.0), ({"HPOTUNE_ALLOCATION_END": "1500"}, 500.0), ({"HPOTUNE_ALLOCATION_END": "9999"}, 3600.0)],
+)
+def test_tasks_end_with_their_allocation(study_folder, fake, env, ends_s):
+    fake("squeue", f"7_0|{START}|1:00:00|{END}\n")
+    config = load_study(
+        function_study(study_folder.path.parent, "pass", "execution: {place: hyperqueue}")
+    ).config
+    env = {"HPOTUNE_TASK": "7_0", "HPOTUNE_JOB_START": "1000", "SLURM_JOB_ID": "9", **env}
+    assert job_times(study_folder, config, env, job="7_0") == JobTimes(end=1000.0 + ends_s, limit_s=3600.0)
+    assert fake.calls("squeue") == 0

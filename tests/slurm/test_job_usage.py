@@ -61,3 +61,12 @@ def test_no_accounting_is_no_usage(folder: StudyFolder, fake) -> None:
     assert study_usage(folder) == {}
     record_usage(folder)
     assert not usage_file(folder, "7").exists()
+
+
+def test_sacct_knows_no_tasks_of_hyperqueue(folder: StudyFolder, fake) -> None:
+    record = {"id": "7", "kind": "worker", "count": 2, "hq_name": "quick-7-0a"}
+    write_atomic(folder.jobs / "7" / "job.json", json.dumps(record))
+    fake("sacct", HEADER + FIRST + SECOND)
+    record_usage(folder)
+    assert study_usage(folder) == {}
+    assert fake.calls("sacct") == 0

@@ -70,7 +70,7 @@ def _error(answer: Answer, verb: str) -> ClusterError:
         pass
     first = one_line(next((line for line in text.splitlines() if line.strip()), "no reason given"))
     if _NO_SERVER.search(text.lower()):
-        return ControllerUnreachable(f"no HyperQueue server answers ({first}); {_START}")
+        return ControllerUnreachable(f"no HyperQueue server answers ({first.rstrip('.')}); {_START}")
     return ClusterError(f"hq {verb} failed: {first}")
 
 

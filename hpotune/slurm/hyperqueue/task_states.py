@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from hpotune.records.jobs import JobRow
-from hpotune.slurm.commands import one_line
+from hpotune.slurm.commands import ControllerUnreachable, one_line
 from hpotune.slurm.hyperqueue.hq_commands import hq_json, jobs_by_name
 from hpotune.slurm.job_arrays import array_job_id
 
@@ -34,14 +35,26 @@ def query_task_states(
     names: Mapping[str, str],
     *,
     from_heartbeats: Callable[[Sequence[str]], dict[str, JobRow]],
+    missing: list[str] | None = None,
 ) -> dict[str, JobRow]:
     """A row for every id. `names`: of the jobs on the server, by hpotune's number.
 
-    Raises: ClusterError where `hq` is missing, or no server answers.
+    Where no server answers, workers are judged by their heartbeats, and `missing` gets a sentence; a task that was not
+    seen then is UNKNOWN.
+    Raises: ClusterError where `hq` is missing, or does not answer.
     """
     if not ids:
         return {}
-    numbers = jobs_by_name()
+    try:
+        numbers = jobs_by_name()
+    except ControllerUnreachable as error:
+        if missing is not None:
+            missing.append(f"{error}; states of jobs by the workers' heartbeats")
+        rows = from_heartbeats(ids)
+        return {
+            id_: replace(rows[id_], state="UNKNOWN") if rows[id_].state == "PENDING" else rows[id_]
+            for id_ in ids
+        }
     jobs = {job: numbers[names[job]] for job in map(array_job_id, ids) if names[job] in numbers}
     tasks = _tasks(list(dict.fromkeys(jobs.values())))
     beats = from_heartbeats(ids)

@@ -73,7 +73,15 @@ def test_earlier_server_leaves_heartbeats(hq_here: HyperQueue, tmp_path: Path) -
     assert states(tmp_path, ["5_0"], {"5": "mine"}, lease_s=0)["5_0"].state == "GONE"
 
 
-def test_no_server_is_an_error(hq_here: HyperQueue, tmp_path: Path) -> None:
-    assert states(tmp_path, [], {}) == {}
+def test_heartbeats_tell_without_server(hq_here: HyperQueue, tmp_path: Path) -> None:
+    beat(tmp_path, "5_0")
+    missing: list[str] = []
+    beats = partial(states_from_heartbeats, StudyFolder(path=tmp_path), [], lease_s=60)
+    ids, names = ["5_0", "5_1"], {"5": "mine"}
+    found = query_task_states(ids, names, from_heartbeats=beats, missing=missing)
+    assert [found[id_].state for id_ in ids] == ["RUNNING", "UNKNOWN"]
+    assert [text.startswith("no HyperQueue server answers (No running instance") for text in missing] == [
+        True
+    ]
     with pytest.raises(ClusterError, match="no HyperQueue server answers"):
-        states(tmp_path, ["5_0"], {"5": "mine"})
+        cancel_tasks(["mine"])
