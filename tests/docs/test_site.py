@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -41,6 +42,23 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder
+
+
+def test_broken_links_are_errors(tmp_path: Path) -> None:
+    """With the same settings and script, on a folder of one page."""
+    shutil.copytree(ROOT / "docs" / "site", tmp_path / "docs" / "site")
+    (tmp_path / "scripts").mkdir()
+    shutil.copy(ROOT / "scripts" / "make-site", tmp_path / "scripts")
+    settings = tmp_path / "docs" / "site" / "mkdocs.yml"
+    settings.write_text(settings.read_text(encoding="utf-8").partition("\nnav:")[0], encoding="utf-8")
+    (tmp_path / "docs" / "index.md").write_text(
+        "# A\n\n[1](no.md) [2](#no) [3](../no.yaml)\n", encoding="utf-8"
+    )
+    command, env = [str(tmp_path / "scripts" / "make-site")], os.environ | {"PYTHON": sys.executable}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    for link in ("'no.md'", "'#no'", "'../no.yaml'"):
+        assert link in done.stdout + done.stderr
 
 
 def text(site: Path, page: str) -> str:
