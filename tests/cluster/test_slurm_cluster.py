@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -130,6 +132,18 @@ def test_a_second_start_changes_nothing(cluster_script: Script, slurm_cluster: P
     assert again.returncode == 0
     assert "already running" in again.stderr
     assert said(*controller) == before
+
+
+def test_lab_start_finds_the_running_one(slurm_cluster: Path) -> None:
+    command = [sys.executable, "-m", "hpotune", "lab", "start"]
+    found = json.loads(said(*command, "--json"))
+    assert found == {
+        "slurm": "throw-away",
+        "started": False,
+        "partitions": ["a100*", "urgent"],
+        "export": f"export SLURM_CONF={slurm_cluster}",
+    }
+    assert said(*command) == found["export"]  # a shell may eval it
 
 
 def test_ended_daemon_ends_the_wait(cluster_script: Script, tmp_path_factory: pytest.TempPathFactory) -> None:
