@@ -129,10 +129,15 @@ def check(
     """
     from datetime import datetime
 
+    from hpotune.errors import StudyFileError
     from hpotune.lab.lab_tables import hints_table
     from hpotune.lab.student_study import read_all
     from hpotune.lab.study_hints import study_hints
 
+    if not folder.exists():
+        raise StudyFileError(
+            f"{folder}: is not there; give the folder or file of a study, or a student's folder"
+        )
     now = datetime.now()
     found = [(one, study_hints(one, now=now)) for one in read_all([folder])]
     if as_json:

@@ -11,8 +11,7 @@ from typing import Literal
 
 from hpotune.config.schema.execution import Cause
 from hpotune.config.schema.study_config import StudyConfig
-from hpotune.errors import HpotuneError
-from hpotune.lab.student_study import ReadStudy, read_all
+from hpotune.lab.student_study import READ_ERRORS, ReadStudy, one_line, read_all
 from hpotune.lab.study_hints import Hint, study_hints
 from hpotune.records.trial import TrialRow
 from hpotune.reporting.paired_difference import Difference
@@ -84,8 +83,8 @@ def _row(found: ReadStudy, *, now: datetime) -> OverviewRow:
     try:
         best = best_result(found.folder, config, rows)
         hints = study_hints(found, now=now, best=best)
-    except (HpotuneError, OSError, ValueError) as error:
-        return _without_study(found, " ".join(str(error).split()) or type(error).__name__, hints=())
+    except READ_ERRORS as error:  # files beside the trials
+        return _without_study(found, one_line(error), hints=())
     value, stderr = _score(best)
     return OverviewRow(
         student=found.student,

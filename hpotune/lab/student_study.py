@@ -32,7 +32,17 @@ _READ = (
     "jobs",
     "trials",
 )
-_FAILED = (HpotuneError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError)
+READ_ERRORS = (
+    HpotuneError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+"""What files of any content may raise where they are read."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -90,7 +100,7 @@ def _of_file(file: Path) -> FoundStudy:
     try:
         name = read_source(file).values.get("name")
     except HpotuneError as error:
-        return FoundStudy(student=student, path=file, problem=_one_line(error))
+        return FoundStudy(student=student, path=file, problem=one_line(error))
     folder = file.parent if (file.parent / "resolved.yaml").is_file() else file.parent / str(name)
     if (folder / "resolved.yaml").is_file():
         return FoundStudy(student=student, path=folder)
@@ -123,7 +133,8 @@ def _unreadable(error: OSError) -> str:
     return f"cannot be read ({error.strerror or error})"
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """The first line of an error, and how many follow."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0] if len(lines) == 1 else f"{lines[0]} (and {len(lines) - 1} more)"
 
@@ -143,8 +154,8 @@ def read_study(found: FoundStudy) -> ReadStudy:
         if not trusted:
             _check_inside(path, _store(url))
         rows = rows_of(url, study, through_optuna=False)
-    except _FAILED as error:
-        return ReadStudy(student=found.student, path=found.path, problem=_one_line(error))
+    except READ_ERRORS as error:
+        return ReadStudy(student=found.student, path=found.path, problem=one_line(error))
     return ReadStudy(student=found.student, path=path, folder=folder, study=study, rows=tuple(rows))
 
 

@@ -38,6 +38,8 @@ _BY_FACTORS = re.compile(
 """Names of values that act by their factor."""
 USED_WELL = 0.5
 """Share of the workers' time in which trials ran, below which job sizes are worth a look."""
+SHORT_S = 10
+"""Seconds of a trial below which starting it costs as much as running it."""
 NEAR_END = 0.05
 """Distance from an end of a range, as a share of it, that counts as at the end."""
 
@@ -82,9 +84,7 @@ def study_hints(found: ReadStudy, *, now: datetime, best: BestResult | None = No
     Raises: HpotuneError where files beside the trials are damaged.
     """
     if found.study is None or found.folder is None:
-        step = "hpotune run STUDY.yaml, or hpotune submit STUDY.yaml" if "no study" in found.problem else ""
-        step = step or "hpotune status of the study says more; a damaged folder is best made anew"
-        return (Hint(kind="run", level="problem", text=found.problem, next_step=step),)
+        return (Hint(kind="run", level="problem", text=found.problem, next_step=_without_study(found)),)
     from hpotune.reporting.views.best import best_result
 
     looked = _Looked(
@@ -96,6 +96,15 @@ def study_hints(found: ReadStudy, *, now: datetime, best: BestResult | None = No
         now=now,
     )
     return tuple(hint for check in CHECKS for hint in check(looked))
+
+
+def _without_study(found: ReadStudy) -> str:
+    """What to do where there is no study that can be read."""
+    if not found.path.exists():
+        return "give the student's folder, or the folder or file of a study"
+    if (found.path / "resolved.yaml").exists():
+        return f"hpotune status {quote(str(found.path))} says more; restore what is damaged, or run it again"
+    return "hpotune run STUDY.yaml, or hpotune submit STUDY.yaml, in that folder"
 
 
 def _run(looked: _Looked) -> Iterator[Hint]:
@@ -193,9 +202,12 @@ def _baseline(looked: _Looked) -> Iterator[Hint]:
         )
     elif corrected is not None and corrected.significant:
         yield Hint(kind="baseline", level="good", text=text, next_step="")
+    elif corrected is None:
+        step = "use a metric with a standard error, or search.repeats: 3; until then claim no improvement"
+        yield Hint(kind="baseline", level="hint", text=text, next_step=step)
     else:
         step = "score more items (score.objective.limit), or widen the space; claim no improvement"
-        yield Hint(kind="baseline", level="problem" if corrected else "hint", text=text, next_step=step)
+        yield Hint(kind="baseline", level="problem", text=text, next_step=step)
 
 
 def _ties(looked: _Looked) -> Iterator[Hint]:
@@ -270,18 +282,20 @@ def _overhead(looked: _Looked) -> Iterator[Hint]:
     if share >= USED_WELL:
         yield Hint(kind="overhead", level="good", text=text, next_step="")
         return
-    one_each = looked.study.config.execution.trials_per_job == 1
-    step = (
-        "let a job run several trials: execution: {trials_per_job: auto}"
-        if one_each
-        else "make each trial do more (several points in one call), or ask for fewer workers at once"
-    )
-    yield Hint(
-        kind="overhead",
-        level="hint",
-        text=text,
-        next_step=f"{step}; hpotune plan {looked.name} compares job sizes",
-    )
+    step = f"{_better_use(looked, each_s=each)}; hpotune plan {looked.name} compares job sizes"
+    yield Hint(kind="overhead", level="hint", text=text, next_step=step)
+
+
+def _better_use(looked: _Looked, *, each_s: float) -> str:
+    """How less of the workers' time would be lost."""
+    config = looked.study.config
+    if config.execution.trials_per_job == 1:
+        return "let a job run several trials: execution: {trials_per_job: auto}"
+    if config.model is not None:
+        return "train or score more in each trial, or ask for fewer workers at once (budget.parallel)"
+    if each_s < SHORT_S:
+        return "evaluate several points in one call, or run workers in one allocation: execution: {place: hyperqueue}"
+    return "ask for fewer workers at once (budget.parallel)"
 
 
 def _failures(looked: _Looked) -> Iterator[Hint]:

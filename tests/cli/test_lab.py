@@ -38,6 +38,7 @@ def test_handouts_are_listed_as_json() -> None:
     ("words", "code", "said"),
     [
         (("prepare", "99"), 2, "handout 99: there is none"),
+        (("check", "nowhere"), 2, "nowhere: is not there"),
         (("overview",), 2, "Missing argument"),
         (("sart",), 2, "No such command"),
     ],
@@ -47,3 +48,16 @@ def test_mistake_is_one_line(words: tuple[str, ...], code: int, said: str) -> No
     assert done.returncode == code
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_real_slurm_is_used_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "sinfo").write_text("#!/bin/sh\nprintf 'main*\\nlong\\n'\n")
+    (tmp_path / "sinfo").chmod(0o755)
+    env = {key: word for key, word in ENV.items() if key != "SLURM_CONF"}
+    env["PATH"] = f"{tmp_path}:{env['PATH']}"
+    done = hpotune("lab", "start", env=env)
+    assert done.stdout.strip() == (
+        "a Slurm answers here already (partitions main*, long): nothing was started, use it"
+    )
+    found = json.loads(hpotune("lab", "start", "--json", env=env).stdout)
+    assert found == {"slurm": "real", "started": False, "partitions": ["main*", "long"], "export": None}

@@ -59,6 +59,16 @@ def test_damaged_study_says_why(found: ClassOverview) -> None:
         assert (one.best, one.trials) == (None, 0)
 
 
+def test_damaged_openings_are_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = fine_tuning(tmp_path)
+    monkeypatch.setattr("hpotune.lab.student_study.rows_of", lambda *_, **__: made.rows)
+    (made.folder.path / "test").mkdir()
+    (made.folder.path / "test" / "openings.json").write_text("{")
+    [one] = class_overview([made.folder.path], now=NOW).rows
+    assert one.state == "unreadable"
+    assert "openings.json: is damaged" in one.problem
+
+
 def test_fine_tuning_has_gain_and_cost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = fine_tuning(tmp_path)
     monkeypatch.setattr("hpotune.lab.student_study.rows_of", lambda *_, **__: made.rows)

@@ -102,6 +102,9 @@ def test_baseline_decides_the_claim(tmp_path: Path) -> None:
     hint = hints_of(replace(fine_tuning(tmp_path / "worse"), rows=diverged))["baseline"]
     assert hint.level == "problem"
     assert "not significantly better" in hint.text
+    unknown = [replace(row, stderrs=(None,)) for row in rows if row.values]
+    made = study_of(tmp_path / "unknown", unknown, score={"objective": {"metric": "eval_loss"}})
+    assert "use a metric with a standard error" in hints_of(made)["baseline"].next_step
     none = [row for row in rows if row.kind != "baseline"]
     hint = hints_of(replace(fine_tuning(tmp_path / "none"), rows=none))["baseline"]
     assert "the base model was not scored" in hint.text
@@ -139,6 +142,20 @@ def test_overhead_comes_from_the_times(tmp_path: Path, gap_s: int, level: str) -
     assert hint.level == level
     assert "10 s each" in hint.text
     assert ("trials_per_job: auto" in hint.next_step) == (level == "hint")
+
+
+@pytest.mark.parametrize(
+    ("sections", "step"),
+    [({}, "{place: hyperqueue}"), ({"execution": {"trials_per_job": 1}}, "{trials_per_job: auto}")],
+)
+def test_short_trials_get_another_form(tmp_path: Path, sections: dict[str, Any], step: str) -> None:
+    def times(number: int) -> Attempt:
+        at = START + number * 9
+        return Attempt(worker=Worker(job="1", host="n1", pid=1), start=at, end=at + 1, outcome="finished")
+
+    rows = [finished(n, attempts=(times(n),)) for n in range(6)]
+    parallel = {"budget": {"trials": 30, "parallel": 1}}
+    assert step in own(tmp_path, rows, **parallel, **sections)["overhead"].next_step
 
 
 def test_loading_counts_as_overhead(tmp_path: Path) -> None:
