@@ -50,7 +50,7 @@ def test_mistake_is_one_line(words: tuple[str, ...], code: int, said: str) -> No
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_real_slurm_is_used_as_it_is(tmp_path: Path) -> None:
+def test_real_slurm_is_used(tmp_path: Path) -> None:
     (tmp_path / "sinfo").write_text("#!/bin/sh\nprintf 'main*\\nlong\\n'\n")
     (tmp_path / "sinfo").chmod(0o755)
     env = {key: word for key, word in ENV.items() if key != "SLURM_CONF"}
