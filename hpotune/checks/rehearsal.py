@@ -49,6 +49,8 @@ from hpotune.workspace.folder import StudyFolder, folder_of_source, home_of
 LIBRARIES = ("torch", "transformers", "peft", "accelerate", "datasets", "lm_eval")
 SECTIONS = {"model", "data", "lora", "train", "score", "data_root", "env", "resources"}
 """Sections of the study file that the rehearsal reads."""
+KEPT_FILES = ("*.npz", "*.tokens", "model-*.json")
+"""What a rehearsal leaves for the trials of a study: rows, in one of two forms, and passed checks of the model."""
 POLL_S = 0.1
 KEY = re.compile(r"([a-z_]+(?:\.\w+)*)[:=]")
 """The key at the start of a message."""
@@ -158,9 +160,10 @@ def record_rehearsal(folder: StudyFolder, rehearsal: Rehearsal | None) -> None:
         record = RehearsalRecord(state=state, mistakes=found.mistakes, warnings=found.warnings)
     write_atomic(folder.rehearsal_file, record.model_dump_json(indent=1) + "\n")
     if rehearsal is not None and rehearsal.prepared is not None:
-        for file in (*rehearsal.prepared.glob("*.npz"), *rehearsal.prepared.glob("model-*.json")):
-            folder.prepared.mkdir(exist_ok=True)
-            copy_atomic(file, folder.prepared / file.name)
+        for pattern in KEPT_FILES:
+            for file in rehearsal.prepared.glob(pattern):
+                folder.prepared.mkdir(exist_ok=True)
+                copy_atomic(file, folder.prepared / file.name)
 
 
 def _why_not(config: StudyConfig) -> str:

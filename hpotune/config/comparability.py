@@ -53,6 +53,10 @@ def _is_answering(where: KeyPath) -> bool:
 
 
 def _check_rows(where: KeyPath, values: dict[str, Value]) -> None:
+    if where[-1] == "streaming":
+        raise ValueError(
+            "is a range, but all trials have the same batches with it and without; give one value"
+        )
     if where[-1] in ("seed", "validation"):
         raise ValueError("is a range, but all trials use the same rows for validation; give one value")
     # The validation rows of a mixture are the same for any weights; the training rows are not.

@@ -5,25 +5,29 @@ The rehearsal on the login node calls the same functions, one by one.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
 import transformers
 
-from hpotune.config.schema.data_config import MixtureSource
 from hpotune.config.schema.study_config import REGRESSION, DataConfig, ModelConfig
 from hpotune.finetune.data.dataset import DataSplit, load_rows
-from hpotune.finetune.data.mixture import SourceUse, mixed_rows
+from hpotune.finetune.data.mixture import SourceUse, mixed_rows, of_source, source_text
 from hpotune.finetune.data.prepared_rows import TokenizedSplit, find_prepared, prepared_key
-from hpotune.finetune.data.tokenization import TokenizedRow, TokenizedRows, check_left_out, tokenize_rows
+from hpotune.finetune.data.streamed_split import open_streams, streamed_split
+from hpotune.finetune.data.tokenization import (
+    TokenizedRow,
+    TokenizedRows,
+    tokenize_rows,
+    tokens_of,
+)
 from hpotune.finetune.model.base_model import load_tokenizer
 from hpotune.finetune.model.labels import class_order, with_class_order
 from hpotune.finetune.training.loss import Row
-from hpotune.finetune.trial_errors import DataError, DatasetNotCached, UserError
+from hpotune.finetune.trial_errors import DatasetNotCached
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -34,7 +38,7 @@ class TrialInputs:
     pad_id: int
     split: TokenizedSplit
     """Every row that was tokenized; of a mixture whatever the weights are."""
-    trained: list[TokenizedRow]
+    trained: Sequence[TokenizedRow]
     """The training rows of an epoch: those of the split, or the mixture's by its weights."""
     uses: list[SourceUse]
     """What an epoch trains of each source of a mixture; empty without one."""
@@ -42,12 +46,12 @@ class TrialInputs:
     """The `prepared_key` of the rows; None: they have none, or it was not needed."""
 
     @property
-    def train(self) -> list[Row]:
+    def train(self) -> Sequence[Row]:
         """The training rows of an epoch."""
-        return [row.tokens for row in self.trained]
+        return tokens_of(self.trained)
 
     @property
-    def validation(self) -> list[Row]:
+    def validation(self) -> Sequence[Row]:
         """The validation rows."""
         return self.split.validation.rows
 
@@ -93,6 +97,15 @@ def load_inputs(
         )
     key = prepared_key(model, data, tokenizer, data_root=data_root) if prepared or kept else None
     split = kept.rows(key) if kept is not None and key else None
+    if split is None and data.streaming:
+        split = streamed_split(
+            partial(open_streams, model, data, data_root=data_root),
+            data,
+            tokenizer,
+            folder=prepared,
+            key=key,
+            progress=progress,
+        )
     if split is None and prepared and key:
         split = find_prepared(prepared, key)
     if split is None:
@@ -128,7 +141,7 @@ def load_split(
     labelled = model.task == "sequence_classification"
     parts: list[DataSplit] = []
     for name, source in data.sources.items():
-        with _of_source(name):
+        with of_source(name):
             try:
                 parts.append(
                     load_rows(
@@ -158,27 +171,6 @@ def _together(parts: Sequence[DataSplit]) -> DataSplit:
     )
 
 
-@contextmanager
-def _of_source(name: str) -> Iterator[None]:
-    """A context in which an error of a key of `data` names the key of the mixture's source."""
-    try:
-        yield
-    except (DataError, UserError) as error:
-        if not name:
-            raise
-        raise type(error)(source_text(str(error), name)) from error
-
-
-def source_text(text: str, name: str) -> str:
-    """A message on a key of `data`, of a source of the mixture; empty name: there is no mixture."""
-    key = re.match(r"data\.([a-z_]+)", text)
-    if not name:
-        return text
-    if key and key[1] in MixtureSource.model_fields:
-        return f"data.mixture.{name}.{text.removeprefix('data.')}"
-    return f"{text} (source {name} of data.mixture)" if key else f"source {name} of data.mixture: {text}"
-
-
 def tokenize_split(
     rows: DataSplit,
     labels: Sequence[str] | None,
@@ -201,16 +193,17 @@ def tokenize_split(
             if progress is not None:
                 progress(before + done)
 
-        with _of_source(name):
+        with of_source(name):
             train = tokenize_rows(
                 own.train, source, tokenizer, labelled=labelled, progress=count, kind="training rows"
             )
             held_out = tokenize_rows(
                 own.validation, source, tokenizer, labelled=labelled, kind="validation rows"
             )
-            check_left_out(train + held_out, source)
+            report = (train + held_out).report
+            report.check_left_out(source)
         parts.append((train, held_out))
-        warnings += [source_text(text, name) for text in (train + held_out).warnings]
+        warnings += [source_text(text, name) for text in report.warnings]
         ended += len(own.train)
     none = TokenizedRows(used=[], left_out=[])
     return TokenizedSplit(

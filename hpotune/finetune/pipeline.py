@@ -14,13 +14,15 @@ from hpotune.config.lm_eval_tasks import overlap, task_index
 from hpotune.config.schema.study_config import ModelConfig, PointConfig
 from hpotune.config.training_method import trains_whole
 from hpotune.config.yaml_source import Value
+from hpotune.finetune.data.mixture import by_source
+from hpotune.finetune.data.stored_sequence import selected
 from hpotune.finetune.distributed.fsdp import shard_base
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.inputs import TrialInputs, load_inputs
 from hpotune.finetune.model.base_model import BaseModel, load_base
 from hpotune.finetune.model.checked_models import checked_key, find_checked
 from hpotune.finetune.model.labels import base_config
-from hpotune.finetune.model.model_checks import check_model, token_extent
+from hpotune.finetune.model.model_checks import check_model, split_extent
 from hpotune.finetune.model.quantized_base import check_ranks
 from hpotune.finetune.model.staged_model import staged_model
 from hpotune.finetune.output import TrialOutput, measured_cost
@@ -43,7 +45,7 @@ from hpotune.finetune.training import checkpoint
 from hpotune.finetune.training.adapter_training import check_settings, load_trained, train_adapter
 from hpotune.finetune.training.compiled import check_compiled
 from hpotune.finetune.training.full_training import load_whole, train_full
-from hpotune.finetune.training.loss import autocast
+from hpotune.finetune.training.loss import autocast, row_lengths
 from hpotune.finetune.training.memory_choice import MemoryChoice, memory_choice
 from hpotune.finetune.training.optimizer import training_arguments
 from hpotune.finetune.training.pass_limit import PassLimit, pass_limit
@@ -272,14 +274,14 @@ def _load_inputs(spec: TrialSpec, model: ModelConfig, output: TrialOutput, kept:
     if output.is_main:
         output.inputs["rows"] = rows_hash(inputs.train, inputs.validation)
         for use in inputs.uses:
-            own = [row.tokens for row in inputs.trained if row.source == use.name]
-            output.inputs[f"rows of {use.name} ({use.rows})"] = rows_hash(own)
+            own = by_source(inputs.trained, spec.point.data)[use.name]
+            output.inputs[f"rows of {use.name} ({use.rows})"] = rows_hash(selected(inputs.train, own))
     both = inputs.split.both
     output.metrics.update(
         train_rows=len(inputs.train),
         validation_rows=len(inputs.validation),
         dropped_rows=len(both.left_out),
-        cut_rows=both.cut,
+        cut_rows=len(both.cut_numbers),
     )
     for warning in [*inputs.split.warnings, *(text for use in inputs.uses for text in use.warnings)]:
         output.add_warning(warning)
@@ -294,7 +296,7 @@ def _check_model(spec: TrialSpec, inputs: TrialInputs, output: TrialOutput, kept
     assert spec.point.model is not None, "a fine-tuning trial has a model"
     adapts = spec.kind == "trial" and spec.point.trains and not trains_whole(spec.point.train)
     model, lora = spec.point.model, [spec.point.lora] if adapts else []
-    extent = token_extent(row.ids for row in inputs.split.both.rows)
+    extent = split_extent(inputs.split)
 
     def check() -> list[str]:
         key = checked_key(inputs.key, model, lora, extent=extent, labels=inputs.labels)
@@ -357,7 +359,7 @@ def _pass_limit(
         model,
         batch_size=spec.point.score.batch_size,
         train_rows=args.per_device_train_batch_size,
-        train_tokens=max(len(row.ids) for row in inputs.train),
+        train_tokens=max(row_lengths(inputs.train)),
         chunked_loss=chosen.get("chunked_loss") is not False,
     )
 

@@ -17,6 +17,7 @@ from hpotune.checks.rehearsal import NO_LIMITS, Limits, Rehearsal, record_rehear
 from hpotune.config.load import Study, build_study
 from hpotune.config.yaml_source import parse_source
 from hpotune.errors import HpotuneError, StudyFileError
+from hpotune.finetune.inputs import load_inputs
 from hpotune.finetune.rehearsal.preview_rows import lengths
 from hpotune.finetune.rehearsal.steps import rehearse as rehearse_here
 from hpotune.records.rehearsal_record import RehearsalProgress, RehearsalResult, RehearsalSpec
@@ -234,3 +235,24 @@ def test_missing_downloads_stop_only_a_start(
         f"study.yaml:{study.source.line(('data', 'path'))}: data.path: acme/topics",
     ]
     assert all("hf download" in text for text in raised.value.mistakes)
+
+
+def test_streamed_rows_are_rehearsed(make: Make, home: Path, tmp_path: Path) -> None:
+    facts, study = [], None
+    for streaming in (False, True):
+        study = make(data={"path": str(home / "rows.jsonl"), "streaming": streaming})
+        spec = rehearsal._spec(study, lock=None, preview=False)
+        spec = spec.model_copy(update={"prepared": str(tmp_path / f"prepared-{streaming}")})
+        facts.append(rehearse_here(spec, report=lambda _: None))
+    assert facts[0] == facts[1]
+    assert (facts[1].mistakes, facts[1].used) == ([], 48)
+    kept = Rehearsal(result=facts[1], prepared=tmp_path / "prepared-True")
+    record_rehearsal(StudyFolder(path=tmp_path / "tiny"), kept)
+    copied = list(StudyFolder(path=tmp_path / "tiny").prepared.glob("*.tokens"))
+    model, data = study.base().model, study.base().data
+    assert model is not None
+    assert data is not None
+    inputs = load_inputs(model, data, data_root=None, prepared=copied[0].parent)
+    assert copied == list(copied[0].parent.glob("*.tokens"))
+    assert len(inputs.train) == 40
+    assert len(rehearsed_here(study, preview=True).rows) == 48  # with their texts

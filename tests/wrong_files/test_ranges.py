@@ -134,6 +134,7 @@ RANGES = [
         "model: {path: a/b, dtype: {choice: [float32, bfloat16]}}",
         "model.dtype: is a range, but the baseline and all trials share one base model",
     ),
+    Row("+data:", "streaming: {choice: [true, false]}", "same batches with it and without", HELLASWAG),
     Row("+data:", "validation: {float: [0.1, 0.2]}", "use the same rows for validation", HELLASWAG),
     Row(
         "+data:",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, cast
 
@@ -57,10 +58,9 @@ def longest_rows(point: PointConfig) -> RowLengths:
     return RowLengths(longest=point.data.max_length, counted=(point.data.max_length,))
 
 
-def counted_lengths(targets: Sequence[Sequence[int]], *, ignored: int, most: int = 64) -> tuple[int, ...]:
+def counted_lengths(targets: Iterable[Sequence[int]], *, ignored: int, most: int = 64) -> tuple[int, ...]:
     """`RowLengths.counted` of rows with these targets."""
-    numbers = sorted((sum(target != ignored for target in row[1:]) or 1 for row in targets), reverse=True)
-    return tuple(numbers[:most])
+    return tuple(heapq.nlargest(most, (sum(target != ignored for target in row[1:]) or 1 for row in targets)))
 
 
 def global_batch(train: Mapping[str, Value], *, ranks: int) -> int:

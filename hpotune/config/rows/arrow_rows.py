@@ -22,6 +22,7 @@ from hpotune.config.yaml_source import Value
 
 if TYPE_CHECKING:
     import pyarrow
+    from pyarrow import parquet
 
 Conversion = Callable[[object], object]
 
@@ -32,6 +33,14 @@ def parquet_table(file: Path) -> RowTable:
     Raises: DataFileError for a file that is not Parquet, or without pyarrow.
     """
     return arrow_table(cast("pyarrow.Table", _read(file, "read_table")))
+
+
+def opened_parquet(file: Path, *, buffer: int) -> parquet.ParquetFile:
+    """An open Parquet file, of which `buffer` bytes are read at once.
+
+    Raises: as `parquet_table`.
+    """
+    return cast("parquet.ParquetFile", _read(file, "ParquetFile", buffer_size=buffer, pre_buffer=False))
 
 
 def parquet_fields(file: Path) -> dict[str, Value]:
@@ -61,14 +70,14 @@ def arrow_table(
     return RowTable(columns=names, count=table.num_rows, take=rows, class_names=_class_names(table.schema))
 
 
-def _read(file: Path, function: str) -> object:
+def _read(file: Path, function: str, **options: object) -> object:
     try:
         from pyarrow import ArrowException, parquet
     except ImportError as error:
         raise DataFileError(f"{file}: needs pyarrow; pip install pyarrow") from error
     try:
         check_regular(file)
-        return getattr(parquet, function)(file)
+        return getattr(parquet, function)(file, **options)
     except (OSError, ValueError, ArrowException) as error:
         raise DataFileError(f"{file}: is not Parquet ({str(error).splitlines()[0]})") from error
 

@@ -6,7 +6,7 @@ counted: what a missing answer and a missing part of a prompt mean is in finetun
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpotune.config.rows.row_template import NoSuchField, field_names, field_value, has_field, placeholders
@@ -81,21 +81,57 @@ def column_mistakes(
 
 
 def missing_and_empty(
-    data: DataConfig, rows: Sequence[Mapping[str, Value]], *, labelled: bool
+    data: DataConfig, rows: Iterable[Mapping[str, Value]], *, labelled: bool
 ) -> Iterator[str]:
     """A sentence for each column that is missing (null) or empty text in some rows, renamed as prompts read them."""
-    for column in prompt_columns(data, labelled=labelled):
-        values = [_value_or_none(row, column.name) for row in rows]
-        missing = sum(value is None for value in values)
-        empty = sum(value == "" for value in values)
-        unlabelled = column.name == LABEL and labelled
-        if missing:
-            then = "these rows are left out" if column.is_trained else "read as empty text"
-            yield f"column {column.name!r} is missing (null) in {missing} of {len(rows)} rows; {then}"
-        if empty:
-            kept = "trained as it is" if column.is_trained else "read as it is"
-            then = "these rows are left out" if unlabelled else kept
-            yield f"column {column.name!r} is empty text in {empty} of {len(rows)} rows; {then}"
+    counts = ColumnCounts(data, labelled=labelled)
+    for row in rows:
+        counts.add(row)
+    return counts.sentences()
+
+
+class ColumnCounts:
+    """In how many rows each column that a prompt reads is missing or empty text."""
+
+    def __init__(self, data: DataConfig, *, labelled: bool) -> None:
+        self._columns = prompt_columns(data, labelled=labelled)
+        self._labelled = labelled
+        self._rows = 0
+        self._missing = [0] * len(self._columns)
+        self._empty = [0] * len(self._columns)
+
+    def add(self, row: Mapping[str, Value]) -> None:
+        """Count a row, renamed as prompts read it."""
+        self._rows += 1
+        for number, column in enumerate(self._columns):
+            value = _value_or_none(row, column.name)
+            self._missing[number] += value is None
+            self._empty[number] += value == ""
+
+    def sentences(self) -> Iterator[str]:
+        """One for each column and each of the two."""
+        counted = zip(self._columns, self._missing, self._empty, strict=True)
+        for column, missing, empty in counted:
+            unlabelled = column.name == LABEL and self._labelled
+            if missing:
+                then = "these rows are left out" if column.is_trained else "read as empty text"
+                yield f"column {column.name!r} is missing (null) in {missing} of {self._rows} rows; {then}"
+            if empty:
+                kept = "trained as it is" if column.is_trained else "read as it is"
+                then = "these rows are left out" if unlabelled else kept
+                yield f"column {column.name!r} is empty text in {empty} of {self._rows} rows; {then}"
+
+
+def add_fields(known: dict[str, Value], row: Mapping[str, Value]) -> None:
+    """Add the columns of a row, and the fields of its objects, to those of earlier rows, which have no values."""
+    for name, value in row.items():
+        if isinstance(value, dict):
+            inner = known.get(name)
+            fields = inner if isinstance(inner, dict) else {}
+            known[name] = fields
+            add_fields(fields, value)
+        else:
+            known.setdefault(name, None)
 
 
 def _chat_mistakes(rows: Sequence[Mapping[str, Value]], *, where: str) -> Iterator[Mistake]:

@@ -88,6 +88,9 @@ class DataConfig(Section):
     fault of the data. 0: every row must be usable."""
     seed: int = 0
     """Random seed for the choice of rows and of the validation rows; the same for all trials."""
+    streaming: bool = False
+    """true: rows are read a few at a time and kept as tokens in a file of the study, so that the memory of a trial does
+    not grow with their number. The batches are the same; see docs/data.md."""
 
     @field_validator("prompt")
     @classmethod

@@ -1,5 +1,7 @@
 """The rows of one split: of a file, of a folder, of a folder of `save_to_disk`, or of the Hugging Face hub.
 
+With `data.streaming` files are read anew whenever rows are taken, and Arrow tables lie on a disk.
+
 `datasets` finds the files of a split, and only the split that is asked for is read. CSV and JSON files are read by
 config/rows/data_files.py, because datasets guesses a type for each column: `007` becomes 7, a date a time stamp.
 """
@@ -8,6 +10,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from itertools import chain
 from pathlib import Path
@@ -21,8 +24,10 @@ from hpotune.config.rows.data_files import DATA_FILES, file_table
 from hpotune.config.rows.json_rows import json_rows
 from hpotune.config.rows.local_samples import card_configs
 from hpotune.config.rows.row_table import RowTable, concatenated, renumbered, table_of
+from hpotune.config.rows.streamed_table import streamed_file, streamed_parquet, streamed_rows
 from hpotune.config.rows.text_encoding import DataFileError
 from hpotune.config.schema.study_config import DataConfig
+from hpotune.config.yaml_source import Value
 from hpotune.errors import inner_reason, nearest
 from hpotune.finetune.model import hub
 from hpotune.finetune.trial_errors import DataError, DatasetNotCached
@@ -54,7 +59,7 @@ def split_table(config: DataConfig, *, split: str, data_root: str | None) -> Row
     try:
         if path.is_file():
             _check_file(path, split)
-            return file_table(path)
+            return streamed_file(path) if config.streaming else file_table(path)
         if (path / "dataset_dict.json").is_file() or (path / "state.json").is_file():
             return _saved_table(path, split)
         if path.is_dir():
@@ -90,19 +95,30 @@ def _saved_table(folder: Path, split: str) -> RowTable:
 
 def _folder_table(folder: Path, config: DataConfig, split: str) -> RowTable:
     # A cache of its own: datasets caches a folder with a card by its name, and could return another folder's rows.
-    with tempfile.TemporaryDirectory(prefix="hpotune-rows-") as cache:
+    with _cache_of(folder, config) as cache:
         builder = datasets.load_dataset_builder(str(folder), config.name, cache_dir=cache)
         files = builder.config.data_files
         _check_split(split, list(files))
         read = {Path(file).resolve() for some in files.values() for file in some}
         warnings = tuple(_unread_files(folder, read))
         if _format(builder) in KNOWN_OPTIONS:
-            return replace(_text_table(builder, files[split]), warnings=warnings)
+            return replace(_text_table(builder, files[split], streaming=config.streaming), warnings=warnings)
         if _format(builder) == "parquet":
-            return replace(_parquet_table(builder, files[split]), warnings=warnings)
+            table = _parquet_table(builder, files[split], streaming=config.streaming)
+            return replace(table, warnings=warnings)
         builder.config.data_files = datasets.data_files.DataFilesDict({split: files[split]})
         builder.download_and_prepare(verification_mode="no_checks")  # the card counts the rows of all splits
-        return _dataset_table(builder.as_dataset(split=split, in_memory=True))
+        return _dataset_table(builder.as_dataset(split=split, in_memory=not config.streaming))
+
+
+@contextmanager
+def _cache_of(folder: Path, config: DataConfig) -> Iterator[str]:
+    """A folder for the Arrow tables of `datasets`: as long as it is used, with streaming as long as the process."""
+    if config.streaming:
+        yield str(hub.private_cache() / f"streamed-{hub.folder_fingerprint(folder)}")
+        return
+    with tempfile.TemporaryDirectory(prefix="hpotune-rows-") as cache:
+        yield cache
 
 
 def _unread_files(folder: Path, read: Set[Path]) -> Iterator[str]:
@@ -127,7 +143,7 @@ def _hub_table(config: DataConfig, split: str) -> RowTable:
     builder = cast(datasets.DatasetBuilder, hub.hub_builder(config.path, config.name, config.revision))
     if _format(builder) in KNOWN_OPTIONS:
         _check_split(split, list(builder.config.data_files))
-        return _text_table(builder, builder.config.data_files[split])
+        return _text_table(builder, builder.config.data_files[split], streaming=config.streaming)
     builder.download_and_prepare()
     _check_split(split, list(builder.info.splits))
     return _dataset_table(builder.as_dataset(split=split))
@@ -138,28 +154,50 @@ def _format(builder: datasets.DatasetBuilder) -> str:
     return type(builder).__module__.rpartition(".")[2]
 
 
-def _text_table(builder: datasets.DatasetBuilder, files: Sequence[str]) -> RowTable:
+def _text_table(builder: datasets.DatasetBuilder, files: Sequence[str], *, streaming: bool) -> RowTable:
     """The rows of CSV or JSON files, downloaded and decompressed where they need it."""
     options = _card_options(builder)
     manager = datasets.DownloadManager(
         dataset_name=builder.dataset_name, base_path=builder.base_path, download_config=_download(builder)
     )
     local = [Path(file) for file in manager.iter_files(manager.download_and_extract(list(files)))]
+    columns: list[str] = []
     if _format(builder) == "csv":
         names = cast("list[str] | None", options.get("names") or options.get("column_names"))
         sign = cast("str | None", options.get("delimiter") or options.get("sep"))
         columns = [name for file in local for name in names or csv_columns(file, delimiter=sign)]
-        rows = chain.from_iterable(csv_rows(file, delimiter=sign, names=names) for file in local)
+
+        def read(file: Path) -> Iterator[dict[str, Value]]:
+            return csv_rows(file, delimiter=sign, names=names)
+
     else:
         field = cast("str | None", options.get("field"))
-        columns, rows = [], chain.from_iterable(json_rows(file, field=field) for file in local)
-    return replace(table_of(rows, columns=columns), class_names=_class_names(builder.info.features))
+        if field is not None and streaming:
+            raise DataError(
+                f"data.streaming: the card of {builder.dataset_name} sets field, so that its files are read as a "
+                "whole; convert them to JSON Lines, or write streaming: false"
+            )
+
+        def read(file: Path) -> Iterator[dict[str, Value]]:
+            return json_rows(file, field=field)
+
+    def rows() -> Iterator[dict[str, Value]]:
+        return chain.from_iterable(read(file) for file in local)
+
+    if streaming:
+        table = streamed_rows(rows, name=str(builder.dataset_name), columns=columns)
+    else:
+        table = table_of(rows(), columns=columns)
+    return replace(table, class_names=_class_names(builder.info.features))
 
 
-def _parquet_table(builder: datasets.DatasetBuilder, files: Sequence[str]) -> RowTable:
+def _parquet_table(builder: datasets.DatasetBuilder, files: Sequence[str], *, streaming: bool) -> RowTable:
     """The rows of Parquet files on this machine; a column that a file lacks is missing in its rows."""
-    names = _class_names(builder.info.features)
-    return concatenated([renumbered(parquet_table(Path(file)), names) for file in files])
+    names, table_of_file = (
+        _class_names(builder.info.features),
+        streamed_parquet if streaming else parquet_table,
+    )
+    return concatenated([renumbered(table_of_file(Path(file)), names) for file in files])
 
 
 def _download(builder: datasets.DatasetBuilder) -> datasets.DownloadConfig:

@@ -11,15 +11,19 @@ lower one has. One with fewer gives all of them, then again in another order: no
 from __future__ import annotations
 
 import math
+import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
+from hpotune.config.schema.data_config import MixtureSource
 from hpotune.config.schema.study_config import DataConfig
-from hpotune.finetune.data.tokenization import TokenizedRow
-from hpotune.finetune.trial_errors import DataError
+from hpotune.finetune.data.stored_sequence import Positions, selected
+from hpotune.finetune.data.tokenization import FileRows, TokenizedRow
+from hpotune.finetune.trial_errors import DataError, UserError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,33 +98,61 @@ def exact_counts(weights: Sequence[float], total: int) -> list[int]:
     return counts
 
 
-def mixed_rows(rows: Sequence[TokenizedRow], data: DataConfig) -> tuple[list[TokenizedRow], list[SourceUse]]:
+def mixed_rows(
+    rows: Sequence[TokenizedRow], data: DataConfig
+) -> tuple[Sequence[TokenizedRow], list[SourceUse]]:
     """The training rows of an epoch, in the order of the sources, and what is used of each.
 
     Without a mixture the rows themselves, and nothing. Raises: DataError as `source_uses`.
     """
     if not data.mixture:
-        return list(rows), []
+        return rows, []
     pools = by_source(rows, data)
     uses = source_uses({name: len(pool) for name, pool in pools.items()}, data)
     mixed = [
-        pools[use.name][position]
-        for use in uses
-        for position in positions(use.rows, use.available, name=use.name, seed=data.seed)
+        pools[use.name][_positions(use.rows, use.available, name=use.name, seed=data.seed)] for use in uses
     ]
-    return mixed, uses
+    return selected(rows, np.concatenate(mixed)), uses
 
 
-def by_source(rows: Sequence[TokenizedRow], data: DataConfig) -> dict[str, list[TokenizedRow]]:
-    """The rows of each source of the mixture."""
-    pools: dict[str, list[TokenizedRow]] = {name: [] for name in data.mixture}
-    for row in rows:
-        pools[row.source].append(row)
-    return pools
+def by_source(rows: Sequence[TokenizedRow], data: DataConfig) -> dict[str, Positions]:
+    """The indices of the rows of each source of the mixture; without one, of all under the empty name."""
+    names = list(data.mixture) or [""]
+    if isinstance(rows, FileRows):
+        return {name: rows.of_source(name) for name in names}
+    pools: dict[str, list[int]] = {name: [] for name in names}
+    for index, row in enumerate(rows):
+        pools[row.source].append(index)
+    return {name: np.array(pool, dtype=np.int64) for name, pool in pools.items()}
 
 
 def positions(count: int, available: int, *, name: str, seed: int) -> list[int]:
     """Positions of `count` rows among those of a source; it depends on its name, not on the other sources."""
+    return [int(position) for position in _positions(count, available, name=name, seed=seed)]
+
+
+def _positions(count: int, available: int, *, name: str, seed: int) -> Positions:
     rng = np.random.default_rng([seed, zlib.crc32(name.encode())])
     passes = [rng.permutation(available) for _ in range(math.ceil(count / available) if count else 0)]
-    return [int(position) for order in passes for position in order][:count]
+    return np.concatenate([np.empty(0, dtype=np.int64), *passes])[:count]
+
+
+@contextmanager
+def of_source(name: str) -> Iterator[None]:
+    """A context in which an error of a key of `data` names the key of the mixture's source."""
+    try:
+        yield
+    except (DataError, UserError) as error:
+        if not name:
+            raise
+        raise type(error)(source_text(str(error), name)) from error
+
+
+def source_text(text: str, name: str) -> str:
+    """A message on a key of `data`, of a source of the mixture; empty name: there is no mixture."""
+    key = re.match(r"data\.([a-z_]+)", text)
+    if not name:
+        return text
+    if key and key[1] in MixtureSource.model_fields:
+        return f"data.mixture.{name}.{text.removeprefix('data.')}"
+    return f"{text} (source {name} of data.mixture)" if key else f"source {name} of data.mixture: {text}"

@@ -10,6 +10,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import re
 import zipfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -25,6 +26,7 @@ from hpotune.finetune.training.loss import Row
 
 LIBRARIES = ("hpotune", "transformers", "tokenizers", "datasets")
 PARTS = ("train", "validation")
+COMMIT = re.compile("[0-9a-f]{40}")
 FORMAT = 2
 """Of the file; a change makes older files unfit."""
 
@@ -38,6 +40,8 @@ class TokenizedSplit:
     labels: list[str] | None
     """The names of the classes in the order of their numbers; None for a language model."""
     warnings: list[str]
+    longest_and_largest: tuple[int, int] | None = None
+    """Tokens of the longest row and the largest id of a token, of all rows; None: nobody has looked."""
 
     @property
     def both(self) -> TokenizedRows:
@@ -52,21 +56,32 @@ def prepared_key(
     *,
     data_root: str | None,
 ) -> str | None:
-    """The hash for these sections; None if the data is on a hub, where it may change, or the tokenizer is slow."""
-    paths = [Path(hub.local_path(one.path, data_root)).expanduser() for one in data.sources.values()]
-    if not all(path.exists() for path in paths) or not tokenizer.is_fast:
+    """The hash for these sections; None if the data is on a hub, where it may change, or the tokenizer is slow.
+
+    At a full commit, as `hpotune fetch` writes it, data on a hub does not change.
+    """
+    origins = [_origin(one, data_root) for one in data.sources.values()]
+    if None in origins or not tokenizer.is_fast:
         return None
     facts = [
         FORMAT,
         data.unweighted.model_dump(mode="json"),
         [model.task, model.num_labels, model.path if model.task == "sequence_classification" else None],
         *([model.problem_type] if model.problem_type else []),
-        [hub.folder_fingerprint(path) for path in paths],
+        origins,
         tokenizer.backend_tokenizer.to_str(),
         [tokenizer.chat_template, tokenizer.eos_token_id, tokenizer.pad_token_id],
         [importlib.metadata.version(name) for name in LIBRARIES],
     ]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+def _origin(source: DataConfig, data_root: str | None) -> str | None:
+    """What changes when the rows of a source do; None: that is not known."""
+    path = Path(hub.local_path(source.path, data_root)).expanduser()
+    if path.exists():
+        return hub.folder_fingerprint(path)
+    return f"{source.path}@{source.revision}" if COMMIT.fullmatch(source.revision or "") else None
 
 
 def find_prepared(folder: Path, key: str) -> TokenizedSplit | None:

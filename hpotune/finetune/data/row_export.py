@@ -37,7 +37,9 @@ def main(out: Path, request: Mapping[str, Any]) -> dict[str, Value]:
     assert point.data is not None, "only fine-tuning studies have rows"
     root, form = request["data_root"], request["form"]
     prepared = None if form == "pairs" or request["prepared"] is None else Path(request["prepared"])
-    inputs = _inputs(point.model, point.data, root, prepared)
+    # A file of tokens (data.streaming) holds no texts.
+    data = point.data.model_copy(update={"streaming": False}) if form == "pairs" else point.data
+    inputs = _inputs(point.model, data, root, prepared)
     splits = {"train": inputs.trained, "validation": inputs.split.validation.used}
     folder = out / "rows"
     folder.mkdir()

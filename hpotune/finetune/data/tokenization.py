@@ -5,8 +5,10 @@ A trial trains what `tokenize_rows` returns; `hpotune check` and `hpotune previe
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from bisect import insort
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import transformers
@@ -17,6 +19,7 @@ from hpotune.finetune.data.chat_template import RowText, conversation_text
 from hpotune.finetune.data.dataset import LABEL, DataRow
 from hpotune.finetune.data.encoding import encode_rows, encode_texts
 from hpotune.finetune.data.prompt import Piece, classifier_text, text_pieces
+from hpotune.finetune.data.stored_sequence import Positions, StoredSequence, joined
 from hpotune.finetune.training.loss import IGNORED, Row
 from hpotune.finetune.trial_errors import DataError, RowLeftOut
 
@@ -70,49 +73,167 @@ class LeftOutRow:
     """As DataRow.source."""
 
 
+class FileRows(StoredSequence[TokenizedRow]):
+    """Rows that are read from a file (token_file.py)."""
+
+    @property
+    @abstractmethod
+    def tokens(self) -> Sequence[Row]:
+        """Their tokens, without the rest."""
+
+    @property
+    @abstractmethod
+    def cut_numbers(self) -> list[int]:
+        """The numbers of those that were cut to max_length."""
+
+    @abstractmethod
+    def of_source(self, name: str) -> Positions:
+        """The indices of the rows of a source."""
+
+
+def tokens_of(rows: Sequence[TokenizedRow]) -> Sequence[Row]:
+    """The tokens of rows."""
+    return rows.tokens if isinstance(rows, FileRows) else [row.tokens for row in rows]
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TokenizedRows:
     """All rows of a split, those that are used and those that are not."""
 
-    used: list[TokenizedRow]
-    left_out: list[LeftOutRow]
+    used: Sequence[TokenizedRow]
+    left_out: Sequence[LeftOutRow]
 
     def __add__(self, other: TokenizedRows) -> TokenizedRows:
         """The rows of both."""
-        return TokenizedRows(used=self.used + other.used, left_out=self.left_out + other.left_out)
+        return TokenizedRows(
+            used=joined(self.used, other.used), left_out=joined(self.left_out, other.left_out)
+        )
 
     @property
-    def rows(self) -> list[Row]:
+    def rows(self) -> Sequence[Row]:
         """The tokens of the rows that are used."""
-        return [row.tokens for row in self.used]
+        return tokens_of(self.used)
 
     @property
-    def cut(self) -> int:
-        """The number of used rows that were cut to max_length."""
-        return sum(row.is_cut for row in self.used)
+    def cut_numbers(self) -> list[int]:
+        """The numbers of the used rows that were cut to max_length."""
+        if isinstance(self.used, FileRows):
+            return self.used.cut_numbers
+        return [row.number for row in self.used if row.is_cut]
+
+    @property
+    def report(self) -> RowReport:
+        """What is said of them."""
+        found = RowReport()
+        for used in self.used:
+            found.add(used)
+        for left_out in self.left_out:
+            found.add(left_out)
+        return found
+
+
+@dataclass(kw_only=True, slots=True)
+class RowNumbers:
+    """How many rows there are of a kind, and the first of their numbers."""
+
+    count: int = 0
+    first: list[int] = field(default_factory=list)
+
+    def add(self, number: int) -> None:
+        """Count a row."""
+        self.count += 1
+        insort(self.first, number)
+        del self.first[ROWS_SHOWN:]
+
+    def __str__(self) -> str:
+        """Such as `rows 3, 8, 11, 12, 15 and 4 more`."""
+        first, more = ", ".join(map(str, self.first)), self.count - ROWS_SHOWN
+        return f"{'row' if self.count == 1 else 'rows'} {first}" + (f" and {more} more" if more > 0 else "")
+
+
+@dataclass(kw_only=True, slots=True)
+class RowReport:
+    """What is said of the rows of a source: counted one by one, so that they need not be in memory."""
+
+    used: int = 0
+    left_out: dict[str, RowNumbers] = field(default_factory=dict)
+    """By reason."""
+    lost: RowNumbers = field(default_factory=RowNumbers)
+    """Conversations that are trained in part."""
+    lost_roles: dict[str, RowNumbers] = field(default_factory=dict)
+    """By the role of the message whose text is left out."""
+
+    def add(self, row: TokenizedRow | LeftOutRow, *, number: int | None = None) -> None:
+        """Count a row. `number`: another than it says."""
+        number = row.number if number is None else number
+        if isinstance(row, LeftOutRow):
+            self.left_out.setdefault(row.reason, RowNumbers()).add(number)
+            return
+        self.used += 1
+        if row.lost_answers:
+            self.lost.add(number)
+        for role in row.lost_roles:
+            self.lost_roles.setdefault(role, RowNumbers()).add(number)
+
+    @property
+    def by_reason(self) -> list[tuple[str, RowNumbers]]:
+        """Each reason for which rows are left out, the commonest first."""
+        return sorted(self.left_out.items(), key=lambda item: (-item[1].count, item[1].first))
 
     @property
     def warnings(self) -> list[str]:
         """The rows that are left out by reason, the commonest first, and the answers that are not trained."""
-        by_reason = _by_reason(self.left_out)
+        by_reason = self.by_reason
         found = [
-            f"{len(numbers)} {'row is' if len(numbers) == 1 else 'rows are'} left out ({_shown(numbers)}): {reason}"
+            f"{numbers.count} {'row is' if numbers.count == 1 else 'rows are'} left out ({numbers}): {reason}"
             for reason, numbers in by_reason[:REASONS_SHOWN]
         ]
-        if further := sum(len(numbers) for _, numbers in by_reason[REASONS_SHOWN:]):
+        if further := sum(numbers.count for _, numbers in by_reason[REASONS_SHOWN:]):
             found.append(f"{further} rows are left out for other reasons; see hpotune preview")
-        if lost := [row.number for row in self.used if row.lost_answers]:
+        if self.lost.count:
             found.append(
-                f"{len(lost)} conversations are trained in part ({_shown(lost)}): the chat template rewrites earlier "
-                "answers so that they cannot be found in its text; only the others are counted"
+                f"{self.lost.count} conversations are trained in part ({self.lost}): the chat template rewrites "
+                "earlier answers so that they cannot be found in its text; only the others are counted"
             )
-        for role in dict.fromkeys(role for row in self.used for role in row.lost_roles):
-            numbers = [row.number for row in self.used if role in row.lost_roles]
+        for role, numbers in sorted(self.lost_roles.items()):
             found.append(
-                f"{len(numbers)} conversation{'s' * (len(numbers) > 1)} ({_shown(numbers)}): the chat template leaves "
-                f"out text of a message (role {role}); see hpotune preview"
+                f"{numbers.count} conversation{'s' * (numbers.count > 1)} ({numbers}): the chat template leaves out "
+                f"text of a message (role {role}); see hpotune preview"
             )
         return found
+
+    def check_any_used(self, config: DataConfig, kind: str) -> None:
+        """Check that a row is left. `kind`: what the rows are called, such as `validation rows`.
+
+        Raises: DataError.
+        """
+        if self.used or not self.left_out:
+            return
+        total = sum(numbers.count for numbers in self.left_out.values())
+        reason, numbers = self.by_reason[0]
+        if reason == TOO_LONG and numbers.count == total:
+            raise DataError(
+                f"data.max_length: {config.max_length} cuts off the whole answer of all {total} {kind}; raise it"
+            )
+        raise DataError(
+            f"data.path: all {total} {kind} are left out, {numbers.count} of them ({numbers}) for this reason: {reason}"
+        )
+
+    def check_left_out(self, config: DataConfig) -> None:
+        """Check the share of rows that are left out for another reason than max_length, of all rows of the study.
+
+        Raises: DataError if it is above data.max_left_out.
+        """
+        odd = [(reason, numbers) for reason, numbers in self.by_reason if reason != TOO_LONG]
+        count = sum(numbers.count for _, numbers in odd)
+        total = self.used + sum(numbers.count for numbers in self.left_out.values())
+        if count > config.max_left_out * total:
+            reason, numbers = odd[0]
+            raise DataError(
+                f"data.max_left_out: {count} of {total} rows are left out, above the share of "
+                f"{config.max_left_out:g}; the commonest reason, of {numbers.count} ({numbers}): {reason}; correct the "
+                "rows, or raise it"
+            )
 
 
 def tokenize_rows(
@@ -130,34 +251,33 @@ def tokenize_rows(
     `progress` is called with the number of rows that are done.
     Raises: DataError if no row is left, or a column is missing; UserError for a tokenizer that cannot be used.
     """
-    used, left_out = list[TokenizedRow](), list[LeftOutRow]()
+    used, left_out, report = list[TokenizedRow](), list[LeftOutRow](), RowReport()
     for first in range(0, len(rows), ROWS_AT_ONCE):
         some = rows[first : first + ROWS_AT_ONCE]
-        for row in (_labelled_rows if labelled else _language_rows)(some, config, tokenizer):
+        for row in tokenized_block(some, config, tokenizer, labelled=labelled):
+            report.add(row)
             if isinstance(row, TokenizedRow):
                 used.append(row)
             else:
                 left_out.append(row)
         if progress is not None:
             progress(first + len(some))
-    if rows and not used:
-        raise _none_left(left_out, config, kind)
+    report.check_any_used(config, kind)
     return TokenizedRows(used=used, left_out=left_out)
 
 
-def check_left_out(tokenized: TokenizedRows, config: DataConfig) -> None:
-    """Check the share of rows that are left out for another reason than max_length, of all rows of the study.
+def tokenized_block(
+    rows: Sequence[DataRow],
+    config: DataConfig,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    *,
+    labelled: bool,
+) -> Iterator[TokenizedRow | LeftOutRow]:
+    """The rows as text and token ids, those that are left out first.
 
-    Raises: DataError if it is above data.max_left_out.
+    Raises: as `tokenize_rows`.
     """
-    odd = [row for row in tokenized.left_out if row.reason != TOO_LONG]
-    total = len(tokenized.used) + len(tokenized.left_out)
-    if len(odd) > config.max_left_out * total:
-        reason, numbers = _by_reason(odd)[0]
-        raise DataError(
-            f"data.max_left_out: {len(odd)} of {total} rows are left out, above the share of {config.max_left_out:g}; "
-            f"the commonest reason, of {len(numbers)} ({_shown(numbers)}): {reason}; correct the rows, or raise it"
-        )
+    return (_labelled_rows if labelled else _language_rows)(rows, config, tokenizer)
 
 
 def _labelled_rows(
@@ -244,30 +364,3 @@ def _texts(
 
 def _is_counted(targets: Sequence[int]) -> bool:
     return any(target != IGNORED for target in targets[1:])
-
-
-def _none_left(left_out: Sequence[LeftOutRow], config: DataConfig, kind: str) -> DataError:
-    reason, numbers = _by_reason(left_out)[0]
-    if reason == TOO_LONG and len(numbers) == len(left_out):
-        return DataError(
-            f"data.max_length: {config.max_length} cuts off the whole answer of all {len(left_out)} {kind}; raise it"
-        )
-    return DataError(
-        f"data.path: all {len(left_out)} {kind} are left out, {len(numbers)} of them ({_shown(numbers)}) for this "
-        f"reason: {reason}"
-    )
-
-
-def _by_reason(rows: Sequence[LeftOutRow]) -> list[tuple[str, list[int]]]:
-    """Each reason with its row numbers, the commonest first."""
-    found: dict[str, list[int]] = {}
-    for row in sorted(rows, key=lambda row: row.number):
-        found.setdefault(row.reason, []).append(row.number)
-    return sorted(found.items(), key=lambda item: -len(item[1]))
-
-
-def _shown(numbers: Sequence[int]) -> str:
-    """Such as `rows 3, 8, 11, 12, 15 and 4 more`."""
-    first = ", ".join(str(number) for number in sorted(numbers)[:ROWS_SHOWN])
-    more = len(numbers) - ROWS_SHOWN
-    return f"{'row' if len(numbers) == 1 else 'rows'} {first}" + (f" and {more} more" if more > 0 else "")

@@ -17,6 +17,7 @@ import transformers
 
 from hpotune.config.schema.study_config import ModelConfig
 from hpotune.config.yaml_source import Value
+from hpotune.finetune.data.prepared_rows import TokenizedSplit
 from hpotune.finetune.model.adapter_checks import check_adapter
 from hpotune.finetune.model.attention_checks import check_attention
 from hpotune.finetune.model.base_model import embedding_rows, meta_model
@@ -40,11 +41,18 @@ class TokenExtent:
 
 def token_extent(rows: Iterable[Sequence[int]]) -> TokenExtent:
     """The extent of token ids of rows; zeros without rows."""
-    filled = [ids for ids in rows if ids]
-    return TokenExtent(
-        longest=max((len(ids) for ids in filled), default=0),
-        largest_id=max((max(ids) for ids in filled), default=0),
-    )
+    longest = largest_id = 0
+    for ids in rows:
+        longest, largest_id = max(longest, len(ids)), max(largest_id, max(ids, default=0))
+    return TokenExtent(longest=longest, largest_id=largest_id)
+
+
+def split_extent(split: TokenizedSplit) -> TokenExtent:
+    """The extent of all rows of a study."""
+    if split.longest_and_largest is None:
+        return token_extent(row.ids for row in split.both.rows)
+    longest, largest_id = split.longest_and_largest
+    return TokenExtent(longest=longest, largest_id=largest_id)
 
 
 def check_model(

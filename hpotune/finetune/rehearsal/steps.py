@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import tempfile
 import traceback
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -21,21 +20,23 @@ import transformers
 from pydantic import JsonValue
 
 from hpotune.config.memory.point_memory import counted_lengths
-from hpotune.config.schema.study_config import PointConfig
+from hpotune.config.schema.study_config import DataConfig, ModelConfig, PointConfig
 from hpotune.config.training_method import trains_whole
-from hpotune.finetune.data.mixture import SourceUse, mixed_rows
+from hpotune.finetune.data.dataset import DataSplit
+from hpotune.finetune.data.mixture import SourceUse, by_source, mixed_rows
 from hpotune.finetune.data.prepared_rows import TokenizedSplit, prepared_key, write_prepared
+from hpotune.finetune.data.streamed_split import Streams, open_streams, streamed_split
 from hpotune.finetune.inputs import load_split, no_rows, tokenize_split
 from hpotune.finetune.model.base_model import load_tokenizer
 from hpotune.finetune.model.checked_models import checked_key, write_checked
 from hpotune.finetune.model.labels import base_config
-from hpotune.finetune.model.model_checks import check_model, token_extent
+from hpotune.finetune.model.model_checks import check_model, split_extent
 from hpotune.finetune.pipeline import check_tasks
 from hpotune.finetune.rehearsal.preview_rows import lengths, preview_rows, row_reasons
 from hpotune.finetune.scoring.answer_settings import ask_with, check_searched
 from hpotune.finetune.scoring.task_requests import build_requests, requested_tasks, sealed_tasks
 from hpotune.finetune.training.adapter_training import check_settings
-from hpotune.finetune.training.loss import IGNORED
+from hpotune.finetune.training.loss import IGNORED, row_lengths
 from hpotune.finetune.training.optimizer import step_plan, training_arguments
 from hpotune.finetune.trial_errors import DatasetNotCached, ModelNotCached, TrialError
 from hpotune.records.error_origin import reason
@@ -50,6 +51,8 @@ from hpotune.records.rehearsal_record import (
 from hpotune.records.trial import TrialSpec
 
 Report = Callable[[RehearsalProgress], None]
+Read = Streams | tuple[DataSplit, list[str] | None]
+"""The rows that are read: with data.streaming, or as `load_split` returns them."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -148,19 +151,19 @@ def _rehearse_inputs(points: Sequence[PointConfig], spec: RehearsalSpec, found: 
     """Rows, tasks and model of points that share the sections `model` and `data`."""
     model, data = points[0].model, points[0].data
     assert model is not None, "only fine-tuning is rehearsed"
-    tokenizer = rows = labels = split = None
+    tokenizer = read = split = key = None
     result = RehearsalResult()
     with found.step("tokenizer"):
         tokenizer = load_tokenizer(model)
     if data is not None:
+        if spec.preview:  # which shows the texts, and a file of tokens does not hold them
+            data = data.model_copy(update={"streaming": False})
         with found.step("rows"):
-            rows, labels = load_split(model, data, data_root=spec.data_root)
-    if tokenizer is not None and rows is not None and data is not None:
+            read = _read_rows(model, data, spec)
+    if tokenizer is not None and read is not None and data is not None:
         with found.step("tokens"):
-            total = len(rows.train)
-            split = tokenize_split(
-                rows, labels, data, tokenizer, progress=lambda done: found.count("tokens", done, total)
-            )
+            key = prepared_key(model, data, tokenizer, data_root=spec.data_root)
+            split = _tokenized(read, data, tokenizer, spec, found, key=key)
             found.warn(*split.warnings)
             result = _row_result(split, preview=spec.preview)
             result = result.model_copy(update={"sources": _check_mixtures(points, split, found)})
@@ -168,9 +171,8 @@ def _rehearse_inputs(points: Sequence[PointConfig], spec: RehearsalSpec, found: 
         _check_models(points, no_rows(), tokenizer, found, spec, rows_key=None)
     if tokenizer is not None and split is not None and data is not None:
         _check_steps(points, split, spec, found)
-        key = prepared_key(model, data, tokenizer, data_root=spec.data_root)
         _check_models(points, split, tokenizer, found, spec, rows_key=key)
-        if spec.prepared is not None and key is not None:
+        if spec.prepared is not None and key is not None and not data.streaming:
             with suppress(OSError):  # without the file the trials tokenize the rows themselves
                 write_prepared(Path(spec.prepared), key, split)
     if tokenizer is not None:
@@ -179,17 +181,50 @@ def _rehearse_inputs(points: Sequence[PointConfig], spec: RehearsalSpec, found: 
     return result
 
 
+def _read_rows(model: ModelConfig, data: DataConfig, spec: RehearsalSpec) -> Read:
+    """The rows; with data.streaming they are opened, and checked in a first reading."""
+    if data.streaming:
+        return open_streams(model, data, data_root=spec.data_root)
+    return load_split(model, data, data_root=spec.data_root)
+
+
+def _tokenized(
+    read: Read,
+    data: DataConfig,
+    tokenizer: transformers.PreTrainedTokenizerBase,
+    spec: RehearsalSpec,
+    found: Findings,
+    *,
+    key: str | None,
+) -> TokenizedSplit:
+    if isinstance(read, Streams):
+        return streamed_split(
+            lambda: read,
+            data,
+            tokenizer,
+            folder=Path(spec.prepared) if spec.prepared is not None else None,
+            key=key,
+            progress=lambda done, total: found.count("tokens", done, total),
+        )
+    rows, labels = read
+    total = len(rows.train)
+    return tokenize_split(
+        rows, labels, data, tokenizer, progress=lambda done: found.count("tokens", done, total)
+    )
+
+
 def _row_result(split: TokenizedSplit, *, preview: bool) -> RehearsalResult:
     rows, trained = split.both, split.train.rows
-    used = sorted(rows.used, key=lambda row: row.number)
     return RehearsalResult(
-        used=len(used),
+        used=len(rows.used),
         dropped=row_reasons(rows.left_out),
-        cut=[row.number for row in used if row.is_cut],
-        longest=max((len(row.ids) for row in trained), default=0),
-        counted=list(counted_lengths([row.targets for row in trained], ignored=IGNORED)),
-        lengths=lengths([len(row.tokens.ids) for row in used]),
-        rows=preview_rows(used, labels=split.labels) if preview else [],
+        cut=sorted(rows.cut_numbers),
+        longest=max(row_lengths(trained), default=0),
+        counted=list(counted_lengths((row.targets for row in trained), ignored=IGNORED)),
+        lengths=lengths(row_lengths(rows.rows)),
+        rows=preview_rows(sorted(rows.used, key=lambda row: row.number), labels=split.labels)
+        if preview
+        else [],
     )
 
 
@@ -208,7 +243,9 @@ def _check_mixtures(
             if use.warnings and (not before.warnings or use.passes > before.passes):
                 most[use.name] = use
     found.warn(*(text for use in most.values() for text in use.warnings))
-    held_out = Counter(row.source for row in split.validation.used)
+    data = points[0].data
+    assert data is not None, "only fine-tuning is rehearsed"
+    held_out = {name: len(rows) for name, rows in by_source(split.validation.used, data).items()}
     return [
         SourceRows(
             name=use.name,
@@ -301,7 +338,7 @@ def _check_models(
     rows_key: str | None,
 ) -> None:
     """The model without weights, with the adapter of each distinct `lora` section; trials use what passes."""
-    extent = token_extent(row.ids for row in split.both.rows)
+    extent = split_extent(split)
     checked: list[list[dict[str, JsonValue]]] = []
     for point in distinct(points, "lora", "train"):
         assert point.model is not None, "only fine-tuning is rehearsed"

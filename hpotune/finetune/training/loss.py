@@ -8,8 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional
 
 from hpotune.finetune.distributed.ranks import Ranks
@@ -36,6 +39,20 @@ class Row:
     """The classes of a row that may have several (multi_label_classification); else None."""
     number: float | None = None
     """What a regression predicts; else None."""
+
+
+@runtime_checkable
+class KnowsLengths(Protocol):
+    """Rows that know their lengths without being read."""
+
+    @property
+    def lengths(self) -> NDArray[np.int32]:
+        """The number of tokens of each row."""
+
+
+def row_lengths(rows: Sequence[Row]) -> Sequence[int]:
+    """The number of tokens of each row."""
+    return rows.lengths.tolist() if isinstance(rows, KnowsLengths) else [len(row.ids) for row in rows]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -198,8 +215,9 @@ def mean_loss(
     """
     found: list[list[float]] | None = None if outputs is None else []
     numbers_of_rows: list[int] = []
-    by_length = sorted(range(len(rows)), key=lambda index: len(rows[index].ids))
-    groups = split_rows([len(rows[i].ids) for i in by_length], limit=limit, world_size=ranks.world_size)
+    lengths = row_lengths(rows)
+    by_length = sorted(range(len(rows)), key=lengths.__getitem__)
+    groups = split_rows([lengths[i] for i in by_length], limit=limit, world_size=ranks.world_size)
     sharded = is_sharded(model)
     totals = torch.zeros(3, dtype=torch.float64, device="cpu")
     was_training, done = model.training, 0

@@ -38,7 +38,7 @@ from hpotune.config.schema.study_config import PointConfig
 from hpotune.config.yaml_source import Value
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.output import TrialOutput
-from hpotune.finetune.training.loss import IGNORED, Row
+from hpotune.finetune.training.loss import IGNORED, Row, row_lengths
 from hpotune.finetune.trial_errors import UserError
 from hpotune.records.trial import TrialSpec
 from hpotune.workspace.atomic_files import write_atomic
@@ -162,8 +162,8 @@ def _choose(spec: TrialSpec, rows: Sequence[Row], *, ranks: Ranks, available: in
     assert point.model is not None, "a fine-tuning trial has a model"
     ratio = 1.0 if _draws_noise(point) else measured_ratio(Path(spec.folder).parent)
     lengths = RowLengths(
-        longest=max(len(row.ids) for row in rows),
-        counted=counted_lengths([row.targets for row in rows], ignored=IGNORED),
+        longest=max(row_lengths(rows)),
+        counted=counted_lengths((row.targets for row in rows), ignored=IGNORED),
     )
     try:
         shape = read_shape(point.model.path, revision=point.model.revision)

@@ -19,7 +19,7 @@ from hpotune.finetune.training import checkpoint
 from hpotune.finetune.training.checkpoint import Progress, TrainingState
 from hpotune.finetune.training.compiled import compiled_layers, is_compiled
 from hpotune.finetune.training.live_memory import PeakMemory
-from hpotune.finetune.training.loss import Row
+from hpotune.finetune.training.loss import Row, row_lengths
 from hpotune.finetune.training.memory_choice import MemoryChoice, record_peak
 from hpotune.finetune.training.optimizer import (
     StepPlan,
@@ -74,7 +74,7 @@ class TrainingRun:
         if self._chosen.get("packing"):
             with output.phase("check"):
                 check_isolation(model, self.rows, pad_id=self.pad_id, ranks=ranks)
-            longest = max(len(row.ids) for row in self.rows)
+            longest = max(row_lengths(self.rows))
             plan = replace(plan, pack_tokens=longest, pack_flat=reads_flat(base))
         enable_training_options(base, args)
         momentum = cast("float | None", spec.point.train.get("sgd_momentum"))

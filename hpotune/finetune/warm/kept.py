@@ -18,6 +18,7 @@ import transformers
 
 from hpotune.config.schema.study_config import ModelConfig
 from hpotune.finetune.data.prepared_rows import TokenizedSplit
+from hpotune.finetune.data.token_file import StoredRows
 from hpotune.finetune.distributed.ranks import Ranks
 from hpotune.finetune.model import hub
 from hpotune.finetune.model.base_model import BaseModel, load_tokenizer
@@ -158,6 +159,9 @@ def _identity(spec: TrialSpec) -> str:
 
 
 def _rows_hash(split: TokenizedSplit) -> str:
+    """What shows that the rows are as they were; those of a file are read again for each batch."""
+    if isinstance(split.train.used, StoredRows):
+        return split.train.used.file.stamp
     return rows_hash(split.train.rows, split.validation.rows)
 
 

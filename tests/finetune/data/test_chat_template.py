@@ -202,7 +202,7 @@ def test_lost_answers_are_a_warning() -> None:
     tokenizer = with_template(END_ONCE)
     rows = [DataRow(number=number, values={"messages": talk(2)}) for number in (4, 2)]
     found = tokenize_rows(rows, DataConfig(path="x", prompt="chat"), tokenizer, labelled=False)
-    assert found.warnings == [
+    assert found.report.warnings == [
         "2 conversations are trained in part (rows 2, 4): the chat template rewrites earlier answers so that they "
         "cannot be found in its text; only the others are counted"
     ]
@@ -250,7 +250,7 @@ def test_refused_rows_are_counted() -> None:
     rows = [DataRow(number=n, values={"messages": bad if n == 12 else talk(1)}) for n in range(13)]
     found = tokenize_rows(rows, DataConfig(path="x", prompt="chat"), tokenizer, labelled=False)
     assert [row.number for row in found.used] == list(range(12))
-    assert found.warnings == [
+    assert found.report.warnings == [
         "1 row is left out (row 12): the chat template refuses it: Conversation roles must alternate"
     ]
     with pytest.raises(DataError, match=r"data\.path: all 1 rows .* \(row 12\) .*: Conversation roles must"):
@@ -350,7 +350,7 @@ def test_left_out_text_is_a_warning(template: str, roles: tuple[str, ...]) -> No
     row = {"messages": [said("system", " Be brief. "), said("user", "The tide."), thinks]}
     config = DataConfig.model_validate({"path": "x", "prompt": "chat"})
     rows = tokenize_rows([DataRow(number=3, values=row)], config, tokenizer, labelled=False)
-    assert rows.warnings == [
+    assert rows.report.warnings == [
         f"1 conversation (row 3): the chat template leaves out text of a message (role {role}); see hpotune preview"
         for role in roles
     ]

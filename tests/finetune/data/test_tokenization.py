@@ -13,7 +13,6 @@ from hpotune.finetune.data.tokenization import (
     TOO_LONG,
     LeftOutRow,
     TokenizedRows,
-    check_left_out,
     tokenize_rows,
 )
 from hpotune.finetune.inputs import tokenize_split
@@ -53,8 +52,8 @@ def test_row_that_fits_is_uncut(tokenizer, labelled: bool) -> None:
     length = len(whole.tokens.ids)
     fits = tokenized(rows, tokenizer, labelled=labelled, prompt="text", max_length=length)
     cut = tokenized(rows, tokenizer, labelled=labelled, prompt="text", max_length=length - 1)
-    assert (fits.cut, len(fits.rows[0].ids)) == (0, length)
-    assert (cut.cut, len(cut.rows[0].ids)) == (1, length - 1)
+    assert (len(fits.cut_numbers), len(fits.rows[0].ids)) == (0, length)
+    assert (len(cut.cut_numbers), len(cut.rows[0].ids)) == (1, length - 1)
 
 
 def test_left_out_rows_have_their_reason(tokenizer) -> None:
@@ -108,7 +107,7 @@ def test_progress_counts_the_rows(tokenizer) -> None:
 
 def test_warnings_group_rows_by_reason() -> None:
     rows = left_out(*["odd"] * 7, TOO_LONG, "rare", "a", "b", "c", "d")
-    assert rows.warnings == [
+    assert rows.report.warnings == [
         "7 rows are left out (rows 0, 1, 2, 3, 4 and 2 more): odd",
         f"1 row is left out (row 7): {TOO_LONG}",
         "1 row is left out (row 8): rare",
@@ -128,9 +127,9 @@ def test_the_share_left_out_is_limited(tokenizer, odd: int, long: int, share: fl
     config = DataConfig(path="x", max_left_out=share)
     if refused:
         with pytest.raises(DataError, match=rf"data\.max_left_out: {odd} of 10 rows .*rows? 0.*: odd; "):
-            check_left_out(rows, config)
+            rows.report.check_left_out(config)
     else:
-        check_left_out(rows, config)
+        rows.report.check_left_out(config)
 
 
 def test_unusable_validation_rows_are_named(tokenizer) -> None:
