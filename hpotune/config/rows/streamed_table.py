@@ -104,9 +104,9 @@ def streamed_parquet(file: Path) -> RowTable:
 
     def take(indices: Sequence[int]) -> pyarrow.Table:
         order = sorted(set(indices))
-        place = {index: number for number, index in enumerate(order)}
-        places = pyarrow.array([place[index] for index in indices], type=pyarrow.int64())
-        return cursor.table(order, empty=empty).take(places)
+        number_of = {index: number for number, index in enumerate(order)}
+        inner = pyarrow.array([number_of[index] for index in indices], type=pyarrow.int64())
+        return cursor.table(order, empty=empty).take(inner)
 
     return replace(arrow_table(empty, take=take), count=opened.metadata.num_rows)
 

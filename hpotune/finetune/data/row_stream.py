@@ -1,6 +1,6 @@
 """The rows of a source in the order in which they are stored, a few at a time (`data.streaming`).
 
-They are the rows that `load_rows` draws, with the same errors and warnings; each has its place in the shuffled order.
+They are the rows that `load_rows` draws, with the same errors and warnings; each has its index in the drawn order.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from hpotune.finetune.trial_errors import DataError
 
 ROWS_READ = 512
 """Rows of a block."""
-PlacedRow = tuple[int, DataRow]
-"""A row and its place in the shuffled order, from 0; the first RowStream.held_out places are for validation."""
+DrawnRow = tuple[int, DataRow]
+"""A row and its index in the drawn order, from 0; the first RowStream.held_out indices are for validation."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,13 +54,13 @@ class RowStream:
         """The number of training rows."""
         return len(self.order) - self.held_out
 
-    def blocks(self) -> Iterator[list[PlacedRow]]:
+    def blocks(self) -> Iterator[list[DrawnRow]]:
         """The rows as prompts read them.
 
         Raises: DataError.
         """
         for block in stored_blocks(self.parts, self.order, self.config):
-            yield [(place, self._read(row)) for place, row in block]
+            yield [(index, self._read(row)) for index, row in block]
 
     def _read(self, row: DataRow) -> DataRow:
         values = renamed_row(row.values, self.config.columns)
@@ -89,12 +89,12 @@ def stream_rows(
     counts = ColumnCounts(config, labelled=labelled)
     of_train, of_validation = dict[str, Value](), dict[str, Value]()
     for block in stored_blocks(parts, order, config):
-        for place, row in block:
+        for index, row in block:
             add_fields(known, row.values)
             values = renamed_row(row.values, config.columns)
             counts.add(values)
             if labelled and problem_type != REGRESSION and LABEL in values:
-                found = of_train if place >= stream.held_out else of_validation
+                found = of_train if index >= stream.held_out else of_validation
                 found[repr(values[LABEL])] = values[LABEL]
     for _, mistake in column_mistakes(config, [known], labelled=labelled, where="the data"):
         raise DataError(mistake)
@@ -120,27 +120,27 @@ def stream_rows(
     )
 
 
-def stored_blocks(parts: Sequence[Part], order: Positions, config: DataConfig) -> Iterator[list[PlacedRow]]:
+def stored_blocks(parts: Sequence[Part], order: Positions, config: DataConfig) -> Iterator[list[DrawnRow]]:
     """The rows that an order draws of all parts, as they are stored, with the columns of all parts.
 
     Raises: DataError for a file that cannot be read any more.
     """
     columns = dict.fromkeys(name for part in parts for name in part.table.columns)
-    places = np.argsort(order)
-    indices, first = order[places], 0
+    drawn = np.argsort(order)
+    indices, first = order[drawn], 0
     for part in parts:
         low, high = np.searchsorted(indices, [first, first + len(part.positions)])
         positions = part.positions[indices[low:high] - first]
         ascending = np.argsort(positions)
         for start in range(0, len(ascending), ROWS_READ):
             some = ascending[start : start + ROWS_READ]
-            numbers, own = positions[some].tolist(), places[low:high][some].tolist()
+            numbers, own = positions[some].tolist(), drawn[low:high][some].tolist()
             try:
                 taken = part.table.take(numbers)
             except DataFileError as error:
                 raise DataError(f"data.path: {config.path}: {error}") from error
             yield [
-                (place, DataRow(number=number, values={**columns, **values}))
-                for place, number, values in zip(own, numbers, taken, strict=True)
+                (index, DataRow(number=number, values={**columns, **values}))
+                for index, number, values in zip(own, numbers, taken, strict=True)
             ]
         first += len(part.positions)

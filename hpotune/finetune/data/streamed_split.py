@@ -25,7 +25,7 @@ from hpotune.config.yaml_source import Value
 from hpotune.errors import StoreError
 from hpotune.finetune.data.mixture import of_source, source_text
 from hpotune.finetune.data.prepared_rows import PARTS, TokenizedSplit
-from hpotune.finetune.data.row_stream import PlacedRow, RowStream, stream_rows
+from hpotune.finetune.data.row_stream import DrawnRow, RowStream, stream_rows
 from hpotune.finetune.data.stored_sequence import Positions
 from hpotune.finetune.data.token_file import TokenFile, TokenFileWriter
 from hpotune.finetune.data.tokenization import RowReport, TokenizedRow, tokenized_block
@@ -193,7 +193,7 @@ def _written(
                 own = _SourceWriter(stream, writer, path)
                 for block in stream.blocks():
                     own.add(block, tokenizer, labelled=streams.labels is not None)
-                    count(sum(place >= stream.held_out for place, _ in block))
+                    count(sum(index >= stream.held_out for index, _ in block))
                 report = own.checked()
             warnings += [source_text(text, stream.source) for text in report.warnings]
             for name, order in own.orders().items():
@@ -216,22 +216,22 @@ class _SourceWriter:
 
     def add(
         self,
-        block: Sequence[PlacedRow],
+        block: Sequence[DrawnRow],
         tokenizer: transformers.PreTrainedTokenizerBase,
         *,
         labelled: bool,
     ) -> None:
-        """Tokenize and write a block. While that is done, a row's number is its place, by which it is known."""
-        numbers = {place: row.number for place, row in block}
-        rows = [replace(row, number=place) for place, row in block]
+        """Tokenize and write a block. While that is done, a row's number is its drawn index, by which it is known."""
+        numbers = {index: row.number for index, row in block}
+        rows = [replace(row, number=index) for index, row in block]
         for done in tokenized_block(rows, self._stream.config, tokenizer, labelled=labelled):
-            place, number = done.number, numbers[done.number]
-            part = self._train if place >= self._stream.held_out else self._validation
+            index, number = done.number, numbers[done.number]
+            part = self._train if index >= self._stream.held_out else self._validation
             part.add(done, number=number)
             self._both.add(done, number=number)
-            self._state[place] = USED if isinstance(done, TokenizedRow) else LEFT_OUT
+            self._state[index] = USED if isinstance(done, TokenizedRow) else LEFT_OUT
             with _of_disk(self._path):
-                self._position[place] = self._writer.add(done, number=number)
+                self._position[index] = self._writer.add(done, number=number)
 
     def checked(self) -> RowReport:
         """The report of all rows.
@@ -244,7 +244,7 @@ class _SourceWriter:
         return self._both
 
     def orders(self) -> dict[str, Positions]:
-        """The positions in the file of the rows of each part, by their places."""
+        """The positions in the file of the rows of each part, as they were drawn."""
         held_out = self._stream.held_out
         found = {}
         for name, part in (("train", slice(held_out, None)), ("validation", slice(0, held_out))):

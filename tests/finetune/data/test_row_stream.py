@@ -31,8 +31,8 @@ def both(
     return whole, stream_rows(config, data_root=None, labelled=labelled, source="", problem_type=kind)
 
 
-def placed(stream: RowStream) -> list[Any]:
-    """The rows by their places."""
+def drawn(stream: RowStream) -> list[Any]:
+    """The rows in the drawn order."""
     return [
         row for _, row in sorted((one for block in stream.blocks() for one in block), key=lambda one: one[0])
     ]
@@ -52,7 +52,7 @@ def test_rows_are_those_in_memory(
 ) -> None:
     monkeypatch.setattr(row_stream, "ROWS_READ", 7)
     whole, stream = both(file_of(tmp_path, ROWS), **{**TEMPLATE, **data})
-    assert placed(stream) == [*whole.validation, *whole.train]
+    assert drawn(stream) == [*whole.validation, *whole.train]
     assert (stream.held_out, stream.train_count) == (len(whole.validation), len(whole.train))
     assert stream.warnings == whole.warnings
     for block in stream.blocks():
@@ -72,7 +72,7 @@ def test_rows_are_those_in_memory(
 def test_labels_are_those_in_memory(tmp_path: Path, kind: str | None, labels: list[Any]) -> None:
     rows = [{"text": f"t{n}", "label": labels[n % 4]} for n in range(40)]
     whole, stream = both(file_of(tmp_path, rows), labelled=True, kind=kind, prompt="text", validation=5)
-    assert placed(stream) == [*whole.validation, *whole.train]
+    assert drawn(stream) == [*whole.validation, *whole.train]
     assert (stream.labels, stream.warnings) == (whole.labels, whole.warnings)
 
 

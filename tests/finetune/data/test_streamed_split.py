@@ -258,7 +258,7 @@ def test_memory_does_not_grow_with_rows(home: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr("hpotune.finetune.data.row_stream.ROWS_READ", 64)
     monkeypatch.setattr(token_file, "AT_ONCE", 64)
     sizes = (400, 1200)
-    assert peak_per_row(home, tmp_path, streaming=True, sizes=sizes) < 150  # orders, places, positions
+    assert peak_per_row(home, tmp_path, streaming=True, sizes=sizes) < 150  # orders and positions
     assert peak_per_row(home, tmp_path, streaming=False, sizes=sizes) > 1500
 
 
