@@ -3,16 +3,18 @@
     python scripts/bench/hyperqueue.py [--evaluations 2000] [--measured 400] [--slurm 60] [--slots 4]
 
 The objective is a Python function that sleeps 0.1 s. pool: `hpotune run`, as in one allocation. hyperqueue: `hpotune
-submit` with execution.place: hyperqueue, a server and a worker of HyperQueue running already (scripts/hyperqueue/hq).
+submit` with execution.place: hyperqueue; a server and a worker of HyperQueue run already (scripts/hyperqueue/hq).
 one job a trial: trials_per_job: 1 on the throw-away Slurm cluster, which needs root; --slurm 0 leaves it out. Wall
-seconds from the command to the end of the last trial; of `measured` evaluations, scaled to all. The ideal is
-evaluations x 0.1 s / slots. Ends with exit code 1 where a study has not exactly its trials.
+seconds from the command to the end of the last trial, of `measured` evaluations, and scaled to all; the ideal is
+evaluations x 0.1 s / slots. On a busy machine compare the CPU seconds. Ends with exit code 1 where a study has not
+exactly its trials.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -20,7 +22,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
@@ -51,14 +53,18 @@ class Measured:
     name: str
     trials: int
     wall_s: float
+    load: float
+    """Processes that wanted a processor at its end (of the last minute)."""
+    cpu_s: float | None = None
+    """Of all its processes; None: of Slurm's, not known."""
 
     def row(self, evaluations: int, ideal_s: float) -> str:
         """A line of the table."""
         whole_s = self.wall_s / self.trials * evaluations
-        per_trial = self.wall_s / self.trials
+        cpu = "" if self.cpu_s is None else f"{self.cpu_s / self.trials:.2f}"
         return (
-            f"| {self.name} | {self.trials} | {self.wall_s:.1f} | {per_trial:.3f} | {whole_s:.0f} | "
-            f"{whole_s / ideal_s:.1f} |"
+            f"| {self.name} | {self.trials} | {self.wall_s:.0f} | {whole_s:.0f} | {whole_s / ideal_s:.1f} | {cpu} | "
+            f"{self.load:.1f} |"
         )
 
 
@@ -88,7 +94,22 @@ def measure(file: Path, verb: str, env: dict[str, str], *, trials: int, name: st
     wall_s = time.monotonic() - began
     if len(store.rows()) != trials:
         raise RuntimeError(f"{name}: {len(store.rows())} rows for {trials} trials")
-    return Measured(name=name, trials=trials, wall_s=wall_s)
+    return Measured(name=name, trials=trials, wall_s=wall_s, load=os.getloadavg()[0])
+
+
+def cpu_s() -> float:
+    """CPU seconds of all processes that were started from here and have ended, with theirs."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def wait_for_tasks(env: dict[str, str]) -> None:
+    """Until no task runs: the workers submit what is missing before they end."""
+    while (
+        b'"running"'
+        in subprocess.run([HQ, "task", "list", "1"], env=env, capture_output=True, check=True).stdout
+    ):
+        time.sleep(0.5)
 
 
 @contextmanager
@@ -103,8 +124,9 @@ def hyperqueue(folder: Path, env: dict[str, str], *, slots: int) -> Iterator[dic
                 (["worker", "start", "--cpus", str(slots)], ["worker", "list"]),
             ):
                 started.append(subprocess.Popen([HQ, *words], env=own, stdout=log, stderr=log))
+                sign = b'"configuration"' if ready[0] == "worker" else b'"server_uid"'
                 while (
-                    len(subprocess.run([HQ, *ready], env=own, capture_output=True, check=False).stdout) < 100
+                    sign not in subprocess.run([HQ, *ready], env=own, capture_output=True, check=False).stdout
                 ):
                     time.sleep(0.2)
             yield own
@@ -127,6 +149,10 @@ def slurm(env: dict[str, str]) -> Iterator[dict[str, str]]:
             subprocess.run([script, "stop"], env=env, capture_output=True, check=False)
 
 
+def show(text: str) -> None:
+    print(text, flush=True)
+
+
 def main() -> int:
     """Runs all ways one after the other and prints the table."""
     parser = argparse.ArgumentParser(
@@ -145,21 +171,28 @@ def main() -> int:
         folder = Path(scratch)
         sizes = {"trials": options.measured, "slots": options.slots}
         file = study(folder, "pool", "", **sizes)
-        found.append(measure(file, "run", env, trials=options.measured, name="pool (`hpotune run`)"))
+        before = cpu_s()
+        one = measure(file, "run", env, trials=options.measured, name="pool (`hpotune run`)")
+        found.append(replace(one, cpu_s=cpu_s() - before))
+        show(found[-1].row(options.evaluations, ideal_s))
         file = study(folder, "hq", "execution: {place: hyperqueue}", **sizes)
+        before = cpu_s()
         with hyperqueue(folder, env, slots=options.slots) as own:
-            found.append(measure(file, "submit", own, trials=options.measured, name="hyperqueue"))
+            one = measure(file, "submit", own, trials=options.measured, name="hyperqueue")
+            wait_for_tasks(own)
+        found.append(replace(one, cpu_s=cpu_s() - before))
+        show(found[-1].row(options.evaluations, ideal_s))
         if options.slurm:
             more = 'execution: {trials_per_job: 1}\nresources: {partition: a100, cpus: 1, mem: 1G, time: "10:00"}'
             file = study(folder, "jobs", more, trials=options.slurm, slots=options.slots)
             with slurm(env) as own:
                 found.append(measure(file, "submit", own, trials=options.slurm, name="one Slurm job a trial"))
-    print(f"load: {' '.join(f'{load:.1f}' for load in os.getloadavg())}; {options.slots} slots")
-    print(
-        f"| way | measured | s | s a trial | s for {options.evaluations} | x ideal |\n|---|---|---|---|---|---|"
-    )
-    print("\n".join(one.row(options.evaluations, ideal_s) for one in found))
-    print(f"| ideal | | | {SECONDS / options.slots:.3f} | {ideal_s:.0f} | 1 |")
+    show(f"\n{options.slots} slots\n")
+    show(f"| way | measured | s | s for {options.evaluations} | x ideal | CPU s a trial | load |")
+    show("|---|---|---|---|---|---|---|")
+    for one in found:
+        show(one.row(options.evaluations, ideal_s))
+    show(f"| ideal | | | {ideal_s:.0f} | 1 | | |")
     return 0
 
 
