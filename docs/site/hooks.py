@@ -34,6 +34,17 @@ LANGUAGES = {
 }
 
 
+def on_config(config: MkDocsConfig) -> MkDocsConfig:
+    """Add the pages of docs/lab/ to the menu of courses; their titles are their headings."""
+    folder = ROOT / DOCS / "lab"
+    pages = sorted(path.relative_to(ROOT / DOCS).as_posix() for path in folder.rglob("*.md"))
+    pages.sort(key=lambda path: (not path.endswith("lab/index.md"), "/solutions/" in path))
+    if config.nav and pages:
+        first: list[object] = next(iter(config.nav[0].values()))
+        first.append({"Handouts": pages})
+    return config
+
+
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add a page for each file outside docs/ that a page links to, and those that such pages link to."""
     open_ = [
