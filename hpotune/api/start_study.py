@@ -78,7 +78,7 @@ class SubmitResult:
     """Ids of the jobs."""
     submitted_repeats: tuple[str, ...]
     """Ids of the jobs of the repeats."""
-    swept: tuple[int, ...]
+    requeued: tuple[int, ...]
     """Numbers of lost trials that were requeued or failed."""
 
 
@@ -155,7 +155,7 @@ def submit_study(target: Path, options: StartOptions, *, messages: Messages) -> 
     return SubmitResult(
         study=prepared.study.config.name, folder=prepared.folder.path,
         store=prepared.store_url, store_reason=prepared.why,
-        submitted=done.submitted, submitted_repeats=tuple(repeats), swept=done.requeued,
+        submitted=done.submitted, submitted_repeats=tuple(repeats), requeued=done.requeued,
     )  # fmt: skip
 
 

@@ -118,7 +118,7 @@ def submit(
                 "store": done.store,
                 "submitted": list(done.submitted),
                 "submitted_repeats": list(done.submitted_repeats),
-                "swept": list(done.swept),
+                "swept": list(done.requeued),
             }
         )
         return

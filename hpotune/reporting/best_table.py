@@ -80,9 +80,11 @@ def base_model_comparison(result: BestResult) -> str:
         return f"no comparison with the base model by {label}: it is a cost, or the base model has none"
     base = f"the base model ({score(*scored(baseline, label))})"
     if corrected is None:
+        unknown = "significance unknown: this metric has no standard error"
+        if gain.value == 0:
+            return f"no difference to {base}; {unknown}"
         better = "better" if gain.value > 0 else "worse"
-        by = number(abs(gain.value))
-        return f"{better} than {base} by {by}; significance unknown: this metric has no standard error"
+        return f"{better} than {base} by {number(abs(gain.value))}; {unknown}"
     value, low, high = interval(corrected.value, corrected.low, corrected.high)
     how = f"95 % confidence interval {low} to {high}{', paired' if gain.paired else ''}"
     if corrected.significant:

@@ -39,6 +39,12 @@ def test_gain_within_error_is_not_significant(tmp_path: Path) -> None:
     )
 
 
+def test_zero_difference_is_none(tmp_path: Path) -> None:
+    text = shown(tmp_path, replace(baseline(0.5), stderrs=(None,)), finished(1, 0.5, stderr=None))
+    assert "no difference to the base model (0.5); significance unknown: this metric has no standard" in text
+    assert "worse" not in text
+
+
 def test_unknown_error_is_said(tmp_path: Path) -> None:
     text = shown(tmp_path, replace(baseline(0.5), stderrs=(None,)), finished(1, 0.6, stderr=None))
     assert (

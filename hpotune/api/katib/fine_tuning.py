@@ -24,6 +24,9 @@ TASKS: Mapping[str, str] = {
     "AutoModelForCausalLM": "causal_lm",
     "AutoModelForSequenceClassification": "sequence_classification",
 }
+WHOLE = f"no {ARGUMENTS['lora']}: all weights, as Katib's trainer"
+MODULES = f"{ARGUMENTS['lora']}.target_modules: peft's own for the architecture"
+"""Sources of values that no argument gives."""
 MODEL, DATA, TRAINER = "model_provider_parameters", "dataset_provider_parameters", "trainer_parameters"
 
 
@@ -100,6 +103,14 @@ def _put_s3(draft: StudyDraft, data: S3DatasetParams, *, env: Mapping[str, str])
         add_variables(draft, {"AWS_DEFAULT_REGION": data.region_name}, f"{DATA}.region_name")
 
 
+def settle_method(draft: StudyDraft) -> None:
+    """Train an adapter where the argument `study` has `lora`, though there is no lora_config."""
+    if draft.section("lora") and draft.sources.get("train.method") == WHOLE:
+        del draft.section("train")["method"], draft.sources["train.method"]
+        if "target_modules" not in draft.section("lora"):
+            draft.put("lora.target_modules", None, MODULES)
+
+
 def add_variables(draft: StudyDraft, more: Mapping[str, Value], source: str) -> None:
     """Add environment variables of the trials."""
     before, said = draft.section("env").get("vars"), draft.sources.get("env.vars")
@@ -123,16 +134,14 @@ def _check_secret(value: str | None, variable: str, source: str, *, env: Mapping
 def _put_trainer(draft: StudyDraft, trainer: HuggingFaceTrainerParams) -> None:
     train = object_fields(trainer.training_parameters, section="train")
     lora = object_fields(trainer.lora_config, section="lora")
+    if trainer.lora_config is None:
+        draft.put("train.method", "full", WHOLE)
     for name, value in train.values.items():
         draft.put(f"train.{name}", value, f"{ARGUMENTS['train']}.{name}")
     for name, value in train.translated.items():
         _put_translated(draft, name, value)
-    if "target_modules" not in lora.values:
-        draft.put(
-            "lora.target_modules",
-            None,
-            f"{ARGUMENTS['lora']}.target_modules: peft's own for the architecture",
-        )
+    if trainer.lora_config is not None and "target_modules" not in lora.values:
+        draft.put("lora.target_modules", None, MODULES)
     for name, value in lora.values.items():
         draft.put(f"lora.{name}", value, f"{ARGUMENTS['lora']}.{name}")
     for argument, fields in ((ARGUMENTS["train"], train), (ARGUMENTS["lora"], lora)):

@@ -76,7 +76,7 @@ class HuggingFaceTrainerParams:
     training_parameters: TrainingArguments | None = None
     """None: every default of transformers.TrainingArguments."""
     lora_config: LoraConfig | None = None
-    """None: every default of peft.LoraConfig."""
+    """None: all weights are trained (`train.method: full`)."""
 
 
 @dataclass

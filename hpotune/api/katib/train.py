@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hpotune.api.katib.fine_tuning import put_fine_tuning
+from hpotune.api.katib.fine_tuning import put_fine_tuning, settle_method
 from hpotune.api.katib.parameter_classes import (
     HuggingFaceDatasetParams,
     HuggingFaceModelParams,
@@ -77,6 +77,7 @@ def train(
         )
     if study is not None:
         draft.merge(study, "study")
+        settle_method(draft)
     _check_fixed(draft)
     file = study_file(name, namespace=namespace, folder=folder)
     write_study(

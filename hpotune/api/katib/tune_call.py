@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from hpotune.api.katib.fine_tuning import put_fine_tuning
+from hpotune.api.katib.fine_tuning import put_fine_tuning, settle_method
 from hpotune.api.katib.metric_collection import put_metric_collection, strategy
 from hpotune.api.katib.objective_program import objective_parameters, objective_program
 from hpotune.api.katib.parameter_classes import TrainerResources
@@ -105,6 +105,7 @@ def drafted(call: TuneCall, *, env: Mapping[str, str], program_file: str) -> Dra
     _put_rest(draft, call, fine_tunes=fine_tunes)
     if call.study is not None:
         draft.merge(call.study, "study")
+        settle_method(draft)
     return Drafted(draft=draft, program=program)
 
 
