@@ -23,6 +23,7 @@ pytest_plugins = [
     "tests.fixtures.hyperqueue_server",
     "tests.fixtures.slurm_commands",
     "tests.fixtures.trained_study",
+    "tests.fixtures.student_account",
 ]
 FUNCTION = "def bowl(x, **others):\n    return {'value': (x - 1) ** 2}\n"
 FILE: dict[str, Any] = {

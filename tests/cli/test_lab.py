@@ -19,7 +19,7 @@ def test_handout_is_prepared_and_checked(tmp_path: Path) -> None:
     assert "Job arrays and random search: wrote README.md" in done.stdout
     checked = hpotune("lab", "check", str(folder), env=ENV)
     assert checked.returncode == 0
-    assert "no study was started; study files: lab.yaml" in checked.stdout
+    assert "no study was started; study files: grid.yaml" in checked.stdout
     [found] = json.loads(hpotune("lab", "check", str(folder), "--json", env=ENV).stdout)
     assert list(found) == ["student", "study", "folder", "hints"]
     assert found["student"] == "ann"
