@@ -36,8 +36,8 @@ KEYS = [
     (["wait"], STATUS),
     (
         ["plan"],
-        "study trials figures notes processes memory race jobs array_limit sbatch no_slurm modes recommended repeats "
-        "planned actual",
+        "study trials figures notes processes threads memory race jobs array_limit sbatch no_slurm modes recommended "
+        "repeats planned actual",
     ),
     (
         ["why", "0"],
