@@ -58,6 +58,9 @@ def cold_starts(
             home, model=model, rows=training_rows(data_root, rows), items=items, data_root=data_root,
             rates=[1e-4 * (1 + step) for step in range(jobs + 1)], batch=rows,
         )  # fmt: skip
+        schema = "".join(file.read_text() for file in one.glob("hpotune/config/schema/*.py"))
+        if "    warm:" not in schema:  # a checkout from before kept processes
+            text = text.replace("warm: true, ", "")
         (home / "study.yaml").write_text(text)
         _hpotune(one, "worker", str(home / "study.yaml"), "--trials", "1")
         _hpotune(one, "rehearse", str(home / "trials"))
