@@ -17,7 +17,7 @@ from tests.fixtures.handout_sheets import SHEETS, commands, outputs, promised, w
 from tests.fixtures.student_account import Student
 
 pytestmark = pytest.mark.slurm
-SMALL = {"4": {"TRIALS": "40"}, "5": {"TRIALS": "3", "ITEMS": "20"}, "6": {"TRIALS": "15"}}
+SMALL = {"4": {"TRIALS": "20"}, "5": {"TRIALS": "2", "ITEMS": "8"}, "6": {"TRIALS": "8"}}
 """Sheet -> what replaces the sizes that it prints."""
 
 
