@@ -62,7 +62,7 @@ def _reason(error: Exception) -> str:
     if name.startswith(("NoCredentials", "PartialCredentials")):
         return (
             "there are no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, in your "
-            "shell (not in the study file)"
+            "shell (not in the study file), or AWS_NO_SIGN_REQUEST=1 for a public bucket"
         )
     if name.startswith("ProfileNotFound"):
         return f"{text}; correct AWS_PROFILE"

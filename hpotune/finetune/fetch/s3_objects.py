@@ -1,7 +1,7 @@
 """Objects of S3-compatible storage: listed, and downloaded into hpotune's cache, whole or not at all.
 
 Endpoint, region and credentials come from the environment (AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID)
-or the AWS profile. A folder of the cache is named by the names, sizes and etags of its objects, so that other content
+or the AWS profile; public buckets need none (UNSIGNED). A folder of the cache is named by the names, sizes and etags of its objects, so that other content
 has another folder; it gets its name only once all objects are in it.
 """
 
@@ -33,6 +33,8 @@ TRIES = 5
 PAUSE_S = 0.5
 """Before the second try of a block; then twice as long each time."""
 CONNECT_S, READ_S = 10, 60
+UNSIGNED = "AWS_NO_SIGN_REQUEST"
+"""1, yes or true: requests carry no credentials, as with the option --no-sign-request of AWS's own program."""
 MD5 = r"[0-9a-f]{32}"
 """The etag of an object that was uploaded in one part and is not encrypted with a key of its own."""
 Result = TypeVar("Result")
@@ -50,6 +52,7 @@ def open_s3(*, key: str, env: Mapping[str, str] = os.environ) -> S3FileSystem:
     region = env.get("AWS_DEFAULT_REGION") or env.get("AWS_REGION")
     timeouts = {"connect_timeout": CONNECT_S, "read_timeout": READ_S, "retries": {"max_attempts": 0}}
     fs = s3fs.S3FileSystem(
+        anon=env.get(UNSIGNED, "").lower() in ("1", "yes", "true"),
         endpoint_url=env.get("AWS_ENDPOINT_URL_S3") or env.get("AWS_ENDPOINT_URL"),
         client_kwargs={"region_name": region} if region else {},
         config_kwargs=timeouts,

@@ -239,3 +239,14 @@ def test_names_that_leave_the_folder(store: Store, tmp_path: Path) -> None:
     store.put("odd/../../../escaped.txt", b"x")
     with pytest.raises(UserError, match="is not a name of a file in a folder; rename the object"):
         listed(tmp_path, "s3://lab/odd")
+
+
+def test_public_bucket_needs_no_credentials(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(store, monkeypatch, AWS_ACCESS_KEY_ID="", AWS_SECRET_ACCESS_KEY="", AWS_NO_SIGN_REQUEST="1")
+    with pytest.raises(UserError, match="denies the access"):
+        fetched(tmp_path)
+    store.make_public()
+    assert Path(str(fetched(tmp_path).folder), "rows.jsonl").read_bytes() == CONTENT
+    assert store.proxy.signed == {False}
