@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from hpotune.statistics.score_table import Floats, table_of_errors, table_of_items
-from hpotune.statistics.winner import Winner, truncated_normal_cdf, winner
+from hpotune.statistics.winner import Winner, mean_of_best, truncated_normal_cdf, winner
 
 
 def answers(rng: np.random.Generator, trials: int, items: int, *, better: float = 0.0) -> Floats:
@@ -80,3 +80,17 @@ def test_equal_scores_without_items() -> None:
         )
         assert one.low < one.at_least < one.observed
     assert not found.better
+
+
+def test_near_tie_has_wide_interval() -> None:
+    scores = np.array([-2.749, -2.7491, *np.linspace(-6.4, -2.9, 14)])
+    found = winner(table_of_errors(scores, np.full(16, 0.089)), 0).score
+    assert found.value == pytest.approx(-2.749 - 1.77 * 0.089, abs=0.002)
+    assert found.low < found.value < found.observed < found.high
+    assert found.high == pytest.approx(-2.749 + stats.norm.ppf(1 - 0.025 / 16) * 0.089)
+
+
+@pytest.mark.parametrize("trials", [2, 16, 200])
+def test_mean_of_best_equals_samples(trials: int) -> None:
+    highest = np.random.default_rng(0).normal(size=(20_000, trials)).max(axis=1)
+    assert mean_of_best(trials) == pytest.approx(highest.mean(), abs=0.03)
