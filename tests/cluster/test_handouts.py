@@ -30,7 +30,10 @@ def test_commands_run_in_order(sheet: Path, student: Student, request: pytest.Fi
     script, log = student.home / f"{sheet.stem}.sh", student.home / f"{sheet.stem}.log"
     script.write_text(whole_script(blocks), encoding="utf-8")
     before, since = cpu_s(), time.monotonic()
-    code = student.run(script, log=log, **sizes)
+    try:
+        code = student.run(script, log=log, **sizes)
+    finally:
+        student.end_jobs()
     text = log.read_text(encoding="utf-8", errors="replace")
     print(f"\n{sheet.stem}: {time.monotonic() - since:.0f} s, {cpu_s() - before:.0f} s of CPU outside jobs")
     assert code == 0, text[-6000:]

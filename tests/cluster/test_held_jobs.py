@@ -96,12 +96,12 @@ def test_lost_node_is_the_cause(slurm_cluster: Path, tmp_path: Path) -> None:
 
 
 def back_in_service(node: str) -> None:
-    """A node that was down drains once more when it finds the job that it lost."""
+    """A node that was down drains once more when it finds the job that it lost; another test's job may run there."""
     deadline = time.monotonic() + 60
     state = ""
-    while state != "idle" and time.monotonic() < deadline:
+    while state not in ("idle", "mixed") and time.monotonic() < deadline:
         subprocess.run(["scontrol", "update", f"nodename={node}", "state=resume"], check=False)
         time.sleep(2)
         command = ["sinfo", "-h", "-n", node, "-p", "a100", "-o", "%T"]
         state = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    assert state == "idle"
+    assert state in ("idle", "mixed")
