@@ -12,7 +12,6 @@ from hpotune.checks.gpus import gpu_type_findings
 from hpotune.checks.study_file import check
 from hpotune.config.load import Study
 from hpotune.config.space.preset_filling import preset_note
-from hpotune.config.yaml_source import read_source
 from hpotune.planning.memory_plan import memory_plan
 from hpotune.planning.probe import probe as run_probe
 from hpotune.planning.study_plan import StudyPlan, make_plan
@@ -50,27 +49,26 @@ def plan_study(
     target: Path, chosen: Path | None, *, data_root: str | None, probe: bool, say: Line
 ) -> PlannedStudy:
     """The plan of a study; `probe`: from times measured by a few short trials of a copy, whose progress `say` gets."""
-    folder, study, rows = _read_planned(target, chosen, data_root)
+    folder, study, rows, note = _read_planned(target, chosen, data_root)
     probed = run_probe(target, folder, data_root=data_root, say=say) if probe else None
     made = make_plan(folder, study.config, rows, probed=probed, memory=memory_plan(study), now=datetime.now())
-    values = study.source.values
-    written = read_source(target).values if target.is_file() else written_values(folder, values)
-    note = preset_note(values, written)
     return PlannedStudy(folder=folder, study=study, made=made, view=plan_view(made), preset=note)
 
 
 def _read_planned(
     target: Path, chosen: Path | None, data_root: str | None
-) -> tuple[StudyFolder, Study, Sequence[TrialRow]]:
-    """The study in its folder, or as its file would make it."""
+) -> tuple[StudyFolder, Study, Sequence[TrialRow], str]:
+    """The study in its folder, or as its file would make it, and what came from its preset."""
     if target.is_dir():
         folder = folder_of(target, chosen=chosen)
         planned = folder.load()
+        values = planned.source.values
+        note = preset_note(values, written_values(folder, values))
     else:
         checked = check(target, chosen=chosen, data_root=data_root)
-        folder, planned = checked.folder, checked.folder.in_force(checked.study)
+        folder, planned, note = checked.folder, checked.folder.in_force(checked.study), checked.preset_note
     rows: Sequence[TrialRow] = ()
     if folder.resolved_file.is_file():
         stored = planned if target.is_dir() else folder.load()
         rows = TrialQueue.open(folder.provenance().store, stored, read_only=True).rows()
-    return folder, planned, rows
+    return folder, planned, rows, note

@@ -52,15 +52,15 @@ class Checked:
     study: Study
     """With absolute paths."""
     folder: StudyFolder
-    home: Path
-    """Where relative paths of the file start."""
+    home: Path  # where relative paths of the file start
     start_points: tuple[StartPoint, ...] | None
     """The points of `search.start_from`; None if the folder holds the study: its start points are stored."""
     findings: tuple[Finding, ...]
     notes: tuple[str, ...]
     """How many GPUs `auto` is, what came from the preset, and what was changed in start points of past studies."""
     preset: tuple[str, ...] = ()
-    """The keys that `space` filled in, dotted."""
+    preset_note: str = ""
+    """The keys that `space` filled in, dotted, and the line of `notes` about them; empty without a preset."""
 
     @property
     def warnings(self) -> list[str]:
@@ -135,14 +135,16 @@ def check_source(source: Source, folder: StudyFolder, *, data_root: str | None =
         *content_findings(study, folder),
         *_start_point_findings(study, starts),
     ]
+    from_preset = preset_note(study.source.values, written)
     return Checked(
         study=study,
         folder=folder,
         home=home,
         start_points=None if stored else tuple(starts),
         findings=tuple(findings),
-        notes=tuple(filter(None, (*gpu_notes, preset_note(study.source.values, written), *notes))),
+        notes=tuple(filter(None, (*gpu_notes, from_preset, *notes))),
         preset=(*filled_keys(study.source.values, written),),
+        preset_note=from_preset,
     )
 
 

@@ -14,7 +14,7 @@ from hpotune.records.jobs import JobRow
 from hpotune.slurm.heartbeat_states import is_replaced
 from hpotune.slurm.job_arrays import array_job_id
 from hpotune.slurm.job_time import query_ends
-from hpotune.slurm.study_jobs import slurm_job_ids
+from hpotune.slurm.study_jobs import submitted_jobs
 from hpotune.workspace.atomic_files import touch, write_atomic
 from hpotune.workspace.folder import StudyFolder
 from hpotune.workspace.heartbeat import read_heartbeat
@@ -44,11 +44,13 @@ def cancelled_jobs(folder: StudyFolder, rows: Sequence[JobRow]) -> str:
 
     An element that was cancelled alone before it started leaves no record in Slurm, so it never stands for the study.
     """
-    slurm_jobs = set(slurm_job_ids(folder))  # of HyperQueue's tasks no end is known
+    elsewhere = {
+        job.id for job in submitted_jobs(folder) if job.hq_name
+    }  # of HyperQueue's tasks no end is known
     workers = [
         row
         for row in rows
-        if row.kind == "worker" and array_job_id(row.id) in slurm_jobs and not is_replaced(folder, row.id)
+        if row.kind == "worker" and array_job_id(row.id) not in elsewhere and not is_replaced(folder, row.id)
     ]
     if any(row.active and row.kind in _ALIVE for row in rows) or not any(
         row.state in ("CANCELLED", "GONE") for row in workers

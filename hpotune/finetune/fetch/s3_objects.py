@@ -1,8 +1,8 @@
 """Objects of S3-compatible storage: listed, and downloaded into hpotune's cache, whole or not at all.
 
 Endpoint, region and credentials come from the environment (AWS_ENDPOINT_URL, AWS_DEFAULT_REGION, AWS_ACCESS_KEY_ID)
-or the AWS profile; public buckets need none (UNSIGNED). A folder of the cache is named by the names, sizes and etags of its objects, so that other content
-has another folder; it gets its name only once all objects are in it.
+or the AWS profile; public buckets need none (UNSIGNED). A folder of the cache is named by the names, sizes and etags of
+its objects, so that other content has another folder; it gets its name only once all objects are in it.
 """
 
 from __future__ import annotations
