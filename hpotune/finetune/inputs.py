@@ -13,9 +13,9 @@ from typing import Protocol
 
 import transformers
 
-from hpotune.config.schema.study_config import REGRESSION, DataConfig, ModelConfig
+from hpotune.config.schema.study_config import DataConfig, ModelConfig
 from hpotune.finetune.data.dataset import DataSplit, load_rows
-from hpotune.finetune.data.mixture import SourceUse, mixed_rows, of_source, source_text
+from hpotune.finetune.data.mixture import SourceUse, mixed_rows, of_source, read_sources, source_text
 from hpotune.finetune.data.prepared_rows import TokenizedSplit, find_prepared, prepared_key
 from hpotune.finetune.data.streamed_split import open_streams, streamed_split
 from hpotune.finetune.data.tokenization import (
@@ -25,9 +25,8 @@ from hpotune.finetune.data.tokenization import (
     tokens_of,
 )
 from hpotune.finetune.model.base_model import load_tokenizer
-from hpotune.finetune.model.labels import class_order, with_class_order
+from hpotune.finetune.model.labels import with_class_order
 from hpotune.finetune.training.loss import Row
-from hpotune.finetune.trial_errors import DatasetNotCached
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,28 +137,8 @@ def load_split(
 
     Of a mixture those of all its sources, whatever their weights are. Raises: DataError, UserError.
     """
-    labelled = model.task == "sequence_classification"
-    parts: list[DataSplit] = []
-    for name, source in data.sources.items():
-        with of_source(name):
-            try:
-                parts.append(
-                    load_rows(
-                        source,
-                        data_root=data_root,
-                        labelled=labelled,
-                        source=name,
-                        problem_type=model.problem_type,
-                    )
-                )
-            except DatasetNotCached as error:
-                raise DatasetNotCached(f"data.path: {error}") from error
-    if not labelled:
-        return _together(parts), None
-    if model.problem_type == REGRESSION:
-        return _together(parts), parts[0].labels
-    labels = class_order(model, list(dict.fromkeys(name for part in parts for name in part.labels)))
-    return _together([with_class_order(part, labels) for part in parts]), labels
+    parts, labels = read_sources(model, data, data_root=data_root, read=load_rows, ordered=with_class_order)
+    return _together(parts), labels
 
 
 def _together(parts: Sequence[DataSplit]) -> DataSplit:

@@ -13,17 +13,19 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
 from hpotune.config.schema.data_config import MixtureSource
-from hpotune.config.schema.study_config import DataConfig
+from hpotune.config.schema.study_config import REGRESSION, DataConfig, ModelConfig
 from hpotune.finetune.data.stored_sequence import Positions, selected
 from hpotune.finetune.data.tokenization import FileRows, TokenizedRow
-from hpotune.finetune.trial_errors import DataError, UserError
+from hpotune.finetune.model.labels import class_order
+from hpotune.finetune.trial_errors import DataError, DatasetNotCached, UserError
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -146,6 +148,52 @@ def of_source(name: str) -> Iterator[None]:
         if not name:
             raise
         raise type(error)(source_text(str(error), name)) from error
+
+
+class _Labelled(Protocol):
+    @property
+    def labels(self) -> list[str]:
+        """As DataSplit.labels."""
+
+
+Part = TypeVar("Part", bound=_Labelled)
+
+
+def read_sources(
+    model: ModelConfig,
+    data: DataConfig,
+    *,
+    data_root: str | None,
+    read: Callable[..., Part],
+    ordered: Callable[[Part, Sequence[str]], Part],
+) -> tuple[list[Part], list[str] | None]:
+    """The rows of each source, and the label names in the order of the class numbers (None for a language model).
+
+    `read`: load_rows, or another with its arguments. `ordered`: gives the rows of a source the numbers of these names.
+    Raises: DataError, UserError, with the keys of the source.
+    """
+    labelled = model.task == "sequence_classification"
+    parts: list[Part] = []
+    for name, source in data.sources.items():
+        with of_source(name):
+            try:
+                parts.append(
+                    read(
+                        source,
+                        data_root=data_root,
+                        labelled=labelled,
+                        source=name,
+                        problem_type=model.problem_type,
+                    )
+                )
+            except DatasetNotCached as error:
+                raise DatasetNotCached(f"data.path: {error}") from error
+    if not labelled:
+        return parts, None
+    if model.problem_type == REGRESSION:
+        return parts, parts[0].labels
+    labels = class_order(model, list(dict.fromkeys(name for part in parts for name in part.labels)))
+    return [ordered(part, labels) for part in parts], labels
 
 
 def source_text(text: str, name: str) -> str:

@@ -20,18 +20,17 @@ from typing import cast
 import numpy as np
 import transformers
 
-from hpotune.config.schema.study_config import REGRESSION, DataConfig, ModelConfig
+from hpotune.config.schema.study_config import DataConfig, ModelConfig
 from hpotune.config.yaml_source import Value
 from hpotune.errors import StoreError
-from hpotune.finetune.data.mixture import of_source, source_text
+from hpotune.finetune.data.mixture import of_source, read_sources, source_text
 from hpotune.finetune.data.prepared_rows import PARTS, TokenizedSplit
 from hpotune.finetune.data.row_stream import DrawnRow, RowStream, stream_rows
 from hpotune.finetune.data.stored_sequence import Positions
 from hpotune.finetune.data.token_file import TokenFile, TokenFileWriter
 from hpotune.finetune.data.tokenization import RowReport, TokenizedRow, tokenized_block
 from hpotune.finetune.model import hub
-from hpotune.finetune.model.labels import class_order
-from hpotune.finetune.trial_errors import DataError, DatasetNotCached
+from hpotune.finetune.trial_errors import DataError
 from hpotune.workspace.lock import open_lock_file, this_process, wait_for_lock, write_lock
 
 ENDING = ".tokens"
@@ -55,28 +54,8 @@ class Streams:
 
 def open_streams(model: ModelConfig, data: DataConfig, *, data_root: str | None) -> Streams:
     """The rows of all sources, with the class numbers of the model; the errors are those of `load_split`."""
-    labelled = model.task == "sequence_classification"
-    streams: list[RowStream] = []
-    for name, source in data.sources.items():
-        with of_source(name):
-            try:
-                streams.append(
-                    stream_rows(
-                        source,
-                        data_root=data_root,
-                        labelled=labelled,
-                        source=name,
-                        problem_type=model.problem_type,
-                    )
-                )
-            except DatasetNotCached as error:
-                raise DatasetNotCached(f"data.path: {error}") from error
-    if not labelled:
-        return Streams(sources=streams, labels=None)
-    if model.problem_type == REGRESSION:
-        return Streams(sources=streams, labels=streams[0].labels)
-    labels = class_order(model, list(dict.fromkeys(name for one in streams for name in one.labels)))
-    return Streams(sources=[_with_order(one, labels) for one in streams], labels=labels)
+    sources, labels = read_sources(model, data, data_root=data_root, read=stream_rows, ordered=_with_order)
+    return Streams(sources=sources, labels=labels)
 
 
 def streamed_split(
