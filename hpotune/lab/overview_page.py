@@ -48,7 +48,7 @@ class _Shown:
 def overview_page(overview: ClassOverview, *, now: datetime) -> str:
     """The page."""
     columns, cells = overview_cells(overview, now=now)
-    script = (HERE / "overview.js").read_text(encoding="utf-8")
+    script = page_parts.sortable_script() + (HERE / "overview.js").read_text(encoding="utf-8")
     shown = [_shown(at, row) for at, row in enumerate(overview.rows)]
     return page_parts.rendered(
         (HERE / "overview.html.jinja").read_text(encoding="utf-8"),

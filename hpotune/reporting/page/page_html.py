@@ -19,7 +19,7 @@ from hpotune.reporting.page.charts.figure import Figure, Panel
 from hpotune.reporting.page.charts.figure_list import FIGURES
 from hpotune.reporting.page.charts.look import PAGE, WIDE, Spec
 from hpotune.reporting.page.drawing import inline_svg, shown_spec
-from hpotune.reporting.page.page_parts import content_policy, page_style, rendered
+from hpotune.reporting.page.page_parts import content_policy, page_style, rendered, sortable_script
 from hpotune.reporting.page.page_tables import report_tables
 from hpotune.reporting.views.study_report import StudyReport
 
@@ -59,7 +59,7 @@ class DrawnFigure:
 def html_page(report: StudyReport) -> str:
     """The page."""
     figures = [draw(report, PAGE) for draw in FIGURES.values()]
-    library, script, style = vega_bundle(), _own("page.js"), page_style()
+    library, script, style = vega_bundle(), sortable_script() + _own("page.js"), page_style()
     return rendered(
         _own("page.html.jinja"),
         report=report,

@@ -16,6 +16,11 @@ def page_style() -> str:
     return (HERE / "page.css").read_text(encoding="utf-8")
 
 
+def sortable_script() -> str:
+    """The script's functions by which a table is sorted by its columns."""
+    return (HERE / "sortable.js").read_text(encoding="utf-8")
+
+
 def content_policy(*scripts: str) -> str:
     """The Content-Security-Policy: the page's own scripts and styles, and no request."""
     hashes = " ".join(
