@@ -111,7 +111,7 @@ OWN: Mapping[str, Mapping[str, str]] = {
         "store": "the URL of its store, without a password",
         "submitted": "ids of the jobs",
         "submitted_repeats": "ids of the jobs of the repeats",
-        "swept": "numbers of trials that wait again, since their worker was gone",
+        "swept": "numbers of the trials that wait again because their worker had ended",
     },
 }
 """Verb -> the keys of the mapping that it prints, and their meaning."""

@@ -45,7 +45,7 @@ class AttemptView:
     cause: Cause | None
     message: str
     ended_by_other: bool
-    """Whether its worker was found stale; False: the worker recorded the end itself."""
+    """Whether another process recorded the end, because the worker had ended; False: the worker recorded it itself."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
