@@ -23,6 +23,14 @@ from tests.fixtures.report_rows import NOW, running, status_of
 
 PACKAGE = Path(hpotune.__file__).parent
 TEXT = "no end [/x], [value] and [bold]this[/bold] :smile: stay"
+OWN = """\
+import os, time
+def fails(x, kind):
+    until = time.monotonic() + 60
+    while not os.path.exists("shown") and time.monotonic() < until:
+        time.sleep(0.05)
+    raise ValueError({text})
+"""
 STUDY = """\
 name: brackets
 python: own.py:fails
@@ -36,15 +44,21 @@ budget: {trials: 1, parallel: 1}
 
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
-    """A study whose one trial has failed with TEXT, and what `run` showed of it on a terminal."""
+    """A study whose one trial has failed with TEXT, and what `run` showed of it on a terminal.
+
+    The trial fails once it was shown as running.
+    """
     folder = tmp_path_factory.mktemp("brackets")
-    (folder / "own.py").write_text(f"def fails(x, kind):\n    raise ValueError({TEXT!r})\n")
+    (folder / "own.py").write_text(OWN.format(text=repr(TEXT)))
     (folder / "study.yaml").write_text(STUDY)
-    return folder / "study.yaml", on_terminal("run", folder / "study.yaml")
+    return folder / "study.yaml", on_terminal("run", folder / "study.yaml", shown=folder / "shown")
 
 
-def on_terminal(*words: object) -> str:
-    """What the command line writes to a terminal of 300 columns, without control sequences."""
+def on_terminal(*words: object, shown: Path | None = None) -> str:
+    """What the command line writes to a terminal of 300 columns, without control sequences.
+
+    `shown`: a file that is made when a parameter is seen there.
+    """
     outer, inner = pty.openpty()
     command = [sys.executable, "-m", "hpotune", *map(str, words)]
     env = {**os.environ, "COLUMNS": "300", "LINES": "50", "TERM": "xterm"}
@@ -54,6 +68,8 @@ def on_terminal(*words: object) -> str:
         try:
             while part := os.read(outer, 65536):
                 written += part
+                if shown is not None and b"kind=" in written:
+                    shown.touch()
         except OSError:  # Linux's end of file of a terminal
             pass
         process.wait()

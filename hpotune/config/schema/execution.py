@@ -83,9 +83,9 @@ class ExecutionConfig(Section):
     """1: a job array with one trial per element. n: each job ends after n trials. auto: each job takes trials until the
     study or its wall time ends."""
     warm: bool = True
-    """Whether a worker keeps the processes of a trial, with the base model in memory, for its next trials; only for
-    fine-tuning trials, not in a container, where jobs run more than one trial. false: each trial has processes of its
-    own."""
+    """Whether a worker keeps what trials start from, where jobs run more than one and in no container: of fine-tuning
+    the processes of a trial, with the base model in memory; of a function an interpreter, a fork of which runs each
+    call. false: each trial starts anew."""
     lease_s: int = Field(default=300, ge=10, le=WEEK_S)
     """Seconds without a heartbeat after which a worker is stale and its trial is lost; used where Slurm cannot be asked
     about the worker's job."""

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import Signals
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from hpotune.workspace.atomic_files import open_append
 from hpotune.workspace.folder import NEW_ATTEMPT_LINE
@@ -84,6 +84,16 @@ def end_with_stdin() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+class TrialProcess(Protocol):
+    """The first process of a trial, of which a session may consist; a Popen is one."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None:
+        """None while it runs."""
+
+
 @dataclass(kw_only=True)
 class StopRequest:
     """Whether the worker is to stop, set by a signal handler, and the forwarding of that to the trial's process."""
@@ -92,7 +102,7 @@ class StopRequest:
     """The signal that asked for it; None: nothing has."""
     since: float | None = None
     """When the first one came, by time.monotonic; None: none has."""
-    child: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+    child: TrialProcess | None = field(default=None, repr=False)
     warning: Signals | None = None
     """The signal that is sent to the process; None: SIGTERM to its whole process group."""
 
@@ -107,7 +117,7 @@ class StopRequest:
         if threading.current_thread() is threading.main_thread():
             signal.signal(PAUSE_SIGNAL, signal.SIG_IGN)
 
-    def attach(self, child: subprocess.Popen[bytes], *, warning: Signals | None) -> None:
+    def attach(self, child: TrialProcess, *, warning: Signals | None) -> None:
         """Forward requests to this process; at once if one has come already."""
         self.child, self.warning = child, warning
         if self.signal is not None:
@@ -134,7 +144,8 @@ class StopRequest:
         if self.child is None or self.child.poll() is not None:
             return
         if self.warning is not None:
-            self.child.send_signal(self.warning)
+            with suppress(ProcessLookupError):
+                os.kill(self.child.pid, self.warning)
             return
         with suppress(ProcessLookupError):
             os.killpg(self.child.pid, signal.SIGTERM)

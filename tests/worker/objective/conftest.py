@@ -6,14 +6,17 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from hpotune.config.schema.study_config import StudyConfig
 from hpotune.records.trial import TrialResult, TrialSpec
 from hpotune.worker.objective import open_objective
-from hpotune.worker.objective.interface import TrialContext
+from hpotune.worker.objective.interface import Evaluate, TrialContext
 from hpotune.worker.objective.process import StopRequest
 
 LOSS = [{"metric": "loss"}]
@@ -27,32 +30,50 @@ def evaluate(tmp_path):
         command: str | None = None,
         function: str | None = None,
         params: dict | None = None,
-        objective: list | None = None,
         stop: StopRequest | None = None,
-        env: dict | None = None,
-        collect: dict | None = None,
-        rung: dict | None = None,
+        **others: Any,
     ) -> TrialResult:
-        score = {"objective": objective or LOSS, "collect": collect or {}}
-        home, folder = tmp_path / "home", tmp_path / "trial"
-        home.mkdir(exist_ok=True), folder.mkdir(exist_ok=True)
-        own = {"command": command}
-        if function:
-            (home / "own.py").write_text(f"def f(x=0, **others):\n    {function}\n")
-            own = {"python": f"{home}/own.py:f"}
-        values = {"name": "s", "score": score, "budget": {"trials": 1}, "params": params or {}, **own}
-        config = StudyConfig.model_validate({**values, "env": {"vars": env or {}}})
-        spec = TrialSpec.model_validate(
-            {
-                **own, "study": "s", "number": 3, "kind": "trial", "seed": 0, "folder": str(folder),
-                "home": str(home), "point": {"score": score, "params": params or {}},
-                "rung": rung,
-            }
-        )  # fmt: skip
-        with open_objective(TrialContext(config=config, env=os.environ, stop=stop or StopRequest())) as run:
+        with opened(tmp_path, command, function, [params or {}], stop=stop, **others) as (run, (spec,)):
             return run([spec])[0]
 
     return evaluated
+
+
+@contextmanager
+def opened(
+    tmp_path: Path,
+    command: str | None,
+    function: str | None,
+    points: list[dict],
+    *,
+    objective: list | None = None,
+    stop: StopRequest | None = None,
+    env: dict | None = None,
+    collect: dict | None = None,
+    rung: dict | None = None,
+    warm: bool = True,
+) -> Iterator[tuple[Evaluate, list[TrialSpec]]]:
+    """The objective of a study that is open, and the spec of a trial at each point; a single one is in `trial`."""
+    score = {"objective": objective or LOSS, "collect": collect or {}}
+    home = tmp_path / "home"
+    home.mkdir(exist_ok=True)
+    own = {"command": command}
+    if function:
+        (home / "own.py").write_text(f"def f(x=0, **others):\n    {function}\n")
+        own = {"python": f"{home}/own.py:f"}
+    values = {"name": "s", "score": score, "budget": {"trials": 1}, "params": points[0], **own}
+    config = StudyConfig.model_validate({**values, "env": {"vars": env or {}}, "execution": {"warm": warm}})
+    specs = []
+    for number, params in enumerate(points, start=3):
+        folder = tmp_path / ("trial" if len(points) == 1 else f"trial{number}")
+        folder.mkdir(exist_ok=True)
+        values = {
+            **own, "study": "s", "number": number, "kind": "trial", "seed": 0, "folder": str(folder),
+            "home": str(home), "point": {"score": score, "params": params}, "rung": rung,
+        }  # fmt: skip
+        specs.append(TrialSpec.model_validate(values))
+    with open_objective(TrialContext(config=config, env=os.environ, stop=stop or StopRequest())) as run:
+        yield run, specs
 
 
 @pytest.fixture
