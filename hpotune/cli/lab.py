@@ -173,9 +173,13 @@ def overview(
     """
     from datetime import datetime
 
+    from hpotune.errors import StudyFileError
     from hpotune.lab.class_overview import class_overview
     from hpotune.lab.lab_tables import overview_table
 
+    if not any(folder.exists() for folder in folders):  # of several, a missing one is a line of the table
+        named = ", ".join(map(str, folders))
+        raise StudyFileError(f"{named}: no such folder; give folders of students, or the folder of a class")
     now = datetime.now()
     found = class_overview(folders, now=now)
     if out is not None:

@@ -1,13 +1,13 @@
 """Many tiny evaluations: hpotune's own pool of workers, HyperQueue, one Slurm job a trial, and the ideal.
 
-    python scripts/bench/hyperqueue.py [--evaluations 2000] [--measured 400] [--slurm 60] [--slots 4]
+    python scripts/bench/hyperqueue.py [--evaluations 2000] [--measured 400] [--cold 200] [--slurm 60] [--slots 4]
 
-The objective is a Python function that sleeps 0.1 s. pool: `hpotune run`, as in one allocation. hyperqueue: `hpotune
-submit` with execution.place: hyperqueue; a server and a worker of HyperQueue run already (scripts/hyperqueue/hq).
-one job a trial: trials_per_job: 1 on the throw-away Slurm cluster, which needs root; --slurm 0 leaves it out. Wall
-seconds from the command to the end of the last trial, of `measured` evaluations, and scaled to all; the ideal is
-evaluations x 0.1 s / slots. On a busy machine compare the CPU seconds. Ends with exit code 1 where a study has not
-exactly its trials.
+The objective is a Python function that sleeps 0.1 s. pool: `hpotune run`, as in one allocation; with warm: false a new
+interpreter calls the function each time. hyperqueue: `hpotune submit` with execution.place: hyperqueue; a server and a
+worker of HyperQueue run already (scripts/hyperqueue/hq). one job a trial: trials_per_job: 1 on the throw-away Slurm
+cluster, which needs root; --slurm 0 leaves it out. Wall seconds from the command to the end of the last trial, of
+`measured` evaluations, and scaled to all; the ideal is evaluations x 0.1 s / slots. On a busy machine compare the CPU
+seconds. Ends with exit code 1 where a study has not exactly its trials.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ search: {{algorithm: random, seed: 1}}
 budget: {{trials: {trials}, parallel: {slots}}}
 {more}
 """
+COLD = "execution: {warm: false}"
 LIMIT_S = 3600
 
 
@@ -160,6 +161,7 @@ def main() -> int:
     )
     parser.add_argument("--evaluations", type=int, default=2000)
     parser.add_argument("--measured", type=int, default=400, help="of pool and HyperQueue")
+    parser.add_argument("--cold", type=int, default=200, help="of the pool with warm: false; 0: left out")
     parser.add_argument("--slurm", type=int, default=60, help="of one job a trial; 0: left out")
     parser.add_argument("--slots", type=int, default=4)
     options = parser.parse_args()
@@ -170,11 +172,14 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="hpotune-tiny-") as scratch:
         folder = Path(scratch)
         sizes = {"trials": options.measured, "slots": options.slots}
-        file = study(folder, "pool", "", **sizes)
-        before = cpu_s()
-        one = measure(file, "run", env, trials=options.measured, name="pool (`hpotune run`)")
-        found.append(replace(one, cpu_s=cpu_s() - before))
-        show(found[-1].row(options.evaluations, ideal_s))
+        pools = {"pool": ("", options.measured), "pool, warm: false": (COLD, options.cold)}
+        for number, (name, (more, trials)) in enumerate(pools.items()):
+            if trials:
+                file = study(folder, f"pool{number}", more, trials=trials, slots=options.slots)
+                before = cpu_s()
+                one = measure(file, "run", env, trials=trials, name=name)
+                found.append(replace(one, cpu_s=cpu_s() - before))
+                show(found[-1].row(options.evaluations, ideal_s))
         file = study(folder, "hq", "execution: {place: hyperqueue}", **sizes)
         before = cpu_s()
         with hyperqueue(folder, env, slots=options.slots) as own:

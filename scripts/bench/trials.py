@@ -1,6 +1,7 @@
 """Trials an hour of the whole pipeline beside the script that a user would write, and what they are made of.
 
     python scripts/bench/trials.py --data-root DATA [--parts abcde] [--full] [--against OTHER]
+    python scripts/bench/trials.py --data-root DATA --parts a --trials 2 --sizes 200x400
     python scripts/bench/trials.py --data-root DATA --gpu                needs no network
 
 (a) The same trials (model, rows in the same order, learning rates, items) by `hpotune run`, by one process of the
@@ -82,7 +83,8 @@ def main() -> None:
             models += [make_llama(Path(folder), size, tokenizer=args.model) for size in ("1b", "3b")]
         plan = Plan(
             data_root=args.data_root.resolve(), models=models, against=args.against, full=args.full or args.gpu,
-            trials=args.trials or ([4, 16, 64] if args.full else [4]), sizes=SIZES if args.full else SIZES[:1],
+            trials=args.trials or ([4, 16, 64] if args.full else [4]),
+            sizes=args.sizes or (SIZES if args.full else SIZES[:1]),
         )  # fmt: skip
         equal = [PARTS[part](plan) for part in args.parts]
     sys.exit(0 if all(equal) else 1)
@@ -292,6 +294,12 @@ def _difference(one: Found, other: Found) -> tuple[float, int]:
     return max(losses), sum(found["acc_norm"] != other[rate]["acc_norm"] for rate, found in one.items())
 
 
+def _size(text: str) -> tuple[int, int]:
+    """`200x400`: rows to train on and items to score."""
+    rows, _, items = text.partition("x")
+    return int(rows), int(items)
+
+
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -301,6 +309,13 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--model", default=SMOL)
     parser.add_argument("--parts", default="abcde", help="letters of the parts")
     parser.add_argument("--trials", type=int, nargs="+", help="of (a) [default: 4; with --full 4, 16 and 64]")
+    parser.add_argument(
+        "--sizes",
+        type=_size,
+        nargs="+",
+        metavar="ROWSxITEMS",
+        help="of (a) [default: 8x8; with --full three]",
+    )
     parser.add_argument("--full", action="store_true", help="up to 64 trials, three sizes of trial; hours")
     parser.add_argument("--gpu", action="store_true", help="also Llama 1B and 3B with random weights")
     parser.add_argument("--against", type=Path, help="another checkout of hpotune, for (e)")

@@ -39,6 +39,7 @@ def test_handouts_are_listed_as_json() -> None:
     [
         (("prepare", "99"), 2, "handout 99: there is none"),
         (("check", "nowhere"), 2, "nowhere: is not there"),
+        (("overview", "nowhere", "elsewhere"), 2, "nowhere, elsewhere: no such folder; give folders of"),
         (("overview",), 2, "Missing argument"),
         (("sart",), 2, "No such command"),
     ],

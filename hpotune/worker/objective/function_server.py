@@ -28,7 +28,7 @@ from typing import Any
 from hpotune.worker.objective import function_process
 from hpotune.workspace.atomic_files import open_append
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
+JOB_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 """Slurm sends these to all processes of a job. They are for the trial's process: the server outlives it."""
 SEVERAL_THREADS = 78
 """Exit code of a server whose interpreter has threads (a start-up file of the user's may start them): their locks would
@@ -48,7 +48,7 @@ def main(descriptor: int) -> int:
         return SEVERAL_THREADS
     # what a trial leaves behind becomes a child of this process, whatever session and environment it has
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in STOP_SIGNALS}
+    handlers = {number: signal.signal(number, signal.SIG_IGN) for number in JOB_SIGNALS}
     gc.collect()
     gc.freeze()  # no collection of a fork touches, and so copies, these pages
     worker = socket.socket(fileno=descriptor)
@@ -56,13 +56,13 @@ def main(descriptor: int) -> int:
         while line := orders.readline():
             order = json.loads(line)
             # none of the trial's signals is lost before it can take them
-            signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+            signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
             if (pid := os.fork()) == 0:
                 orders.close()
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
                 return _trial(order, worker)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, JOB_SIGNALS)
             code = _exit_code(pid)
             answer = f"ended {code} {'left' if _anything_left() else 'clear'}\n"
             with suppress(ConnectionError):  # the worker was killed: the next line is the end
@@ -87,7 +87,7 @@ def _trial(order: dict[str, Any], worker: socket.socket) -> int:
     os.environ.update(order["env"])
     os.chdir(spec.parent)
     sys.argv = [function_process.__file__, str(spec)]
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, JOB_SIGNALS)
     return function_process.main(str(spec))
 
 

@@ -39,6 +39,10 @@ MESSAGE_LENGTH = 500
 SHOWN = 80
 """Characters of a value or of a list of keys that a message shows."""
 _NUMBERS = (Real, Decimal)
+SIGNAL_GAP_S = 1.0
+"""How much later than its trial a worker may take a signal that both were sent, where the trial ended of one."""
+SHORT_GAP_S = 0.1
+"""The same where the trial ended without a result: a program may end with any exit code on a signal."""
 CHAIN_LINES = 400
 """Last lines of a log in which the reason is looked for that a chain of tracebacks hides."""
 
@@ -232,7 +236,7 @@ def result_of_pause(spec: TrialSpec, *, stop: StopRequest) -> TrialResult | None
     """
     if not was_paused(Path(spec.folder)):
         return None
-    if stop.signal is not None:
+    if stop.await_signal(SIGNAL_GAP_S):
         return TrialResult(number=spec.number, state="paused")
     return failed_result(spec, "killed", "its process was sent SIGTERM, not by hpotune, and ended early")
 
@@ -251,9 +255,8 @@ def result_of_exit(spec: TrialSpec, exit_: ProcessExit, *, stop: StopRequest) ->
     Paused if the worker is to stop; else failed: out of memory, disk full, killed, or with the last line of its log.
     """
     lines = log_tail(Path(spec.folder), log_start=exit_.log_start)
-    if (
-        stop.signal is not None
-    ):  # asked to end by the user or by Slurm: no failure, the next worker runs it again
+    # asked to end by the user or by Slurm: no failure, the next worker runs it again
+    if stop.await_signal(SIGNAL_GAP_S if exit_.asked_to_stop else SHORT_GAP_S):
         return TrialResult(number=spec.number, state="paused")
     if found := cause_of(lines):
         cause, line = found

@@ -25,6 +25,8 @@ from hpotune.workspace.folder import NEW_ATTEMPT_LINE
 
 PAUSE_SIGNAL = signal.SIGUSR2
 """What Slurm sends before it ends a job; a trial writes a checkpoint on it and ends."""
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, PAUSE_SIGNAL)
+"""What a worker takes as a request to stop."""
 CHECKPOINT_S = 30
 """How long a trial's processes may run on after they were asked to end."""
 MARK = "HPOTUNE_PROCESS"
@@ -61,6 +63,11 @@ class ProcessExit:
         if self.code > 128 and self.code - 128 in Signals._value2member_map_:
             return f"was killed by {Signals(self.code - 128).name}"
         return f"ended with exit code {self.code}"
+
+    @property
+    def asked_to_stop(self) -> bool:
+        """Whether a signal ended it that asks processes to stop."""
+        return self.code in {code for one in STOP_SIGNALS for code in (-one, 128 + one)}
 
     @property
     def killed(self) -> bool:
@@ -109,13 +116,23 @@ class StopRequest:
     def handle_signals(self) -> None:
         """Take SIGTERM, SIGINT and the warning signal of Slurm as requests to stop. Only in the main thread."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT, PAUSE_SIGNAL):
+            for number in STOP_SIGNALS:
                 signal.signal(number, self._on_signal)
 
     def ignore_pause_signal(self) -> None:
         """Ignore the warning signal of Slurm: a worker that has finished must not end as if it had been killed."""
         if threading.current_thread() is threading.main_thread():
             signal.signal(PAUSE_SIGNAL, signal.SIG_IGN)
+
+    def await_signal(self, seconds: float) -> bool:
+        """Whether a signal asks to stop, or does so in the next seconds.
+
+        Slurm signals all processes of a job: a trial's may end of it before the worker has taken its own.
+        """
+        until = time.monotonic() + seconds
+        while self.signal is None and time.monotonic() < until:
+            time.sleep(0.01)
+        return self.signal is not None
 
     def attach(self, child: TrialProcess, *, warning: Signals | None) -> None:
         """Forward requests to this process; at once if one has come already."""

@@ -180,3 +180,17 @@ def test_idle_server_ends_on_a_stop(tmp_path):
     while Path(f"/proc/{int(server)}").exists() and time.monotonic() < since + 10:
         time.sleep(0.05)
     assert not Path(f"/proc/{int(server)}").exists()
+
+
+@pytest.mark.parametrize(
+    "body",
+    ["os.kill(os.getpid(), 12)", "os.kill(os.getpid(), 15)", "sys.exit(1)", "signal.raise_signal(2)"],
+)
+def test_later_signal_of_worker_counts(tmp_path, body, request_stop):
+    """Slurm signals all processes of a job; the trial may end of it before the worker takes its signal."""
+    stop = StopRequest()
+    asking = request_stop(stop, tmp_path / "home" / "ready", signal.SIGUSR2)
+    own = f"import os, signal, sys; open('ready', 'w').close(); {body}"
+    with opened(tmp_path, None, own, [{"x": 0.0}], stop=stop) as (run, specs):
+        assert run(specs)[0].state == "paused"
+    asking.join()
