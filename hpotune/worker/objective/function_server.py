@@ -23,7 +23,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from hpotune.worker.objective import function_process
 from hpotune.workspace.atomic_files import open_append
@@ -51,9 +51,8 @@ def main(descriptor: int) -> int:
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in JOB_SIGNALS}
     gc.collect()
     gc.freeze()  # no collection of a fork touches, and so copies, these pages
-    worker = socket.socket(fileno=descriptor)
-    with worker.makefile("r", encoding="utf-8") as orders:
-        while line := orders.readline():
+    with socket.socket(fileno=descriptor) as worker, worker.makefile("r", encoding="utf-8") as orders:
+        while line := _next_line(orders):
             order = json.loads(line)
             # none of the trial's signals is lost before it can take them
             signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
@@ -69,6 +68,13 @@ def main(descriptor: int) -> int:
                 worker.sendall(answer.encode())
     _end_children()
     return 0
+
+
+def _next_line(orders: TextIO) -> str:
+    """Empty once the worker has closed the socket, or was killed before it had read all answers."""
+    with suppress(ConnectionError):
+        return orders.readline()
+    return ""
 
 
 def _trial(order: dict[str, Any], worker: socket.socket) -> int:

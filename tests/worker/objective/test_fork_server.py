@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
+import subprocess
 import sys
 import threading
 import time
@@ -11,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from hpotune.worker.objective.interface import write_spec
 from hpotune.worker.objective.process import StopRequest
 from tests.worker.objective.conftest import opened
 
@@ -168,6 +172,30 @@ def test_interpreter_with_threads_is_not_forked(tmp_path, monkeypatch):
     (tmp_path / "start" / "sitecustomize.py").write_text(text)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "start"), *sys.path]))
     assert values(tmp_path, "import os; return os.getppid()") == [os.getpid()] * 2
+
+
+def test_server_has_no_warnings_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
+    assert values(tmp_path, "return x") == [0.0, 1.0]
+    assert (tmp_path / "trial3" / "log.txt").read_text() == ""
+
+
+def test_unread_answers_end_the_server_cleanly(tmp_path, until):
+    """A worker that is killed leaves answers in its socket; what its trial left is ended all the same."""
+    with opened(tmp_path, None, LEAVES.format(env=""), [{"x": 0.0}]) as (_, (spec,)):
+        file = write_spec(spec)
+    log = tmp_path / "server.log"
+    worker, theirs = socket.socketpair()
+    with worker, theirs, log.open("wb") as output:
+        command = [sys.executable, "-m", "hpotune.worker.objective.function_server", str(theirs.fileno())]
+        server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=output, stderr=output)
+        order = {"spec": str(file), "log": str(file.parent / "log.txt"), "env": dict(os.environ)}
+        worker.sendall(f"{json.dumps(order)}\n".encode())
+        assert until(lambda: b"ended" in worker.recv(1000, socket.MSG_PEEK))
+        assert sleeping() != []
+    assert server.wait(20) == 0
+    assert log.read_text() == ""
+    assert sleeping() == []
 
 
 def test_idle_server_ends_on_a_stop(tmp_path):
