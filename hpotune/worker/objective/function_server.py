@@ -21,6 +21,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -49,19 +50,21 @@ def main(descriptor: int) -> int:
     # what a trial leaves behind becomes a child of this process, whatever session and environment it has
     ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     handlers = {number: signal.signal(number, signal.SIG_IGN) for number in JOB_SIGNALS}
+    # where the worker was started with it ignored, there would be no exit codes
+    handlers[signal.SIGCHLD] = signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     gc.collect()
     gc.freeze()  # no collection of a fork touches, and so copies, these pages
     with socket.socket(fileno=descriptor) as worker, worker.makefile("r", encoding="utf-8") as orders:
         while line := _next_line(orders):
             order = json.loads(line)
             # none of the trial's signals is lost before it can take them
-            signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
+            blocked = signal.pthread_sigmask(signal.SIG_BLOCK, JOB_SIGNALS)
             if (pid := os.fork()) == 0:
                 orders.close()
                 for number, handler in handlers.items():
                     signal.signal(number, handler)
-                return _trial(order, worker)
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, JOB_SIGNALS)
+                return _trial(order, worker, blocked=blocked)
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             code = _exit_code(pid)
             answer = f"ended {code} {'left' if _anything_left() else 'clear'}\n"
             with suppress(ConnectionError):  # the worker was killed: the next line is the end
@@ -77,8 +80,11 @@ def _next_line(orders: TextIO) -> str:
     return ""
 
 
-def _trial(order: dict[str, Any], worker: socket.socket) -> int:
-    """Become a trial's process: its own session, log, environment and folder. Returns the exit code."""
+def _trial(order: dict[str, Any], worker: socket.socket, *, blocked: Collection[int]) -> int:
+    """Become a trial's process: its own session, log, environment and folder. Returns the exit code.
+
+    `blocked`: the signals that the server was started with blocked, as the trial is.
+    """
     os.setsid()
     with worker:
         try:
@@ -93,7 +99,7 @@ def _trial(order: dict[str, Any], worker: socket.socket) -> int:
     os.environ.update(order["env"])
     os.chdir(spec.parent)
     sys.argv = [function_process.__file__, str(spec)]
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, JOB_SIGNALS)
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return function_process.main(str(spec))
 
 

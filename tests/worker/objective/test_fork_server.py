@@ -174,6 +174,19 @@ def test_interpreter_with_threads_is_not_forked(tmp_path, monkeypatch):
     assert values(tmp_path, "import os; return os.getppid()") == [os.getpid()] * 2
 
 
+def test_signals_stay_blocked_or_ignored(tmp_path):
+    """What a process is started with, whoever started the worker."""
+    body = "import signal as s; return 2.0 * (s.SIGTERM in s.pthread_sigmask(0, [])) + s.getsignal(s.SIGCHLD).value"
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    handler = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    try:
+        assert values(tmp_path, body) == [2.0 + signal.SIG_IGN.value] * 2
+        assert (tmp_path / "trial3" / "log.txt").read_text() == ""
+    finally:
+        signal.signal(signal.SIGCHLD, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
 def test_server_has_no_warnings_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     assert values(tmp_path, "return x") == [0.0, 1.0]
