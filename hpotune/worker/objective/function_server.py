@@ -21,7 +21,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
@@ -95,12 +95,21 @@ def _trial(order: dict[str, Any], worker: socket.socket, *, blocked: Collection[
     with open_append(Path(order["log"])) as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
-    os.environ.clear()
-    os.environ.update(order["env"])
+    _change_environment(order["env"])
     os.chdir(spec.parent)
     sys.argv = [function_process.__file__, str(spec)]
     signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     return function_process.main(str(spec))
+
+
+def _change_environment(env: Mapping[str, str]) -> None:
+    """Make it this process's environment, by the differences only.
+
+    setproctitle, which many libraries call, finds the command line in memory by the first variable, as exec left it.
+    """
+    for name in os.environ.keys() - env.keys():
+        del os.environ[name]
+    os.environ.update({name: value for name, value in env.items() if os.environ.get(name) != value})
 
 
 def _exit_code(pid: int) -> int:
