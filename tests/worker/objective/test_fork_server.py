@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -121,19 +122,20 @@ def test_what_a_trial_left_is_ended(tmp_path, env):
     points = [{"x": 0.0}, {"x": 1.0}]
     with opened(tmp_path, None, LEAVES.format(env=env), points) as (run, specs):
         (first,) = run(specs[:1])
-        assert sleeping() == []
+        assert sleeping(tmp_path) == []
         (second,) = run(specs[1:])
     assert first.values != second.values, "the server of the first has ended with what was left"
 
 
-def sleeping() -> list[str]:
-    commands = []
-    for file in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            commands.append(file.read_bytes())
-        except OSError:  # it ended
-            continue
-    return [line.decode() for line in commands if line == b"sleep\x00300\x00"]
+def sleeping(tmp_path: Path) -> list[int]:
+    """Ids of the processes that trials of this test left."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it ended
+            is_sleep = (folder / "cmdline").read_bytes() == b"sleep\x00300\x00"
+            if is_sleep and (folder / "cwd").readlink().is_relative_to(tmp_path):
+                found.append(int(folder.name))
+    return found
 
 
 def test_killed_server_kills_its_trial(tmp_path):
@@ -214,10 +216,10 @@ def test_unread_answers_end_the_server_cleanly(tmp_path, until):
         order = {"spec": str(file), "log": str(file.parent / "log.txt"), "env": dict(os.environ)}
         worker.sendall(f"{json.dumps(order)}\n".encode())
         assert until(lambda: b"ended" in worker.recv(1000, socket.MSG_PEEK))
-        assert sleeping() != []
+        assert sleeping(tmp_path) != []
     assert server.wait(20) == 0
     assert log.read_text() == ""
-    assert sleeping() == []
+    assert sleeping(tmp_path) == []
 
 
 def test_idle_server_ends_on_a_stop(tmp_path):
