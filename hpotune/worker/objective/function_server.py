@@ -45,6 +45,7 @@ def main(descriptor: int) -> int:
     """Run trials until the worker closes the socket; returns the exit code. In a fork, that of the trial."""
     if sys.path and Path(sys.path[0] or os.curdir).resolve() == Path.cwd():
         del sys.path[0]  # of -m: the folder of the first trial
+    os.chdir("/")  # which may be deleted meanwhile
     if len(os.listdir("/proc/self/task")) > 1:
         return SEVERAL_THREADS
     # what a trial leaves behind becomes a child of this process, whatever session and environment it has
