@@ -198,7 +198,7 @@ def test_signals_stay_blocked_or_ignored(tmp_path):
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
 
-def test_server_has_no_warnings_of_its_own(tmp_path, monkeypatch):
+def test_server_gives_no_warnings(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     assert values(tmp_path, "return x") == [0.0, 1.0]
     assert (tmp_path / "trial3" / "log.txt").read_text() == ""
