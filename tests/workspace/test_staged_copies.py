@@ -24,12 +24,12 @@ from hpotune.workspace.staged_copies import (
 )
 
 COPY = """
-import sys, time
+import os, sys, time
 from pathlib import Path
 from hpotune.workspace import staged_copies
 original, root, study, pause = *map(Path, sys.argv[1:4]), float(sys.argv[4])
 write = staged_copies.os.fsync
-staged_copies.os.fsync = lambda fd: (print("copying", flush=True), time.sleep(pause), write(fd))
+staged_copies.os.fsync = lambda fd: (os.write(1, b"copying\\n"), time.sleep(pause), write(fd))
 made = staged_copies.staged_copy(
     staged_copies.Original(name="m", files={one.name: one for one in original.iterdir()}), root, study=study)
 print(made.folder, made.seconds is not None, flush=True)
