@@ -152,6 +152,8 @@ class TrialQueue:
                     except ValueError as error:  # no point keeps the constraints: the next would fail alike
                         self.record_failure(trial._trial_id, Failure(cause="user", message=str(error)))
                         return Wait(why="round")
+                    except UpdateFinishedTrialError:
+                        continue  # this process was stopped so long that others requeued the trial and ended it
             if too_long:
                 return Wait(why="time")
             if waiting and config.search.ladder:

@@ -9,7 +9,7 @@ import optuna
 import pytest
 
 from hpotune.errors import HpotuneError
-from hpotune.records.trial import Failure
+from hpotune.records.trial import Failure, TrialResult
 from hpotune.search.algorithms.gp import GpSampler
 from hpotune.storage import TrialQueue, Wait
 from tests.fixtures.store_workers import (
@@ -141,6 +141,22 @@ def test_retry_repeats_point_and_forgives(make_store):
     again = store.claim(worker())
     assert (again.row.number, again.row.params, again.row.retry_of) == (1, failed.row.params, 0)
     assert store.rows()[0].forgiven
+
+
+def test_trial_ended_during_its_claim(make_store, url, make_study):
+    """A worker stands still in its claim (a network mount that hangs); others take it for lost, and end its trial."""
+    store = make_store(budget={"trials": 2})
+    other = TrialQueue.open(url, make_study(budget={"trials": 2}))
+    assign = store._assign_point
+
+    def late(config, trial, **options):
+        store._assign_point = assign
+        other.complete(trial._trial_id, TrialResult(number=trial.number, state="finished", values=[0.5]))
+        return assign(config, trial, **options)
+
+    store._assign_point = late
+    assert store.claim(worker("one")).row.number == 1
+    assert [row.state for row in store.rows()][:2] == ["finished", "running"]
 
 
 @pytest.mark.parametrize("ends", [False, True])
