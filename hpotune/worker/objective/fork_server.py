@@ -1,7 +1,7 @@
 """The worker's end of function_server.py, which forks a process for each trial of a function.
 
-A new interpreter takes as long as thousands of tiny trials do; a fork of one takes milliseconds and has nothing of an
-earlier trial in it. Like every process of a trial the server has a watchdog, and ends with all that was started.
+A new interpreter takes longer than a tiny trial; a fork of one takes milliseconds and has nothing of an earlier trial
+in it. Like every process of a trial the server has a watchdog, and ends with all that was started.
 """
 
 from __future__ import annotations
@@ -76,10 +76,9 @@ class ForkServer:
 
     def run(self, spec: Path, env: Mapping[str, str]) -> ProcessExit | None:
         """Run the trial of a spec to its end, with all that it starts; None: it was not started."""
-        log_file = spec.parent / "log.txt"
-        with open_append(log_file) as log:
+        with open_append(spec.parent / "log.txt") as log:
             log_start = begin_attempt(log)
-        order = {"spec": str(spec), "log": str(log_file), "env": self._with_mark(env)}
+        order = {"spec": str(spec), "env": self._with_mark(env)}
         with suppress(ConnectionError):  # found by the missing answer
             self._orders.sendall(f"{json.dumps(order)}\n".encode())
         started, pid = self._answer()

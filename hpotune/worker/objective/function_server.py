@@ -2,7 +2,7 @@
 
 It has imported what function_process.py needs and nothing of the user's, so its forks begin as a new interpreter does,
 without the start of one. The worker's end is fork_server.py; on the socket (a file descriptor) it sends one line of
-JSON a trial, {"spec": PATH, "log": PATH, "env": {...}}. The answers:
+JSON a trial, {"spec": PATH, "env": {...}}. The answers:
 
     started PID        the process of the trial, which leads a session of its own
     ended CODE clear   it ended, with all that it started; CODE is minus the signal that killed it
@@ -93,7 +93,7 @@ def _trial(order: dict[str, Any], worker: socket.socket, *, blocked: Collection[
         except ConnectionError:  # the worker was killed
             return os.EX_TEMPFAIL
     spec = Path(order["spec"])
-    with open_append(Path(order["log"])) as log:
+    with open_append(spec.parent / "log.txt") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)
     _change_environment(order["env"])

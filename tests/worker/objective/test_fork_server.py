@@ -213,7 +213,7 @@ def test_unread_answers_end_the_server_cleanly(tmp_path, until):
     with worker, theirs, log.open("wb") as output:
         command = [sys.executable, "-m", "hpotune.worker.objective.function_server", str(theirs.fileno())]
         server = subprocess.Popen(command, pass_fds=[theirs.fileno()], stdout=output, stderr=output)
-        order = {"spec": str(file), "log": str(file.parent / "log.txt"), "env": dict(os.environ)}
+        order = {"spec": str(file), "env": dict(os.environ)}
         worker.sendall(f"{json.dumps(order)}\n".encode())
         assert until(lambda: b"ended" in worker.recv(1000, socket.MSG_PEEK))
         assert sleeping(tmp_path) != []
